@@ -1,0 +1,92 @@
+# Everything a developer or a CI machine runs. Needs Go, gcc, git and make;
+# what else is needed is installed (hack/ensure-packages) or built into bin/ (hack/tools/go.mod).
+
+SHELL := /usr/bin/env bash -o pipefail
+.SHELLFLAGS := -ec
+.DEFAULT_GOAL := help
+
+# The tools that make builds come first; a plain user's PATH may lack the administrator's folders.
+export PATH := $(CURDIR)/bin:$(PATH):/usr/sbin:/sbin
+
+# Every Go module of the repository but the one that only names tools.
+MODULES := $(patsubst ./%,%,$(sort $(shell find . \( -name '.?*' -o -path ./bin -o -path ./hack/tools \) -prune -o -name go.mod -printf '%h\n')))
+
+# Passed on to go test: make test TESTFLAGS='-run TestName -v'
+TESTFLAGS ?=
+
+# Runs a command in every module: $(call each-module,command)
+each-module = @for module in $(MODULES); do echo "==> $$module: $(1)"; (cd "$$module" && $(1)); done
+
+##@ Test
+
+.PHONY: test
+test: packages ## Vet and test every module with the race detector; as root, for the tests that send packets
+	$(call each-module,go vet ./...)
+	$(call each-module,go test -race -count=1 -timeout 20m $(TESTFLAGS) ./...)
+
+.PHONY: test-long
+test-long: packages ## The same tests in their long forms (floods of 100,000 changes and more)
+	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -timeout 60m $(TESTFLAGS) ./...)
+
+.PHONY: bench
+bench: packages ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
+	@hack/bench
+
+.PHONY: packages
+packages: # Debian packages that the tests use
+	@hack/ensure-packages
+
+##@ Write and check
+
+.PHONY: lint
+lint: bin/golangci-lint ## Lint every module
+	$(call each-module,golangci-lint run ./...)
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## Format every module and sort its imports
+	$(call each-module,golangci-lint fmt ./...)
+
+##@ Generate
+
+.PHONY: generate
+generate: manifests ## Write everything that is generated
+
+RBAC_DIR ?= config/rbac
+
+.PHONY: manifests
+manifests: bin/controller-gen ## Write config/rbac/role.yaml from the +kubebuilder:rbac markers in controllers/
+	@controller-gen rbac:roleName=sluice-agent paths=./controllers/... output:rbac:dir=$(RBAC_DIR)
+
+.PHONY: verify-generated
+verify-generated: bin/controller-gen ## Fail if a generated file is not what make generate would write
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	$(MAKE) --no-print-directory manifests RBAC_DIR="$$dir"; \
+	diff -u config/rbac/role.yaml "$$dir/role.yaml" || { echo "config/rbac/role.yaml is stale: run make generate" >&2; exit 1; }; \
+	echo "generated files are up to date"
+
+.PHONY: build-config
+build-config: bin/kustomize ## Print the manifests that config/default makes
+	@kustomize build config/default
+
+##@ Other
+
+.PHONY: help
+help: ## Print this
+	@awk 'BEGIN { FS = ":.*## "; print "make <target>" } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: clean
+clean: ## Remove what make built
+	rm -rf bin
+
+# Tools, at the versions of hack/tools/go.mod. Each is built when a target first needs it,
+# and again when the versions change. Without VCS stamps, so that they do not depend on the commit.
+bin/controller-gen: package := sigs.k8s.io/controller-tools/cmd/controller-gen
+bin/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/kustomize: package := sigs.k8s.io/kustomize/kustomize/v5
+
+bin/controller-gen bin/golangci-lint bin/kustomize: hack/tools/go.sum
+	@echo "==> building $@ (about a minute the first time, then cached)" >&2
+	@go build -C hack/tools -buildvcs=false -o $(CURDIR)/$@ $(package)
+	@touch $@
