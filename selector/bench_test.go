@@ -1,0 +1,223 @@
+package selector
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+)
+
+// The cluster of the benchmarks: namespaces of 100 pods, which are workloads of
+// five pods each, and a few hundred selectors of the usual kinds.
+const (
+	benchPodsPerNamespace = 100
+	benchReplicas         = 5
+	benchTeams            = 20
+)
+
+func benchLabels(i int, version string) map[string]string {
+	workload := i / benchReplicas
+	return map[string]string{
+		"app":                          fmt.Sprint("app-", workload%200),
+		"app.kubernetes.io/managed-by": "Helm",
+		"pod-template-hash":            fmt.Sprintf("%x", 1<<20+workload),
+		"role":                         []string{"web", "api", "db", "cache", "job"}[workload%5],
+		"version":                      version,
+	}
+}
+
+func benchPod(i int) Pod {
+	return Pod{
+		Namespace: fmt.Sprint("ns-", i/benchPodsPerNamespace),
+		Name:      fmt.Sprint("pod-", i),
+		UID:       fmt.Sprintf("00000000-0000-0000-0000-%012x", i),
+	}
+}
+
+func benchNamespace(n int, team string) map[string]string {
+	return map[string]string{"kubernetes.io/metadata.name": fmt.Sprint("ns-", n), "team": team}
+}
+
+func benchSelectors() []Selector {
+	is := func(key, value string) Requirement { return Requirement{key, In, []string{value}} }
+	monitoring := Labels{is("kubernetes.io/metadata.name", "ns-0")}
+	out := []Selector{
+		{Namespaces: monitoring},
+		{Namespaces: monitoring, Pods: Labels{is("role", "job")}},
+		{Pods: Labels{{"quarantine", Exists, nil}}},
+		{Pods: Labels{is("app.kubernetes.io/managed-by", "Helm"), is("app", "app-7")}},
+	}
+	for n := range 10 { // per namespace: its default, and its workloads
+		name := fmt.Sprint("ns-", n)
+		out = append(out, Selector{Namespace: name})
+		for w := range 20 {
+			out = append(out, Selector{Namespace: name, Pods: Labels{is("app", fmt.Sprint("app-", n*20+w))}})
+		}
+	}
+	for team := range benchTeams { // per team: all its pods, and its roles
+		namespaces := Labels{is("team", fmt.Sprint("team-", team))}
+		out = append(out, Selector{Namespaces: namespaces})
+		for _, role := range []string{"web", "api", "db"} {
+			out = append(out, Selector{Namespaces: namespaces, Pods: Labels{is("role", role), {"version", NotIn, []string{"v0"}}}})
+		}
+	}
+	for app := range 100 { // applications wherever they run
+		out = append(out, Selector{Pods: Labels{is("app", fmt.Sprint("app-", app))}})
+	}
+	return out
+}
+
+func benchIndex(pods int) *Index {
+	ix := NewIndex()
+	for n := range pods / benchPodsPerNamespace {
+		ix.SetNamespace(fmt.Sprint("ns-", n), benchNamespace(n, fmt.Sprint("team-", n%benchTeams)))
+	}
+	for _, s := range benchSelectors() {
+		ix.Add(s)
+	}
+	for i := range pods {
+		ix.SetPod(benchPod(i), benchLabels(i, "v1"))
+	}
+	return ix
+}
+
+// benchSizes runs one operation at three sizes of the cluster, and reports how
+// its time compares with that at 1,000 pods.
+func benchSizes(b *testing.B, prepare func(*Index) (operation func())) {
+	var base float64
+	for _, pods := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint("pods=", pods), func(b *testing.B) {
+			operation := prepare(benchIndex(pods))
+			runtime.GC()
+			b.ReportAllocs()
+			for b.Loop() {
+				operation()
+			}
+			perOp := float64(b.Elapsed()) / float64(b.N)
+			if pods == 1_000 {
+				base = perOp
+			}
+			if base > 0 { // the first size may have been filtered out
+				b.ReportMetric(perOp/base, "x1000pods")
+			}
+		})
+	}
+}
+
+// One pod takes another label and back, which one of its selectors looks at.
+func BenchmarkSetPod(b *testing.B) {
+	benchSizes(b, func(ix *Index) func() { return benchRelabel(b, ix) })
+}
+
+func benchRelabel(b *testing.B, ix *Index) func() {
+	p := benchPod(0)
+	versions := []map[string]string{benchLabels(0, "v0"), benchLabels(0, "v1")}
+	i := 0
+	return func() {
+		if len(ix.SetPod(p, versions[i%2])) != 1 {
+			b.Fatal("the version doesn't decide one membership")
+		}
+		i++
+	}
+}
+
+// The same among 500 namespace selectors that pick the pod's namespace, each
+// for the pods of another application.
+func BenchmarkSetPodManyNamespaceSelectors(b *testing.B) {
+	benchSizes(b, func(ix *Index) func() {
+		for i := range 500 {
+			n := fmt.Sprint("other-", i)
+			ix.Add(Selector{Namespaces: Labels{{"team", NotIn, []string{n}}}, Pods: Labels{{"app", In, []string{n}}}})
+		}
+		return benchRelabel(b, ix)
+	})
+}
+
+// One pod comes and goes.
+func BenchmarkNewPod(b *testing.B) {
+	benchSizes(b, func(ix *Index) func() {
+		p := Pod{Namespace: "ns-1", Name: "new", UID: "new"}
+		labels := benchLabels(100, "v1")
+		return func() {
+			if len(ix.SetPod(p, labels)) == 0 || len(ix.DeletePod(p)) == 0 {
+				b.Fatal("no selector picks the pod")
+			}
+		}
+	})
+}
+
+// A namespace of 100 pods moves from one team to another.
+func BenchmarkSetNamespace(b *testing.B) {
+	benchSizes(b, func(ix *Index) func() {
+		teams := []map[string]string{benchNamespace(1, "team-2"), benchNamespace(1, "team-1")}
+		i := 0
+		return func() {
+			if len(ix.SetNamespace("ns-1", teams[i%2])) < 2*benchPodsPerNamespace {
+				b.Fatal("the team doesn't decide the memberships")
+			}
+			i++
+		}
+	})
+}
+
+// A selector for one workload in one namespace comes and goes.
+func BenchmarkAddInNamespace(b *testing.B) {
+	benchAdd(b, Selector{Namespace: "ns-1", Pods: Labels{{"role", In, []string{"web", "api"}}}})
+}
+
+// A selector for one workload in all namespaces comes and goes.
+func BenchmarkAddEverywhere(b *testing.B) {
+	hash := benchLabels(0, "")["pod-template-hash"]
+	benchAdd(b, Selector{Pods: Labels{{"pod-template-hash", In, []string{hash}}, {"role", Exists, nil}}})
+}
+
+// A selector whose namespaces no other selector asks for comes and goes. It
+// judges every namespace, of which there is one per 100 pods.
+func BenchmarkAddNewNamespaces(b *testing.B) {
+	benchAdd(b, Selector{
+		Namespaces: Labels{{"team", NotIn, []string{"team-1"}}},
+		Pods:       Labels{{"app", In, []string{"app-1"}}, {"role", Exists, nil}, {"version", Exists, nil}},
+	})
+}
+
+func benchAdd(b *testing.B, s Selector) {
+	benchSizes(b, func(ix *Index) func() {
+		return func() {
+			k := ix.Add(s)
+			if ix.Len(k) == 0 {
+				b.Fatal("the selector picks nothing")
+			}
+			ix.Remove(k)
+		}
+	})
+}
+
+// The memory of the largest cluster, without the labels, which are the
+// caller's, and the time to fill it.
+func BenchmarkFill(b *testing.B) {
+	const pods = 150_000
+	ids := make([]Pod, pods)
+	labels := make([]map[string]string, pods)
+	for i := range pods {
+		ids[i], labels[i] = benchPod(i), benchLabels(i, "v1")
+	}
+	var before, after runtime.MemStats
+	var ix *Index
+	for b.Loop() {
+		ix = nil
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		ix = benchIndex(0)
+		for i := range pods {
+			if i%benchPodsPerNamespace == 0 {
+				n := i / benchPodsPerNamespace
+				ix.SetNamespace(ids[i].Namespace, benchNamespace(n, fmt.Sprint("team-", n%benchTeams)))
+			}
+			ix.SetPod(ids[i], labels[i])
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/pods, "B/pod")
+	runtime.KeepAlive(ix)
+	runtime.KeepAlive(labels)
+}

@@ -1,0 +1,98 @@
+package selector
+
+import (
+	"iter"
+	"maps"
+	"slices"
+)
+
+// postings finds pods by label: for every key and value, the pods that have it.
+type postings map[string]*posting
+
+// posting is the part of one label key.
+type posting struct {
+	pods   int // with the key, whatever the value
+	values map[string]podSet
+}
+
+// move files the pod under its new labels instead of its old ones. It touches
+// only what differs.
+func (ps postings) move(p *pod, from, to map[string]string) {
+	for key, value := range from {
+		if kept, found := to[key]; !found || kept != value {
+			ps.remove(p, key, value)
+		}
+	}
+	for key, value := range to {
+		if had, found := from[key]; !found || had != value {
+			ps.add(p, key, value)
+		}
+	}
+}
+
+// add files the pod under one label.
+func (ps postings) add(p *pod, key, value string) {
+	post := ps[key]
+	if post == nil {
+		post = &posting{values: make(map[string]podSet)}
+		ps[key] = post
+	}
+	set := post.values[value]
+	set.add(p)
+	post.values[value] = set
+	post.pods++
+}
+
+// remove takes the pod away from one label it is filed under.
+func (ps postings) remove(p *pod, key, value string) {
+	post := ps[key]
+	set := post.values[value]
+	set.remove(p)
+	if set.len() == 0 {
+		delete(post.values, value)
+	} else {
+		post.values[value] = set
+	}
+	if post.pods--; post.pods == 0 {
+		delete(ps, key)
+	}
+}
+
+// count returns how many pods meet a positive canonical requirement.
+func (ps postings) count(r Requirement) int {
+	post := ps[r.Key]
+	if post == nil {
+		return 0
+	}
+	if r.Op == Exists {
+		return post.pods
+	}
+	n := 0
+	for _, value := range r.Values {
+		set := post.values[value]
+		n += set.len()
+	}
+	return n
+}
+
+// all yields the pods that meet a positive canonical requirement, in any order.
+func (ps postings) all(r Requirement) iter.Seq[*pod] {
+	return func(yield func(*pod) bool) {
+		post := ps[r.Key]
+		if post == nil {
+			return
+		}
+		values := slices.Values(r.Values)
+		if r.Op == Exists {
+			values = maps.Keys(post.values)
+		}
+		for value := range values {
+			set := post.values[value]
+			for p := range set.all() {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
