@@ -1,0 +1,148 @@
+// Package randomcluster generates random histories of a cluster: events on
+// namespaces, pods, nodes, policies and attachments, and the end state that
+// they lead to. Property tests replay the events on what they test and compare
+// with the end state.
+//
+// The universe is small, so that things collide: addresses that two pods
+// claim, policies that select each other's peers, fields that can't be read.
+package randomcluster
+
+import (
+	"maps"
+	"net/netip"
+
+	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// World is the end state that a sequence of events led to.
+type World struct {
+	namespaces map[string]map[string]string
+	nodes      map[string]policy.Node
+	policies   map[policy.Key]policy.Policy
+	pods       map[policy.Key]policy.Pod
+	endpoints  map[string]policy.Endpoint
+	// ghosts are attached pods whose object is gone.
+	ghosts map[selector.Pod]policy.Pod
+}
+
+// NewWorld returns an empty World.
+func NewWorld() *World {
+	return &World{map[string]map[string]string{}, map[string]policy.Node{}, map[policy.Key]policy.Policy{}, map[policy.Key]policy.Pod{}, map[string]policy.Endpoint{}, map[selector.Pod]policy.Pod{}}
+}
+
+// Build feeds the end state to a new Cluster, once.
+func (w *World) Build() *policy.Cluster {
+	c := policy.NewCluster(policy.Options{Node: "n1"})
+	for _, e := range w.endpoints {
+		c.SetEndpoint(e)
+	}
+	for _, p := range w.ghosts {
+		c.SetPod(p)
+		c.DeletePod(p.ID.Namespace, p.ID.Name)
+	}
+	for _, p := range w.pods {
+		c.SetPod(p)
+	}
+	for _, p := range w.policies {
+		c.SetPolicy(p)
+	}
+	for name, l := range w.namespaces {
+		c.SetNamespace(name, l)
+	}
+	for _, n := range w.nodes {
+		c.SetNode(n)
+	}
+	return c
+}
+
+func (w *World) attached(p selector.Pod) bool {
+	for _, e := range w.endpoints {
+		if e.Pod == p {
+			return true
+		}
+	}
+	return false
+}
+
+// dropPod notes that a pod's object is gone.
+func (w *World) dropPod(k policy.Key) {
+	if p, ok := w.pods[k]; ok {
+		delete(w.pods, k)
+		if w.attached(p.ID) {
+			w.ghosts[p.ID] = p
+		}
+	}
+}
+
+func (w *World) forgetGhosts() {
+	maps.DeleteFunc(w.ghosts, func(p selector.Pod, _ policy.Pod) bool { return !w.attached(p) })
+}
+
+// Event draws one event, and applies it to the cluster and to the world.
+func (w *World) Event(t *rapid.T, c *policy.Cluster) {
+	namespace := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
+	name := rapid.SampledFrom([]string{"p", "q", "r"}).Draw(t, "name")
+	key := policy.Key{Namespace: namespace, Name: name}
+	switch rapid.IntRange(0, 9).Draw(t, "event") {
+	case 0:
+		l := labelsGen().Draw(t, "labels")
+		w.namespaces[namespace] = l
+		c.SetNamespace(namespace, l)
+	case 1:
+		delete(w.namespaces, namespace)
+		c.DeleteNamespace(namespace)
+	case 2, 3:
+		p := podGen(namespace, name).Draw(t, "pod")
+		if old, ok := w.pods[key]; ok && old.ID != p.ID {
+			w.dropPod(key)
+		}
+		delete(w.ghosts, p.ID)
+		w.pods[key] = p
+		c.SetPod(p)
+	case 4:
+		w.dropPod(key)
+		c.DeletePod(namespace, name)
+	case 5, 6:
+		p := policy.Parse(policyGen(namespace, name).Draw(t, "policy"))
+		w.policies[key] = p
+		c.SetPolicy(p)
+	case 7:
+		delete(w.policies, key)
+		c.DeletePolicy(key)
+	case 8:
+		id := rapid.SampledFrom([]string{"e1", "e2", "e3"}).Draw(t, "endpoint")
+		if rapid.IntRange(0, 3).Draw(t, "detach") == 0 {
+			delete(w.endpoints, id)
+			c.DeleteEndpoint(id)
+		} else {
+			e := policy.Endpoint{
+				ID: id, Pod: selector.Pod{Namespace: namespace, Name: name, UID: "u1"},
+				Interface: rapid.SampledFrom([]string{"slup" + id, ""}).Draw(t, "interface"),
+				Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
+			}
+			if w.endpoints[id].Pod != e.Pod {
+				delete(w.endpoints, id)
+				w.forgetGhosts()
+			}
+			w.endpoints[id] = e
+			c.SetEndpoint(e)
+		}
+		w.forgetGhosts()
+	case 9:
+		n := policy.Node{
+			Name:            rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
+			Addresses:       rapid.SliceOfN(rapid.SampledFrom(Strangers), 0, 2).Draw(t, "addresses"),
+			TunnelAddresses: rapid.SliceOfN(rapid.SampledFrom(Strangers[:2]), 0, 1).Draw(t, "tunnel"),
+		}
+		if n.Name == "n2" && rapid.Bool().Draw(t, "delete node") {
+			delete(w.nodes, n.Name)
+			c.DeleteNode(n.Name)
+		} else {
+			w.nodes[n.Name] = n
+			c.SetNode(n)
+		}
+	}
+}

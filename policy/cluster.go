@@ -1,0 +1,188 @@
+package policy
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Options are what a Cluster must know of its node.
+type Options struct {
+	// Node is this node's name.
+	Node string
+	// AllowPodToNode exempts traffic from a pod to its own node from egress.
+	AllowPodToNode bool
+}
+
+// Cluster is the policy-relevant state of a cluster as one node sees it. It
+// is not safe for concurrent use. Objects handed to it must not be modified
+// afterwards.
+type Cluster struct {
+	opts       Options
+	namespaces map[string]map[string]string
+	nodes      map[string]Node
+	policies   map[Key]*Policy
+	bySubject  map[selector.Key]map[Key]struct{}
+	// subjects matches policies to the pods attached to this node, peers the
+	// selectors in use to all pods of the cluster.
+	subjects, peers *selector.Index
+	pods            podBook
+	endpoints       map[string]Endpoint
+	sets            map[SetID]*setState
+	setsBySelector  map[selector.Key]map[SetID]struct{} // of the peers index
+	localBySelector map[selector.Key]map[SetID]struct{} // of the subjects index
+	rules           map[Ref]*rulesState
+	compiled        map[string]EndpointPolicy
+	dirtyEndpoints  map[string]struct{}
+	dirtyRules      map[Ref]struct{}
+}
+
+// NewCluster returns an empty Cluster.
+func NewCluster(opts Options) *Cluster {
+	return &Cluster{
+		opts:            opts,
+		namespaces:      map[string]map[string]string{},
+		nodes:           map[string]Node{},
+		policies:        map[Key]*Policy{},
+		bySubject:       map[selector.Key]map[Key]struct{}{},
+		subjects:        selector.NewIndex(),
+		peers:           selector.NewIndex(),
+		pods:            newPodBook(),
+		endpoints:       map[string]Endpoint{},
+		sets:            map[SetID]*setState{},
+		setsBySelector:  map[selector.Key]map[SetID]struct{}{},
+		localBySelector: map[selector.Key]map[SetID]struct{}{},
+		rules:           map[Ref]*rulesState{},
+		compiled:        map[string]EndpointPolicy{},
+		dirtyEndpoints:  map[string]struct{}{},
+		dirtyRules:      map[Ref]struct{}{},
+	}
+}
+
+// namespaceName is the label every namespace has, whatever its object says.
+const namespaceName = "kubernetes.io/metadata.name"
+
+// SetNamespace adds or relabels a namespace.
+func (c *Cluster) SetNamespace(name string, labels map[string]string) {
+	if labels[namespaceName] != name {
+		labels = maps.Clone(labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[namespaceName] = name
+	}
+	c.namespaces[name] = labels
+	c.applyPeerChanges(c.peers.SetNamespace(name, labels))
+}
+
+// DeleteNamespace forgets a namespace; its pods are matched by no
+// namespaceSelector from now on.
+func (c *Cluster) DeleteNamespace(name string) {
+	delete(c.namespaces, name)
+	c.applyPeerChanges(c.peers.DeleteNamespace(name))
+}
+
+// applyPeerChanges brings the sets of the named selectors in line.
+func (c *Cluster) applyPeerChanges(changes []selector.Change) {
+	for _, ch := range changes {
+		for id := range c.setsBySelector[ch.Selector] {
+			set := c.sets[id]
+			for _, m := range c.contribution(set, ch.Pod) {
+				set.put(m, ch.Member)
+			}
+		}
+	}
+}
+
+// SetNode adds or updates a node.
+func (c *Cluster) SetNode(n Node) {
+	if old, ok := c.nodes[n.Name]; ok && reflect.DeepEqual(old, n) {
+		return
+	}
+	c.nodes[n.Name] = n
+	c.refillBlocks()
+}
+
+// DeleteNode forgets a node.
+func (c *Cluster) DeleteNode(name string) {
+	if _, ok := c.nodes[name]; ok {
+		delete(c.nodes, name)
+		c.refillBlocks()
+	}
+}
+
+// refillBlocks recomputes the ipBlocks in use: a node's tunnel address may
+// have joined or left them.
+func (c *Cluster) refillBlocks() {
+	for id, set := range c.sets {
+		if id.Kind == BlockSet {
+			set.replace(blockMembers(set.Block, c.nodes, c.opts.Node))
+		}
+	}
+}
+
+// SetPolicy adds or replaces a policy.
+func (c *Cluster) SetPolicy(p Policy) {
+	old := c.policies[p.Key]
+	c.policies[p.Key] = &p
+	subject := c.subjects.Add(p.Subject)
+	if c.bySubject[subject] == nil {
+		c.bySubject[subject] = map[Key]struct{}{}
+	}
+	c.bySubject[subject][p.Key] = struct{}{}
+	c.policyChanged(&p)
+	if old == nil {
+		return
+	}
+	if old.Subject.Key() != subject {
+		c.policyChanged(old)
+		c.forgetSubject(old)
+	}
+	c.subjects.Remove(old.Subject.Key())
+}
+
+// DeletePolicy forgets a policy.
+func (c *Cluster) DeletePolicy(k Key) {
+	old := c.policies[k]
+	if old == nil {
+		return
+	}
+	delete(c.policies, k)
+	c.policyChanged(old)
+	c.forgetSubject(old)
+	c.subjects.Remove(old.Subject.Key())
+}
+
+func (c *Cluster) forgetSubject(p *Policy) {
+	subject := p.Subject.Key()
+	delete(c.bySubject[subject], p.Key)
+	if len(c.bySubject[subject]) == 0 {
+		delete(c.bySubject, subject)
+	}
+}
+
+// policyChanged marks what a policy touches: the endpoints it selects and its
+// own rules.
+func (c *Cluster) policyChanged(p *Policy) {
+	for pod := range c.subjects.Members(p.Subject.Key()) {
+		c.markPod(pod)
+	}
+	for _, d := range Directions {
+		c.dirtyRules[Ref{p.Key, d}] = struct{}{}
+	}
+}
+
+func (c *Cluster) markPod(p selector.Pod) {
+	if rec := c.pods.records[p]; rec != nil {
+		for id := range rec.endpoints {
+			c.dirtyEndpoints[id] = struct{}{}
+		}
+	}
+}
+
+// Policies lists the keys of all known policies, sorted.
+func (c *Cluster) Policies() []Key {
+	return slices.SortedFunc(maps.Keys(c.policies), Key.Compare)
+}

@@ -1,0 +1,258 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Flow is a new connection as it is judged: after DNAT, before SNAT.
+type Flow struct {
+	Source, Destination netip.Addr
+	Protocol            uint8  // IP protocol number
+	Port                uint16 // destination port; ignored where the protocol has none
+}
+
+// Answer says whether a flow is allowed, and why.
+type Answer struct {
+	Allowed bool
+	// Egress is the source's side, Ingress the destination's; nil where that
+	// end is no pod, or is exempt.
+	Egress, Ingress *Decision
+	// Exempt says why policies were not asked, where they were not.
+	Exempt string
+}
+
+// Decision is what the policies of one pod say of a flow.
+type Decision struct {
+	Direction Direction
+	Pod       selector.Pod
+	Allowed   bool
+	// Isolating lists the policies that select the pod in this direction; none:
+	// the direction is open.
+	Isolating []Key
+	// By is the rule that allows.
+	By *RuleRef
+	// Nearest is the rule that came nearest to allowing.
+	Nearest *NearMiss
+}
+
+// RuleRef points at a rule, and at the peer in it, in a manifest.
+type RuleRef struct {
+	Ref
+	Rule int
+	Peer string // as the rule has it; empty: any
+}
+
+func (r RuleRef) String() string {
+	s := fmt.Sprintf("%s %s rule %d", r.Policy, r.Direction, r.Rule)
+	if r.Peer != "" {
+		s += " (" + r.Peer + ")"
+	}
+	return s
+}
+
+// NearMiss is a rule of which one half matched.
+type NearMiss struct {
+	RuleRef
+	PeerMatched bool // the ports didn't; otherwise the other way round
+}
+
+func (n NearMiss) String() string {
+	if n.PeerMatched {
+		return n.RuleRef.String() + ": the peer matches, the port doesn't"
+	}
+	return n.RuleRef.String() + ": the port matches, the peer doesn't"
+}
+
+// Explain judges a flow with the policies known now. Ends on other nodes are
+// judged too, as far as their pods and policies are known.
+func (c *Cluster) Explain(f Flow) Answer {
+	f.Source, f.Destination = f.Source.Unmap(), f.Destination.Unmap()
+	source, destination := c.podAt(f.Source), c.podAt(f.Destination)
+	if source != nil && destination != nil && source.ID == destination.ID {
+		return Answer{Allowed: true, Exempt: "a pod may always reach itself"}
+	}
+	out := Answer{Allowed: true}
+	if source != nil {
+		if c.opts.AllowPodToNode && c.isNode(source.Node, f.Destination) {
+			out.Exempt = "pods may reach their own node"
+		} else {
+			out.Egress = c.decide(source, Egress, f)
+			out.Allowed = out.Egress.Allowed
+		}
+	}
+	if destination != nil {
+		if c.isNode(destination.Node, f.Source) {
+			out.Exempt = "a node may always reach its own pods"
+		} else {
+			out.Ingress = c.decide(destination, Ingress, f)
+			out.Allowed = out.Allowed && out.Ingress.Allowed
+		}
+	}
+	return out
+}
+
+// podAt returns the pod that an address belongs to, if policies can select it.
+func (c *Cluster) podAt(a netip.Addr) *podRecord {
+	p, ok := c.pods.owner(a)
+	if !ok {
+		return nil
+	}
+	if rec := c.pods.lookup(p); rec.live() || rec.subject() {
+		return rec
+	}
+	return nil
+}
+
+func (c *Cluster) isNode(name string, a netip.Addr) bool {
+	n, ok := c.nodes[name]
+	return ok && (slices.Contains(n.Addresses, a) || slices.Contains(n.TunnelAddresses, a))
+}
+
+func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
+	out := &Decision{Direction: d, Pod: pod.ID}
+	for _, k := range c.Policies() {
+		p := c.policies[k]
+		if section := p.Section(d); section == nil || !p.Subject.Matches(pod.ID.Namespace, nil, pod.Labels) {
+			continue
+		}
+		out.Isolating = append(out.Isolating, k)
+		for _, r := range p.Section(d).Rules {
+			c.judge(out, Ref{k, d}, r, f)
+		}
+	}
+	out.Allowed = len(out.Isolating) == 0 || out.By != nil
+	if out.Allowed {
+		out.Nearest = nil
+	}
+	return out
+}
+
+// judge holds a flow against one rule and notes the first that allows, and
+// the first of those that came nearest: a matching peer beats a matching port.
+func (c *Cluster) judge(out *Decision, ref Ref, r Rule, f Flow) {
+	other := f.Source
+	if ref.Direction == Egress {
+		other = f.Destination
+	}
+	try := func(at RuleRef, peer *Peer) {
+		matches := peer == nil || c.matchesPeer(*peer, other)
+		port := r.AnyPort || matchesNumber(r, f) || c.matchesName(r, f, ref.Direction, peer)
+		switch {
+		case matches && port:
+			if out.By == nil {
+				out.By = &at
+			}
+		case (matches || port) && (out.Nearest == nil || matches && !out.Nearest.PeerMatched):
+			out.Nearest = &NearMiss{RuleRef: at, PeerMatched: matches}
+		}
+	}
+	if r.AnyPeer {
+		try(RuleRef{Ref: ref, Rule: r.Index}, nil)
+	}
+	for i := range r.Peers {
+		try(RuleRef{Ref: ref, Rule: r.Index, Peer: r.Peers[i].String()}, &r.Peers[i])
+	}
+}
+
+func matchesNumber(r Rule, f Flow) bool {
+	for _, p := range r.Ports {
+		if p.Protocol == f.Protocol && p.First <= f.Port && f.Port <= p.Last {
+			return true
+		}
+	}
+	return false
+}
+
+// matchesName reports whether the destination is a pod that has the flow's
+// port under one of the rule's names. In egress it must be a pod that others
+// may meet, and a peer that is no selector leaves it to be any such pod of a
+// known namespace.
+func (c *Cluster) matchesName(r Rule, f Flow, d Direction, peer *Peer) bool {
+	destination := c.podAt(f.Destination)
+	if destination == nil {
+		return false
+	}
+	if d == Egress {
+		known := c.namespaces[destination.ID.Namespace] != nil || peer != nil && peer.Selector != nil
+		if !known || !destination.live() {
+			return false
+		}
+	}
+	for _, p := range destination.Ports {
+		if p.Number == f.Port && p.Protocol == f.Protocol && slices.Contains(r.Named, p.NamedPort) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Cluster) matchesPeer(peer Peer, a netip.Addr) bool {
+	if peer.Block != nil {
+		return c.matchesBlock(*peer.Block, a)
+	}
+	p, ok := c.pods.owner(a)
+	if !ok {
+		return false
+	}
+	rec := c.pods.lookup(p)
+	return rec.live() && peer.Selector.Matches(p.Namespace, c.namespaces[p.Namespace], rec.Labels)
+}
+
+// matchesBlock: a tunnel address of another node stands for that node.
+func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
+	if a.Is4() != b.CIDR.Addr().Is4() {
+		return false
+	}
+	for name, n := range c.nodes {
+		if name != c.opts.Node && slices.Contains(n.TunnelAddresses, a) {
+			return b.containsNode(n)
+		}
+	}
+	return b.Contains(a)
+}
+
+// String renders the answer for a person: one line for each end.
+func (a Answer) String() string {
+	var lines []string
+	verdict := "denied"
+	if a.Allowed {
+		verdict = "allowed"
+	}
+	lines = append(lines, verdict)
+	if a.Exempt != "" {
+		lines = append(lines, "  "+a.Exempt)
+	}
+	for _, d := range []*Decision{a.Egress, a.Ingress} {
+		if d != nil {
+			lines = append(lines, "  "+d.String())
+		}
+	}
+	if len(lines) == 1 {
+		lines = append(lines, "  neither end is a pod that policies govern")
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (d Decision) String() string {
+	at := fmt.Sprintf("%s of %s/%s", d.Direction, d.Pod.Namespace, d.Pod.Name)
+	switch {
+	case len(d.Isolating) == 0:
+		return at + ": open, no policy selects the pod"
+	case d.By != nil:
+		return at + ": allowed by " + d.By.String()
+	}
+	names := make([]string, len(d.Isolating))
+	for i, k := range d.Isolating {
+		names[i] = k.String()
+	}
+	s := at + ": denied, isolated by " + strings.Join(names, ", ")
+	if d.Nearest != nil {
+		s += "; nearest was " + d.Nearest.String()
+	}
+	return s
+}

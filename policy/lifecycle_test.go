@@ -1,0 +1,325 @@
+package policy_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/selector"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// hereNode is the node that the Cluster belongs to.
+var hereNode = policy.Node{Name: "here", Addresses: addrs("198.51.100.1"), TunnelAddresses: addrs("10.244.1.0")}
+
+// bench is a small cluster for the life of pods: this node is "here".
+type bench struct {
+	t *testing.T
+	c *policy.Cluster
+	r *replica
+}
+
+func newBench(t *testing.T, policies map[string]string) *bench {
+	t.Helper()
+	b := &bench{t: t, c: policy.NewCluster(policy.Options{Node: "here"}), r: newReplica()}
+	b.c.SetNamespace("dev", nil)
+	b.c.SetNode(hereNode)
+	b.c.SetNode(policy.Node{Name: "there", Addresses: addrs("198.51.100.2", "2001:db8::2"), TunnelAddresses: addrs("10.244.2.0", "fd00:2::")})
+	for k, spec := range policies {
+		b.c.SetPolicy(policy.Parse(render(t, k, spec)))
+	}
+	return b
+}
+
+func render(t *testing.T, key, spec string) *networkingv1.NetworkPolicy {
+	t.Helper()
+	np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return np
+}
+
+func addrs(in ...string) []netip.Addr {
+	out := make([]netip.Addr, len(in))
+	for i, s := range in {
+		out[i] = netip.MustParseAddr(s)
+	}
+	return out
+}
+
+func pod(name, uid, app string, addresses ...string) policy.Pod {
+	node := "here"
+	if len(addresses) > 0 && addresses[0] == remoteAddr {
+		node = "there"
+	}
+	return policy.Pod{
+		ID: selector.Pod{Namespace: "dev", Name: name, UID: uid}, Labels: map[string]string{"app": app},
+		Addresses: addrs(addresses...), Node: node,
+	}
+}
+
+func attach(p policy.Pod, addresses ...string) policy.Endpoint {
+	return policy.Endpoint{ID: "att-" + p.ID.UID, Pod: p.ID, Interface: "slup-" + p.ID.UID, Addresses: addrs(addresses...)}
+}
+
+// expect holds evaluator and compiled model to one verdict for TCP port 80.
+func (b *bench) expect(from, to string, want bool) {
+	b.t.Helper()
+	b.expectFlow(policy.Flow{netip.MustParseAddr(from), netip.MustParseAddr(to), policy.ProtocolTCP, 80}, want)
+}
+
+func (b *bench) expectFlow(f policy.Flow, want bool) {
+	b.t.Helper()
+	if err := b.r.apply(b.c, b.c.Take()); err != nil {
+		b.t.Fatal(err)
+	}
+	if a := b.c.Explain(f); a.Allowed != want {
+		b.t.Errorf("evaluator: %v: want %v: %s", f, want, a)
+	}
+	if got := b.r.judge(f, hereNode); got != want {
+		b.t.Errorf("compiled model: %v: got %v, want %v", f, got, want)
+	}
+}
+
+const (
+	webAddr, dbAddr, outAddr = "10.244.1.10", "10.244.1.11", "192.0.2.1"
+	remoteAddr               = "10.244.2.10"
+	dbFromWeb                = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`
+)
+
+func TestStartOfAPod(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"dev/p": dbFromWeb})
+	db := pod("db", "u1", "db")
+	b.c.SetEndpoint(attach(db, dbAddr))
+	if ch := b.c.Take(); len(ch.Endpoints) > 0 {
+		t.Errorf("an endpoint whose pod is unknown is enforced: %v", ch.Endpoints)
+	}
+	b.c.SetPod(db) // no address in its status yet, no container has run
+	e, ok := b.c.Endpoint("att-u1")
+	if ok {
+		t.Errorf("enforced before Take: %v", e)
+	}
+	b.expect(outAddr, dbAddr, false)
+	if e, _ := b.c.Endpoint("att-u1"); len(e.Ingress) != 1 || len(e.Egress) != 0 || len(e.Addresses) != 1 {
+		t.Errorf("first state of the endpoint: %+v", e)
+	}
+}
+
+func TestPodWithoutReadinessIsAPeer(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"dev/p": dbFromWeb})
+	db, web := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web")
+	b.c.SetPod(db)
+	b.c.SetEndpoint(attach(db, dbAddr))
+	b.c.SetPod(web) // pending, no address
+	b.expect(remoteAddr, dbAddr, false)
+	web.Addresses = addrs(remoteAddr)
+	b.c.SetPod(web)
+	b.expect(remoteAddr, dbAddr, true)
+	web.Terminating = true
+	b.c.SetPod(web)
+	b.expect(remoteAddr, dbAddr, true)
+	web.Finished = true
+	b.c.SetPod(web)
+	b.expect(remoteAddr, dbAddr, false)
+}
+
+func TestFinishedOrForceDeletedPodKeepsItsPolicyUntilDetached(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*policy.Cluster, policy.Pod){
+		"finished":      func(c *policy.Cluster, p policy.Pod) { p.Finished = true; c.SetPod(p) },
+		"force-deleted": func(c *policy.Cluster, p policy.Pod) { c.DeletePod("dev", p.ID.Name) },
+		"replaced under the same name": func(c *policy.Cluster, p policy.Pod) {
+			p.ID.UID, p.Addresses, p.Labels = "other", nil, nil
+			c.SetPod(p)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, map[string]string{
+				"dev/p": dbFromWeb,
+				"dev/q": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: db}}}]}]}`,
+			})
+			db, web := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr)
+			for _, p := range []policy.Pod{db, web} {
+				b.c.SetPod(p)
+				b.c.SetEndpoint(attach(p, p.Addresses[0].String()))
+			}
+			b.expect(webAddr, dbAddr, true)
+			end(b.c, web)
+			b.expect(webAddr, dbAddr, false)  // nobody's peer
+			b.expect(webAddr, outAddr, false) // still under its own policy
+			b.c.DeleteEndpoint("att-u2")
+			b.expect(webAddr, outAddr, true) // nobody's address
+			if _, ok := b.c.Endpoint("att-u2"); ok {
+				t.Error("the endpoint is still enforced")
+			}
+		})
+	}
+}
+
+func TestAddressOnTwoLivePods(t *testing.T) {
+	t.Parallel()
+	old, young := time.Unix(1000, 0), time.Unix(2000, 0)
+	t.Run("remote: the newest that isn't ending", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, map[string]string{"dev/p": dbFromWeb})
+		db := pod("db", "u1", "db", dbAddr)
+		b.c.SetPod(db)
+		b.c.SetEndpoint(attach(db, dbAddr))
+		web, other := pod("web", "u2", "web", remoteAddr), pod("other", "u3", "other", remoteAddr)
+		web.Created, other.Created = old, young
+		b.c.SetPod(web)
+		b.expect(remoteAddr, dbAddr, true)
+		b.c.SetPod(other)
+		b.expect(remoteAddr, dbAddr, false)
+		other.Terminating = true
+		b.c.SetPod(other)
+		b.expect(remoteAddr, dbAddr, true)
+		web.Terminating = true
+		b.c.SetPod(web)
+		b.expect(remoteAddr, dbAddr, false)
+		b.c.DeletePod("dev", "other")
+		b.expect(remoteAddr, dbAddr, true)
+	})
+	t.Run("local: the attachment decides", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, map[string]string{"dev/p": dbFromWeb})
+		db, web, claim := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr), pod("claim", "u3", "other", webAddr)
+		for _, p := range []policy.Pod{db, web} {
+			b.c.SetPod(p)
+			b.c.SetEndpoint(attach(p, p.Addresses[0].String()))
+		}
+		claim.Created = young
+		b.c.SetPod(claim)
+		b.expect(webAddr, dbAddr, true)
+		liar := pod("liar", "u4", "web", outAddr, dbAddr) // claims the victim's address
+		liar.Created = young
+		b.c.SetPod(liar)
+		b.expect(outAddr, dbAddr, true) // an address nobody else has is the liar's, as the API says
+		b.expect(remoteAddr, dbAddr, false)
+	})
+}
+
+func TestHostNetworkPodIsItsNode(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{
+		"dev/p": dbFromWeb,
+		"dev/q": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}`,
+	})
+	db, web := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr)
+	host := pod("host", "u3", "web", "198.51.100.2")
+	host.HostNetwork = true
+	host.Ports = []policy.PodPort{{policy.NamedPort{policy.ProtocolTCP, "http"}, 80}}
+	for _, p := range []policy.Pod{db, web, host} {
+		b.c.SetPod(p)
+	}
+	b.c.SetEndpoint(attach(db, dbAddr))
+	b.c.SetEndpoint(attach(web, webAddr))
+	b.expect("198.51.100.2", dbAddr, false)   // never a selector peer
+	b.expect(webAddr, "198.51.100.2", false)  // no named ports
+	b.expect("198.51.100.2", outAddr, true)   // never selected
+	b.expect("198.51.100.1", dbAddr, true)    // its own node is exempt
+	b.expect("10.244.1.0", dbAddr, true)      // from any of its addresses
+	b.expect("10.244.2.0", dbAddr, false)     // other nodes are not
+	b.c.SetEndpoint(attach(host, "10.0.0.9")) // an attachment that can't be
+	b.expect("198.51.100.2", dbAddr, false)
+	if _, ok := b.c.Endpoint("att-u3"); ok {
+		t.Error("an attachment of a hostNetwork pod is let through")
+	}
+}
+
+func TestTunnelAddressStandsForItsNode(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		block     string
+		want      bool
+		forgotten bool // the verdict once the node is gone and the address is one like any other
+	}{
+		"one of its addresses":           {`{cidr: 198.51.100.2/32}`, true, false},
+		"the tunnel address itself":      {`{cidr: 10.244.0.0/16}`, true, true},
+		"excepted by another address":    {`{cidr: 0.0.0.0/0, except: [198.51.100.2/32]}`, false, true},
+		"excepted by the tunnel address": {`{cidr: 0.0.0.0/0, except: [10.244.2.0/32]}`, false, false},
+		"another node's address":         {`{cidr: 198.51.100.1/32}`, false, false},
+		"an address of the other family": {`{cidr: "2001:db8::2/128"}`, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, map[string]string{"dev/p": `{podSelector: {}, ingress: [{from: [{ipBlock: ` + tc.block + `}]}]}`})
+			db := pod("db", "u1", "db", dbAddr)
+			b.c.SetPod(db)
+			b.c.SetEndpoint(attach(db, dbAddr))
+			b.expect("10.244.2.0", dbAddr, tc.want)
+			b.c.DeleteNode("there")
+			b.expect("10.244.2.0", dbAddr, tc.forgotten)
+		})
+	}
+}
+
+func TestLabelsChangeOnRunningPods(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{
+		"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {matchLabels: {env: good}}, podSelector: {matchLabels: {app: web}}}]}]}`,
+	})
+	db, web := pod("db", "u1", "other", dbAddr), pod("web", "u2", "web", remoteAddr)
+	b.c.SetPod(db)
+	b.c.SetEndpoint(attach(db, dbAddr))
+	b.c.SetPod(web)
+	b.expect(outAddr, dbAddr, true)
+	db.Labels = map[string]string{"app": "db"}
+	b.c.SetPod(db)
+	b.expect(outAddr, dbAddr, false)
+	b.expect(remoteAddr, dbAddr, false)
+	b.c.SetNamespace("dev", map[string]string{"env": "good"})
+	b.expect(remoteAddr, dbAddr, true)
+	web.Labels = map[string]string{"app": "other"}
+	b.c.SetPod(web)
+	b.expect(remoteAddr, dbAddr, false)
+	web.Labels = map[string]string{"app": "web"}
+	b.c.SetPod(web)
+	b.expect(remoteAddr, dbAddr, true)
+	b.c.DeleteNamespace("dev")
+	b.expect(remoteAddr, dbAddr, false)
+	b.c.DeletePolicy(policy.Key{"dev", "p"})
+	b.expect(outAddr, dbAddr, true)
+}
+
+func TestAllNumbersOfANamedPort(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"dev/p": `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`})
+	db := pod("db", "u1", "db", dbAddr)
+	http := policy.NamedPort{policy.ProtocolTCP, "http"}
+	db.Ports = []policy.PodPort{{http, 80}, {http, 8080}, {policy.NamedPort{policy.ProtocolUDP, "http"}, 53}}
+	b.c.SetPod(db)
+	b.c.SetEndpoint(attach(db, dbAddr))
+	a, out := netip.MustParseAddr(dbAddr), netip.MustParseAddr(outAddr)
+	b.expectFlow(policy.Flow{out, a, policy.ProtocolTCP, 80}, true)
+	b.expectFlow(policy.Flow{out, a, policy.ProtocolTCP, 8080}, true)
+	b.expectFlow(policy.Flow{out, a, policy.ProtocolUDP, 53}, false)
+	db.Ports = db.Ports[:1]
+	b.c.SetPod(db)
+	b.expectFlow(policy.Flow{out, a, policy.ProtocolTCP, 80}, true)
+	b.expectFlow(policy.Flow{out, a, policy.ProtocolTCP, 8080}, false)
+}
+
+func TestPodToNodeSetting(t *testing.T) {
+	t.Parallel()
+	for _, allow := range []bool{false, true} {
+		c := policy.NewCluster(policy.Options{Node: "here", AllowPodToNode: allow})
+		c.SetNode(policy.Node{Name: "here", Addresses: addrs("198.51.100.1")})
+		c.SetPolicy(policy.Parse(render(t, "dev/p", `{podSelector: {}, policyTypes: [Egress]}`)))
+		web := pod("web", "u1", "web", webAddr)
+		web.Node = "here"
+		c.SetPod(web)
+		f := policy.Flow{netip.MustParseAddr(webAddr), netip.MustParseAddr("198.51.100.1"), policy.ProtocolTCP, 10250}
+		if a := c.Explain(f); a.Allowed != allow {
+			t.Errorf("setting %v: %s", allow, a)
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Key names a policy.
+type Key struct{ Namespace, Name string }
+
+func (k Key) String() string { return k.Namespace + "/" + k.Name }
+
+// Compare orders keys by namespace, then name.
+func (k Key) Compare(o Key) int {
+	if c := strings.Compare(k.Namespace, o.Namespace); c != 0 {
+		return c
+	}
+	return strings.Compare(k.Name, o.Name)
+}
+
+// Direction is seen from the pod a policy selects.
+type Direction uint8
+
+// The directions a policy can govern.
+const (
+	Ingress Direction = iota
+	Egress
+)
+
+// Directions lists both, in a fixed order.
+var Directions = [...]Direction{Ingress, Egress}
+
+func (d Direction) String() string {
+	if d == Egress {
+		return "egress"
+	}
+	return "ingress"
+}
+
+// Tier orders policies of different kinds; lower ones are asked first.
+type Tier uint8
+
+// The tiers of KEP-2091. Only TierNetworkPolicy is filled today.
+const (
+	TierAdmin Tier = iota
+	TierNetworkPolicy
+	TierBaseline
+)
+
+func (t Tier) String() string {
+	return [...]string{"Admin", "NetworkPolicy", "Baseline"}[t]
+}
+
+// Verdict is what a rule, or the end of a tier, says of a flow.
+type Verdict uint8
+
+// Pass hands the flow to the next tier.
+const (
+	Accept Verdict = iota
+	Deny
+	Pass
+)
+
+func (v Verdict) String() string { return [...]string{"accept", "deny", "pass"}[v] }
+
+// Policy is one parsed policy.
+type Policy struct {
+	Key     Key
+	Tier    Tier
+	Subject selector.Selector
+	// Ingress and Egress are nil where the policy doesn't govern the direction.
+	Ingress, Egress *Section
+	Problems        []Problem
+}
+
+// Section returns the rules for a direction, nil when it isn't governed.
+func (p *Policy) Section(d Direction) *Section {
+	if d == Egress {
+		return p.Egress
+	}
+	return p.Ingress
+}
+
+// Section is what a policy says for one direction. No rules: nothing is allowed.
+type Section struct{ Rules []Rule }
+
+// Rule matches a flow when one of its peers and one of its ports do.
+type Rule struct {
+	// Index is the rule's position in spec.ingress or spec.egress.
+	Index   int
+	Verdict Verdict
+	// AnyPeer is set when the rule names no peers; Peers is then empty. A rule
+	// whose peers were all unreadable has neither and matches nothing.
+	AnyPeer bool
+	Peers   []Peer
+	// AnyPort is set when the rule names no ports: any port of any protocol,
+	// ICMP included. Otherwise Ports (canonical, see selector.MergePorts) and
+	// Named list what matches.
+	AnyPort bool
+	Ports   []selector.PortRange
+	Named   []NamedPort
+}
+
+// Peer is the other end of a flow: pods that a selector picks, or a block of
+// addresses. Exactly one of the fields is set.
+type Peer struct {
+	Selector *selector.Selector
+	Block    *Block
+}
+
+func (p Peer) String() string {
+	if p.Block != nil {
+		return p.Block.String()
+	}
+	return string(p.Selector.Key())
+}
+
+// Block is an ipBlock: the addresses of CIDR that are in no Except.
+type Block struct {
+	CIDR   netip.Prefix
+	Except []netip.Prefix
+}
+
+func (b Block) String() string {
+	if len(b.Except) == 0 {
+		return b.CIDR.String()
+	}
+	excepts := make([]string, len(b.Except))
+	for i, e := range b.Except {
+		excepts[i] = e.String()
+	}
+	return b.CIDR.String() + " except " + strings.Join(excepts, ", ")
+}
+
+// Contains reports whether the block matches the address by itself.
+func (b Block) Contains(a netip.Addr) bool {
+	if !b.CIDR.Contains(a) {
+		return false
+	}
+	for _, e := range b.Except {
+		if e.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// NamedPort is a port by name; the destination pod says which numbers it has.
+type NamedPort struct {
+	Protocol uint8
+	Name     string
+}
+
+func (n NamedPort) String() string { return ProtocolName(n.Protocol) + " " + n.Name }
+
+// IP protocol numbers that a NetworkPolicy can name (IANA protocol-numbers).
+const (
+	ProtocolTCP  uint8 = 6
+	ProtocolUDP  uint8 = 17
+	ProtocolSCTP uint8 = 132
+)
+
+// ProtocolName spells an IP protocol number the way policies do.
+func ProtocolName(p uint8) string {
+	switch p {
+	case ProtocolTCP:
+		return "TCP"
+	case ProtocolUDP:
+		return "UDP"
+	case ProtocolSCTP:
+		return "SCTP"
+	case 1:
+		return "ICMP"
+	case 58:
+		return "ICMPv6"
+	}
+	return fmt.Sprintf("protocol %d", p)
+}
+
+// Problem is a field that could not be read. Only the item it names is lost;
+// the policy goes on isolating its subjects.
+type Problem struct {
+	Field    string // path in the manifest, as kubectl prints it
+	Value    string
+	Expected string
+}
+
+func (p Problem) String() string {
+	return fmt.Sprintf("%s: %q is not usable: expected %s", p.Field, p.Value, p.Expected)
+}

@@ -1,0 +1,143 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Pod is what policy needs of a pod, wherever it runs.
+type Pod struct {
+	ID     selector.Pod
+	Labels map[string]string
+	// Addresses are the pod's own, of either family, never IPv4-mapped.
+	Addresses []netip.Addr
+	// Node is the name of the pod's node, empty while it is not scheduled.
+	Node string
+	// HostNetwork pods are their node: never selected, never a selector peer.
+	HostNetwork bool
+	// Terminating pods are still pods; Finished ones (Succeeded, Failed) are
+	// nobody's peer.
+	Terminating, Finished bool
+	// Created decides between pods that claim one address.
+	Created time.Time
+	// Ports are the named ports of containers and sidecars.
+	Ports []PodPort
+}
+
+// PodPort is a named container port.
+type PodPort struct {
+	NamedPort
+	Number uint16
+}
+
+// Node is what policy needs of a node.
+type Node struct {
+	Name string
+	// Addresses are those of status.addresses.
+	Addresses []netip.Addr
+	// TunnelAddresses are the node's source addresses inside the pod network.
+	TunnelAddresses []netip.Addr
+}
+
+// Endpoint is a pod's attachment to the network of this node.
+type Endpoint struct {
+	// ID tells attachments apart; a pod can have an old and a new one.
+	ID  string
+	Pod selector.Pod
+	// Interface is the node's end of the pod's veth, empty where another CNI
+	// wired the pod and only the address is known.
+	Interface string
+	Addresses []netip.Addr
+}
+
+// mirrorAnnotation holds the UID by which the container runtime knows a
+// static pod; its mirror object has another one.
+const mirrorAnnotation = corev1.MirrorPodAnnotationKey
+
+// PodFrom reads a Pod object. Addresses, ports and protocols that can't be
+// read are left out.
+func PodFrom(in *corev1.Pod) Pod {
+	uid := string(in.UID)
+	if static := in.Annotations[mirrorAnnotation]; static != "" {
+		uid = static
+	}
+	return Pod{
+		ID:          selector.Pod{Namespace: in.Namespace, Name: in.Name, UID: uid},
+		Labels:      in.Labels,
+		Addresses:   podAddresses(in.Status),
+		Node:        in.Spec.NodeName,
+		HostNetwork: in.Spec.HostNetwork,
+		Terminating: in.DeletionTimestamp != nil,
+		Finished:    in.Status.Phase == corev1.PodSucceeded || in.Status.Phase == corev1.PodFailed,
+		Created:     in.CreationTimestamp.Time,
+		Ports:       podPorts(in.Spec),
+	}
+}
+
+func podAddresses(s corev1.PodStatus) []netip.Addr {
+	var out []netip.Addr
+	add := func(text string) {
+		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" && !slices.Contains(out, a.Unmap()) {
+			out = append(out, a.Unmap())
+		}
+	}
+	add(s.PodIP)
+	for _, ip := range s.PodIPs {
+		add(ip.IP)
+	}
+	return out
+}
+
+// podPorts lists the named ports of containers and of sidecars, which are
+// init containers that are always restarted (KEP-753). Other init containers
+// serve nobody once the pod runs.
+func podPorts(s corev1.PodSpec) []PodPort {
+	var out []PodPort
+	add := func(ports []corev1.ContainerPort) {
+		for _, p := range ports {
+			protocol, known := protocolNumber(p.Protocol)
+			if !known || p.Name == "" || p.ContainerPort < 1 || p.ContainerPort > maxPort {
+				continue
+			}
+			out = append(out, PodPort{NamedPort{protocol, p.Name}, uint16(p.ContainerPort)})
+		}
+	}
+	for i := range s.Containers {
+		add(s.Containers[i].Ports)
+	}
+	for i := range s.InitContainers {
+		if r := s.InitContainers[i].RestartPolicy; r != nil && *r == corev1.ContainerRestartPolicyAlways {
+			add(s.InitContainers[i].Ports)
+		}
+	}
+	return out
+}
+
+// NodeFrom reads a Node object. The tunnel addresses are the network
+// addresses of its podCIDRs.
+func NodeFrom(in *corev1.Node) Node {
+	out := Node{Name: in.Name}
+	for _, a := range in.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
+			continue
+		}
+		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" {
+			out.Addresses = append(out.Addresses, addr.Unmap())
+		}
+	}
+	cidrs := in.Spec.PodCIDRs
+	if len(cidrs) == 0 && in.Spec.PodCIDR != "" {
+		cidrs = []string{in.Spec.PodCIDR}
+	}
+	for _, c := range cidrs {
+		if prefix, err := selector.ParseCIDR(c); err == nil {
+			out.TunnelAddresses = append(out.TunnelAddresses, prefix.Addr())
+		}
+	}
+	return out
+}
