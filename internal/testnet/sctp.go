@@ -1,0 +1,246 @@
+package testnet
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math/big"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SCTP is spoken on raw sockets, since a kernel may have no SCTP sockets: of the handshake of RFC 9260 only INIT and INIT ACK, with
+// a correct checksum, which is what makes conntrack see a new flow and its reply.
+
+const (
+	sctpHeaderLen    = 12
+	sctpInitLen      = 20 // chunk header and fixed fields, the same for INIT and INIT ACK
+	sctpInit         = 1
+	sctpInitAck      = 2
+	sctpAbort        = 6
+	sctpParamCookie  = 7
+	sctpParamHeader  = 4
+	firstPrivatePort = 32768
+)
+
+// sctpPacket is an SCTP packet with the one chunk this package speaks of.
+type sctpPacket struct {
+	source, dest uint16
+	tag          uint32 // verification tag
+	chunk        byte
+	initTag      uint32 // INIT and INIT ACK: what the other end puts into tag
+	cookie       string // INIT ACK
+}
+
+func (p sctpPacket) marshal() []byte {
+	chunk := []byte{p.chunk, 0, 0, 4}
+	if p.chunk != sctpAbort {
+		chunk = binary.BigEndian.AppendUint32(chunk, p.initTag)
+		chunk = binary.BigEndian.AppendUint32(chunk, 65536) // receiver window
+		chunk = binary.BigEndian.AppendUint16(chunk, 1)     // outbound streams
+		chunk = binary.BigEndian.AppendUint16(chunk, 1)     // inbound streams
+		chunk = binary.BigEndian.AppendUint32(chunk, p.initTag)
+	}
+	if p.cookie != "" {
+		chunk = binary.BigEndian.AppendUint16(chunk, sctpParamCookie)
+		chunk = binary.BigEndian.AppendUint16(chunk, uint16(sctpParamHeader+len(p.cookie)))
+		chunk = append(chunk, p.cookie...)
+	}
+	binary.BigEndian.PutUint16(chunk[2:], uint16(len(chunk))) // padding isn't counted
+	chunk = append(chunk, make([]byte, -len(chunk)&3)...)
+
+	packet := binary.BigEndian.AppendUint16(nil, p.source)
+	packet = binary.BigEndian.AppendUint16(packet, p.dest)
+	packet = binary.BigEndian.AppendUint32(packet, p.tag)
+	packet = append(packet, 0, 0, 0, 0)
+	packet = append(packet, chunk...)
+	binary.LittleEndian.PutUint32(packet[8:], sctpChecksum(packet))
+	return packet
+}
+
+// parseSCTP returns false for what isn't a whole packet with a good checksum.
+func parseSCTP(b []byte) (sctpPacket, bool) {
+	if len(b) < sctpHeaderLen+4 || binary.LittleEndian.Uint32(b[8:]) != sctpChecksum(b) {
+		return sctpPacket{}, false
+	}
+	chunk := b[sctpHeaderLen:]
+	p := sctpPacket{
+		source: binary.BigEndian.Uint16(b),
+		dest:   binary.BigEndian.Uint16(b[2:]),
+		tag:    binary.BigEndian.Uint32(b[4:]),
+		chunk:  chunk[0],
+	}
+	if p.chunk != sctpInit && p.chunk != sctpInitAck {
+		return p, true
+	}
+	if len(chunk) < sctpInitLen {
+		return sctpPacket{}, false
+	}
+	p.initTag = binary.BigEndian.Uint32(chunk[4:])
+	if param := chunk[sctpInitLen:]; len(param) > sctpParamHeader && binary.BigEndian.Uint16(param) == sctpParamCookie {
+		if end := int(binary.BigEndian.Uint16(param[2:])); end >= sctpParamHeader && end <= len(param) {
+			p.cookie = string(param[sctpParamHeader:end])
+		}
+	}
+	return p, true
+}
+
+// sctpChecksum is the CRC32c of the packet with its checksum field zero.
+func sctpChecksum(packet []byte) uint32 {
+	packet = bytes.Clone(packet)
+	clear(packet[8:12])
+	return crc32.Checksum(packet, crc32.MakeTable(crc32.Castagnoli))
+}
+
+// ServeSCTP answers an INIT to port, on every address of both families, with an INIT ACK whose state cookie holds the line that
+// servers answer with. An INIT to another port of the host is answered with an ABORT from then on.
+func (h *Host) ServeSCTP(port uint16) {
+	h.t.Helper()
+	h.mu.Lock()
+	responder := h.sctp
+	if responder == nil {
+		responder = &sctpResponder{name: h.name, ports: map[uint16]bool{}}
+		h.sctp = responder
+	}
+	h.mu.Unlock()
+	responder.mu.Lock()
+	defer responder.mu.Unlock()
+	responder.ports[port] = true
+	if responder.started {
+		return
+	}
+	responder.started = true
+	if err := responder.start(h); err != nil {
+		h.t.Fatalf("%s serving sctp: %v", h.name, err)
+	}
+}
+
+type sctpResponder struct {
+	name string
+
+	mu      sync.Mutex
+	started bool
+	ports   map[uint16]bool
+}
+
+func (r *sctpResponder) start(h *Host) error {
+	for _, network := range []string{"ip4:132", "ip6:132"} {
+		var conn *net.IPConn
+		err := h.Do(func() (err error) {
+			conn, err = net.ListenIP(network, nil)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("opening a raw socket: %w", err)
+		}
+		is4 := network == "ip4:132"
+		if !is4 {
+			err = setOption(conn, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		var done sync.WaitGroup
+		done.Go(func() { r.serve(conn, is4) })
+		h.onStop(func() {
+			_ = conn.Close()
+			done.Wait()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *sctpResponder) serve(conn *net.IPConn, is4 bool) {
+	buf, oob := make([]byte, 2048), make([]byte, 256)
+	for {
+		size, oobSize, _, peer, err := conn.ReadMsgIP(buf, oob)
+		if err != nil {
+			return // the socket is closed: unconnected sockets report nothing else
+		}
+		packet, source := buf[:size], sourceOf(oob[:oobSize])
+		if is4 {
+			source = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte(packet[16:20])})
+			packet = stripHeader4(packet)
+		}
+		from, _ := netip.AddrFromSlice(peer.IP)
+		if answer, ok := r.answer(packet, from.Unmap()); ok {
+			// A failed answer is the client's to notice.
+			_, _, _ = conn.WriteMsgIP(answer, source, peer)
+		}
+	}
+}
+
+// answer is what an SCTP packet from peer is to be answered with, if anything.
+func (r *sctpResponder) answer(packet []byte, peer netip.Addr) ([]byte, bool) {
+	p, ok := parseSCTP(packet)
+	if !ok || p.chunk != sctpInit {
+		return nil, false
+	}
+	r.mu.Lock()
+	open := r.ports[p.dest]
+	r.mu.Unlock()
+	reply := sctpPacket{source: p.dest, dest: p.source, tag: p.initTag, chunk: sctpAbort}
+	if open {
+		reply.chunk = sctpInitAck
+		reply.initTag = randomUint32()
+		reply.cookie = greet(r.name, netip.AddrPortFrom(peer, p.source))
+	}
+	return reply.marshal(), true
+}
+
+func (h *Host) connectSCTP(dst netip.AddrPort, o options) (string, error) {
+	deadline := time.Now().Add(o.timeout)
+	conn, err := h.dial("ip:132", dst, o.source, deadline)
+	if err != nil {
+		return "", reason(err)
+	}
+	defer func() { _ = conn.Close() }()
+	init := sctpPacket{source: o.source.Port(), dest: dst.Port(), chunk: sctpInit, initTag: randomUint32()}
+	if init.source == 0 {
+		init.source = privatePort()
+	}
+	var reply sctpPacket
+	err = exchange(conn, deadline, init.marshal(), func(answer []byte) bool {
+		if dst.Addr().Is4() {
+			answer = stripHeader4(answer)
+		}
+		p, ok := parseSCTP(answer)
+		reply = p
+		return ok && p.source == init.dest && p.dest == init.source && p.tag == init.initTag
+	})
+	if err == nil && reply.chunk != sctpInitAck {
+		err = fmt.Errorf("%w: SCTP chunk of type %d", ErrReset, reply.chunk)
+	}
+	if err != nil {
+		return "", err
+	}
+	return reply.cookie, nil
+}
+
+// stripHeader4 removes the IPv4 header that raw sockets deliver.
+func stripHeader4(packet []byte) []byte {
+	if len(packet) == 0 {
+		return nil
+	}
+	return packet[min(len(packet), int(packet[0]&15)*4):]
+}
+
+// privatePort is a random source port.
+func privatePort() uint16 {
+	return uint16(firstPrivatePort + randomUint32()%(65536-firstPrivatePort))
+}
+
+// randomUint32 is never zero, as a verification tag must not be.
+func randomUint32() uint32 {
+	n, err := rand.Int(rand.Reader, big.NewInt(1<<32-1))
+	if err != nil {
+		return 1 // the random reader doesn't fail
+	}
+	return uint32(n.Uint64()) + 1
+}
