@@ -2,6 +2,7 @@ package meaning
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,9 +57,7 @@ func Namespaces() []*corev1.Namespace {
 		"dev": {"env": "dev"}, "prod": {"env": "prod"}, "ops": nil,
 	} {
 		all := map[string]string{corev1.LabelMetadataName: name}
-		for k, v := range labels {
-			all[k] = v
-		}
+		maps.Copy(all, labels)
 		out = append(out, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: all}})
 	}
 	return out

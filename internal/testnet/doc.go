@@ -2,7 +2,8 @@
 //
 // The model: a Node is a namespace that forwards, as a Kubernetes node does. Behind it are Hosts: pods on routed veths (Pod),
 // pods on a bridge (BridgedPod), machines beyond the pod network (Outside), and the node itself (Node.Host). A Host serves
-// (ServeTCP, ServeUDP, ServeSCTP, Sink) and connects (Connect, MustReach, MustNotReach, Open, Flood, SendRaw). Every packet
+// (ServeTCP, ServeUDP, ServeSCTP, Sink) and connects (Connect, MustReach, MustNotReach, Open, Flood, SendRaw), with what package
+// probe has for that, in the host's namespace. Every packet
 // between two hosts crosses the node's namespace, so rules installed there (Node.NSFd, Node.Do, Node.Nft) judge it.
 //
 // A denial only means something next to its control: first MustReach without the rule, then MustNotReach with it.

@@ -1,7 +1,7 @@
 package testnet
 
 import (
-	"net/netip"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -106,7 +106,11 @@ func TestSinkCountsExactly(t *testing.T) {
 	sink := b.Sink(UDP, 9000)
 	const packets = 100
 	for i, dst := range addrsB {
-		conn, err := a.dial("udp", at(dst, 9000), netip.AddrPort{}, time.Now().Add(5*time.Second))
+		var conn net.Conn
+		err := a.Do(func() (err error) {
+			conn, err = net.Dial("udp", at(dst, 9000).String())
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/sluice-net/sluice/internal/probe"
 )
 
 // Host is one end of connections: a pod, a machine outside the pod network, or the node itself.
@@ -18,8 +20,10 @@ type Host struct {
 	mu    sync.Mutex
 	addrs []netip.Addr
 	stops []func() // ends servers, flows and floods
-	sctp  *sctpResponder
 	gone  bool
+
+	sctpMu sync.Mutex
+	sctp   *probe.SCTPServer // nil until something is served
 }
 
 // Name returns the name the host was made with, which its servers answer with. The node's own is "node".

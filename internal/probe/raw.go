@@ -1,4 +1,4 @@
-package testnet
+package probe
 
 import (
 	"encoding/binary"
@@ -11,20 +11,18 @@ import (
 )
 
 // SendRaw sends a packet that begins with its IPv4 or IPv6 header, as it is, to the destination the header names. Of an IPv4 header
-// the kernel fills in the checksum, the length, and a zero identification. The source need not be the host's.
-func (h *Host) SendRaw(packet []byte) error {
+// the kernel fills in the checksum, the length, and a zero identification. The source need not be one of the namespace.
+func SendRaw(packet []byte) error {
 	domain, to, err := rawDestination(packet)
 	if err != nil {
 		return err
 	}
-	return h.Do(func() error {
-		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		if err != nil {
-			return fmt.Errorf("opening a raw socket: %w", os.NewSyscallError("socket", err))
-		}
-		err = os.NewSyscallError("sendto", unix.Sendto(fd, packet, 0, to))
-		return errors.Join(err, os.NewSyscallError("close", unix.Close(fd)))
-	})
+	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return fmt.Errorf("opening a raw socket: %w", os.NewSyscallError("socket", err))
+	}
+	err = os.NewSyscallError("sendto", unix.Sendto(fd, packet, 0, to))
+	return errors.Join(err, os.NewSyscallError("close", unix.Close(fd)))
 }
 
 func rawDestination(packet []byte) (domain int, to unix.Sockaddr, err error) {
@@ -51,8 +49,8 @@ const (
 )
 
 // SendTCP sends one TCP segment without payload by SendRaw, out of any connection's context. If the answer comes to an address of
-// the host, its kernel, which knows of no such connection, resets it.
-func (h *Host) SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32) error {
+// the namespace, its kernel, which knows of no such connection, resets it.
+func SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32) error {
 	if src.Addr().Is4() != dst.Addr().Is4() {
 		return fmt.Errorf("no segment from %s to %s", src, dst)
 	}
@@ -66,7 +64,23 @@ func (h *Host) SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32)
 
 	sum := sum16(src.Addr().AsSlice()) + sum16(dst.Addr().AsSlice()) + unix.IPPROTO_TCP + uint32(len(segment)) + sum16(segment)
 	binary.BigEndian.PutUint16(segment[16:], foldChecksum(sum))
-	return h.SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_TCP, len(segment)), segment...))
+	return SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_TCP, len(segment)), segment...))
+}
+
+// SendUDP sends one UDP datagram of a few bytes by SendRaw. The source need not be one of the namespace.
+func SendUDP(src, dst netip.AddrPort) error {
+	if src.Addr().Is4() != dst.Addr().Is4() {
+		return fmt.Errorf("no datagram from %s to %s", src, dst)
+	}
+	payload := []byte("datagram")
+	datagram := binary.BigEndian.AppendUint16(nil, src.Port())
+	datagram = binary.BigEndian.AppendUint16(datagram, dst.Port())
+	datagram = binary.BigEndian.AppendUint16(datagram, uint16(8+len(payload)))
+	datagram = append(append(datagram, 0, 0), payload...)
+
+	sum := sum16(src.Addr().AsSlice()) + sum16(dst.Addr().AsSlice()) + unix.IPPROTO_UDP + uint32(len(datagram)) + sum16(datagram)
+	binary.BigEndian.PutUint16(datagram[6:], foldChecksum(sum))
+	return SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, len(datagram)), datagram...))
 }
 
 const headerLen4, headerLen6 = 20, 40

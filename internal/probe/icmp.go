@@ -1,4 +1,4 @@
-package testnet
+package probe
 
 import (
 	"bytes"
@@ -15,14 +15,14 @@ const (
 )
 
 // connectICMP sends an echo request and returns the address that replied.
-func (h *Host) connectICMP(dst netip.Addr, o options) (string, error) {
+func connectICMP(dst netip.Addr, o options) (string, error) {
 	deadline := time.Now().Add(o.timeout)
 	network, wantType := "ip:1", byte(icmpEchoReply4)
 	if dst.Is6() {
 		network, wantType = "ip:58", icmpEchoReply6
 	}
 	source := netip.AddrPortFrom(o.source.Addr(), 0)
-	conn, err := h.dial(network, netip.AddrPortFrom(dst, 0), source, deadline)
+	conn, err := dial(network, netip.AddrPortFrom(dst, 0), source, deadline)
 	if err != nil {
 		return "", reason(err)
 	}

@@ -1,4 +1,4 @@
-package testnet
+package probe
 
 import (
 	"errors"
@@ -18,48 +18,36 @@ const sinkPackets = 1 << 16
 
 // Sink counts the datagrams that arrive at a UDP port, and never answers.
 type Sink struct {
-	conn syscall.RawConn
+	conn *net.UDPConn
+	raw  syscall.RawConn
+	done sync.WaitGroup
 
 	mu       sync.Mutex // held while the socket is read, so that what is read is counted too
 	received uint64
 }
 
-// Sink opens a port on every address of both families, until the host ends. The protocol must be UDP.
-func (h *Host) Sink(proto Protocol, port uint16) *Sink {
-	h.t.Helper()
-	if proto != UDP {
-		h.t.Fatalf("%s: no sinks for %s", h.name, proto)
+// NewSink opens a UDP port on every address of both families.
+func NewSink(port uint16) (*Sink, error) {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+	if err != nil {
+		return nil, fmt.Errorf("opening a sink on port %d: %w", port, err)
 	}
-	s := &Sink{}
-	conn, err := h.listenSink(port)
+	s := &Sink{conn: conn}
+	s.raw, err = conn.SyscallConn()
 	if err == nil {
-		s.conn, err = conn.SyscallConn()
+		err = setOption(conn, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sinkBuffer)
 	}
 	if err != nil {
-		h.t.Fatalf("%s opening a sink on port %d: %v", h.name, port, err)
-	}
-	var done sync.WaitGroup
-	done.Go(s.run)
-	h.onStop(func() {
-		_ = conn.Close()
-		done.Wait()
-	})
-	return s
-}
-
-func (h *Host) listenSink(port uint16) (*net.UDPConn, error) {
-	var conn *net.UDPConn
-	err := h.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := setOption(conn, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sinkBuffer); err != nil {
 		return nil, errors.Join(fmt.Errorf("setting the receive buffer: %w", err), conn.Close())
 	}
-	return conn, nil
+	s.done.Go(s.run)
+	return s, nil
+}
+
+// Close ends the sink; what it has received stays known. Closing twice is no error.
+func (s *Sink) Close() {
+	_ = s.conn.Close()
+	s.done.Wait()
 }
 
 // Received returns how many datagrams have arrived. What is in the socket at the moment of the call is counted; what overflowed
@@ -68,14 +56,14 @@ func (s *Sink) Received() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A closed socket has nothing more to count.
-	_ = s.conn.Control(func(fd uintptr) { s.drain(int(fd), sinkPackets) })
+	_ = s.raw.Control(func(fd uintptr) { s.drain(int(fd), sinkPackets) })
 	return s.received
 }
 
 func (s *Sink) run() {
 	const batch = 256 // then let Received have the lock
 	for {
-		err := s.conn.Read(func(fd uintptr) (done bool) {
+		err := s.raw.Read(func(fd uintptr) (done bool) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return !s.drain(int(fd), batch)

@@ -1,4 +1,4 @@
-package testnet
+package probe
 
 import (
 	"bytes"
@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/big"
-	"net"
 	"net/netip"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // SCTP is spoken on raw sockets, since a kernel may have no SCTP sockets: of the handshake of RFC 9260 only INIT and INIT ACK, with
@@ -98,105 +94,9 @@ func sctpChecksum(packet []byte) uint32 {
 	return crc32.Checksum(packet, crc32.MakeTable(crc32.Castagnoli))
 }
 
-// ServeSCTP answers an INIT to port, on every address of both families, with an INIT ACK whose state cookie holds the line that
-// servers answer with. An INIT to another port of the host is answered with an ABORT from then on.
-func (h *Host) ServeSCTP(port uint16) {
-	h.t.Helper()
-	h.mu.Lock()
-	responder := h.sctp
-	if responder == nil {
-		responder = &sctpResponder{name: h.name, ports: map[uint16]bool{}}
-		h.sctp = responder
-	}
-	h.mu.Unlock()
-	responder.mu.Lock()
-	defer responder.mu.Unlock()
-	responder.ports[port] = true
-	if responder.started {
-		return
-	}
-	responder.started = true
-	if err := responder.start(h); err != nil {
-		h.t.Fatalf("%s serving sctp: %v", h.name, err)
-	}
-}
-
-type sctpResponder struct {
-	name string
-
-	mu      sync.Mutex
-	started bool
-	ports   map[uint16]bool
-}
-
-func (r *sctpResponder) start(h *Host) error {
-	for _, network := range []string{"ip4:132", "ip6:132"} {
-		var conn *net.IPConn
-		err := h.Do(func() (err error) {
-			conn, err = net.ListenIP(network, nil)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("opening a raw socket: %w", err)
-		}
-		is4 := network == "ip4:132"
-		if !is4 {
-			err = setOption(conn, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		}
-		var done sync.WaitGroup
-		done.Go(func() { r.serve(conn, is4) })
-		h.onStop(func() {
-			_ = conn.Close()
-			done.Wait()
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *sctpResponder) serve(conn *net.IPConn, is4 bool) {
-	buf, oob := make([]byte, 2048), make([]byte, 256)
-	for {
-		size, oobSize, _, peer, err := conn.ReadMsgIP(buf, oob)
-		if err != nil {
-			return // the socket is closed: unconnected sockets report nothing else
-		}
-		packet, source := buf[:size], sourceOf(oob[:oobSize])
-		if is4 {
-			source = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte(packet[16:20])})
-			packet = stripHeader4(packet)
-		}
-		from, _ := netip.AddrFromSlice(peer.IP)
-		if answer, ok := r.answer(packet, from.Unmap()); ok {
-			// A failed answer is the client's to notice.
-			_, _, _ = conn.WriteMsgIP(answer, source, peer)
-		}
-	}
-}
-
-// answer is what an SCTP packet from peer is to be answered with, if anything.
-func (r *sctpResponder) answer(packet []byte, peer netip.Addr) ([]byte, bool) {
-	p, ok := parseSCTP(packet)
-	if !ok || p.chunk != sctpInit {
-		return nil, false
-	}
-	r.mu.Lock()
-	open := r.ports[p.dest]
-	r.mu.Unlock()
-	reply := sctpPacket{source: p.dest, dest: p.source, tag: p.initTag, chunk: sctpAbort}
-	if open {
-		reply.chunk = sctpInitAck
-		reply.initTag = randomUint32()
-		reply.cookie = greet(r.name, netip.AddrPortFrom(peer, p.source))
-	}
-	return reply.marshal(), true
-}
-
-func (h *Host) connectSCTP(dst netip.AddrPort, o options) (string, error) {
+func connectSCTP(dst netip.AddrPort, o options) (string, error) {
 	deadline := time.Now().Add(o.timeout)
-	conn, err := h.dial("ip:132", dst, o.source, deadline)
+	conn, err := dial("ip:132", dst, o.source, deadline)
 	if err != nil {
 		return "", reason(err)
 	}

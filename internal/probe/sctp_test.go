@@ -1,4 +1,4 @@
-package testnet
+package probe
 
 import (
 	"testing"

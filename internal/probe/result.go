@@ -1,4 +1,4 @@
-package testnet
+package probe
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 // Protocol is what a connection is made with.
 type Protocol string
 
-// The protocols that hosts speak.
+// The protocols that clients and servers speak.
 const (
 	TCP  Protocol = "tcp"
 	UDP  Protocol = "udp"
@@ -50,6 +50,9 @@ func (r Result) String() string {
 	return r.Err.Error()
 }
 
+// Patience is how long Reach and Open go on trying unless Within says otherwise: a busy machine isn't a denial.
+const Patience = 5 * time.Second
+
 // DefaultTimeout is how long a connection waits for an answer before it counts as refused in silence.
 const DefaultTimeout = 300 * time.Millisecond
 
@@ -68,7 +71,7 @@ func WithTimeout(d time.Duration) Option {
 	return func(o *options) { o.timeout, o.timeoutSet = d, true }
 }
 
-// Within has MustReach and Open try for d instead of 5 s.
+// Within has Reach and Open try for d instead of 5 s.
 func Within(d time.Duration) Option {
 	return func(o *options) { o.patience = d }
 }
@@ -78,13 +81,13 @@ func FromPort(port uint16) Option {
 	return func(o *options) { o.source = netip.AddrPortFrom(o.source.Addr(), port) }
 }
 
-// FromAddr connects from this address, which must be the host's.
+// FromAddr connects from this address, which must be one of the namespace.
 func FromAddr(addr netip.Addr) Option {
 	return func(o *options) { o.source = netip.AddrPortFrom(addr, o.source.Port()) }
 }
 
 func newOptions(opts []Option) options {
-	o := options{timeout: DefaultTimeout, patience: patience}
+	o := options{timeout: DefaultTimeout, patience: Patience}
 	for _, set := range opts {
 		set(&o)
 	}
