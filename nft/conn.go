@@ -1,0 +1,145 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Socket buffers. The kernel answers every message of a transaction with an
+// acknowledgement that stays in the receive buffer until all are done; with
+// the default size, 200 rules overflow it although all of them were applied.
+const (
+	readBuffer  = 64 << 20
+	writeBuffer = 32 << 20
+)
+
+// grace is how much longer than its deadline a call may take until it is
+// given up: a deadline ends the waiting for an answer, but not a system call
+// that waits inside the kernel for somebody else's transaction.
+const grace = 250 * time.Millisecond
+
+// A conn is one lasting connection. After any failed flush it must be closed:
+// answers of the failed transaction may still come, or never.
+type conn struct {
+	lib     *nftables.Conn
+	raw     *netlink.Conn // the same socket
+	timeout time.Duration
+
+	next   uint32   // sequence number of the next message
+	labels []string // what the queued messages are about
+	setID  uint32   // number of the last new set
+
+	impatient bool // see dump
+}
+
+func dial(netNS int, timeout time.Duration, tune func(*netlink.Conn) error) (*conn, error) {
+	c := &conn{timeout: timeout}
+	options := []nftables.ConnOption{
+		nftables.AsLasting(),
+		nftables.WithSockOptions(func(raw *netlink.Conn) error {
+			c.raw = raw
+			return tune(raw)
+		}),
+	}
+	if netNS != 0 {
+		options = append(options, nftables.WithNetNSFd(netNS))
+	}
+	lib, err := nftables.New(options...)
+	if err != nil {
+		if c.raw != nil {
+			err = errors.Join(err, c.raw.Close())
+		}
+		return nil, fmt.Errorf("connecting to nftables: %w", err)
+	}
+	c.lib = lib
+	if _, err := c.generation(); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+// tuneSocket raises the buffers as far as the process may: beyond the system's
+// limit only with CAP_NET_ADMIN in the initial user namespace.
+func tuneSocket(raw *netlink.Conn) error {
+	for size := readBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
+		continue
+	}
+	for size := writeBuffer; raw.SetWriteBuffer(size) != nil && size > 1<<16; size /= 2 {
+		continue
+	}
+	// It only makes errors more helpful; a kernel without it is fine.
+	_ = raw.SetOption(netlink.ExtendedAcknowledge, true)
+	return nil
+}
+
+func (c *conn) close() error { return c.lib.CloseLasting() }
+
+// queued notes that the library has queued a message, and what it is about.
+func (c *conn) queued(label string) { c.labels = append(c.labels, label) }
+
+// flush sends what is queued as one transaction. The channel that it returns
+// is closed when the socket isn't in use any more: later than the call's end
+// only after a timeout.
+func (c *conn) flush() (idle <-chan struct{}, err error) {
+	labels := c.labels
+	first := c.next + 1 // after the message that begins the batch
+	c.labels = nil
+	c.next += uint32(len(labels)) + 2
+	idle, err = c.withDeadline(c.lib.Flush)
+	if err != nil {
+		return idle, flushError(err, first, labels)
+	}
+	return idle, nil
+}
+
+// withDeadline calls f, which uses the socket, and gives it up when it is
+// overdue.
+func (c *conn) withDeadline(f func() error) (<-chan struct{}, error) {
+	if err := c.raw.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+		return closedChannel(), fmt.Errorf("setting a deadline: %w", err)
+	}
+	idle, result := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(idle)
+		result <- f()
+	}()
+	timer := time.NewTimer(c.timeout + grace)
+	defer timer.Stop()
+	select {
+	case err := <-result:
+		<-idle
+		if clearErr := c.raw.SetDeadline(time.Time{}); err == nil && clearErr != nil {
+			err = fmt.Errorf("clearing the deadline: %w", clearErr)
+		}
+		return idle, err
+	case <-timer.C:
+		return idle, fmt.Errorf("%w: the kernel didn't take the transaction in time", errOverdue)
+	}
+}
+
+var errOverdue = errors.New("overdue")
+
+func closedChannel() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// settleTime is how long to wait where the kernel can't say when.
+const settleTime = 20 * time.Millisecond
+
+// settle waits until every packet has left that is under way now: they are
+// judged within RCU read sections, and this system call waits for those that
+// have begun (membarrier(2), MEMBARRIER_CMD_GLOBAL; some 10 ms). A kernel with
+// nohz_full can't; a packet takes microseconds, so a pause does nearly as well.
+func settle() {
+	const global = 1
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		<-time.After(settleTime)
+	}
+}

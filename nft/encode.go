@@ -1,0 +1,330 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// register1 is the first 16-byte register; register0 the verdict's.
+const (
+	register0 = unix.NFT_REG_VERDICT
+	register1 = unix.NFT_REG_1
+)
+
+// An encoder turns the statements of one rule into expressions. It remembers
+// what earlier statements have established, so that a dependency (the IP
+// version, the transport protocol) is matched once a rule, as nft does: nft
+// lists `tcp dport 80` only if exactly that match of the protocol precedes.
+type encoder struct {
+	exprs  []expr.Any
+	family int // IP version that is matched already, 0 for none
+	proto  int // transport protocol that is matched already, -1 for none
+}
+
+// encodeRule returns the expressions of a rule.
+func encodeRule(r Rule) ([]expr.Any, error) {
+	e := &encoder{proto: -1}
+	for _, s := range r.Statements {
+		if err := s.encode(e); err != nil {
+			return nil, fmt.Errorf("encoding %q: %w", s, err)
+		}
+	}
+	return e.exprs, nil
+}
+
+func (e *encoder) add(x ...expr.Any) { e.exprs = append(e.exprs, x...) }
+
+func (e *encoder) needFamily(version int) {
+	if version == 0 || e.family == version {
+		return
+	}
+	e.family = version
+	nfproto := byte(unix.NFPROTO_IPV4)
+	if version == 6 {
+		nfproto = unix.NFPROTO_IPV6
+	}
+	e.add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register1}, equals(nfproto))
+}
+
+func (e *encoder) needProto(proto uint8) {
+	if e.proto == int(proto) {
+		return
+	}
+	e.proto = int(proto)
+	e.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register1}, equals(proto))
+}
+
+func equals(data ...byte) *expr.Cmp {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: register1, Data: data}
+}
+
+// load puts a field into the register.
+func load(f Field, register uint32) expr.Any {
+	network := func(offset, length uint32) expr.Any {
+		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+	}
+	switch f {
+	case SrcAddr4:
+		return network(12, 4)
+	case DstAddr4:
+		return network(16, 4)
+	case SrcAddr6:
+		return network(8, 16)
+	case DstAddr6:
+		return network(24, 16)
+	case InIface:
+		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}
+	case OutIface:
+		return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}
+	case L4Proto:
+		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}
+	default: // DstPort: checkKey lets no other by
+		return transport(2, 2, register)
+	}
+}
+
+func transport(offset, length, register uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: length}
+}
+
+// loadFields puts fields one after the other into registers, each at the next
+// 32-bit boundary. The kernel reads registers at a 16-byte boundary back by
+// their old numbers (1 to 4), so those are written, too.
+func (e *encoder) loadFields(fields []Field) error {
+	if err := checkKey(fields); err != nil {
+		return err
+	}
+	word := 0
+	for _, f := range fields {
+		e.needFamily(f.family())
+	}
+	for _, f := range fields {
+		register := uint32(unix.NFT_REG32_00 + word)
+		if word%4 == 0 {
+			register = uint32(register1 + word/4)
+		}
+		e.add(load(f, register))
+		word += f.words()
+	}
+	return nil
+}
+
+// maxKeyFields and maxKeyBytes are the kernel's limits of a concatenation.
+const (
+	maxKeyFields = 5
+	maxKeyBytes  = 64
+)
+
+func checkKey(fields []Field) error {
+	words := 0
+	for _, f := range fields {
+		if f < SrcAddr4 || f > DstPort {
+			return fmt.Errorf("field number %d is none of this package", f)
+		}
+		words += f.words()
+	}
+	if len(fields) == 0 || len(fields) > maxKeyFields || words*4 > maxKeyBytes {
+		return fmt.Errorf("a key of %d fields and %d bytes is none", len(fields), words*4)
+	}
+	return nil
+}
+
+func (m MatchIface) encode(e *encoder) error {
+	if m.Field != InIface && m.Field != OutIface {
+		return fmt.Errorf("%s isn't an interface", m.Field)
+	}
+	prefix, wildcard := strings.CutSuffix(m.Name, "*")
+	if prefix == "" || len(prefix) >= ifNameSize {
+		return fmt.Errorf("interface name %q is empty or longer than %d", m.Name, ifNameSize-1)
+	}
+	data := ifaceBytes(prefix)
+	if wildcard {
+		data = data[:len(prefix)]
+	}
+	e.add(load(m.Field, register1), equals(data...))
+	return nil
+}
+
+func (m MatchAddr) encode(e *encoder) error {
+	addr := m.Addr.Unmap()
+	if !addr.IsValid() || m.Field.family() == 0 || (m.Field.family() == 4) != addr.Is4() {
+		return fmt.Errorf("%s can't be compared with address %s", m.Field, m.Addr)
+	}
+	e.needFamily(m.Field.family())
+	e.add(load(m.Field, register1), equals(addr.AsSlice()...))
+	return nil
+}
+
+func (m MatchProto) encode(e *encoder) error {
+	e.needProto(m.Proto)
+	return nil
+}
+
+func (m MatchPort) encode(e *encoder) error {
+	if m.First > m.Last {
+		return fmt.Errorf("port range %d-%d is empty", m.First, m.Last)
+	}
+	e.needProto(m.Proto)
+	e.add(load(DstPort, register1))
+	first, last := binary.BigEndian.AppendUint16(nil, m.First), binary.BigEndian.AppendUint16(nil, m.Last)
+	e.addRange(first, last)
+	return nil
+}
+
+// addRange compares register 1 with a range, both ends included.
+func (e *encoder) addRange(first, last []byte) {
+	if string(first) == string(last) {
+		e.add(equals(first...))
+		return
+	}
+	e.add(
+		&expr.Cmp{Op: expr.CmpOpGte, Register: register1, Data: first},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: register1, Data: last},
+	)
+}
+
+func (m MatchCT) encode(e *encoder) error {
+	if m.State == 0 {
+		return fmt.Errorf("no state to match")
+	}
+	e.add(
+		&expr.Ct{Key: expr.CtKeySTATE, Register: register1},
+		&expr.Bitwise{
+			SourceRegister: register1, DestRegister: register1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(uint32(m.State)), Xor: make([]byte, 4),
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: make([]byte, 4)},
+	)
+	return nil
+}
+
+// Neighbour discovery's ICMPv6 types and hop limit (RFC 4861).
+const (
+	ndFirstType = 133
+	ndLastType  = 137
+	ndHopLimit  = 255
+)
+
+func (MatchND) encode(e *encoder) error {
+	e.needFamily(6)
+	e.add(
+		&expr.Payload{DestRegister: register1, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1},
+		equals(ndHopLimit),
+	)
+	e.needProto(unix.IPPROTO_ICMPV6)
+	e.add(transport(0, 1, register1))
+	e.addRange([]byte{ndFirstType}, []byte{ndLastType})
+	return nil
+}
+
+func (MatchTCPNoSYN) encode(e *encoder) error {
+	const flagsOffset, syn = 13, 0x02
+	e.needProto(unix.IPPROTO_TCP)
+	e.add(
+		transport(flagsOffset, 1, register1),
+		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: 1, Mask: []byte{syn}, Xor: []byte{0}},
+		equals(0),
+	)
+	return nil
+}
+
+func (MatchLocalSrc) encode(e *encoder) error {
+	e.addLocal(&expr.Fib{Register: register1, FlagSADDR: true, ResultADDRTYPE: true})
+	return nil
+}
+
+func (m InSet) encode(e *encoder) error {
+	if err := e.loadFields(m.Fields); err != nil {
+		return err
+	}
+	e.add(&expr.Lookup{SourceRegister: register1, SetName: m.Set})
+	return nil
+}
+
+func (d Dispatch) encode(e *encoder) error {
+	if err := e.loadFields(d.Fields); err != nil {
+		return err
+	}
+	e.add(&expr.Lookup{SourceRegister: register1, SetName: d.Map, DestRegister: register0, IsDestRegSet: true})
+	return nil
+}
+
+func (MatchLocalDst) encode(e *encoder) error {
+	e.addLocal(&expr.Fib{Register: register1, FlagDADDR: true, ResultADDRTYPE: true})
+	return nil
+}
+
+// addLocal compares the type of an address with "local".
+func (e *encoder) addLocal(kind *expr.Fib) {
+	e.add(kind, equals(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)...))
+}
+
+func (Count) encode(e *encoder) error {
+	e.add(&expr.Counter{})
+	return nil
+}
+
+// defaultBurst is what the kernel makes of a packet limit without a burst.
+const defaultBurst = 5
+
+// maxLogPrefix is the longest prefix of a log message, without its NUL
+// (NF_LOG_PREFIXLEN).
+const maxLogPrefix = 127
+
+func (s Sample) encode(e *encoder) error {
+	if len(s.Prefix) > maxLogPrefix || s.PerSecond == 0 {
+		return fmt.Errorf("a log prefix of %d bytes at %d a second can't be", len(s.Prefix), s.PerSecond)
+	}
+	log := &expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: s.Group}
+	if s.Prefix != "" {
+		log.Key |= 1 << unix.NFTA_LOG_PREFIX
+		log.Data = []byte(s.Prefix)
+	}
+	e.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: s.PerSecond, Unit: expr.LimitTimeSecond, Burst: s.burst()}, log)
+	return nil
+}
+
+func (s Sample) burst() uint32 {
+	if s.Burst == 0 {
+		return defaultBurst
+	}
+	return s.Burst
+}
+
+func (d Do) encode(e *encoder) error {
+	v, err := d.Verdict.encode()
+	if err != nil {
+		return err
+	}
+	e.add(v)
+	return nil
+}
+
+func (v Verdict) encode() (*expr.Verdict, error) {
+	if (v.Kind == Jump) != (v.Chain != "") {
+		return nil, fmt.Errorf("a verdict has a chain if and only if it is a jump: %+v", v)
+	}
+	switch v.Kind {
+	case Accept:
+		return &expr.Verdict{Kind: expr.VerdictAccept}, nil
+	case Drop:
+		return &expr.Verdict{Kind: expr.VerdictDrop}, nil
+	case Return:
+		return &expr.Verdict{Kind: expr.VerdictReturn}, nil
+	case Jump:
+		return &expr.Verdict{Kind: expr.VerdictJump, Chain: v.Chain}, nil
+	default:
+		return nil, fmt.Errorf("verdict kind %d can't be written", v.Kind)
+	}
+}
+
+func (ResetTCP) encode(e *encoder) error {
+	e.needProto(unix.IPPROTO_TCP)
+	e.add(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
+	return nil
+}

@@ -1,0 +1,49 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The two ways in which a transaction fails. Every error of Sync and Apply
+// that comes from a transaction wraps one of them.
+var (
+	// ErrRefused says that the kernel refused a transaction: nothing of it
+	// happened.
+	ErrRefused = errors.New("refused by the kernel")
+
+	// ErrUnknownOutcome says that a transaction may or may not have happened.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+)
+
+// flushError says what became of a failed flush. The labels name what each
+// message of the transaction was about; first is the sequence number of the
+// first of them.
+func flushError(err error, first uint32, labels []string) error {
+	if unknownOutcome(err) {
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	var op *netlink.OpError
+	errors.As(err, &op)
+	if i := int(op.Sequence - first); op.Sequence-first < uint32(len(labels)) {
+		return fmt.Errorf("%s: %w: %w", labels[i], ErrRefused, err)
+	}
+	return fmt.Errorf("%w: %w", ErrRefused, err)
+}
+
+// unknownOutcome tells what the kernel said from what went wrong on the way.
+// Only an error that came in a netlink message (it has a sequence number) is
+// the kernel's word, except for those by which it says that it lost or never
+// looked at something.
+func unknownOutcome(err error) bool {
+	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMSGSIZE) ||
+		errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	var op *netlink.OpError
+	return !errors.As(err, &op) || op.Sequence == 0
+}

@@ -1,0 +1,172 @@
+package nft
+
+// A fence knows which keys of verdict maps must not get their new verdict in
+// the transaction that rewrites rules. A packet under way judges by its old
+// rules, but by the map as it is now: between the old rules and the new
+// verdict it could find a way that neither the old state nor the new one has.
+// That needs a chain with changed rules which the packet can meet before the
+// map's lookup, after it, or behind the new verdict.
+type fence struct {
+	pl     *planner
+	beside map[string]bool // by map: changed rules are reachable round its lookups
+	behind map[string]bool // by chain: changed rules are reachable from it
+}
+
+func newFence(pl *planner) fence {
+	return fence{pl: pl, beside: map[string]bool{}, behind: map[string]bool{}}
+}
+
+// needed reports whether the key has to wait for the last transaction with
+// its new verdict, which is zero if it leaves. An existing key that accepts
+// needs no fence: the old state allowed whatever came as far as the map.
+func (f fence) needed(m *Set, key Element, now Verdict) bool {
+	if len(f.pl.changedRules) == 0 {
+		return false
+	}
+	if m.Elements[key].Kind == Accept {
+		return false
+	}
+	return now.Kind == Jump && f.changedBehind(now.Chain) || f.changedBeside(m)
+}
+
+// changedBehind reports whether a packet that is sent to the chain can meet
+// changed rules.
+func (f fence) changedBehind(chain string) bool {
+	if changed, known := f.behind[chain]; known {
+		return changed
+	}
+	f.behind[chain] = false // chains have no loops; if one has, it ends here
+	changed := f.pl.changedRules[chain]
+	for _, ref := range f.refs(chain) {
+		changed = changed || ref.chain != "" && f.changedBehind(ref.chain)
+		for _, target := range f.targets(ref.set) {
+			changed = changed || f.changedBehind(target)
+		}
+	}
+	f.behind[chain] = changed
+	return changed
+}
+
+// changedBeside reports whether a packet that meets the map can meet changed
+// rules before or after that, other than through the map itself. It counts
+// all that is reachable from an old base chain which leads to the map; new
+// ones come behind those.
+func (f fence) changedBeside(m *Set) bool {
+	if changed, known := f.beside[m.Name]; known {
+		return changed
+	}
+	changed := false
+	for _, c := range f.pl.have.Chains {
+		if c.Base == nil {
+			continue
+		}
+		w := walk{fence: f, without: m, seen: map[string]bool{}}
+		w.visit(c.Name)
+		changed = changed || w.meets && w.changed
+	}
+	f.beside[m.Name] = changed
+	return changed
+}
+
+// A walk visits the chains that a packet can meet without going through a
+// map, and without going through maps for the other IP version.
+type walk struct {
+	fence
+	without *Set
+	seen    map[string]bool
+	meets   bool // a lookup in the map was found
+	changed bool // a chain with changed rules was found
+}
+
+func (w *walk) visit(chain string) {
+	if chain == "" || w.seen[chain] {
+		return
+	}
+	w.seen[chain] = true
+	w.changed = w.changed || w.pl.changedRules[chain]
+	for _, ref := range w.refs(chain) {
+		w.visit(ref.chain)
+		if ref.set == w.without.Name {
+			w.meets = true
+			continue
+		}
+		if other := w.pl.have.Sets[ref.set]; other != nil && exclusive(other, w.without) {
+			continue
+		}
+		for _, target := range w.targets(ref.set) {
+			w.visit(target)
+		}
+	}
+}
+
+// exclusive reports whether no packet has a key in both maps, because their
+// keys are of different IP versions.
+func exclusive(a, b *Set) bool {
+	family := func(s *Set) int {
+		for _, field := range s.Key {
+			if v := field.family(); v != 0 {
+				return v
+			}
+		}
+		return 0
+	}
+	return family(a) != 0 && family(b) != 0 && family(a) != family(b)
+}
+
+// refs are the references in the rules that a packet judges by which entered
+// before the switch: the old rules, or those of a new chain.
+func (f fence) refs(chain string) []ref {
+	if c := f.pl.have.Chains[chain]; c != nil {
+		return c.refs()
+	}
+	if c := f.pl.patch.Chains[chain]; c != nil {
+		return c.refs()
+	}
+	return nil
+}
+
+// targets are the chains that a verdict map leads to, before or after.
+func (f fence) targets(name string) []string {
+	var chains []string
+	add := func(m map[Element]Verdict) {
+		for _, v := range m {
+			if v.Kind == Jump {
+				chains = append(chains, v.Chain)
+			}
+		}
+	}
+	if s := f.pl.have.Sets[name]; s != nil && s.Verdicts {
+		add(s.Elements)
+	}
+	if sp := f.pl.patch.Sets[name]; sp != nil {
+		add(sp.Put)
+		if sp.Create != nil {
+			add(sp.Create.Elements)
+		}
+	}
+	return chains
+}
+
+// A ref is a reference from a rule to a chain or a set.
+type ref struct{ chain, set string }
+
+func (c *Chain) refs() []ref {
+	var refs []ref
+	for _, r := range c.Rules {
+		for _, s := range r.Statements {
+			switch s := s.(type) {
+			case Do:
+				if s.Kind == Jump {
+					refs = append(refs, ref{chain: s.Chain})
+				}
+			case InSet:
+				refs = append(refs, ref{set: s.Set})
+			case Dispatch:
+				refs = append(refs, ref{set: s.Map})
+			case foreign:
+				refs = append(refs, s.ref)
+			}
+		}
+	}
+	return refs
+}

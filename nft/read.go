@@ -1,0 +1,367 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// installed is what the kernel has.
+type installed struct {
+	exists bool
+	asleep bool     // the table is dormant: its base chains see no packet
+	rules  *Ruleset // chains and sets
+	others []thing  // what we never make
+}
+
+// A thing is a stateful object or a flowtable.
+type thing struct {
+	name      string
+	kind      uint32
+	flowtable bool
+}
+
+func (o thing) String() string {
+	if o.flowtable {
+		return "flowtable " + o.name
+	}
+	return fmt.Sprintf("object %s (type %d)", o.name, o.kind)
+}
+
+// A read that others' changes interrupt is tried again, up to maxReads times.
+// Only the first calmReads insist on a ruleset that doesn't change anywhere
+// from the first dump to the last: where others write all the time, that never
+// comes, and ours is the only writer of our table.
+const (
+	calmReads = 5
+	maxReads  = 20
+)
+
+// read returns what the kernel has in our table. Where a rule or the key of a
+// set is what like wants, the result uses like's words, so that equal things
+// compare equal; everything else is foreign.
+func (c *conn) read(like *Ruleset) (*installed, error) {
+	canon, err := canonicalRules(like)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		c.impatient = try > calmReads
+		got, err := c.readOnce(like, canon)
+		if err == nil {
+			return got, nil
+		}
+		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOENT) || try == maxReads {
+			return nil, fmt.Errorf("reading table %s: %w", TableName, err)
+		}
+	}
+}
+
+func (c *conn) readOnce(like *Ruleset, canon map[string][]string) (*installed, error) {
+	before, err := c.generation()
+	if err != nil {
+		return nil, err
+	}
+	got := &installed{rules: NewRuleset()}
+	bodies, err := c.ask(unix.NFT_MSG_GETTABLE, 0, nameAttr(unix.NFTA_TABLE_NAME, TableName))
+	if errors.Is(err, unix.ENOENT) {
+		return got, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the table: %w", err)
+	}
+	got.exists = true
+	for _, body := range bodies {
+		if err := decode(body, func(ad *netlink.AttributeDecoder) error {
+			if ad.Type() == unix.NFTA_TABLE_FLAGS {
+				got.asleep = ad.Uint32()&unix.NFT_TABLE_F_DORMANT != 0
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	for _, part := range []func() error{
+		func() error { return c.readChains(got) },
+		func() error { return c.readRules(got, like, canon) },
+		func() error { return c.readSets(got, like) },
+		func() error { return c.readOthers(got) },
+	} {
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	after, err := c.generation()
+	if err != nil {
+		return nil, err
+	}
+	if !c.impatient && after != before {
+		return nil, errInterrupted
+	}
+	return got, nil
+}
+
+// readChains lists the chains of all inet tables, since the kernel can't
+// filter those, and keeps ours.
+func (c *conn) readChains(got *installed) error {
+	bodies, err := c.dump(unix.NFT_MSG_GETCHAIN)
+	if err != nil {
+		return fmt.Errorf("reading chains: %w", err)
+	}
+	for _, body := range bodies {
+		var table, kind string
+		chain := &Chain{}
+		policy := uint32(nftables.ChainPolicyAccept)
+		err := decode(body, func(ad *netlink.AttributeDecoder) error {
+			switch ad.Type() {
+			case unix.NFTA_CHAIN_TABLE:
+				table = ad.String()
+			case unix.NFTA_CHAIN_NAME:
+				chain.Name = ad.String()
+			case unix.NFTA_CHAIN_TYPE:
+				kind = ad.String()
+			case unix.NFTA_CHAIN_POLICY:
+				policy = ad.Uint32()
+			case unix.NFTA_CHAIN_HOOK:
+				base, err := readHook(ad.Bytes())
+				chain.Base = base
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("reading chain %s: %w", chain.Name, err)
+		}
+		if table != TableName {
+			continue
+		}
+		if chain.Base != nil {
+			if kind != string(nftables.ChainTypeFilter) {
+				chain.Base.foreign += "type " + kind + "; "
+			}
+			if policy != uint32(nftables.ChainPolicyAccept) {
+				chain.Base.foreign += "policy drop; "
+			}
+		}
+		got.rules.Chains[chain.Name] = chain
+	}
+	return nil
+}
+
+// hookDevices is NFTA_HOOK_DEVS.
+const hookDevices = 4
+
+func readHook(body []byte) (*Base, error) {
+	base := &Base{}
+	err := decode(body, func(ad *netlink.AttributeDecoder) error {
+		switch ad.Type() {
+		case unix.NFTA_HOOK_HOOKNUM:
+			base.Hook = Hook(ad.Uint32())
+		case unix.NFTA_HOOK_PRIORITY:
+			base.Priority = int(ad.Int32())
+		case unix.NFTA_HOOK_DEV, hookDevices:
+			base.foreign += "device; "
+		}
+		return nil
+	})
+	return base, err
+}
+
+func (c *conn) readRules(got *installed, like *Ruleset, canon map[string][]string) error {
+	bodies, err := c.dump(unix.NFT_MSG_GETRULE, nameAttr(unix.NFTA_RULE_TABLE, TableName))
+	if err != nil {
+		return fmt.Errorf("reading rules: %w", err)
+	}
+	for _, body := range bodies {
+		r, err := readRule(body)
+		if err != nil {
+			return err
+		}
+		if r.table != TableName {
+			continue
+		}
+		chain := got.rules.Chains[r.chain]
+		if chain == nil {
+			return errInterrupted
+		}
+		i, wanted := len(chain.Rules), canon[r.chain]
+		if i < len(wanted) && wanted[i] == r.text() {
+			chain.Rules = append(chain.Rules, like.Chains[r.chain].Rules[i])
+			continue
+		}
+		chain.Rules = append(chain.Rules, r.foreign())
+	}
+	return nil
+}
+
+// readSets reads the named sets; the anonymous ones of foreign rules come and
+// go with those.
+func (c *conn) readSets(got *installed, like *Ruleset) error {
+	bodies, err := c.dump(unix.NFT_MSG_GETSET, nameAttr(unix.NFTA_SET_TABLE, TableName))
+	if err != nil {
+		return fmt.Errorf("reading sets: %w", err)
+	}
+	for _, body := range bodies {
+		set, anonymous, err := readSet(body)
+		if err != nil {
+			return err
+		}
+		if anonymous {
+			continue
+		}
+		if want := like.Sets[set.Name]; want != nil && want.sameShape(set) {
+			set.Key, set.Guard = want.Key, want.Guard
+		}
+		if !slices.Contains(set.Key, foreignField) {
+			if set.Elements, err = c.readElements(set); err != nil {
+				return err
+			}
+		}
+		got.rules.Sets[set.Name] = set
+	}
+	return nil
+}
+
+// readSet decodes a set's definition. What our sets never have makes the key
+// foreign.
+func readSet(body []byte) (set *Set, anonymous bool, err error) {
+	const concatFlag = nftables.NFT_SET_CONCAT
+	set = &Set{Elements: map[Element]Verdict{}}
+	var flags, key, data uint32
+	strange := false
+	err = decode(body, func(ad *netlink.AttributeDecoder) error {
+		switch ad.Type() {
+		case unix.NFTA_SET_NAME:
+			set.Name = ad.String()
+		case unix.NFTA_SET_FLAGS:
+			flags = ad.Uint32()
+		case unix.NFTA_SET_KEY_TYPE:
+			key = ad.Uint32()
+		case unix.NFTA_SET_DATA_TYPE:
+			data = ad.Uint32()
+		case unix.NFTA_SET_USERDATA:
+			set.Comment = userComment(ad.Bytes(), setCommentType)
+		case unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_OBJ_TYPE:
+			strange = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("reading set %s: %w", set.Name, err)
+	}
+	set.Interval = flags&unix.NFT_SET_INTERVAL != 0
+	set.Verdicts = flags&unix.NFT_SET_MAP != 0
+	set.Key = keyFields(key)
+	known := uint32(unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP | concatFlag)
+	if strange || flags&^known != 0 || set.Verdicts && data != unix.NFT_DATA_VERDICT {
+		set.Key = []Field{foreignField}
+	}
+	return set, flags&unix.NFT_SET_ANONYMOUS != 0, nil
+}
+
+// keyFields reads the number by which nft remembers the types of a key: 6 bits
+// each, the last one lowest.
+func keyFields(magic uint32) []Field {
+	var fields []Field
+	for ; magic != 0; magic >>= nftables.SetConcatTypeBits {
+		field := foreignField
+		for _, f := range []Field{SrcAddr4, SrcAddr6, InIface, L4Proto, DstPort} {
+			t := f.datatype()
+			if t.GetNFTMagic() == magic&nftables.SetConcatTypeMask {
+				field = f
+			}
+		}
+		fields = append(fields, field)
+	}
+	slices.Reverse(fields)
+	if len(fields) == 0 {
+		return []Field{foreignField}
+	}
+	return fields
+}
+
+// readOthers finds what nobody of us made.
+func (c *conn) readOthers(got *installed) error {
+	objects, err := c.dump(unix.NFT_MSG_GETOBJ, nameAttr(unix.NFTA_OBJ_TABLE, TableName))
+	if err != nil {
+		return fmt.Errorf("reading objects: %w", err)
+	}
+	for _, body := range objects {
+		var o thing
+		var table string
+		if err := decode(body, func(ad *netlink.AttributeDecoder) error {
+			switch ad.Type() {
+			case unix.NFTA_OBJ_TABLE:
+				table = ad.String()
+			case unix.NFTA_OBJ_NAME:
+				o.name = ad.String()
+			case unix.NFTA_OBJ_TYPE:
+				o.kind = ad.Uint32()
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if table == TableName {
+			got.others = append(got.others, o)
+		}
+	}
+	return c.readFlowtables(got)
+}
+
+// Attributes of a flowtable (linux/netfilter/nf_tables.h).
+const (
+	flowtableTable = 1
+	flowtableName  = 2
+)
+
+func (c *conn) readFlowtables(got *installed) error {
+	bodies, err := c.dump(unix.NFT_MSG_GETFLOWTABLE, nameAttr(flowtableTable, TableName))
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading flowtables: %w", err)
+	}
+	for _, body := range bodies {
+		o := thing{flowtable: true}
+		var table string
+		if err := decode(body, func(ad *netlink.AttributeDecoder) error {
+			switch ad.Type() {
+			case flowtableTable:
+				table = ad.String()
+			case flowtableName:
+				o.name = ad.String()
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if table == TableName {
+			got.others = append(got.others, o)
+		}
+	}
+	return nil
+}
+
+// Types of what nft keeps in the user data of rules and sets.
+const (
+	ruleCommentType = 0
+	setCommentType  = 7
+)
+
+// userComment finds a comment in user data: type, length, value, repeated.
+func userComment(data []byte, kind byte) string {
+	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
+		if data[0] == kind {
+			return strings.TrimSuffix(string(data[2:2+int(data[1])]), "\x00")
+		}
+		data = data[2+int(data[1]):]
+	}
+	return ""
+}

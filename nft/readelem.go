@@ -1,0 +1,155 @@
+package nft
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A kernelElement is an element as the kernel lists it.
+type kernelElement struct {
+	key, keyEnd string
+	endMarker   bool // the key is the first one after a range
+	verdict     Verdict
+}
+
+// readElements reads the members of a set.
+func (c *conn) readElements(set *Set) (map[Element]Verdict, error) {
+	bodies, err := c.dump(unix.NFT_MSG_GETSETELEM,
+		nameAttr(unix.NFTA_SET_ELEM_LIST_TABLE, TableName), nameAttr(unix.NFTA_SET_ELEM_LIST_SET, set.Name))
+	if err != nil {
+		return nil, fmt.Errorf("reading elements of set %s: %w", set.Name, err)
+	}
+	var list []kernelElement
+	for _, body := range bodies {
+		err := decode(body, func(ad *netlink.AttributeDecoder) error {
+			if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				return nil
+			}
+			return decode(ad.Bytes(), func(ad *netlink.AttributeDecoder) error {
+				e, err := readElement(ad.Bytes())
+				list = append(list, e)
+				return err
+			})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("reading elements of set %s: %w", set.Name, err)
+		}
+	}
+	if set.Interval && len(set.Key) == 1 {
+		return pairRanges(list), nil
+	}
+	elements := make(map[Element]Verdict, len(list))
+	for _, k := range list {
+		e := Element{First: k.key, Last: k.keyEnd}
+		if set.Interval && e.Last == "" {
+			e.Last = e.First
+		}
+		elements[e] = k.verdict
+	}
+	return elements, nil
+}
+
+func readElement(body []byte) (kernelElement, error) {
+	var e kernelElement
+	err := decode(body, func(ad *netlink.AttributeDecoder) error {
+		var err error
+		switch ad.Type() {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.key, err = readValue(ad.Bytes())
+		case nftables.NFTA_SET_ELEM_KEY_END:
+			e.keyEnd, err = readValue(ad.Bytes())
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.endMarker = ad.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_DATA:
+			e.verdict, err = readVerdict(ad.Bytes())
+		}
+		return err
+	})
+	return e, err
+}
+
+func readValue(body []byte) (string, error) {
+	var value string
+	err := decode(body, func(ad *netlink.AttributeDecoder) error {
+		if ad.Type() == unix.NFTA_DATA_VALUE {
+			value = string(ad.Bytes())
+		}
+		return nil
+	})
+	return value, err
+}
+
+func readVerdict(body []byte) (Verdict, error) {
+	var v Verdict
+	err := decode(body, func(ad *netlink.AttributeDecoder) error {
+		if ad.Type() != unix.NFTA_DATA_VERDICT {
+			return nil
+		}
+		return decode(ad.Bytes(), func(ad *netlink.AttributeDecoder) error {
+			switch ad.Type() {
+			case unix.NFTA_VERDICT_CODE:
+				v.Kind = verdictKind(expr.VerdictKind(ad.Int32()))
+			case unix.NFTA_VERDICT_CHAIN:
+				v.Chain = ad.String()
+			}
+			return nil
+		})
+	})
+	return v, err
+}
+
+func verdictKind(code expr.VerdictKind) VerdictKind {
+	switch code {
+	case expr.VerdictAccept:
+		return Accept
+	case expr.VerdictDrop:
+		return Drop
+	case expr.VerdictJump:
+		return Jump
+	case expr.VerdictReturn:
+		return Return
+	default:
+		return foreignVerdict
+	}
+}
+
+// pairRanges makes ranges of the markers by which the kernel keeps an
+// interval set of one field: one where a range begins, and one after its end,
+// unless it ends with the last address. nft adds an end marker of its own at
+// the first address, which ends nothing.
+func pairRanges(list []kernelElement) map[Element]Verdict {
+	slices.SortFunc(list, func(a, b kernelElement) int {
+		if c := cmp.Compare(a.key, b.key); c != 0 || a.endMarker == b.endMarker {
+			return c
+		}
+		if a.endMarker { // one range may end where the next begins
+			return -1
+		}
+		return 1
+	})
+	elements := make(map[Element]Verdict, len(list)/2)
+	var open *kernelElement
+	for i, k := range list {
+		if open != nil {
+			elements[Element{First: open.key, Last: step(k.key, -1)}] = open.verdict
+			open = nil
+		}
+		if !k.endMarker {
+			open = &list[i]
+		}
+	}
+	if open != nil {
+		last := make([]byte, len(open.key))
+		for i := range last {
+			last[i] = 0xff
+		}
+		elements[Element{First: open.key, Last: string(last)}] = open.verdict
+	}
+	return elements
+}

@@ -1,0 +1,186 @@
+package nft
+
+import (
+	"maps"
+	"slices"
+)
+
+// TableName is the name of the one table (family inet) that this package
+// reads and writes.
+const TableName = "sluice"
+
+// A Ruleset is the whole content of the table, desired or installed. Map keys
+// are the names of the objects and equal their Name fields. It isn't safe for
+// concurrent use.
+type Ruleset struct {
+	Chains map[string]*Chain
+	Sets   map[string]*Set
+}
+
+// NewRuleset returns a ruleset without chains and sets.
+func NewRuleset() *Ruleset {
+	return &Ruleset{Chains: map[string]*Chain{}, Sets: map[string]*Set{}}
+}
+
+// AddChain puts c into the ruleset under its name, and returns it.
+func (r *Ruleset) AddChain(c *Chain) *Chain {
+	r.Chains[c.Name] = c
+	return c
+}
+
+// AddSet puts s into the ruleset under its name, and returns it.
+func (r *Ruleset) AddSet(s *Set) *Set {
+	if s.Elements == nil {
+		s.Elements = map[Element]Verdict{}
+	}
+	r.Sets[s.Name] = s
+	return s
+}
+
+// Clone returns a copy that shares nothing that may change: rules are treated
+// as values that are replaced, never edited.
+func (r *Ruleset) Clone() *Ruleset {
+	c := NewRuleset()
+	for name, chain := range r.Chains {
+		c.Chains[name] = chain.clone()
+	}
+	for name, set := range r.Sets {
+		c.Sets[name] = set.clone()
+	}
+	return c
+}
+
+// A Chain is an ordered list of rules. A packet that falls off the end of a
+// regular chain goes back to the rule after the jump; off the end of a base
+// chain it is accepted by that base chain.
+type Chain struct {
+	Name  string
+	Base  *Base // nil: a regular chain
+	Rules []Rule
+}
+
+func (c *Chain) clone() *Chain {
+	d := *c
+	d.Rules = slices.Clone(c.Rules)
+	return &d
+}
+
+// Equal reports whether both chains have the same place and the same rules in
+// the same order.
+func (c *Chain) Equal(d *Chain) bool {
+	return c.sameShape(d) && slices.EqualFunc(c.Rules, d.Rules, Rule.Equal)
+}
+
+// sameShape reports whether one chain can become the other by changing its
+// rules. The kernel can't move a base chain.
+func (c *Chain) sameShape(d *Chain) bool {
+	if c.Base == nil || d.Base == nil {
+		return c.Base == d.Base
+	}
+	return *c.Base == *d.Base
+}
+
+// Base says where in the packet's path a base chain sits. Its type is filter
+// and its policy is always accept: what is to be dropped says so in a rule.
+type Base struct {
+	Hook     Hook
+	Priority int
+
+	// foreign describes what a base chain in the kernel has that ours never
+	// have: another type or policy. It makes the chain differ from any
+	// desired one.
+	foreign string
+}
+
+// Hook is a place in the packet's path, numbered as in linux/netfilter.h.
+type Hook uint32
+
+// The hooks of the inet family.
+const (
+	HookPrerouting Hook = iota
+	HookInput
+	HookForward
+	HookOutput
+	HookPostrouting
+)
+
+// A Rule is a list of statements, evaluated in order until one doesn't match
+// or ends the rule with a verdict.
+type Rule struct {
+	Statements []Statement
+
+	// Comment is for people. Its length isn't limited here: it is clamped
+	// (with a hash) to what nft prints and parses when it is encoded.
+	Comment string
+}
+
+// Equal reports whether both rules do the same and carry the same comment.
+func (r Rule) Equal(s Rule) bool {
+	return r.Comment == s.Comment && slices.EqualFunc(r.Statements, s.Statements, equalStatements)
+}
+
+// A Set is a named set or, with Verdicts, a verdict map.
+type Set struct {
+	Name     string
+	Key      []Field // one field, or a concatenation
+	Interval bool    // elements are ranges
+	Verdicts bool    // elements carry a Verdict
+
+	// Guard marks a set that rules match in order to drop, so that more
+	// elements deny more. Its elements join before everything else of a
+	// patch and leave after it: the reverse of other sets. Only plain sets
+	// can be guards.
+	Guard bool
+
+	// Comment is shown by nft. The kernel can't change it later, so it is
+	// written when the set is created and never compared.
+	Comment string
+
+	// Elements holds the members; the Verdict is zero in a plain set. Ranges
+	// must not overlap: the kernel refuses those.
+	Elements map[Element]Verdict
+}
+
+func (s *Set) clone() *Set {
+	d := *s
+	d.Key = slices.Clone(s.Key)
+	d.Elements = maps.Clone(s.Elements)
+	if d.Elements == nil {
+		d.Elements = map[Element]Verdict{}
+	}
+	return &d
+}
+
+// sameShape reports whether both sets are defined alike, their elements,
+// comments and guard flags aside: what the kernel can't change in place. Two
+// fields of one type (source and destination address) make the same key.
+func (s *Set) sameShape(d *Set) bool {
+	return s.Interval == d.Interval && s.Verdicts == d.Verdicts &&
+		slices.EqualFunc(s.Key, d.Key, func(a, b Field) bool { return a.datatype() == b.datatype() })
+}
+
+// Verdict says what becomes of a packet. The zero value is no verdict: the
+// next statement or rule decides.
+type Verdict struct {
+	Kind  VerdictKind
+	Chain string // the target of a Jump, else empty
+}
+
+// VerdictKind is the kind of a Verdict.
+type VerdictKind uint8
+
+// The verdicts. Accept ends only the base chain in which the packet is; Drop
+// is final. There is no goto: see the package documentation.
+const (
+	NoVerdict VerdictKind = iota
+	Accept
+	Drop
+	Jump
+	Return
+
+	// foreignVerdict is anything else found in the kernel.
+	foreignVerdict
+)
+
+// JumpTo returns the verdict that jumps to the chain.
+func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }

@@ -1,0 +1,120 @@
+package nft
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// A Statement is one match or action of a rule. The types of this file are
+// all there are; they are values, never edited in place.
+type Statement interface {
+	// String is the statement as nft lists it, without the matches that nft
+	// leaves out because others imply them.
+	String() string
+
+	// encode appends the statement's expressions to the rule's.
+	encode(e *encoder) error
+}
+
+// MatchIface matches packets by the name of an interface. A Name that ends in
+// "*" matches every interface whose name starts with what is before it.
+type MatchIface struct {
+	Field Field // InIface or OutIface
+	Name  string
+}
+
+// MatchAddr matches packets by one address.
+type MatchAddr struct {
+	Field Field // an address field of Addr's family
+	Addr  netip.Addr
+}
+
+// MatchProto matches packets by their transport protocol (an IANA number).
+type MatchProto struct{ Proto uint8 }
+
+// MatchPort matches packets of one transport protocol by destination port,
+// First to Last, both included.
+type MatchPort struct {
+	Proto       uint8 // 6 TCP, 17 UDP, 132 SCTP: one with ports
+	First, Last uint16
+}
+
+// CTState is a set of connection tracking states.
+type CTState uint32
+
+// The states, with the values of the kernel's ct expression.
+const (
+	CTInvalid     CTState = 1
+	CTEstablished CTState = 2
+	CTRelated     CTState = 4
+	CTNew         CTState = 8
+	CTUntracked   CTState = 64
+)
+
+// MatchCT matches packets whose connection is in any of the states.
+type MatchCT struct{ State CTState }
+
+// MatchND matches neighbour discovery: ICMPv6 types 133 to 137 with hop limit
+// 255, which no router ever forwards (RFC 4861, section 11.2).
+type MatchND struct{}
+
+// MatchTCPNoSYN matches TCP segments without SYN: those that don't open a
+// connection.
+type MatchTCPNoSYN struct{}
+
+// MatchLocalSrc matches packets whose source is an address of this node.
+type MatchLocalSrc struct{}
+
+// MatchLocalDst matches packets whose destination is an address of this node.
+type MatchLocalDst struct{}
+
+// InSet matches packets whose fields, concatenated, are in the plain set.
+type InSet struct {
+	Fields []Field
+	Set    string
+}
+
+// Dispatch looks the fields up in a verdict map and does what it says. A
+// packet without an entry goes on.
+type Dispatch struct {
+	Fields []Field
+	Map    string
+}
+
+// Count counts packets and bytes.
+type Count struct{}
+
+// Sample logs up to PerSecond packets each second (and a burst) to an NFLOG
+// group. Over the limit the rule goes no further, so a verdict belongs in the
+// next rule.
+type Sample struct {
+	Group     uint16
+	Prefix    string
+	PerSecond uint64
+	Burst     uint32 // 0: the kernel's default, 5 packets
+}
+
+// Do ends the rule with a verdict.
+type Do struct{ Verdict }
+
+// ResetTCP answers TCP with a reset and drops the packet; other protocols
+// don't match.
+type ResetTCP struct{}
+
+// equalStatements compares two statements; those with lists aren't comparable
+// with ==.
+func equalStatements(a, b Statement) bool {
+	switch a := a.(type) {
+	case InSet:
+		b, ok := b.(InSet)
+		return ok && a.Set == b.Set && slices.Equal(a.Fields, b.Fields)
+	case Dispatch:
+		b, ok := b.(Dispatch)
+		return ok && a.Map == b.Map && slices.Equal(a.Fields, b.Fields)
+	}
+	switch b.(type) {
+	case InSet, Dispatch:
+		return false
+	}
+	return a == b
+}

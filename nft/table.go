@@ -1,0 +1,336 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+)
+
+// Options say how to reach the kernel. The zero value is fine.
+type Options struct {
+	// NetNS is a file descriptor of the network namespace, which must stay
+	// open as long as the Table; 0 is the calling thread's.
+	NetNS int
+
+	// FlushTimeout is the longest that one transaction may take; 0 is 10 s.
+	FlushTimeout time.Duration
+
+	// MaxMessages is how many messages a transaction has at most where it
+	// may be split; 0 is 2000.
+	MaxMessages int
+
+	// tune replaces what is done to a new socket, for tests.
+	tune func(*netlink.Conn) error
+
+	// hasty leaves out the waiting for packets under way, for tests that
+	// want more transactions in less time.
+	hasty bool
+}
+
+// A Table is the installed table. Its methods may be called from several
+// goroutines; they take turns.
+type Table struct {
+	opts Options
+
+	mu      sync.Mutex
+	conn    *conn           // nil: to be dialled
+	busy    <-chan struct{} // open while a transaction that was given up goes on
+	desired *Ruleset        // what the caller wants; installed, too, unless stale
+	stale   bool            // desired may not be what is installed
+	flushes int             // transactions so far, for tests
+}
+
+// Open connects to the kernel. It changes nothing there. The Table has to be
+// closed.
+func Open(opts Options) (*Table, error) {
+	if opts.FlushTimeout == 0 {
+		opts.FlushTimeout = 10 * time.Second
+	}
+	if opts.MaxMessages == 0 {
+		opts.MaxMessages = 2000
+	}
+	if opts.tune == nil {
+		opts.tune = tuneSocket
+	}
+	t := &Table{opts: opts, desired: NewRuleset(), stale: true}
+	if err := t.connect(context.Background()); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Close disconnects. What is installed stays.
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return nil
+	}
+	c := t.conn
+	t.conn = nil
+	if err := c.close(); err != nil {
+		return fmt.Errorf("closing the connection to nftables: %w", err)
+	}
+	return nil
+}
+
+// Sync makes the table what want says, whatever is there: it reads the kernel
+// back, and changes only what differs. It takes ownership of want. A table
+// that is as wanted already sees no transaction, so a restarted agent adopts
+// what the last one left.
+//
+// An error wraps ErrRefused or ErrUnknownOutcome if it comes from a
+// transaction. Earlier transactions of the same call may have happened; they
+// allow nothing that both the old and the wanted state forbid. Afterwards the
+// Table is stale: the next Sync or Apply reads the kernel back.
+func (t *Table) Sync(ctx context.Context, want *Ruleset) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.desired, t.stale = want, true
+	return t.sync(ctx)
+}
+
+// Apply changes the table by a patch, and takes ownership of it. Its cost
+// follows the patch, not the size of the table. Where the Table is stale, it
+// is Sync of what is desired with the patch. The errors are Sync's; the patch
+// counts as desired even after an error, so it need not be sent again.
+func (t *Table) Apply(ctx context.Context, p Patch) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := p.check(t.desired); err != nil {
+		return err
+	}
+	if t.stale {
+		t.desired.Merge(p)
+		return t.sync(ctx)
+	}
+	batch := Plan(t.desired, p)
+	t.desired.Merge(p)
+	return t.carryOut(ctx, batch, nil)
+}
+
+// Check reads the table back and says in what it differs from what is
+// desired, one line for each object; nothing when it doesn't.
+func (t *Table) Check(ctx context.Context) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	got, err := t.readBack(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return differences(got, t.desired), nil
+}
+
+func (t *Table) sync(ctx context.Context) error {
+	const rounds = 2
+	for range rounds {
+		again, err := t.syncOnce(ctx)
+		if err != nil || !again {
+			return err
+		}
+		t.settle()
+	}
+	return nil
+}
+
+// settle waits until every packet has left that is under way now.
+func (t *Table) settle() {
+	if !t.opts.hasty {
+		settle()
+	}
+}
+
+// syncOnce reports whether it has left something for another round.
+func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
+	got, err := t.readBack(ctx)
+	if err != nil {
+		return false, err
+	}
+	batch := Plan(got.rules, Diff(got.rules, t.desired))
+	if got.exists {
+		batch.Prepare = withoutAddTable(batch.Prepare)
+	}
+	if got.asleep || !got.exists && len(batch.Prepare) == 0 {
+		// Writing a dormant table without that flag wakes it.
+		batch.Prepare = append([]Op{{Kind: AddTable}}, batch.Prepare...)
+	}
+	return batch.Twins, t.carryOut(ctx, batch, got.others)
+}
+
+func withoutAddTable(ops []Op) []Op {
+	if len(ops) > 0 && ops[0].Kind == AddTable {
+		return ops[1:]
+	}
+	return ops
+}
+
+func (t *Table) readBack(ctx context.Context) (*installed, error) {
+	if err := t.connect(ctx); err != nil {
+		return nil, err
+	}
+	got, err := t.conn.read(t.desired)
+	if err != nil {
+		t.abandon(nil)
+		return nil, err
+	}
+	return got, nil
+}
+
+// carryOut runs the transactions of a batch, and then deletes what is none of
+// ours.
+func (t *Table) carryOut(ctx context.Context, b Batch, others []thing) error {
+	t.stale = true
+	if err := t.connect(ctx); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		name string
+		ops  []Op
+		wait bool
+		most int
+	}{
+		{"prepare", b.Prepare, false, t.opts.MaxMessages},
+		{"switch", b.Switch, b.WaitBeforeSwitch, 0},
+		{"finish", b.Finish, b.WaitBeforeFinish, t.opts.MaxMessages},
+	} {
+		if part.wait {
+			t.settle()
+		}
+		for _, ops := range split(part.ops, part.most) {
+			if err := t.transact(ctx, ops); err != nil {
+				return fmt.Errorf("%s: %w", part.name, err)
+			}
+		}
+		if err := t.verify(part.ops); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if len(others) > 0 {
+		for _, o := range others {
+			t.conn.deleteOther(o)
+		}
+		if err := t.flush(ctx); err != nil {
+			return fmt.Errorf("deleting foreign objects: %w", err)
+		}
+	}
+	t.stale = false
+	return nil
+}
+
+// split cuts a list of operations into transactions of at most that many
+// messages; 0 doesn't cut.
+func split(ops []Op, most int) [][]Op {
+	if most == 0 && len(ops) > 0 {
+		return [][]Op{ops}
+	}
+	var parts [][]Op
+	start, messages := 0, 0
+	for i, op := range ops {
+		n := op.messages()
+		if messages += n; i > start && messages > most {
+			parts = append(parts, ops[start:i])
+			start, messages = i, n
+		}
+	}
+	if start < len(ops) {
+		parts = append(parts, ops[start:])
+	}
+	return parts
+}
+
+func (t *Table) transact(ctx context.Context, ops []Op) error {
+	for _, op := range ops {
+		if err := t.conn.add(op); err != nil {
+			t.abandon(nil) // what is queued must never be sent
+			return err
+		}
+	}
+	return t.flush(ctx)
+}
+
+func (t *Table) flush(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		t.abandon(nil)
+		return fmt.Errorf("between two transactions: %w", err)
+	}
+	t.flushes++
+	idle, err := t.conn.flush()
+	if err != nil {
+		t.abandon(idle)
+	}
+	return err
+}
+
+// abandon gives a connection up. If it is still in use, it is closed as soon
+// as it isn't, and until then nothing else is begun: a transaction that comes
+// late must not undo a newer one.
+func (t *Table) abandon(idle <-chan struct{}) {
+	c := t.conn
+	t.conn, t.stale = nil, true
+	if idle == nil {
+		idle = closedChannel()
+	}
+	closed := make(chan struct{})
+	closeNow := func() {
+		<-idle
+		_ = c.close() // nothing depends on it any more
+		close(closed)
+	}
+	select {
+	case <-idle:
+		closeNow()
+	default:
+		go closeNow()
+	}
+	t.busy = closed
+}
+
+// connect sees to it that there is a connection.
+func (t *Table) connect(ctx context.Context) error {
+	if t.busy != nil {
+		timer := time.NewTimer(t.opts.FlushTimeout)
+		defer timer.Stop()
+		select {
+		case <-t.busy:
+			t.busy = nil
+		case <-timer.C:
+			return fmt.Errorf("%w: an earlier transaction hasn't ended yet", ErrUnknownOutcome)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for an earlier transaction to end: %w", ctx.Err())
+		}
+	}
+	if t.conn != nil {
+		return nil
+	}
+	c, err := dial(t.opts.NetNS, t.opts.FlushTimeout, t.opts.tune)
+	if err != nil {
+		return err
+	}
+	t.conn = c
+	return nil
+}
+
+// errIncomplete says that less than what was sent has arrived.
+var errIncomplete = errors.New("elements are missing after the kernel said it added all")
+
+// verify counts the elements of new sets that took more than one message.
+func (t *Table) verify(ops []Op) error {
+	for _, op := range ops {
+		if op.Kind != AddSet || len(op.Set.Elements) <= chunkElements {
+			continue
+		}
+		elements, err := t.conn.readElements(op.Set)
+		if err == nil && len(elements) != len(op.Set.Elements) {
+			err = fmt.Errorf("%w: %d of %d", errIncomplete, len(elements), len(op.Set.Elements))
+		}
+		if err != nil {
+			t.abandon(nil)
+			return fmt.Errorf("verifying set %s: %w: %w", op.Set.Name, ErrUnknownOutcome, err)
+		}
+	}
+	return nil
+}
