@@ -62,12 +62,14 @@ type SetID struct {
 
 func (id SetID) String() string {
 	switch id.Kind {
+	case PodSet:
+		return string(id.Selector)
 	case BlockSet:
 		return id.Block
 	case PortSet, LocalPortSet:
 		return id.Port.String() + " of " + string(id.Selector)
 	}
-	return string(id.Selector)
+	return "unknown"
 }
 
 // Set is a set that clauses refer to, with what is needed to fill it.

@@ -207,6 +207,27 @@ func TestAddressOnTwoLivePods(t *testing.T) {
 	})
 }
 
+// TestAddressOfAPodThatIsGoneButAttached: the address goes to the new pod at
+// once, and the old one's attachment enforces nothing on it any more.
+func TestAddressOfAPodThatIsGoneButAttached(t *testing.T) {
+	t.Parallel()
+	for _, created := range []int64{500, 2000} { // older or newer than the other
+		b := newBench(t, map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}}`})
+		gone, db := pod("gone", "u1", "open", dbAddr), pod("db", "u2", "db", dbAddr)
+		gone.Created, db.Created = time.Unix(1000, 0), time.Unix(created, 0)
+		b.c.SetPod(gone)
+		b.c.SetEndpoint(attach(gone, dbAddr))
+		b.expect(outAddr, dbAddr, true)
+		b.c.DeletePod("dev", "gone")
+		b.c.SetEndpoint(attach(db, dbAddr))
+		b.c.SetPod(db)
+		b.expect(outAddr, dbAddr, false)
+		if e, _ := b.c.Endpoint("att-u1"); len(e.Addresses) > 0 {
+			t.Errorf("the old attachment still has %v", e.Addresses)
+		}
+	}
+}
+
 func TestHostNetworkPodIsItsNode(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, map[string]string{

@@ -267,3 +267,13 @@ func (c *Cluster) contribution(set *setState, p selector.Pod) []Member {
 	}
 	return out
 }
+
+// PodAddresses lists the addresses that belong to the pod which has this
+// namespace and name now, sorted.
+func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
+	p, ok := c.pods.current[Key{namespace, name}]
+	if !ok {
+		return nil
+	}
+	return c.pods.owned(p)
+}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,7 +22,9 @@ type Isolation []Stage
 
 // EndpointPolicy is an attachment and what is enforced on it.
 type EndpointPolicy struct {
-	Endpoint        // Addresses are only those that belong to the pod, sorted
+	Endpoint // Addresses are only those that belong to the pod, sorted
+	// Self are all addresses of the pod, sorted: it may have more attachments.
+	Self            []netip.Addr
 	Ingress, Egress Isolation
 }
 
@@ -178,10 +181,9 @@ func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 	if !rec.subject() {
 		return EndpointPolicy{}, false
 	}
-	owned := c.pods.owned(e.Pod)
-	out := EndpointPolicy{Endpoint: e}
+	out := EndpointPolicy{Endpoint: e, Self: c.pods.owned(e.Pod)}
 	out.Addresses = nil
-	for _, a := range owned {
+	for _, a := range out.Self {
 		if slices.Contains(e.Addresses, a) {
 			out.Addresses = append(out.Addresses, a)
 		}

@@ -83,6 +83,7 @@ func benchIndex(pods int) *Index {
 // benchSizes runs one operation at three sizes of the cluster, and reports how
 // its time compares with that at 1,000 pods.
 func benchSizes(b *testing.B, prepare func(*Index) (operation func())) {
+	b.Helper()
 	var base float64
 	for _, pods := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint("pods=", pods), func(b *testing.B) {
@@ -109,6 +110,7 @@ func BenchmarkSetPod(b *testing.B) {
 }
 
 func benchRelabel(b *testing.B, ix *Index) func() {
+	b.Helper()
 	p := benchPod(0)
 	versions := []map[string]string{benchLabels(0, "v0"), benchLabels(0, "v1")}
 	i := 0
@@ -180,6 +182,7 @@ func BenchmarkAddNewNamespaces(b *testing.B) {
 }
 
 func benchAdd(b *testing.B, s Selector) {
+	b.Helper()
 	benchSizes(b, func(ix *Index) func() {
 		return func() {
 			k := ix.Add(s)
@@ -201,12 +204,12 @@ func BenchmarkFill(b *testing.B) {
 		ids[i], labels[i] = benchPod(i), benchLabels(i, "v1")
 	}
 	var before, after runtime.MemStats
-	var ix *Index
+	var filled struct{ *Index }
 	for b.Loop() {
-		ix = nil
+		filled.Index = nil
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		ix = benchIndex(0)
+		ix := benchIndex(0)
 		for i := range pods {
 			if i%benchPodsPerNamespace == 0 {
 				n := i / benchPodsPerNamespace
@@ -214,10 +217,11 @@ func BenchmarkFill(b *testing.B) {
 			}
 			ix.SetPod(ids[i], labels[i])
 		}
+		filled.Index = ix
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/pods, "B/pod")
-	runtime.KeepAlive(ix)
+	runtime.KeepAlive(filled)
 	runtime.KeepAlive(labels)
 }
