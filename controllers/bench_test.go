@@ -1,0 +1,238 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// benchLocalPods is how many pods the node of the benchmarks runs, of the
+// 110 that a node usually can.
+const benchLocalPods = 100
+
+// benchCluster fills a cluster: pods in namespaces of 100, of which the first
+// hundred run on this node, and policies spread over the namespaces, each
+// selecting an app, with a label peer, a namespace peer and a block.
+func benchCluster(policies, pods int) *policy.Cluster {
+	c := policy.NewCluster(policy.Options{Node: "here"})
+	for i := range pods {
+		p := benchPod(i)
+		if i%100 == 0 {
+			c.SetNamespace(p.ID.Namespace, map[string]string{"team": fmt.Sprint(i / 100 % 10)})
+		}
+		c.SetPod(p)
+		if i < benchLocalPods {
+			c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: fmt.Sprintf("slup%d", i), Addresses: p.Addresses})
+		}
+	}
+	for i := range policies {
+		c.SetPolicy(benchPolicy(i))
+	}
+	return c
+}
+
+func benchPod(i int) policy.Pod {
+	name := fmt.Sprintf("pod-%d", i)
+	return policy.Pod{
+		ID: selector.Pod{Namespace: fmt.Sprintf("ns-%d", i/100), Name: name, UID: name}, Node: "here",
+		Labels: map[string]string{"app": fmt.Sprint(i % 20), "tier": fmt.Sprint(i % 3), "pod": name},
+		Addresses: []netip.Addr{
+			netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)}),
+			netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}),
+		},
+	}
+}
+
+// benchPolicy selects one app of the first namespace, where the node's pods are.
+func benchPolicy(i int) policy.Policy {
+	np, err := meaning.RenderPolicy(fmt.Sprintf("ns-0/policy-%d", i), fmt.Sprintf(`{podSelector: {matchLabels: {app: "%d"}}, policyTypes: [Ingress, Egress],
+		ingress: [{from: [{podSelector: {matchLabels: {app: "%d"}}}, {namespaceSelector: {matchLabels: {team: "%d"}}}], ports: [{port: %d}, {port: 443}]}],
+		egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.%d.0.0/16]}}]}]}`, i%20, (i+1)%20, i%10, 1000+i, i%200), meaning.Addr)
+	if err != nil {
+		panic(err)
+	}
+	return policy.Parse(np)
+}
+
+var benchSizes = []struct{ policies, pods int }{{10, 1000}, {100, 1000}, {1000, 1000}, {10, 10000}, {100, 10000}, {1000, 10000}}
+
+func (s sizeName) String() string { return fmt.Sprintf("policies=%d,pods=%d", s.policies, s.pods) }
+
+type sizeName struct{ policies, pods int }
+
+// BenchmarkCompile: from objects to the typed ruleset, from scratch.
+func BenchmarkCompile(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(sizeName(size).String(), func(b *testing.B) {
+			for b.Loop() {
+				c := benchCluster(size.policies, size.pods)
+				c.Take()
+				NewRenderer(RulesetConfig{}).Ruleset(c)
+			}
+		})
+	}
+}
+
+// BenchmarkFirstApply: from the typed ruleset to a kernel that has nothing.
+func BenchmarkFirstApply(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(sizeName(size).String(), func(b *testing.B) {
+			c := benchCluster(size.policies, size.pods)
+			c.Take()
+			node := testnet.NewNode(b)
+			for b.Loop() {
+				table := openTable(b, node)
+				if err := table.Sync(context.Background(), NewRenderer(RulesetConfig{}).Ruleset(c)); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := table.Close(); err != nil {
+					b.Fatal(err)
+				}
+				node.Nft("delete", "table", "inet", nft.TableName)
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+func openTable(b *testing.B, node *testnet.Node) *nft.Table {
+	b.Helper()
+	table, err := nft.Open(nft.Options{NetNS: node.NSFd()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return table
+}
+
+// benchChange measures one change of a cluster, from the event to the kernel.
+func benchChange(b *testing.B, policies, pods int, change func(c *policy.Cluster, i int)) {
+	b.Helper()
+	c := benchCluster(policies, pods)
+	c.Take()
+	r := NewRenderer(RulesetConfig{})
+	table := openTable(b, testnet.NewNode(b))
+	if err := table.Sync(context.Background(), r.Ruleset(c)); err != nil {
+		b.Fatal(err)
+	}
+	i := 0
+	for b.Loop() {
+		i++
+		change(c, i)
+		if err := table.Apply(context.Background(), r.Patch(c, c.Take())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := table.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkRemotePod: a pod of another node comes or goes; one element of
+// some sets changes.
+func BenchmarkRemotePod(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(sizeName(size).String(), func(b *testing.B) {
+			p := benchPod(size.pods - 1)
+			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) {
+				if i%2 == 0 {
+					c.SetPod(p)
+				} else {
+					c.DeletePod(p.ID.Namespace, p.ID.Name)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkLocalPod: a pod of this node comes or goes, as an ADD or DEL.
+func BenchmarkLocalPod(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(sizeName(size).String(), func(b *testing.B) {
+			p := benchPod(0)
+			e := policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0", Addresses: p.Addresses}
+			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) {
+				if i%2 == 0 {
+					c.SetEndpoint(e)
+				} else {
+					c.DeleteEndpoint(e.ID)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkEditPolicy: a policy of pods on this node gets another port.
+func BenchmarkEditPolicy(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(sizeName(size).String(), func(b *testing.B) {
+			versions := [2]policy.Policy{benchPolicy(0), benchPolicy(20)}
+			versions[1].Key = versions[0].Key
+			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) { c.SetPolicy(versions[i%2]) })
+		})
+	}
+}
+
+// BenchmarkFirstPacket: the time one packet of a new flow takes from a pod
+// through the node to another pod, with policies of which only the last
+// allows it. The reference has no policy. Later packets don't look at policies.
+func BenchmarkFirstPacket(b *testing.B) {
+	for _, policies := range []int{0, 1, 10, 32, 100} {
+		b.Run(fmt.Sprintf("policies=%d", policies), func(b *testing.B) {
+			node := testnet.NewNode(b)
+			c := policy.NewCluster(policy.Options{Node: "here"})
+			c.SetNamespace("ns-0", nil)
+			var hosts []*testnet.Host
+			for i := range 2 {
+				p := benchPod(i)
+				h := node.Pod(p.ID.Name, p.Addresses...)
+				hosts = append(hosts, h)
+				c.SetPod(p)
+				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: h.Interface(), Addresses: p.Addresses})
+			}
+			for i := range policies {
+				peer := "nobody"
+				if i == policies-1 {
+					peer = "0"
+				}
+				np, err := meaning.RenderPolicy(fmt.Sprintf("ns-0/p-%03d", i), fmt.Sprintf(
+					`{podSelector: {matchLabels: {app: "1"}}, ingress: [{from: [{podSelector: {matchLabels: {app: "%s"}}}], ports: [{port: 9000, protocol: UDP}]}]}`, peer), meaning.Addr)
+				if err != nil {
+					b.Fatal(err)
+				}
+				c.SetPolicy(policy.Parse(np))
+			}
+			c.Take()
+			table := openTable(b, node)
+			if err := table.Sync(context.Background(), NewRenderer(RulesetConfig{}).Ruleset(c)); err != nil {
+				b.Fatal(err)
+			}
+			sink := hosts[1].Sink(testnet.UDP, 9000)
+			b.ResetTimer()
+			flood := hosts[0].Flood(netip.AddrPortFrom(hosts[1].Addr4(), 9000))
+			poll := time.NewTicker(100 * time.Microsecond)
+			for flood.Sent() < uint64(b.N) {
+				<-poll.C
+			}
+			poll.Stop()
+			elapsed := b.Elapsed()
+			b.StopTimer()
+			sent := flood.Stop()
+			b.ReportMetric(float64(elapsed.Nanoseconds())/float64(sent), "ns/packet")
+			if sink.Received() == 0 {
+				b.Fatal("no packet arrived")
+			}
+			if err := table.Close(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,165 @@
+package controllers
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// TestPatchesAddUpToTheRuleset: whatever the events and the moments at which
+// they are rendered, the patches lead to what rendering from scratch gives.
+func TestPatchesAddUpToTheRuleset(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := RulesetConfig{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"), IPVS: rapid.Bool().Draw(t, "ipvs")}
+		c, w := policy.NewCluster(policy.Options{Node: "n1"}), randomcluster.NewWorld()
+		r := NewRenderer(cfg)
+		have := r.Ruleset(c)
+		for range rapid.IntRange(1, 40).Draw(t, "events") {
+			w.Event(t, c)
+			if rapid.IntRange(0, 3).Draw(t, "render") == 0 {
+				have.Merge(r.Patch(c, c.Take()))
+			}
+		}
+		have.Merge(r.Patch(c, c.Take()))
+
+		scratch := w.Build()
+		scratch.Take()
+		want := NewRenderer(cfg).Ruleset(scratch)
+		opts := cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(nft.Rule.Equal), cmp.AllowUnexported(nft.Base{})}
+		if diff := cmp.Diff(want, have, opts); diff != "" {
+			t.Fatalf("patches differ from scratch (-scratch +patches):\n%s", diff)
+		}
+	})
+}
+
+// TestRulesetDoesWhatPoliciesMean: an interpreter of the typed ruleset, which
+// knows nothing of policies, agrees with the evaluator on every flow between
+// the addresses and ports at which anything could change.
+func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		opts := policy.Options{Node: "n1", AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
+		c, w := policy.NewCluster(opts), randomcluster.NewWorld()
+		for range rapid.IntRange(5, 60).Draw(t, "events") {
+			w.Event(t, c)
+		}
+		c.Take()
+		cfg := RulesetConfig{
+			AllowPodToNode: opts.AllowPodToNode,
+			PodRanges:      []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("fd00::/126")},
+		}
+		rs := NewRenderer(cfg).Ruleset(c)
+		where := attachments(c)
+		ends := append(slices.Clone(randomcluster.Addresses), randomcluster.Strangers...)
+		for _, src := range ends {
+			for _, dst := range ends {
+				if src.Is4() != dst.Is4() {
+					continue
+				}
+				for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP, policy.ProtocolSCTP} {
+					for _, port := range randomcluster.Ports {
+						p := packet{src: src, dst: dst, protocol: protocol, port: port}
+						checkPacket(t, c, rs, where, cfg, p)
+					}
+				}
+			}
+		}
+	})
+}
+
+// attachments tells by which interface each local address is reached; empty
+// for those that another plugin wired.
+func attachments(c *policy.Cluster) map[netip.Addr]string {
+	out := map[netip.Addr]string{}
+	for _, id := range c.All().Endpoints {
+		e, _ := c.Endpoint(id)
+		for _, a := range e.Addresses {
+			if e.Interface != "" || out[a] == "" {
+				out[a] = e.Interface
+			}
+		}
+	}
+	return out
+}
+
+func checkPacket(t *rapid.T, c *policy.Cluster, rs *nft.Ruleset, where map[netip.Addr]string, cfg RulesetConfig, p packet) {
+	var srcLocal, dstLocal bool
+	p.iif, p.oif = "eth0", "eth0"
+	if veth, ok := where[p.src]; ok {
+		srcLocal, p.iif = true, nameOr(veth, "cni0")
+	}
+	if veth, ok := where[p.dst]; ok {
+		dstLocal, p.oif = true, nameOr(veth, "cni0")
+	}
+	a := c.Explain(policy.Flow{Source: p.src, Destination: p.dst, Protocol: p.protocol, Port: p.port})
+	want := (a.Egress == nil || !srcLocal || a.Egress.Allowed) && (a.Ingress == nil || !dstLocal || a.Ingress.Allowed)
+	for _, r := range cfg.PodRanges { // unknown pods carry nothing
+		if r.Contains(p.src) && !srcLocal || r.Contains(p.dst) && !dstLocal {
+			want = false
+		}
+	}
+	if a.Exempt != "" && (!srcLocal || !dstLocal) {
+		return // a node's own packets don't meet these hooks
+	}
+	got, err := traverse(rs, nft.HookForward, p)
+	if err != nil {
+		t.Fatalf("%+v: %v", p, err)
+	}
+	if got != want {
+		t.Fatalf("%+v: the ruleset passes it: %v; the policies: %s", p, got, a)
+	}
+}
+
+func nameOr(name, other string) string {
+	if name == "" {
+		return other
+	}
+	return name
+}
+
+// TestUnknownPodsCarryNothing: with no pod programmed at all.
+func TestUnknownPodsCarryNothing(t *testing.T) {
+	t.Parallel()
+	c := policy.NewCluster(policy.Options{Node: "n1"})
+	for _, ipvs := range []bool{false, true} {
+		cfg := RulesetConfig{IPVS: ipvs, PodRanges: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd88::/64")}}
+		rs := NewRenderer(cfg).Ruleset(c)
+		outside, ours := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.244.1.1")
+		bridged, bridged6 := netip.MustParseAddr("10.88.1.1"), netip.MustParseAddr("fd88::1")
+		outside6 := netip.MustParseAddr("2001:db8::1")
+		for name, tc := range map[string]struct {
+			hook nft.Hook
+			p    packet
+			want bool
+		}{
+			"control: strangers":            {nft.HookForward, packet{src: outside, dst: outside, iif: "eth0", oif: "eth1"}, true},
+			"control: the tunnel":           {nft.HookForward, packet{src: outside, dst: outside, iif: "sluice.1", oif: "eth1"}, true},
+			"control: input":                {nft.HookInput, packet{src: outside, dst: outside, iif: "eth0"}, true},
+			"from a veth":                   {nft.HookForward, packet{src: ours, dst: outside, iif: "slup0", oif: "eth0"}, false},
+			"from a veth, foreign source":   {nft.HookForward, packet{src: outside, dst: outside, iif: "slup0", oif: "eth0"}, false},
+			"from a veth, bridged source":   {nft.HookForward, packet{src: bridged, dst: outside, iif: "slup0", oif: "eth0"}, false},
+			"from a veth to the node":       {nft.HookInput, packet{src: ours, dst: outside, iif: "slup0"}, false},
+			"to a veth":                     {nft.HookForward, packet{src: outside, dst: ours, iif: "eth0", oif: "slup0"}, false},
+			"from a bridge":                 {nft.HookForward, packet{src: bridged, dst: outside, iif: "cni0", oif: "eth0"}, false},
+			"from a bridge, IPv6":           {nft.HookForward, packet{src: bridged6, dst: outside6, iif: "cni0", oif: "eth0"}, false},
+			"from a bridge to the node":     {nft.HookInput, packet{src: bridged, dst: outside, iif: "cni0"}, false},
+			"to a bridge":                   {nft.HookForward, packet{src: outside, dst: bridged, iif: "eth0", oif: "cni0"}, false},
+			"re-injected by IPVS":           {nft.HookOutput, packet{src: outside, dst: bridged, oif: "cni0"}, !ipvs},
+			"re-injected by IPVS to a veth": {nft.HookOutput, packet{src: outside, dst: ours, oif: "slup0"}, !ipvs},
+			"the node's own, IPVS or not":   {nft.HookOutput, packet{src: outside, dst: bridged, oif: "cni0", localSrc: true}, true},
+		} {
+			got, err := traverse(rs, tc.hook, tc.p)
+			if err != nil || got != tc.want {
+				t.Errorf("ipvs %v: %s: got %v, want %v, error %v", ipvs, name, got, tc.want, err)
+			}
+		}
+	}
+}
