@@ -1,0 +1,55 @@
+package cni
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"net/netip"
+)
+
+// InterfacePrefix starts the name of every pod's host end. Nothing else on a node may start with it.
+const InterfacePrefix = "slup"
+
+const interfaceDigits = 11
+
+// An Attachment is one pod's place in the network of this node. Its values don't change while it exists, but for the MTU, which is
+// the one of its latest ADD.
+type Attachment struct {
+	ContainerID string `json:"containerID"` // of the pod's sandbox
+	IfName      string `json:"ifName"`      // inside the pod
+
+	PodNamespace string `json:"podNamespace"`
+	PodName      string `json:"podName"`
+	PodUID       string `json:"podUID"`
+
+	Interface string       `json:"interface"` // the host end; made after Attach returns, so it may not exist
+	Addresses []netip.Addr `json:"addresses"` // at most one of each family, in the order of the node's podCIDRs
+	MTU       int          `json:"mtu"`       // bytes; 0: the kernel's default
+}
+
+// ID names the attachment on this node: the same container can have several interfaces.
+func (a Attachment) ID() string { return AttachmentID(a.ContainerID, a.IfName) }
+
+// HostMAC is the hardware address of the host end, always the same for an attachment, and another for every attachment. It tells
+// whose a link is whose name says only the pod.
+func (a Attachment) HostMAC() net.HardwareAddr { return hardwareAddr(a.ID(), "host") }
+
+// PodMAC is the hardware address of the pod's end.
+func (a Attachment) PodMAC() net.HardwareAddr { return hardwareAddr(a.ID(), "pod") }
+
+// AttachmentID is the ID of the attachment of a container's interface.
+func AttachmentID(containerID, ifName string) string { return containerID + "/" + ifName }
+
+// InterfaceName is the name of the host end of a pod's interface: the prefix and 11 hex digits, the most the kernel allows.
+func InterfaceName(podNamespace, podName, ifName string) string {
+	sum := sha256.Sum256([]byte(podNamespace + "/" + podName + "/" + ifName))
+	return InterfacePrefix + hex.EncodeToString(sum[:])[:interfaceDigits]
+}
+
+// hardwareAddr is a locally administered unicast address for one end of the attachment's pair.
+func hardwareAddr(id, end string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(id + "/" + end))
+	mac := net.HardwareAddr(sum[:6])
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}

@@ -1,0 +1,222 @@
+package cni
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+)
+
+// The paths of version 1 of the protocol: HTTP/1.1 on a unix socket, JSON bodies. What isn't answered with 200 has a types.Error of
+// the CNI library as its body, with a code of the CNI specification.
+const (
+	PathAdd    = "/v1/add"    // POST an AddRequest, get an AddAnswer
+	PathDel    = "/v1/del"    // POST a DelRequest, get a DelAnswer
+	PathStatus = "/v1/status" // POST a StatusRequest, get a StatusAnswer
+)
+
+const (
+	maxRequestBytes = 64 << 10
+	maxAnswerBytes  = 4 << 20
+
+	maxContainerID = 200 // with the interface's name it makes a file name, of which the kernel takes 255 bytes
+	maxNamespace   = 63
+	maxPodName     = 253
+	maxPodUID      = 128
+
+	minMTU4, minMTU6, maxMTU = 576, 1280, 65535 // RFC 791, RFC 8200
+)
+
+// codeNotAvailable is the CNI specification's code for a plugin that can't serve ADD. The library has no name for it.
+const codeNotAvailable = 50
+
+// AddRequest asks for a place in the network for one interface of a pod. Every field is required.
+type AddRequest struct {
+	ContainerID  string `json:"containerID"`
+	IfName       string `json:"ifName"`
+	PodNamespace string `json:"podNamespace"`
+	PodName      string `json:"podName"`
+	PodUID       string `json:"podUID"`
+}
+
+// AddAnswer says how to wire the pod.
+type AddAnswer struct {
+	Addresses     []netip.Prefix `json:"addresses"`               // single hosts, at most one of each family
+	Interface     string         `json:"interface"`               // the host end
+	HostMAC       string         `json:"hostMAC"`                 // of the host end
+	PodMAC        string         `json:"podMAC"`                  // of the pod's end
+	MTU           int            `json:"mtu,omitempty"`           // bytes; 0: the kernel's default
+	NodeAddresses []netip.Addr   `json:"nodeAddresses,omitempty"` // what the node uses towards the pod
+}
+
+// DelRequest gives a place up. Both fields are required. An attachment that isn't known is no error.
+type DelRequest struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+}
+
+// DelAnswer is empty.
+type DelAnswer struct{}
+
+// StatusRequest asks whether ADD can work.
+type StatusRequest struct{}
+
+// StatusAnswer says that ADD can work, and with what.
+type StatusAnswer struct {
+	PodCIDRs    []netip.Prefix `json:"podCIDRs"`
+	Attachments int            `json:"attachments"`
+}
+
+// validate returns an error of the CNI specification for the first field that can't be true.
+func (r AddRequest) validate() error {
+	if err := validateID(r.ContainerID, r.IfName); err != nil {
+		return err
+	}
+	switch {
+	case !isName(r.PodNamespace, maxNamespace, "-"):
+		return invalidArgument("pod namespace", r.PodNamespace)
+	case !isName(r.PodName, maxPodName, "-."):
+		return invalidArgument("pod name", r.PodName)
+	case !isName(strings.ToLower(r.PodUID), maxPodUID, "-_."):
+		return invalidArgument("pod UID", r.PodUID)
+	}
+	return nil
+}
+
+func (r DelRequest) validate() error { return validateID(r.ContainerID, r.IfName) }
+
+func (StatusRequest) validate() error { return nil }
+
+func validateID(containerID, ifName string) error {
+	if len(containerID) > maxContainerID {
+		return invalidArgument("container ID", containerID)
+	}
+	if err := utils.ValidateContainerID(containerID); err != nil {
+		return types.NewError(err.Code, err.Msg, quote(containerID))
+	}
+	if err := utils.ValidateInterfaceName(ifName); err != nil {
+		return types.NewError(err.Code, err.Msg, quote(ifName))
+	}
+	for _, c := range []byte(ifName) {
+		// The kernel takes % as a pattern. The name is also part of a file name.
+		if c <= ' ' || c > '~' || c == '%' {
+			return invalidArgument("interface name", ifName)
+		}
+	}
+	return nil
+}
+
+// isName tells whether s is made of lower case letters, digits and, between these, of the characters in middle.
+func isName(s string, maxBytes int, middle string) bool {
+	if s == "" || len(s) > maxBytes {
+		return false
+	}
+	for i, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		case i > 0 && i < len(s)-1 && strings.IndexByte(middle, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func invalidArgument(what, value string) error {
+	return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid "+what, quote(value))
+}
+
+// quote makes what somebody sent fit for a log line.
+func quote(value string) string {
+	const enough = 100
+	if len(value) > enough {
+		return fmt.Sprintf("%q... (%d bytes)", value[:enough], len(value))
+	}
+	return fmt.Sprintf("%q", value)
+}
+
+// wiring checks an answer and turns it into what wire takes.
+func (r AddAnswer) wiring(ifName, alias string) (wiring, error) {
+	w := wiring{hostName: r.Interface, podName: ifName, alias: alias, mtu: r.MTU, nodeAddrs: r.NodeAddresses}
+	if !isInterfaceName(r.Interface) {
+		return wiring{}, fmt.Errorf("interface name %s", quote(r.Interface))
+	}
+	var err error
+	if w.hostMAC, err = parseMAC(r.HostMAC); err != nil {
+		return wiring{}, err
+	}
+	if w.podMAC, err = parseMAC(r.PodMAC); err != nil {
+		return wiring{}, err
+	}
+	for _, p := range r.Addresses {
+		if !p.IsValid() || !p.IsSingleIP() {
+			return wiring{}, fmt.Errorf("address %s", p)
+		}
+		w.addrs = append(w.addrs, p.Addr())
+	}
+	if err := validateAddresses(w.addrs); err != nil {
+		return wiring{}, err
+	}
+	return w, validateMTU(r.MTU, w.has6())
+}
+
+// isInterfaceName tells whether name can be one that InterfaceName made.
+func isInterfaceName(name string) bool {
+	digits, ok := strings.CutPrefix(name, InterfacePrefix)
+	return ok && len(digits) == interfaceDigits && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
+func parseMAC(s string) (net.HardwareAddr, error) {
+	mac, err := net.ParseMAC(s)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return nil, fmt.Errorf("hardware address %s", quote(s))
+	}
+	return mac, nil
+}
+
+// validateAddresses wants one or two unicast addresses, of different families.
+func validateAddresses(addrs []netip.Addr) error {
+	if len(addrs) == 0 || len(addrs) > 2 || len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
+		return fmt.Errorf("addresses %s, want at most one of each family", addrs)
+	}
+	for _, addr := range addrs {
+		if !addr.IsGlobalUnicast() || addr.Is4In6() || addr.Zone() != "" {
+			return fmt.Errorf("address %s", addr)
+		}
+	}
+	return nil
+}
+
+func validateMTU(mtu int, has6 bool) error {
+	if mtu == 0 {
+		return nil
+	}
+	if mtu < minMTU4 || has6 && mtu < minMTU6 || mtu > maxMTU {
+		return fmt.Errorf("MTU %d", mtu)
+	}
+	return nil
+}
+
+// decodeRequest reads one JSON value with known fields only: what an agent doesn't know it would not do.
+func decodeRequest(body []byte, into any) error {
+	if !utf8.Valid(body) {
+		return errors.New("not UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one value")
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	recordSuffix   = ".json"
+	temporary      = ".new-" // starts the names of files that aren't complete
+	maxRecordBytes = 64 << 10
+	maxLedgerBytes = 16 << 20
+)
+
+// records keeps one file for each attachment in a directory, and the ledger of addresses beside it. A file is complete or isn't
+// there: it is written under another name first. Who uses it sees to it that no two calls are about the same file.
+type records struct {
+	stateDir string
+}
+
+func (r records) dir() string        { return filepath.Join(r.stateDir, "attachments") }
+func (r records) ledgerPath() string { return filepath.Join(r.stateDir, "addresses.json") }
+
+// path is the record's file. No two attachments share one, as a container ID has no @.
+func (r records) path(containerID, ifName string) string {
+	return filepath.Join(r.dir(), containerID+"@"+ifName+recordSuffix)
+}
+
+func (r records) makeDirectories() error {
+	if err := os.MkdirAll(r.dir(), 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	return nil
+}
+
+func (r records) write(a Attachment) error {
+	if err := writeJSON(r.path(a.ContainerID, a.IfName), a); err != nil {
+		return fmt.Errorf("recording attachment %s: %w", a.ID(), err)
+	}
+	return nil
+}
+
+// remove forgets an attachment. One that isn't there is no error.
+func (r records) remove(containerID, ifName string) error {
+	if err := os.Remove(r.path(containerID, ifName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the record of attachment %s: %w", AttachmentID(containerID, ifName), err)
+	}
+	return nil
+}
+
+// isGone tells whether the record was removed. When in doubt it wasn't.
+func (r records) isGone(a Attachment) bool {
+	_, err := os.Lstat(r.path(a.ContainerID, a.IfName))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// read returns the record of one attachment.
+func (r records) read(containerID, ifName string) (Attachment, error) {
+	var a Attachment
+	if err := readJSON(r.path(containerID, ifName), maxRecordBytes, &a); err != nil {
+		return Attachment{}, err
+	}
+	if a.ContainerID != containerID || a.IfName != ifName {
+		return Attachment{}, fmt.Errorf("it is of %s", quote(a.ID()))
+	}
+	return a, a.validate()
+}
+
+// readAll returns the attachments with a good record, sorted by ID, and an error for each other file.
+func (r records) readAll() ([]Attachment, []error) {
+	entries, err := os.ReadDir(r.dir())
+	if err != nil {
+		return nil, []error{fmt.Errorf("reading the records: %w", err)}
+	}
+	var all []Attachment
+	var bad []error
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), temporary) {
+			// A server died while it wrote this. If it can't be removed it does no harm.
+			_ = os.Remove(filepath.Join(r.dir(), entry.Name()))
+			continue
+		}
+		a, err := r.readNamed(entry.Name())
+		if err == nil {
+			err = collision(all, a)
+		}
+		if err != nil {
+			bad = append(bad, fmt.Errorf("record %s: %w", quote(entry.Name()), err))
+			continue
+		}
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b Attachment) int { return strings.Compare(a.ID(), b.ID()) })
+	return all, bad
+}
+
+func (r records) readNamed(file string) (Attachment, error) {
+	id, isRecord := strings.CutSuffix(file, recordSuffix)
+	containerID, ifName, isID := strings.Cut(id, "@")
+	if !isRecord || !isID {
+		return Attachment{}, errors.New("not the name of a record")
+	}
+	return r.read(containerID, ifName)
+}
+
+// collision says which of the others has an address or a link of a's.
+func collision(others []Attachment, a Attachment) error {
+	for _, other := range others {
+		if other.Interface == a.Interface {
+			return fmt.Errorf("has the interface of %s", other.ID())
+		}
+		for _, addr := range a.Addresses {
+			if slices.Contains(other.Addresses, addr) {
+				return fmt.Errorf("has the address %s of %s", addr, other.ID())
+			}
+		}
+	}
+	return nil
+}
+
+// validate tells whether an attachment can be one that a server made.
+func (a Attachment) validate() error {
+	request := AddRequest{a.ContainerID, a.IfName, a.PodNamespace, a.PodName, a.PodUID}
+	if err := request.validate(); err != nil {
+		return err
+	}
+	if a.Interface != InterfaceName(a.PodNamespace, a.PodName, a.IfName) {
+		return fmt.Errorf("interface %s isn't the pod's", quote(a.Interface))
+	}
+	if err := validateAddresses(a.Addresses); err != nil {
+		return err
+	}
+	return validateMTU(a.MTU, has6(a.Addresses))
+}
+
+func (r records) writeLedger(l ledger) error {
+	if err := writeJSON(r.ledgerPath(), l); err != nil {
+		return fmt.Errorf("recording the addresses in use: %w", err)
+	}
+	return nil
+}
+
+// readLedger returns an empty one where there is none.
+func (r records) readLedger() (ledger, error) {
+	var l ledger
+	err := readJSON(r.ledgerPath(), maxLedgerBytes, &l)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ledger{}, nil
+	}
+	if err != nil {
+		return ledger{}, fmt.Errorf("reading the addresses in use: %w", err)
+	}
+	return l, nil
+}
+
+func writeJSON(path string, value any) (err error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), temporary) // 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(append(data, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// readJSON reads a regular file. It follows no link, waits for no pipe, and leaves alone fields that a later version may have.
+func readJSON(path string, maxBytes int64, into any) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err != nil {
+		return err
+	}
+	if int64(len(data)) > maxBytes {
+		return fmt.Errorf("larger than %d bytes", maxBytes)
+	}
+	return json.Unmarshal(data, into)
+}

@@ -1,0 +1,352 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestAddAnswer(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	a.server.SetMTU(1450)
+	a.server.SetNodeAddresses(addrs("192.0.2.1", "192.0.2.2", "2001:db8::1"))
+	got := a.mustAdd(requestFor("c1", "pod-a"))
+	want := AddAnswer{
+		Addresses: prefixes("10.1.0.1/32", "fd00:1::1/128"), Interface: "slupbcb64b37750",
+		HostMAC: "a2:1f:d2:d3:5f:7c", PodMAC: "ea:93:8c:71:71:ad",
+		MTU: 1450, NodeAddresses: addrs("192.0.2.1", "2001:db8::1"),
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(sameAddr), cmp.Comparer(samePrefix)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	wantAttachment := newAttachment("c1", "pod-a", "10.1.0.1", "fd00:1::1")
+	wantAttachment.PodUID = "uid-pod-a"
+	if diff := cmp.Diff([]Attachment{wantAttachment}, a.server.Attachments(), cmp.Comparer(sameAddr)); diff != "" {
+		t.Errorf("attachments (-want +got):\n%s", diff)
+	}
+	a.expect("c1/eth0")
+	a.mustDel(requestFor("c1", "pod-a"))
+	a.mustDel(requestFor("c1", "pod-a"))
+	a.expect()
+}
+
+func samePrefix(a, b netip.Prefix) bool { return a == b }
+
+func TestAddIsIdempotent(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	first := a.mustAdd(requestFor("c1", "pod-a"))
+	a.server.SetMTU(1400)
+	second := a.mustAdd(requestFor("c1", "pod-a"))
+	if addressText(first.Addresses) != addressText(second.Addresses) || second.MTU != 1400 {
+		t.Errorf("first %v, then %v", first, second)
+	}
+	a.expect("c1/eth0")
+	other := requestFor("c1", "pod-a")
+	other.IfName = "net1"
+	if third := a.mustAdd(other); addressText(first.Addresses) == addressText(third.Addresses) || first.Interface == third.Interface {
+		t.Errorf("two interfaces of a container share something: %v, %v", first, third)
+	}
+	a.expect("c1/eth0", "c1/net1")
+	_, err := a.add(requestFor("c1", "pod-b"))
+	mustFail(t, err, types.ErrInvalidEnvironmentVariables, "the container is of another pod", "dev/pod-a")
+	a.expect("c1/eth0", "c1/net1")
+}
+
+func TestNoPodCIDR(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	a.server.SetPodCIDRs(nil)
+	_, err := a.add(requestFor("c1", "pod-a"))
+	mustFail(t, err, types.ErrTryAgainLater, "no address for the pod", "the node has no podCIDR yet")
+	mustFail(t, a.call(PathStatus, StatusRequest{}, new(StatusAnswer)), codeNotAvailable, "the node has no podCIDR yet")
+	a.expect()
+	a.server.SetPodCIDRs(prefixes("10.2.0.0/24"))
+	if got := a.mustAdd(requestFor("c1", "pod-a")); addressText(got.Addresses) != "10.2.0.1/32" {
+		t.Errorf("got %v", got)
+	}
+	var status StatusAnswer
+	if err := a.call(PathStatus, StatusRequest{}, &status); err != nil || status.Attachments != 1 || addressText(status.PodCIDRs) != "10.2.0.0/24" {
+		t.Errorf("status %v and %v", status, err)
+	}
+}
+
+func TestExhausted(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	a.server.SetPodCIDRs(prefixes("10.2.0.0/30"))
+	a.mustAdd(requestFor("c1", "pod-a"))
+	a.mustAdd(requestFor("c2", "pod-b"))
+	_, err := a.add(requestFor("c3", "pod-c"))
+	mustFail(t, err, types.ErrTryAgainLater, "no free address in 10.2.0.0/30: 2 in use")
+	a.mustDel(requestFor("c1", "pod-a"))
+	_, err = a.add(requestFor("c3", "pod-c"))
+	mustFail(t, err, types.ErrTryAgainLater, "1 in use, 1 cooling down, the first of them for 1m0s more")
+	a.clock.advance(defaultCoolDown)
+	if got := a.mustAdd(requestFor("c3", "pod-c")); addressText(got.Addresses) != "10.2.0.1/32" {
+		t.Errorf("got %v", got)
+	}
+	a.expect("c2/eth0", "c3/eth0")
+}
+
+// TestFailedAttachLeavesNothing: and takes no address out of service, as none was used.
+func TestFailedAttachLeavesNothing(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t, func(o *ServerOptions) { o.AddTimeout = 100 * time.Millisecond })
+	for name, c := range map[string]struct {
+		attach func(context.Context, Attachment) error
+		code   uint
+		says   string
+	}{
+		"refused":  {func(context.Context, Attachment) error { return errors.New("pod isn't known") }, 11, "pod isn't known"},
+		"own code": {func(context.Context, Attachment) error { return types.NewError(7, "bad", "thing") }, 7, "bad; thing"},
+		"too long": {func(ctx context.Context, _ Attachment) error { <-ctx.Done(); return ctx.Err() }, 11, "dev/pod-a isn't in the kernel yet"},
+		"panics":   {func(context.Context, Attachment) error { panic("oops") }, 999, "the agent failed"},
+		"is a lie": {func(ctx context.Context, _ Attachment) error { <-ctx.Done(); return nil }, 11, "deadline exceeded"},
+	} {
+		a.enforcer.setAttach(c.attach)
+		_, err := a.add(requestFor("c1", "pod-a"))
+		mustFail(t, err, c.code, c.says)
+		if t.Failed() {
+			t.Fatal(name)
+		}
+		a.expect()
+		if l := a.server.addresses.ledger(); len(l.Cooling) > 0 {
+			t.Errorf("%s: %v cool down", name, l.Cooling)
+		}
+	}
+	a.enforcer.setAttach(nil)
+	a.mustAdd(requestFor("c1", "pod-a"))
+	a.expect("c1/eth0")
+	if text := a.log.String(); !strings.Contains(text, "panic: oops") {
+		t.Errorf("the log says only:\n%s", text)
+	}
+}
+
+// TestImpatientPlugin: a plugin that is gone before its policy came has its ADD undone.
+func TestImpatientPlugin(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	waiting := make(chan struct{})
+	a.enforcer.setAttach(func(ctx context.Context, _ Attachment) error {
+		close(waiting)
+		<-ctx.Done()
+		return nil
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-waiting; cancel() }()
+	err := NewClient(a.socket).Call(ctx, PathAdd, requestFor("c1", "pod-a"), new(AddAnswer))
+	if !errors.Is(err, ErrNoAgent) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "the ADD to be undone", func() bool { return len(a.server.Attachments()) == 0 })
+	a.expect()
+}
+
+func TestDetachFails(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	a.mustAdd(requestFor("c1", "pod-a"))
+	a.enforcer.setDetach(func(string) error { return errors.New("kernel says no") })
+	err := a.call(PathDel, DelRequest{"c1", "eth0"}, new(DelAnswer))
+	mustFail(t, err, types.ErrTryAgainLater, "kernel says no")
+	a.expect("c1/eth0") // the address isn't free while something may still refer to it
+	a.enforcer.setDetach(nil)
+	a.mustDel(requestFor("c1", "pod-a"))
+	a.expect()
+}
+
+func TestNewSandboxOfAPodSupersedesTheOld(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	first := a.mustAdd(requestFor("c1", "pod-a"))
+	second := a.mustAdd(requestFor("c2", "pod-a"))
+	if first.Interface != second.Interface || first.HostMAC == second.HostMAC || addressText(first.Addresses) == addressText(second.Addresses) {
+		t.Errorf("first %v, then %v", first, second)
+	}
+	a.expect("c2/eth0")
+	if got, want := a.enforcer.callText(), "attach c1/eth0, detach c1/eth0, attach c2/eth0"; got != want {
+		t.Errorf("the enforcer saw %s, want %s", got, want)
+	}
+	a.mustDel(requestFor("c1", "pod-a")) // comes late
+	a.expect("c2/eth0")
+}
+
+// TestTwoSandboxesAtOnce: none waits for the other for ever, and one is left in the end.
+func TestTwoSandboxesAtOnce(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	var done sync.WaitGroup
+	for _, container := range []string{"c1", "c2", "c3", "c4"} {
+		done.Go(func() {
+			for range 20 {
+				// Those who come at a bad moment are told to try again, as runtimes do.
+				if _, err := a.add(requestFor(container, "pod-a")); err != nil {
+					mustFail(t, err, types.ErrTryAgainLater, "an older sandbox of the pod is being worked on")
+				}
+			}
+		})
+	}
+	done.Wait()
+	last := a.mustAdd(requestFor("c1", "pod-a"))
+	a.expect("c1/eth0")
+	if len(last.Addresses) != 2 {
+		t.Errorf("got %v", last)
+	}
+}
+
+func TestHundredAddsAtOnce(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	var release sync.WaitGroup
+	release.Add(100)
+	a.enforcer.setAttach(func(context.Context, Attachment) error {
+		release.Done()
+		release.Wait() // until all hundred are here
+		return nil
+	})
+	var mu sync.Mutex
+	seen := map[netip.Prefix]string{}
+	var done sync.WaitGroup
+	for i := range 100 {
+		done.Go(func() {
+			container := fmt.Sprintf("c%03d", i)
+			answer, err := a.add(requestFor(container, "pod-"+container))
+			if err != nil {
+				t.Errorf("%s: %v", container, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, address := range answer.Addresses {
+				if other, ok := seen[address]; ok {
+					t.Errorf("%s and %s both have %s", container, other, address)
+				}
+				seen[address] = container
+			}
+		})
+	}
+	done.Wait()
+	if len(seen) != 200 || len(a.server.Attachments()) != 100 {
+		t.Errorf("%d addresses, %d attachments", len(seen), len(a.server.Attachments()))
+	}
+}
+
+// TestRestart: a server that is killed at any time is followed by one that knows what was attached, and what rests.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	first := a.mustAdd(requestFor("c1", "pod-a"))
+	a.mustAdd(requestFor("c2", "pod-b"))
+	a.mustDel(requestFor("c2", "pod-b"))
+	before := a.server.Attachments()
+	a.stop()
+	write("{")(t, filepath.Join(a.stateDir, "attachments", "bad@eth0.json"))
+	a.start()
+	if diff := cmp.Diff(before, a.server.Attachments(), cmp.Comparer(sameAddr)); diff != "" {
+		t.Errorf("attachments before and after:\n%s", diff)
+	}
+	if text := a.log.String(); !strings.Contains(text, "bad@eth0.json") {
+		t.Errorf("the log doesn't name the bad record:\n%s", text)
+	}
+	if again := a.mustAdd(requestFor("c1", "pod-a")); addressText(again.Addresses) != addressText(first.Addresses) {
+		t.Errorf("first %v, after the restart %v", first, again)
+	}
+	a.server.SetPodCIDRs(prefixes("10.1.0.0/30"))
+	_, err := a.add(requestFor("c3", "pod-c"))
+	mustFail(t, err, types.ErrTryAgainLater, "1 in use, 1 cooling down")
+}
+
+// TestKilledBeforeTheAnswer: the address stays the container's, whose next ADD gets it.
+func TestKilledBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	a.mustAdd(requestFor("c0", "pod-0"))
+	state := filepath.Join(t.TempDir(), "as-killed")
+	a.enforcer.setAttach(func(context.Context, Attachment) error {
+		return os.CopyFS(state, os.DirFS(a.stateDir+"/attachments")) // what is on disk at this moment
+	})
+	first := a.mustAdd(requestFor("c1", "pod-a"))
+	a.enforcer.setAttach(nil)
+	a.stop()
+	if err := errors.Join(os.RemoveAll(a.stateDir+"/attachments"), os.CopyFS(a.stateDir+"/attachments", os.DirFS(state))); err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	if second := a.mustAdd(requestFor("c1", "pod-a")); addressText(first.Addresses) != addressText(second.Addresses) {
+		t.Errorf("first %v, then %v", first, second)
+	}
+	if third := a.mustAdd(requestFor("c2", "pod-b")); addressText(third.Addresses) == addressText(first.Addresses) {
+		t.Errorf("two pods have %v", third.Addresses)
+	}
+}
+
+// TestRecordGone: a plugin that got no answer to DEL removes the record.
+func TestRecordGone(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	a.mustAdd(requestFor("c1", "pod-a"))
+	a.mustAdd(requestFor("c2", "pod-b"))
+	if err := a.server.records.remove("c1", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	a.server.reap(context.Background())
+	a.expect("c2/eth0")
+	if l := a.server.addresses.ledger(); len(l.Cooling) != 2 {
+		t.Errorf("cooling down: %v, want the two of c1", l.Cooling)
+	}
+
+	// The same while the server is away.
+	a.stop()
+	if err := a.server.records.remove("c2", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	a.enforcer.forget()
+	a.start()
+	a.expect()
+	if l := a.server.addresses.ledger(); len(l.Cooling) != 4 {
+		t.Errorf("cooling down: %v, want all four", l.Cooling)
+	}
+}
+
+func TestStopWhileAddsWait(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	waiting := make(chan struct{})
+	a.enforcer.setAttach(func(ctx context.Context, _ Attachment) error {
+		close(waiting)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := a.add(requestFor("c1", "pod-a"))
+		failed <- err
+	}()
+	<-waiting
+	a.stop()
+	mustFail(t, <-failed, types.ErrTryAgainLater, "dev/pod-a isn't in the kernel yet")
+	a.expect()
+}
+
+func TestNewServerOptions(t *testing.T) {
+	t.Parallel()
+	if _, err := NewServer(ServerOptions{Socket: "/s", StateDir: t.TempDir()}); err == nil {
+		t.Error("a server without an enforcer")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	write("")(t, file)
+	if _, err := NewServer(ServerOptions{Socket: "/s", StateDir: file, Enforcer: &fakeEnforcer{}}); err == nil {
+		t.Error("a server whose state directory is a file")
+	}
+}
