@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sluice-net/sluice/controllers"
+)
+
+// whyTimeout is more than an agent that works needs to answer.
+const whyTimeout = 10 * time.Second
+
+// runWhy asks the node's agent whether a connection is allowed, and prints
+// the answer.
+func runWhy(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("sluice-agent why", flag.ContinueOnError)
+	socket := fs.String("socket", "/run/sluice/cni.sock", "socket of the agent")
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "usage: sluice-agent why [--socket FILE] SOURCE DESTINATION PORT\n\n"+
+			"SOURCE and DESTINATION are addresses, or pods as namespace/name.\nPORT is 80, 53/udp, 80/sctp or icmp: the destination pod's own port, behind any Service.\n\n")
+		fs.PrintDefaults()
+	}
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() != 3 {
+		fs.Usage()
+		return errors.New("why: expected a source, a destination and a port")
+	}
+	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
+	defer cancel()
+	query := url.Values{"src": {fs.Arg(0)}, "dst": {fs.Arg(1)}, "port": {fs.Arg(2)}}
+	answer, err := askWhy(ctx, *socket, query)
+	if err != nil {
+		return fmt.Errorf("asking the agent at %s: %w", *socket, err)
+	}
+	fmt.Println(answer.Text)
+	return nil
+}
+
+func askWhy(ctx context.Context, socket string, query url.Values) (*controllers.WhyAnswer, error) {
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/why?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.New(strings.TrimSpace(string(body)))
+	}
+	answer := &controllers.WhyAnswer{}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	return answer, nil
+}

@@ -1,0 +1,66 @@
+package controllers
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// problemLog remembers which version of a policy was reported, so that one
+// version is reported once.
+type problemLog struct {
+	mu       sync.Mutex
+	reported map[client.ObjectKey]problemReport
+	total    int
+}
+
+type problemReport struct {
+	uid        types.UID
+	generation int64
+	problems   int
+}
+
+// first notes a version of a policy, and says whether it is a new one.
+func (l *problemLog) first(np *networkingv1.NetworkPolicy, problems int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := client.ObjectKeyFromObject(np)
+	now := problemReport{np.UID, np.Generation, problems}
+	old := l.reported[key]
+	if old == now {
+		return false
+	}
+	if l.reported == nil {
+		l.reported = map[client.ObjectKey]problemReport{}
+	}
+	l.reported[key] = now
+	l.total += problems - old.problems
+	policyProblems.Set(float64(l.total))
+	return true
+}
+
+func (l *problemLog) forget(key client.ObjectKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total -= l.reported[key].problems
+	delete(l.reported, key)
+	policyProblems.Set(float64(l.total))
+}
+
+// reportProblems puts an Event on a policy for each field that can't be read.
+func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem) {
+	if !a.problems.first(np, len(problems)) {
+		return
+	}
+	for _, p := range problems {
+		a.Log.Info("A field of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "field", p.Field, "value", p.Value, "expected", p.Expected)
+		if a.Events != nil {
+			a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", p)
+		}
+	}
+}

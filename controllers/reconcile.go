@@ -1,0 +1,169 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Agent feeds an Enforcer from the API server. Its reconcilers carry one
+// object each from the cache into the model; what follows from it is the
+// Enforcer's business.
+type Agent struct {
+	Node     string // this node's name
+	Reader   client.Reader
+	Enforcer *Enforcer
+	Events   events.EventRecorder
+	Log      logr.Logger
+	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever
+	// its object is read.
+	OwnNode func(podCIDRs []netip.Prefix, addresses []netip.Addr)
+
+	problems problemLog
+}
+
+// SetupWithManager adds the agent's reconcilers and its first write to the
+// manager, which runs the latter when all caches have synced.
+func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
+	for _, kind := range []struct {
+		object client.Object
+		put    func(ctx context.Context, key client.ObjectKey) error
+	}{
+		{&corev1.Pod{}, a.reconcilePod},
+		{&corev1.Namespace{}, a.reconcileNamespace},
+		{&corev1.Node{}, a.reconcileNode},
+		{&networkingv1.NetworkPolicy{}, a.reconcilePolicy},
+	} {
+		if err := ctrl.NewControllerManagedBy(mgr).For(kind.object).Complete(reconciler(kind.put)); err != nil {
+			return fmt.Errorf("watching %T: %w", kind.object, err)
+		}
+	}
+	return mgr.Add(a)
+}
+
+type reconciler func(ctx context.Context, key client.ObjectKey) error
+
+func (r reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	return ctrl.Result{}, r(ctx, req.NamespacedName)
+}
+
+// Start lists everything that exists, which the caches hold when the manager
+// calls it, and then commits until ctx ends.
+func (a *Agent) Start(ctx context.Context) error {
+	var namespaces corev1.NamespaceList
+	var nodes corev1.NodeList
+	var pods corev1.PodList
+	var policies networkingv1.NetworkPolicyList
+	var err error
+	a.Enforcer.Update(func(c *policy.Cluster) {
+		for _, list := range []client.ObjectList{&namespaces, &nodes, &pods, &policies} {
+			if err = a.Reader.List(ctx, list); err != nil {
+				err = fmt.Errorf("listing %T: %w", list, err)
+				return
+			}
+		}
+		for i := range namespaces.Items {
+			c.SetNamespace(namespaces.Items[i].Name, namespaces.Items[i].Labels)
+		}
+		for i := range nodes.Items {
+			a.setNode(c, &nodes.Items[i])
+		}
+		for i := range pods.Items {
+			c.SetPod(policy.PodFrom(&pods.Items[i]))
+		}
+		for i := range policies.Items {
+			a.setPolicy(c, &policies.Items[i])
+		}
+	})
+	if err != nil {
+		return err
+	}
+	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces", len(namespaces.Items), "policies", len(policies.Items))
+	return a.Enforcer.Run(ctx)
+}
+
+// update reads an object and carries it, or its absence, into the model.
+func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey, into T, set func(*policy.Cluster, T), remove func(*policy.Cluster)) error {
+	var err error
+	a.Enforcer.Update(func(c *policy.Cluster) {
+		if err = a.Reader.Get(ctx, key, into); err == nil {
+			set(c, into)
+		} else if client.IgnoreNotFound(err) == nil {
+			remove(c)
+			err = nil
+		}
+	})
+	return err
+}
+
+func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
+	return update(ctx, a, key, &corev1.Pod{},
+		func(c *policy.Cluster, p *corev1.Pod) { c.SetPod(policy.PodFrom(p)) },
+		func(c *policy.Cluster) { c.DeletePod(key.Namespace, key.Name) })
+}
+
+func (a *Agent) reconcileNamespace(ctx context.Context, key client.ObjectKey) error {
+	return update(ctx, a, key, &corev1.Namespace{},
+		func(c *policy.Cluster, ns *corev1.Namespace) { c.SetNamespace(ns.Name, ns.Labels) },
+		func(c *policy.Cluster) { c.DeleteNamespace(key.Name) })
+}
+
+func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
+	return update(ctx, a, key, &corev1.Node{}, a.setNode, func(c *policy.Cluster) { c.DeleteNode(key.Name) })
+}
+
+func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error {
+	return update(ctx, a, key, &networkingv1.NetworkPolicy{}, a.setPolicy, func(c *policy.Cluster) {
+		c.DeletePolicy(policy.Key{Namespace: key.Namespace, Name: key.Name})
+		a.problems.forget(key)
+	})
+}
+
+func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
+	c.SetNode(policy.NodeFrom(n))
+	if n.Name == a.Node && a.OwnNode != nil {
+		a.OwnNode(podCIDRs(n), internalIPs(n))
+	}
+}
+
+// internalIPs lists a node's InternalIPs; those that can't be read are left out.
+func internalIPs(n *corev1.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			out = append(out, addr.Unmap())
+		}
+	}
+	return out
+}
+
+// podCIDRs reads a node's ranges; those that can't be read are left out.
+func podCIDRs(n *corev1.Node) []netip.Prefix {
+	texts := n.Spec.PodCIDRs
+	if len(texts) == 0 && n.Spec.PodCIDR != "" {
+		texts = []string{n.Spec.PodCIDR}
+	}
+	var out []netip.Prefix
+	for _, s := range texts {
+		if p, err := selector.ParseCIDR(s); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (a *Agent) setPolicy(c *policy.Cluster, np *networkingv1.NetworkPolicy) {
+	p := policy.Parse(np)
+	c.SetPolicy(p)
+	a.reportProblems(np, p.Problems)
+}

@@ -1,0 +1,76 @@
+package controllers
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// CacheOptions strips what is cached down to what is used: an agent holds
+// every pod of the cluster, 150,000 of them at the most.
+func CacheOptions() cache.Options {
+	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&corev1.Pod{}:                 {Transform: strip},
+		&corev1.Namespace{}:           {Transform: strip},
+		&corev1.Node{}:                {Transform: strip},
+		&networkingv1.NetworkPolicy{}: {Transform: strip},
+	}}
+}
+
+// strip returns a copy of an object with just the fields that policy reads.
+// What it doesn't know it leaves alone, as with the cache's tombstones.
+func strip(in any) (any, error) {
+	switch in := in.(type) {
+	case *corev1.Pod:
+		return stripPod(in), nil
+	case *corev1.Namespace:
+		return &corev1.Namespace{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}, nil
+	case *corev1.Node:
+		out := &corev1.Node{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}
+		out.Labels = nil
+		out.Spec.PodCIDR, out.Spec.PodCIDRs = in.Spec.PodCIDR, in.Spec.PodCIDRs
+		out.Status.Addresses = in.Status.Addresses
+		return out, nil
+	case *networkingv1.NetworkPolicy:
+		return &networkingv1.NetworkPolicy{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta), Spec: in.Spec}, nil
+	}
+	return in, nil
+}
+
+func stripMeta(in metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion, Generation: in.Generation,
+		Labels: in.Labels, CreationTimestamp: in.CreationTimestamp, DeletionTimestamp: in.DeletionTimestamp,
+	}
+}
+
+func stripPod(in *corev1.Pod) *corev1.Pod {
+	out := &corev1.Pod{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}
+	if mirror, ok := in.Annotations[corev1.MirrorPodAnnotationKey]; ok {
+		out.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: mirror}
+	}
+	out.Spec.NodeName, out.Spec.HostNetwork = in.Spec.NodeName, in.Spec.HostNetwork
+	out.Spec.Containers = stripContainers(in.Spec.Containers)
+	out.Spec.InitContainers = stripContainers(in.Spec.InitContainers)
+	out.Status.Phase, out.Status.PodIP, out.Status.PodIPs = in.Status.Phase, in.Status.PodIP, in.Status.PodIPs
+	return out
+}
+
+// stripContainers keeps the containers that have named ports.
+func stripContainers(in []corev1.Container) []corev1.Container {
+	var out []corev1.Container
+	for i := range in {
+		var ports []corev1.ContainerPort
+		for _, p := range in[i].Ports {
+			if p.Name != "" {
+				ports = append(ports, p)
+			}
+		}
+		if len(ports) > 0 {
+			out = append(out, corev1.Container{Name: in[i].Name, Ports: ports, RestartPolicy: in[i].RestartPolicy})
+		}
+	}
+	return out
+}

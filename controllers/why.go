@@ -1,0 +1,122 @@
+package controllers
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// WhyAnswer is what WhyHandler answers.
+type WhyAnswer struct {
+	Allowed bool   `json:"allowed"`
+	Text    string `json:"text"` // for people
+}
+
+// WhyHandler answers GET with the query parameters src, dst (an address, or
+// namespace/name of a pod) and port ("80", "80/udp", "icmp"): whether such a
+// new connection is allowed, and why.
+func WhyHandler(e *Enforcer) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		flows, err := e.flows(q.Get("src"), q.Get("dst"), q.Get("port"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		out := WhyAnswer{Allowed: true}
+		var texts []string
+		for _, f := range flows {
+			a := e.Explain(f)
+			out.Allowed = out.Allowed && a.Allowed
+			texts = append(texts, fmt.Sprintf("%s -> %s %s: %s", f.Source, f.Destination, portText(f), a))
+		}
+		out.Text = strings.Join(texts, "\n")
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(out); err != nil {
+			e.log.V(1).Info("Answering a question failed", "reason", err.Error())
+		}
+	})
+}
+
+func portText(f policy.Flow) string {
+	if f.Port == 0 {
+		return policy.ProtocolName(f.Protocol)
+	}
+	return fmt.Sprintf("%s %d", policy.ProtocolName(f.Protocol), f.Port)
+}
+
+// flows reads a question: one flow for each family that both ends have.
+func (e *Enforcer) flows(src, dst, port string) ([]policy.Flow, error) {
+	sources, err := e.resolve("source", src)
+	if err != nil {
+		return nil, err
+	}
+	destinations, err := e.resolve("destination", dst)
+	if err != nil {
+		return nil, err
+	}
+	var out []policy.Flow
+	for _, s := range sources {
+		for _, d := range destinations {
+			if s.Is4() != d.Is4() {
+				continue
+			}
+			protocol, number, err := parsePort(port, s.Is4())
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, policy.Flow{Source: s, Destination: d, Protocol: protocol, Port: number})
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s and %s have no address of the same family", src, dst)
+	}
+	return out, nil
+}
+
+// resolve reads one end: an address, or a pod by namespace and name.
+func (e *Enforcer) resolve(which, s string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	namespace, name, ok := strings.Cut(s, "/")
+	if !ok {
+		return nil, fmt.Errorf("%s %q: expected an address, or a pod as namespace/name", which, s)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	addresses := e.cluster.PodAddresses(namespace, name)
+	if len(addresses) == 0 {
+		return nil, fmt.Errorf("%s %q: no such pod, or it has no address yet", which, s)
+	}
+	return addresses, nil
+}
+
+// parsePort reads "80", "80/tcp", "53/udp", "80/sctp" or "icmp".
+func parsePort(s string, is4 bool) (protocol uint8, port uint16, err error) {
+	if strings.EqualFold(s, "icmp") {
+		if is4 {
+			return protocolICMP, 0, nil
+		}
+		return protocolICMPv6, 0, nil
+	}
+	number, name, _ := strings.Cut(s, "/")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 {
+		return 0, 0, fmt.Errorf("port %q: expected a number from 1 to 65535, with /tcp, /udp or /sctp behind it if not TCP, or icmp", s)
+	}
+	switch strings.ToLower(name) {
+	case "", "tcp":
+		return policy.ProtocolTCP, uint16(n), nil
+	case "udp":
+		return policy.ProtocolUDP, uint16(n), nil
+	case "sctp":
+		return policy.ProtocolSCTP, uint16(n), nil
+	}
+	return 0, 0, fmt.Errorf("port %q: protocol %q: expected tcp, udp or sctp", s, name)
+}
