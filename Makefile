@@ -17,6 +17,16 @@ TESTFLAGS ?=
 # Runs a command in every module: $(call each-module,command)
 each-module = @for module in $(MODULES); do echo "==> $$module: $(1)"; (cd "$$module" && $(1)); done
 
+##@ Show
+
+.PHONY: demo
+demo: packages ## Bring up a small cluster on this machine and show what default-deny policies do to real connections
+	@cd e2e && go run ./cmd/demo ../config/samples
+
+.PHONY: lab
+lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/lab up
+	@go build -C e2e -o $(CURDIR)/bin/lab ./cmd/lab
+
 ##@ Test
 
 .PHONY: test

@@ -113,8 +113,9 @@ func openTable(b *testing.B, node *testnet.Node) *nft.Table {
 	return table
 }
 
-// benchChange measures one change of a cluster, from the event to the kernel.
-func benchChange(b *testing.B, policies, pods int, change func(c *policy.Cluster, i int)) {
+// benchChange measures changes of a cluster, from the event to the kernel:
+// change, and not what undo does to be ready for the next, if it is given.
+func benchChange(b *testing.B, policies, pods int, change, undo func(c *policy.Cluster, i int)) {
 	b.Helper()
 	c := benchCluster(policies, pods)
 	c.Take()
@@ -123,12 +124,18 @@ func benchChange(b *testing.B, policies, pods int, change func(c *policy.Cluster
 	if err := table.Sync(context.Background(), r.Ruleset(c)); err != nil {
 		b.Fatal(err)
 	}
-	i := 0
-	for b.Loop() {
-		i++
-		change(c, i)
+	step := func(do func(c *policy.Cluster, i int), i int) {
+		do(c, i)
 		if err := table.Apply(context.Background(), r.Patch(c, c.Take())); err != nil {
 			b.Fatal(err)
+		}
+	}
+	for i := 0; b.Loop(); i++ {
+		step(change, i)
+		if undo != nil {
+			b.StopTimer()
+			step(undo, i)
+			b.StartTimer()
 		}
 	}
 	if err := table.Close(); err != nil {
@@ -148,24 +155,32 @@ func BenchmarkRemotePod(b *testing.B) {
 				} else {
 					c.DeletePod(p.ID.Namespace, p.ID.Name)
 				}
-			})
+			}, nil)
 		})
 	}
 }
 
-// BenchmarkLocalPod: a pod of this node comes or goes, as an ADD or DEL.
-func BenchmarkLocalPod(b *testing.B) {
+// BenchmarkAddLocalPod: a pod of this node comes, as in an ADD.
+func BenchmarkAddLocalPod(b *testing.B) { benchLocalPod(b, true) }
+
+// BenchmarkDeleteLocalPod: a pod of this node goes. The kernel's commits take
+// microseconds; packets under way are waited for before its chains go.
+func BenchmarkDeleteLocalPod(b *testing.B) { benchLocalPod(b, false) }
+
+func benchLocalPod(b *testing.B, add bool) {
+	b.Helper()
 	for _, size := range benchSizes {
 		b.Run(sizeName(size).String(), func(b *testing.B) {
 			p := benchPod(0)
-			e := policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0", Addresses: p.Addresses}
-			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) {
-				if i%2 == 0 {
-					c.SetEndpoint(e)
-				} else {
-					c.DeleteEndpoint(e.ID)
-				}
-			})
+			come := func(c *policy.Cluster, _ int) {
+				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0", Addresses: p.Addresses})
+			}
+			leave := func(c *policy.Cluster, _ int) { c.DeleteEndpoint(p.ID.Name) }
+			if add {
+				benchChange(b, size.policies, size.pods, come, leave)
+			} else {
+				benchChange(b, size.policies, size.pods, leave, come)
+			}
 		})
 	}
 }
@@ -176,7 +191,7 @@ func BenchmarkEditPolicy(b *testing.B) {
 		b.Run(sizeName(size).String(), func(b *testing.B) {
 			versions := [2]policy.Policy{benchPolicy(0), benchPolicy(20)}
 			versions[1].Key = versions[0].Key
-			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) { c.SetPolicy(versions[i%2]) })
+			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) { c.SetPolicy(versions[i%2]) }, nil)
 		})
 	}
 }

@@ -124,6 +124,25 @@ func TestICMPErrorsPass(t *testing.T) {
 	w.denied("dev/web > dev/db icmp", "dev/db > dev/web icmp")
 }
 
+// TestExpectationsDontPass: a connection that a helper expects is related to
+// an allowed one, and is judged all the same. An expectation of the test's own
+// stands in for a helper such as FTP's.
+func TestExpectationsDontPass(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{})
+	w.node.NftInput(`table inet helper {
+	ct expectation back { protocol tcp; dport 81; timeout 1m; size 12; l3proto ip; }
+	chain prerouting { type filter hook prerouting priority -100; ip saddr ` + w.addr("dev/web", 4).String() + ` tcp dport 80 ct state new ct expectation set "back"; }
+}`)
+	related := w.counter(4, "tcp dport 81 ct state related")
+	w.allowed("dev/web > dev/db tcp/80 v4", "dev/db > dev/web tcp/81 v4")
+	related.expect(1) // control: it is expected, and passes
+	w.setPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}}`})
+	w.allowed("dev/web > dev/db tcp/80 v4")
+	w.denied("dev/db > dev/web tcp/81 v4")
+	related.expectNoMore()
+}
+
 // TestFragments: a datagram in fragments is judged as a whole, by the ports
 // that only its first fragment has.
 func TestFragments(t *testing.T) {
