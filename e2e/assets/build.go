@@ -1,0 +1,108 @@
+package assets
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// progressEvery is how often a build that goes on says so.
+const progressEvery = 5 * time.Second
+
+// goBuild is a run of go build.
+type goBuild struct {
+	what     string // for people
+	module   string // folder to build in
+	packages []string
+	output   string // as for go build -o: a file, or a folder with a slash at its end
+	ldflags  string
+}
+
+func (b goBuild) run(ctx context.Context, progress io.Writer) error {
+	if err := os.MkdirAll(filepath.Dir(b.output), 0o755); err != nil {
+		return err
+	}
+	args := append([]string{"build", "-trimpath", "-ldflags", b.ldflags, "-o", b.output}, b.packages...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = b.module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	done := make(chan error, 1)
+	start := time.Now()
+	go func() { done <- cmd.Run() }()
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			linef(progress, "building %s: %s so far", b.what, time.Since(start).Round(time.Second))
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("building %s: %w\n%s", b.what, err, output.String())
+			}
+			return nil
+		}
+	}
+}
+
+// lockedCache returns the cache folder, which only this process works in until it calls unlock.
+func lockedCache(ctx context.Context, progress io.Writer) (dir string, unlock func(), err error) {
+	dir, err = os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir() // a service has no home
+	}
+	dir = filepath.Join(dir, "sluice")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, fmt.Errorf("making the cache: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", nil, fmt.Errorf("locking the cache: %w", err)
+	}
+	if err := waitForLock(ctx, file, progress); err != nil {
+		_ = file.Close()
+		return "", nil, fmt.Errorf("locking %s: %w", file.Name(), err)
+	}
+	return dir, func() { _ = file.Close() }, nil // which unlocks it
+}
+
+func waitForLock(ctx context.Context, file *os.File, progress io.Writer) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for spoke := time.Now(); ; {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if time.Since(spoke) > progressEvery {
+			spoke = time.Now()
+			linef(progress, "waiting for another process that builds")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// linef writes one line for people.
+func linef(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format+"\n", args...)
+}
+
+// lastLine is the last line of a program's output, which says most.
+func lastLine(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	return lines[len(lines)-1]
+}

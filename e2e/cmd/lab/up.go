@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sluice-net/sluice/e2e/lab"
+)
+
+// readyFD is the descriptor that a lab in the background says on how it went; the variable tells it so.
+const (
+	readyFD       = 3
+	readyVariable = "SLUICE_LAB_READY_FD"
+	readyWord     = "ready"
+)
+
+// up brings a lab up and stays until ctx ends, or with --detach has another process do so.
+func up(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("lab up", flag.ContinueOnError)
+	options := lab.Options{Progress: os.Stderr}
+	flags.StringVar(&options.Name, "name", lab.DefaultName, "name of the lab")
+	flags.IntVar(&options.Nodes, "nodes", 3, "number of nodes")
+	families := flags.String("ip-family", string(lab.DualStack), "address families: dual, ipv4 or ipv6")
+	flags.BoolVar(&options.NoAgent, "no-agent", false, "no sluice-agent: pods on the CNI project's ptp plugin, nothing enforced")
+	detach := flags.Bool("detach", false, "leave the lab in the background")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("argument %q: lab up has flags only", flags.Arg(0))
+	}
+	options.Families = lab.Families(*families)
+	if *detach {
+		return startDetached(ctx, options.Name, args)
+	}
+	if os.Getenv(readyVariable) != "" {
+		syscall.CloseOnExec(readyFD) // or who waits would wait for the lab's processes too
+	}
+	start := time.Now()
+	l, err := lab.Up(ctx, options)
+	if err != nil {
+		sayReady(err.Error())
+		return err
+	}
+	fmt.Print(introduction(l.View, time.Since(start)))
+	sayReady(readyWord)
+	<-ctx.Done()
+	fmt.Println("removing the lab")
+	return l.Down()
+}
+
+// startDetached runs the same command in the background and returns when its lab is ready.
+func startDetached(ctx context.Context, name string, args []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(lab.LogFile(name)), 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(lab.LogFile(name))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	outcome, report, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = outcome.Close() }()
+	background := []string{"up"}
+	for _, arg := range args {
+		if !strings.HasPrefix(strings.TrimLeft(arg, "-"), "detach") {
+			background = append(background, arg)
+		}
+	}
+	cmd := exec.Command(self, background...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", readyVariable, readyFD))
+	cmd.ExtraFiles = []*os.File{report}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := errors.Join(cmd.Start(), report.Close()); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	word, err := io.ReadAll(outcome)
+	if err != nil {
+		return err
+	}
+	if string(word) != readyWord {
+		return errors.Join(fmt.Errorf("%s, see %s", word, lab.LogFile(name)), cmd.Wait())
+	}
+	l, err := lab.OpenLab(name)
+	if err != nil {
+		return err
+	}
+	fmt.Print(introduction(l, 0))
+	return cmd.Process.Release()
+}
+
+// sayReady tells the process that waits for this one, if any.
+func sayReady(word string) {
+	if os.Getenv(readyVariable) == "" {
+		return
+	}
+	pipe := os.NewFile(readyFD, "ready")
+	_, _ = io.WriteString(pipe, word) // nobody listens any more, if it fails
+	_ = pipe.Close()
+	_ = os.Unsetenv(readyVariable)
+}
+
+// introduction says how to play.
+func introduction(l *lab.View, took time.Duration) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "lab %s is ready", l.Name())
+	if took > 0 {
+		fmt.Fprintf(&b, " after %.1f s", took.Seconds())
+	}
+	kubectl := l.Kubectl()
+	if kubectl == "" {
+		kubectl = "kubectl"
+	}
+	flag := ""
+	if l.Name() != lab.DefaultName {
+		flag = " --name " + l.Name()
+	}
+	fmt.Fprintf(&b, `, with %s and a host %q beside them
+
+  export KUBECONFIG=%s
+  alias kubectl=%s
+  kubectl apply -f YOUR-MANIFESTS      pods (every containerPort is served) and NetworkPolicies
+  lab probe%s                          who reaches whom
+  lab exec%s NAMESPACE/POD -- COMMAND  be in a pod's network; also: node1, outside
+  lab down%s                           remove it
+
+logs and state are in %s
+`, strings.Join(l.NodeNames(), ", "), lab.Outside, l.Kubeconfig(), kubectl, flag, flag, flag, l.Dir())
+	return b.String()
+}

@@ -1,0 +1,142 @@
+package enforce
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sluice-net/sluice/e2e/lab"
+)
+
+// Ports of the start test: denied pods try one, their controls another, so
+// that what arrives can be told apart at the receiver.
+const (
+	deniedPort  = 81
+	controlPort = 80
+)
+
+// startPods is how many denied pods of each kind start.
+const startPods = 200
+
+// startsAtOnce bounds how many pods are starting at any time.
+const startsAtOnce = 40
+
+// TestStarts: the first instruction of a pod connects. 200 pods may not get
+// out, 200 may not get in; beside each, a pod of an open namespace may. Not one
+// packet of the former arrives, and every one of the latter connects.
+func TestStarts(t *testing.T) {
+	if os.Getenv("SLUICE_LONG") == "" && testing.Short() {
+		t.Skip("800 pod starts are left out of -short")
+	}
+	l := newLab(t, labName(t, "starts"), lab.Options{Nodes: 4})
+	w := &world{Lab: l, t: t, node: map[string]string{}}
+	for _, name := range []string{"open", "shut", "server"} {
+		w.must(l.Client().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+	}
+	w.setPolicies(map[string]string{
+		"shut/no-egress":     `{podSelector: {matchLabels: {may-not: leave}}, policyTypes: [Egress]}`,
+		"server/no-entrance": `{podSelector: {matchLabels: {guard: "yes"}}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: open}}}]}]}`,
+	})
+	w.receiver("unguarded", nil)
+	w.receiver("guarded", map[string]string{"guard": "yes"})
+
+	type kind struct{ target, label string }
+	var all sync.WaitGroup
+	slots := make(chan struct{}, startsAtOnce)
+	for _, k := range []kind{{"server/unguarded", "leave"}, {"server/guarded", "enter"}} {
+		for i := range startPods {
+			family := 4 + i%2*2
+			node := fmt.Sprintf("node%d", i%4+1)
+			for _, p := range []struct {
+				namespace string
+				port      uint16
+				connects  bool
+			}{{"shut", deniedPort, false}, {"open", controlPort, true}} {
+				target := fmt.Sprintf("tcp://%s", addrPort(w.addr(k.target, "", family), p.port))
+				pod := latePod(fmt.Sprintf("%s-%d", k.label, i), node, target)
+				pod.Namespace, pod.Labels = p.namespace, map[string]string{"may-not": k.label}
+				all.Go(func() {
+					slots <- struct{}{}
+					defer func() { <-slots }()
+					w.startOne(pod, p.connects)
+				})
+			}
+		}
+	}
+	all.Wait()
+	for _, target := range []string{"server/unguarded", "server/guarded"} {
+		denied, control := w.arrived(target, deniedPort), w.arrived(target, controlPort)
+		t.Logf("%s: %d packets of %d denied pods arrived, %d of %d controls", target, denied, startPods, control, startPods)
+		if denied != 0 || control < startPods {
+			t.Errorf("%s: %d denied packets arrived, %d of the controls", target, denied, control)
+		}
+	}
+}
+
+// receiver starts a pod that counts the connections it is sent.
+func (w *world) receiver(name string, labels map[string]string) {
+	w.t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "server", Name: name, Labels: labels},
+		Spec: corev1.PodSpec{NodeName: "node1", Containers: []corev1.Container{{Name: "main", Image: "main", Ports: []corev1.ContainerPort{
+			{ContainerPort: controlPort}, {ContainerPort: deniedPort},
+		}}}},
+	}
+	w.must(w.Client().Create(w.t.Context(), pod))
+	full := "server/" + name
+	w.must(w.WaitReady(w.t.Context(), full))
+	for _, args := range [][]string{
+		{"add", "table", "inet", "count"},
+		{"add", "chain", "inet", "count", "in", "{ type filter hook prerouting priority -300; }"},
+		{"add", "rule", "inet", "count", "in", fmt.Sprintf("tcp dport %d tcp flags & (syn|ack) == syn counter", deniedPort)},
+		{"add", "rule", "inet", "count", "in", fmt.Sprintf("tcp dport %d tcp flags & (syn|ack) == syn counter", controlPort)},
+	} {
+		_, err := w.Nft(w.t.Context(), full, args...)
+		w.must(err)
+	}
+}
+
+// arrived returns how many first packets to a port a receiver got.
+func (w *world) arrived(receiver string, port int) int {
+	w.t.Helper()
+	listing, err := w.Nft(w.t.Context(), receiver, "list", "table", "inet", "count")
+	w.must(err)
+	for line := range strings.SplitSeq(listing, "\n") {
+		if !strings.Contains(line, fmt.Sprintf("tcp dport %d ", port)) {
+			continue
+		}
+		_, after, _ := strings.Cut(line, "counter packets ")
+		n, err := strconv.Atoi(strings.Fields(after)[0])
+		w.must(err)
+		return n
+	}
+	w.t.Fatalf("no counter for port %d in\n%s", port, listing)
+	return 0
+}
+
+// startOne runs a pod to the end of its first act and deletes it.
+func (w *world) startOne(pod *corev1.Pod, connects bool) {
+	name := pod.Namespace + "/" + pod.Name
+	if err := w.Client().Create(w.t.Context(), pod); err != nil {
+		w.t.Errorf("%s: %v", name, err)
+		return
+	}
+	result, ran := w.awaitFirstConnect(name)
+	switch {
+	case !ran:
+		w.t.Errorf("%s never ran: %s", name, w.startFailure(name))
+	case result.OK != connects:
+		w.t.Errorf("%s: connected %v, want %v: %s", name, result.OK, connects, result.Result)
+	case result.Attempts == 0:
+		w.t.Errorf("%s made no attempt", name)
+	}
+	if err := w.deletePod(name); err != nil {
+		w.t.Errorf("deleting %s: %v", name, err)
+	}
+}

@@ -1,0 +1,214 @@
+package lab
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/sluice-net/sluice/e2e/assets"
+)
+
+// readyTimeout is how long a part of the lab may take to become ready, on a busy machine.
+const readyTimeout = 2 * time.Minute
+
+// serviceCIDRs of the cluster. Nothing answers there: tests install what translates Service addresses themselves.
+const (
+	serviceCIDR4 = "10.96.0.0/16"
+	serviceCIDR6 = "fd00:10:96::/112"
+)
+
+// controlPlane is an etcd and an API server on 127.0.0.1, at ports that were free.
+type controlPlane struct {
+	spawner *spawner
+	files   assets.Control
+	dir     string
+	plan    plan
+	ca      *authority // of the API server and its clients
+	admin   keyPair
+
+	etcdPort, apiPort int
+	etcd, api         *process
+}
+
+func newControlPlane(spawner *spawner, files assets.Control, dir string, plan plan) (*controlPlane, error) {
+	c := &controlPlane{spawner: spawner, files: files, dir: dir, plan: plan}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := c.makeCerts(); err != nil {
+		return nil, fmt.Errorf("making certificates: %w", err)
+	}
+	var err error
+	c.etcdPort, c.apiPort, err = freePorts()
+	return c, err
+}
+
+// file is a path in the control plane's folder.
+func (c *controlPlane) file(name string) string { return filepath.Join(c.dir, name) }
+
+// makeCerts writes two authorities, so that a client of the API server is none of etcd, and a pair for everyone.
+func (c *controlPlane) makeCerts() error {
+	etcdCA, err := newAuthority("sluice-lab-etcd")
+	if err != nil {
+		return err
+	}
+	if c.ca, err = newAuthority("sluice-lab"); err != nil {
+		return err
+	}
+	pairs := []struct {
+		authority *authority
+		file      string
+		subject   pkix.Name
+	}{
+		{etcdCA, "etcd", pkix.Name{CommonName: "etcd"}},
+		{etcdCA, "etcd-client", pkix.Name{CommonName: "kube-apiserver"}},
+		{c.ca, "apiserver", pkix.Name{CommonName: "kube-apiserver"}},
+		{c.ca, "serviceaccounts", pkix.Name{CommonName: "serviceaccounts"}}, // signs tokens
+	}
+	for _, p := range pairs {
+		pair, err := p.authority.issue(p.subject)
+		if err != nil {
+			return err
+		}
+		if err := pair.write(c.file(p.file)); err != nil {
+			return err
+		}
+	}
+	c.admin, err = c.ca.issue(pkix.Name{CommonName: "lab-admin", Organization: []string{"system:masters"}})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.file("etcd-ca.crt"), etcdCA.pem, 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(c.file("ca.crt"), c.ca.pem, 0o600)
+}
+
+// freePorts asks the kernel for two TCP ports that nobody has.
+func freePorts() (first, second int, err error) {
+	ports := [2]int{}
+	for i := range ports {
+		listener, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return 0, 0, fmt.Errorf("looking for a free port: %w", err)
+		}
+		defer func() { _ = listener.Close() }() // not before both are known
+		ports[i] = listener.Addr().(*net.TCPAddr).Port
+	}
+	return ports[0], ports[1], nil
+}
+
+func (c *controlPlane) startEtcd() error {
+	url := fmt.Sprintf("https://127.0.0.1:%d", c.etcdPort)
+	etcd, err := c.spawner.start(program{
+		name: "etcd",
+		path: c.files.Etcd,
+		log:  c.file("etcd.log"),
+		args: []string{
+			"--data-dir=" + c.file("etcd"),
+			"--unsafe-no-fsync", // a lab's data needn't outlive the machine
+			"--listen-client-urls=" + url,
+			"--advertise-client-urls=" + url,
+			"--cert-file=" + c.file("etcd.crt"),
+			"--key-file=" + c.file("etcd.key"),
+			"--trusted-ca-file=" + c.file("etcd-ca.crt"),
+			"--client-cert-auth",
+			"--listen-peer-urls=unixs://" + c.file("etcd-peer.sock"), // no peers
+			"--initial-advertise-peer-urls=https://127.0.0.1:2380",
+			"--initial-cluster=default=https://127.0.0.1:2380",
+			"--peer-cert-file=" + c.file("etcd.crt"),
+			"--peer-key-file=" + c.file("etcd.key"),
+			"--peer-trusted-ca-file=" + c.file("etcd-ca.crt"),
+			"--peer-client-cert-auth",
+			"--log-level=warn",
+		},
+	})
+	c.etcd = etcd
+	return err
+}
+
+// startAPIServer starts the API server, at the same port and with the same data each time. It isn't ready when this returns.
+func (c *controlPlane) startAPIServer() error {
+	api, err := c.spawner.start(program{
+		name: "kube-apiserver",
+		path: c.files.APIServer,
+		log:  c.file("apiserver.log"),
+		args: []string{
+			fmt.Sprintf("--etcd-servers=https://127.0.0.1:%d", c.etcdPort),
+			"--etcd-cafile=" + c.file("etcd-ca.crt"),
+			"--etcd-certfile=" + c.file("etcd-client.crt"),
+			"--etcd-keyfile=" + c.file("etcd-client.key"),
+			"--bind-address=127.0.0.1",
+			fmt.Sprintf("--secure-port=%d", c.apiPort),
+			"--advertise-address=127.0.0.1",
+			"--endpoint-reconciler-type=none",
+			"--tls-cert-file=" + c.file("apiserver.crt"),
+			"--tls-private-key-file=" + c.file("apiserver.key"),
+			"--client-ca-file=" + c.file("ca.crt"),
+			"--authorization-mode=RBAC",
+			"--service-account-issuer=https://kubernetes.default.svc",
+			"--service-account-key-file=" + c.file("serviceaccounts.key"),
+			"--service-account-signing-key-file=" + c.file("serviceaccounts.key"),
+			"--service-cluster-ip-range=" + strings.Join(only(c.plan, serviceCIDR4, serviceCIDR6), ","),
+			"--disable-admission-plugins=ServiceAccount", // nobody makes the accounts that it waits for
+			"--allow-privileged",
+			"--profiling=false",
+		},
+	})
+	c.api = api
+	return err
+}
+
+// waitReady waits until the API server says that it is ready.
+func (c *controlPlane) waitReady(ctx context.Context) error {
+	client, err := rest.HTTPClientFor(c.restConfig())
+	if err != nil {
+		return fmt.Errorf("making a client of the API server: %w", err)
+	}
+	defer client.CloseIdleConnections()
+	return eventually(ctx, readyTimeout, "the API server being ready", func() (bool, error) {
+		for _, process := range []*process{c.etcd, c.api} {
+			if !process.running() {
+				return false, process.failure()
+			}
+		}
+		return answersOK(ctx, client, c.url()+"/readyz"), nil
+	})
+}
+
+// answersOK says whether a GET is answered with 200.
+func answersOK(ctx context.Context, client *http.Client, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = response.Body.Close() }()
+	return response.StatusCode == http.StatusOK
+}
+
+func (c *controlPlane) url() string { return fmt.Sprintf("https://127.0.0.1:%d", c.apiPort) }
+
+// restConfig is the administrator's access. Requests aren't throttled.
+func (c *controlPlane) restConfig() *rest.Config {
+	return &rest.Config{
+		Host: c.url(),
+		QPS:  -1,
+		TLSClientConfig: rest.TLSClientConfig{
+			CAData: c.ca.pem, CertData: c.admin.cert, KeyData: c.admin.key,
+		},
+	}
+}

@@ -1,0 +1,275 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-net/sluice/e2e/assets"
+	"github.com/sluice-net/sluice/internal/probe"
+)
+
+// Lab is a lab that this process has brought up. It ends with Down or with the process. Its methods may be called concurrently, but
+// not after Down.
+type Lab struct {
+	*View
+	options  Options
+	state    state
+	programs assets.Programs
+	spawner  *spawner
+	control  *controlPlane
+	underlay ns.NetNS
+	outside  ns.NetNS
+	server   *probe.Server // of the outside host
+	nodes    []*Node
+
+	background sync.WaitGroup // scheduler and runners
+	stop       context.CancelFunc
+	down       sync.Once
+	downErr    error
+}
+
+// Up brings up a lab and returns when it is ready: the API server answers, and every node's agent is ready. The first time on a
+// machine it builds programs, which takes minutes; Options.Progress says so. When ctx ends before, what was made is removed.
+// It is an error if there is a lab of this name.
+func Up(ctx context.Context, options Options) (*Lab, error) {
+	options, err := options.complete()
+	if err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a lab needs root, for network namespaces")
+	}
+	files, err := assets.ControlPlane(ctx, options.Progress)
+	if err != nil {
+		return nil, fmt.Errorf("getting the control plane: %w", err)
+	}
+	programs, err := assets.Wiring(ctx, options.Progress, options.NoAgent)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{
+		options:  options,
+		programs: programs,
+		state: state{
+			Name: options.Name, Families: options.Families, Nodes: options.Nodes,
+			Kubectl: files.Kubectl, Agent: programs.Agent, Supervisor: os.Getpid(),
+		},
+	}
+	if err := l.claim(); err != nil {
+		return nil, err
+	}
+	if err := l.up(ctx, files); err != nil {
+		return nil, errors.Join(fmt.Errorf("bringing up lab %s: %w", options.Name, err), l.Down())
+	}
+	return l, nil
+}
+
+// claim makes the lab's folder, which only one process can.
+func (l *Lab) claim() error {
+	if err := os.MkdirAll(stateRoot, 0o755); err != nil {
+		return err
+	}
+	dir := stateDir(l.options.Name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("there is a lab %s already: lab down --name %s removes it", l.options.Name, l.options.Name)
+		}
+		return err
+	}
+	l.spawner = newSpawner(l.options.Name, filepath.Join(dir, processesDir))
+	return nil
+}
+
+func (l *Lab) up(ctx context.Context, files assets.Control) error {
+	var err error
+	if l.state.Started, err = startTime(os.Getpid()); err != nil {
+		return err
+	}
+	if err := l.state.write(); err != nil {
+		return err
+	}
+	for _, dir := range []string{processesDir, podsDir} {
+		if err := os.Mkdir(filepath.Join(stateDir(l.options.Name), dir), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := l.startControlPlane(files); err != nil {
+		return err
+	}
+	if err := l.makeNetwork(); err != nil { // while the control plane starts
+		return err
+	}
+	if err := l.control.waitReady(ctx); err != nil {
+		return err
+	}
+	if err := l.populate(ctx); err != nil {
+		return err
+	}
+	l.state.Ready = true
+	return l.state.write()
+}
+
+func (l *Lab) startControlPlane(files assets.Control) error {
+	var err error
+	dir := stateDir(l.options.Name)
+	l.control, err = newControlPlane(l.spawner, files, filepath.Join(dir, controlDir), plan{l.options.Families})
+	if err != nil {
+		return err
+	}
+	if err := l.control.startEtcd(); err != nil {
+		return err
+	}
+	if err := l.control.startAPIServer(); err != nil { // which waits for etcd
+		return err
+	}
+	err = writeKubeconfig(filepath.Join(dir, kubeconfigFile), l.options.Name, l.control.url(), l.control.ca.pem, l.control.admin)
+	if err != nil {
+		return err
+	}
+	l.View, err = newView(l.state)
+	return err
+}
+
+// makeNetwork makes the switch, the nodes and the outside host, and the routes between them.
+func (l *Lab) makeNetwork() error {
+	var err error
+	if l.underlay, err = newSwitch(l.name); err != nil {
+		return err
+	}
+	for number := 1; number <= l.options.Nodes; number++ {
+		node, err := l.newNode(number)
+		if node != nil {
+			l.nodes = append(l.nodes, node)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if l.outside, err = newNamespace(nsName(l.name, Outside)); err != nil {
+		return err
+	}
+	if err := plugIn(l.underlay, l.outside, Outside, l.plan.outside()); err != nil {
+		return err
+	}
+	for _, to := range l.nodes {
+		if err := routePodsBy(l.outside, to.PodCIDRs(), to.Addrs()); err != nil {
+			return fmt.Errorf("%s: %w", Outside, err)
+		}
+		for _, from := range l.nodes {
+			if from == to {
+				continue
+			}
+			if err := routePodsBy(from.space, to.PodCIDRs(), to.Addrs()); err != nil {
+				return fmt.Errorf("%s: %w", from.name, err)
+			}
+		}
+	}
+	l.server, err = l.Serve(Outside, probe.TCP, outsidePort)
+	return err
+}
+
+// populate makes the cluster's objects, starts the agents and what stands in for controllers and kubelets.
+func (l *Lab) populate(ctx context.Context) error {
+	if err := l.permitAgents(ctx); err != nil {
+		return fmt.Errorf("giving the agents their permissions: %w", err)
+	}
+	for _, node := range l.nodes {
+		if err := node.register(ctx); err != nil {
+			return err
+		}
+	}
+	if err := l.startRunners(); err != nil {
+		return err
+	}
+	if l.options.NoAgent {
+		return nil
+	}
+	for _, node := range l.nodes {
+		if err := node.StartAgent(); err != nil {
+			return err
+		}
+	}
+	var agents errgroup.Group
+	for _, node := range l.nodes {
+		agents.Go(func() error { return node.WaitAgentReady(ctx) })
+	}
+	return agents.Wait()
+}
+
+// permitAgents applies what an installation would give the agent's service account.
+func (l *Lab) permitAgents(ctx context.Context) error {
+	if err := l.Apply(ctx, "{apiVersion: v1, kind: Namespace, metadata: {name: sluice-system}}"); err != nil {
+		return err
+	}
+	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
+		manifests, err := assets.ReadFile("config/rbac/" + file)
+		if err != nil {
+			return err
+		}
+		if err := l.Apply(ctx, string(manifests)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Node returns a node by its name, or nil.
+func (l *Lab) Node(name string) *Node {
+	for _, node := range l.nodes {
+		if node.name == name {
+			return node
+		}
+	}
+	return nil
+}
+
+// Nodes returns all nodes, by number.
+func (l *Lab) Nodes() []*Node { return append([]*Node(nil), l.nodes...) }
+
+// StopAPIServer kills the API server. Its data stays.
+func (l *Lab) StopAPIServer() { l.control.api.kill() }
+
+// StartAPIServer starts the API server again, at the same address and with the same data, and returns when it is ready.
+func (l *Lab) StartAPIServer(ctx context.Context) error {
+	if err := l.control.startAPIServer(); err != nil {
+		return err
+	}
+	return l.control.waitReady(ctx)
+}
+
+// Down removes the lab: its processes, namespaces and files. Called again, it returns the same error.
+func (l *Lab) Down() error {
+	l.down.Do(func() { l.downErr = l.remove() })
+	return l.downErr
+}
+
+func (l *Lab) remove() error {
+	if l.stop != nil {
+		l.stop()
+	}
+	l.background.Wait()
+	dir := stateDir(l.options.Name)
+	errs := []error{killRecorded(filepath.Join(dir, processesDir))}
+	l.spawner.close()
+	if l.server != nil {
+		l.server.Close()
+	}
+	for _, node := range l.nodes {
+		node.proxy.cut()
+		errs = append(errs, node.space.Close())
+	}
+	for _, space := range []ns.NetNS{l.underlay, l.outside} {
+		if space != nil {
+			errs = append(errs, space.Close())
+		}
+	}
+	errs = append(errs, deleteNamespaces(l.options.Name), os.RemoveAll(dir))
+	return errors.Join(errs...)
+}

@@ -1,0 +1,116 @@
+package lab
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+)
+
+// apiProxyAddress is where a node reaches the API server, in its own namespace.
+const apiProxyAddress = "127.0.0.1:6443"
+
+// proxy carries TCP connections from a node's loopback to the API server, which listens in the host's namespace.
+type proxy struct {
+	node   ns.NetNS
+	target string
+
+	mu       sync.Mutex
+	listener net.Listener // nil while cut
+	conns    map[net.Conn]bool
+	done     sync.WaitGroup
+}
+
+func newProxy(node ns.NetNS, target string) *proxy {
+	return &proxy{node: node, target: target, conns: map[net.Conn]bool{}}
+}
+
+// restore lets connections pass. It may be called while they do.
+func (p *proxy) restore() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		return nil
+	}
+	err := p.node.Do(func(ns.NetNS) (err error) {
+		p.listener, err = net.Listen("tcp4", apiProxyAddress)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", apiProxyAddress, err)
+	}
+	listener := p.listener
+	p.done.Go(func() { p.accept(listener) })
+	return nil
+}
+
+// cut ends all connections and refuses new ones, until restore.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
+	}
+	for conn := range p.conns {
+		_ = conn.Close()
+	}
+	p.mu.Unlock()
+	p.done.Wait()
+}
+
+func (p *proxy) accept(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return // the listener is closed
+		}
+		p.done.Go(func() { p.carry(conn) })
+	}
+}
+
+// carry copies both ways until either side ends.
+func (p *proxy) carry(client net.Conn) {
+	defer p.drop(client)
+	if !p.keep(client) {
+		return
+	}
+	server, err := net.Dial("tcp4", p.target)
+	if err != nil {
+		return // the client notices
+	}
+	defer p.drop(server)
+	if !p.keep(server) {
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(func() { copyAndClose(server, client) })
+	both.Go(func() { copyAndClose(client, server) })
+	both.Wait()
+}
+
+// copyAndClose ends both directions with the first that ends: the API server's clients don't half-close.
+func copyAndClose(to, from net.Conn) {
+	_, _ = io.Copy(to, from)
+	_ = to.Close()
+	_ = from.Close()
+}
+
+// keep notes a connection that cut is to close, unless that was called already.
+func (p *proxy) keep(conn net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener == nil {
+		return false
+	}
+	p.conns[conn] = true
+	return true
+}
+
+func (p *proxy) drop(conn net.Conn) {
+	_ = conn.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, conn)
+}

@@ -1,0 +1,223 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/ns"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sluice-net/sluice/e2e/internal/podprogram"
+)
+
+// FirstConnect is the outcome of what FirstConnectAnnotation asks for.
+type FirstConnect = podprogram.FirstConnect
+
+const (
+	// cniTimeout is how long a verb of the plugin may take: as long as containerd and kubelet wait.
+	cniTimeout = 2 * time.Minute
+	// servingTimeout is how long a pod's program may take to open its ports.
+	servingTimeout = 30 * time.Second
+)
+
+// sandbox is a pod's network and the program in it.
+type sandbox struct {
+	runner       *runner
+	pod          Pod
+	containerID  string
+	config       *libcni.RuntimeConf // nil on the host's network
+	process      *process
+	firstConnect chan *FirstConnect // gets the outcome of the first connection, if the pod makes one
+}
+
+// newSandbox sets up the network by CNI ADD and starts the program. When it fails, or ctx ends, nothing is left of it.
+func newSandbox(ctx context.Context, r *runner, object *corev1.Pod) (*sandbox, error) {
+	box := &sandbox{
+		runner: r,
+		pod: Pod{
+			Name: key(object), UID: string(object.UID), Node: r.node.name,
+			HostNetwork: object.Spec.HostNetwork, Ports: servedPorts(object),
+		},
+		containerID:  newContainerID(),
+		firstConnect: make(chan *FirstConnect, 1),
+	}
+	err := box.connect(ctx, object)
+	if err == nil {
+		err = box.start(ctx, object)
+	}
+	if err == nil {
+		return box, nil
+	}
+	// What is undone must be, also when the pod is to end.
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cniTimeout)
+	defer cancel()
+	if box.process != nil {
+		box.process.kill()
+	}
+	return nil, errors.Join(err, box.remove(undo))
+}
+
+// newContainerID is as long as containerd's are.
+func newContainerID() string {
+	var id [32]byte
+	_, _ = rand.Read(id[:]) // it doesn't fail
+	return hex.EncodeToString(id[:])
+}
+
+// connect gives the pod its network.
+func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
+	if b.pod.HostNetwork {
+		b.pod.Addresses = b.runner.node.Addrs()
+		return b.runner.save(b.pod)
+	}
+	lab := b.runner.node.lab.name
+	space, err := newNamespace(b.pod.netns(lab))
+	if err != nil {
+		return err
+	}
+	if err := space.Close(); err != nil { // its file keeps it
+		return err
+	}
+	b.config = &libcni.RuntimeConf{
+		ContainerID: b.containerID,
+		NetNS:       nsPath(b.pod.netns(lab)),
+		IfName:      "eth0",
+		Args: [][2]string{ // as containerd and CRI-O give them
+			{"IgnoreUnknown", "1"},
+			{"K8S_POD_NAMESPACE", object.Namespace},
+			{"K8S_POD_NAME", object.Name},
+			{"K8S_POD_INFRA_CONTAINER_ID", b.containerID},
+			{"K8S_POD_UID", b.pod.UID},
+		},
+	}
+	b.pod.Addresses, err = b.add(ctx)
+	if err != nil {
+		return fmt.Errorf("CNI ADD: %w", err)
+	}
+	return b.runner.save(b.pod)
+}
+
+// add runs the plugin in the node's namespace, as a runtime does, and returns the pod's addresses.
+func (b *sandbox) add(ctx context.Context) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
+	defer cancel()
+	var addrs []netip.Addr
+	err := b.runner.node.space.Do(func(ns.NetNS) error {
+		answer, err := b.runner.cni.AddNetworkList(ctx, b.runner.network, b.config)
+		if err != nil {
+			return err
+		}
+		result, err := types100.GetResult(answer)
+		if err != nil {
+			return err
+		}
+		for _, ip := range result.IPs {
+			addr, ok := netip.AddrFromSlice(ip.Address.IP)
+			if !ok {
+				return fmt.Errorf("address %v", ip.Address)
+			}
+			addrs = append(addrs, addr.Unmap())
+		}
+		return nil
+	})
+	if err == nil && len(addrs) == 0 {
+		err = errors.New("no address in the result")
+	}
+	return addrs, err
+}
+
+// start runs the pod's program and returns when its ports are open.
+func (b *sandbox) start(ctx context.Context, object *corev1.Pod) error {
+	space := b.runner.node.space
+	if b.config != nil {
+		var err error
+		space, err = ns.GetNS(b.config.NetNS)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = space.Close() }()
+	}
+	args := []string{"--" + podprogram.NameFlag, b.pod.Name}
+	if first := object.Annotations[FirstConnectAnnotation]; first != "" {
+		args = append(args, "--"+podprogram.FirstConnectFlag, first)
+	}
+	for _, port := range b.pod.Ports {
+		args = append(args, "--"+podprogram.ServeFlag, port.String())
+	}
+	reports, output, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	b.process, err = b.runner.node.lab.spawner.start(program{
+		name:   "pod " + b.pod.Name,
+		path:   b.runner.node.lab.programs.Pod,
+		args:   args,
+		in:     space,
+		stdout: output,
+		log:    filepath.Join(b.runner.node.dir, "pods.log"),
+	})
+	if err := errors.Join(err, output.Close()); err != nil { // the process has its own
+		return errors.Join(err, reports.Close())
+	}
+	serving := make(chan struct{})
+	go b.read(reports, serving)
+	timer := time.NewTimer(servingTimeout)
+	defer timer.Stop()
+	select {
+	case <-serving:
+		return nil
+	case <-b.process.exited:
+		return b.process.failure()
+	case <-timer.C:
+		return errors.New("the pod's program didn't open its ports in time")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// read takes the program's reports until it ends.
+func (b *sandbox) read(reports io.ReadCloser, serving chan<- struct{}) {
+	defer func() { _ = reports.Close() }()
+	for lines := bufio.NewScanner(reports); lines.Scan(); {
+		var report podprogram.Report
+		if err := json.Unmarshal(lines.Bytes(), &report); err != nil {
+			continue // not the program's
+		}
+		if report.Serving {
+			close(serving)
+		}
+		if report.FirstConnect != nil {
+			b.firstConnect <- report.FirstConnect
+		}
+	}
+}
+
+// remove takes the pod's network away by CNI DEL. It may be called again when it has failed.
+func (b *sandbox) remove(ctx context.Context) error {
+	if b.config != nil {
+		ctx, cancel := context.WithTimeout(ctx, cniTimeout)
+		defer cancel()
+		err := b.runner.node.space.Do(func(ns.NetNS) error {
+			return b.runner.cni.DelNetworkList(ctx, b.runner.network, b.config)
+		})
+		if err != nil {
+			return fmt.Errorf("CNI DEL: %w", err)
+		}
+		if err := deleteNamespace(b.pod.netns(b.runner.node.lab.name)); err != nil {
+			return err
+		}
+	}
+	return b.runner.unsave(b.pod)
+}

@@ -1,0 +1,84 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// startRunners starts what watches the API server in the place of scheduler, kubelets and namespace controller.
+func (l *Lab) startRunners() error {
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	runners := map[string]*runner{}
+	for _, node := range l.nodes {
+		r, err := newRunner(node)
+		if err != nil {
+			return err
+		}
+		node.runner = r
+		runners[node.name] = r
+	}
+	s := &scheduler{lab: l}
+	l.background.Go(func() {
+		newList := func() client.ObjectList { return &corev1.PodList{} }
+		follow(ctx, l.client, newList, func(pod *corev1.Pod) {
+			if pod.Spec.NodeName == "" {
+				s.schedule(ctx, pod)
+			} else if r := runners[pod.Spec.NodeName]; r != nil {
+				r.update(ctx, pod)
+			}
+		}, func(pod *corev1.Pod) {
+			if r := runners[pod.Spec.NodeName]; r != nil {
+				r.forget(pod)
+			}
+		})
+	})
+	l.background.Go(func() {
+		newList := func() client.ObjectList { return &corev1.NamespaceList{} }
+		ending := map[types.UID]bool{}
+		follow(ctx, l.client, newList, func(namespace *corev1.Namespace) {
+			if namespace.DeletionTimestamp != nil && !ending[namespace.UID] {
+				ending[namespace.UID] = true
+				l.background.Go(func() { l.emptyNamespace(ctx, namespace.Name) })
+			}
+		}, func(namespace *corev1.Namespace) { delete(ending, namespace.UID) })
+	})
+	return nil
+}
+
+// scheduler binds pods to nodes, round robin among those that their nodeSelector allows. Affinity, taints and resources don't matter.
+type scheduler struct {
+	lab  *Lab
+	next int
+}
+
+func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
+	if pod.DeletionTimestamp != nil || len(pod.Spec.SchedulingGates) > 0 {
+		return
+	}
+	nodes := s.lab.nodes
+	for i := range nodes {
+		node := nodes[(s.next+i)%len(nodes)]
+		if !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(node.object().Labels)) {
+			continue
+		}
+		s.next += i + 1
+		binding := &corev1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+			Target:     corev1.ObjectReference{Kind: "Node", Name: node.name},
+		}
+		for {
+			err := s.lab.client.SubResource("binding").Create(ctx, pod, binding)
+			if err == nil || isFinal(err) || !pause(ctx, retryEvery) {
+				return
+			}
+		}
+	}
+	_, _ = fmt.Fprintf(s.lab.options.Progress, "pod %s: no node matches its nodeSelector\n", key(pod))
+}

@@ -1,0 +1,196 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/internal/probe"
+)
+
+// View is a lab as any process of the machine's root sees it. Its methods may be called concurrently.
+type View struct {
+	name    string
+	dir     string
+	plan    plan
+	nodes   []string
+	kubectl string
+	agent   string
+	client  client.WithWatch
+}
+
+// OpenLab returns a view of a lab that is ready, whatever process has brought it up.
+func OpenLab(name string) (*View, error) {
+	s, err := readState(name)
+	if err != nil {
+		return nil, err
+	}
+	if !isSame(s.Supervisor, s.Started) {
+		return nil, fmt.Errorf("lab %s: its process has died; what remains is removed by Down", name)
+	}
+	if !s.Ready {
+		return nil, fmt.Errorf("lab %s isn't ready yet", name)
+	}
+	return newView(s)
+}
+
+func newView(s state) (*View, error) {
+	v := &View{name: s.Name, dir: stateDir(s.Name), plan: plan{s.Families}, kubectl: s.Kubectl, agent: s.Agent}
+	for number := range s.Nodes {
+		v.nodes = append(v.nodes, nodeName(number+1))
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", v.Kubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig of lab %s: %w", s.Name, err)
+	}
+	config.QPS = -1 // no throttling
+	v.client, err = client.NewWithWatch(config, client.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("making a client for lab %s: %w", s.Name, err)
+	}
+	return v, nil
+}
+
+// Name returns the lab's name.
+func (v *View) Name() string { return v.name }
+
+// Dir returns the folder that the lab keeps its files and logs in.
+func (v *View) Dir() string { return v.dir }
+
+// Kubeconfig returns the name of a file with the administrator's access to the API server.
+func (v *View) Kubeconfig() string { return filepath.Join(v.dir, kubeconfigFile) }
+
+// Kubectl returns the path of a kubectl of the API server's version, or "" if none came with it.
+func (v *View) Kubectl() string { return v.kubectl }
+
+// Client returns a client with the administrator's access, without cache or throttle.
+func (v *View) Client() client.WithWatch { return v.client }
+
+// NodeNames returns the names of the nodes.
+func (v *View) NodeNames() []string { return slices.Clone(v.nodes) }
+
+// NodeAddrs returns a node's addresses on the underlay, or nil.
+func (v *View) NodeAddrs(node string) []netip.Addr {
+	if i := slices.Index(v.nodes, node); i >= 0 {
+		return v.plan.host(i + 1)
+	}
+	return nil
+}
+
+// OutsideAddrs returns the addresses of the outside host, those of IPv4 first. From the first of each family it connects, and it
+// serves TCP port 80 on all.
+func (v *View) OutsideAddrs() []netip.Addr { return v.plan.outside() }
+
+// NetNS returns the file of a place's network namespace.
+func (v *View) NetNS(place string) (string, error) {
+	if place == Outside || slices.Contains(v.nodes, place) {
+		return nsPath(nsName(v.name, place)), nil
+	}
+	pod, err := v.Pod(place)
+	if err != nil {
+		return "", err
+	}
+	return nsPath(pod.netns(v.name)), nil
+}
+
+// Do runs f in a place's network namespace, on an OS thread of its own that f must not unlock. Sockets that f opens stay there;
+// goroutines that f starts run elsewhere.
+func (v *View) Do(place string, f func() error) error {
+	path, err := v.NetNS(place)
+	if err != nil {
+		return err
+	}
+	return ns.WithNetNSPath(path, func(ns.NetNS) error { return f() })
+}
+
+// Nft runs the nft tool in a place, a node for example, and returns what it printed.
+func (v *View) Nft(ctx context.Context, place string, args ...string) (string, error) {
+	var stdout, stderr strings.Builder
+	// The process inherits the namespace of the thread that starts it.
+	err := v.Do(place, func() error {
+		cmd := exec.CommandContext(ctx, "nft", args...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		return cmd.Run()
+	})
+	if err != nil {
+		return "", fmt.Errorf("nft %s in %s: %w %s", strings.Join(args, " "), place, err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// Why asks the agent of a node whether it allows a connection, and by what. Source and destination are addresses or pods
+// ("namespace/name"), the port is as sluice-agent why takes it: "80", "53/udp".
+func (v *View) Why(ctx context.Context, node, source, destination, port string) (string, error) {
+	var stdout, stderr strings.Builder
+	cmd := exec.CommandContext(ctx, v.agent, "why", "--socket", v.socket(node), source, destination, port)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("asking %s why: %w %s", node, err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// socket is the CNI socket of a node's agent.
+func (v *View) socket(node string) string {
+	return filepath.Join(v.dir, nodesDir, node, "sluice", "cni.sock")
+}
+
+// Connect tries once to connect from a place, as probe.Connect does. A place that can't be entered is an error of the Result.
+func (v *View) Connect(ctx context.Context, from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) probe.Result {
+	return v.inside(ctx, from, func() probe.Result { return probe.Connect(proto, dst, opts...) })
+}
+
+// Reach connects from a place until it works, as probe.Reach does.
+func (v *View) Reach(ctx context.Context, from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) probe.Result {
+	return v.inside(ctx, from, func() probe.Result { return probe.Reach(proto, dst, opts...) })
+}
+
+func (v *View) inside(ctx context.Context, place string, connect func() probe.Result) probe.Result {
+	if ctx.Err() != nil {
+		return probe.Result{Err: context.Cause(ctx)}
+	}
+	var result probe.Result
+	err := v.Do(place, func() error {
+		result = connect()
+		return nil
+	})
+	if err != nil {
+		return probe.Result{Err: err}
+	}
+	return result
+}
+
+// OpenFlow opens a lasting connection from a place, as probe.Open does. It is the caller's to close.
+func (v *View) OpenFlow(from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) (*probe.Flow, error) {
+	var flow *probe.Flow
+	err := v.Do(from, func() (err error) {
+		flow, err = probe.Open(proto, dst, opts...)
+		return err
+	})
+	return flow, err
+}
+
+// Serve serves a TCP or UDP port in a place, from this process, under the place's name. The server is the caller's to close.
+func (v *View) Serve(place string, proto probe.Protocol, port uint16) (*probe.Server, error) {
+	var server *probe.Server
+	err := v.Do(place, func() (err error) {
+		switch proto {
+		case probe.TCP:
+			server, err = probe.ServeTCP(place, port)
+		case probe.UDP:
+			server, err = probe.ServeUDP(place, port)
+		default:
+			err = fmt.Errorf("no server for %s", proto)
+		}
+		return err
+	})
+	return server, err
+}
