@@ -8,8 +8,8 @@ SHELL := /usr/bin/env bash -o pipefail
 # The tools that make builds come first; a plain user's PATH may lack the administrator's folders.
 export PATH := $(CURDIR)/bin:$(PATH):/usr/sbin:/sbin
 
-# Every Go module of the repository but the one that only names tools.
-MODULES := $(patsubst ./%,%,$(sort $(shell find . \( -name '.?*' -o -path ./bin -o -path ./hack/tools \) -prune -o -name go.mod -printf '%h\n')))
+# Every Go module of the repository but those that only name programs to build.
+MODULES := $(patsubst ./%,%,$(sort $(shell find . \( -name '.?*' -o -path ./bin -o -path ./hack/tools -o -path ./e2e/assets \) -prune -o -name go.mod -printf '%h\n')))
 
 # Passed on to go test: make test TESTFLAGS='-run TestName -v'
 TESTFLAGS ?=
@@ -29,14 +29,16 @@ lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/l
 
 ##@ Test
 
+# One package at a time (-p 1): the packet tests of one are load for those of another, and floods want both cores.
+
 .PHONY: test
 test: packages ## Vet and test every module with the race detector; as root, for the tests that send packets
 	$(call each-module,go vet ./...)
-	$(call each-module,go test -race -count=1 -timeout 20m $(TESTFLAGS) ./...)
+	$(call each-module,go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./...)
 
 .PHONY: test-long
 test-long: packages ## The same tests in their long forms (floods of 100,000 changes and more)
-	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -timeout 60m $(TESTFLAGS) ./...)
+	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -p 1 -timeout 60m $(TESTFLAGS) ./...)
 
 .PHONY: bench
 bench: packages ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some

@@ -135,10 +135,22 @@ func TestExpectationsDontPass(t *testing.T) {
 	chain prerouting { type filter hook prerouting priority -100; ip saddr ` + w.addr("dev/web", 4).String() + ` tcp dport 80 ct state new ct expectation set "back"; }
 }`)
 	related := w.counter(4, "tcp dport 81 ct state related")
-	w.allowed("dev/web > dev/db tcp/80 v4", "dev/db > dev/web tcp/81 v4")
+	// One connection each time: a second expectation of the same would drop it.
+	expectBack := func() {
+		t.Helper()
+		if err := w.node.Do(func() error { return exec.Command("conntrack", "-F", "expect").Run() }); err != nil {
+			t.Fatalf("forgetting expectations: %v", err)
+		}
+		dst := netip.AddrPortFrom(w.addr("dev/db", 4), 80)
+		if r := w.hosts["dev/web"].Connect(testnet.TCP, dst, testnet.WithTimeout(10*time.Second)); !r.OK {
+			t.Fatalf("the connection that expects another: %s", r)
+		}
+	}
+	expectBack()
+	w.allowed("dev/db > dev/web tcp/81 v4")
 	related.expect(1) // control: it is expected, and passes
 	w.setPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}}`})
-	w.allowed("dev/web > dev/db tcp/80 v4")
+	expectBack()
 	w.denied("dev/db > dev/web tcp/81 v4")
 	related.expectNoMore()
 }
