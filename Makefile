@@ -32,17 +32,21 @@ lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/l
 # One package at a time (-p 1): the packet tests of one are load for those of another, and floods want both cores.
 
 .PHONY: test
-test: packages ## Vet and test every module with the race detector; as root, for the tests that send packets
+test: packages programs ## Vet and test every module with the race detector; as root, for the tests that send packets
 	$(call each-module,go vet ./...)
 	$(call each-module,go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./...)
 
 .PHONY: test-long
-test-long: packages ## The same tests in their long forms (floods of 100,000 changes and more)
+test-long: packages programs ## The same tests in their long forms (floods of 100,000 changes and more)
 	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -p 1 -timeout 60m $(TESTFLAGS) ./...)
 
 .PHONY: bench
 bench: packages ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
 	@hack/bench
+
+.PHONY: programs
+programs: # What labs run: a control plane, the agent, the plugin. go test would build them too, but in silence.
+	@cd e2e && go run ./cmd/lab build
 
 .PHONY: packages
 packages: # Debian packages that the tests use

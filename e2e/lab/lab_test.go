@@ -225,6 +225,21 @@ func TestPodsEnd(t *testing.T) {
 	}
 }
 
+func TestScheduling(t *testing.T) {
+	t.Parallel()
+	l := newTestLab(t, Options{Name: testName("sched"), NoAgent: true})
+	selects := func(name, node string) string {
+		return podManifest("default", name, "", nil) + "  nodeSelector: {kubernetes.io/hostname: " + node + "}\n"
+	}
+	must(t, l.Apply(t.Context(), selects("one", "node2")+selects("two", "node2")+selects("nowhere", "node9")+
+		podManifest("default", "three", "", nil)+podManifest("default", "four", "", nil)))
+	must(t, l.WaitReady(within(t, 20*time.Second), "default/one", "default/two", "default/three", "default/four"))
+	node := func(name string) string { return getPod(t, l, "default/"+name).Spec.NodeName }
+	if node("one") != "node2" || node("two") != "node2" || node("nowhere") != "" || node("three") == node("four") {
+		t.Errorf("nodes are %q, %q, %q, and %q, %q", node("one"), node("two"), node("nowhere"), node("three"), node("four"))
+	}
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("faults")})
@@ -279,9 +294,18 @@ func TestFaults(t *testing.T) {
 		t.Error("a killed agent is ready")
 	}
 	reach("without the agent")
+	must(t, l.Apply(t.Context(), podManifest("dev", "waiting", "node1", nil, "80")))
+	must(t, eventually(t.Context(), 20*time.Second, "the pod to say why it doesn't start", func() (bool, error) {
+		status := getPod(t, l, "dev/waiting").Status
+		if len(status.ContainerStatuses) == 0 || status.ContainerStatuses[0].State.Waiting == nil {
+			return false, nil
+		}
+		return status.Phase == corev1.PodPending && strings.Contains(status.ContainerStatuses[0].State.Waiting.Message, "CNI ADD"), nil
+	}))
 	must(t, node.StartAgent())
 	must(t, node.WaitAgentReady(within(t, time.Minute)))
 	reach("with a new agent")
+	must(t, l.WaitReady(within(t, 30*time.Second), "dev/waiting"))
 }
 
 func getPod(t *testing.T, l *Lab, name string) *corev1.Pod {

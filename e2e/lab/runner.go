@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
@@ -40,13 +41,24 @@ func newRunner(node *Node) (*runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CNI configuration of %s: %w", node.name, err)
 	}
+	log := newLog(filepath.Join(node.dir, "runner.log"))
+	// Left out, libcni would make one when it is first used, without asking who else does.
+	execute := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: pluginOutput{log}}}
 	return &runner{
 		node:    node,
 		network: network,
-		cni:     libcni.NewCNIConfigWithCacheDir([]string{node.lab.programs.Plugins}, filepath.Join(node.dir, "cni", "cache"), nil),
-		log:     newLog(filepath.Join(node.dir, "runner.log")),
+		cni:     libcni.NewCNIConfigWithCacheDir([]string{node.lab.programs.Plugins}, filepath.Join(node.dir, "cni", "cache"), execute),
+		log:     log,
 		workers: map[types.UID]*worker{},
 	}, nil
+}
+
+// pluginOutput logs what plugins write to their standard error.
+type pluginOutput struct{ log logr.Logger }
+
+func (p pluginOutput) Write(text []byte) (int, error) {
+	p.log.Info("plugin", "output", strings.TrimSpace(string(text)))
+	return len(text), nil
 }
 
 // newLog appends lines to a file, which is opened for each: a lab has few, and nothing is left open.

@@ -1,0 +1,89 @@
+package assets
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Not parallel: they set the environment, or the working directory.
+
+func TestGivenAssetsAreUsed(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("KUBEBUILDER_ASSETS", dir)
+	if control, err := ControlPlane(t.Context(), t.Output()); err == nil {
+		t.Errorf("an empty folder has %+v", control)
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	control, err := ControlPlane(t.Context(), t.Output())
+	if err != nil || control.Etcd != filepath.Join(dir, "etcd") || control.Kubectl != "" {
+		t.Errorf("got %+v (%v)", control, err)
+	}
+}
+
+func TestPins(t *testing.T) {
+	repo, err := findRepository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := readPins(repo)
+	if err != nil || !strings.HasPrefix(p.kubernetes, "v"+p.major+"."+p.minor+".") || !strings.HasPrefix(p.etcd, "v3.") {
+		t.Errorf("got %+v (%v)", p, err)
+	}
+	if text, err := ReadFile("config/rbac/role.yaml"); err != nil || !bytes.Contains(text, []byte("kind: ClusterRole")) {
+		t.Errorf("got %q (%v)", text, err)
+	}
+}
+
+func TestOutsideOfTheRepository(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if repo, err := findRepository(); err == nil {
+		t.Errorf("found %s", repo)
+	}
+}
+
+// Of two processes that build, one waits for the other.
+func TestCacheIsLocked(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	first, unlock, err := lockedCache(t.Context(), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := make(chan string)
+	go func() {
+		second, unlock, err := lockedCache(t.Context(), t.Output())
+		if err != nil {
+			t.Error(err)
+		} else {
+			unlock()
+		}
+		locked <- second
+	}()
+	select {
+	case <-locked:
+		t.Error("two have the lock")
+	case <-time.After(300 * time.Millisecond):
+		unlock()
+		if second := <-locked; second != first {
+			t.Errorf("caches %s and %s", first, second)
+		}
+	}
+}
+
+func TestBuildSaysWhatIsWrong(t *testing.T) {
+	repo, err := findRepository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := goBuild{what: "nothing", module: repo.file("e2e"), packages: []string{"./no/such/package"}, output: t.TempDir() + "/"}
+	if err := build.run(t.Context(), t.Output()); err == nil || !strings.Contains(err.Error(), "building nothing") || !strings.Contains(err.Error(), "no/such/package") {
+		t.Errorf("got %v", err)
+	}
+}
