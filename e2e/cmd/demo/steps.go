@@ -164,7 +164,7 @@ func (d *demo) walk(ctx context.Context, number int, s step) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("in force %.0f ms after the API's answer (%s -> %s:%d)\n", float64(took.Microseconds())/1000, s.watch.from, s.watch.to, s.watch.port)
+		fmt.Printf("in force %.1f ms after the API's answer (%s -> %s:%d)\n", float64(took.Microseconds())/1000, s.watch.from, s.watch.to, s.watch.port)
 	}
 	if err := d.check(ctx, s); err != nil {
 		return err

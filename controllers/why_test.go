@@ -1,0 +1,72 @@
+package controllers
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/policy"
+)
+
+func askWhy(t *testing.T, e *Enforcer, src, dst, port string) (status int, body string) {
+	t.Helper()
+	query := url.Values{"src": {src}, "dst": {dst}, "port": {port}}
+	w := httptest.NewRecorder()
+	WhyHandler(e).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/why?"+query.Encode(), nil))
+	return w.Code, w.Body.String()
+}
+
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	e, _, _ := newEnforcer(t)
+	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, meaning.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Update(func(c *policy.Cluster) {
+		for _, ns := range meaning.Namespaces() {
+			c.SetNamespace(ns.Name, ns.Labels)
+		}
+		for _, p := range meaning.Pods() {
+			c.SetPod(policy.PodFrom(p))
+		}
+		c.SetPolicy(policy.Parse(np))
+	})
+	for _, tc := range []struct {
+		src, dst, port string
+		allowed        bool
+		text           string
+	}{
+		{"dev/web", "dev/db", "80", true, "allowed by dev/p ingress rule 0"},
+		{"dev/web", "dev/db", "81/tcp", false, "the port doesn't"},
+		{"dev/web", "dev/db", "80/udp", false, "isolated by dev/p"},
+		{"192.0.2.1", "dev/db", "80/SCTP", false, "SCTP 80: denied"},
+		{meaning.Addr("dev/db", 6), "dev/web", "icmp", true, "ICMPv6: allowed"},
+	} {
+		status, body := askWhy(t, e, tc.src, tc.dst, tc.port)
+		var answer WhyAnswer
+		if err := json.Unmarshal([]byte(body), &answer); status != http.StatusOK || err != nil {
+			t.Errorf("%+v: status %d: %s", tc, status, body)
+			continue
+		}
+		if answer.Allowed != tc.allowed || !strings.Contains(answer.Text, tc.text) {
+			t.Errorf("%+v: %+v", tc, answer)
+		}
+	}
+	for _, tc := range []struct{ src, dst, port, want string }{
+		{"nobody", "dev/db", "80", `source "nobody": expected an address, or a pod`},
+		{"dev/web", "dev/none", "80", `destination "dev/none": no such pod`},
+		{"dev/web", "dev/db", "0", `port "0": expected a number from 1 to 65535`},
+		{"dev/web", "dev/db", "80/dccp", `protocol "dccp": expected tcp, udp or sctp`},
+		{"dev/web", "dev/db", "", `port "": expected a number`},
+		{"192.0.2.1", "2001:db8::1", "80", "no address of the same family"},
+	} {
+		if status, body := askWhy(t, e, tc.src, tc.dst, tc.port); status != http.StatusBadRequest || !strings.Contains(body, tc.want) {
+			t.Errorf("%+v: status %d: %s", tc, status, body)
+		}
+	}
+}
