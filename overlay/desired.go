@@ -1,0 +1,228 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Link is a link of the node, as far as it matters here.
+type Link struct {
+	Name     string
+	MTU      int            // bytes
+	Prefixes []netip.Prefix // its addresses, with what is on-link by them
+	Loopback bool
+}
+
+// Skipped is a part of the cluster that the node has no way to, and why.
+type Skipped struct {
+	Node   string
+	Reason string
+}
+
+func (s Skipped) String() string { return s.Node + ": " + s.Reason }
+
+// Plan is what Desired finds.
+type Plan struct {
+	State   State
+	MTU     int        // of pods, bytes
+	Local   netip.Addr // the node's tunnel endpoint, or its underlay address with HostGW
+	Device  string     // the underlay's link
+	Peers   []Peer     // that are reached, by name
+	Skipped []Skipped  // by name; the node itself is among them if it does without a family
+}
+
+// Peer is another node that is reached.
+type Peer struct {
+	Name     string
+	Endpoint netip.Addr // its underlay address
+	PodCIDRs []netip.Prefix
+	Direct   []netip.Prefix // those of PodCIDRs that are reached without a tunnel
+}
+
+// Desired is what the node named own should have in its kernel, among these nodes (which include it) and with these links. The
+// order of nodes and links doesn't matter. It is an error if the node itself can't take part; peers that can't are skipped.
+//
+// What a peer claims isn't taken on trust: pod CIDRs outside the pod network, or that overlap those of a more senior node or cover
+// somebody's underlay address, and underlay addresses that are the node's own or a pod's, are skipped with a reason.
+func Desired(own string, nodes []Node, c Config, links []Link) (Plan, error) {
+	b := builder{config: c, links: links, macs: map[MAC]string{}}
+	nodes = slices.SortedFunc(slices.Values(nodes), bySeniority)
+	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == own })
+	if i < 0 {
+		return Plan{}, fmt.Errorf("there is no node %s", own)
+	}
+	if err := b.takeOwn(nodes[i]); err != nil {
+		return Plan{}, err
+	}
+	b.takeEndpoints(b.own)
+	for _, n := range nodes {
+		if n.Name != own {
+			b.takePeer(n)
+		}
+	}
+	slices.SortStableFunc(b.plan.Skipped, func(x, y Skipped) int { return strings.Compare(x.Node, y.Node) })
+	slices.SortFunc(b.plan.Peers, func(x, y Peer) int { return strings.Compare(x.Name, y.Name) })
+	return b.plan, nil
+}
+
+// builder collects a Plan.
+type builder struct {
+	config Config
+	links  []Link
+	own    Node
+	family Family // of the underlay
+	plan   Plan
+
+	cidrs     prefixSet
+	macs      map[MAC]string // owners
+	endpoints []netip.Addr   // of the nodes so far, sorted
+}
+
+// takeOwn finds the node's place on the underlay and adds what concerns it alone.
+func (b *builder) takeOwn(n Node) error {
+	b.own = n
+	if err := b.findUnderlay(); err != nil {
+		return err
+	}
+	if len(b.usable(n.PodCIDRs)) == 0 {
+		return fmt.Errorf("node %s has no pod CIDR yet of a family that is on", n.Name)
+	}
+	b.checkFamilies()
+	s := &b.plan.State
+	if b.config.Backend == VXLAN {
+		b.addTunnel()
+	}
+	for _, cidr := range b.usable(n.PodCIDRs) {
+		if err := b.checkOwnCIDR(cidr); err != nil {
+			return err
+		}
+		b.cidrs.add(cidr, n.Name)
+		if b.config.Backend == VXLAN {
+			s.Addresses = append(s.Addresses, Address{Device: b.config.Device(), Prefix: single(cidr.Addr())})
+		}
+		s.Routes = append(s.Routes, Route{To: cidr, Metric: defaultMetric(cidr)})
+	}
+	return nil
+}
+
+// checkFamilies notes which family the node's pods have to do without.
+func (b *builder) checkFamilies() {
+	for _, f := range []Family{IPv4, IPv6} {
+		has := slices.ContainsFunc(b.own.PodCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == f })
+		if b.config.network(f).IsValid() && !has {
+			b.skipf(b.own, "it has no %s pod CIDR, although %s is on: its pods get no such address", f, f)
+		}
+	}
+}
+
+func (b *builder) checkOwnCIDR(cidr netip.Prefix) error {
+	if network := b.config.network(familyOf(cidr.Addr())); !contains(network, cidr) {
+		return fmt.Errorf("pod CIDR %s of node %s is outside the pod network %s", cidr, b.own.Name, network)
+	}
+	if owner, overlaps := b.cidrs.overlapping(cidr); overlaps {
+		return fmt.Errorf("two pod CIDRs of node %s overlap: %s is one", owner, cidr)
+	}
+	if cidr.Contains(b.plan.Local) {
+		return fmt.Errorf("pod CIDR %s of node %s contains its underlay address %s", cidr, b.own.Name, b.plan.Local)
+	}
+	return nil
+}
+
+// findUnderlay finds the link with the node's underlay address.
+func (b *builder) findUnderlay() error {
+	b.family = b.config.Underlay
+	if b.family == AnyFamily {
+		switch {
+		case b.own.UnderlayIP.IsValid():
+			b.family = familyOf(b.own.UnderlayIP)
+		case len(b.own.Addresses) > 0:
+			b.family = familyOf(b.own.Addresses[0])
+		}
+	}
+	b.plan.Local = b.own.address(b.family)
+	if !b.plan.Local.IsValid() {
+		return fmt.Errorf("node %s has no address on the underlay (%s)", b.own.Name, b.family)
+	}
+	link, found := b.linkOf(b.plan.Local)
+	if !found {
+		return fmt.Errorf("no link has the underlay address %s of node %s", b.plan.Local, b.own.Name)
+	}
+	if link.Loopback {
+		return fmt.Errorf("the underlay address %s of node %s is on %s, which leads nowhere", b.plan.Local, b.own.Name, link.Name)
+	}
+	b.plan.Device = link.Name
+	return b.findMTU(link)
+}
+
+func (b *builder) findMTU(link Link) error {
+	mtu := link.MTU
+	if b.config.MTU != 0 {
+		mtu = min(mtu, b.config.MTU) // the kernel refuses more than the link takes
+	}
+	if b.config.Backend == VXLAN {
+		mtu -= overhead(b.family)
+	}
+	lowest := minMTU4
+	if b.config.IPv6Network.IsValid() {
+		lowest = minMTU6
+	}
+	if mtu < lowest {
+		return fmt.Errorf("an MTU of %d on %s leaves %d for pods, who need %d", link.MTU, link.Name, mtu, lowest)
+	}
+	b.plan.MTU = mtu
+	return nil
+}
+
+func (b *builder) addTunnel() {
+	mac := TunnelMAC(b.own.Name)
+	b.macs[mac] = b.own.Name
+	b.plan.State.Tunnels = []Tunnel{{
+		Name:    b.config.Device(),
+		MAC:     mac,
+		MTU:     b.plan.MTU,
+		Up:      true,
+		VNI:     b.config.VNI,
+		Port:    b.config.Port,
+		Local:   b.plan.Local,
+		Device:  b.plan.Device,
+		ZeroTx6: b.family == IPv6,
+		ZeroRx6: true,
+	}}
+}
+
+// linkOf is the link with an address of the node.
+func (b *builder) linkOf(a netip.Addr) (Link, bool) {
+	for _, l := range b.links {
+		if slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a }) {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+// takeEndpoints notes where a node is that takes part: no pod can be there.
+func (b *builder) takeEndpoints(n Node) {
+	for _, f := range []Family{IPv4, IPv6} {
+		if a := n.address(f); a.IsValid() && (n.Name == b.own.Name || b.checkPeerAddress(a) == "") {
+			i, _ := slices.BinarySearchFunc(b.endpoints, a, netip.Addr.Compare)
+			b.endpoints = slices.Insert(b.endpoints, i, a)
+		}
+	}
+}
+
+// usable is the CIDRs of families that are on, without host bits.
+func (b *builder) usable(cidrs []netip.Prefix) []netip.Prefix {
+	var usable []netip.Prefix
+	for _, p := range cidrs {
+		if p.IsValid() && !p.Addr().Is4In6() && b.config.network(familyOf(p.Addr())).IsValid() {
+			usable = append(usable, p.Masked())
+		}
+	}
+	return usable
+}
+
+func contains(network, p netip.Prefix) bool {
+	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
+}

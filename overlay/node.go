@@ -1,0 +1,112 @@
+package overlay
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A Node is one machine of the cluster.
+type Node struct {
+	Name       string
+	PodCIDRs   []netip.Prefix // whose pod addresses are on the node, at most one of each family in practice
+	Addresses  []netip.Addr   // how other nodes reach it (InternalIPs), in order, the first of a family counts
+	UnderlayIP netip.Addr     // instead of Addresses, for its family; the zero Addr for none
+	Created    time.Time      // of two nodes with overlapping CIDRs the older one keeps its own; may be zero
+}
+
+// address is where the node's pods are reached in a family of the underlay, or the zero Addr.
+func (n Node) address(f Family) netip.Addr {
+	if f.of(n.UnderlayIP) {
+		return n.UnderlayIP.Unmap()
+	}
+	for _, a := range n.Addresses {
+		if f.of(a) {
+			return a.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// bySeniority orders nodes by age, then by name. Who comes first keeps what two of them claim.
+func bySeniority(a, b Node) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+}
+
+// Family is an address family.
+type Family int
+
+// The address families. AnyFamily leaves the choice open.
+const (
+	AnyFamily Family = 0
+	IPv4      Family = 4
+	IPv6      Family = 6
+)
+
+func (f Family) String() string {
+	if f == AnyFamily {
+		return "any family"
+	}
+	return fmt.Sprintf("IPv%d", int(f))
+}
+
+func (f Family) of(a netip.Addr) bool { return a.IsValid() && familyOf(a) == f }
+
+func familyOf(a netip.Addr) Family {
+	if a.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// TunnelMAC is the address of a node's tunnel device: a hash of the node's name, so that peers need nothing else to know it. It is
+// locally administered and unicast.
+func TunnelMAC(node string) MAC {
+	sum := sha256.Sum256([]byte("sluice tunnel of " + node))
+	mac := MAC(sum[:6])
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+// prefixSet is a set of prefixes that don't overlap, with who brought them.
+type prefixSet struct {
+	prefixes []netip.Prefix // sorted by address
+	owners   map[netip.Prefix]string
+}
+
+// overlapping is the owner of a member that overlaps p.
+func (s *prefixSet) overlapping(p netip.Prefix) (owner string, found bool) {
+	i, _ := s.find(p)
+	// Prefixes nest or are disjoint: it can only be a neighbour in the order.
+	for _, j := range []int{i - 1, i} {
+		if j >= 0 && j < len(s.prefixes) && s.prefixes[j].Overlaps(p) {
+			return s.owners[s.prefixes[j]], true
+		}
+	}
+	return "", false
+}
+
+// add adds a prefix that overlaps no member.
+func (s *prefixSet) add(p netip.Prefix, owner string) {
+	i, _ := s.find(p)
+	s.prefixes = slices.Insert(s.prefixes, i, p)
+	if s.owners == nil {
+		s.owners = map[netip.Prefix]string{}
+	}
+	s.owners[p] = owner
+}
+
+func (s *prefixSet) find(p netip.Prefix) (int, bool) {
+	return slices.BinarySearchFunc(s.prefixes, p, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

@@ -1,0 +1,141 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// skipf notes why a peer, or a part of it, is left out.
+func (b *builder) skipf(n Node, format string, args ...any) {
+	b.plan.Skipped = append(b.plan.Skipped, Skipped{Node: n.Name, Reason: fmt.Sprintf(format, args...)})
+}
+
+// takePeer adds the way to a peer.
+func (b *builder) takePeer(n Node) {
+	cidrs := b.usable(n.PodCIDRs)
+	if len(cidrs) == 0 {
+		b.skipf(n, "it has no pod CIDR of a family that is on")
+		return
+	}
+	endpoint := n.address(b.family)
+	if !endpoint.IsValid() {
+		b.skipf(n, "it has no %s address, which is what the underlay is", b.family)
+		return
+	}
+	if reason := b.checkPeerAddress(endpoint); reason != "" {
+		b.skipf(n, "%s", reason)
+		return
+	}
+	mac := TunnelMAC(n.Name)
+	if owner, taken := b.macs[mac]; taken {
+		b.skipf(n, "its tunnel MAC %s is that of node %s: rename it", mac, owner)
+		return
+	}
+	b.macs[mac] = n.Name
+	b.takeEndpoints(n)
+
+	peer := Peer{Name: n.Name, Endpoint: endpoint}
+	tunnelled := false
+	for _, cidr := range cidrs {
+		if reason := b.checkPeerCIDR(cidr); reason != "" {
+			b.skipf(n, "%s", reason)
+			continue
+		}
+		b.cidrs.add(cidr, n.Name)
+		direct, reason := b.directRoute(n, cidr)
+		switch {
+		case reason == "":
+			b.plan.State.Routes = append(b.plan.State.Routes, direct)
+			peer.Direct = append(peer.Direct, cidr)
+		case b.config.Backend == HostGW:
+			b.skipf(n, "no way to %s: %s", cidr, reason)
+			continue
+		default:
+			b.addTunnelRoute(cidr, mac)
+			tunnelled = true
+		}
+		peer.PodCIDRs = append(peer.PodCIDRs, cidr)
+	}
+	if tunnelled {
+		b.plan.State.Forwards = append(b.plan.State.Forwards, Forward{Device: b.config.Device(), MAC: mac, To: endpoint})
+	}
+	if len(peer.PodCIDRs) > 0 {
+		b.plan.Peers = append(b.plan.Peers, peer)
+	}
+}
+
+// addTunnelRoute adds the way to a CIDR by its node's tunnel address, which is the CIDR's network address.
+func (b *builder) addTunnelRoute(cidr netip.Prefix, mac MAC) {
+	s, device := &b.plan.State, b.config.Device()
+	s.Neighbours = append(s.Neighbours, Neighbour{Device: device, Addr: cidr.Addr(), MAC: mac})
+	s.Routes = append(s.Routes, Route{To: cidr, Via: cidr.Addr(), Device: device, Onlink: true, Metric: defaultMetric(cidr)})
+}
+
+// directRoute is the plain route to a peer's CIDR, or why there is none.
+func (b *builder) directRoute(n Node, cidr netip.Prefix) (Route, string) {
+	if b.config.Backend == VXLAN && !b.config.DirectRouting {
+		return Route{}, "everything goes through the tunnel"
+	}
+	family := familyOf(cidr.Addr())
+	local, remote := b.own.address(family), n.address(family)
+	if !remote.IsValid() {
+		return Route{}, fmt.Sprintf("the node has no %s address", family)
+	}
+	if reason := b.checkPeerAddress(remote); reason != "" {
+		return Route{}, reason
+	}
+	link, found := b.linkOf(local)
+	if !found {
+		return Route{}, fmt.Sprintf("no link has an %s address of this node", family)
+	}
+	onLink := func(p netip.Prefix) bool { return p.Contains(remote) }
+	if link.Loopback || !slices.ContainsFunc(link.Prefixes, onLink) {
+		return Route{}, fmt.Sprintf("%s is on no subnet of %s", remote, link.Name)
+	}
+	return Route{To: cidr, Via: remote, Device: link.Name, Metric: defaultMetric(cidr)}, ""
+}
+
+// checkPeerAddress says why an address can't be that of a peer.
+func (b *builder) checkPeerAddress(a netip.Addr) string {
+	if reason := checkEndpoint(a); reason != "" {
+		return reason
+	}
+	if _, own := b.linkOf(a); own || slices.Contains(b.own.Addresses, a) || a == b.own.UnderlayIP {
+		return fmt.Sprintf("its address %s is this node's", a)
+	}
+	if owner, within := b.cidrs.overlapping(single(a)); within {
+		return fmt.Sprintf("its address %s is a pod's: it is in the pod CIDR of node %s", a, owner)
+	}
+	return ""
+}
+
+// checkEndpoint says why no node can be at an address.
+func checkEndpoint(a netip.Addr) string {
+	if a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return fmt.Sprintf("its address %s is no node's", a)
+	}
+	return ""
+}
+
+// checkPeerCIDR says why a CIDR can't be a peer's.
+func (b *builder) checkPeerCIDR(cidr netip.Prefix) string {
+	if network := b.config.network(familyOf(cidr.Addr())); !contains(network, cidr) {
+		return fmt.Sprintf("its pod CIDR %s is outside the pod network %s", cidr, network)
+	}
+	if owner, overlaps := b.cidrs.overlapping(cidr); overlaps {
+		return fmt.Sprintf("its pod CIDR %s overlaps that of node %s", cidr, owner)
+	}
+	i, _ := slices.BinarySearchFunc(b.endpoints, cidr.Addr(), netip.Addr.Compare)
+	if i < len(b.endpoints) && cidr.Contains(b.endpoints[i]) {
+		return fmt.Sprintf("its pod CIDR %s contains a node's address %s", cidr, b.endpoints[i])
+	}
+	for _, l := range b.links {
+		for _, p := range l.Prefixes {
+			if cidr.Contains(p.Addr()) {
+				return fmt.Sprintf("its pod CIDR %s contains this node's address %s", cidr, p.Addr())
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,67 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// SubnetEnv is what flannel tells other programs of a node about its pod network, in /run/flannel/subnet.env.
+type SubnetEnv struct {
+	Network, IPv6Network netip.Prefix // of all pods; the zero Prefix without pods of that family
+	Subnet, IPv6Subnet   netip.Prefix // of the node's pods
+	MTU                  int          // of pods
+	Masquerade           bool         // whether packets that leave the pod network get the node's address
+}
+
+// String is the file's content. Subnets are shown by their first address after the network's own, as flannel does it.
+func (e SubnetEnv) String() string {
+	var b strings.Builder
+	for _, f := range []struct {
+		prefix          string
+		network, subnet netip.Prefix
+	}{{"FLANNEL_", e.Network, e.Subnet}, {"FLANNEL_IPV6_", e.IPv6Network, e.IPv6Subnet}} {
+		if f.network.IsValid() && f.subnet.IsValid() {
+			first := netip.PrefixFrom(f.subnet.Masked().Addr().Next(), f.subnet.Bits())
+			fmt.Fprintf(&b, "%sNETWORK=%s\n%sSUBNET=%s\n", f.prefix, f.network, f.prefix, first)
+		}
+	}
+	fmt.Fprintf(&b, "FLANNEL_MTU=%d\nFLANNEL_IPMASQ=%t\n", e.MTU, e.Masquerade)
+	return b.String()
+}
+
+// WriteFile writes the content to path, whole or not at all, and makes its folder if need be. A file that is right already is left
+// alone. Callers don't write the same path at the same time.
+func (e SubnetEnv) WriteFile(path string) error {
+	content := e.String()
+	if now, err := os.ReadFile(path); err == nil && string(now) == content { //nolint:gosec // the caller's path
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // others read it
+		return fmt.Errorf("making the folder of %s: %w", path, err)
+	}
+	if err := replaceFile(path, content); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func replaceFile(path, content string) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(temp, content)
+	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(temp.Name())
+	}
+	return err
+}
