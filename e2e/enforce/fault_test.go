@@ -28,6 +28,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		{"the agent is killed and started again under traffic", agentRestarts},
 		{"the agent is dead while pods start", agentDeadWhilePodsStart},
 		{"the API server is away", apiServerAway},
+		{"the agent starts while the API server is away", agentStartsWithoutAPIServer},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			w := *w
@@ -200,4 +201,30 @@ func apiServerAway(w *world) {
 	w.deletePolicies("dev/db", "dev/web")
 	w.allowed(stillDenied...)
 	w.t.Logf("a change after the API server was away was in force %v after its answer", time.Since(start).Round(time.Millisecond))
+}
+
+// agentStartsWithoutAPIServer: what is in the kernel holds unchanged, and the
+// agent isn't ready, until the API server is back.
+func agentStartsWithoutAPIServer(w *world) {
+	w.policiesUnderFault()
+	node := w.Node("node2")
+	before := w.ruleset(node)
+	stop := w.watchDenied(stillDenied)
+	w.StopAPIServer()
+	node.KillAgent()
+	w.must(node.StartAgent())
+	w.allowed(stillAllowed...)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 3*time.Second)
+	defer cancel()
+	if err := node.WaitAgentReady(ctx); err == nil {
+		w.t.Error("the agent is ready without having seen the API server")
+	}
+	w.same(node, before, "while agent and API server are away")
+	w.must(w.StartAPIServer(w.t.Context()))
+	w.must(node.StartAgent()) // as a kubelet would, if it gave up meanwhile
+	w.must(node.WaitAgentReady(w.t.Context()))
+	w.same(node, before, "when both are back")
+	stop()
+	w.deletePolicies("dev/db", "dev/web")
+	w.allowed(stillDenied...)
 }

@@ -75,7 +75,7 @@ func TestStarts(t *testing.T) {
 		}
 	}
 	all.Wait()
-	t.Logf("%d of %d controls took more than their first second to be let in", w.late.Load(), 2*startPods)
+	t.Logf("%d of %d controls of the guarded receiver took more than their first second to be let in", w.late.Load(), startPods)
 	for _, target := range []string{"server/unguarded", "server/guarded"} {
 		denied, control := w.arrived(target, deniedPort), w.arrived(target, controlPort)
 		t.Logf("%s: %d packets of %d denied pods arrived, %d of %d controls", target, denied, startPods, control, startPods)
@@ -134,8 +134,10 @@ func (w *starts) startOne(pod *corev1.Pod, target netip.AddrPort, connects bool)
 		return
 	}
 	result, ran := w.awaitFirstConnect(name)
-	if ran && connects && !result.OK {
-		// Its first second was too short for the receiver's node to learn of it.
+	if ran && connects && !result.OK && pod.Labels["may-not"] == "enter" {
+		// The guarded receiver's node has to learn the pod's address first, and on
+		// a busy machine a second was too short for that. To the unguarded one
+		// nothing has to be learnt: there the first second has to do.
 		w.late.Add(1)
 		result.OK = w.Reach(w.t.Context(), name, probe.TCP, target, probe.Within(settleTime)).OK
 	}
