@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,6 +70,30 @@ func (e *Enforcer) Update(f func(c *policy.Cluster)) {
 	f(e.cluster)
 	e.told++
 	e.signal()
+}
+
+// SetNetwork says what the ruleset has to know of the pod network.
+func (e *Enforcer) SetNetwork(n Network) {
+	e.Update(func(*policy.Cluster) { e.render.SetNetwork(n, e.render.cfg.PodRanges) })
+}
+
+// setGuard says which addresses are those of pods that another plugin wires.
+// It is called within Update.
+func (e *Enforcer) setGuard(ranges []netip.Prefix) {
+	if !slices.Equal(ranges, e.render.cfg.PodRanges) {
+		e.render.SetNetwork(e.render.cfg.Network, ranges)
+	}
+}
+
+// AwaitFirstCommit returns once the first ruleset is in the kernel, or with
+// the reason why it isn't when ctx ends.
+func (e *Enforcer) AwaitFirstCommit(ctx context.Context) error {
+	return e.await(ctx, func() error {
+		if e.done == 0 {
+			return errors.New("the ruleset isn't in the kernel yet")
+		}
+		return nil
+	})
 }
 
 // signal makes Run look for something to commit.
@@ -199,6 +225,7 @@ func (e *Enforcer) noteCommit(told uint64) {
 func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 	e.Update(func(c *policy.Cluster) {
 		for _, a := range attachments {
+			e.render.SetHostPorts(a.ID(), a.HostPorts)
 			c.SetEndpoint(endpointOf(a))
 		}
 	})
@@ -208,7 +235,7 @@ func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 // and its policy is in the kernel, or with the reason why not when ctx ends.
 // It implements cni.Enforcer.
 func (e *Enforcer) Attach(ctx context.Context, a cni.Attachment) error {
-	e.Update(func(c *policy.Cluster) { c.SetEndpoint(endpointOf(a)) })
+	e.Adopt([]cni.Attachment{a})
 	return e.await(ctx, func() error {
 		if _, ok := e.enforced[a.ID()]; !ok {
 			return fmt.Errorf("pod %s/%s with UID %s isn't known here yet", a.PodNamespace, a.PodName, a.PodUID)
@@ -217,10 +244,24 @@ func (e *Enforcer) Attach(ctx context.Context, a cni.Attachment) error {
 	})
 }
 
+// Enforced is nil if the policy of an attachment's pod is in the kernel, as
+// of the last commit. It implements cni.Enforcer.
+func (e *Enforcer) Enforced(id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.enforced[id]; !ok {
+		return errors.New("its policy isn't in the kernel")
+	}
+	return nil
+}
+
 // Detach takes an attachment out of policy and of the kernel's dispatch. It
 // implements cni.Enforcer.
 func (e *Enforcer) Detach(ctx context.Context, id string) error {
-	e.Update(func(c *policy.Cluster) { c.DeleteEndpoint(id) })
+	e.Update(func(c *policy.Cluster) {
+		e.render.SetHostPorts(id, nil)
+		c.DeleteEndpoint(id)
+	})
 	return e.await(ctx, func() error { return nil })
 }
 

@@ -3,6 +3,8 @@ package controllers
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/sluice-net/sluice/cni"
 )
 
 // The agent's metrics. They are of bounded cardinality: nothing is labelled by
@@ -25,11 +27,48 @@ var (
 		Name: "sluice_policy_problems",
 		Help: "Fields of NetworkPolicies that can't be read; events on the policies name them.",
 	})
+	networkReady = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_network_ready",
+		Help: "1 if the pod network of this node is as it should be; events on the node say why not.",
+	})
+	networkPeers = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_network_peers",
+		Help: "Nodes that this node has a way to.",
+	})
+	networkSkipped = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_network_skipped_nodes",
+		Help: "Nodes that this node has no way to; events on this node say why.",
+	})
+	networkChanges = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_network_changes",
+		Help: "Links, addresses, routes and neighbours that were added, changed or removed since the agent's start.",
+	})
+	podMTU = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_pod_mtu_bytes",
+		Help: "MTU that new pods get.",
+	})
+	forwardBlockers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sluice_forward_blocker",
+		Help: "1 for each chain of others that drops what this node forwards unless a rule of it accepts.",
+	}, []string{"backend", "family", "table", "chain"})
+	forwardPasses = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sluice_forward_passes",
+		Help: "1 if a packet as between pods came through this node when last tried.",
+	}, []string{"family"})
+	policyBypassed = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_policy_bypassed",
+		Help: "Bridges on which pods of this node talk to each other past the ruleset; with --policy-only.",
+	})
 )
 
 // RegisterMetrics adds the agent's metrics to controller-runtime's registry.
-func RegisterMetrics() error {
-	for _, c := range []prometheus.Collector{commitSeconds, applyErrors, endpointsEnforced, policyProblems} {
+// stats are those of the CNI server.
+func RegisterMetrics(stats func() cni.Stats) error {
+	for _, c := range []prometheus.Collector{
+		commitSeconds, applyErrors, endpointsEnforced, policyProblems,
+		networkReady, networkPeers, networkSkipped, networkChanges, podMTU,
+		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
+	} {
 		if err := metrics.Registry.Register(c); err != nil {
 			return err
 		}

@@ -28,6 +28,10 @@ type Agent struct {
 	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever
 	// its object is read.
 	OwnNode func(podCIDRs []netip.Prefix, addresses []netip.Addr)
+	// Network makes the pod network; nil where another plugin does, and then
+	// Foreign says how its pods are found.
+	Network *PodNetwork
+	Foreign ForeignPods
 
 	problems problemLog
 }
@@ -79,7 +83,7 @@ func (a *Agent) Start(ctx context.Context) error {
 			a.setNode(c, &nodes.Items[i])
 		}
 		for i := range pods.Items {
-			c.SetPod(policy.PodFrom(&pods.Items[i]))
+			a.setPod(c, &pods.Items[i])
 		}
 		for i := range policies.Items {
 			a.setPolicy(c, &policies.Items[i])
@@ -87,6 +91,13 @@ func (a *Agent) Start(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if a.Network != nil {
+		a.Network.Listed()
+		// The first ruleset replaces an earlier agent's, so it has to be complete.
+		if err := a.Network.Settled(ctx); err != nil {
+			return nil //nolint:nilerr // the agent ends
+		}
 	}
 	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces", len(namespaces.Items), "policies", len(policies.Items))
 	return a.Enforcer.Run(ctx)
@@ -108,8 +119,11 @@ func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey
 
 func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
 	return update(ctx, a, key, &corev1.Pod{},
-		func(c *policy.Cluster, p *corev1.Pod) { c.SetPod(policy.PodFrom(p)) },
-		func(c *policy.Cluster) { c.DeletePod(key.Namespace, key.Name) })
+		a.setPod,
+		func(c *policy.Cluster) {
+			c.DeletePod(key.Namespace, key.Name)
+			a.Foreign.forget(c, key)
+		})
 }
 
 func (a *Agent) reconcileNamespace(ctx context.Context, key client.ObjectKey) error {
@@ -119,7 +133,12 @@ func (a *Agent) reconcileNamespace(ctx context.Context, key client.ObjectKey) er
 }
 
 func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
-	return update(ctx, a, key, &corev1.Node{}, a.setNode, func(c *policy.Cluster) { c.DeleteNode(key.Name) })
+	return update(ctx, a, key, &corev1.Node{}, a.setNode, func(c *policy.Cluster) {
+		c.DeleteNode(key.Name)
+		if a.Network != nil {
+			a.Network.DeleteNode(key.Name)
+		}
+	})
 }
 
 func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error {
@@ -129,9 +148,26 @@ func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error
 	})
 }
 
+func (a *Agent) setPod(c *policy.Cluster, in *corev1.Pod) {
+	p := policy.PodFrom(in)
+	c.SetPod(p)
+	if in.Spec.NodeName == a.Node {
+		a.Foreign.set(c, &p)
+	}
+}
+
 func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 	c.SetNode(policy.NodeFrom(n))
-	if n.Name == a.Node && a.OwnNode != nil {
+	if a.Network != nil {
+		a.Network.SetNode(n)
+	}
+	if n.Name != a.Node {
+		return
+	}
+	if a.Foreign.Guard {
+		a.Enforcer.setGuard(podCIDRs(n))
+	}
+	if a.OwnNode != nil {
 		a.OwnNode(podCIDRs(n), internalIPs(n))
 	}
 }

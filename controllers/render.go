@@ -5,9 +5,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
 )
@@ -24,6 +26,11 @@ type Renderer struct {
 	// than one is an oddity of what another plugin reports; the first by ID
 	// counts.
 	holders map[dispatchKey]map[string]struct{}
+	// hostPorts are the host ports of endpoints, by ID.
+	hostPorts map[string][]cni.HostPort
+	// rendered is the configuration as of the last patch, where it has changed
+	// since then.
+	rendered *RulesetConfig
 }
 
 // renderedEndpoint is what stands in the ruleset for an endpoint.
@@ -33,7 +40,8 @@ type renderedEndpoint struct {
 	profiles []profile
 }
 
-// dispatchKey is an element of a dispatch map.
+// dispatchKey is an element of a dispatch map, or of another map that tells
+// pods apart.
 type dispatchKey struct {
 	dispatchMap string
 	element     nft.Element
@@ -62,13 +70,36 @@ func NewRenderer(cfg RulesetConfig) *Renderer {
 	return &Renderer{
 		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref][]portSet{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
+		hostPorts: map[string][]cni.HostPort{},
+	}
+}
+
+// SetNetwork changes what the ruleset knows of the pod network, and which
+// addresses are guarded as those of pods that another plugin wires. The next
+// patch has it.
+func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
+	if r.rendered == nil {
+		old := r.cfg
+		r.rendered = &old
+	}
+	r.cfg.Network, r.cfg.PodRanges = n, podRanges
+}
+
+// SetHostPorts says which host ports an endpoint has. It is called before the
+// endpoint is set in the cluster; they go with it.
+func (r *Renderer) SetHostPorts(id string, ports []cni.HostPort) {
+	delete(r.hostPorts, id)
+	if len(ports) > 0 {
+		r.hostPorts[id] = ports
 	}
 }
 
 // Ruleset renders everything the cluster holds, as of its last Take, and
 // forgets what was rendered before.
 func (r *Renderer) Ruleset(c *policy.Cluster) *nft.Ruleset {
+	hostPorts := r.hostPorts
 	*r = *NewRenderer(r.cfg)
+	r.hostPorts = hostPorts
 	out := r.cfg.base()
 	out.Merge(r.Patch(c, c.All()))
 	return out
@@ -78,6 +109,10 @@ func (r *Renderer) Ruleset(c *policy.Cluster) *nft.Ruleset {
 // the order in which they were made, and none may be left out.
 func (r *Renderer) Patch(c *policy.Cluster, ch policy.Changes) nft.Patch {
 	out := nft.Patch{Chains: map[string]*nft.Chain{}, Sets: map[string]*nft.SetPatch{}}
+	if r.rendered != nil {
+		out = nft.Diff(r.rendered.base(), r.cfg.base())
+		r.rendered = nil
+	}
 	for _, set := range ch.Sets {
 		patchSet(&out, set)
 	}
@@ -96,6 +131,7 @@ func (r *Renderer) patchEndpoint(out *nft.Patch, c *policy.Cluster, id string) {
 	now := renderedEndpoint{}
 	if e, ok := c.Endpoint(id); ok {
 		now = r.cfg.endpoint(&e)
+		r.cfg.Network.addHostPorts(now.elements, e.Addresses, r.hostPorts[id])
 		r.endpoints[id] = now
 	} else {
 		delete(r.endpoints, id)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/randomcluster"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
@@ -20,10 +21,19 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := RulesetConfig{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"), IPVS: rapid.Bool().Draw(t, "ipvs")}
 		c, w := policy.NewCluster(policy.Options{Node: "n1"}), randomcluster.NewWorld()
+		if rapid.Bool().Draw(t, "network") { // it never comes or goes while pods are there
+			cfg.Network = drawNetwork(t)
+		}
 		r := NewRenderer(cfg)
 		have := r.Ruleset(c)
+		ports := map[string][]cni.HostPort{"e1": {{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}}}
+		r.SetHostPorts("e1", ports["e1"])
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
+			if cfg.Network.enabled() && rapid.Bool().Draw(t, "changed") {
+				cfg.Network = drawNetwork(t)
+				r.SetNetwork(cfg.Network, cfg.PodRanges)
+			}
 			if rapid.IntRange(0, 3).Draw(t, "render") == 0 {
 				have.Merge(r.Patch(c, c.Take()))
 			}
@@ -32,12 +42,26 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 
 		scratch := w.Build()
 		scratch.Take()
-		want := NewRenderer(cfg).Ruleset(scratch)
-		opts := cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(nft.Rule.Equal), cmp.AllowUnexported(nft.Base{})}
+		fresh := NewRenderer(cfg)
+		fresh.SetHostPorts("e1", ports["e1"])
+		want := fresh.Ruleset(scratch)
+		opts := cmp.Options{cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(nft.Rule.Equal), cmp.AllowUnexported(nft.Base{})}
 		if diff := cmp.Diff(want, have, opts); diff != "" {
 			t.Fatalf("patches differ from scratch (-scratch +patches):\n%s", diff)
 		}
 	})
+}
+
+// drawNetwork draws a pod network with and without a tunnel, and so on.
+func drawNetwork(t *rapid.T) Network {
+	n := testNetwork()
+	n.Masquerade = rapid.Bool().Draw(t, "masquerade")
+	if rapid.Bool().Draw(t, "host-gw") {
+		n.Tunnel, n.Port, n.Local, n.Endpoints = "", 0, netip.Addr{}, nil
+	}
+	n.Endpoints = n.Endpoints[:rapid.IntRange(0, len(n.Endpoints)).Draw(t, "peers")]
+	n.Direct = n.Direct[:rapid.IntRange(0, len(n.Direct)).Draw(t, "direct")]
+	return n
 }
 
 // TestRulesetDoesWhatPoliciesMean: an interpreter of the typed ruleset, which

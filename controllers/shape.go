@@ -30,6 +30,8 @@ type RulesetConfig struct {
 	// IPVS adds base chains on output for what IPVS takes in on input and
 	// sends on from there.
 	IPVS bool
+	// Network is the pod network, where it is ours.
+	Network Network
 	// LogGroup is the NFLOG group that samples of denied packets go to.
 	LogGroup uint16
 	// LogPerSecond bounds the samples of one pod and direction; 0: none.
@@ -100,7 +102,7 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		}
 		out.AddSet(&nft.Set{
 			Name: rangeSet(f.suffix), Key: []nft.Field{nft.SrcAddr4 + boolField(!f.is4)}, Interval: true, Guard: true,
-			Comment: "addresses of pods that another CNI plugin wires: dropped where not dispatched", Elements: cfg.ranges(f.is4),
+			Comment: "addresses of pods that another CNI plugin wires: dropped where not dispatched", Elements: ranges(cfg.PodRanges, f.is4),
 		})
 	}
 	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool, first ...nft.Rule) {
@@ -117,6 +119,7 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(), local)...)
 		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(), local)...)
 	}
+	cfg.Network.addTo(out)
 	return out
 }
 
@@ -127,11 +130,11 @@ func boolField(b bool) nft.Field {
 	return 0
 }
 
-// ranges returns the guarded ranges of one family, merged: the kernel refuses
-// overlapping ones.
-func (cfg *RulesetConfig) ranges(is4 bool) map[nft.Element]nft.Verdict {
+// ranges returns the elements of an interval set, those of one family, merged:
+// the kernel refuses overlapping ones.
+func ranges(prefixes []netip.Prefix, is4 bool) map[nft.Element]nft.Verdict {
 	var b netipx.IPSetBuilder
-	for _, p := range cfg.PodRanges {
+	for _, p := range prefixes {
 		if p.Addr().Is4() == is4 {
 			b.AddPrefix(p)
 		}

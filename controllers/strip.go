@@ -30,6 +30,9 @@ func strip(in any) (any, error) {
 	case *corev1.Node:
 		out := &corev1.Node{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}
 		out.Labels = nil
+		if underlay, ok := in.Annotations[UnderlayAnnotation]; ok {
+			out.Annotations = map[string]string{UnderlayAnnotation: underlay}
+		}
 		out.Spec.PodCIDR, out.Spec.PodCIDRs = in.Spec.PodCIDR, in.Spec.PodCIDRs
 		out.Status.Addresses = in.Status.Addresses
 		return out, nil

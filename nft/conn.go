@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -26,37 +25,26 @@ const grace = 250 * time.Millisecond
 // A conn is one lasting connection. After any failed flush it must be closed:
 // answers of the failed transaction may still come, or never.
 type conn struct {
-	lib     *nftables.Conn
-	raw     *netlink.Conn // the same socket
+	raw     *netlink.Conn
 	timeout time.Duration
 
-	next   uint32   // sequence number of the next message
-	labels []string // what the queued messages are about
-	setID  uint32   // number of the last new set
+	next     uint32            // sequence number of the next message
+	messages []netlink.Message // the next transaction
+	labels   []string          // what its messages are about
+	setID    uint32            // number of the last new set
 
 	impatient bool // see dump
 }
 
 func dial(netNS int, timeout time.Duration, tune func(*netlink.Conn) error) (*conn, error) {
-	c := &conn{timeout: timeout}
-	options := []nftables.ConnOption{
-		nftables.AsLasting(),
-		nftables.WithSockOptions(func(raw *netlink.Conn) error {
-			c.raw = raw
-			return tune(raw)
-		}),
-	}
-	if netNS != 0 {
-		options = append(options, nftables.WithNetNSFd(netNS))
-	}
-	lib, err := nftables.New(options...)
+	raw, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netNS})
 	if err != nil {
-		if c.raw != nil {
-			err = errors.Join(err, c.raw.Close())
-		}
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
-	c.lib = lib
+	c := &conn{raw: raw, timeout: timeout}
+	if err := tune(raw); err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing the connection to nftables: %w", err), c.close())
+	}
 	if _, err := c.generation(); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
@@ -77,20 +65,17 @@ func tuneSocket(raw *netlink.Conn) error {
 	return nil
 }
 
-func (c *conn) close() error { return c.lib.CloseLasting() }
-
-// queued notes that the library has queued a message, and what it is about.
-func (c *conn) queued(label string) { c.labels = append(c.labels, label) }
+func (c *conn) close() error { return c.raw.Close() }
 
 // flush sends what is queued as one transaction. The channel that it returns
 // is closed when the socket isn't in use any more: later than the call's end
 // only after a timeout.
 func (c *conn) flush() (idle <-chan struct{}, err error) {
-	labels := c.labels
+	messages, labels := c.messages, c.labels
 	first := c.next + 1 // after the message that begins the batch
-	c.labels = nil
+	c.messages, c.labels = nil, nil
 	c.next += uint32(len(labels)) + 2
-	idle, err = c.withDeadline(c.lib.Flush)
+	idle, err = c.withDeadline(func() error { return c.send(messages) })
 	if err != nil {
 		return idle, flushError(err, first, labels)
 	}

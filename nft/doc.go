@@ -50,6 +50,31 @@
 // base chain). A key that accepts needs no fence when it changes: the old
 // state allowed whatever came as far as the map.
 //
+// # Translation
+//
+// NAT chains and NAT maps are planned like filter chains and verdict maps, but
+// nothing is fenced. A rule that translates has no say in what is allowed: the
+// filter chains judge what a packet has become, each with its rules of that
+// moment or later. So whatever old rules and new elements make of a packet,
+// what both states deny at its new place is denied. What a mixture can do is
+// to lead a new connection to where the old state, the new state or neither
+// leads it; and since the kernel asks only for the first packet, the connection
+// stays there. A key that changes its target does so in the switch, where it is
+// one transaction with the new target's own rules.
+//
+// Translations of two versions of a chain don't add up as drops do: one could
+// translate what the other leaves alone. So a NAT chain that goes is emptied in
+// the switch, and deleted in finish.
+//
+// A set that keeps packets out of a translation should be a guard, looked up
+// first in the base chain: then what both states leave alone is left alone
+// throughout. Otherwise a connection that begins between switch and finish can
+// get the node's address for all its life, and another node would judge it by
+// that.
+//
+// Rules that take packets out of connection tracking accept nothing either: an
+// untracked packet isn't established, so it is judged by itself.
+//
 // # Waiting
 //
 // All that holds for packets that see one transaction happen. A packet could be
@@ -61,10 +86,10 @@
 // # What the promise needs, and where it ends
 //
 // The rules have to be made so that fewer members of a set, unless it is a
-// guard, and fewer keys of a map never allow more: sets are matched to accept,
-// guards to drop, what finds no key or returns from a dispatch meets nothing
-// but other dispatches, for other packets, and a drop. Jumps only, no goto: a
-// chain that is empty for a packet under way then ends in that drop.
+// guard, and fewer keys of a verdict map never allow more: sets are matched to
+// accept, guards to drop, what finds no key or returns from a dispatch meets
+// nothing but other dispatches, for other packets, and a drop. Jumps only, no
+// goto: a chain that is empty for a packet under way then ends in that drop.
 //
 // The promise is made for each base chain. A packet that goes through egress
 // before a transaction and through ingress after it was judged by each of the

@@ -42,6 +42,11 @@ func ProtoPortsElement(proto uint8, first, last uint16) Element {
 	}
 }
 
+// ProtoPortElement is the member of a set keyed by protocol . destination port.
+func ProtoPortElement(proto uint8, port uint16) Element {
+	return Element{First: string(append(protoBytes(proto), portBytes(port)...))}
+}
+
 // AddrProtoPortElement is the member of a set keyed by address . protocol .
 // destination port.
 func AddrProtoPortElement(a netip.Addr, proto uint8, port uint16) Element {

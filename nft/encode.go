@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,23 +22,47 @@ const (
 // version, the transport protocol) is matched once a rule, as nft does: nft
 // lists `tcp dport 80` only if exactly that match of the protocol precedes.
 type encoder struct {
-	exprs  []expr.Any
-	family int // IP version that is matched already, 0 for none
-	proto  int // transport protocol that is matched already, -1 for none
+	sets   map[string]*Set // those of the rule's ruleset
+	exprs  [][]byte        // attributes: name and data
+	family int             // IP version that is matched already, 0 for none
+	proto  int             // transport protocol that is matched already, -1 for none
+	err    error
 }
 
-// encodeRule returns the expressions of a rule.
-func encodeRule(r Rule) ([]expr.Any, error) {
-	e := &encoder{proto: -1}
+// encodeRule returns the expressions of a rule of a ruleset with these sets.
+func encodeRule(r Rule, sets map[string]*Set) ([][]byte, error) {
+	e := &encoder{sets: sets, proto: -1}
 	for _, s := range r.Statements {
-		if err := s.encode(e); err != nil {
+		err := s.encode(e)
+		if err == nil {
+			err = e.err
+		}
+		if err != nil {
 			return nil, fmt.Errorf("encoding %q: %w", s, err)
 		}
 	}
 	return e.exprs, nil
 }
 
-func (e *encoder) add(x ...expr.Any) { e.exprs = append(e.exprs, x...) }
+func (e *encoder) add(list ...expr.Any) {
+	for _, x := range list {
+		body, err := expr.Marshal(familyINet, x)
+		if err != nil && e.err == nil {
+			e.err = err
+		}
+		e.exprs = append(e.exprs, body)
+	}
+}
+
+// addRaw adds an expression that the library can't make.
+func (e *encoder) addRaw(name string, data []byte) error {
+	body, err := netlink.MarshalAttributes([]netlink.Attribute{
+		nameAttr(unix.NFTA_EXPR_NAME, name),
+		{Type: unix.NLA_F_NESTED | unix.NFTA_EXPR_DATA, Data: data},
+	})
+	e.exprs = append(e.exprs, body)
+	return err
+}
 
 func (e *encoder) needFamily(version int) {
 	if version == 0 || e.family == version {
@@ -65,18 +90,9 @@ func equals(data ...byte) *expr.Cmp {
 
 // load puts a field into the register.
 func load(f Field, register uint32) expr.Any {
-	network := func(offset, length uint32) expr.Any {
-		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
-	}
 	switch f {
-	case SrcAddr4:
-		return network(12, 4)
-	case DstAddr4:
-		return network(16, 4)
-	case SrcAddr6:
-		return network(8, 16)
-	case DstAddr6:
-		return network(24, 16)
+	case SrcAddr4, DstAddr4, SrcAddr6, DstAddr6:
+		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset(), Len: uint32(f.size())}
 	case InIface:
 		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}
 	case OutIface:
@@ -86,6 +102,11 @@ func load(f Field, register uint32) expr.Any {
 	default: // DstPort: checkKey lets no other by
 		return transport(2, 2, register)
 	}
+}
+
+// offset is where an address field sits in the network header.
+func (f Field) offset() uint32 {
+	return map[Field]uint32{SrcAddr4: 12, DstAddr4: 16, SrcAddr6: 8, DstAddr6: 24}[f]
 }
 
 func transport(offset, length, register uint32) expr.Any {
@@ -160,6 +181,33 @@ func (m MatchAddr) encode(e *encoder) error {
 	return nil
 }
 
+// encode compares no more bytes than the prefix has, if it has whole ones, as
+// nft does.
+func (m MatchPrefix) encode(e *encoder) error {
+	p := m.Prefix.Masked()
+	family := m.Field.family()
+	if !p.IsValid() || family == 0 || p.Addr().Is4In6() || (family == 4) != p.Addr().Is4() {
+		return fmt.Errorf("%s can't be compared with prefix %s", m.Field, m.Prefix)
+	}
+	e.needFamily(family)
+	addr, bits := p.Addr().AsSlice(), p.Bits()
+	if bits%8 == 0 && bits > 0 {
+		field := &expr.Payload{DestRegister: register1, Base: expr.PayloadBaseNetworkHeader, Offset: m.Field.offset(), Len: uint32(bits / 8)}
+		e.add(field, equals(addr[:bits/8]...))
+		return nil
+	}
+	mask := make([]byte, len(addr))
+	for i := range bits {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	e.add(
+		load(m.Field, register1),
+		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(addr)), Mask: mask, Xor: make([]byte, len(addr))},
+		equals(addr...),
+	)
+	return nil
+}
+
 func (m MatchProto) encode(e *encoder) error {
 	e.needProto(m.Proto)
 	return nil
@@ -192,15 +240,21 @@ func (m MatchCT) encode(e *encoder) error {
 	if m.State == 0 {
 		return fmt.Errorf("no state to match")
 	}
+	e.add(&expr.Ct{Key: expr.CtKeySTATE, Register: register1})
+	e.addAnyBit(uint32(m.State))
+	return nil
+}
+
+// addAnyBit matches if register 1, a number of the machine, has any of the
+// bits.
+func (e *encoder) addAnyBit(bits uint32) {
 	e.add(
-		&expr.Ct{Key: expr.CtKeySTATE, Register: register1},
 		&expr.Bitwise{
 			SourceRegister: register1, DestRegister: register1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(uint32(m.State)), Xor: make([]byte, 4),
+			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4),
 		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: make([]byte, 4)},
 	)
-	return nil
 }
 
 // Neighbour discovery's ICMPv6 types and hop limit (RFC 4861).
@@ -235,6 +289,11 @@ func (MatchTCPNoSYN) encode(e *encoder) error {
 
 func (MatchLocalSrc) encode(e *encoder) error {
 	e.addLocal(&expr.Fib{Register: register1, FlagSADDR: true, ResultADDRTYPE: true})
+	return nil
+}
+
+func (MatchNoRouteBack) encode(e *encoder) error {
+	e.add(&expr.Fib{Register: register1, FlagSADDR: true, FlagIIF: true, ResultOIF: true, FlagPRESENT: true}, equals(0, 0, 0, 0))
 	return nil
 }
 

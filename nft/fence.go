@@ -18,9 +18,10 @@ func newFence(pl *planner) fence {
 
 // needed reports whether the key has to wait for the last transaction with
 // its new verdict, which is zero if it leaves. An existing key that accepts
-// needs no fence: the old state allowed whatever came as far as the map.
+// needs no fence: the old state allowed whatever came as far as the map. Nor
+// does a key of a NAT map: whatever it leads to is judged where it arrives.
 func (f fence) needed(m *Set, key Element, now Verdict) bool {
-	if len(f.pl.changedRules) == 0 {
+	if len(f.pl.changedRules) == 0 || m.Targets != 0 {
 		return false
 	}
 	if m.Elements[key].Kind == Accept {
@@ -162,6 +163,8 @@ func (c *Chain) refs() []ref {
 			case InSet:
 				refs = append(refs, ref{set: s.Set})
 			case Dispatch:
+				refs = append(refs, ref{set: s.Map})
+			case DNAT:
 				refs = append(refs, ref{set: s.Map})
 			case foreign:
 				refs = append(refs, s.ref)

@@ -69,6 +69,41 @@ func TestHandEditsHeal(t *testing.T) {
 			"map redefined", `flush chain inet sluice egress/1; delete map inet sluice map/addr4
 			add map inet sluice map/addr4 { type ipv4_addr : mark; elements = { 10.0.0.1 : 1 } }`, "set map/addr4: its definition is another",
 		},
+		{"NAT element added", `add element inet sluice nat/any4 { tcp . 81 : 10.0.0.1 . 8080 }`, "set nat/any4: tcp . 81 : 10.0.0.1 . 8080 isn't ours"},
+		{"NAT element deleted", `delete element inet sluice nat/any6 { tcp . 80 }`, "set nat/any6: tcp . 80 : fd00::1 . 8080 is missing"},
+		{
+			"NAT target changed", `delete element inet sluice nat/any4 { tcp . 80 }
+			add element inet sluice nat/any4 { tcp . 80 : 10.0.0.66 . 8080 }`, "set nat/any4: tcp . 80 : 10.0.0.1 . 8080 is 10.0.0.66 . 8080",
+		},
+		{
+			"NAT map redefined", `flush chain inet sluice dstnat/1; flush chain inet sluice output-nat/1; delete map inet sluice nat/any6
+			add map inet sluice nat/any6 { type inet_proto . inet_service : ipv4_addr . inet_service; elements = { tcp . 80 : 10.0.0.1 . 8080 } }
+			add rule inet sluice dstnat/1 dnat ip to meta l4proto . th dport map @nat/any6`, "set nat/any6: its definition is another",
+		},
+		{
+			"NAT map made a verdict map", `flush chain inet sluice dstnat/1; delete map inet sluice nat/empty4
+			add map inet sluice nat/empty4 { type ipv4_addr . inet_proto . inet_service : verdict; }`, "set nat/empty4: its definition is another",
+		},
+		{
+			"ports of a masquerade changed", `flush chain inet sluice srcnat/1
+			add rule inet sluice srcnat/1 ct status dnat masquerade
+			add rule inet sluice srcnat/1 ip saddr @set/networks4 return
+			add rule inet sluice srcnat/1 meta l4proto udp masquerade to :16384-65534 fully-random`, "chain srcnat/1: rule 3 is",
+		},
+		{
+			"masquerade made less random", `flush chain inet sluice srcnat/1
+			add rule inet sluice srcnat/1 ct status dnat masquerade random`, "chain srcnat/1: rule 1 is",
+		},
+		{
+			"source changed", `flush chain inet sluice input-nat/1
+			add rule inet sluice input-nat/1 snat ip to 10.0.0.9`, "chain input-nat/1: rule 1 is",
+		},
+		{
+			"NAT chain made a filter chain", `flush chain inet sluice srcnat/2; delete chain inet sluice srcnat/2
+			add chain inet sluice srcnat/2 { type filter hook postrouting priority 101; }`, "chain srcnat/2: is",
+		},
+		{"prefix widened", `flush chain inet sluice prefixes; add rule inet sluice prefixes ip saddr 10.0.0.0/7 ip daddr 10.1.2.0/24 return`, "chain prefixes: rule 1 is"},
+		{"route back not asked for", `flush chain inet sluice raw/2; add rule inet sluice raw/2 udp dport 8472 notrack; add rule inet sluice raw/2 iifname "slup*" fib saddr . iif oif exists counter drop`, "chain raw/2: rule 2 is"},
 		{"dormant", `add table inet sluice { flags dormant; }`, "table sluice is dormant"},
 		{"table flushed", `flush table inet sluice`, "rule 1 is missing"},
 		{"table deleted", `delete table inet sluice`, "table sluice is missing"},

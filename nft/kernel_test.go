@@ -170,6 +170,7 @@ func everything() *Ruleset {
 	set("set/named4", false, []Field{DstAddr4, L4Proto, DstPort}, AddrProtoPortElement(addr("10.0.0.1"), 6, 80))
 	set("set/named6", false, []Field{DstAddr6, L4Proto, DstPort}, AddrProtoPortElement(addr("fd00::1"), 17, 53))
 	set("set/empty4", true, []Field{SrcAddr4})
+	set("set/networks4", true, []Field{SrcAddr4}, RangeElement(addr("10.0.0.0"), addr("10.255.255.255")))
 
 	maps := func(name string, key []Field, elements map[Element]Verdict) {
 		r.AddSet(&Set{Name: name, Key: key, Verdicts: true, Elements: elements})
@@ -185,6 +186,26 @@ func everything() *Ruleset {
 	maps("map/addr4", []Field{DstAddr4}, map[Element]Verdict{AddrElement(addr("10.0.0.9")): {Kind: Return}})
 	maps("map/addr6", []Field{DstAddr6}, nil)
 	maps("map/out6", []Field{DstAddr6, OutIface}, nil)
+
+	nat := func(name string, targets Field, key []Field, elements map[Element]string) {
+		m := r.AddSet(&Set{Name: name, Key: key, Targets: targets})
+		for e, to := range elements {
+			m.Elements[e] = NATTarget(netip.MustParseAddrPort(to))
+		}
+	}
+	nat("nat/host4", DstAddr4, []Field{DstAddr4, L4Proto, DstPort}, map[Element]string{
+		AddrProtoPortElement(addr("192.0.2.1"), 6, 80):      "10.0.0.1:8080",
+		AddrProtoPortElement(addr("192.0.2.1"), 17, 53):     "10.0.0.2:53",
+		AddrProtoPortElement(addr("192.0.2.1"), 132, 65535): "10.0.0.2:1",
+	})
+	nat("nat/host6", DstAddr6, []Field{DstAddr6, L4Proto, DstPort}, map[Element]string{
+		AddrProtoPortElement(addr("2001:db8::1"), 6, 80): "[fd00::1]:8080",
+	})
+	nat("nat/any4", DstAddr4, []Field{L4Proto, DstPort}, map[Element]string{
+		ProtoPortElement(6, 80): "10.0.0.1:8080", ProtoPortElement(17, 80): "10.0.0.1:8081",
+	})
+	nat("nat/any6", DstAddr6, []Field{L4Proto, DstPort}, map[Element]string{ProtoPortElement(6, 80): "[fd00::1]:8080"})
+	nat("nat/empty4", DstAddr4, []Field{SrcAddr4, L4Proto, DstPort}, nil)
 
 	r.AddChain(&Chain{Name: "pod/dev/web-0/egress", Rules: []Rule{
 		rule(jump("policy/dev/allow-80/egress")),
@@ -226,6 +247,54 @@ func everything() *Ruleset {
 		rule(MatchIface{OutIface, "sluice.1"}, ret),
 		rule(MatchIface{InIface, "slup0123456789a"}, MatchPort{17, 8472, 8472}, drop),
 	}})
+	addr4, addr6, anyAddr := []Field{DstAddr4, L4Proto, DstPort}, []Field{DstAddr6, L4Proto, DstPort}, []Field{L4Proto, DstPort}
+	r.AddChain(&Chain{Name: "prefixes", Rules: []Rule{
+		rule(MatchPrefix{SrcAddr4, netip.MustParsePrefix("10.0.0.0/8")}, MatchPrefix{DstAddr4, netip.MustParsePrefix("10.1.2.3/24")}, ret),
+		rule(MatchPrefix{DstAddr4, netip.MustParsePrefix("10.0.0.0/13")}, ret),
+		rule(MatchPrefix{SrcAddr4, netip.MustParsePrefix("0.0.0.0/0")}, ret),
+		rule(MatchPrefix{SrcAddr4, netip.MustParsePrefix("10.0.0.1/32")}, ret),
+		rule(MatchPrefix{SrcAddr6, netip.MustParsePrefix("fd00::/8")}, MatchPrefix{DstAddr6, netip.MustParsePrefix("fd00::/48")}, ret),
+		rule(MatchPrefix{SrcAddr6, netip.MustParsePrefix("fe80::/10")}, ret),
+		rule(MatchPrefix{DstAddr6, netip.MustParsePrefix("::/0")}, ret),
+		rule(MatchPrefix{DstAddr6, netip.MustParsePrefix("fd00::1/128")}, ret),
+	}})
+	for _, b := range []struct {
+		name  string
+		base  Base
+		rules []Rule
+	}{
+		{"raw/2", Base{Hook: HookPrerouting, Priority: -300}, []Rule{
+			rule(MatchPort{17, 8472, 8472}, NoTrack{}),
+			rule(MatchIface{InIface, "slup*"}, MatchNoRouteBack{}, Count{}, drop),
+			rule(InSet{[]Field{SrcAddr4}, "set/networks4"}, MatchNoRouteBack{}, drop),
+		}},
+		{"output-raw/1", Base{Hook: HookOutput, Priority: -300}, []Rule{rule(MatchProto{17}, NoTrack{})}},
+		{"dstnat/1", Base{Type: NATChain, Hook: HookPrerouting, Priority: -100}, []Rule{
+			rule(DNAT{addr4, "nat/host4"}),
+			rule(DNAT{addr6, "nat/host6"}),
+			rule(MatchLocalDst{}, DNAT{anyAddr, "nat/any4"}),
+			rule(MatchLocalDst{}, DNAT{anyAddr, "nat/any6"}),
+			rule(MatchIface{InIface, "slup*"}, DNAT{[]Field{SrcAddr4, L4Proto, DstPort}, "nat/empty4"}),
+		}},
+		{"output-nat/1", Base{Type: NATChain, Hook: HookOutput, Priority: -100}, []Rule{
+			rule(DNAT{addr4, "nat/host4"}), rule(MatchLocalDst{}, DNAT{anyAddr, "nat/any6"}),
+		}},
+		{"input-nat/1", Base{Type: NATChain, Hook: HookInput, Priority: 100}, []Rule{rule(SNAT{addr("10.0.0.1")})}},
+		{"srcnat/1", Base{Type: NATChain, Hook: HookPostrouting, Priority: 100}, []Rule{
+			rule(MatchDNATed{}, Masquerade{}),
+			rule(InSet{[]Field{SrcAddr4}, "set/networks4"}, ret),
+			rule(MatchProto{17}, Masquerade{First: 16384, Last: 65535, FullyRandom: true}),
+			rule(MatchProto{6}, Masquerade{First: 16384, Last: 65535}),
+			rule(MatchProto{132}, Masquerade{First: 7, Last: 7, FullyRandom: true}),
+			rule(MatchPort{17, 53, 53}, Masquerade{First: 7, Last: 7}),
+			rule(MatchIface{OutIface, "sluice.1"}, SNAT{addr("10.0.0.1")}),
+			rule(MatchIface{OutIface, "sluice.1"}, SNAT{addr("fd00::1")}),
+			rule(Masquerade{FullyRandom: true}),
+		}},
+		{"srcnat/2", Base{Type: NATChain, Hook: HookPostrouting, Priority: 101}, []Rule{rule(Count{})}},
+	} {
+		r.AddChain(&Chain{Name: b.name, Base: &b.base, Rules: b.rules})
+	}
 	for _, b := range []struct {
 		name string
 		base Base

@@ -25,6 +25,7 @@ func genRuleset(t *rapid.T, label string) *Ruleset {
 	g.chains()
 	g.maps()
 	g.base()
+	g.nat()
 	if err := g.r.resolve(); err != nil {
 		t.Fatalf("the generator made nonsense: %v", err)
 	}
@@ -217,6 +218,9 @@ func leak(have, want *Ruleset, most int) error {
 			}
 		}
 	}
+	if err := leakTranslated(h, have, want); err != nil {
+		return fmt.Errorf("%w\nhave %s\nbatch %s\nwant %s", err, have, batch, want)
+	}
 	return nil
 }
 
@@ -295,6 +299,10 @@ func distort(t *rapid.T, r *Ruleset) {
 	for _, name := range slices.Sorted(maps.Keys(r.Sets)) {
 		s := r.Sets[name]
 		if rapid.IntRange(0, 2).Draw(t, "redefine "+name) > 0 {
+			continue
+		}
+		if s.Targets != 0 {
+			s.Targets = DstAddr6
 			continue
 		}
 		s.Key = []Field{DstAddr6}

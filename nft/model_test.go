@@ -155,6 +155,7 @@ type packet struct{ src, dst netip.Addr }
 type outcome struct {
 	kind   VerdictKind
 	lookup int
+	to     netip.Addr // where a NATTo leads
 }
 
 // A run judges one packet, whose rules are those of one generation.
@@ -171,7 +172,7 @@ type outcomes map[outcome]bool
 func (x run) chain(name string, lookup int) outcomes {
 	c := x.states[x.rules].Chains[name]
 	if c == nil {
-		return outcomes{{NoVerdict, lookup}: true} // made later: empty
+		return outcomes{{kind: NoVerdict, lookup: lookup}: true} // made later: empty
 	}
 	results, at := outcomes{}, map[int]bool{lookup: true}
 	for _, r := range c.Rules {
@@ -182,7 +183,7 @@ func (x run) chain(name string, lookup int) outcomes {
 				case NoVerdict:
 					next[o.lookup] = true
 				case Return:
-					results[outcome{NoVerdict, o.lookup}] = true
+					results[outcome{kind: NoVerdict, lookup: o.lookup}] = true
 				default:
 					results[o] = true
 				}
@@ -191,7 +192,7 @@ func (x run) chain(name string, lookup int) outcomes {
 		at = next
 	}
 	for l := range at {
-		results[outcome{NoVerdict, l}] = true
+		results[outcome{kind: NoVerdict, lookup: l}] = true
 	}
 	return results
 }
@@ -199,12 +200,12 @@ func (x run) chain(name string, lookup int) outcomes {
 // statements runs the rest of a rule.
 func (x run) statements(list []Statement, lookup int) outcomes {
 	if len(list) == 0 {
-		return outcomes{{NoVerdict, lookup}: true}
+		return outcomes{{kind: NoVerdict, lookup: lookup}: true}
 	}
 	switch s := list[0].(type) {
 	case MatchAddr:
 		if x.value(s.Field) != AddrElement(s.Addr).First {
-			return outcomes{{NoVerdict, lookup}: true}
+			return outcomes{{kind: NoVerdict, lookup: lookup}: true}
 		}
 		return x.statements(list[1:], lookup)
 	case InSet:
@@ -213,7 +214,7 @@ func (x run) statements(list []Statement, lookup int) outcomes {
 			if _, ok := x.find(s.Set, s.Fields[0], l); ok {
 				maps.Copy(results, x.statements(list[1:], l))
 			} else {
-				results[outcome{NoVerdict, l}] = true
+				results[outcome{kind: NoVerdict, lookup: l}] = true
 			}
 		}
 		return results
@@ -222,6 +223,17 @@ func (x run) statements(list []Statement, lookup int) outcomes {
 		for l := lookup; l <= x.last; l++ {
 			v, _ := x.find(s.Map, s.Fields[0], l)
 			maps.Copy(results, x.verdict(v, l))
+		}
+		return results
+	case DNAT:
+		results := outcomes{}
+		for l := lookup; l <= x.last; l++ {
+			v, ok := x.states[l].natTarget(s.Map, x.dst)
+			if !ok {
+				results[outcome{kind: NoVerdict, lookup: l}] = true
+				continue
+			}
+			results[outcome{NATTo, l, v}] = true
 		}
 		return results
 	case Do:
@@ -234,7 +246,7 @@ func (x run) verdict(v Verdict, lookup int) outcomes {
 	if v.Kind == Jump {
 		return x.chain(v.Chain, lookup)
 	}
-	return outcomes{{v.Kind, lookup}: true}
+	return outcomes{{kind: v.Kind, lookup: lookup}: true}
 }
 
 func (x run) value(f Field) string {
@@ -269,17 +281,8 @@ func (h history) added(chain string) int {
 // can leave all base chains accepted. It meets the base chains that were there
 // when it entered, each with the rules of the moment.
 func (h history) hook(p packet, entry int) bool {
-	var chains []*Chain
-	for _, c := range h.states[entry].Chains {
-		if c.Base != nil {
-			chains = append(chains, c)
-		}
-	}
-	slices.SortFunc(chains, func(a, b *Chain) int {
-		return cmp.Or(a.Base.Priority-b.Base.Priority, h.added(a.Name)-h.added(b.Name))
-	})
 	at := map[int]bool{entry: true}
-	for _, c := range chains {
+	for _, c := range h.baseChains(FilterChain, entry) {
 		next := map[int]bool{}
 		for l := range at {
 			for rules := l; rules <= h.last(entry); rules++ {
@@ -293,6 +296,21 @@ func (h history) hook(p packet, entry int) bool {
 		at = next
 	}
 	return len(at) > 0
+}
+
+// baseChains are those of a type that a packet meets which entered the hook at
+// a generation, in their order.
+func (h history) baseChains(kind ChainType, entry int) []*Chain {
+	var chains []*Chain
+	for _, c := range h.states[entry].Chains {
+		if c.Base != nil && c.Base.Type == kind {
+			chains = append(chains, c)
+		}
+	}
+	slices.SortFunc(chains, func(a, b *Chain) int {
+		return cmp.Or(a.Base.Priority-b.Base.Priority, h.added(a.Name)-h.added(b.Name))
+	})
+	return chains
 }
 
 // allowed reports whether a steady state lets a packet pass.

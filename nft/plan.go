@@ -255,10 +255,18 @@ func (pl *planner) twin(c *Chain) *Chain {
 }
 
 // switchOver changes the rules, and takes away what is to be allowed no more.
+// NAT chains that go stop translating here: unlike drops, translations of an old
+// chain and a new one don't add up, and guards that keep packets out of the old
+// one are about to forget.
 func (pl *planner) switchOver() {
 	var ops []Op
 	for _, list := range [][]*Chain{pl.rewritten, pl.replaced} {
 		for _, c := range list {
+			ops = append(ops, Op{Kind: FlushChain, Chain: c})
+		}
+	}
+	for _, c := range pl.dropped {
+		if c.Base.Type == NATChain {
 			ops = append(ops, Op{Kind: FlushChain, Chain: c})
 		}
 	}

@@ -1,13 +1,17 @@
 package nft
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// smallTable is a table with two pods: one isolated, one open.
+var hostPortKey = []Field{DstAddr4, L4Proto, DstPort}
+
+// smallTable is a table with two pods: one isolated, with a host port, and one
+// open.
 func smallTable() *Ruleset {
 	r := NewRuleset()
 	src := []Field{SrcAddr4}
@@ -25,6 +29,11 @@ func smallTable() *Ruleset {
 	r.AddChain(&Chain{Name: "pod/a", Rules: []Rule{rule(jump("policy/x")), rule(drop)}})
 	r.AddChain(&Chain{Name: "egress/1", Base: &Base{Hook: HookForward, Priority: -2}, Rules: []Rule{
 		rule(InSet{[]Field{DstAddr4}, "guard"}, drop), rule(Dispatch{src, "pods"}), rule(drop),
+	}})
+	ports := r.AddSet(&Set{Name: "ports", Key: hostPortKey, Targets: DstAddr4})
+	ports.Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(netip.MustParseAddrPort("10.0.0.1:8080"))
+	r.AddChain(&Chain{Name: "dstnat/1", Base: &Base{Type: NATChain, Hook: HookPrerouting, Priority: -100}, Rules: []Rule{
+		rule(MatchLocalDst{}, DNAT{hostPortKey, "ports"}),
 	}})
 	return r
 }
@@ -227,6 +236,90 @@ finish (after a wait):
 	add rule egress/1 ip daddr @guard drop
 	add rule egress/1 ip saddr vmap @pods
 	add rule egress/1 drop`,
+		},
+		{
+			"a host port comes, with its pod",
+			func(r *Ruleset) {
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 17, 53)] = NATTarget(netip.MustParseAddrPort("10.0.0.3:53"))
+				r.AddChain(&Chain{Name: "pod/b", Rules: []Rule{rule(drop)}})
+				r.Sets["pods"].Elements[AddrElement(addr("10.0.0.3"))] = JumpTo("pod/b")
+				r.Sets["hosts"].Elements[AddrElement(addr("10.0.0.3"))] = Verdict{}
+			}, `
+prepare:
+	add chain pod/b
+	add rule pod/b drop
+switch:
+	add element pods { 10.0.0.3 : jump pod/b }
+	add element ports { 192.0.2.1 . udp . 53 : 10.0.0.3 . 53 }
+finish:
+	add element hosts { 10.0.0.3 }`,
+		},
+		{
+			"a host port goes",
+			func(r *Ruleset) { clear(r.Sets["ports"].Elements) }, `
+switch:
+	delete element ports { 192.0.2.1 . tcp . 80 }`,
+		},
+		{
+			"a host port changes hands",
+			func(r *Ruleset) {
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8080"))
+			}, `
+switch:
+	delete element ports { 192.0.2.1 . tcp . 80 }
+	add element ports { 192.0.2.1 . tcp . 80 : 10.0.0.2 . 8080 }`,
+		},
+		{
+			"no key of a NAT map is fenced",
+			func(r *Ruleset) {
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8080"))
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 81)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8081"))
+				r.Chains["dstnat/1"].Rules = []Rule{rule(DNAT{hostPortKey, "ports"})}
+			}, `
+switch:
+	flush chain dstnat/1
+	delete element ports { 192.0.2.1 . tcp . 80 }
+	add rule dstnat/1 dnat ip to ip daddr . meta l4proto . th dport map @ports
+	add element ports { 192.0.2.1 . tcp . 80 : 10.0.0.2 . 8080, 192.0.2.1 . tcp . 81 : 10.0.0.2 . 8081 }`,
+		},
+		{
+			"host ports end: the rule lets go of the map first",
+			func(r *Ruleset) {
+				delete(r.Sets, "ports")
+				r.Chains["dstnat/1"].Rules = nil
+			}, `
+switch:
+	flush chain dstnat/1
+finish (after a wait):
+	delete map ports`,
+		},
+		{
+			"a new shape of a NAT chain: the old one ends in the switch",
+			func(r *Ruleset) {
+				c := *r.Chains["dstnat/1"]
+				c.Name = "dstnat/2"
+				r.AddChain(&c)
+				delete(r.Chains, "dstnat/1")
+			}, `
+prepare:
+	add chain dstnat/2 { type nat hook prerouting priority dstnat; policy accept; }
+	add rule dstnat/2 fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports
+switch (after a wait):
+	flush chain dstnat/1
+finish (after a wait):
+	flush chain dstnat/1
+	delete chain dstnat/1`,
+		},
+		{
+			"a map's targets become IPv6: its rules are written anew",
+			func(r *Ruleset) {
+				r.AddSet(&Set{Name: "ports", Key: hostPortKey, Targets: DstAddr6})
+			}, `
+switch:
+	flush chain dstnat/1
+	delete map ports
+	add map ports { type ipv4_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+	add rule dstnat/1 fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports`,
 		},
 	} {
 		have, want := smallTable(), smallTable()

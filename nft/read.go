@@ -141,7 +141,11 @@ func (c *conn) readChains(got *installed) error {
 			continue
 		}
 		if chain.Base != nil {
-			if kind != string(nftables.ChainTypeFilter) {
+			switch kind {
+			case FilterChain.String():
+			case NATChain.String():
+				chain.Base.Type = NATChain
+			default:
 				chain.Base.foreign += "type " + kind + "; "
 			}
 			if policy != uint32(nftables.ChainPolicyAccept) {
@@ -255,10 +259,14 @@ func readSet(body []byte) (set *Set, anonymous bool, err error) {
 		return nil, false, fmt.Errorf("reading set %s: %w", set.Name, err)
 	}
 	set.Interval = flags&unix.NFT_SET_INTERVAL != 0
-	set.Verdicts = flags&unix.NFT_SET_MAP != 0
 	set.Key = keyFields(key)
+	if flags&unix.NFT_SET_MAP != 0 {
+		set.Verdicts = data == unix.NFT_DATA_VERDICT
+		set.Targets = targetsField(data)
+		strange = strange || !set.isMap()
+	}
 	known := uint32(unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP | concatFlag)
-	if strange || flags&^known != 0 || set.Verdicts && data != unix.NFT_DATA_VERDICT {
+	if strange || flags&^known != 0 {
 		set.Key = []Field{foreignField}
 	}
 	return set, flags&unix.NFT_SET_ANONYMOUS != 0, nil
@@ -283,6 +291,17 @@ func keyFields(magic uint32) []Field {
 		return []Field{foreignField}
 	}
 	return fields
+}
+
+// targetsField is the family of a NAT map, by the type of its data: an address
+// and a port. 0 for other data.
+func targetsField(data uint32) Field {
+	for _, targets := range []Field{DstAddr4, DstAddr6} {
+		if kind, _ := concatType([]Field{targets, DstPort}); kind == data {
+			return targets
+		}
+	}
+	return 0
 }
 
 // readOthers finds what nobody of us made.

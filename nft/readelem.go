@@ -85,10 +85,12 @@ func readValue(body []byte) (string, error) {
 	return value, err
 }
 
+// readVerdict reads an element's data: a verdict, or the target of a NAT map.
 func readVerdict(body []byte) (Verdict, error) {
 	var v Verdict
 	err := decode(body, func(ad *netlink.AttributeDecoder) error {
-		if ad.Type() != unix.NFTA_DATA_VERDICT {
+		if ad.Type() == unix.NFTA_DATA_VALUE {
+			v = readTarget(ad.Bytes())
 			return nil
 		}
 		return decode(ad.Bytes(), func(ad *netlink.AttributeDecoder) error {

@@ -108,6 +108,10 @@ func newExpr(name string, data []byte) expr.Any {
 		return &expr.Counter{}
 	case "reject":
 		return &expr.Reject{}
+	case "nat":
+		return &expr.NAT{}
+	case "notrack":
+		return &expr.Notrack{}
 	case "immediate":
 		imm := &expr.Immediate{}
 		if readable(imm, data) && len(imm.Data) == 0 {
@@ -154,7 +158,7 @@ func canonicalRules(r *Ruleset) (map[string][]string, error) {
 	for name, chain := range r.Chains {
 		list := make([]string, 0, len(chain.Rules))
 		for i, rule := range chain.Rules {
-			text, err := canonicalRule(rule)
+			text, err := canonicalRule(rule, r.Sets)
 			if err != nil {
 				return nil, fmt.Errorf("chain %s, rule %d: %w", name, i+1, err)
 			}
@@ -165,17 +169,13 @@ func canonicalRules(r *Ruleset) (map[string][]string, error) {
 	return texts, nil
 }
 
-func canonicalRule(rule Rule) (string, error) {
-	exprs, err := encodeRule(rule)
+func canonicalRule(rule Rule, sets map[string]*Set) (string, error) {
+	exprs, err := encodeRule(rule, sets)
 	if err != nil {
 		return "", err
 	}
 	r := &kernelRule{comment: clampComment(rule.Comment)}
-	for _, x := range exprs {
-		body, err := expr.Marshal(familyINet, x)
-		if err != nil {
-			return "", err
-		}
+	for _, body := range exprs {
 		if err := r.addExpr(body); err != nil {
 			return "", err
 		}

@@ -43,13 +43,21 @@ func TestEverythingRoundTrips(t *testing.T) {
 			lines = append(lines, chain.Base.String())
 		}
 		for _, r := range chain.Rules {
-			lines = append(lines, r.String())
+			lines = append(lines, r.text(want.Sets))
 		}
 		if got := listedRules(t, listing, name); !slices.Equal(got, lines) {
 			t.Errorf("chain %s: nft lists\n%s\nString says\n%s", name, strings.Join(got, "\n"), strings.Join(lines, "\n"))
 		}
 	}
 	for name, set := range want.Sets {
+		if definition := "\t" + set.kind() + " " + name + " {\n\t\ttype " + set.typeString() + "\n"; !strings.Contains(listing, definition) {
+			t.Errorf("nft doesn't list %q", definition)
+		}
+		for e, v := range set.Elements {
+			if text := set.elementString(e, v); v.Kind == NATTo && !strings.Contains(listing, text) {
+				t.Errorf("nft doesn't list element %q of %s", text, name)
+			}
+		}
 		if set.Comment != "" && !strings.Contains(listing, `comment "what `+name+` holds"`) {
 			t.Errorf("nft doesn't list the comment of set %s", name)
 		}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -80,9 +81,11 @@ func (c *Chain) sameShape(d *Chain) bool {
 	return *c.Base == *d.Base
 }
 
-// Base says where in the packet's path a base chain sits. Its type is filter
-// and its policy is always accept: what is to be dropped says so in a rule.
+// Base says where in the packet's path a base chain sits, and what its rules
+// may do there. Its policy is always accept: what is to be dropped says so in a
+// rule.
 type Base struct {
+	Type     ChainType
 	Hook     Hook
 	Priority int
 
@@ -91,6 +94,19 @@ type Base struct {
 	// desired one.
 	foreign string
 }
+
+// ChainType is what the kernel lets the rules of a base chain do.
+type ChainType uint8
+
+// The types. A filter chain judges every packet. A NAT chain only sees the
+// first packet of a connection, and only where the connection has no
+// translation of that direction yet; all others are translated as it was. It
+// sits at any hook but forward, at a priority above -200. What it accepts is
+// judged by filter chains all the same, so it has no say in what is allowed.
+const (
+	FilterChain ChainType = iota
+	NATChain
+)
 
 // Hook is a place in the packet's path, numbered as in linux/netfilter.h.
 type Hook uint32
@@ -119,15 +135,21 @@ func (r Rule) Equal(s Rule) bool {
 	return r.Comment == s.Comment && slices.EqualFunc(r.Statements, s.Statements, equalStatements)
 }
 
-// A Set is a named set or, with Verdicts, a verdict map.
+// A Set is a named set or, with Verdicts, a verdict map or, with Targets, a NAT
+// map.
 type Set struct {
 	Name     string
 	Key      []Field // one field, or a concatenation
 	Interval bool    // elements are ranges
 	Verdicts bool    // elements carry a Verdict
 
+	// Targets makes the set a NAT map: DstAddr4 or DstAddr6 says of which
+	// family the addresses are that its keys are translated to, each with a
+	// port. Every element's Verdict is a NATTo. 0: not a NAT map.
+	Targets Field
+
 	// Guard marks a set that rules match in order to drop, so that more
-	// elements deny more. Its elements join before everything else of a
+	// elements deny more, or in order to leave out of a translation. Its elements join before everything else of a
 	// patch and leave after it: the reverse of other sets. Only plain sets
 	// can be guards.
 	Guard bool
@@ -136,8 +158,8 @@ type Set struct {
 	// written when the set is created and never compared.
 	Comment string
 
-	// Elements holds the members; the Verdict is zero in a plain set. Ranges
-	// must not overlap: the kernel refuses those.
+	// Elements holds the members; the Verdict is zero in a plain set, and a
+	// NATTo in a NAT map. Ranges must not overlap: the kernel refuses those.
 	Elements map[Element]Verdict
 }
 
@@ -155,15 +177,19 @@ func (s *Set) clone() *Set {
 // comments and guard flags aside: what the kernel can't change in place. Two
 // fields of one type (source and destination address) make the same key.
 func (s *Set) sameShape(d *Set) bool {
-	return s.Interval == d.Interval && s.Verdicts == d.Verdicts &&
+	return s.Interval == d.Interval && s.Verdicts == d.Verdicts && s.Targets.datatype() == d.Targets.datatype() &&
 		slices.EqualFunc(s.Key, d.Key, func(a, b Field) bool { return a.datatype() == b.datatype() })
 }
+
+// isMap reports whether the elements carry something.
+func (s *Set) isMap() bool { return s.Verdicts || s.Targets != 0 }
 
 // Verdict says what becomes of a packet. The zero value is no verdict: the
 // next statement or rule decides.
 type Verdict struct {
-	Kind  VerdictKind
-	Chain string // the target of a Jump, else empty
+	Kind   VerdictKind
+	Chain  string         // the target of a Jump, else empty
+	Target netip.AddrPort // the target of a NATTo, else zero
 }
 
 // VerdictKind is the kind of a Verdict.
@@ -177,6 +203,7 @@ const (
 	Drop
 	Jump
 	Return
+	NATTo // in elements of NAT maps only
 
 	// foreignVerdict is anything else found in the kernel.
 	foreignVerdict
@@ -184,3 +211,9 @@ const (
 
 // JumpTo returns the verdict that jumps to the chain.
 func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
+
+// NATTarget returns the verdict of a NAT map's element. An IPv4-mapped IPv6
+// address counts as IPv4.
+func NATTarget(to netip.AddrPort) Verdict {
+	return Verdict{Kind: NATTo, Target: netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
+}

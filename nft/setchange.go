@@ -73,7 +73,7 @@ func (c *setChange) op(leave []Element, join []Member) []Op {
 
 // prepare: guards get their new elements, fenced keys drop.
 func (c *setChange) prepare(f fence) []Op {
-	if c.set.Verdicts {
+	if c.set.isMap() {
 		var leave []Element
 		var join []Member
 		for _, m := range c.moves {
@@ -98,11 +98,11 @@ func (c *setChange) prepare(f fence) []Op {
 
 // switchLeave is the first half of what happens in the switch.
 func (c *setChange) switchLeave(f fence) []Op {
-	if c.guard && !c.set.Verdicts {
+	if c.guard && !c.set.isMap() {
 		return nil
 	}
 	leave := slices.Clone(c.goes)
-	if c.set.Verdicts {
+	if c.set.isMap() {
 		leave = slices.DeleteFunc(leave, func(e Element) bool { return f.needed(c.set, e, Verdict{}) })
 		for _, m := range c.moves {
 			if !f.needed(c.set, m.Element, m.Verdict) {
@@ -118,7 +118,7 @@ func (c *setChange) switchLeave(f fence) []Op {
 
 // switchJoin is the second half.
 func (c *setChange) switchJoin(f fence) []Op {
-	if !c.set.Verdicts {
+	if !c.set.isMap() {
 		if c.guard {
 			return nil
 		}
@@ -136,7 +136,7 @@ func (c *setChange) switchJoin(f fence) []Op {
 // finish: what allows more.
 func (c *setChange) finish(f fence) []Op {
 	switch {
-	case c.set.Verdicts:
+	case c.set.isMap():
 		return c.finishFenced(f)
 	case c.guard:
 		return c.finishPieces(c.guardPieces(), c.goes)

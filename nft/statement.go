@@ -29,6 +29,13 @@ type MatchAddr struct {
 	Addr  netip.Addr
 }
 
+// MatchPrefix matches packets whose address is in a prefix. Host bits of the
+// prefix don't count.
+type MatchPrefix struct {
+	Field  Field // an address field of Prefix's family
+	Prefix netip.Prefix
+}
+
 // MatchProto matches packets by their transport protocol (an IANA number).
 type MatchProto struct{ Proto uint8 }
 
@@ -68,6 +75,18 @@ type MatchLocalSrc struct{}
 // MatchLocalDst matches packets whose destination is an address of this node.
 type MatchLocalDst struct{}
 
+// MatchNoRouteBack matches packets whose source this node wouldn't reach through
+// the interface that they came from: strict reverse path filtering (RFC 3704,
+// section 2.2). That includes a source which is the node's own, unless it is the
+// node that sends to itself. What has to be sent without an address doesn't
+// match: DHCP (0.0.0.0 to 255.255.255.255) and duplicate address detection. It
+// belongs in chains at prerouting, input and forward.
+type MatchNoRouteBack struct{}
+
+// MatchDNATed matches packets of connections whose destination was translated,
+// by whatever rule of whatever table.
+type MatchDNATed struct{}
+
 // InSet matches packets whose fields, concatenated, are in the plain set.
 type InSet struct {
 	Fields []Field
@@ -80,6 +99,36 @@ type Dispatch struct {
 	Fields []Field
 	Map    string
 }
+
+// DNAT looks the fields up in a NAT map and gives the connection the
+// destination that it says: address and port. L4Proto has to be one of the
+// fields, since ports mean nothing without. It belongs in NAT chains at
+// prerouting and output. A packet without an entry, and one of the other IP
+// version than the map's targets, goes on.
+type DNAT struct {
+	Fields []Field
+	Map    string
+}
+
+// SNAT gives the connection the source address Addr, where the packet is of
+// its IP version, and ends the rule; others go on. The port stays, if it can.
+// It belongs in NAT chains at postrouting and input.
+type SNAT struct{ Addr netip.Addr }
+
+// Masquerade gives the connection the address of the interface that it leaves
+// by as its source. It belongs in NAT chains at postrouting.
+//
+// With First, the source port is one of First to Last, both included. That is
+// for protocols with ports only: a MatchProto of TCP, UDP or SCTP has to
+// precede in the rule. Without it, a source port stays if it can.
+type Masquerade struct {
+	First, Last uint16 // 0: any port
+	FullyRandom bool   // choose the port at random, even if the packet's own is free
+}
+
+// NoTrack leaves packets out of connection tracking. It belongs in filter
+// chains at prerouting and output with a priority below -200.
+type NoTrack struct{}
 
 // Count counts packets and bytes.
 type Count struct{}
@@ -111,9 +160,12 @@ func equalStatements(a, b Statement) bool {
 	case Dispatch:
 		b, ok := b.(Dispatch)
 		return ok && a.Map == b.Map && slices.Equal(a.Fields, b.Fields)
+	case DNAT:
+		b, ok := b.(DNAT)
+		return ok && a.Map == b.Map && slices.Equal(a.Fields, b.Fields)
 	}
 	switch b.(type) {
-	case InSet, Dispatch:
+	case InSet, Dispatch, DNAT:
 		return false
 	}
 	return a == b

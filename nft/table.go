@@ -211,7 +211,10 @@ func (t *Table) carryOut(ctx context.Context, b Batch, others []thing) error {
 	}
 	if len(others) > 0 {
 		for _, o := range others {
-			t.conn.deleteOther(o)
+			if err := t.conn.deleteOther(o); err != nil {
+				t.abandon(nil) // what is queued must never be sent
+				return err
+			}
 		}
 		if err := t.flush(ctx); err != nil {
 			return fmt.Errorf("deleting foreign objects: %w", err)
@@ -244,7 +247,7 @@ func split(ops []Op, most int) [][]Op {
 
 func (t *Table) transact(ctx context.Context, ops []Op) error {
 	for _, op := range ops {
-		if err := t.conn.add(op); err != nil {
+		if err := t.conn.add(op, t.desired.Sets); err != nil {
 			t.abandon(nil) // what is queued must never be sent
 			return err
 		}

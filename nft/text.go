@@ -22,7 +22,7 @@ func (r *Ruleset) String() string {
 		b.WriteString(r.Sets[name].String())
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Chains)) {
-		b.WriteString(r.Chains[name].String())
+		b.WriteString(r.Chains[name].text(r.Sets))
 	}
 	b.WriteString("}\n")
 	return b.String()
@@ -50,7 +50,7 @@ func (s *Set) String() string {
 }
 
 func (s *Set) kind() string {
-	if s.Verdicts {
+	if s.isMap() {
 		return "map"
 	}
 	return "set"
@@ -64,6 +64,9 @@ func (s *Set) typeString() string {
 	t := strings.Join(types, " . ")
 	if s.Verdicts {
 		t += " : verdict"
+	}
+	if s.Targets != 0 {
+		t += " : " + s.Targets.datatype().Name + " . " + DstPort.datatype().Name
 	}
 	return t
 }
@@ -89,14 +92,16 @@ func compareElements(a, b Element) int {
 }
 
 // String is the chain as nft lists it, without counters.
-func (c *Chain) String() string {
+func (c *Chain) String() string { return c.text(nil) }
+
+func (c *Chain) text(sets map[string]*Set) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
 	if c.Base != nil {
 		fmt.Fprintf(&b, "\t\t%s\n", c.Base)
 	}
 	for _, r := range c.Rules {
-		fmt.Fprintf(&b, "\t\t%s\n", r)
+		fmt.Fprintf(&b, "\t\t%s\n", r.text(sets))
 	}
 	b.WriteString("\t}\n")
 	return b.String()
@@ -104,23 +109,41 @@ func (c *Chain) String() string {
 
 // String is the base chain's definition as nft lists it.
 func (b *Base) String() string {
-	s := fmt.Sprintf("type filter hook %s priority %s; policy accept;", b.Hook, priorityString(b.Priority))
+	s := fmt.Sprintf("type %s hook %s priority %s; policy accept;", b.Type, b.Hook, b.priorityString())
 	if b.foreign != "" {
 		s += " # but: " + b.foreign
 	}
 	return s
 }
 
-// priorityString names priorities near a well-known one as nft does.
-func priorityString(p int) string {
-	const near = 10
+// String is the type's name.
+func (t ChainType) String() string {
+	if t == NATChain {
+		return "nat"
+	}
+	return "filter"
+}
+
+// priorityString names priorities near a well-known one as nft does. Two of
+// them are known at one hook only.
+func (b *Base) priorityString() string {
+	const near, anyHook = 10, Hook(0xff)
 	for _, known := range []struct {
 		name string
 		at   int
+		hook Hook
 	}{
-		{"raw", -300}, {"mangle", -150}, {"dstnat", -100}, {"filter", 0}, {"security", 50}, {"srcnat", 100},
+		{"raw", -300, anyHook},
+		{"mangle", -150, anyHook},
+		{"dstnat", -100, HookPrerouting},
+		{"filter", 0, anyHook},
+		{"security", 50, anyHook},
+		{"srcnat", 100, HookPostrouting},
 	} {
-		switch d := p - known.at; {
+		if known.hook != anyHook && known.hook != b.Hook {
+			continue
+		}
+		switch d := b.Priority - known.at; {
 		case d == 0:
 			return known.name
 		case d > 0 && d <= near:
@@ -129,7 +152,7 @@ func priorityString(p int) string {
 			return fmt.Sprintf("%s - %d", known.name, -d)
 		}
 	}
-	return strconv.Itoa(p)
+	return strconv.Itoa(b.Priority)
 }
 
 // String is the hook's name.
@@ -142,7 +165,10 @@ func (h Hook) String() string {
 }
 
 // String is the rule as nft lists it, without counters' values.
-func (r Rule) String() string {
+func (r Rule) String() string { return r.text(nil) }
+
+// text is String with what only the sets of the rule's ruleset tell.
+func (r Rule) text(sets map[string]*Set) string {
 	var parts []string
 	tcp := false
 	for _, s := range r.Statements {
@@ -154,6 +180,10 @@ func (r Rule) String() string {
 			tcp = tcp || s.Proto == unix.IPPROTO_TCP
 		case MatchTCPNoSYN:
 			tcp = true
+		case DNAT:
+			if family, err := s.family(sets); err == nil {
+				text = s.text(family)
+			}
 		case ResetTCP:
 			if !tcp {
 				text = MatchProto{unix.IPPROTO_TCP}.String() + " " + text
@@ -180,6 +210,8 @@ func (v Verdict) String() string {
 		return "return"
 	case Jump:
 		return "jump " + v.Chain
+	case NATTo:
+		return v.Target.Addr().String() + " . " + strconv.Itoa(int(v.Target.Port()))
 	default:
 		return "foreign " + v.Chain
 	}
@@ -277,15 +309,23 @@ func (m MatchCT) String() string {
 	return "ct state " + strings.Join(names, ",")
 }
 
-func (MatchND) String() string       { return "ip6 hoplimit 255 icmpv6 type 133-137" }
-func (MatchTCPNoSYN) String() string { return "tcp flags ! syn" }
-func (MatchLocalSrc) String() string { return "fib saddr type local" }
-func (MatchLocalDst) String() string { return "fib daddr type local" }
-func (m InSet) String() string       { return joinFields(m.Fields) + " @" + m.Set }
-func (d Dispatch) String() string    { return joinFields(d.Fields) + " vmap @" + d.Map }
-func (Count) String() string         { return "counter" }
-func (d Do) String() string          { return d.Verdict.String() }
-func (ResetTCP) String() string      { return "reject with tcp reset" }
+func (MatchND) String() string          { return "ip6 hoplimit 255 icmpv6 type 133-137" }
+func (MatchTCPNoSYN) String() string    { return "tcp flags ! syn" }
+func (MatchLocalSrc) String() string    { return "fib saddr type local" }
+func (MatchLocalDst) String() string    { return "fib daddr type local" }
+func (MatchNoRouteBack) String() string { return "fib saddr . iif oif missing" }
+func (m InSet) String() string          { return joinFields(m.Fields) + " @" + m.Set }
+func (d Dispatch) String() string       { return joinFields(d.Fields) + " vmap @" + d.Map }
+func (Count) String() string            { return "counter" }
+func (d Do) String() string             { return d.Verdict.String() }
+func (ResetTCP) String() string         { return "reject with tcp reset" }
+
+func (m MatchPrefix) String() string {
+	if p := m.Prefix.Masked(); !p.IsSingleIP() {
+		return m.Field.String() + " " + p.String()
+	}
+	return m.Field.String() + " " + m.Prefix.Addr().String()
+}
 
 func (s Sample) String() string {
 	text := fmt.Sprintf("limit rate %d/second", s.PerSecond)

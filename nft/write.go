@@ -5,181 +5,215 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// table returns the library's name for our table.
-func table() *nftables.Table {
-	return &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}
-}
-
-// add queues an operation for the next flush.
-func (c *conn) add(op Op) error {
+// add queues an operation for the next flush. The sets are those of the
+// ruleset that the operation leads to.
+func (c *conn) add(op Op, sets map[string]*Set) error {
 	switch op.Kind {
 	case AddTable:
-		c.lib.AddTable(table())
-		c.queued("adding table " + TableName)
+		return c.queue("adding table "+TableName, unix.NFT_MSG_NEWTABLE, create, func(body *netlink.AttributeEncoder) error {
+			body.String(unix.NFTA_TABLE_NAME, TableName)
+			body.Uint32(unix.NFTA_TABLE_FLAGS, 0)
+			return nil
+		})
 	case AddChain:
-		c.lib.AddChain(libChain(op.Chain))
-		c.queued("adding chain " + op.Chain.Name)
+		return c.addChain(op.Chain)
 	case AddRules:
-		return c.addRules(op)
+		return c.addRules(op, sets)
 	case FlushChain:
-		c.lib.FlushChain(libChain(op.Chain))
-		c.queued("flushing chain " + op.Chain.Name)
+		return c.queueNames("flushing chain "+op.Chain.Name, unix.NFT_MSG_DELRULE, op.Chain.Name)
 	case DeleteChain:
-		c.lib.DelChain(libChain(op.Chain))
-		c.queued("deleting chain " + op.Chain.Name)
+		return c.queueNames("deleting chain "+op.Chain.Name, unix.NFT_MSG_DELCHAIN, op.Chain.Name)
 	case AddSet:
-		set, err := libSet(op.Set)
-		if err == nil {
-			// The library would number sets with a global variable that isn't
-			// safe for two connections. The number has to be unique in a
-			// transaction only.
-			c.setID++
-			set.ID = c.setID
-			err = c.lib.AddSet(set, nil)
-		}
-		if err != nil {
-			return fmt.Errorf("adding set %s: %w", op.Set.Name, err)
-		}
-		c.queued("adding set " + op.Set.Name)
+		return c.addSet(op.Set)
 	case SetElements:
 		return c.setElements(op)
 	case DeleteSet:
-		c.lib.DelSet(&nftables.Set{Table: table(), Name: op.Set.Name})
-		c.queued("deleting set " + op.Set.Name)
+		return c.queueNames("deleting set "+op.Set.Name, unix.NFT_MSG_DELSET, op.Set.Name)
 	}
 	return nil
+}
+
+// Attributes that mean the same in messages about chains, rules, sets, objects
+// and flowtables.
+const (
+	tableAttr = unix.NFTA_CHAIN_TABLE
+	setName   = unix.NFTA_SET_NAME
+)
+
+// queueNames queues the deletion of an object of our table. In messages about
+// sets, rules, flowtables and objects the name is attribute 2; in those about
+// chains it is 3.
+func (c *conn) queueNames(label string, kind uint16, name string) error {
+	return c.queue(label, kind, remove, func(body *netlink.AttributeEncoder) error {
+		body.String(tableAttr, TableName)
+		if kind == unix.NFT_MSG_DELCHAIN {
+			body.String(unix.NFTA_CHAIN_NAME, name)
+			return nil
+		}
+		body.String(setName, name)
+		return nil
+	})
 }
 
 // deleteOther queues the deletion of what is none of ours.
-func (c *conn) deleteOther(o thing) {
+func (c *conn) deleteOther(o thing) error {
 	if o.flowtable {
-		c.lib.DelFlowtable(&nftables.Flowtable{Table: table(), Name: o.name})
-	} else {
-		c.lib.DeleteObject(&nftables.NamedObj{Table: table(), Name: o.name, Type: nftables.ObjType(o.kind)})
+		return c.queueNames("deleting "+o.String(), unix.NFT_MSG_DELFLOWTABLE, o.name)
 	}
-	c.queued("deleting " + o.String())
+	return c.queue("deleting "+o.String(), unix.NFT_MSG_DELOBJ, remove, func(body *netlink.AttributeEncoder) error {
+		body.String(unix.NFTA_OBJ_TABLE, TableName)
+		body.String(unix.NFTA_OBJ_NAME, o.name)
+		body.Uint32(unix.NFTA_OBJ_TYPE, o.kind)
+		return nil
+	})
 }
 
-func libChain(c *Chain) *nftables.Chain {
-	chain := &nftables.Chain{Table: table(), Name: c.Name}
-	if c.Base != nil {
-		hook := nftables.ChainHook(c.Base.Hook)
-		priority := nftables.ChainPriority(c.Base.Priority)
-		policy := nftables.ChainPolicyAccept
-		chain.Type, chain.Hooknum, chain.Priority, chain.Policy = nftables.ChainTypeFilter, &hook, &priority, &policy
-	}
-	return chain
+func (c *conn) addChain(chain *Chain) error {
+	return c.queue("adding chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, create, func(body *netlink.AttributeEncoder) error {
+		body.String(unix.NFTA_CHAIN_TABLE, TableName)
+		body.String(unix.NFTA_CHAIN_NAME, chain.Name)
+		if chain.Base == nil {
+			return nil
+		}
+		body.Nested(unix.NFTA_CHAIN_HOOK, func(hook *netlink.AttributeEncoder) error {
+			hook.Uint32(unix.NFTA_HOOK_HOOKNUM, uint32(chain.Base.Hook))
+			hook.Int32(unix.NFTA_HOOK_PRIORITY, int32(chain.Base.Priority))
+			return nil
+		})
+		body.Uint32(unix.NFTA_CHAIN_POLICY, uint32(nftables.ChainPolicyAccept))
+		body.String(unix.NFTA_CHAIN_TYPE, chain.Base.Type.String())
+		return nil
+	})
 }
 
-func (c *conn) addRules(op Op) error {
+func (c *conn) addRules(op Op, sets map[string]*Set) error {
 	for i, r := range op.Rules {
-		exprs, err := encodeRule(r)
+		exprs, err := encodeRule(r, sets)
 		if err != nil {
 			return fmt.Errorf("adding rule %d to chain %s: %w", i+1, op.Chain.Name, err)
 		}
-		rule := &nftables.Rule{Table: table(), Chain: &nftables.Chain{Name: op.Chain.Name}, Exprs: exprs}
-		if r.Comment != "" {
-			rule.UserData = userdata.AppendString(nil, userdata.TypeComment, clampComment(r.Comment))
-		}
-		c.lib.AddRule(rule)
-		c.queued(fmt.Sprintf("adding rule %q to chain %s", r, op.Chain.Name))
-	}
-	return nil
-}
-
-func libSet(s *Set) (*nftables.Set, error) {
-	if err := checkKey(s.Key); err != nil {
-		return nil, err
-	}
-	types := make([]nftables.SetDatatype, len(s.Key))
-	for i, f := range s.Key {
-		types[i] = f.datatype()
-	}
-	set := &nftables.Set{
-		Table:         table(),
-		Name:          s.Name,
-		KeyType:       types[0],
-		Interval:      s.Interval,
-		Concatenation: len(types) > 1 && s.Interval, // the kernel's name for concatenated ranges
-		IsMap:         s.Verdicts,
-		Comment:       clampComment(s.Comment),
-	}
-	if s.Verdicts {
-		set.DataType = nftables.TypeVerdict
-	}
-	if len(types) > 1 {
-		key, err := nftables.ConcatSetType(types...)
-		if err != nil {
-			return nil, err
-		}
-		set.KeyType = key
-	}
-	return set, nil
-}
-
-func (c *conn) setElements(op Op) error {
-	set := &nftables.Set{Table: table(), Name: op.Set.Name, Interval: op.Set.Interval, IsMap: op.Set.Verdicts}
-	for _, part := range chunked(plain(op.Leave)) {
-		list, err := libElements(op.Set, part, false)
-		if err == nil {
-			err = c.lib.SetDeleteElements(set, list)
-		}
-		if err != nil {
-			return fmt.Errorf("deleting elements from set %s: %w", op.Set.Name, err)
-		}
-		c.queued("deleting elements from set " + op.Set.Name)
-	}
-	for _, part := range chunked(op.Join) {
-		list, err := libElements(op.Set, part, op.Set.Verdicts)
-		if err == nil {
-			err = c.lib.SetAddElements(set, list)
-		}
-		if err != nil {
-			return fmt.Errorf("adding elements to set %s: %w", op.Set.Name, err)
-		}
-		c.queued("adding elements to set " + op.Set.Name)
-	}
-	return nil
-}
-
-// libElements encodes members. A range in a set of one field is a marker
-// where it begins and one after its end; in a concatenation it is one element
-// with two keys.
-func libElements(s *Set, list []Member, verdicts bool) ([]nftables.SetElement, error) {
-	size := 0
-	for _, f := range s.Key {
-		size += 4 * f.words()
-	}
-	elements := make([]nftables.SetElement, 0, len(list))
-	for _, m := range list {
-		if len(m.First) != size || s.Interval && len(m.end()) != size || !s.Interval && m.Last != "" || m.end() < m.First {
-			return nil, fmt.Errorf("%s doesn't fit type %s", m.Element, s.typeString())
-		}
-		if (m.Verdict.Kind != NoVerdict) != verdicts {
-			return nil, fmt.Errorf("element %s: its verdict %q doesn't suit a %s", m.Text(s.Key), m.Verdict, s.kind())
-		}
-		e := nftables.SetElement{Key: []byte(m.First)}
-		if verdicts {
-			v, err := m.Verdict.encode()
-			if err != nil {
-				return nil, err
+		label := fmt.Sprintf("adding rule %q to chain %s", r, op.Chain.Name)
+		if err := c.queue(label, unix.NFT_MSG_NEWRULE, attach, func(body *netlink.AttributeEncoder) error {
+			body.String(unix.NFTA_RULE_TABLE, TableName)
+			body.String(unix.NFTA_RULE_CHAIN, op.Chain.Name)
+			body.Nested(unix.NFTA_RULE_EXPRESSIONS, func(list *netlink.AttributeEncoder) error {
+				for _, x := range exprs {
+					list.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, x)
+				}
+				return nil
+			})
+			if r.Comment != "" {
+				body.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, clampComment(r.Comment)))
 			}
-			e.VerdictData = v
+			return nil
+		}); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (c *conn) addSet(s *Set) error {
+	label := "adding set " + s.Name
+	if err := s.checkShape(); err != nil {
+		return fmt.Errorf("%s: %w", label, err)
+	}
+	c.setID++ // has to be unique in a transaction
+	return c.queue(label, unix.NFT_MSG_NEWSET, create, func(body *netlink.AttributeEncoder) error {
+		ranges := s.Interval && len(s.Key) > 1
+		var flags uint32
+		if s.Interval {
+			flags |= unix.NFT_SET_INTERVAL
+		}
+		if ranges {
+			flags |= nftables.NFT_SET_CONCAT // the kernel's name for concatenated ranges
+		}
+		if s.isMap() {
+			flags |= unix.NFT_SET_MAP
+		}
+		body.String(unix.NFTA_SET_TABLE, TableName)
+		body.String(unix.NFTA_SET_NAME, s.Name)
+		body.Uint32(unix.NFTA_SET_FLAGS, flags)
+		key, size := concatType(s.Key)
+		body.Uint32(unix.NFTA_SET_KEY_TYPE, key)
+		body.Uint32(unix.NFTA_SET_KEY_LEN, size)
+		body.Uint32(unix.NFTA_SET_ID, c.setID)
 		switch {
-		case !s.Interval:
-			elements = append(elements, e)
-		case len(s.Key) > 1:
-			e.KeyEnd = []byte(m.end())
-			elements = append(elements, e)
-		default:
-			elements = append(elements, e)
-			if !isLast(m.end()) {
-				elements = append(elements, nftables.SetElement{Key: []byte(step(m.end(), 1)), IntervalEnd: true})
-			}
+		case s.Verdicts:
+			body.Uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
+		case s.isMap():
+			data, size := concatType([]Field{s.Targets, DstPort})
+			body.Uint32(unix.NFTA_SET_DATA_TYPE, data)
+			body.Uint32(unix.NFTA_SET_DATA_LEN, size)
 		}
+		if ranges {
+			body.Nested(unix.NFTA_SET_DESC, s.describeKey)
+		}
+		if data := s.userData(); len(data) > 0 {
+			body.Bytes(unix.NFTA_SET_USERDATA, data)
+		}
+		return nil
+	})
+}
+
+// describeKey says where the fields of a concatenation of ranges begin.
+func (s *Set) describeKey(desc *netlink.AttributeEncoder) error {
+	desc.Nested(nftables.NFTA_SET_DESC_CONCAT, func(list *netlink.AttributeEncoder) error {
+		for _, f := range s.Key {
+			list.Nested(unix.NFTA_LIST_ELEM, func(field *netlink.AttributeEncoder) error {
+				field.Uint32(fieldLength, uint32(f.size()))
+				return nil
+			})
+		}
+		return nil
+	})
+	return nil
+}
+
+// fieldLength is NFTA_SET_FIELD_LEN.
+const fieldLength = 1
+
+// userData is what nft keeps with a set for its own use: the byte order of
+// ranges, and the comment.
+func (s *Set) userData() []byte {
+	const bigEndian = 2
+	var data []byte
+	if s.Interval {
+		data = userdata.AppendUint32(data, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, bigEndian)
 	}
-	return elements, nil
+	if s.Comment != "" {
+		data = userdata.AppendString(data, userdata.NFTNL_UDATA_SET_COMMENT, clampComment(s.Comment))
+	}
+	return data
+}
+
+// concatType is the number by which nft remembers the types of fields (see
+// keyFields), and how many bytes they take.
+func concatType(fields []Field) (kind, size uint32) {
+	for _, f := range fields {
+		t := f.datatype()
+		kind = kind<<nftables.SetConcatTypeBits | t.GetNFTMagic()
+		size += uint32(4 * f.words())
+	}
+	if len(fields) == 1 {
+		size = uint32(fields[0].size())
+	}
+	return kind, size
+}
+
+func (s *Set) checkShape() error {
+	if err := checkKey(s.Key); err != nil {
+		return err
+	}
+	if s.Targets != 0 && s.Targets != DstAddr4 && s.Targets != DstAddr6 {
+		return fmt.Errorf("%s can't be translated to", s.Targets)
+	}
+	if s.Targets != 0 && (s.Verdicts || s.Guard) {
+		return fmt.Errorf("a NAT map is neither a verdict map nor a guard")
+	}
+	return nil
 }

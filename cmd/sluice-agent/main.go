@@ -10,11 +10,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -23,6 +26,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
 )
 
@@ -36,44 +40,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
 		os.Exit(1)
 	}
-}
-
-// options are the agent's flags.
-type options struct {
-	node, kubeconfig, stateDir, socket, httpAddress, podToNode string
-	logGroup, logPerSecond                                     uint
-	zap                                                        zap.Options
-}
-
-func parseFlags(args []string) (*options, error) {
-	o := &options{}
-	fs := flag.NewFlagSet("sluice-agent", flag.ContinueOnError)
-	fs.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's object (required; default $NODE_NAME)")
-	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster")
-	fs.StringVar(&o.stateDir, "state-dir", "/run/sluice", "where attachments are recorded; must be empty after a reboot, as on tmpfs")
-	fs.StringVar(&o.socket, "socket", "", "socket of the CNI server (default STATE-DIR/cni.sock)")
-	fs.StringVar(&o.httpAddress, "http-address", "127.0.0.1:9808", "where /healthz, /readyz and /metrics are served; 0: nowhere")
-	fs.StringVar(&o.podToNode, "pod-to-node", "policy", "traffic from a pod to its own node: policy (judged as egress) or allow")
-	fs.UintVar(&o.logGroup, "log-group", 0, "NFLOG group that samples of denied packets go to")
-	fs.UintVar(&o.logPerSecond, "log-per-second", 0, "samples of denied packets, for each pod and direction; 0: none")
-	o.zap.BindFlags(fs)
-	if err := fs.Parse(args); err != nil {
-		return nil, err
-	}
-	switch {
-	case fs.NArg() > 0:
-		return nil, fmt.Errorf("argument %q: expected flags only, or why", fs.Arg(0))
-	case o.node == "":
-		return nil, errors.New("--node-name: expected the name of this node's object")
-	case o.podToNode != "policy" && o.podToNode != "allow":
-		return nil, fmt.Errorf("--pod-to-node=%q: expected policy or allow", o.podToNode)
-	case o.logGroup > 65535:
-		return nil, fmt.Errorf("--log-group=%d: expected at most 65535", o.logGroup)
-	}
-	if o.socket == "" {
-		o.socket = o.stateDir + "/cni.sock"
-	}
-	return o, nil
 }
 
 // runAgent runs until ctx ends or a part of the agent fails for good.
@@ -98,51 +64,116 @@ func runAgent(ctx context.Context, args []string) error {
 		policy.Options{Node: o.node, AllowPodToNode: allow},
 		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: uint64(o.logPerSecond)},
 		log.WithName("enforcer"))
-	server, err := cni.NewServer(cni.ServerOptions{Socket: o.socket, StateDir: o.stateDir, Enforcer: enforcer, Log: log.WithName("cni")})
+	a := &agent{options: o, log: log, enforcer: enforcer}
+	mgr, err := a.newManager(cfg)
 	if err != nil {
 		return err
 	}
-	server.Handle("/v1/why", controllers.WhyHandler(enforcer))
-	enforcer.Adopt(server.Attachments())
-	mgr, err := newManager(cfg, o, enforcer)
-	if err != nil {
+	if err := a.addParts(mgr); err != nil {
 		return err
-	}
-	agent := &controllers.Agent{
-		Node: o.node, Reader: mgr.GetClient(), Enforcer: enforcer, Events: mgr.GetEventRecorder("sluice-agent"),
-		Log: log.WithName("agent"), OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
-			server.SetPodCIDRs(podCIDRs)
-			server.SetNodeAddresses(addresses)
-		},
-	}
-	if err := agent.SetupWithManager(mgr); err != nil {
-		return err
-	}
-	if err := mgr.Add(manager.RunnableFunc(server.Run)); err != nil {
-		return fmt.Errorf("adding the CNI server: %w", err)
 	}
 	return mgr.Start(ctx)
 }
 
-func newManager(cfg *rest.Config, o *options, enforcer *controllers.Enforcer) (ctrl.Manager, error) {
+// agent is what the parts of the program have in common.
+type agent struct {
+	options  *options
+	log      logr.Logger
+	enforcer *controllers.Enforcer
+	network  *controllers.PodNetwork // nil with --policy-only
+}
+
+func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("building the scheme: %w", err)
 	}
-	if err := controllers.RegisterMetrics(); err != nil {
-		return nil, fmt.Errorf("registering metrics: %w", err)
+	networkReady := func() error {
+		if a.network == nil {
+			return nil
+		}
+		return a.network.Ready()
 	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme,
 		Cache:  controllers.CacheOptions(),
 		Metrics: metricsserver.Options{
-			BindAddress: o.httpAddress, ExtraHandlers: controllers.HealthHandlers(enforcer),
+			BindAddress: a.options.httpAddress, ExtraHandlers: controllers.HealthHandlers(networkReady, a.enforcer.Ready),
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the manager: %w", err)
 	}
 	return mgr, nil
+}
+
+// addParts adds everything that runs to the manager.
+func (a *agent) addParts(mgr ctrl.Manager) error {
+	o := a.options
+	recorder := mgr.GetEventRecorder("sluice-agent")
+	server, err := cni.NewServer(cni.ServerOptions{
+		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, Log: a.log.WithName("cni"),
+		OnProblem: controllers.NodeProblems(o.node, recorder),
+	})
+	if err != nil {
+		return err
+	}
+	if err := controllers.RegisterMetrics(server.Stats); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
+	a.enforcer.Adopt(server.Attachments())
+	forwarding := &controllers.ForwardCheck{
+		Node: o.node, PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,
+		Taken: func() (taken []netip.Addr) {
+			for _, attachment := range server.Attachments() {
+				taken = append(taken, attachment.Addresses...)
+			}
+			return taken
+		},
+		Events: recorder, Log: a.log.WithName("forwarding"),
+	}
+	datapath := &controllers.Datapath{
+		Node: o.node, Enforcer: a.enforcer, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
+		ConfDir: o.cniConfDir, Conflist: cni.ConflistOptions{Socket: o.socket, StateDir: o.stateDir},
+		Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: recorder, Log: a.log.WithName("datapath"),
+	}
+	parts := []manager.RunnableFunc{server.Run, datapath.Run}
+	if !o.policyOnly {
+		a.network = a.newNetwork(recorder, datapath)
+		parts = append(parts, a.network.Run)
+	}
+	reconcilers := &controllers.Agent{
+		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: recorder, Log: a.log.WithName("agent"),
+		Network: a.network, Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop"},
+		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
+			server.SetNodeAddresses(addresses)
+			if o.policyOnly {
+				server.SetPodCIDRs(podCIDRs)
+				forwarding.SetPods(nil, podCIDRs)
+			}
+		},
+	}
+	if err := reconcilers.SetupWithManager(mgr); err != nil {
+		return err
+	}
+	for _, run := range parts {
+		if err := mgr.Add(run); err != nil {
+			return fmt.Errorf("adding a part of the agent: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *agent) newNetwork(recorder events.EventRecorder, datapath *controllers.Datapath) *controllers.PodNetwork {
+	o := a.options
+	return controllers.NewPodNetwork(controllers.NetworkOptions{
+		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, "net-conf.json"),
+		Underlay: o.underlay(), Masquerade: o.masquerade, ToNodes: controllers.ToNodes(o.masqueradeToNodes),
+		Overlay: overlay.Options{SysctlDir: o.sysctlDir, Log: a.log.WithName("overlay")},
+		Events:  recorder, Log: a.log.WithName("network"),
+		OnRules: a.enforcer.SetNetwork, OnState: datapath.SetState,
+	})
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// options are the agent's flags.
+type options struct {
+	node, kubeconfig, stateDir, socket, httpAddress, podToNode string
+	logGroup, logPerSecond                                     uint
+
+	policyOnly  bool
+	unknownPods string
+
+	netConf, underlayFamily, masqueradeToNodes string
+	masquerade, forwardAccept                  bool
+
+	cniConfDir, subnetFile, sysctlDir, runDir string
+
+	zap zap.Options
+}
+
+func parseFlags(args []string) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("sluice-agent", flag.ContinueOnError)
+	fs.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's object (required; default $NODE_NAME)")
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster")
+	fs.StringVar(&o.stateDir, "state-dir", "/run/sluice", "where attachments are recorded, on tmpfs if possible")
+	fs.StringVar(&o.socket, "socket", "", "socket of the CNI server (default STATE-DIR/cni.sock)")
+	fs.StringVar(&o.httpAddress, "http-address", "127.0.0.1:9808", "where /healthz, /readyz and /metrics are served; 0: nowhere")
+	o.policyFlags(fs)
+	o.networkFlags(fs)
+	o.zap.BindFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("argument %q: expected flags only, or why", fs.Arg(0))
+	}
+	if o.socket == "" {
+		o.socket = o.stateDir + "/cni.sock"
+	}
+	return o, o.check()
+}
+
+func (o *options) policyFlags(fs *flag.FlagSet) {
+	fs.StringVar(&o.podToNode, "pod-to-node", "policy", "traffic from a pod to its own node: policy (judged as egress) or allow")
+	fs.UintVar(&o.logGroup, "log-group", 0, "NFLOG group that samples of denied packets go to")
+	fs.UintVar(&o.logPerSecond, "log-per-second", 0, "samples of denied packets, for each pod and direction; 0: none")
+	fs.BoolVar(&o.policyOnly, "policy-only", false, "enforce policy on pods that another CNI plugin wires, and make no pod network")
+	fs.StringVar(&o.unknownPods, "unknown-pods", "drop",
+		"with --policy-only, what becomes of traffic of addresses in the node's podCIDRs that aren't a known pod's: drop or allow")
+}
+
+func (o *options) networkFlags(fs *flag.FlagSet) {
+	fs.StringVar(&o.netConf, "net-conf", "/etc/sluice/net-conf.json", "configuration of the pod network, as flannel's; read again when it changes")
+	fs.StringVar(&o.underlayFamily, "underlay-family", "", "address family of the tunnel: ipv4 or ipv6; empty: that of the node's first InternalIP")
+	fs.BoolVar(&o.masquerade, "ip-masq", true, "give what pods send out of the pod network the node's address")
+	fs.StringVar(&o.masqueradeToNodes, "masquerade-to-nodes", string(controllers.MasqueradeAuto),
+		"the same for what pods send to nodes: auto (unless the node's pods are reached without a tunnel), always or never")
+	fs.BoolVar(&o.forwardAccept, "forward-accept", false, "keep a rule in others' FORWARD or DOCKER-USER chain that accepts the pod network")
+	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the CNI configuration is written once the node can take pods; empty: nowhere")
+	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "where the node's subnet is written for other tools; empty: nowhere")
+	fs.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys/net", "where the node's network sysctls can be written")
+	fs.StringVar(&o.runDir, "run-dir", "/run", "where NetworkManager and systemd-networkd are told to leave our links alone; empty: nowhere")
+}
+
+// check names the first flag whose value makes no sense.
+func (o *options) check() error {
+	if o.node == "" {
+		return errors.New("--node-name: expected the name of this node's object")
+	}
+	for _, f := range []struct {
+		name, value string
+		allowed     []string
+	}{
+		{"--pod-to-node", o.podToNode, []string{"policy", "allow"}},
+		{"--unknown-pods", o.unknownPods, []string{"drop", "allow"}},
+		{"--underlay-family", o.underlayFamily, []string{"", "ipv4", "ipv6"}},
+		{"--masquerade-to-nodes", o.masqueradeToNodes, []string{"auto", "always", "never"}},
+	} {
+		if !slices.Contains(f.allowed, f.value) {
+			return fmt.Errorf("%s=%q: expected one of %q", f.name, f.value, f.allowed)
+		}
+	}
+	if o.logGroup > 65535 {
+		return fmt.Errorf("--log-group=%d: expected at most 65535", o.logGroup)
+	}
+	return nil
+}
+
+func (o *options) underlay() overlay.Family {
+	switch o.underlayFamily {
+	case "ipv4":
+		return overlay.IPv4
+	case "ipv6":
+		return overlay.IPv6
+	}
+	return overlay.AnyFamily
+}

@@ -1,0 +1,190 @@
+package controllers
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// Datapath tells others on the node how far its network is: the CNI server,
+// whose pods need it, and the files that the container runtime and other
+// tools read. What it writes it keeps there.
+type Datapath struct {
+	Node       string // this node's name
+	Enforcer   *Enforcer
+	Server     *cni.Server
+	PolicyOnly bool // another plugin makes the network: no files
+	Masquerade bool
+	Forward    *ForwardCheck
+
+	ConfDir    string               // of CNI configurations; empty: none
+	Conflist   cni.ConflistOptions  // what stands there
+	SubnetFile string               // flannel's subnet.env; empty: none
+	RunDir     string               // of NetworkManager and systemd-networkd; empty: none
+	Events     events.EventRecorder // may be nil
+	Log        logr.Logger
+
+	mu        sync.Mutex
+	committed bool
+	state     NetworkState
+
+	failed map[string]string // by what failed, so that it is told once
+
+	// Of Run's goroutine.
+	warnedOf []string // configurations that come before ours
+}
+
+// SetState takes in what came of the network's last pass.
+func (d *Datapath) SetState(s NetworkState) {
+	d.mu.Lock()
+	d.state = s
+	d.mu.Unlock()
+	if s.Ready {
+		d.Server.SetPodCIDRs(s.PodCIDRs)
+		d.Server.SetMTU(s.MTU)
+	}
+	d.Forward.SetPods(networksOf(s.Config), s.PodCIDRs)
+	d.tell()
+	d.writeSubnet()
+}
+
+// tell tells the CNI server whether pods can come.
+func (d *Datapath) tell() {
+	ready, reason := d.ready()
+	d.Server.SetDatapathReady(ready, reason)
+}
+
+func (d *Datapath) ready() (bool, string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !d.committed:
+		return false, "the first ruleset isn't in the kernel yet"
+	case !d.PolicyOnly && !d.state.Ready:
+		return false, "the pod network isn't ready: " + d.state.Reason
+	}
+	return true, ""
+}
+
+// Run keeps the files until ctx ends, and leaves them.
+func (d *Datapath) Run(ctx context.Context) error {
+	if err := d.Enforcer.AwaitFirstCommit(ctx); err != nil {
+		return nil //nolint:nilerr // the agent ends
+	}
+	lookAgain := 10 * time.Second
+	if d.Forward.Accept {
+		lookAgain = 2 * time.Second // others rewrite their tables as a whole
+	}
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		d.Forward.Look(ctx) // before pods can come, whose addresses it might try
+		d.setCommitted()
+		d.keepFiles()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (d *Datapath) setCommitted() {
+	d.mu.Lock()
+	was := d.committed
+	d.committed = true
+	d.mu.Unlock()
+	if !was {
+		d.tell()
+	}
+}
+
+func (d *Datapath) keepFiles() {
+	if d.PolicyOnly {
+		return
+	}
+	d.writeSubnet()
+	if d.RunDir != "" {
+		_, err := cni.InstallDropIns(d.RunDir)
+		d.note("Other network managers may take hold of the pods' links", err)
+	}
+	// The configuration makes the runtime call us, so it comes last, and once
+	// it is there it stays: without it the node isn't ready.
+	if ready, _ := d.ready(); ready && d.ConfDir != "" {
+		changed, before, err := cni.InstallConflist(d.ConfDir, d.Conflist)
+		d.note("The CNI configuration can't be written", err)
+		if changed {
+			d.Log.Info("Wrote the CNI configuration", "directory", d.ConfDir)
+		}
+		d.warn(before)
+	}
+}
+
+func (d *Datapath) writeSubnet() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.SubnetFile == "" || !d.state.Ready {
+		return
+	}
+	env := overlay.SubnetEnv{
+		Network: d.state.Config.Network, IPv6Network: d.state.Config.IPv6Network, MTU: d.state.MTU, Masquerade: d.Masquerade,
+	}
+	for _, p := range d.state.PodCIDRs {
+		if p.Addr().Is4() {
+			env.Subnet = p
+		} else {
+			env.IPv6Subnet = p
+		}
+	}
+	d.noteLocked("The subnet file can't be written", env.WriteFile(d.SubnetFile))
+}
+
+// warn says that the runtime takes another network's configuration, when that
+// begins.
+func (d *Datapath) warn(before []string) {
+	if slices.Equal(before, d.warnedOf) {
+		return
+	}
+	d.warnedOf = before
+	if len(before) == 0 {
+		return
+	}
+	d.Log.Info("Other CNI configurations come before ours: the container runtime takes the first", "directory", d.ConfDir, "before", before)
+	d.event("OtherCNIFirst", "CNI configurations come before ours in "+d.ConfDir+", and the container runtime takes the first: "+strings.Join(before, ", "))
+}
+
+func (d *Datapath) event(reason, note string) {
+	if d.Events != nil {
+		d.Events.Eventf(nodeReference(d.Node), nil, corev1.EventTypeWarning, reason, "ReconcileNode", "%s", note)
+	}
+}
+
+// note logs an error when it begins, and when it is another one.
+func (d *Datapath) note(what string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.noteLocked(what, err)
+}
+
+func (d *Datapath) noteLocked(what string, err error) {
+	if d.failed == nil {
+		d.failed = map[string]string{}
+	}
+	if err == nil {
+		delete(d.failed, what)
+		return
+	}
+	if d.failed[what] != err.Error() {
+		d.failed[what] = err.Error()
+		d.Log.Error(err, what)
+	}
+}

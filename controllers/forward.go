@@ -1,0 +1,187 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/nft/forward"
+)
+
+// ForwardCheck finds out whether what the node forwards for pods gets
+// through, and through our ruleset: others' tables can drop it, and bridges
+// can lead it past ours. It tells in the log, by an Event and by metrics.
+type ForwardCheck struct {
+	Node       string
+	PolicyOnly bool // other plugins wire the pods
+	Accept     bool // keep a rule in others' chains that accepts the pod network
+	SysctlDir  string
+	// Taken lists the addresses that pods have, of which none is probed with.
+	Taken  func() []netip.Addr
+	Events events.EventRecorder // may be nil
+	Log    logr.Logger
+
+	mu       sync.Mutex
+	networks []netip.Prefix // of all pods
+	podCIDRs []netip.Prefix // of this node's pods
+
+	// Of the one goroutine that calls Look.
+	accepter forward.Accepter
+	looked   bool
+	blockers []forward.Blocker
+	probed   []netip.Prefix // the podCIDRs of the last probe
+	told     map[string]string
+}
+
+// SetPods says where pods are: in the cluster, and on this node.
+func (f *ForwardCheck) SetPods(networks, podCIDRs []netip.Prefix) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.networks, f.podCIDRs = networks, podCIDRs
+}
+
+// Look looks once, and tells what has changed since the last time. It isn't
+// to be called twice at once.
+func (f *ForwardCheck) Look(ctx context.Context) {
+	f.mu.Lock()
+	networks, podCIDRs := slices.Clone(f.networks), slices.Clone(f.podCIDRs)
+	f.mu.Unlock()
+	if f.PolicyOnly {
+		f.lookAtBridges(podCIDRs)
+		return
+	}
+	changed := !f.looked || !slices.Equal(f.probed, podCIDRs)
+	if f.Accept {
+		accepted, err := f.accepter.Ensure(ctx, networks)
+		changed = changed || accepted
+		f.note("Others' chains can't be made to accept the pod network", err)
+	} else if !f.looked {
+		f.note("A rule in others' chains can't be removed", f.accepter.Remove(ctx))
+	}
+	blockers, err := forward.Blockers()
+	f.note("Others' chains can't be read", err)
+	if changed || !slices.Equal(blockers, f.blockers) {
+		f.blockers = blockers
+		f.probe(ctx, podCIDRs)
+	}
+	f.looked, f.probed = true, podCIDRs
+}
+
+// probe sends packets through the node as if between pods.
+func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
+	forwardBlockers.Reset()
+	for _, b := range f.blockers {
+		forwardBlockers.With(prometheus.Labels{"backend": b.Backend, "family": b.Family, "table": b.Table, "chain": b.Chain}).Set(1)
+	}
+	options := forward.ProbeOptions{SysctlDir: f.SysctlDir}
+	for _, p := range podCIDRs {
+		path, err := probePath(p, f.Taken())
+		switch {
+		case err != nil:
+			f.note("Forwarding can't be tried", err)
+		case p.Addr().Is4():
+			options.IPv4 = path
+		default:
+			options.IPv6 = path
+		}
+	}
+	if options.IPv4 == (forward.Path{}) && options.IPv6 == (forward.Path{}) {
+		return
+	}
+	result, err := forward.Probe(ctx, options)
+	f.note("Forwarding can't be tried", err)
+	if err != nil {
+		return
+	}
+	for family, outcome := range map[string]forward.Outcome{"ipv4": result.IPv4, "ipv6": result.IPv6} {
+		if outcome != forward.NotTried {
+			forwardPasses.With(prometheus.Labels{"family": family}).Set(boolValue(outcome == forward.Passed))
+		}
+	}
+	f.tell("ForwardingBlocked", result.Explain(f.blockers))
+}
+
+// probePath picks two addresses of a range that nobody has: the last ones,
+// which are given last.
+func probePath(p netip.Prefix, taken []netip.Addr) (forward.Path, error) {
+	const most = 16 // addresses to look at
+	var free []netip.Addr
+	for addr, n := lastAddr(p), 0; n < most && p.Contains(addr) && addr != p.Masked().Addr(); addr, n = addr.Prev(), n+1 {
+		if !slices.Contains(taken, addr) {
+			free = append(free, addr)
+		}
+		if len(free) == 2 {
+			return forward.Path{Source: free[1], Destination: free[0]}, nil
+		}
+	}
+	return forward.Path{}, fmt.Errorf("no two of the last addresses of %s are free", p)
+}
+
+// lastAddr is the last address of a prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	raw := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(raw)*8; bit++ {
+		raw[bit/8] |= 0x80 >> (bit % 8)
+	}
+	addr, _ := netip.AddrFromSlice(raw)
+	return addr
+}
+
+// lookAtBridges looks for pods that talk past our ruleset.
+func (f *ForwardCheck) lookAtBridges(podCIDRs []netip.Prefix) {
+	bypasses, err := forward.BridgesBypass(podCIDRs, f.SysctlDir)
+	f.note("Bridges can't be looked at", err)
+	var texts []string
+	for _, b := range bypasses {
+		texts = append(texts, b.String())
+	}
+	policyBypassed.Set(float64(len(bypasses)))
+	f.tell("PolicyBypassed", strings.Join(texts, "; "))
+}
+
+// note logs an error when it begins.
+func (f *ForwardCheck) note(what string, err error) {
+	if err == nil || errors.Is(err, context.Canceled) {
+		delete(f.told, what)
+		return
+	}
+	if f.isNews(what, err.Error()) {
+		f.Log.Error(err, what)
+	}
+}
+
+// tell reports a finding when it begins, and when it has ended.
+func (f *ForwardCheck) tell(reason, text string) {
+	if text == "" {
+		if _, was := f.told[reason]; was {
+			f.Log.Info("What was found about forwarded traffic is over", "reason", reason)
+			delete(f.told, reason)
+		}
+		return
+	}
+	if !f.isNews(reason, text) {
+		return
+	}
+	f.Log.Info("Forwarded traffic of pods is in danger", "reason", reason, "what", text)
+	if f.Events != nil {
+		f.Events.Eventf(nodeReference(f.Node), nil, corev1.EventTypeWarning, reason, "CheckForwarding", "%s", text)
+	}
+}
+
+func (f *ForwardCheck) isNews(key, text string) bool {
+	if f.told == nil {
+		f.told = map[string]string{}
+	}
+	news := f.told[key] != text
+	f.told[key] = text
+	return news
+}

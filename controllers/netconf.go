@@ -1,0 +1,116 @@
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/go-logr/logr"
+
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// netConf is the configuration of the pod network as a file that changes: a
+// ConfigMap's key, mounted, or a copy of it. What was accepted last is kept
+// in the state directory, so that an agent that starts with a file that makes
+// no sense goes on with what the node has.
+type netConf struct {
+	path  string
+	saved string // what was accepted last
+	log   logr.Logger
+
+	content []byte // of the file, when it was last looked at
+	err     error  // why that was refused
+	config  *overlay.Config
+}
+
+// netConfMax is more than any configuration needs, in bytes.
+const netConfMax = 64 << 10
+
+// read looks at the file and reports whether anything changed. The problem,
+// if there is one, is in err; config is then what was accepted before.
+func (n *netConf) read() (changed bool) {
+	content, err := readAtMost(n.path, netConfMax)
+	if err == nil && n.content != nil && bytes.Equal(content, n.content) {
+		return false
+	}
+	var config overlay.Config
+	if err == nil {
+		n.content = content
+		config, err = overlay.ParseConfig(content)
+	}
+	if err != nil {
+		return n.refuse(fmt.Errorf("%s: %w", n.path, err))
+	}
+	n.err, n.config = nil, &config
+	if err := os.WriteFile(n.saved, content, 0o600); err != nil {
+		n.log.Error(err, "An agent that starts with a wrong configuration won't have this one", "file", n.saved)
+	}
+	return true
+}
+
+// refuse notes a problem. At the start it falls back on what was saved.
+func (n *netConf) refuse(err error) (changed bool) {
+	if n.err != nil && n.err.Error() == err.Error() {
+		return false
+	}
+	n.err = err
+	if n.config != nil {
+		return true
+	}
+	if content, err := readAtMost(n.saved, netConfMax); err == nil {
+		if config, err := overlay.ParseConfig(content); err == nil {
+			n.config = &config
+		}
+	}
+	return true
+}
+
+func readAtMost(path string, most int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, fmt.Errorf("%s has %d bytes: expected a file of at most %d", path, info.Size(), most)
+	}
+	return os.ReadFile(path) //nolint:gosec // the operator's path
+}
+
+// watchFile calls changed when something happens in the file's directory,
+// which is where a ConfigMap's symbolic link is replaced, and every interval
+// in case that can't be seen.
+func watchFile(ctx context.Context, path string, interval time.Duration, changed func()) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", path, err)
+	}
+	defer watcher.Close()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	watched := false
+	for {
+		if !watched {
+			err := watcher.Add(filepath.Dir(path))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("watching the folder of %s: %w", path, err)
+			}
+			watched = err == nil
+		}
+		changed()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watcher.Events:
+			watched = len(watcher.WatchList()) > 0 // the folder itself can go
+		case <-watcher.Errors:
+		case <-tick.C:
+		}
+	}
+}

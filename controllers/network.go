@@ -1,0 +1,387 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// UnderlayAnnotation of a Node names the address that its tunnel uses, where
+// that isn't its first InternalIP. An administrator writes it.
+const UnderlayAnnotation = "sluice.network/underlay-ip"
+
+// ToNodes says whether pods reach nodes with the node's address instead of
+// their own.
+type ToNodes string
+
+// The ways to masquerade to nodes. MasqueradeAuto is for those that needn't
+// know the way back to a pod outside the tunnel.
+const (
+	MasqueradeAuto   ToNodes = "auto"
+	MasqueradeAlways ToNodes = "always"
+	MasqueradeNever  ToNodes = "never"
+)
+
+// NetworkOptions say how the pod network is made. All but Underlay, and the
+// functions, are required.
+type NetworkOptions struct {
+	Node       string // this node's name
+	ConfigFile string // flannel's net-conf.json
+	SavedFile  string // where the last good configuration is kept
+	Underlay   overlay.Family
+	Masquerade bool // what leaves the pod network
+	ToNodes    ToNodes
+	Overlay    overlay.Options
+	Events     events.EventRecorder
+	Log        logr.Logger
+
+	// OnRules gets what the ruleset has to know, whenever that changes.
+	OnRules func(Network)
+	// OnState gets what came of the last pass, whenever that changes.
+	OnState func(NetworkState)
+}
+
+// NetworkState is the pod network of a node as it is.
+type NetworkState struct {
+	Config   overlay.Config
+	PodCIDRs []netip.Prefix // this node's, of the families that are on
+	overlay.Status
+}
+
+// PodNetwork keeps the network between nodes as the Node objects and the
+// configuration say, and passes on what others need to know of it. Its
+// methods may be called from several goroutines.
+type PodNetwork struct {
+	options NetworkOptions
+	overlay *overlay.Reconciler
+	conf    netConf
+	wake    chan struct{} // holds a token while there may be something to do
+
+	mu      sync.Mutex
+	nodes   map[string]overlay.Node
+	listed  bool // nodes is complete
+	status  overlay.Status
+	stated  bool // status is of a pass
+	settled chan struct{}
+	// everReady is true since the network was ready first; until then why says
+	// what it waits for.
+	everReady bool
+	why       string
+
+	// Of Run's goroutine.
+	lastRules   Network
+	lastState   NetworkState
+	lastError   error
+	toldSkipped []overlay.Skipped
+	toldFilters map[string]string
+}
+
+// NewPodNetwork returns a PodNetwork that does nothing before Run.
+func NewPodNetwork(o NetworkOptions) *PodNetwork {
+	n := &PodNetwork{
+		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, settled: make(chan struct{}),
+		conf: netConf{path: o.ConfigFile, saved: o.SavedFile, log: o.Log},
+	}
+	o.Overlay.OnStatus = func(s overlay.Status) {
+		n.mu.Lock()
+		n.status, n.stated = s, true
+		n.mu.Unlock()
+		n.signal()
+	}
+	n.overlay = overlay.New(o.Overlay)
+	return n
+}
+
+// SetNode adds or updates a node.
+func (n *PodNetwork) SetNode(node *corev1.Node) {
+	next, err := overlayNode(node)
+	n.mu.Lock()
+	same := reflect.DeepEqual(n.nodes[node.Name], next)
+	n.nodes[node.Name] = next
+	n.mu.Unlock()
+	if same {
+		return
+	}
+	n.signal()
+	if err != nil {
+		n.options.Log.Error(err, "An annotation of a node can't be read", "of", node.Name)
+		if node.Name == n.options.Node {
+			n.event(corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
+		}
+	}
+}
+
+// DeleteNode forgets a node.
+func (n *PodNetwork) DeleteNode(name string) {
+	n.mu.Lock()
+	delete(n.nodes, name)
+	n.mu.Unlock()
+	n.signal()
+}
+
+// Listed says that every node that exists is set. Nothing is done before:
+// nodes that aren't known are nodes that are gone.
+func (n *PodNetwork) Listed() {
+	n.mu.Lock()
+	n.listed = true
+	n.mu.Unlock()
+	n.signal()
+}
+
+// Settled waits until the first pass is done, whatever came of it, and its
+// rules are told.
+func (n *PodNetwork) Settled(ctx context.Context) error {
+	select {
+	case <-n.settled:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Ready is nil once the network has been as it should be; it is a health
+// check.
+func (n *PodNetwork) Ready() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.everReady {
+		return nil
+	}
+	return fmt.Errorf("the pod network isn't ready yet: %s", n.why)
+}
+
+func (n *PodNetwork) signal() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the network until ctx ends, and leaves it as it is.
+func (n *PodNetwork) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	const lookAnyway = 10 * time.Second
+	failed := make(chan error, 2)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { failed <- watchFile(ctx, n.options.ConfigFile, lookAnyway, n.signal) })
+	running.Go(func() { failed <- n.overlay.Run(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			if err != nil {
+				return err
+			}
+		case <-n.wake:
+			n.pass()
+		}
+	}
+}
+
+// pass reads the inputs, hands them to the overlay, and tells what came of
+// the overlay's last pass.
+func (n *PodNetwork) pass() {
+	if n.conf.read(); n.conf.err != nil {
+		n.report(n.conf.err, "InvalidNetworkConfig")
+	}
+	n.mu.Lock()
+	listed, stated, status := n.listed, n.stated, n.status
+	nodes := slices.Collect(maps.Values(n.nodes))
+	own := n.nodes[n.options.Node]
+	n.mu.Unlock()
+	if !listed || n.conf.config == nil {
+		return
+	}
+	config := *n.conf.config
+	config.Underlay = n.options.Underlay
+	slices.SortFunc(nodes, func(a, b overlay.Node) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	n.overlay.Set(n.options.Node, nodes, config)
+	if !stated {
+		return
+	}
+	state := NetworkState{Config: config, PodCIDRs: podCIDRsOf(own, config), Status: status}
+	if n.conf.err == nil {
+		n.report(reasonOf(status), "NetworkNotReady")
+	}
+	if rules := n.rules(state, nodes); !reflect.DeepEqual(rules, n.lastRules) {
+		n.lastRules = rules
+		n.options.OnRules(rules)
+	}
+	if !reflect.DeepEqual(state, n.lastState) {
+		n.lastState = state
+		n.noteState(state)
+		n.options.OnState(state)
+	}
+	select {
+	case <-n.settled:
+	default:
+		close(n.settled)
+	}
+}
+
+func reasonOf(s overlay.Status) error {
+	if s.Ready {
+		return nil
+	}
+	return errors.New(s.Reason)
+}
+
+// report tells a problem once, and its end.
+func (n *PodNetwork) report(err error, reason string) {
+	last := n.lastError
+	n.lastError = err
+	n.mu.Lock()
+	if err == nil {
+		n.everReady = true
+	} else {
+		n.why = err.Error()
+	}
+	n.mu.Unlock()
+	networkReady.Set(boolValue(err == nil))
+	switch {
+	case err == nil && last == nil, err != nil && last != nil && err.Error() == last.Error():
+	case err == nil:
+		n.options.Log.Info("The pod network is as it should be")
+		n.event(corev1.EventTypeNormal, "NetworkReady", "the pod network is as it should be")
+	default:
+		n.options.Log.Error(err, "The pod network isn't as it should be", "reason", reason)
+		n.event(corev1.EventTypeWarning, reason, err.Error())
+	}
+}
+
+// noteState tells which nodes can't be reached.
+func (n *PodNetwork) noteState(s NetworkState) {
+	networkPeers.Set(float64(len(s.Peers)))
+	networkSkipped.Set(float64(len(s.Skipped)))
+	networkChanges.Set(float64(s.Changes))
+	podMTU.Set(float64(s.MTU))
+	if !maps.Equal(s.ReversePathFilters, n.toldFilters) {
+		n.options.Log.Info("Reverse path filters of the node, which are left as they are", "rp_filter", s.ReversePathFilters)
+	}
+	n.toldFilters = s.ReversePathFilters
+	for _, skipped := range s.Skipped {
+		if !slices.Contains(n.toldSkipped, skipped) {
+			n.event(corev1.EventTypeWarning, "NodeSkipped", skipped.String())
+		}
+	}
+	n.toldSkipped = s.Skipped
+}
+
+func (n *PodNetwork) event(kind, reason, note string) {
+	if n.options.Events != nil {
+		n.options.Events.Eventf(nodeReference(n.options.Node), nil, kind, reason, "ReconcileNetwork", "%s", note)
+	}
+}
+
+// nodeReference is a node as events name it: kubelet uses the name as the UID.
+func nodeReference(name string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+}
+
+func boolValue(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// rules is what the ruleset has to know.
+func (n *PodNetwork) rules(s NetworkState, nodes []overlay.Node) Network {
+	out := Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Masquerade: n.options.Masquerade}
+	if s.Tunnel != "" {
+		out.Tunnel, out.Port, out.Local = s.Tunnel, s.Config.Port, s.Local
+		for _, p := range s.Peers {
+			out.Endpoints = append(out.Endpoints, p.Endpoint)
+		}
+	}
+	if n.options.Masquerade {
+		out.Direct = directAddresses(n.options.ToNodes, s.Peers, nodes)
+	}
+	return out
+}
+
+// networksOf lists the ranges of all pods.
+func networksOf(c overlay.Config) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []netip.Prefix{c.Network, c.IPv6Network} {
+		if p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// directAddresses lists the addresses of nodes that pods reach with their own
+// address: those of peers whose pods are reached without a tunnel too.
+func directAddresses(mode ToNodes, peers []overlay.Peer, nodes []overlay.Node) []netip.Addr {
+	if mode == MasqueradeAlways {
+		return nil
+	}
+	direct := map[string][]netip.Prefix{}
+	for _, p := range peers {
+		direct[p.Name] = p.Direct
+	}
+	var out []netip.Addr
+	for _, node := range nodes {
+		for _, a := range append(slices.Clone(node.Addresses), node.UnderlayIP) {
+			sameFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() }
+			if a.IsValid() && (mode == MasqueradeNever || slices.ContainsFunc(direct[node.Name], sameFamily)) {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// podCIDRsOf lists the pod ranges of a node, of the families that are on.
+func podCIDRsOf(node overlay.Node, c overlay.Config) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range node.PodCIDRs {
+		if p.Addr().Is4() && c.Network.IsValid() || p.Addr().Is6() && c.IPv6Network.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// overlayNode is what the overlay has to know of a Node. An annotation that
+// can't be read counts as none, and is an error besides.
+func overlayNode(node *corev1.Node) (overlay.Node, error) {
+	out := overlay.Node{
+		Name: node.Name, PodCIDRs: podCIDRs(node), Addresses: internalIPs(node), Created: node.CreationTimestamp.Time,
+	}
+	text, has := node.Annotations[UnderlayAnnotation]
+	if !has {
+		return out, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		return out, fmt.Errorf("annotation %s: %.50q: expected an IP address", UnderlayAnnotation, text)
+	}
+	out.UnderlayIP = a.Unmap()
+	return out, nil
+}

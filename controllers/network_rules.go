@@ -1,0 +1,298 @@
+package controllers
+
+import (
+	"net/netip"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/nft"
+)
+
+// Network is what the ruleset has to know of the pod network between nodes.
+// In its zero value another plugin makes that network, and the ruleset has
+// nothing but policies.
+type Network struct {
+	Pods    []netip.Prefix // of all nodes
+	OwnPods []netip.Prefix // of this node
+
+	Tunnel    string       // the tunnel device; empty without one
+	Port      uint16       // of the tunnel, UDP
+	Local     netip.Addr   // this node's end of the tunnel
+	Endpoints []netip.Addr // the peers' ends
+
+	// Masquerade gives packets of this node's pods that leave the pod network
+	// the node's address, but for those to the addresses in Direct.
+	Masquerade bool
+	Direct     []netip.Addr
+}
+
+// Where the network's base chains sit. README.md of package nft says why.
+const (
+	priorityRaw         = -300 // before connection tracking
+	priorityTunnel      = -3   // before the judgement of policies, so that their order is told by a listing
+	priorityDestination = -101 // before kube-proxy's Services: a host port is the more specific
+	prioritySource      = 99   // before kube-proxy's masquerading
+)
+
+// Ports of masqueraded UDP. The port of a tunnel isn't among them, unless
+// somebody configures it so.
+const firstMasquerade, lastMasquerade = 16384, 65535
+
+const (
+	protocolTCP  = 6
+	protocolUDP  = 17
+	protocolSCTP = 132
+)
+
+var (
+	loopback4  = netip.MustParsePrefix("127.0.0.0/8")
+	multicast4 = netip.MustParsePrefix("224.0.0.0/4")
+	multicast6 = netip.MustParsePrefix("ff00::/8")
+)
+
+// The network's sets.
+func podsSet(family string) string      { return nft.Name("network", "pods", family) }
+func podsGuard(family string) string    { return nft.Name("network", "guard", family) }
+func ownPodsSet(family string) string   { return nft.Name("network", "own-pods", family) }
+func endpointsSet(family string) string { return nft.Name("network", "endpoints", family) }
+func directSet(family string) string    { return nft.Name("network", "direct", family) }
+
+// Host ports by the node's address, and those that count for all of them.
+func hostPortMap(family string) string    { return nft.Name("host-ports", "address", family) }
+func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }
+func hairpinSet(family string) string     { return nft.Name("host-ports", "hairpin", family) }
+
+// leaving is the chain for what pods send out of the pod network.
+var leaving = nft.Name("masquerade", "leaving")
+
+// enabled tells whether the pod network is ours.
+func (n *Network) enabled() bool { return len(n.Pods) > 0 }
+
+// addTo adds the network's sets and chains to a ruleset.
+func (n *Network) addTo(out *nft.Ruleset) {
+	if !n.enabled() {
+		return
+	}
+	for _, f := range families {
+		n.addSets(out, f.suffix, f.is4)
+		addHostPortSets(out, f.suffix, f.is4)
+	}
+	chain := func(name string, base nft.Base, rules []nft.Rule) {
+		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &base, Rules: rules})
+	}
+	chain("origin", nft.Base{Hook: nft.HookPrerouting, Priority: priorityRaw}, n.originRules())
+	if n.Tunnel != "" {
+		chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw}, []nft.Rule{n.untrack()})
+		chain("tunnel-forward", nft.Base{Hook: nft.HookForward, Priority: priorityTunnel}, n.tunnelForwardRules())
+		chain("tunnel-input", nft.Base{Hook: nft.HookInput, Priority: priorityTunnel}, n.tunnelInputRules())
+	}
+	chain("host-ports", nft.Base{Type: nft.NATChain, Hook: nft.HookPrerouting, Priority: priorityDestination}, hostPortRules())
+	chain("own-host-ports", nft.Base{Type: nft.NATChain, Hook: nft.HookOutput, Priority: priorityDestination}, hostPortRules())
+	chain("masquerade", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: prioritySource}, n.masqueradeRules())
+	if n.Masquerade {
+		out.AddChain(&nft.Chain{Name: leaving, Rules: n.leavingRules()})
+	}
+}
+
+func (n *Network) addSets(out *nft.Ruleset, family string, is4 bool) {
+	src := addrField(true, is4)
+	for _, s := range []*nft.Set{
+		{Name: podsSet(family), Interval: true, Comment: "pods of all nodes", Elements: ranges(n.Pods, is4)},
+		{Name: podsGuard(family), Interval: true, Guard: true, Comment: "pods of all nodes, whose addresses nobody else may use", Elements: ranges(n.Pods, is4)},
+		{Name: ownPodsSet(family), Interval: true, Comment: "pods of this node", Elements: ranges(n.OwnPods, is4)},
+		{Name: endpointsSet(family), Comment: "nodes, as the tunnel's packets have them", Elements: addresses(n.Endpoints, is4)},
+		{Name: directSet(family), Comment: "nodes that pods reach with their own addresses", Elements: addresses(n.Direct, is4)},
+	} {
+		s.Key = []nft.Field{src}
+		out.AddSet(s)
+	}
+}
+
+func addHostPortSets(out *nft.Ruleset, family string, is4 bool) {
+	dst := addrField(false, is4)
+	out.AddSet(&nft.Set{
+		Name: hostPortMap(family), Key: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Targets: dst,
+		Comment: "host ports of pods, at one address of the node",
+	})
+	out.AddSet(&nft.Set{
+		Name: anyHostPortMap(family), Key: []nft.Field{nft.L4Proto, nft.DstPort}, Targets: dst,
+		Comment: "host ports of pods, at all addresses of the node",
+	})
+	out.AddSet(&nft.Set{
+		Name: hairpinSet(family), Key: []nft.Field{addrField(true, is4), dst},
+		Comment: "pods that reach themselves by way of a host port",
+	})
+}
+
+// originRules drop what doesn't come from where it says.
+func (n *Network) originRules() []nft.Rule {
+	rules := []nft.Rule{
+		rule("a pod, but not its address", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)),
+		rule("a pod to the node's loopback", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
+			nft.MatchPrefix{Field: nft.DstAddr4, Prefix: loopback4}, nft.Count{}, do(nft.Drop)),
+	}
+	for _, f := range families {
+		rules = append(rules, rule("a pod's address, but not from there", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)},
+			nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)))
+	}
+	if n.Tunnel != "" {
+		rules = append(rules, rule("tunnel packets need no tracking", append(n.fromPeer(), nft.NoTrack{})...))
+	}
+	return rules
+}
+
+// fromPeer matches the tunnel's packets from a peer to this node.
+func (n *Network) fromPeer() []nft.Statement {
+	family := familySuffix(n.Local)
+	return []nft.Statement{
+		nft.MatchAddr{Field: addrField(false, n.Local.Is4()), Addr: n.Local},
+		nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port},
+		nft.InSet{Fields: []nft.Field{addrField(true, n.Local.Is4())}, Set: endpointsSet(family)},
+	}
+}
+
+// untrack matches the tunnel's packets from this node to a peer.
+func (n *Network) untrack() nft.Rule {
+	is4 := n.Local.Is4()
+	return rule("tunnel packets need no tracking",
+		nft.MatchAddr{Field: addrField(true, is4), Addr: n.Local},
+		nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port},
+		nft.InSet{Fields: []nft.Field{addrField(false, is4)}, Set: endpointsSet(familySuffix(n.Local))},
+		nft.NoTrack{})
+}
+
+// tunnelForwardRules keep pods from posing as nodes. Masquerading gives what
+// a pod sends to a node the address of its own node, from which the other one
+// takes tunnel packets. It can be any address that belongs to a node, also of
+// one that isn't known yet, so the pod network is all that is allowed.
+func (n *Network) tunnelForwardRules() []nft.Rule {
+	fromPod := []nft.Statement{
+		nft.MatchIface{Field: nft.InIface, Name: vethPattern},
+		nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port},
+	}
+	with := func(more ...nft.Statement) []nft.Statement {
+		return append(append([]nft.Statement{}, fromPod...), more...)
+	}
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, rule("between pods it is theirs to use",
+			with(nft.InSet{Fields: []nft.Field{addrField(false, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Accept))...))
+	}
+	return append(rules, rule("a pod to a tunnel, but no answer",
+		with(nft.MatchCT{State: nft.CTNew | nft.CTInvalid | nft.CTUntracked}, nft.Count{}, do(nft.Drop))...))
+}
+
+// tunnelInputRules accept the tunnel's packets from peers alone.
+func (n *Network) tunnelInputRules() []nft.Rule {
+	toTunnel := nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port}
+	return []nft.Rule{
+		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, toTunnel, nft.Count{}, do(nft.Drop)),
+		rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...),
+		rule("tunnel packets of others", toTunnel, nft.Count{}, do(nft.Drop)),
+	}
+}
+
+// hostPortRules lead host ports to pods.
+func hostPortRules() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		dst := addrField(false, f.is4)
+		rules = append(rules,
+			rule("", nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Map: hostPortMap(f.suffix)}),
+			rule("", nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Map: anyHostPortMap(f.suffix)}),
+		)
+	}
+	return rules
+}
+
+// addHostPorts adds the elements of a pod's host ports.
+func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr, ports []cni.HostPort) {
+	if !n.enabled() {
+		return
+	}
+	for _, port := range ports {
+		for _, addr := range pod {
+			if port.HostIP.IsValid() && port.HostIP.Is4() != addr.Is4() {
+				continue
+			}
+			proto, family := protocolNumber(port.Protocol), familySuffix(addr)
+			key := dispatchKey{hostPortMap(family), nft.AddrProtoPortElement(port.HostIP, proto, port.HostPort)}
+			if !port.HostIP.IsValid() || port.HostIP.IsUnspecified() {
+				key = dispatchKey{anyHostPortMap(family), nft.ProtoPortElement(proto, port.HostPort)}
+			}
+			elements[key] = nft.Verdict{Kind: nft.NATTo, Target: netip.AddrPortFrom(addr, port.ContainerPort)}
+			elements[dispatchKey{hairpinSet(family), nft.Element{First: string(append(addr.AsSlice(), addr.AsSlice()...))}}] = nft.Verdict{}
+		}
+	}
+}
+
+func protocolNumber(name string) uint8 {
+	switch name {
+	case "udp":
+		return protocolUDP
+	case "sctp":
+		return protocolSCTP
+	}
+	return protocolTCP
+}
+
+// masqueradeRules give packets the node's address whose answers would miss it
+// otherwise.
+func (n *Network) masqueradeRules() []nft.Rule {
+	toPod := nft.MatchIface{Field: nft.OutIface, Name: vethPattern}
+	rules := []nft.Rule{
+		rule("a host port by way of loopback", toPod, nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: loopback4}, nft.Masquerade{FullyRandom: true}),
+	}
+	for _, f := range families {
+		rules = append(rules, rule("a pod's own host port",
+			nft.InSet{Fields: []nft.Field{addrField(true, f.is4), addrField(false, f.is4)}, Set: hairpinSet(f.suffix)}, nft.Masquerade{FullyRandom: true}))
+	}
+	if n.Tunnel != "" {
+		tunnel := nft.MatchIface{Field: nft.OutIface, Name: n.Tunnel}
+		for _, f := range families {
+			rules = append(rules, rule("", tunnel, nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Accept)))
+		}
+		rules = append(rules, rule("the node to a pod elsewhere, so that the answer comes through the tunnel", tunnel, nft.Masquerade{FullyRandom: true}))
+	}
+	if !n.Masquerade {
+		return rules
+	}
+	for _, f := range families {
+		rules = append(rules, rule("", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: ownPodsSet(f.suffix)}, nft.Do{Verdict: nft.JumpTo(leaving)}))
+	}
+	return rules
+}
+
+// leavingRules masquerade what a pod of this node sends out of the network.
+func (n *Network) leavingRules() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		dst := []nft.Field{addrField(false, f.is4)}
+		rules = append(rules,
+			rule("to pods", nft.InSet{Fields: dst, Set: podsSet(f.suffix)}, do(nft.Accept)),
+			rule("to nodes that know the way back", nft.InSet{Fields: dst, Set: directSet(f.suffix)}, do(nft.Accept)))
+	}
+	return append(rules,
+		rule("multicast", nft.MatchPrefix{Field: nft.DstAddr4, Prefix: multicast4}, do(nft.Accept)),
+		rule("multicast", nft.MatchPrefix{Field: nft.DstAddr6, Prefix: multicast6}, do(nft.Accept)),
+		rule("no port that could be a tunnel's", nft.MatchProto{Proto: protocolUDP},
+			nft.Masquerade{First: firstMasquerade, Last: lastMasquerade, FullyRandom: true}),
+		rule("", nft.Masquerade{FullyRandom: true}))
+}
+
+func familySuffix(a netip.Addr) string {
+	if a.Is4() {
+		return families[0].suffix
+	}
+	return families[1].suffix
+}
+
+// addresses returns the elements of a set of addresses of one family.
+func addresses(in []netip.Addr, is4 bool) map[nft.Element]nft.Verdict {
+	out := map[nft.Element]nft.Verdict{}
+	for _, a := range in {
+		if a.Is4() == is4 {
+			out[nft.AddrElement(a)] = nft.Verdict{}
+		}
+	}
+	return out
+}

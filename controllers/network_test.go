@@ -1,0 +1,72 @@
+package controllers
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sluice-net/sluice/overlay"
+)
+
+func TestDirectAddresses(t *testing.T) {
+	t.Parallel()
+	addr := netip.MustParseAddr
+	nodes := []overlay.Node{
+		{Name: "own", Addresses: []netip.Addr{addr("192.0.2.1"), addr("2001:db8::1")}},
+		{Name: "near", Addresses: []netip.Addr{addr("192.0.2.2"), addr("2001:db8::2")}, UnderlayIP: addr("198.51.100.2")},
+		{Name: "far", Addresses: []netip.Addr{addr("203.0.113.3")}},
+	}
+	peers := []overlay.Peer{
+		{Name: "near", Direct: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
+		{Name: "far", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24")}},
+	}
+	for mode, want := range map[ToNodes]string{
+		MasqueradeAlways: "",
+		MasqueradeAuto:   "192.0.2.2 198.51.100.2",
+		MasqueradeNever:  "192.0.2.1 192.0.2.2 198.51.100.2 203.0.113.3 2001:db8::1 2001:db8::2",
+	} {
+		var got []string
+		for _, a := range directAddresses(mode, peers, nodes) {
+			got = append(got, a.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %s, want %s", mode, got, want)
+		}
+	}
+}
+
+func TestOverlayNode(t *testing.T) {
+	t.Parallel()
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{UnderlayAnnotation: "192.0.2.9"}},
+		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "what"}},
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeHostName, Address: "n"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+			{Type: corev1.NodeInternalIP, Address: "none"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
+		}},
+	}
+	got, err := overlayNode(node)
+	if err != nil || got.UnderlayIP != netip.MustParseAddr("192.0.2.9") || len(got.PodCIDRs) != 1 ||
+		!slices.Equal(got.Addresses, []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}) {
+		t.Errorf("%+v, error %v", got, err)
+	}
+	for _, text := range []string{"eth1", "", "fe80::1%eth0", strings.Repeat("9", 1000)} {
+		node.Annotations[UnderlayAnnotation] = text
+		got, err := overlayNode(node)
+		if err == nil || !strings.HasPrefix(err.Error(), "annotation sluice.network/underlay-ip: ") || len(err.Error()) > 200 || got.UnderlayIP.IsValid() {
+			t.Errorf("%.20q: %+v, error %v", text, got.UnderlayIP, err)
+		}
+	}
+	// What the cache strips must leave that.
+	stripped, err := strip(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, has := stripped.(*corev1.Node).Annotations[UnderlayAnnotation]; !has {
+		t.Error("the annotation is stripped")
+	}
+}

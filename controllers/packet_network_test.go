@@ -1,0 +1,422 @@
+package controllers
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// testNetwork is the pod network that the world's node belongs to. There is
+// no tunnel device: its packets are those that tests make.
+func testNetwork() Network {
+	return Network{
+		Pods:    []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")},
+		OwnPods: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")},
+		Tunnel:  "sluice.1", Port: 8472,
+		Local:      netip.MustParseAddr("198.51.100.1"),
+		Endpoints:  []netip.Addr{netip.MustParseAddr("192.0.2.10")},
+		Masquerade: true,
+		Direct:     []netip.Addr{netip.MustParseAddr("192.0.2.20"), netip.MustParseAddr("2001:db8:1::20")},
+	}
+}
+
+// arrive sends datagrams that claim to be from src, and then one that is from
+// where it says, and tells how many of the former arrived.
+func (w *packetWorld) arrive(sender string, src netip.Addr, honest, to string, port uint16) uint64 {
+	w.t.Helper()
+	const claims = 20
+	family := 6
+	if src.Is4() {
+		family = 4
+	}
+	sink := w.hosts[to].Sink(testnet.UDP, port)
+	defer sink.Close()
+	dst := netip.AddrPortFrom(w.addr(to, family), port)
+	for range claims {
+		if err := w.hosts[sender].SendUDP(netip.AddrPortFrom(src, 4242), dst); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	before := sink.Received()
+	if err := w.hosts[honest].SendUDP(netip.AddrPortFrom(w.addr(honest, family), 4243), dst); err != nil {
+		w.t.Fatal(err)
+	}
+	waitFor(w.t, "the honest datagram", func() bool { return sink.Received() > before || before > 0 })
+	received := sink.Received()
+	if before == 0 {
+		received-- // the honest one
+	}
+	return received
+}
+
+// TestOrigin: a host that poses as a pod gets nothing through, although a
+// policy admits the pod.
+func TestOrigin(t *testing.T) {
+	t.Parallel()
+	admit := map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`}
+	for name, c := range map[string]struct {
+		network Network
+		pass    bool
+	}{
+		"without the network's rules": {Network{}, true},
+		"with them":                   {testNetwork(), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newPacketWorld(t, RulesetConfig{Network: c.network})
+			w.setPolicy(admit)
+			for i, family := range bothFamilies {
+				got := w.arrive("out", w.addr("dev/web", family), "dev/web", "dev/db", uint16(7000+i))
+				if (got > 0) != c.pass {
+					t.Errorf("IPv%d: %d datagrams of the one that poses arrived", family, got)
+				}
+				// A pod that poses as another is stopped with and without them.
+				if got := w.arrive("prod/web", w.addr("dev/web", family), "dev/web", "dev/db", uint16(7010+i)); got > 0 {
+					t.Errorf("IPv%d: %d datagrams of a pod that poses arrived", family, got)
+				}
+			}
+		})
+	}
+}
+
+// TestPodToLoopback: a pod doesn't get to what listens on the node's loopback,
+// also where host ports have made the kernel route there.
+func TestPodToLoopback(t *testing.T) {
+	t.Parallel()
+	loopback := netip.MustParseAddr("127.0.0.1")
+	for name, c := range map[string]struct {
+		network Network
+		pass    bool
+	}{"without the network's rules": {Network{}, true}, "with them": {testNetwork(), false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newPacketWorld(t, RulesetConfig{Network: c.network})
+			w.routeLoopback("dev/web")
+			sink := w.hosts["node"].Sink(testnet.UDP, 7000)
+			// The pod's own kernel doesn't send there, so the packet goes by the link.
+			for range 10 {
+				w.sendOnLink("dev/web", datagram4(w.addr("dev/web", 4), loopback, 7000))
+			}
+			if err := w.hosts["dev/web"].SendUDP(netip.AddrPortFrom(w.addr("dev/web", 4), 9), netip.AddrPortFrom(w.addr("node", 4), 7000)); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the honest datagram", func() bool { return sink.Received() > 0 })
+			if got := sink.Received(); (got > 1) != c.pass {
+				t.Errorf("%d datagrams arrived, 1 of them honest", got)
+			}
+		})
+	}
+}
+
+// sendOnLink sends an IPv4 packet to the node by a pod's link, whatever the
+// pod's own routes say.
+func (w *packetWorld) sendOnLink(pod string, packet []byte) {
+	w.t.Helper()
+	var gateway net.HardwareAddr
+	err := w.node.Do(func() error {
+		link, err := net.InterfaceByName(w.hosts[pod].Interface())
+		if err == nil {
+			gateway = link.HardwareAddr
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.hosts[pod].Do(func() error { return sendFrame(gateway, packet) }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// sendFrame sends an IPv4 packet by the link that isn't the loopback.
+func sendFrame(to net.HardwareAddr, packet []byte) error {
+	links, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(links, func(l net.Interface) bool { return l.Flags&net.FlagLoopback == 0 })
+	const ipv4 = 0x0008 // ETH_P_IP in network order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, ipv4)
+	if err != nil {
+		return err
+	}
+	address := &unix.SockaddrLinklayer{Protocol: ipv4, Ifindex: links[i].Index, Halen: 6}
+	copy(address.Addr[:], to)
+	return errors.Join(unix.Sendto(fd, packet, 0, address), unix.Close(fd))
+}
+
+// datagram4 is a UDP datagram without a payload, nor a checksum.
+func datagram4(src, dst netip.Addr, port uint16) []byte {
+	packet := make([]byte, 28)
+	packet[0], packet[3], packet[8], packet[9] = 0x45, 28, 64, protocolUDP
+	copy(packet[12:], src.AsSlice())
+	copy(packet[16:], dst.AsSlice())
+	binary.BigEndian.PutUint16(packet[22:], port)
+	binary.BigEndian.PutUint16(packet[24:], 8)
+	sum := uint32(0)
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(packet[i:]))
+	}
+	sum = sum&0xffff + sum>>16
+	binary.BigEndian.PutUint16(packet[10:], ^uint16(sum+sum>>16))
+	return packet
+}
+
+// conntrack lists the connections that the node tracks.
+func (w *packetWorld) conntrack() string {
+	w.t.Helper()
+	var out []byte
+	err := w.node.Do(func() (err error) {
+		out, err = exec.Command("conntrack", "-L").Output()
+		return err
+	})
+	if err != nil {
+		w.t.Fatalf("listing connections: %v", err)
+	}
+	return string(out)
+}
+
+// TestTunnelPackets: what a node takes for the tunnel's comes from peers only.
+func TestTunnelPackets(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{Network: testNetwork()})
+	open := newPacketWorld(t, RulesetConfig{})
+	node := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), 8472)
+	for _, world := range []*packetWorld{w, open} {
+		for _, name := range []string{"node", "out", "out2", "dev/db"} {
+			world.hosts[name].ServeUDP(8472)
+		}
+		world.node.DNAT(testnet.UDP, netip.AddrPortFrom(service[4], 53), node)
+		world.node.DNAT(testnet.UDP, netip.AddrPortFrom(service[4], 54), netip.MustParseAddrPort("192.0.2.20:8472"))
+	}
+	for _, c := range []struct {
+		from string
+		to   netip.AddrPort
+		pass bool
+	}{
+		{"out", node, true},   // a peer
+		{"out2", node, false}, // no node
+		{"dev/web", node, false},
+		{"dev/web", netip.AddrPortFrom(service[4], 53), false},
+		{"dev/web", netip.MustParseAddrPort("192.0.2.10:8472"), false},
+		{"dev/web", netip.AddrPortFrom(service[4], 54), false},
+		{"dev/web", netip.MustParseAddrPort("10.244.1.11:8472"), true}, // between pods
+		{"out2", netip.MustParseAddrPort("10.244.1.11:8472"), true},
+	} {
+		for _, world := range []*packetWorld{w, open} {
+			result := world.hosts[c.from].Connect(testnet.UDP, c.to)
+			if want := c.pass || world == open; result.OK != want {
+				t.Errorf("%s to %s, with the rules: %t: %s", c.from, c.to, world == w, result)
+			}
+		}
+	}
+	tracked := regexp.MustCompile(`17 \d+ src=192\.0\.2\.10 `) // as who opened it
+	if entries := w.conntrack(); tracked.MatchString(entries) {
+		t.Errorf("the tunnel's packets are tracked:\n%s", entries)
+	}
+	if entries := open.conntrack(); !tracked.MatchString(entries) {
+		t.Errorf("without the rules the tunnel's packets aren't tracked either:\n%s", entries)
+	}
+}
+
+// TestMasquerading: who is seen as the client.
+func TestMasquerading(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*Network)
+		asPod  map[string]bool // by who is called, whether it sees the pod's address
+	}{
+		"on":  {func(*Network) {}, map[string]bool{"out": false, "out2": true, "dev/db": true, "node": true}},
+		"off": {func(n *Network) { n.Masquerade = false }, map[string]bool{"out": true, "out2": true, "dev/db": true, "node": true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			network := testNetwork()
+			c.change(&network)
+			w := newPacketWorld(t, RulesetConfig{Network: network})
+			for called, asPod := range c.asPod {
+				for _, family := range bothFamilies {
+					for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP} {
+						pod := w.addr("dev/web", family)
+						result := w.hosts["dev/web"].MustReach(t, proto, netip.AddrPortFrom(w.addr(called, family), 80))
+						client := clientOf(t, result)
+						if (client.Addr() == pod) != asPod {
+							t.Errorf("%s, %s: the client is %s", called, proto, client)
+						}
+						if client.Addr() != pod && proto == testnet.UDP && client.Port() < firstMasquerade {
+							t.Errorf("%s: a masqueraded port below %d: %s", called, firstMasquerade, client)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// clientOf is the client as the server saw it.
+func clientOf(t *testing.T, r testnet.Result) netip.AddrPort {
+	t.Helper()
+	fields := strings.Fields(r.Reply)
+	if len(fields) < 2 {
+		t.Fatalf("reply %q", r.Reply)
+	}
+	client, err := netip.ParseAddrPort(fields[1])
+	if err != nil {
+		t.Fatalf("reply %q: %v", r.Reply, err)
+	}
+	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+}
+
+// TestHostPorts: a port of the node leads to the pod, from everywhere, and the
+// pod's policy judges it by the pod's port.
+func TestHostPorts(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{Network: testNetwork()})
+	web := w.hosts["dev/web"]
+	var ends []hostPortEnd
+	for _, family := range bothFamilies {
+		node := w.addr("node", family)
+		for _, from := range []string{"out", "dev/db", "prod/web", "node", "dev/web"} {
+			for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP} {
+				ends = append(ends, hostPortEnd{from, proto, netip.AddrPortFrom(node, 30080)})
+			}
+		}
+	}
+	ends = append(ends,
+		hostPortEnd{"node", testnet.TCP, netip.MustParseAddrPort("127.0.0.1:30080")},
+		hostPortEnd{"node", testnet.UDP, netip.MustParseAddrPort("127.0.0.1:30080")},
+		hostPortEnd{"out", testnet.TCP, netip.AddrPortFrom(w.addr("node", 4), 30081)})
+	for _, e := range ends {
+		if result := w.hosts[e.from].Connect(e.proto, e.to); result.OK {
+			t.Errorf("%s without host ports: %s", e, result)
+		}
+	}
+	w.routeLoopback("dev/web")
+	id := web.Interface()
+	w.render.SetHostPorts(id, []cni.HostPort{
+		{HostPort: 30080, ContainerPort: 80, Protocol: "tcp"},
+		{HostPort: 30080, ContainerPort: 80, Protocol: "udp"},
+		{HostIP: w.addr("node", 4), HostPort: 30081, ContainerPort: 81, Protocol: "tcp"},
+		{HostIP: w.addr("out", 4), HostPort: 30082, ContainerPort: 81, Protocol: "tcp"},
+	})
+	w.touch("dev/web")
+	for _, e := range ends {
+		if result := w.hosts[e.from].MustReach(t, e.proto, e.to); result.OK && !strings.HasPrefix(result.Reply, "dev/web ") {
+			t.Errorf("%s: answered by %q", e, result.Reply)
+		}
+	}
+	if client := clientOf(t, w.hosts["out"].MustReach(t, testnet.TCP, ends[0].to)); client.Addr() != w.addr("out", 4) {
+		t.Errorf("the pod sees %s as its client", client)
+	}
+	// The one whose address isn't the node's, and what isn't the node's at all.
+	for _, to := range []netip.AddrPort{netip.AddrPortFrom(w.addr("node", 4), 30082), netip.AddrPortFrom(w.addr("dev/db", 4), 30080)} {
+		if result := w.hosts["out"].Connect(testnet.TCP, to); result.OK {
+			t.Errorf("%s: %s", to, result)
+		}
+	}
+	w.setPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}]}`})
+	for _, e := range ends {
+		switch e.from {
+		case "dev/db", "dev/web", "node":
+			w.hosts[e.from].MustReach(t, e.proto, e.to)
+		default:
+			w.hosts[e.from].MustNotReach(t, e.proto, e.to)
+		}
+	}
+	w.cluster.DeleteEndpoint(id)
+	w.apply()
+	if listing := w.node.Nft("list", "map", "inet", "sluice", anyHostPortMap("v4")); strings.Contains(listing, "30080") {
+		t.Errorf("host ports outlive their pod:\n%s", listing)
+	}
+}
+
+type hostPortEnd struct {
+	from  string
+	proto testnet.Protocol
+	to    netip.AddrPort
+}
+
+func (e hostPortEnd) String() string { return fmt.Sprintf("%s to %s %s", e.from, e.proto, e.to) }
+
+// touch has a pod rendered again.
+func (w *packetWorld) touch(name string) {
+	w.t.Helper()
+	id := w.hosts[name].Interface()
+	e, ok := w.cluster.Endpoint(id)
+	if !ok {
+		w.t.Fatalf("no endpoint %s", name)
+	}
+	w.cluster.DeleteEndpoint(id)
+	w.apply()
+	w.cluster.SetEndpoint(policy.Endpoint{ID: id, Pod: e.Pod, Interface: e.Interface, Addresses: e.Addresses})
+	w.apply()
+}
+
+// routeLoopback lets the node's loopback be reached by, and reach, a pod, as
+// package cni does for pods with host ports.
+func (w *packetWorld) routeLoopback(name string) {
+	w.t.Helper()
+	key := "/proc/sys/net/ipv4/conf/" + w.hosts[name].Interface() + "/route_localnet"
+	if err := w.node.Do(func() error { return os.WriteFile(key, []byte("1"), 0o600) }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestNetworkChangesInPlace: what changes about the network while pods talk
+// changes only that.
+func TestNetworkChangesInPlace(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{Network: testNetwork()})
+	w.setPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
+	next := testNetwork()
+	next.Port, next.Endpoints, next.Masquerade = 4789, []netip.Addr{netip.MustParseAddr("192.0.2.20")}, false
+	w.render.SetNetwork(next, nil)
+	w.apply()
+	w.allowed("dev/web > dev/db tcp/80")
+	w.denied("prod/web > dev/db tcp/80")
+	listing := w.node.Nft("list", "table", "inet", "sluice")
+	for _, want := range []string{"udp dport 4789", "192.0.2.20"} {
+		if !strings.Contains(listing, want) {
+			t.Errorf("no %s in\n%s", want, listing)
+		}
+	}
+	for _, stale := range []string{"8472", "192.0.2.10 ", leaving} {
+		if strings.Contains(listing, stale) {
+			t.Errorf("still %s in\n%s", stale, listing)
+		}
+	}
+	fresh := NewRenderer(RulesetConfig{Network: next})
+	if want, got := fresh.Ruleset(w.cluster), w.render.Ruleset(w.cluster); len(want.Chains) != len(got.Chains) || len(want.Sets) != len(got.Sets) {
+		t.Errorf("%d chains and %d sets, from scratch %d and %d", len(got.Chains), len(got.Sets), len(want.Chains), len(want.Sets))
+	}
+}
+
+// waitFor polls until ok.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: didn't happen", what)
+		}
+	}
+}
