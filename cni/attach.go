@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -16,35 +15,79 @@ import (
 func (s *Server) add(ctx context.Context, request AddRequest) (AddAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
 	defer cancel()
+	if err := s.mayAdd(request); err != nil {
+		return AddAnswer{}, err
+	}
 	id := AttachmentID(request.ContainerID, request.IfName)
 	unlock, err := s.busy.lock(ctx, id)
 	if err != nil {
 		return AddAnswer{}, tryAgain("another request for the same attachment is under way", err)
 	}
 	defer unlock()
-	if err := s.supersede(ctx, request); err != nil {
+	if err := s.makeRoom(ctx, request); err != nil {
 		return AddAnswer{}, err
 	}
-	a, isNew, err := s.place(request)
+	a, before, err := s.place(request)
+	s.noteExhaustion(err)
+	if errors.Is(err, errExhausted) || errors.Is(err, errNoPodCIDR) {
+		err = tryAgain("no address for the pod", err)
+	}
 	if err != nil {
 		return AddAnswer{}, err
 	}
-	attached := false
+	s.keepHostEnds() // also this one, once it is there
+	if _, err := s.seesNamespace(a); err != nil {
+		s.opts.Log.V(1).Info("The pod's network namespace can't be looked at", "attachment", id, "reason", err.Error())
+	}
+	isAttached := false
 	defer func() {
-		if !attached { // also after a panic
-			s.undo(ctx, a, isNew)
+		if !isAttached { // also after a panic
+			s.undo(ctx, a, before.ContainerID == "")
 		}
 	}()
-	if err := s.opts.Enforcer.Attach(ctx, a); err != nil {
+	s.opts.step("recorded")
+	if err := s.open(ctx, a, before.HostPorts); err != nil {
 		return AddAnswer{}, attachError(a, err)
 	}
 	if err := ctx.Err(); err != nil {
 		// The plugin is gone, and DEL may have been before us.
 		return AddAnswer{}, attachError(a, err)
 	}
-	attached = true
+	isAttached = true
+	s.opts.step("opened")
 	s.opts.Log.V(1).Info("Attached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", id, "addresses", a.Addresses)
 	return s.answer(a), nil
+}
+
+// mayAdd says why no pod can be added now, or not this way.
+func (s *Server) mayAdd(request AddRequest) error {
+	if s.opts.PolicyOnly && !request.PolicyOnly {
+		return types.NewError(types.ErrInvalidNetworkConfig, "this node's agent enforces policy only",
+			`another plugin wires the pods; sluice belongs after it in its list, with "mode":"policy"`)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.datapathReady {
+		return types.NewError(types.ErrTryAgainLater, "the node's network isn't ready", s.datapathReason)
+	}
+	return nil
+}
+
+// open puts a pod under policy, and lets traffic find it: nothing that connection tracking remembers of its addresses, or of who had its
+// host ports, must lead past the rules.
+func (s *Server) open(ctx context.Context, a Attachment, oldPorts []HostPort) error {
+	if err := s.connections.forget(a.Addresses); err != nil {
+		return err
+	}
+	s.opts.step("forgotten")
+	if err := s.opts.Enforcer.Attach(ctx, a); err != nil {
+		return err
+	}
+	s.opts.step("attached")
+	if ports := slices.Concat(oldPorts, a.HostPorts); len(ports) > 0 {
+		return s.inHost(func() error { return forgetHostPorts(ports) })
+	}
+	return nil
 }
 
 // attachError tells the runtime to try again, unless the enforcer knows better.
@@ -59,11 +102,32 @@ func tryAgain(message string, cause error) error {
 	return types.NewError(types.ErrTryAgainLater, message, cause.Error())
 }
 
-// supersede drops the attachments of older sandboxes of the same pod, whose link the plugin has removed to make room.
-func (s *Server) supersede(ctx context.Context, request AddRequest) error {
-	name := InterfaceName(request.PodNamespace, request.PodName, request.IfName)
+// makeRoom waits for DELs that still hold what the request needs, and drops the attachments of older sandboxes of the same pod, whose
+// link the plugin has removed.
+func (s *Server) makeRoom(ctx context.Context, request AddRequest) error {
+	id := AttachmentID(request.ContainerID, request.IfName)
+	if _, leaves := s.leaver(id); leaves { // what its last DEL left, which nobody else works on, as we have the lock
+		if err := s.drop(ctx, id, used); err != nil {
+			return tryAgain("the container's last attachment can't be detached", err)
+		}
+	}
+	for _, done := range s.inTheWay(request) {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return tryAgain("what the pod needs is still being taken from another", context.Cause(ctx))
+		}
+	}
 	for _, old := range s.Attachments() {
-		if old.Interface != name || old.ContainerID == request.ContainerID {
+		isOlderSandbox := old.Interface != "" && old.Interface == request.hostInterface() && old.ContainerID != request.ContainerID
+		isOther := old.ID() == id &&
+			(old.PolicyOnly != request.PolicyOnly || old.PolicyOnly && !slices.Equal(old.Addresses, request.Addresses))
+		if isOther { // we have its lock
+			if err := s.drop(ctx, old.ID(), used); err != nil {
+				return tryAgain("the pod's attachment can't be replaced", err)
+			}
+		}
+		if !isOlderSandbox {
 			continue
 		}
 		// Waiting here for the lock of someone who may wait for ours would be for ever.
@@ -78,40 +142,126 @@ func (s *Server) supersede(ctx context.Context, request AddRequest) error {
 	return nil
 }
 
-// place returns the attachment that is on record, or else makes a new one.
-func (s *Server) place(request AddRequest) (a Attachment, isNew bool, err error) {
+// inTheWay returns what is closed when the attachments that leave have left with the link, the host ports or the addresses of a request.
+// Who leaves waits for nobody.
+func (s *Server) inTheWay(request AddRequest) []chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, isOld := s.attachments[AttachmentID(request.ContainerID, request.IfName)]
-	if isOld {
-		if a.PodNamespace != request.PodNamespace || a.PodName != request.PodName || a.PodUID != request.PodUID {
-			return Attachment{}, false, types.NewError(types.ErrInvalidEnvironmentVariables, "the container is of another pod",
-				fmt.Sprintf("%s/%s with UID %s", a.PodNamespace, a.PodName, a.PodUID))
+	var all []chan struct{}
+	for id, done := range s.leaving {
+		old := s.attachments[id]
+		_, samePort := overlap(request.HostPorts, old.HostPorts)
+		sameLink := old.Interface != "" && old.Interface == request.hostInterface()
+		sameAddr := slices.ContainsFunc(request.Addresses, func(addr netip.Addr) bool { return slices.Contains(old.Addresses, addr) })
+		if samePort || sameLink || sameAddr {
+			all = append(all, done)
 		}
-		a.MTU = s.mtu
-		if err := s.records.write(a); err != nil {
-			return Attachment{}, false, err
-		}
-		s.attachments[a.ID()] = a
-		return a, false, nil
 	}
-	addrs, err := s.addresses.allocate(s.opts.Now())
+	return all
+}
+
+// place returns the attachment as the request wants it, new or, with its addresses, the one that is on record, which is then also
+// returned as it was before.
+func (s *Server) place(request AddRequest) (a, before Attachment, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := AttachmentID(request.ContainerID, request.IfName)
+	before, isOld := s.attachments[id]
+	if isOld && (before.PodNamespace != request.PodNamespace || before.PodName != request.PodName || before.PodUID != request.PodUID) {
+		return a, before, types.NewError(types.ErrInvalidEnvironmentVariables, "the container is of another pod",
+			fmt.Sprintf("%s/%s with UID %s", before.PodNamespace, before.PodName, before.PodUID))
+	}
+	if err := s.checkHostPorts(id, request.HostPorts); err != nil {
+		return a, before, err
+	}
+	addresses := before.Addresses
+	switch {
+	case isOld:
+	case request.PolicyOnly:
+		addresses, err = request.Addresses, s.claim(request.Addresses)
+	default:
+		addresses, err = s.addresses.allocate(s.opts.Now())
+	}
 	if err != nil {
-		return Attachment{}, false, tryAgain("no address for the pod", err)
+		return a, before, err
 	}
 	a = Attachment{
 		ContainerID: request.ContainerID, IfName: request.IfName,
 		PodNamespace: request.PodNamespace, PodName: request.PodName, PodUID: request.PodUID,
-		Interface: InterfaceName(request.PodNamespace, request.PodName, request.IfName),
-		Addresses: addrs,
-		MTU:       s.mtu,
+		Interface: request.hostInterface(), Addresses: addresses, MTU: s.mtu,
+		Network: request.Network, Netns: request.Netns, NetnsInode: request.NetnsInode,
+		HostPorts: request.HostPorts, Bandwidth: request.Bandwidth, PolicyOnly: request.PolicyOnly,
 	}
-	if err := errors.Join(s.records.writeLedger(s.addresses.ledger()), s.records.write(a)); err != nil {
-		s.free(a, unused)
-		return Attachment{}, false, errors.Join(err, s.records.remove(a.ContainerID, a.IfName))
+	if err := s.record(a); err != nil {
+		if !isOld {
+			s.free(a, unused)
+			err = errors.Join(err, s.records.remove(a.ContainerID, a.IfName))
+		}
+		return a, before, err
 	}
-	s.attachments[a.ID()] = a
-	return a, true, nil
+	s.attachments[id] = a
+	s.placed[id] = s.opts.Now()
+	return a, before, nil
+}
+
+// record writes the ledger first: an address without a record is found by the next server, a record without its address would be.
+func (s *Server) record(a Attachment) error {
+	if err := s.records.writeLedger(s.addresses.ledger()); err != nil {
+		return err
+	}
+	s.opts.step("taken")
+	return s.records.write(a)
+}
+
+// checkHostPorts wants host ports that no other attachment has. The caller holds mu.
+func (s *Server) checkHostPorts(id string, ports []HostPort) error {
+	for _, other := range s.attachments {
+		if p, ok := overlap(ports, other.HostPorts); ok && other.ID() != id {
+			return types.NewError(codeHostPortTaken, fmt.Sprintf("host port %s is taken", p),
+				fmt.Sprintf("by pod %s/%s", other.PodNamespace, other.PodName))
+		}
+	}
+	return nil
+}
+
+// claim takes addresses that another plugin gave. They could also be somebody's who wants to be governed as a pod, or not to be.
+// The caller holds mu.
+func (s *Server) claim(addrs []netip.Addr) error {
+	invalid := func(addr netip.Addr, reason string) error {
+		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult gives the pod an address that can't be a pod's",
+			fmt.Sprintf("%s %s", addr, reason))
+	}
+	for _, addr := range addrs {
+		isOf := func(prefix netip.Prefix) bool { return prefix.Addr().Is4() == addr.Is4() }
+		contains := func(prefix netip.Prefix) bool { return prefix.Contains(addr) }
+		switch {
+		case slices.Contains(s.nodeAddrs, addr):
+			return invalid(addr, "is the node's own")
+		case slices.ContainsFunc(s.addresses.prefixes, isOf) && !slices.ContainsFunc(s.addresses.prefixes, contains):
+			return invalid(addr, fmt.Sprintf("isn't in the node's podCIDRs %s", s.addresses.prefixes))
+		}
+		for _, other := range s.attachments {
+			if slices.Contains(other.Addresses, addr) {
+				return tryAgain("the pod's address is still another's", fmt.Errorf("%s is of pod %s/%s", addr, other.PodNamespace, other.PodName))
+			}
+		}
+	}
+	for _, addr := range addrs {
+		s.addresses.claim(addr)
+	}
+	return nil
+}
+
+// noteExhaustion reports that there is no address left, once.
+func (s *Server) noteExhaustion(err error) {
+	isExhausted := errors.Is(err, errExhausted)
+	s.mu.Lock()
+	isNews := isExhausted && !s.exhausted
+	s.exhausted = isExhausted || s.exhausted && err != nil
+	s.mu.Unlock()
+	if isNews {
+		s.opts.OnProblem("AddressPoolExhausted", err.Error())
+	}
 }
 
 func (s *Server) answer(a Attachment) AddAnswer {
@@ -131,129 +281,6 @@ func (s *Server) answer(a Attachment) AddAnswer {
 		}
 	}
 	return answer
-}
-
-// del gives up a pod's place.
-func (s *Server) del(ctx context.Context, request DelRequest) (DelAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
-	defer cancel()
-	id := AttachmentID(request.ContainerID, request.IfName)
-	unlock, err := s.busy.lock(ctx, id)
-	if err != nil {
-		return DelAnswer{}, tryAgain("another request for the same attachment is under way", err)
-	}
-	defer unlock()
-	if err := s.drop(ctx, id, used); err != nil {
-		return DelAnswer{}, tryAgain("the pod can't be detached", err)
-	}
-	return DelAnswer{}, nil
-}
-
-// usage says whether a pod may have used its addresses.
-type usage bool
-
-const (
-	used   usage = true
-	unused usage = false
-)
-
-// drop takes an attachment out of the enforcement, and then forgets it: in this order, so that no address is another pod's before.
-// The caller holds the attachment's lock. One that isn't known is no error.
-func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
-	s.mu.Lock()
-	a, known := s.attachments[id]
-	s.mu.Unlock()
-	if !known {
-		return nil
-	}
-	if err := s.opts.Enforcer.Detach(ctx, id); err != nil {
-		return fmt.Errorf("detaching %s: %w", id, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.records.remove(a.ContainerID, a.IfName); err != nil {
-		return err
-	}
-	delete(s.attachments, id)
-	s.free(a, addresses)
-	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", id)
-	return nil
-}
-
-func (s *Server) dropAndUnlock(ctx context.Context, id string, unlock func()) error {
-	defer unlock() // also after a panic
-	return s.drop(ctx, id, used)
-}
-
-// free gives the addresses of a forgotten attachment back. The caller holds mu.
-func (s *Server) free(a Attachment, addresses usage) {
-	for _, addr := range a.Addresses {
-		if addresses == used {
-			s.addresses.release(addr, s.opts.Now())
-		} else {
-			s.addresses.giveBack(addr)
-		}
-	}
-	if err := s.records.writeLedger(s.addresses.ledger()); err != nil {
-		// In memory they are free. After a restart they are found without a record, and cool down once more.
-		s.opts.Log.Error(err, "The ledger of addresses is out of date", "attachment", a.ID())
-	}
-}
-
-// undo drops an attachment whose ADD failed. If that fails too, the attachment stays known until DEL.
-func (s *Server) undo(ctx context.Context, a Attachment, isNew bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	addresses := used
-	if isNew {
-		addresses = unused // it never had a link
-	}
-	if err := s.drop(ctx, a.ID(), addresses); err != nil {
-		s.opts.Log.Error(err, "What a failed ADD left waits for its DEL", "attachment", a.ID())
-	}
-}
-
-// status fails while the node should carry no pod at all.
-func (s *Server) status(context.Context, StatusRequest) (StatusAnswer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.addresses.prefixes) == 0 {
-		return StatusAnswer{}, types.NewError(codeNotAvailable, "the node can't take pods", errNoPodCIDR.Error())
-	}
-	return StatusAnswer{PodCIDRs: slices.Clone(s.addresses.prefixes), Attachments: len(s.attachments)}, nil
-}
-
-// reapUntil drops, now and then, the attachments whose record a plugin removed because we didn't answer.
-func (s *Server) reapUntil(ctx context.Context) {
-	tick := time.NewTicker(reapInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.reap(ctx)
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *Server) reap(ctx context.Context) {
-	for _, a := range s.Attachments() {
-		if !s.records.isGone(a) {
-			continue
-		}
-		unlock, _ := s.busy.tryLock(a.ID())
-		if unlock == nil {
-			continue // whoever works on it knows better
-		}
-		if !s.records.isGone(a) { // it went and came back until we had the lock
-			unlock()
-			continue
-		}
-		if err := s.dropAndUnlock(ctx, a.ID(), unlock); err != nil {
-			s.opts.Log.Error(err, "An attachment without a record can't be detached yet", "attachment", a.ID())
-		}
-	}
 }
 
 // singleHost is the prefix that holds addr alone.

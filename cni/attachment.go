@@ -12,8 +12,8 @@ const InterfacePrefix = "slup"
 
 const interfaceDigits = 11
 
-// An Attachment is one pod's place in the network of this node. Its values don't change while it exists, but for the MTU, which is
-// the one of its latest ADD.
+// An Attachment is one pod's place in the network of this node. What identifies it, and its addresses,
+// don't change while it exists; the rest is as its latest ADD said.
 type Attachment struct {
 	ContainerID string `json:"containerID"` // of the pod's sandbox
 	IfName      string `json:"ifName"`      // inside the pod
@@ -25,6 +25,17 @@ type Attachment struct {
 	Interface string       `json:"interface"` // the host end; made after Attach returns, so it may not exist
 	Addresses []netip.Addr `json:"addresses"` // at most one of each family, in the order of the node's podCIDRs
 	MTU       int          `json:"mtu"`       // bytes; 0: the kernel's default
+
+	Network string `json:"network,omitempty"` // the name of its network configuration; empty in records of before there was one
+	Netns   string `json:"netns,omitempty"`   // path of the sandbox's network namespace, as ADD got it
+	// NetnsInode is that namespace's inode number, by which it is told from others.
+	NetnsInode uint64 `json:"netnsInode,omitempty"`
+
+	HostPorts []HostPort `json:"hostPorts,omitempty"` // of the node, that lead to the pod
+	Bandwidth Bandwidth  `json:"bandwidth,omitzero"`
+
+	// PolicyOnly says that another plugin wired the pod: Interface is empty, and Addresses are those which that plugin gave.
+	PolicyOnly bool `json:"policyOnly,omitempty"`
 }
 
 // ID names the attachment on this node: the same container can have several interfaces.

@@ -8,7 +8,9 @@ type Enforcer interface {
 	// and no longer than ctx lasts. Its error says what it waited for. After an error Detach is called.
 	// Attaching again what is attached is no error, and waits as the first time does.
 	Attach(ctx context.Context, a Attachment) error
-	// Detach forgets the attachment and removes its dispatch: from then on its addresses may be another pod's. It is called when the
-	// link is gone, or never was. Detaching what isn't attached is no error.
+	// Detach forgets the attachment and removes its dispatch and host ports: from then on its addresses may be another pod's. It is
+	// called when the pod's link is down, or never was. Detaching what isn't attached is no error.
 	Detach(ctx context.Context, id string) error
+	// Enforced is nil if the policy of the attachment's pod is in the kernel now, and else says what is missing. It doesn't wait.
+	Enforced(id string) error
 }

@@ -39,6 +39,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+PathAdd, answer(s.add))
 	mux.Handle("POST "+PathDel, answer(s.del))
+	mux.Handle("POST "+PathCheck, answer(s.check))
 	mux.Handle("POST "+PathStatus, answer(s.status))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// What a plugin of a later version asks may work once the agent is upgraded too.

@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
 )
 
-// errNoPodCIDR is why no address can be given at first.
-var errNoPodCIDR = errors.New("the node has no podCIDR yet")
+// Why no address can be given: at first, and in the end.
+var (
+	errNoPodCIDR = errors.New("the node has no podCIDR yet")
+	errExhausted = errors.New("no free address")
+)
 
 // allocator gives addresses out of the node's podCIDRs, each to one attachment at a time, and a freed one not before it has cooled
 // down: other nodes may still send to its last owner. It is a value that does no I/O: the caller says what time it is, and locks.
@@ -90,24 +94,50 @@ func isGivable(prefix netip.Prefix, addr netip.Addr) bool {
 	return addr != prefix.Addr() && (addr.Is6() || prefix.Contains(addr.Next()))
 }
 
+// exhausted says why a prefix has no address to give.
 func (p *allocator) exhausted(prefix netip.Prefix, now time.Time) error {
-	inUse, cooling, wait := 0, 0, p.coolDown
-	for addr := range p.taken {
-		if prefix.Contains(addr) {
-			inUse++
-		}
+	of := p.stats(prefix, now)
+	if of.Cooling == 0 {
+		return fmt.Errorf("%w in %s: %d of %d in use", errExhausted, prefix, of.InUse, of.Size)
 	}
+	wait := p.coolDown
 	for addr, freed := range p.cooling {
 		if prefix.Contains(addr) {
-			cooling++
 			wait = min(wait, p.coolDown-now.Sub(freed))
 		}
 	}
-	if cooling == 0 {
-		return fmt.Errorf("no free address in %s: %d in use", prefix, inUse)
+	return fmt.Errorf("%w in %s: %d of %d in use or cooling down, the first of %d that cool down for %s more",
+		errExhausted, prefix, of.InUse+of.Cooling, of.Size, of.Cooling, max(0, wait).Round(time.Second))
+}
+
+// stats counts the addresses of a prefix.
+func (p *allocator) stats(prefix netip.Prefix, now time.Time) PoolStats {
+	of := PoolStats{Prefix: prefix, Size: poolSize(prefix)}
+	for addr := range p.taken {
+		if prefix.Contains(addr) && isGivable(prefix, addr) {
+			of.InUse++
+		}
 	}
-	return fmt.Errorf("no free address in %s: %d in use, %d cooling down, the first of them for %s more",
-		prefix, inUse, cooling, max(0, wait).Round(time.Second))
+	for addr, freed := range p.cooling {
+		if prefix.Contains(addr) && isGivable(prefix, addr) && now.Sub(freed) < p.coolDown {
+			of.Cooling++
+		}
+	}
+	of.Free = of.Size - min(of.Size, of.InUse+of.Cooling)
+	return of
+}
+
+// poolSize is how many addresses of a prefix can be given, or the most that there is a number for.
+func poolSize(prefix netip.Prefix) uint64 {
+	hostBits := prefix.Addr().BitLen() - prefix.Bits()
+	if hostBits >= 64 {
+		return math.MaxUint64
+	}
+	size, kept := uint64(1)<<hostBits, uint64(1)
+	if prefix.Addr().Is4() {
+		kept = 2
+	}
+	return size - min(size, kept)
 }
 
 // claim takes an address that an attachment has had before.
@@ -127,6 +157,7 @@ func (p *allocator) giveBack(addr netip.Addr) { delete(p.taken, addr) }
 
 // ledger is what an allocator remembers over a restart.
 type ledger struct {
+	BootID  string                   `json:"bootID,omitempty"`
 	Last    []netip.Addr             `json:"last"`
 	Taken   []netip.Addr             `json:"taken"`
 	Cooling map[netip.Addr]time.Time `json:"cooling"` // since when

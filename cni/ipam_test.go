@@ -47,17 +47,17 @@ func TestAllocateInOrder(t *testing.T) {
 		want  []string // each the addresses of one pod
 		last  string   // of the error after these; empty: there are more
 	}{
-		"IPv4":                         {[]string{"10.1.0.0/29"}, []string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"}, "no free address in 10.1.0.0/29: 6 in use"},
-		"IPv6, no broadcast":           {[]string{"fd00::/126"}, []string{"fd00::1", "fd00::2", "fd00::3"}, "no free address in fd00::/126: 3 in use"},
-		"both, in this order":          {[]string{"fd00::/64", "10.1.0.0/30"}, []string{"fd00::1 10.1.0.1", "fd00::2 10.1.0.2"}, "no free address in 10.1.0.0/30: 2 in use"},
-		"host bits":                    {[]string{"10.1.0.9/30"}, []string{"10.1.0.9", "10.1.0.10"}, "no free address in 10.1.0.8/30: 2 in use"},
-		"first of a family":            {[]string{"10.1.0.0/30", "10.2.0.0/30"}, []string{"10.1.0.1", "10.1.0.2"}, "no free address in 10.1.0.0/30: 2 in use"},
-		"the end of all addresses":     {[]string{"255.255.255.252/30"}, []string{"255.255.255.253", "255.255.255.254"}, "no free address in 255.255.255.252/30: 2 in use"},
+		"IPv4":                         {[]string{"10.1.0.0/29"}, []string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"}, "no free address in 10.1.0.0/29: 6 of 6 in use"},
+		"IPv6, no broadcast":           {[]string{"fd00::/126"}, []string{"fd00::1", "fd00::2", "fd00::3"}, "no free address in fd00::/126: 3 of 3 in use"},
+		"both, in this order":          {[]string{"fd00::/64", "10.1.0.0/30"}, []string{"fd00::1 10.1.0.1", "fd00::2 10.1.0.2"}, "no free address in 10.1.0.0/30: 2 of 2 in use"},
+		"host bits":                    {[]string{"10.1.0.9/30"}, []string{"10.1.0.9", "10.1.0.10"}, "no free address in 10.1.0.8/30: 2 of 2 in use"},
+		"first of a family":            {[]string{"10.1.0.0/30", "10.2.0.0/30"}, []string{"10.1.0.1", "10.1.0.2"}, "no free address in 10.1.0.0/30: 2 of 2 in use"},
+		"the end of all addresses":     {[]string{"255.255.255.252/30"}, []string{"255.255.255.253", "255.255.255.254"}, "no free address in 255.255.255.252/30: 2 of 2 in use"},
 		"the end of all IPv6":          {[]string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127"}, []string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}, "no free address in"},
 		"large":                        {[]string{"10.0.0.0/8"}, []string{"10.0.0.1", "10.0.0.2"}, ""},
-		"no room: /31":                 {[]string{"10.1.0.0/31"}, nil, "no free address in 10.1.0.0/31: 0 in use"},
-		"no room: /32":                 {[]string{"10.1.0.0/32"}, nil, "no free address in 10.1.0.0/32: 0 in use"},
-		"no room: /128":                {[]string{"fd00::/128"}, nil, "no free address in fd00::/128: 0 in use"},
+		"no room: /31":                 {[]string{"10.1.0.0/31"}, nil, "no free address in 10.1.0.0/31: 0 of 0 in use"},
+		"no room: /32":                 {[]string{"10.1.0.0/32"}, nil, "no free address in 10.1.0.0/32: 0 of 0 in use"},
+		"no room: /128":                {[]string{"fd00::/128"}, nil, "no free address in fd00::/128: 0 of 0 in use"},
 		"no podCIDR":                   {nil, nil, "no podCIDR"},
 		"an IPv4-mapped prefix is not": {[]string{"::ffff:10.1.0.0/120"}, nil, "no podCIDR"},
 	} {
@@ -101,7 +101,7 @@ func TestExhaustionSaysHowLong(t *testing.T) {
 		t.Errorf("got %v and %v, want %s at once, as nobody used it", got, err, all[2])
 	}
 	_, err := p.allocate(noon.Add(30 * time.Second))
-	const want = "no free address in 10.1.0.0/29: 4 in use, 2 cooling down, the first of them for 40s more"
+	const want = "no free address in 10.1.0.0/29: 6 of 6 in use or cooling down, the first of 2 that cool down for 40s more"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -27,9 +27,15 @@ type testNode struct {
 	plugin plugin
 }
 
-func newNode(t testing.TB) *testNode {
+func newNode(t testing.TB, options ...func(*ServerOptions)) *testNode {
 	t.Helper()
-	n := &testNode{testAgent: newAgent(t), netns: newNetNS(t), plugin: newPlugin()}
+	n := &testNode{netns: newNetNS(t), plugin: newPlugin()}
+	n.testAgent = newAgent(t, func(o *ServerOptions) {
+		o.NetNS, o.withoutKernel, o.withoutHealing = n.netns, false, true
+		for _, set := range options {
+			set(o)
+		}
+	})
 	n.server.SetNodeAddresses([]netip.Addr{node4, node6})
 	n.inNode(func() error {
 		for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"} {
@@ -48,6 +54,9 @@ func newNode(t testing.TB) *testNode {
 	})
 	return n
 }
+
+// healing is the option of a node whose host ends are looked after, as on a real one.
+func healing(o *ServerOptions) { o.withoutHealing = false }
 
 func newNetNS(t testing.TB) ns.NetNS {
 	t.Helper()
@@ -104,7 +113,10 @@ func (n *testNode) config(version string) []byte {
 
 func (p *testPod) add() (result *types100.Result, err error) {
 	p.n.inNode(func() error {
-		result, err = p.n.plugin.add(p.args)
+		added, addErr := p.n.plugin.add(p.args)
+		if err = addErr; err == nil {
+			result, err = types100.GetResult(added)
+		}
 		return nil
 	})
 	if err == nil {
@@ -215,6 +227,7 @@ func (n *testNode) hostLinks() []string {
 // expectNothing: no link on either side, no route, and nothing that the agent knows.
 func (p *testPod) expectNothing() {
 	p.n.t.Helper()
+	p.n.settle()
 	p.n.expectNoLinks()
 	if names := podLinks(p.n.t, p.netns); len(names) > 0 {
 		p.n.t.Errorf("the pod has %v", names)

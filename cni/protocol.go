@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -20,6 +21,7 @@ import (
 const (
 	PathAdd    = "/v1/add"    // POST an AddRequest, get an AddAnswer
 	PathDel    = "/v1/del"    // POST a DelRequest, get a DelAnswer
+	PathCheck  = "/v1/check"  // POST a CheckRequest, get a CheckAnswer
 	PathStatus = "/v1/status" // POST a StatusRequest, get a StatusAnswer
 )
 
@@ -31,23 +33,37 @@ const (
 	maxNamespace   = 63
 	maxPodName     = 253
 	maxPodUID      = 128
+	maxNetns       = 4095
 
 	minMTU4, minMTU6, maxMTU = 576, 1280, 65535 // RFC 791, RFC 8200
 )
 
-// codeNotAvailable is the CNI specification's code for a plugin that can't serve ADD. The library has no name for it.
-const codeNotAvailable = 50
+// Codes that the library has no name for: one of the CNI specification, for a plugin that can't serve ADD, and our own.
+const (
+	codeNotAvailable  = 50
+	codeDiffers       = 100 // CHECK: something isn't as ADD left it
+	codeHostPortTaken = 101 // ADD: a host port is another pod's
+)
 
-// AddRequest asks for a place in the network for one interface of a pod. Every field is required.
+// AddRequest asks for a place in the network for one interface of a pod. The first five fields are required.
 type AddRequest struct {
 	ContainerID  string `json:"containerID"`
 	IfName       string `json:"ifName"`
 	PodNamespace string `json:"podNamespace"`
 	PodName      string `json:"podName"`
 	PodUID       string `json:"podUID"`
+
+	Network    string     `json:"network,omitempty"`    // the name of its configuration
+	Netns      string     `json:"netns,omitempty"`      // path of the pod's network namespace on the host
+	NetnsInode uint64     `json:"netnsInode,omitempty"` // of that namespace
+	HostPorts  []HostPort `json:"hostPorts,omitempty"`
+	Bandwidth  Bandwidth  `json:"bandwidth,omitzero"`
+
+	PolicyOnly bool         `json:"policyOnly,omitempty"` // another plugin has wired the pod
+	Addresses  []netip.Addr `json:"addresses,omitempty"`  // that it gave, with PolicyOnly only
 }
 
-// AddAnswer says how to wire the pod.
+// AddAnswer says how to wire the pod. With PolicyOnly it says the addresses only.
 type AddAnswer struct {
 	Addresses     []netip.Prefix `json:"addresses"`               // single hosts, at most one of each family
 	Interface     string         `json:"interface"`               // the host end
@@ -63,8 +79,24 @@ type DelRequest struct {
 	IfName      string `json:"ifName"`
 }
 
-// DelAnswer is empty.
-type DelAnswer struct{}
+// DelAnswer says what is left to do.
+type DelAnswer struct {
+	IsCut bool `json:"isCut,omitempty"` // the pod's link is down, and the agent removes it; else the plugin has to look for one
+}
+
+// CheckRequest asks how an attachment should be wired, and whether its policy is in the kernel. Every field is required.
+type CheckRequest struct {
+	ContainerID string       `json:"containerID"`
+	IfName      string       `json:"ifName"`
+	Addresses   []netip.Addr `json:"addresses"` // that the runtime thinks it has
+}
+
+// CheckAnswer says how the pod should be wired, if it is known, and what the agent sees that isn't as it should be.
+type CheckAnswer struct {
+	AddAnswer
+
+	Differences []string `json:"differences,omitempty"` // a line each
+}
 
 // StatusRequest asks whether ADD can work.
 type StatusRequest struct{}
@@ -88,8 +120,44 @@ func (r AddRequest) validate() error {
 	case !isName(strings.ToLower(r.PodUID), maxPodUID, "-_."):
 		return invalidArgument("pod UID", r.PodUID)
 	}
+	return r.validateOptions()
+}
+
+func (r AddRequest) validateOptions() error {
+	if r.Network != "" {
+		if err := utils.ValidateNetworkName(r.Network); err != nil {
+			return types.NewError(err.Code, err.Msg, quote(r.Network))
+		}
+	}
+	if r.Netns != "" && !filepath.IsAbs(r.Netns) || strings.ContainsRune(r.Netns, 0) || len(r.Netns) > maxNetns {
+		return invalidArgument("network namespace", r.Netns)
+	}
+	err := errors.Join(validateHostPorts(r.HostPorts), r.Bandwidth.validate())
+	if err == nil && r.PolicyOnly {
+		err = validateAddresses(r.Addresses)
+	}
+	switch {
+	case err != nil:
+	case r.PolicyOnly && (len(r.HostPorts) > 0 || r.Bandwidth != Bandwidth{}):
+		err = errors.New("mode policy: host ports and bandwidth belong to who wires the pod")
+	case !r.PolicyOnly && len(r.Addresses) > 0:
+		err = errors.New("addresses are given here")
+	}
+	if err != nil {
+		return types.NewError(types.ErrInvalidNetworkConfig, "the request can't be served", err.Error())
+	}
 	return nil
 }
+
+// hostInterface is the name of the host end, or "" where it isn't ours.
+func (r AddRequest) hostInterface() string {
+	if r.PolicyOnly {
+		return ""
+	}
+	return InterfaceName(r.PodNamespace, r.PodName, r.IfName)
+}
+
+func (r CheckRequest) validate() error { return validateID(r.ContainerID, r.IfName) }
 
 func (r DelRequest) validate() error { return validateID(r.ContainerID, r.IfName) }
 

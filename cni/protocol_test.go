@@ -119,7 +119,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		if decodeRequest([]byte(body), &r) != nil || r.validate() != nil {
 			return
 		}
-		path := records{"/state"}.path(r.ContainerID, r.IfName)
+		path := records{stateDir: "/state"}.path(r.ContainerID, r.IfName)
 		name, inside := strings.CutPrefix(path, "/state/attachments/")
 		if !inside || strings.ContainsAny(name, "/\x00") || len(name) > 255 || strings.HasPrefix(name, ".") {
 			t.Errorf("%q makes the file %q", body, path)

@@ -23,9 +23,24 @@ const (
 
 // records keeps one file for each attachment in a directory, and the ledger of addresses beside it. A file is complete or isn't
 // there: it is written under another name first. Who uses it sees to it that no two calls are about the same file.
+//
+// Files carry the boot that they are of. A state directory can outlive a reboot, pods don't: what another boot left is removed.
 type records struct {
 	stateDir string
+	bootID   string
 }
+
+func openRecords(stateDir string) records { return records{stateDir, bootID()} }
+
+// record is what is in an attachment's file.
+type record struct {
+	Attachment
+
+	BootID string `json:"bootID,omitempty"` // empty: of this boot
+}
+
+// errOtherBoot is what is wrong with a record of before the reboot.
+var errOtherBoot = errors.New("of another boot")
 
 func (r records) dir() string        { return filepath.Join(r.stateDir, "attachments") }
 func (r records) ledgerPath() string { return filepath.Join(r.stateDir, "addresses.json") }
@@ -43,7 +58,7 @@ func (r records) makeDirectories() error {
 }
 
 func (r records) write(a Attachment) error {
-	if err := writeJSON(r.path(a.ContainerID, a.IfName), a); err != nil {
+	if err := writeJSON(r.path(a.ContainerID, a.IfName), record{a, r.bootID}); err != nil {
 		return fmt.Errorf("recording attachment %s: %w", a.ID(), err)
 	}
 	return nil
@@ -65,17 +80,34 @@ func (r records) isGone(a Attachment) bool {
 
 // read returns the record of one attachment.
 func (r records) read(containerID, ifName string) (Attachment, error) {
-	var a Attachment
-	if err := readJSON(r.path(containerID, ifName), maxRecordBytes, &a); err != nil {
+	var found record
+	if err := readJSON(r.path(containerID, ifName), maxRecordBytes, &found); err != nil {
 		return Attachment{}, err
 	}
+	if !r.isOfThisBoot(found.BootID) {
+		return Attachment{}, errOtherBoot
+	}
+	a := found.Attachment
 	if a.ContainerID != containerID || a.IfName != ifName {
 		return Attachment{}, fmt.Errorf("it is of %s", quote(a.ID()))
 	}
 	return a, a.validate()
 }
 
-// readAll returns the attachments with a good record, sorted by ID, and an error for each other file.
+func (r records) isOfThisBoot(bootID string) bool {
+	return bootID == "" || r.bootID == "" || bootID == r.bootID
+}
+
+// removeUnfinished removes what a server that died was about to write. The caller is the only server.
+func (r records) removeUnfinished() {
+	names, _ := filepath.Glob(filepath.Join(r.dir(), temporary+"*")) // the pattern is good
+	for _, name := range names {
+		_ = os.Remove(name) // it does no harm
+	}
+}
+
+// readAll returns the attachments with a good record, sorted by ID, and an error for each other file. Records of another boot are
+// removed. Others may write meanwhile.
 func (r records) readAll() ([]Attachment, []error) {
 	entries, err := os.ReadDir(r.dir())
 	if err != nil {
@@ -85,11 +117,18 @@ func (r records) readAll() ([]Attachment, []error) {
 	var bad []error
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), temporary) {
-			// A server died while it wrote this. If it can't be removed it does no harm.
-			_ = os.Remove(filepath.Join(r.dir(), entry.Name()))
 			continue
 		}
 		a, err := r.readNamed(entry.Name())
+		if errors.Is(err, errOtherBoot) {
+			err = os.Remove(filepath.Join(r.dir(), entry.Name()))
+			if err == nil {
+				continue
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was removed meanwhile
+		}
 		if err == nil {
 			err = collision(all, a)
 		}
@@ -115,7 +154,7 @@ func (r records) readNamed(file string) (Attachment, error) {
 // collision says which of the others has an address or a link of a's.
 func collision(others []Attachment, a Attachment) error {
 	for _, other := range others {
-		if other.Interface == a.Interface {
+		if a.Interface != "" && other.Interface == a.Interface {
 			return fmt.Errorf("has the interface of %s", other.ID())
 		}
 		for _, addr := range a.Addresses {
@@ -129,11 +168,17 @@ func collision(others []Attachment, a Attachment) error {
 
 // validate tells whether an attachment can be one that a server made.
 func (a Attachment) validate() error {
-	request := AddRequest{a.ContainerID, a.IfName, a.PodNamespace, a.PodName, a.PodUID}
+	request := AddRequest{
+		ContainerID: a.ContainerID, IfName: a.IfName, PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
+		Network: a.Network, Netns: a.Netns, HostPorts: a.HostPorts, Bandwidth: a.Bandwidth, PolicyOnly: a.PolicyOnly,
+	}
+	if a.PolicyOnly {
+		request.Addresses = a.Addresses
+	}
 	if err := request.validate(); err != nil {
 		return err
 	}
-	if a.Interface != InterfaceName(a.PodNamespace, a.PodName, a.IfName) {
+	if a.Interface != request.hostInterface() {
 		return fmt.Errorf("interface %s isn't the pod's", quote(a.Interface))
 	}
 	if err := validateAddresses(a.Addresses); err != nil {
@@ -143,13 +188,14 @@ func (a Attachment) validate() error {
 }
 
 func (r records) writeLedger(l ledger) error {
+	l.BootID = r.bootID
 	if err := writeJSON(r.ledgerPath(), l); err != nil {
 		return fmt.Errorf("recording the addresses in use: %w", err)
 	}
 	return nil
 }
 
-// readLedger returns an empty one where there is none.
+// readLedger returns an empty one where there is none. Of another boot's, only the last given addresses count: the pods are gone.
 func (r records) readLedger() (ledger, error) {
 	var l ledger
 	err := readJSON(r.ledgerPath(), maxLedgerBytes, &l)
@@ -158,6 +204,9 @@ func (r records) readLedger() (ledger, error) {
 	}
 	if err != nil {
 		return ledger{}, fmt.Errorf("reading the addresses in use: %w", err)
+	}
+	if !r.isOfThisBoot(l.BootID) {
+		return ledger{Last: l.Last}, nil
 	}
 	return l, nil
 }
@@ -176,8 +225,9 @@ func writeJSON(path string, value any) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
+	// Nothing is synced to a disk: what is here is only good until the machine stops.
 	_, err = f.Write(append(data, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, f.Close())
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func newAttachment(container, pod string, addresses ...string) Attachment {
 
 func newRecords(t *testing.T, all ...Attachment) records {
 	t.Helper()
-	r := records{stateDir: filepath.Join(t.TempDir(), "state")}
+	r := openRecords(filepath.Join(t.TempDir(), "state"))
 	if err := r.makeDirectories(); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +186,10 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	if got, bad := r.readAll(); len(got) != 0 || len(bad) != 0 {
 		t.Errorf("got %v and %v", got, bad)
 	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("a plugin that reads took the file from its writer: %v", err)
+	}
+	r.removeUnfinished()
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file of a writer that died is still there: %v", err)
 	}
@@ -236,5 +240,56 @@ func TestHostileLedger(t *testing.T) {
 	got, err := r.readLedger()
 	if err != nil || !got.Cooling[addrs("10.1.0.7")[0]].Equal(noon) {
 		t.Errorf("got %v and %v", got, err)
+	}
+}
+
+// TestReboot: a state directory that outlives the node's pods doesn't keep their addresses.
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	a, b := newAttachment("c1", "pod-a", "10.1.0.1"), newAttachment("c2", "pod-b", "10.1.0.2")
+	r := newRecords(t)
+	before := r
+	before.bootID = "the-boot-before"
+	p := newPool("10.1.0.0/24")
+	p.restore(ledger{Last: addrs("10.1.0.7"), Taken: addrs("10.1.0.1")}, noon)
+	if err := errors.Join(before.write(a), r.write(b), before.writeLedger(p.ledger())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.read("c1", "eth0"); !errors.Is(err, errOtherBoot) {
+		t.Errorf("reading the record of before: %v", err)
+	}
+	got, bad := r.readAll()
+	if diff := cmp.Diff([]Attachment{b}, got, cmp.Comparer(sameAddr)); diff != "" || len(bad) > 0 {
+		t.Errorf("bad %v, (-want +got):\n%s", bad, diff)
+	}
+	if !r.isGone(a) {
+		t.Error("the record of before is still there")
+	}
+	l, err := r.readLedger()
+	if err != nil || len(l.Taken)+len(l.Cooling) > 0 || len(l.Last) != 1 {
+		t.Errorf("the ledger of before is %+v and %v, want only the last given", l, err)
+	}
+	if id := bootID(); len(id) != 36 || id != r.bootID {
+		t.Errorf("the boot is %q", id)
+	}
+
+	server, err := NewServer(ServerOptions{Socket: "/nowhere", StateDir: r.stateDir, Enforcer: &fakeEnforcer{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := server.Attachments(); len(all) != 1 || all[0].ID() != "c2/eth0" {
+		t.Errorf("the server has %v, want c2", all)
+	}
+}
+
+// TestRecordOfAnOlderAgent: one without a boot counts.
+func TestRecordOfAnOlderAgent(t *testing.T) {
+	t.Parallel()
+	r := newRecords(t)
+	if err := writeJSON(r.path("c1", "eth0"), newAttachment("c1", "pod-a", "10.1.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if got, bad := r.readAll(); len(got) != 1 || len(bad) > 0 {
+		t.Errorf("got %v and %v", got, bad)
 	}
 }

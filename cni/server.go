@@ -5,18 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/go-logr/logr"
 )
 
@@ -26,7 +22,8 @@ const (
 
 	undoTimeout     = 10 * time.Second // for what must be done although the request is over
 	shutdownTimeout = 5 * time.Second
-	reapInterval    = 10 * time.Second
+
+	defaultReapInterval = 10 * time.Second
 )
 
 // ServerOptions say how a server works. Socket, StateDir and Enforcer are required.
@@ -36,9 +33,29 @@ type ServerOptions struct {
 	Enforcer Enforcer // gets every attachment
 	Log      logr.Logger
 
+	// PolicyOnly says that another plugin wires the node's pods: only ADDs of mode "policy" are served, and no host end is kept.
+	PolicyOnly bool
+
+	// OnProblem is told what a person should hear of, once when it begins: reason is one word in CamelCase, such as
+	// AddressPoolExhausted. It must not block. May be nil.
+	OnProblem func(reason, message string)
+
 	AddTimeout time.Duration    // how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
 	CoolDown   time.Duration    // how long a used address rests before another pod gets it; 60 s by default
 	Now        func() time.Time // time.Now by default
+
+	// ReapInterval is the time between two looks for attachments whose pod is gone, without a DEL; 10 s by default. An attachment is
+	// dropped when two looks in a row find its pod gone.
+	ReapInterval time.Duration
+
+	// NetNS is the network namespace of the pods' host ends. Nil, as in an agent, is that of the process.
+	NetNS ns.NetNS
+	// SysctlDir is where /proc/sys/net of that namespace can be written to; that by default.
+	SysctlDir string
+
+	withoutKernel  bool              // does nothing outside of the process and the state directory; for tests
+	withoutHealing bool              // leaves host ends as somebody made them; for tests
+	step           func(name string) // called after each step of an ADD; for tests
 }
 
 // A Server answers the plugins of one node. Its methods may be called concurrently.
@@ -48,11 +65,31 @@ type Server struct {
 	mux     *http.ServeMux
 	busy    locks // by attachment: one request at a time
 
+	connections connectionForgetter
+
+	hostEnds *hostEnds
+	telling  sync.Mutex // of calls of its set
+	reported []string   // its problems, as far as they were reported
+
+	background sync.WaitGroup  // of DELs that are answered
+	life       context.Context // of background; set by Run
+
 	mu          sync.Mutex // of what follows, and of the files in the state directory
 	attachments map[string]Attachment
+	isStopped   bool
+	leaving     map[string]chan struct{} // those of the attachments that are being dropped; closed when they are
 	addresses   *allocator
 	nodeAddrs   []netip.Addr
 	mtu         int
+
+	datapathReady  bool
+	datapathReason string // why it isn't
+	wasReady       bool   // once since the boot
+	exhausted      bool   // the latest ADD found no free address
+
+	placed   map[string]time.Time // by attachment: when its latest ADD began, or this server
+	suspects map[string]bool      // what the reaper's last look found without a pod
+	seen     map[string]bool      // by attachment: this process has seen its network namespace
 }
 
 // NewServer makes a server and reads the records in the state directory. Records that can't be read or can't be true are logged and
@@ -63,14 +100,31 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	}
 	opts.AddTimeout = cmp.Or(opts.AddTimeout, defaultAddTimeout)
 	opts.CoolDown = cmp.Or(opts.CoolDown, defaultCoolDown)
+	opts.ReapInterval = cmp.Or(opts.ReapInterval, defaultReapInterval)
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.step == nil {
+		opts.step = func(string) {}
+	}
+	if opts.OnProblem == nil {
+		opts.OnProblem = func(string, string) {}
+	}
 	s := &Server{
-		opts:        opts,
-		records:     records{stateDir: opts.StateDir},
-		attachments: map[string]Attachment{},
-		addresses:   newAllocator(opts.CoolDown),
+		opts:           opts,
+		records:        openRecords(opts.StateDir),
+		life:           context.Background(),
+		attachments:    map[string]Attachment{},
+		leaving:        map[string]chan struct{}{},
+		addresses:      newAllocator(opts.CoolDown),
+		hostEnds:       newHostEnds(hostEndOptions{Log: opts.Log, SysctlDir: opts.SysctlDir, NetNS: opts.NetNS}),
+		datapathReason: "the agent has only just started",
+		placed:         map[string]time.Time{},
+		suspects:       map[string]bool{},
+		seen:           map[string]bool{},
+	}
+	s.connections.walk = func(addrs []netip.Addr) error {
+		return s.inHost(func() error { return forgetConnections(addrs) })
 	}
 	if err := s.records.makeDirectories(); err != nil {
 		return nil, err
@@ -89,38 +143,50 @@ func (s *Server) load() error {
 		s.opts.Log.Error(err, "Addresses that were freed lately may be given again too early")
 	}
 	s.addresses.restore(past, s.opts.Now())
+	s.records.removeUnfinished()
 	known, bad := s.records.readAll()
 	for _, err := range bad {
 		s.opts.Log.Error(err, "Left out an attachment", "directory", s.records.dir())
 	}
 	for _, a := range known {
 		s.attachments[a.ID()] = a
+		s.placed[a.ID()] = s.opts.Now()
 		for _, addr := range a.Addresses {
 			s.addresses.claim(addr)
 		}
 	}
+	last, err := readHeartbeat(s.opts.StateDir)
+	if err != nil {
+		s.opts.Log.Error(err, "The node can't take pods until the datapath is ready again")
+	}
+	s.wasReady = last.Ready
+	s.keepHostEnds()
 	return s.records.writeLedger(s.addresses.ledger())
 }
 
 // SetPodCIDRs says where addresses come from, in this order: the first valid prefix of each family. Before the first call with
-// one, every ADD fails with "try again later". Addresses that pods have stay theirs.
+// one, every ADD fails with "try again later". Addresses that pods have stay theirs. Where another plugin gives the addresses, they
+// must be in these prefixes, if there are any of the family.
 func (s *Server) SetPodCIDRs(prefixes []netip.Prefix) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.addresses.setPrefixes(prefixes)
+	s.mu.Unlock()
+	s.keepHostEnds()
+	s.beat()
 }
 
 // SetNodeAddresses says which addresses the node uses towards its pods: the first of each family. Without one of a family, or while it
 // isn't on the node, the kernel chooses.
 func (s *Server) SetNodeAddresses(addrs []netip.Addr) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.nodeAddrs = nil
 	for _, addr := range addrs {
 		if addr.IsValid() {
 			s.nodeAddrs = append(s.nodeAddrs, addr.Unmap())
 		}
 	}
+	s.mu.Unlock()
+	s.keepHostEnds()
 }
 
 // SetMTU sets the MTU of pods to come, in bytes. 0, as before the first call, is the kernel's default.
@@ -134,7 +200,13 @@ func (s *Server) SetMTU(mtu int) {
 func (s *Server) Attachments() []Attachment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.SortedFunc(maps.Values(s.attachments), func(a, b Attachment) int { return strings.Compare(a.ID(), b.ID()) })
+	var all []Attachment
+	for _, id := range slices.Sorted(maps.Keys(s.attachments)) {
+		if _, leaves := s.leaving[id]; !leaves {
+			all = append(all, s.attachments[id])
+		}
+	}
+	return all
 }
 
 // Handle adds another request to the socket. The pattern is as for http.ServeMux, and its path must start with /v1/. The handler
@@ -144,15 +216,19 @@ func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, 
 // Run serves until ctx ends, and then returns nil once the requests under way are answered or cut: an ADD that waits fails with "try
 // again later". It replaces the socket file of a server that is no more. It must be called once only.
 func (s *Server) Run(ctx context.Context) error {
+	s.beat()
 	listener, err := listen(s.opts.Socket)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var reaper sync.WaitGroup
-	reaper.Go(func() { s.reapUntil(ctx) })
-	defer reaper.Wait()
-	defer cancel()
+	s.life = ctx
+	if !s.opts.PolicyOnly && !s.opts.withoutKernel && !s.opts.withoutHealing {
+		s.background.Go(func() { s.runHostEnds(ctx) })
+	}
+	s.background.Go(func() { s.reapUntil(ctx) })
+	s.background.Go(func() { s.beatUntil(ctx) })
+	defer s.endBackground(cancel)
 
 	server := s.httpServer(ctx)
 	ended := make(chan struct{})
@@ -174,42 +250,10 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// listen makes the socket, for root alone, in the place of one that nobody listens on.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("making the directory of socket %s: %w", path, err)
-	}
-	if err := removeStaleSocket(path); err != nil {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	// Until here the umask keeps others out, and the check of who is there does so in any case.
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("protecting socket %s: %w", path, err), listener.Close())
-	}
-	return listener, nil
-}
-
-func removeStaleSocket(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("looking for a stale socket: %w", err)
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is in the way: not a socket", path)
-	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		// Two servers would give the same addresses to different pods.
-		return errors.Join(fmt.Errorf("another server answers on %s", path), conn.Close())
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("removing a stale socket: %w", err)
-	}
-	return nil
+func (s *Server) endBackground(cancel context.CancelFunc) {
+	cancel()
+	s.mu.Lock()
+	s.isStopped = true
+	s.mu.Unlock()
+	s.background.Wait()
 }

@@ -70,7 +70,6 @@ func TestNoPodCIDR(t *testing.T) {
 	a.server.SetPodCIDRs(nil)
 	_, err := a.add(requestFor("c1", "pod-a"))
 	mustFail(t, err, types.ErrTryAgainLater, "no address for the pod", "the node has no podCIDR yet")
-	mustFail(t, a.call(PathStatus, StatusRequest{}, new(StatusAnswer)), codeNotAvailable, "the node has no podCIDR yet")
 	a.expect()
 	a.server.SetPodCIDRs(prefixes("10.2.0.0/24"))
 	if got := a.mustAdd(requestFor("c1", "pod-a")); addressText(got.Addresses) != "10.2.0.1/32" {
@@ -89,10 +88,11 @@ func TestExhausted(t *testing.T) {
 	a.mustAdd(requestFor("c1", "pod-a"))
 	a.mustAdd(requestFor("c2", "pod-b"))
 	_, err := a.add(requestFor("c3", "pod-c"))
-	mustFail(t, err, types.ErrTryAgainLater, "no free address in 10.2.0.0/30: 2 in use")
+	mustFail(t, err, types.ErrTryAgainLater, "no free address in 10.2.0.0/30: 2 of 2 in use")
 	a.mustDel(requestFor("c1", "pod-a"))
+	a.settle()
 	_, err = a.add(requestFor("c3", "pod-c"))
-	mustFail(t, err, types.ErrTryAgainLater, "1 in use, 1 cooling down, the first of them for 1m0s more")
+	mustFail(t, err, types.ErrTryAgainLater, "2 of 2 in use or cooling down, the first of 1 that cool down for 1m0s more")
 	a.clock.advance(defaultCoolDown)
 	if got := a.mustAdd(requestFor("c3", "pod-c")); addressText(got.Addresses) != "10.2.0.1/32" {
 		t.Errorf("got %v", got)
@@ -154,17 +154,31 @@ func TestImpatientPlugin(t *testing.T) {
 	a.expect()
 }
 
+// TestDetachFails: the address isn't free while something may still refer to it.
 func TestDetachFails(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)
-	a.mustAdd(requestFor("c1", "pod-a"))
+	first := a.mustAdd(requestFor("c1", "pod-a"))
 	a.enforcer.setDetach(func(string) error { return errors.New("kernel says no") })
-	err := a.call(PathDel, DelRequest{"c1", "eth0"}, new(DelAnswer))
-	mustFail(t, err, types.ErrTryAgainLater, "kernel says no")
-	a.expect("c1/eth0") // the address isn't free while something may still refer to it
-	a.enforcer.setDetach(nil)
 	a.mustDel(requestFor("c1", "pod-a"))
+	eventually(t, "the failure", func() bool { return strings.Contains(a.log.String(), "kernel says no") })
+	if got := a.server.Attachments(); len(got) != 0 {
+		t.Errorf("still attached: %v", got)
+	}
+	if l := a.server.addresses.ledger(); len(l.Taken) != 2 {
+		t.Errorf("taken are %v, want the two of %v", l.Taken, first.Addresses)
+	}
+	_, err := a.add(requestFor("c1", "pod-a"))
+	mustFail(t, err, types.ErrTryAgainLater, "kernel says no")
+	a.server.reap(t.Context())
+	if n := len(a.server.unfinished()); n != 1 {
+		t.Errorf("%d attachments wait for the kernel, want 1", n)
+	}
+	a.enforcer.setDetach(nil)
+	a.server.reap(t.Context())
 	a.expect()
+	a.mustAdd(requestFor("c1", "pod-a"))
+	a.expect("c1/eth0")
 }
 
 func TestNewSandboxOfAPodSupersedesTheOld(t *testing.T) {
@@ -249,6 +263,7 @@ func TestRestart(t *testing.T) {
 	first := a.mustAdd(requestFor("c1", "pod-a"))
 	a.mustAdd(requestFor("c2", "pod-b"))
 	a.mustDel(requestFor("c2", "pod-b"))
+	a.settle()
 	before := a.server.Attachments()
 	a.stop()
 	write("{")(t, filepath.Join(a.stateDir, "attachments", "bad@eth0.json"))
@@ -264,7 +279,7 @@ func TestRestart(t *testing.T) {
 	}
 	a.server.SetPodCIDRs(prefixes("10.1.0.0/30"))
 	_, err := a.add(requestFor("c3", "pod-c"))
-	mustFail(t, err, types.ErrTryAgainLater, "1 in use, 1 cooling down")
+	mustFail(t, err, types.ErrTryAgainLater, "2 of 2 in use or cooling down")
 }
 
 // TestKilledBeforeTheAnswer: the address stays the container's, whose next ADD gets it.

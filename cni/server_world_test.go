@@ -63,6 +63,15 @@ func (f *fakeEnforcer) Detach(_ context.Context, id string) error {
 	return nil
 }
 
+func (f *fakeEnforcer) Enforced(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.attached[id]; !ok {
+		return errors.New("isn't in the kernel")
+	}
+	return nil
+}
+
 func (f *fakeEnforcer) note(call string) (onAttach func(context.Context, Attachment) error, onDetach func(id string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -108,6 +117,7 @@ type testAgent struct {
 	socket   string
 	enforcer *fakeEnforcer
 	options  func(*ServerOptions)
+	isBare   bool // start tells it nothing of the node
 	clock    *testClock
 	log      *logText
 
@@ -117,8 +127,24 @@ type testAgent struct {
 
 func newAgent(t testing.TB, options ...func(*ServerOptions)) *testAgent {
 	t.Helper()
+	a := makeAgent(t, options)
+	a.start()
+	return a
+}
+
+// newBareAgent makes one that knows nothing of the node yet.
+func newBareAgent(t testing.TB, options ...func(*ServerOptions)) *testAgent {
+	t.Helper()
+	a := makeAgent(t, options)
+	a.isBare = true
+	a.start()
+	return a
+}
+
+func makeAgent(t testing.TB, options []func(*ServerOptions)) *testAgent {
+	t.Helper()
 	directory := t.TempDir()
-	a := &testAgent{
+	return &testAgent{
 		t:        t,
 		stateDir: directory,
 		socket:   filepath.Join(directory, "cni.sock"),
@@ -131,15 +157,14 @@ func newAgent(t testing.TB, options ...func(*ServerOptions)) *testAgent {
 			}
 		},
 	}
-	a.start()
-	return a
 }
 
-// start makes a new server on the same state, with podCIDRs, and runs it.
+// start makes a new server on the same state, with podCIDRs, ready, and runs it.
 func (a *testAgent) start() {
 	a.t.Helper()
 	options := ServerOptions{
 		Socket: a.socket, StateDir: a.stateDir, Enforcer: a.enforcer, Log: funcr.New(a.log.add, funcr.Options{}), Now: a.clock.Now,
+		withoutKernel: true,
 	}
 	a.options(&options)
 	a.socket = options.Socket
@@ -147,7 +172,10 @@ func (a *testAgent) start() {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	server.SetPodCIDRs(prefixes("10.1.0.0/24", "fd00:1::/64"))
+	if !a.isBare {
+		server.SetPodCIDRs(prefixes("10.1.0.0/24", "fd00:1::/64"))
+		server.SetDatapathReady(true, "")
+	}
 	a.server = server
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -196,9 +224,20 @@ func (a *testAgent) mustDel(r AddRequest) {
 	}
 }
 
+// settle waits for the DELs that were answered and aren't done.
+func (a *testAgent) settle() {
+	a.t.Helper()
+	eventually(a.t, "what leaves", func() bool {
+		a.server.busy.mu.Lock()
+		defer a.server.busy.mu.Unlock()
+		return len(a.server.busy.held) == 0
+	})
+}
+
 // expect compares what there is of attachments, in memory, on disk and in the enforcement, and that their addresses are taken.
 func (a *testAgent) expect(ids ...string) {
 	a.t.Helper()
+	a.settle()
 	var have []string
 	taken := 0
 	for _, attachment := range a.server.Attachments() {

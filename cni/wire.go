@@ -25,6 +25,7 @@ type wiring struct {
 	alias             string // of the host end
 	addrs             []netip.Addr
 	nodeAddrs         []netip.Addr // what the node uses towards the pod
+	hasHostPort4      bool         // an IPv4 port of the node leads to the pod
 }
 
 func (w wiring) has6() bool { return has6(w.addrs) }
@@ -173,25 +174,29 @@ func (s space) isLocal(link netlink.Link, addr netip.Addr) (bool, error) {
 	return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
 }
 
-// poll asks every millisecond until the answer is yes or an error, or ctx ends.
+// poll asks until the answer is yes or an error, or ctx ends: at first often, as most of what is waited for takes well below a
+// millisecond, and then less and less, as a busy machine has better things to do.
 func poll(ctx context.Context, done func() (bool, error)) error {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
+	const first, last = 50 * time.Microsecond, 10 * time.Millisecond
+	timer := time.NewTimer(first)
+	defer timer.Stop()
+	for wait := first; ; wait = min(2*wait, last) {
 		if ok, err := done(); ok || err != nil {
 			return err
 		}
+		timer.Reset(wait)
 		select {
-		case <-tick.C:
+		case <-timer.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// setIPv6 sets a value of one interface in the network namespace of the calling thread. A kernel without IPv6 has none.
-func setIPv6(iface, key, value string) error {
-	const directory = "/proc/sys/net/ipv6/conf"
+// setSysctl sets a value of one interface in the network namespace of the calling thread; family is "ipv4" or "ipv6". A kernel without
+// IPv6 has none of that.
+func setSysctl(family, iface, key, value string) error {
+	directory := filepath.Join("/proc/sys/net", family, "conf")
 	if _, err := os.Stat(directory); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

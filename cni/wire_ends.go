@@ -28,7 +28,13 @@ func (s space) prepareHostEnd(link netlink.Link, w wiring) error {
 		{"accept_dad", "0"},    // nobody else is on the link
 		{"addr_gen_mode", "1"}, // no link-local address but ours
 	} {
-		if err := setIPv6(name, setting.key, setting.value); err != nil {
+		if err := setSysctl("ipv6", name, setting.key, setting.value); err != nil {
+			return err
+		}
+	}
+	if w.hasHostPort4 {
+		// Or a connection to 127.0.0.1 and the port would have nowhere to go.
+		if err := setSysctl("ipv4", name, "route_localnet", "1"); err != nil {
 			return err
 		}
 	}
@@ -114,7 +120,7 @@ func (s space) preparePodEnd(link netlink.Link, w wiring) error {
 		settings = append(settings, struct{ key, value string }{"disable_ipv6", "0"})
 	}
 	for _, setting := range settings {
-		if err := setIPv6(name, setting.key, setting.value); err != nil {
+		if err := setSysctl("ipv6", name, setting.key, setting.value); err != nil {
 			return err
 		}
 	}

@@ -80,6 +80,15 @@ func (e *enforcer) Detach(_ context.Context, id string) error {
 	return nil
 }
 
+func (e *enforcer) Enforced(id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Contains(e.present, id) {
+		return errors.New("it isn't in the kernel")
+	}
+	return nil
+}
+
 // node is a network namespace with an agent, and a runtime in it.
 type node struct {
 	t        testing.TB
@@ -98,11 +107,12 @@ func newNode(t testing.TB, e cni.Enforcer) *node {
 		t: t, netns: newNetNS(t), stateDir: t.TempDir(),
 		runtime: libcni.NewCNIConfigWithCacheDir([]string{binDirectory}, t.TempDir(), run),
 	}
-	server, err := cni.NewServer(cni.ServerOptions{Socket: n.socket(), StateDir: n.stateDir, Enforcer: e, Log: logr.Discard()})
+	server, err := cni.NewServer(cni.ServerOptions{Socket: n.socket(), StateDir: n.stateDir, Enforcer: e, Log: logr.Discard(), NetNS: n.netns})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.server = server
+	server.SetDatapathReady(true, "")
 	server.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -248,6 +258,40 @@ func TestAbout(t *testing.T) {
 	}
 }
 
+// TestVerbs: a runtime's CHECK, STATUS and GC by way of libcni, which gives them what ADD returned.
+func TestVerbs(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, &enforcer{})
+	keep, stale := podArgs("c1", newNetNS(t)), podArgs("c2", newNetNS(t))
+	for _, pod := range []*libcni.RuntimeConf{keep, stale} {
+		pod.CapabilityArgs = map[string]any{"portMappings": []map[string]any{}}
+		if _, err := n.add(t.Context(), "1.1.0", pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := n.config("1.1.0")
+	run := func(what string, f func() error) {
+		t.Helper()
+		if err := n.do(f); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	run("CHECK", func() error { return n.runtime.CheckNetworkList(t.Context(), list, keep) })
+	run("STATUS", func() error { return n.runtime.GetStatusNetworkList(t.Context(), list) })
+	gcArgs := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}}}
+	run("GC", func() error { return n.runtime.GCNetworkList(t.Context(), list, gcArgs) })
+	if left := n.server.Attachments(); len(left) != 1 || left[0].ContainerID != "c1" || left[0].Network != "sluice" {
+		t.Errorf("left %v, want c1 of sluice", left)
+	}
+	run("CHECK after GC", func() error { return n.runtime.CheckNetworkList(t.Context(), list, keep) })
+	n.stop()
+	run("STATUS of a node whose agent is being replaced", func() error { return n.runtime.GetStatusNetworkList(t.Context(), list) })
+	if err := os.Remove(filepath.Join(n.stateDir, "heartbeat.json")); err != nil {
+		t.Fatal(err)
+	}
+	mustFail(t, n.do(func() error { return n.runtime.GetStatusNetworkList(t.Context(), list) }), 50)
+}
+
 func TestNoAgent(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, &enforcer{})
@@ -319,30 +363,48 @@ func TestPluginsAtOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkAdd and BenchmarkDel run the plugin for one pod at a time, with an enforcer that takes no time.
-func BenchmarkAdd(b *testing.B) { benchmark(b, true) }
+// These run the plugin as a runtime does, with an enforcer that takes no time: for one pod after the other, and for 50 at once.
+func BenchmarkAdd(b *testing.B) { benchmark(b, 1, true) }
 
-func BenchmarkDel(b *testing.B) { benchmark(b, false) }
+func BenchmarkDel(b *testing.B) { benchmark(b, 1, false) }
 
-func benchmark(b *testing.B, timeAdd bool) {
+func BenchmarkAddAtOnce(b *testing.B) { benchmark(b, 50, true) }
+
+func BenchmarkDelAtOnce(b *testing.B) { benchmark(b, 50, false) }
+
+// benchmark adds and deletes b.N times as many pods as there are to be at once, and reports how long one of the verbs takes.
+func benchmark(b *testing.B, atOnce int, timeAdd bool) {
 	b.Helper()
 	n := newNode(b, &enforcer{})
+	var mu sync.Mutex
 	var times []time.Duration
+	all := func(pods []*libcni.RuntimeConf, isTimed bool, verb func(*libcni.RuntimeConf) error) {
+		var done sync.WaitGroup
+		for _, pod := range pods {
+			done.Go(func() {
+				start := time.Now()
+				if err := verb(pod); err != nil {
+					b.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if isTimed {
+					times = append(times, time.Since(start))
+				}
+			})
+		}
+		done.Wait()
+	}
 	for i := range b.N {
-		pod := podArgs(fmt.Sprint("c", i), newNetNS(b))
-		start := time.Now()
-		if _, err := n.add(b.Context(), "1.1.0", pod); err != nil {
-			b.Fatal(err)
+		var pods []*libcni.RuntimeConf
+		for k := range atOnce {
+			pods = append(pods, podArgs(fmt.Sprintf("c%d-%d", i, k), newNetNS(b)))
 		}
-		added := time.Now()
-		if err := n.del(b.Context(), "1.1.0", pod); err != nil {
-			b.Fatal(err)
-		}
-		if timeAdd {
-			times = append(times, added.Sub(start))
-		} else {
-			times = append(times, time.Since(added))
-		}
+		all(pods, timeAdd, func(pod *libcni.RuntimeConf) error {
+			_, err := n.add(b.Context(), "1.1.0", pod)
+			return err
+		})
+		all(pods, !timeAdd, func(pod *libcni.RuntimeConf) error { return n.del(b.Context(), "1.1.0", pod) })
 	}
 	slices.Sort(times)
 	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "p50-ms")

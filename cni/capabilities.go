@@ -1,0 +1,170 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// HostPort is a port of the node that leads to a port of the pod: one entry of the CNI capability portMappings.
+type HostPort struct {
+	// HostIP is the address of the node. The zero Addr stands for every address of both families, an unspecified one for every
+	// address of its own.
+	HostIP        netip.Addr `json:"hostIP,omitzero"`
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
+	Protocol      string     `json:"protocol"` // "tcp", "udp" or "sctp"
+}
+
+// String is as in "udp 192.0.2.1:53".
+func (p HostPort) String() string {
+	if !p.HostIP.IsValid() {
+		return fmt.Sprintf("%s *:%d", p.Protocol, p.HostPort)
+	}
+	return fmt.Sprintf("%s %s", p.Protocol, netip.AddrPortFrom(p.HostIP, p.HostPort))
+}
+
+// validate says which field can't be true, and what it may be.
+func (p HostPort) validate() error {
+	switch {
+	case p.HostPort == 0:
+		return errors.New("hostPort: 0, want 1 to 65535")
+	case p.ContainerPort == 0:
+		return errors.New("containerPort: 0, want 1 to 65535")
+	case !slices.Contains([]string{"tcp", "udp", "sctp"}, p.Protocol):
+		return fmt.Errorf("protocol: %s, want tcp, udp or sctp", quote(p.Protocol))
+	case p.HostIP.IsValid() && (p.HostIP.IsMulticast() || p.HostIP.Is4In6() || p.HostIP.Zone() != ""):
+		return fmt.Errorf("hostIP: %s, want an address of the node", p.HostIP)
+	}
+	return nil
+}
+
+// overlaps tells whether a packet to the node can be for both.
+func (p HostPort) overlaps(q HostPort) bool {
+	if p.HostPort != q.HostPort || p.Protocol != q.Protocol {
+		return false
+	}
+	switch {
+	case !p.HostIP.IsValid() || !q.HostIP.IsValid():
+		return true
+	case p.HostIP.Is4() != q.HostIP.Is4():
+		return false
+	default:
+		return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
+	}
+}
+
+// overlap returns the first of these host ports that is also among the others.
+func overlap(these, others []HostPort) (HostPort, bool) {
+	for _, p := range these {
+		if slices.ContainsFunc(others, p.overlaps) {
+			return p, true
+		}
+	}
+	return HostPort{}, false
+}
+
+// hasHostPort4 tells whether a host port has an IPv4 address.
+func hasHostPort4(ports []HostPort) bool {
+	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Is4() })
+}
+
+func validateHostPorts(ports []HostPort) error {
+	for i, p := range ports {
+		if err := p.validate(); err != nil {
+			return fmt.Errorf("portMappings[%d].%w", i, err)
+		}
+		if other, ok := overlap([]HostPort{p}, ports[:i]); ok {
+			return fmt.Errorf("portMappings[%d]: %s is in the list before", i, other)
+		}
+	}
+	return nil
+}
+
+// Bandwidth limits a pod's traffic: the CNI capability bandwidth. A rate of zero is no limit.
+type Bandwidth struct {
+	IngressRate  uint64 `json:"ingressRate,omitempty"`  // to the pod, bits per second
+	IngressBurst uint64 `json:"ingressBurst,omitempty"` // bits
+	EgressRate   uint64 `json:"egressRate,omitempty"`   // from the pod, bits per second
+	EgressBurst  uint64 `json:"egressBurst,omitempty"`  // bits
+}
+
+// validate wants a rate of at least a byte and a burst, or neither. The kernel counts bursts in 32 bits of bytes.
+func (b Bandwidth) validate() error {
+	for _, of := range []struct {
+		direction   string
+		rate, burst uint64
+	}{
+		{"ingress", b.IngressRate, b.IngressBurst},
+		{"egress", b.EgressRate, b.EgressBurst},
+	} {
+		switch {
+		case of.rate == 0 && of.burst != 0:
+			return fmt.Errorf("bandwidth.%sRate: 0 with a burst of %d bits, want a rate", of.direction, of.burst)
+		case of.rate != 0 && of.rate < 8:
+			return fmt.Errorf("bandwidth.%sRate: %d, want at least 8 bits per second", of.direction, of.rate)
+		case of.rate != 0 && of.burst < 8:
+			return fmt.Errorf("bandwidth.%sBurst: %d with a rate, want at least 8 bits", of.direction, of.burst)
+		case of.burst/8 > math.MaxUint32:
+			return fmt.Errorf("bandwidth.%sBurst: %d, want at most %d bits", of.direction, of.burst, uint64(math.MaxUint32)*8)
+		}
+	}
+	return nil
+}
+
+// runtimeConfig is what a runtime adds for the plugin's capabilities
+// (https://github.com/containernetworking/cni/blob/main/CONVENTIONS.md).
+type runtimeConfig struct {
+	PortMappings []struct {
+		HostPort      int64  `json:"hostPort"`
+		ContainerPort int64  `json:"containerPort"`
+		Protocol      string `json:"protocol"`
+		HostIP        string `json:"hostIP"`
+	} `json:"portMappings"`
+	Bandwidth Bandwidth `json:"bandwidth"`
+}
+
+// parseRuntimeConfig checks what a runtime asks for. Errors name the field, its value, and what it may be. An absent one asks for
+// nothing.
+func parseRuntimeConfig(raw json.RawMessage) ([]HostPort, Bandwidth, error) {
+	if len(raw) == 0 {
+		return nil, Bandwidth{}, nil
+	}
+	var config runtimeConfig
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return nil, Bandwidth{}, types.NewError(types.ErrDecodingFailure, "decoding runtimeConfig", err.Error())
+	}
+	invalid := func(err error) error {
+		return types.NewError(types.ErrInvalidNetworkConfig, "runtimeConfig asks for what can't be", err.Error())
+	}
+	var ports []HostPort
+	for i, m := range config.PortMappings {
+		field := fmt.Sprintf("portMappings[%d]", i)
+		for name, port := range map[string]int64{"hostPort": m.HostPort, "containerPort": m.ContainerPort} {
+			if port < 1 || port > math.MaxUint16 {
+				return nil, Bandwidth{}, invalid(fmt.Errorf("%s.%s: %d, want 1 to 65535", field, name, port))
+			}
+		}
+		p := HostPort{
+			HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort), Protocol: strings.ToLower(m.Protocol),
+		}
+		if m.HostIP != "" {
+			addr, err := netip.ParseAddr(m.HostIP)
+			if err != nil {
+				return nil, Bandwidth{}, invalid(fmt.Errorf("%s.hostIP: %s, want an IP address", field, quote(m.HostIP)))
+			}
+			p.HostIP = addr.Unmap()
+		}
+		ports = append(ports, p)
+	}
+	if err := errors.Join(validateHostPorts(ports), config.Bandwidth.validate()); err != nil {
+		return nil, Bandwidth{}, invalid(err)
+	}
+	return ports, config.Bandwidth, nil
+}

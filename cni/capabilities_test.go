@@ -1,0 +1,139 @@
+package cni
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRuntimeConfig(t *testing.T) {
+	t.Parallel()
+	ports, bandwidth, err := parseRuntimeConfig([]byte(`{"portMappings":[
+		{"hostPort":8080,"containerPort":80,"protocol":"tcp"},
+		{"hostPort":8080,"containerPort":80,"protocol":"UDP","hostIP":""},
+		{"hostPort":53,"containerPort":5353,"protocol":"sctp","hostIP":"::ffff:192.0.2.1"},
+		{"hostPort":53,"containerPort":5353,"protocol":"sctp","hostIP":"192.0.2.2"},
+		{"hostPort":65535,"containerPort":1,"protocol":"tcp","hostIP":"::"},
+		{"hostPort":65535,"containerPort":1,"protocol":"tcp","hostIP":"0.0.0.0"}],
+		"bandwidth":{"ingressRate":1000000,"ingressBurst":4294967295,"egressRate":0},"mac":"ignored"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []HostPort{
+		{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"},
+		{HostPort: 8080, ContainerPort: 80, Protocol: "udp"},
+		{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 53, ContainerPort: 5353, Protocol: "sctp"},
+		{HostIP: netip.MustParseAddr("192.0.2.2"), HostPort: 53, ContainerPort: 5353, Protocol: "sctp"},
+		{HostIP: netip.MustParseAddr("::"), HostPort: 65535, ContainerPort: 1, Protocol: "tcp"},
+		{HostIP: netip.MustParseAddr("0.0.0.0"), HostPort: 65535, ContainerPort: 1, Protocol: "tcp"},
+	}
+	if diff := cmp.Diff(want, ports, cmp.Comparer(sameAddr)); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+	if want := (Bandwidth{IngressRate: 1_000_000, IngressBurst: 4_294_967_295}); bandwidth != want {
+		t.Errorf("bandwidth %+v, want %+v", bandwidth, want)
+	}
+	if ports, bandwidth, err := parseRuntimeConfig(nil); err != nil || len(ports) > 0 || bandwidth != (Bandwidth{}) {
+		t.Errorf("without one: %v, %v and %v", ports, bandwidth, err)
+	}
+}
+
+// TestRuntimeConfigErrors: name the field, its value, and what it may be.
+func TestRuntimeConfigErrors(t *testing.T) {
+	t.Parallel()
+	port := func(fields string) string {
+		return `{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"tcp"},{` + fields + `}]}`
+	}
+	for name, c := range map[string]struct {
+		config string
+		code   uint
+		says   string
+	}{
+		"no host port":      {port(`"containerPort":80,"protocol":"tcp"`), 7, "portMappings[1].hostPort: 0, want 1 to 65535"},
+		"large host port":   {port(`"hostPort":65536,"containerPort":80,"protocol":"tcp"`), 7, "portMappings[1].hostPort: 65536, want 1 to 65535"},
+		"negative port":     {port(`"hostPort":80,"containerPort":-1,"protocol":"tcp"`), 7, "portMappings[1].containerPort: -1, want 1 to 65535"},
+		"no protocol":       {port(`"hostPort":80,"containerPort":80`), 7, `portMappings[1].protocol: "", want tcp, udp or sctp`},
+		"other protocol":    {port(`"hostPort":80,"containerPort":80,"protocol":"icmp"`), 7, `portMappings[1].protocol: "icmp", want tcp, udp or sctp`},
+		"no address":        {port(`"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"eth0"`), 7, `portMappings[1].hostIP: "eth0", want an IP address`},
+		"a multicast group": {port(`"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"224.0.0.1"`), 7, "portMappings[1].hostIP: 224.0.0.1, want an address of the node"},
+		"a zone":            {port(`"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"fe80::1%eth0"`), 7, "portMappings[1].hostIP: fe80::1%eth0"},
+		"twice":             {port(`"hostPort":1,"containerPort":2,"protocol":"tcp","hostIP":"192.0.2.1"`), 7, "portMappings[1]: tcp 192.0.2.1:1 is in the list before"},
+		"text for a port":   {port(`"hostPort":"80"`), 6, "portMappings.hostPort of type int64"},
+		"not a list":        {`{"portMappings":7}`, 6, "portMappings"},
+		"rate, no burst":    {`{"bandwidth":{"ingressRate":1000}}`, 7, "bandwidth.ingressBurst: 0 with a rate, want at least 8 bits"},
+		"burst, no rate":    {`{"bandwidth":{"egressBurst":1000}}`, 7, "bandwidth.egressRate: 0 with a burst of 1000 bits, want a rate"},
+		"a slow rate":       {`{"bandwidth":{"egressRate":7,"egressBurst":1000}}`, 7, "bandwidth.egressRate: 7, want at least 8 bits per second"},
+		"a large burst":     {`{"bandwidth":{"egressRate":9,"egressBurst":34359738368}}`, 7, "bandwidth.egressBurst: 34359738368, want at most 34359738360 bits"},
+		"a negative rate":   {`{"bandwidth":{"egressRate":-1}}`, 6, "bandwidth.egressRate of type uint64"},
+		"not an object":     {`[]`, 6, "decoding runtimeConfig"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := parseRuntimeConfig([]byte(c.config))
+			mustFail(t, err, c.code, c.says)
+		})
+	}
+}
+
+func TestHostPortsOverlap(t *testing.T) {
+	t.Parallel()
+	of := func(addr, protocol string, port uint16) HostPort {
+		p := HostPort{HostPort: port, ContainerPort: 1, Protocol: protocol}
+		if addr != "" {
+			p.HostIP = netip.MustParseAddr(addr)
+		}
+		return p
+	}
+	for _, c := range []struct {
+		a, b HostPort
+		want bool
+	}{
+		{of("", "tcp", 80), of("", "tcp", 80), true},
+		{of("", "tcp", 80), of("", "udp", 80), false},
+		{of("", "tcp", 80), of("", "tcp", 81), false},
+		{of("", "tcp", 80), of("192.0.2.1", "tcp", 80), true},
+		{of("", "tcp", 80), of("::", "tcp", 80), true},
+		{of("0.0.0.0", "tcp", 80), of("192.0.2.1", "tcp", 80), true},
+		{of("0.0.0.0", "tcp", 80), of("::", "tcp", 80), false},
+		{of("::", "tcp", 80), of("192.0.2.1", "tcp", 80), false},
+		{of("192.0.2.1", "tcp", 80), of("192.0.2.2", "tcp", 80), false},
+		{of("192.0.2.1", "tcp", 80), of("192.0.2.1", "tcp", 80), true},
+		{of("127.0.0.1", "tcp", 80), of("::1", "tcp", 80), false},
+	} {
+		if c.a.overlaps(c.b) != c.want || c.b.overlaps(c.a) != c.want {
+			t.Errorf("%s and %s overlap: %t and %t, want %t", c.a, c.b, c.a.overlaps(c.b), c.b.overlaps(c.a), c.want)
+		}
+	}
+}
+
+// TestHostPortHasOneOwner: two pods can't have one, and the next may have it as soon as the DEL of the last has returned.
+func TestHostPortHasOneOwner(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	with := func(container string, ports ...HostPort) AddRequest {
+		r := requestFor(container, "pod-"+container)
+		r.HostPorts = ports
+		return r
+	}
+	web := HostPort{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}
+	webOnOne := web
+	webOnOne.HostIP = netip.MustParseAddr("192.0.2.1")
+	a.mustAdd(with("c1", web))
+	a.mustAdd(with("c1", web)) // again
+	_, err := a.add(with("c2", webOnOne))
+	mustFail(t, err, codeHostPortTaken, "host port tcp 192.0.2.1:80 is taken", "by pod dev/pod-c1")
+	a.expect("c1/eth0")
+	if got := a.server.Attachments()[0].HostPorts; len(got) != 1 || got[0] != web {
+		t.Errorf("the attachment has %v", got)
+	}
+	for i := range 20 {
+		a.mustDel(with(fmt.Sprintf("c%d", i+1)))
+		a.mustAdd(with(fmt.Sprintf("c%d", i+2), webOnOne)) // waits for the rules of the last to go
+	}
+	a.expect("c21/eth0")
+	_, err = a.add(with("c30", HostPort{HostPort: 0, ContainerPort: 1, Protocol: "tcp"}))
+	mustFail(t, err, types.ErrInvalidNetworkConfig, "portMappings[0].hostPort: 0")
+}

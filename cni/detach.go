@@ -1,0 +1,171 @@
+package cni
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// del gives up a pod's place. Its answer comes when the pod's link is down. That the rules, the addresses and the link itself go takes
+// longer, and nobody has to wait for it: an ADD that needs what they hold does.
+func (s *Server) del(ctx context.Context, request DelRequest) (DelAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
+	defer cancel()
+	if a, leaves := s.leaver(AttachmentID(request.ContainerID, request.IfName)); leaves { // runtimes like to call twice
+		isCut, err := s.cutLink(a)
+		return DelAnswer{IsCut: isCut}, err
+	}
+	unlock, err := s.busy.lock(ctx, AttachmentID(request.ContainerID, request.IfName))
+	if err != nil {
+		return DelAnswer{}, tryAgain("another request for the same attachment is under way", err)
+	}
+	isCut, finish, err := s.leave(request)
+	if err != nil {
+		unlock()
+		return DelAnswer{}, tryAgain("the pod can't be detached", err)
+	}
+	s.inBackground(func() {
+		defer unlock()
+		finish()
+	})
+	return DelAnswer{IsCut: isCut}, nil
+}
+
+// leave ends a pod's traffic, and returns what finishes its DEL. The caller holds the attachment's lock, also for that.
+func (s *Server) leave(request DelRequest) (isCut bool, finish func(), err error) {
+	id := AttachmentID(request.ContainerID, request.IfName)
+	a, known, err := s.startLeaving(request.ContainerID, request.IfName)
+	if err != nil || !known {
+		return false, func() {}, err
+	}
+	isCut, err = s.cutLink(a)
+	if err != nil {
+		s.opts.Log.Error(err, "The plugin has to remove the link", "attachment", id)
+	}
+	finish = func() {
+		ctx, cancel := context.WithTimeout(s.life, undoTimeout)
+		defer cancel()
+		if err := s.drop(ctx, id, used); err != nil && s.life.Err() == nil {
+			s.opts.Log.Error(err, "What a DEL left is tried again later", "attachment", id)
+		}
+	}
+	return isCut, finish, nil
+}
+
+// startLeaving removes an attachment's record: for the next server it is none. For this one it is one that leaves, until it is forgotten.
+func (s *Server) startLeaving(containerID, ifName string) (a Attachment, known bool, err error) {
+	id := AttachmentID(containerID, ifName)
+	s.mu.Lock()
+	a, known = s.attachments[id]
+	_, leaves := s.leaving[id]
+	err = s.records.remove(containerID, ifName)
+	if err == nil && known && !leaves {
+		s.leaving[id] = make(chan struct{})
+	}
+	s.mu.Unlock()
+	s.keepHostEnds() // no longer this one
+	return a, known, err
+}
+
+// leaver returns the attachment if its DEL is answered and isn't done.
+func (s *Server) leaver(id string) (a Attachment, leaves bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, leaves = s.leaving[id]
+	return s.attachments[id], leaves
+}
+
+// inBackground runs f while the server runs, and Run doesn't return before it is done.
+func (s *Server) inBackground(f func()) {
+	s.mu.Lock()
+	isStopped := s.isStopped
+	if !isStopped {
+		s.background.Go(f)
+	}
+	s.mu.Unlock()
+	if isStopped {
+		f()
+	}
+}
+
+// usage says whether a pod may have used its addresses.
+type usage bool
+
+const (
+	used   usage = true
+	unused usage = false
+)
+
+// drop takes an attachment out of the enforcement, and then forgets it: in this order, so that no address is another pod's before.
+// The caller holds the attachment's lock. One that isn't known is no error. After an error it still leaves, and the reaper tries again.
+func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
+	containerID, ifName, _ := strings.Cut(id, "/")
+	a, known, err := s.startLeaving(containerID, ifName)
+	if err != nil || !known {
+		return err
+	}
+	if _, err := s.cutLink(a); err != nil {
+		return err
+	}
+	if err := s.opts.Enforcer.Detach(ctx, id); err != nil {
+		return fmt.Errorf("detaching %s: %w", id, err)
+	}
+	if len(a.HostPorts) > 0 {
+		if err := s.inHost(func() error { return forgetHostPorts(a.HostPorts) }); err != nil {
+			return err
+		}
+	}
+	if err := s.connections.forget(a.Addresses); err != nil {
+		return err
+	}
+	s.forget(a, addresses)
+	if err := s.removeLink(a); err != nil {
+		s.opts.Log.Error(err, "A link that is down is left", "attachment", id)
+	}
+	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", id)
+	return nil
+}
+
+func (s *Server) dropAndUnlock(ctx context.Context, id string, unlock func()) error {
+	defer unlock() // also after a panic
+	return s.drop(ctx, id, used)
+}
+
+func (s *Server) forget(a Attachment, addresses usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.leaving[a.ID()])
+	delete(s.leaving, a.ID())
+	delete(s.attachments, a.ID())
+	delete(s.placed, a.ID())
+	delete(s.seen, a.ID())
+	s.free(a, addresses)
+}
+
+// free gives the addresses of a forgotten attachment back. The caller holds mu.
+func (s *Server) free(a Attachment, addresses usage) {
+	for _, addr := range a.Addresses {
+		if addresses == used {
+			s.addresses.release(addr, s.opts.Now())
+		} else {
+			s.addresses.giveBack(addr)
+		}
+	}
+	if err := s.records.writeLedger(s.addresses.ledger()); err != nil {
+		// In memory they are free. After a restart they are found without a record, and cool down once more.
+		s.opts.Log.Error(err, "The ledger of addresses is out of date", "attachment", a.ID())
+	}
+}
+
+// undo drops an attachment whose ADD failed. If that fails too, it is tried again later.
+func (s *Server) undo(ctx context.Context, a Attachment, isNew bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	addresses := used
+	if isNew && !a.PolicyOnly {
+		addresses = unused // it never had a link
+	}
+	if err := s.drop(ctx, a.ID(), addresses); err != nil {
+		s.opts.Log.Error(err, "What a failed ADD left is tried again later", "attachment", a.ID())
+	}
+}

@@ -1,0 +1,167 @@
+package cni
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// hostWorld is a node with pods that the plugin wired, and with host ends looked after.
+type hostWorld struct {
+	*testNode
+	ends *hostEnds
+	pods []*testPod
+}
+
+var podCIDRs = prefixes("10.1.0.0/24", "fd00:1::/64")
+
+func newHostWorld(t testing.TB, pods int) *hostWorld {
+	t.Helper()
+	w := &hostWorld{testNode: newNode(t)}
+	w.server.SetMTU(1450)
+	for i := range pods {
+		p := w.newPod(fmt.Sprintf("c%d", i), fmt.Sprintf("pod-%d", i))
+		p.mustAdd()
+		w.pods = append(w.pods, p)
+	}
+	w.ends = newHostEnds(hostEndOptions{NetNS: w.netns})
+	return w
+}
+
+// start runs them with what the server knows, changed at will, until the test ends.
+func (w *hostWorld) start(change ...func(*Attachment)) {
+	w.t.Helper()
+	attachments := w.server.Attachments()
+	for i := range attachments {
+		for _, c := range change {
+			c(&attachments[i])
+		}
+	}
+	w.ends.set(attachments, []netip.Addr{node4, node6}, podCIDRs)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.ends.run(ctx) }()
+	w.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Errorf("run: %v", err)
+		}
+	})
+	eventually(w.t, "host ends are settled", func() bool {
+		return strings.Contains(w.dump(), "7 10.1.0.0/24") && w.isClean()
+	})
+}
+
+// isClean tells whether a pass of its own finds every link settled, and nothing to do.
+func (w *hostWorld) isClean() bool {
+	w.t.Helper()
+	var clean bool
+	w.inNode(func() error {
+		ops, err := w.difference()
+		clean = err == nil && len(ops) == 0
+		return err
+	})
+	w.ends.mu.Lock()
+	defer w.ends.mu.Unlock()
+	return clean && w.ends.settled
+}
+
+// difference is what there is to do if all links count as settled.
+func (w *hostWorld) difference() ([]hostOp, error) {
+	s, err := openSpace()
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	w.ends.mu.Lock()
+	in := *w.ends.inputs
+	w.ends.mu.Unlock()
+	routes, err := s.ourRoutes()
+	if err != nil {
+		return nil, err
+	}
+	links, err := podLinksHere()
+	if err != nil {
+		return nil, err
+	}
+	byID, byLink := map[string]phase{}, map[string]phase{}
+	for _, a := range in.attachments {
+		if _, found := links[a.Interface]; found {
+			byID[a.ID()], byLink[a.Interface] = settled, settled
+		}
+	}
+	addresses, err := s.AddrList(nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	local := map[netip.Addr]bool{}
+	for _, a := range addresses {
+		local[addrOf(a.IP)] = true
+	}
+	desired := desiredHost(in, byID, links, local)
+	actual, err := s.actualHost(desired, byLink, links, addresses, routes)
+	return diffHost(desired, actual), err
+}
+
+// dump is what is there, by the tools that people use.
+func (w *hostWorld) dump() string {
+	w.t.Helper()
+	all := lines(w.t, w.netns, `
+		ip -d -o link show | grep -o 'slu[pb].*' | sed 's/@.*: </ </; s/ \(txqueuelen\|qlen\|numtxqueues\|link-netns\).*//'
+		ip -o link show | grep -o 'alias .*'
+		ip -o addr show | grep -o 'slup.*\|lo .*'
+		ip neigh show nud permanent | sort
+		ip -N route show table main | sed 's/ linkdown//'
+		ip -N -6 route show table main | grep -v slub | sed 's/ linkdown//' | sort
+		for i in /proc/sys/net/ipv6/conf/slup*; do cd $i; echo accept_ra accept_dad addr_gen_mode disable_ipv6 $(cat accept_ra accept_dad addr_gen_mode disable_ipv6); done
+		cat /proc/sys/net/ipv4/conf/slup*/route_localnet
+		tc qdisc show | grep 'slu[pb]' | sed 's/ refcnt [0-9]*//; s/tbf [0-9a-f]*:/tbf/' | sort
+		for i in $(tc qdisc show | grep -o 'ingress.*slup[^ ]*' | grep -o 'slup.*'); do tc filter show dev $i ingress; done`)
+	return strings.Join(slices.DeleteFunc(all, func(l string) bool { return strings.Contains(l, "index ") }), "\n")
+}
+
+func (w *hostWorld) awaitDump(what, want string) {
+	w.t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for got := w.dump(); got != want; got = w.dump() {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: got\n%s\nwant\n%s", what, got, want)
+		}
+		<-tick.C
+	}
+}
+
+func (w *hostWorld) do(command string) {
+	w.t.Helper()
+	for i, p := range w.pods {
+		command = strings.ReplaceAll(command, fmt.Sprintf("POD%d", i), w.linkOf(p))
+		command = strings.ReplaceAll(command, fmt.Sprintf("FOUR%d", i), p.addrs[0].String())
+		command = strings.ReplaceAll(command, fmt.Sprintf("SIX%d", i), p.addrs[1].String())
+		command = strings.ReplaceAll(command, fmt.Sprintf("IFB%d", i), shapeName(w.linkOf(p)))
+	}
+	lines(w.t, w.netns, command)
+}
+
+func (w *hostWorld) linkOf(p *testPod) string {
+	for _, a := range w.server.Attachments() {
+		if a.ContainerID == p.args.ContainerID {
+			return a.Interface
+		}
+	}
+	w.t.Fatalf("no attachment of %s", p.args.ContainerID)
+	return ""
+}
+
+// shaped gives the first pod a bandwidth, and a host port.
+func shaped(a *Attachment) {
+	if a.ContainerID == "c0" {
+		a.Bandwidth = Bandwidth{IngressRate: 1e9, IngressBurst: 1e6, EgressRate: 2e9, EgressBurst: 1 << 32}
+		a.HostPorts = []HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}
+	}
+}

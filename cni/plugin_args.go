@@ -1,0 +1,183 @@
+package cni
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	cnins "github.com/containernetworking/cni/pkg/ns"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
+)
+
+// modePolicy is the mode of the plugin behind another one, which wires the pods.
+const modePolicy = "policy"
+
+// Config is the plugin's part of the network configuration.
+type Config struct {
+	types.PluginConf
+
+	Socket   string `json:"socket"`   // of the agent
+	StateDir string `json:"stateDir"` // of the agent
+
+	// Mode is empty where the plugin wires the pod. With "policy" it comes behind another plugin, which did: then it waits for the
+	// pod's policy only.
+	Mode string `json:"mode"`
+
+	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
+}
+
+// parseConfig reads what every verb needs; keys that it doesn't know are for others.
+func parseConfig(stdin []byte) (Config, error) {
+	config := Config{Socket: DefaultSocket, StateDir: DefaultStateDir}
+	if err := json.Unmarshal(stdin, &config); err != nil {
+		return Config{}, types.NewError(types.ErrDecodingFailure, "decoding the network configuration", err.Error())
+	}
+	for key, path := range map[string]string{"socket": config.Socket, "stateDir": config.StateDir} {
+		if !filepath.IsAbs(path) {
+			return Config{}, types.NewError(types.ErrInvalidNetworkConfig, key+" isn't an absolute path", quote(path))
+		}
+	}
+	return config, nil
+}
+
+// parsePrevResult leaves PrevResult nil where there is none.
+func (c *Config) parsePrevResult() error {
+	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
+		return types.NewError(types.ErrDecodingFailure, "decoding prevResult", err.Error())
+	}
+	return nil
+}
+
+// podArgs are the CNI_ARGS that kubelet's runtimes pass.
+type podArgs struct {
+	types.CommonArgs
+
+	//nolint:revive // the library finds a field by the name of its argument
+	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
+}
+
+// addRequest is what an ADD asks of the agent, all fields checked.
+func addRequest(config Config, args *skel.CmdArgs) (AddRequest, error) {
+	request, err := podRequest(args)
+	if err != nil {
+		return AddRequest{}, err
+	}
+	request.Network, request.Netns = config.Name, args.Netns
+	if request.HostPorts, request.Bandwidth, err = parseRuntimeConfig(config.RuntimeConfig); err != nil {
+		return AddRequest{}, err
+	}
+	switch config.Mode {
+	case "":
+		if config.PrevResult != nil {
+			return AddRequest{}, types.NewError(types.ErrInvalidNetworkConfig, "prevResult: another plugin has wired the pod",
+				`without "mode":"policy" sluice wires pods itself, and is the first of its list`)
+		}
+	case modePolicy:
+		request.PolicyOnly = true
+		if request.Addresses, err = podAddresses(config.PrevResult, args.IfName); err != nil {
+			return AddRequest{}, err
+		}
+		if len(request.HostPorts) > 0 || request.Bandwidth != (Bandwidth{}) {
+			return AddRequest{}, types.NewError(types.ErrUnsupportedField, `runtimeConfig belongs to the plugin that wires the pod`,
+				"runtimeConfig: "+quote(string(config.RuntimeConfig)))
+		}
+	default:
+		return AddRequest{}, types.NewError(types.ErrInvalidNetworkConfig, `mode isn't "policy" or absent`, quote(config.Mode))
+	}
+	return request, request.validate()
+}
+
+// podRequest is a request for the pod that the arguments name.
+func podRequest(args *skel.CmdArgs) (AddRequest, error) {
+	var pod podArgs
+	if err := types.LoadArgs(args.Args, &pod); err != nil {
+		return AddRequest{}, types.NewError(types.ErrInvalidEnvironmentVariables, "reading CNI_ARGS", err.Error())
+	}
+	var missing []string
+	for _, arg := range []struct {
+		name  string
+		value types.UnmarshallableString
+	}{
+		{"K8S_POD_NAMESPACE", pod.K8S_POD_NAMESPACE},
+		{"K8S_POD_NAME", pod.K8S_POD_NAME},
+		{"K8S_POD_INFRA_CONTAINER_ID", pod.K8S_POD_INFRA_CONTAINER_ID},
+		{"K8S_POD_UID", pod.K8S_POD_UID},
+	} {
+		if arg.value == "" {
+			missing = append(missing, arg.name)
+		}
+	}
+	if len(missing) > 0 {
+		return AddRequest{}, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS lack what names the pod",
+			strings.Join(missing, ", "))
+	}
+	request := AddRequest{
+		ContainerID:  args.ContainerID,
+		IfName:       args.IfName,
+		PodNamespace: string(pod.K8S_POD_NAMESPACE),
+		PodName:      string(pod.K8S_POD_NAME),
+		PodUID:       string(pod.K8S_POD_UID),
+	}
+	return request, request.validate()
+}
+
+// openPodNS opens the pod's network namespace, which must not be our own.
+func openPodNS(path string) (ns.NetNS, error) {
+	podNS, err := ns.GetNS(path)
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetNS, "opening the pod's network namespace", err.Error())
+	}
+	same, checkErr := cnins.CheckNetNS(path)
+	if checkErr != nil || same {
+		_ = podNS.Close() // it was only read
+		return nil, types.NewError(types.ErrInvalidNetNS, "the pod's network namespace is the node's own", path)
+	}
+	return podNS, nil
+}
+
+// inode tells a network namespace from others.
+func inode(netns ns.NetNS) (uint64, error) {
+	var file unix.Stat_t
+	if err := unix.Fstat(int(netns.Fd()), &file); err != nil {
+		return 0, fmt.Errorf("looking at the pod's network namespace: %w", err)
+	}
+	return file.Ino, nil
+}
+
+// podAddresses are those that a result gives to the pod's own interface. Errors are of the CNI specification.
+func podAddresses(prev types.Result, ifName string) ([]netip.Addr, error) {
+	invalid := func(reason string) error {
+		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult doesn't say what the pod has", reason)
+	}
+	if prev == nil {
+		return nil, invalid("there is none")
+	}
+	result, err := types100.GetResult(prev)
+	if err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "decoding prevResult", err.Error())
+	}
+	var addrs []netip.Addr
+	for i, ip := range result.IPs {
+		if ip.Interface != nil {
+			if *ip.Interface < 0 || *ip.Interface >= len(result.Interfaces) {
+				return nil, invalid(fmt.Sprintf("ips[%d].interface: %d of %d", i, *ip.Interface, len(result.Interfaces)))
+			}
+			if of := result.Interfaces[*ip.Interface]; of.Sandbox == "" || of.Name != ifName {
+				continue
+			}
+		}
+		addr, _ := netip.AddrFromSlice(ip.Address.IP)
+		addrs = append(addrs, addr.Unmap())
+	}
+	if err := validateAddresses(addrs); err != nil {
+		return nil, invalid(err.Error())
+	}
+	return addrs, nil
+}

@@ -1,0 +1,229 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TestDelWithoutHelp: DEL needs neither the agent, nor the pod's namespace, nor the pod's name.
+func TestDelWithoutHelp(t *testing.T) {
+	t.Parallel()
+	lose := map[string]func(n *testNode, p *testPod){
+		"agent dead":  func(n *testNode, _ *testPod) { n.stop() },
+		"agent hangs": func(n *testNode, _ *testPod) { n.stop(); listenAndHang(n.t, n.socket) },
+		"agent of another version": func(n *testNode, _ *testPod) {
+			n.stop()
+			listenAndSay(n.t, n.socket, "HTTP/1.1 404 Not Found\r\n\r\n404 page not found")
+		},
+		"no namespace":             func(_ *testNode, p *testPod) { p.args.Netns = "" },
+		"namespace gone":           func(_ *testNode, p *testPod) { p.args.Netns = filepath.Join(p.n.t.TempDir(), "gone") },
+		"namespace is a file":      func(_ *testNode, p *testPod) { p.args.Netns = emptyFile(p.n.t) },
+		"no pod name":              func(_ *testNode, p *testPod) { p.args.Args = "" },
+		"no pod name, no netns":    func(_ *testNode, p *testPod) { p.args.Args, p.args.Netns = "", "" },
+		"agent dead, no pod name":  func(n *testNode, p *testPod) { n.stop(); p.args.Args = "" },
+		"agent dead, no namespace": func(n *testNode, p *testPod) { n.stop(); p.args.Netns = "" },
+		"nothing":                  func(n *testNode, p *testPod) { n.stop(); p.args.Args, p.args.Netns = "", "" },
+	}
+	for name, lose := range lose {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			n.plugin.delTimeout = 300 * time.Millisecond
+			p, other := n.newPod("c1", "pod-a"), n.newPod("c2", "pod-b")
+			p.mustAdd()
+			other.mustAdd()
+			lose(n, p)
+			for range 2 {
+				p.mustDel()
+				n.settle()
+				if names := n.hostLinks(); len(names) != 1 {
+					t.Errorf("the node has %v, want only the other pod's", names)
+				}
+				if _, err := os.Stat(n.server.records.path("c1", "eth0")); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("the record is still there: %v", err)
+				}
+			}
+			n.server.reap(context.Background()) // as the agent does now and then
+			n.expect("c2/eth0")
+		})
+	}
+}
+
+func emptyFile(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestDetachFailsAfterDel: the pod is off the network all the same, and its addresses stay taken until the rules are gone.
+func TestDetachFailsAfterDel(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.newPod("c1", "pod-a")
+	serve(t, p.netns)
+	p.mustAdd()
+	if err := connect(n.netns, netip.AddrPortFrom(p.addrs[0], testPort)); err != nil {
+		t.Fatalf("before DEL: %v", err)
+	}
+	n.enforcer.setDetach(func(string) error { return errors.New("kernel says no") })
+	p.mustDel()
+	if err := connect(n.netns, netip.AddrPortFrom(p.addrs[0], testPort)); err == nil {
+		t.Error("the pod answers after its DEL")
+	}
+	eventually(t, "the agent to find out", func() bool { return strings.Contains(n.log.String(), "kernel says no") })
+	if l := n.server.addresses.ledger(); len(l.Taken) != 2 || len(n.server.Attachments()) != 0 {
+		t.Errorf("taken are %v, attached %v", l.Taken, n.server.Attachments())
+	}
+	n.enforcer.setDetach(nil)
+	n.server.reap(t.Context())
+	p.expectNothing()
+}
+
+func TestDelRefuses(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.newPod("c1", "pod-a")
+	p.args.ContainerID = "../c1"
+	mustFail(t, p.del(), types.ErrInvalidEnvironmentVariables, "containerID")
+	p.args.StdinData = []byte("{")
+	mustFail(t, p.del(), types.ErrDecodingFailure)
+}
+
+// TestForeignLinkSurvivesDel: a link in the pod that isn't ours is left alone, also with our name.
+func TestForeignLinkSurvivesDel(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.newPod("c1", "pod-a")
+	lines(t, p.netns, "ip link add eth0 type veth peer name other")
+	p.mustDel()
+	if names := podLinks(t, p.netns); len(names) != 2 {
+		t.Errorf("the pod has %v, want eth0 and other", names)
+	}
+}
+
+// TestRoutesGoWithTheLink: the kernel takes the routes of a link with it, so a late route can't meet the next pod.
+func TestRoutesGoWithTheLink(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.newPod("c1", "pod-a")
+	p.mustAdd()
+	count := func() (total int) {
+		n.inNode(func() error {
+			for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+				routes, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+				if err != nil {
+					return err
+				}
+				for _, route := range routes {
+					if route.Type == unix.RTN_UNICAST { // not those of the podCIDRs, which stay
+						total++
+					}
+				}
+			}
+			return nil
+		})
+		return total
+	}
+	if got := count(); got != 2 {
+		t.Errorf("%d routes are ours, want 2", got)
+	}
+	p.mustDel()
+	n.settle()
+	if got := count(); got != 0 {
+		t.Errorf("%d routes are left", got)
+	}
+}
+
+// TestDelCutsAtOnce: when DEL returns, the pod sends and gets nothing, however long the rest takes; and the same pod, in the same
+// namespace, can come back at once.
+func TestDelCutsAtOnce(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, healing)
+	serve(t, n.netns)
+	p := n.newPod("c1", "pod-a")
+	serve(t, p.netns)
+	for range 5 {
+		hold := make(chan struct{})
+		n.enforcer.setDetach(func(string) error { <-hold; return nil })
+		p.mustAdd()
+		for _, addr := range p.addrs {
+			if err := connect(n.netns, netip.AddrPortFrom(addr, testPort)); err != nil {
+				t.Errorf("before DEL: %v", err)
+			}
+		}
+		p.mustDel()
+		p.mustDel() // doesn't wait either
+		if links, err := n.server.hostLinks(); err != nil || len(links) != 1 || links[0].isUp {
+			t.Errorf("after DEL: links %v and %v, want one that is down", links, err)
+		}
+		if err := connect(n.netns, netip.AddrPortFrom(p.addrs[0], testPort)); err == nil {
+			t.Error("the pod answers after its DEL")
+		}
+		if err := connect(p.netns, netip.AddrPortFrom(node4, testPort)); err == nil {
+			t.Error("the node answers to the pod after its DEL")
+		}
+		n.enforcer.setDetach(nil)
+		close(hold)
+	}
+	p.mustAdd()
+	n.expect("c1/eth0")
+}
+
+// TestConnectionsAreForgotten: what connection tracking knows of an address or a host port goes before a pod gets it, and after it had it.
+func TestConnectionsAreForgotten(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	remember := func() {
+		t.Helper()
+		for _, entry := range []string{
+			"-p udp -s 192.0.2.9 -d 10.1.0.1 --sport 1000 --dport 2000",  // the pod's address, as whose peer
+			"-p udp -s 10.1.0.1 -d 192.0.2.9 --sport 1000 --dport 2001",  // or as the client
+			"-p udp -s fd00:1::1 -d fd00:9::9 --sport 1000 --dport 2002", // of both families
+			"-p udp -s 192.0.2.9 -d 192.0.2.1 --sport 1000 --dport 53",   // its host port
+			"-p udp -s 192.0.2.9 -d 192.0.2.1 --sport 1000 --dport 54",   // another port
+			"-p udp -s 192.0.2.9 -d 10.1.0.99 --sport 1000 --dport 2000", // another pod
+		} {
+			lines(t, n.netns, "conntrack -I "+entry+" --timeout 600 2>/dev/null || conntrack -U "+entry+" --timeout 600")
+		}
+	}
+	expectTwo := func(when string) {
+		t.Helper()
+		if left := lines(t, n.netns, "conntrack -L 2>/dev/null"); len(left) != 2 {
+			t.Errorf("%s: %d are left, want the two of others:\n%s", when, len(left), strings.Join(left, "\n"))
+		}
+	}
+	p := n.newPod("c1", "pod-a")
+	p.args.StdinData = []byte(strings.TrimSuffix(string(p.args.StdinData), "}") +
+		`,"runtimeConfig":{"portMappings":[{"hostPort":53,"containerPort":5353,"protocol":"udp"}],"bandwidth":{"ingressRate":8000000,"ingressBurst":8000000}}}`)
+	remember()
+	if got := lines(t, n.netns, "conntrack -L 2>/dev/null"); len(got) != 6 {
+		t.Fatalf("%d entries, want 6:\n%s", len(got), strings.Join(got, "\n"))
+	}
+	p.mustAdd()
+	expectTwo("when the pod is there")
+	a := n.server.Attachments()[0]
+	if len(a.HostPorts) != 1 || a.HostPorts[0].String() != "udp *:53" || a.Bandwidth.IngressRate != 8_000_000 {
+		t.Errorf("the attachment has %v and %+v", a.HostPorts, a.Bandwidth)
+	}
+	if got := lines(t, n.netns, "cat /proc/sys/net/ipv4/conf/"+a.Interface+"/route_localnet"); got[0] != "1" {
+		t.Errorf("route_localnet is %s, so that 127.0.0.1 and the host port lead nowhere", got)
+	}
+	remember()
+	p.mustDel()
+	n.settle()
+	expectTwo("when the pod is gone")
+}

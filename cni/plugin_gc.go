@@ -1,0 +1,82 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// gc gives up all attachments to this network that the runtime doesn't list as valid. What fails is reported after the rest is done.
+func (p plugin) gc(args *skel.CmdArgs) error {
+	config, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	valid, err := validAttachments(args.StdinData)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.delTimeout) // after that the agent isn't asked any more
+	defer cancel()
+	// Files that are no record of an attachment are the agent's to report.
+	known, _ := openRecords(config.StateDir).readAll()
+	var failures []string
+	for _, a := range known {
+		isOurs := a.Network == config.Name || a.Network == "" // which older agents didn't write
+		if !isOurs || valid[types.GCAttachment{ContainerID: a.ContainerID, IfName: a.IfName}] {
+			continue
+		}
+		stale := &skel.CmdArgs{ContainerID: a.ContainerID, IfName: a.IfName}
+		if err := p.detach(ctx, config, stale, a.Interface); err != nil {
+			failures = append(failures, fmt.Sprintf("%s: %s", a.ID(), err))
+		}
+	}
+	if len(failures) > 0 {
+		return types.NewError(types.ErrTryAgainLater, "some attachments can't be given up", strings.Join(failures, "\n"))
+	}
+	return nil
+}
+
+// validAttachments reads the runtime's list. Without one every pod of the node would lose its network, so that is an error; an empty list
+// isn't.
+func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
+	const key = "cni.dev/valid-attachments"
+	var config map[string]json.RawMessage
+	if err := json.Unmarshal(stdin, &config); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "decoding the network configuration", err.Error())
+	}
+	raw, isThere := config[key]
+	if !isThere {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, key+" is missing", "GC needs to know which attachments to keep")
+	}
+	var list []types.GCAttachment
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "decoding "+key, err.Error())
+	}
+	valid := map[types.GCAttachment]bool{}
+	for _, a := range list {
+		valid[a] = true
+	}
+	return valid, nil
+}
+
+// status fails while the node should carry no pod at all. It asks nobody: an agent that is busy, or just being replaced, is no reason.
+func (p plugin) status(args *skel.CmdArgs) error {
+	config, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	now, err := sinceBoot()
+	if err != nil {
+		return err
+	}
+	last, err := readHeartbeat(config.StateDir)
+	if err != nil {
+		return types.NewError(codeNotAvailable, "the node can't take pods", err.Error())
+	}
+	return last.status(now)
+}

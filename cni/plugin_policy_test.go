@@ -1,0 +1,205 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+)
+
+// prevResult is what a plugin before ours says that it gave: the link's addresses, and something else's.
+func prevResult(version string, addresses ...string) string {
+	var ips []string
+	for _, address := range addresses {
+		family := ""
+		if version == "0.4.0" {
+			family = `"version":"4",`
+			if strings.Contains(address, ":") {
+				family = `"version":"6",`
+			}
+		}
+		ips = append(ips, fmt.Sprintf(`{%s"interface":1,"address":%q,"gateway":"10.1.0.100"}`, family, address))
+	}
+	return fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"cni0","mac":"02:00:00:00:00:01"},`+
+		`{"name":"eth0","mac":"02:00:00:00:00:02","sandbox":"/run/netns/x"}],"ips":[%s],`+
+		`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.96.0.10"]}}`, version, strings.Join(ips, ","))
+}
+
+// newPolicyPod is a pod that another plugin has wired.
+func (n *testNode) newPolicyPod(container, version, more string) *testPod {
+	n.t.Helper()
+	p := n.newPod(container, "pod-"+container)
+	lines(n.t, p.netns, "ip link add eth0 type veth peer name other; ip addr add 10.1.0.5/24 dev eth0")
+	p.args.StdinData = []byte(strings.TrimSuffix(string(n.config(version)), "}") + `,"mode":"policy"` + more + "}")
+	return p
+}
+
+// run calls a verb as a runtime does.
+func (p *testPod) run(verb func(*skel.CmdArgs) error) (err error) {
+	p.n.inNode(func() error {
+		err = verb(p.args)
+		return nil
+	})
+	return err
+}
+
+// TestModePolicy: the other plugin's result is passed on, its link isn't touched, and the pod is governed until its DEL.
+func TestModePolicy(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, func(o *ServerOptions) { o.PolicyOnly = true })
+			prev := prevResult(version, "10.1.0.5/24", "fd00:1::5/64")
+			p := n.newPolicyPod("c1", version, `,"prevResult":`+prev)
+			before := lines(t, p.netns, "ip addr; ip route; ip neigh")
+			var got types.Result
+			err := p.run(func(args *skel.CmdArgs) (err error) { got, err = n.plugin.add(args); return err })
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text strings.Builder
+			if err := got.PrintTo(&text); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(anyJSON(t, []byte(prev)), anyJSON(t, []byte(text.String()))); diff != "" {
+				t.Errorf("the result isn't what came (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, lines(t, p.netns, "ip addr; ip route; ip neigh")); diff != "" {
+				t.Errorf("the pod's network changed:\n%s", diff)
+			}
+			n.expectNoLinks()
+			n.expect("c1/eth0")
+			a := n.server.Attachments()[0]
+			if !a.PolicyOnly || a.Interface != "" || fmt.Sprint(a.Addresses) != "[10.1.0.5 fd00:1::5]" {
+				t.Errorf("the attachment is %+v", a)
+			}
+			if err := p.run(n.plugin.check); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+			n.enforcer.forget()
+			expectDifferences(t, p.run(n.plugin.check), "agent: the pod's policy: isn't in the kernel")
+			for range 2 {
+				p.mustDel()
+			}
+			n.expect()
+			if diff := cmp.Diff(before, lines(t, p.netns, "ip addr; ip route; ip neigh")); diff != "" {
+				t.Errorf("DEL changed the pod's network:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestModePolicyRefuses what a plugin before ours, or somebody in its place, must not give.
+func TestModePolicyRefuses(t *testing.T) {
+	t.Parallel()
+	const wired = `,"prevResult":`
+	for name, c := range map[string]struct {
+		more string
+		code uint
+		says string
+	}{
+		"nothing":              {"", 7, "there is none"},
+		"no address":           {wired + prevResult("1.1.0"), 7, "want at most one of each family"},
+		"the node's address":   {wired + prevResult("1.1.0", "192.0.2.1/24"), 7, "192.0.2.1 is the node's own"},
+		"the node's, IPv6":     {wired + prevResult("1.1.0", "10.1.0.5/24", "2001:db8::1/64"), 7, "2001:db8::1 is the node's own"},
+		"another node's pod":   {wired + prevResult("1.1.0", "10.2.0.5/24"), 7, "10.2.0.5 isn't in the node's podCIDRs [10.1.0.0/24 fd00:1::/64]"},
+		"multicast":            {wired + prevResult("1.1.0", "224.0.0.1/24"), 7, "address 224.0.0.1"},
+		"loopback":             {wired + prevResult("1.1.0", "127.0.0.1/8"), 7, "address 127.0.0.1"},
+		"unspecified":          {wired + prevResult("1.1.0", "0.0.0.0/0"), 7, "address 0.0.0.0"},
+		"two of a family":      {wired + prevResult("1.1.0", "10.1.0.5/24", "10.1.0.6/24"), 7, "want at most one of each family"},
+		"an interface of none": {wired + `{"cniVersion":"1.1.0","ips":[{"interface":-1,"address":"10.1.0.5/24"}]}`, 7, "ips[0].interface: -1 of 0"},
+		"not a result":         {wired + `"x"`, 6, "prevResult"},
+		"wrong types":          {wired + `{"cniVersion":"1.1.0","ips":7}`, 6, "prevResult"},
+		"another pod's":        {wired + prevResult("1.1.0", "10.1.0.9/24"), 11, "10.1.0.9 is of pod dev/pod-c0"},
+		"host ports": {wired + prevResult("1.1.0", "10.1.0.5/24") + `,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp"}]}`,
+			2, `runtimeConfig: "{\"portMappings\"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, func(o *ServerOptions) { o.PolicyOnly = true })
+			other := requestFor("c0", "pod-c0")
+			other.PolicyOnly, other.Addresses = true, addrs("10.1.0.9")
+			n.mustAdd(other)
+			p := n.newPolicyPod("c1", "1.1.0", c.more)
+			_, err := p.add()
+			mustFail(t, err, c.code, c.says)
+			n.expect("c0/eth0")
+		})
+	}
+}
+
+// TestModePolicyAddressAgain: the other plugin may give an address again at once, and a container may come back with another.
+func TestModePolicyAddressAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, func(o *ServerOptions) { o.PolicyOnly = true })
+	first := n.newPolicyPod("c1", "1.1.0", `,"prevResult":`+prevResult("1.1.0", "10.1.0.5/24"))
+	second := n.newPolicyPod("c2", "1.1.0", `,"prevResult":`+prevResult("1.1.0", "10.1.0.5/24"))
+	for range 5 {
+		first.mustAdd()
+		first.mustDel()
+		second.mustAdd()
+		second.mustDel()
+	}
+	first.mustAdd()
+	first.args.StdinData = n.newPolicyPod("c1", "1.1.0", `,"prevResult":`+prevResult("1.1.0", "10.1.0.6/24")).args.StdinData
+	first.mustAdd()
+	n.expect("c1/eth0")
+	if got := n.server.Attachments()[0].Addresses; len(got) != 1 || got[0] != netip.MustParseAddr("10.1.0.6") {
+		t.Errorf("the pod has %s", got)
+	}
+}
+
+// TestModePolicyFails: a pod whose policy doesn't come isn't let in, and nothing is left of it.
+func TestModePolicyFails(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, func(o *ServerOptions) { o.PolicyOnly = true })
+	p := n.newPolicyPod("c1", "1.1.0", `,"prevResult":`+prevResult("1.1.0", "10.1.0.5/24"))
+	n.enforcer.setAttach(func(context.Context, Attachment) error { return errors.New("the pod isn't known yet") })
+	_, err := p.add()
+	mustFail(t, err, types.ErrTryAgainLater, "the pod isn't known yet")
+	n.expect()
+	if names := podLinks(t, p.netns); len(names) != 2 {
+		t.Errorf("the other plugin's link is gone: %v", names)
+	}
+}
+
+// TestMode: what isn't one is refused by name, and so is a plugin before ours that nobody told us to expect.
+func TestMode(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.newPod("c1", "pod-a")
+	good := p.args.StdinData
+	p.args.StdinData = []byte(strings.TrimSuffix(string(good), "}") + `,"mode":"polcy"}`)
+	_, err := p.add()
+	mustFail(t, err, types.ErrInvalidNetworkConfig, `mode isn't "policy" or absent`, "polcy")
+	p.args.StdinData = []byte(strings.TrimSuffix(string(good), "}") + `,"prevResult":` + prevResult("1.1.0", "10.1.0.5/24") + `}`)
+	_, err = p.add()
+	mustFail(t, err, types.ErrInvalidNetworkConfig, "prevResult: another plugin has wired the pod", `"mode":"policy"`)
+	p.args.StdinData = []byte(strings.TrimSuffix(string(good), "}") + `,"dns":{"nameservers":["10.96.0.10"]},"unknownKey":{"x":[1]}}`)
+	if result := p.mustAdd(); len(result.DNS.Nameservers) != 1 {
+		t.Errorf("the result has the DNS settings %+v", result.DNS)
+	}
+	for key, value := range map[string]string{"mode": "7", "socket": "[]", "stateDir": "{}", "dns": `"x"`} {
+		p.args.StdinData = fmt.Appendf(nil, `{"cniVersion":"1.1.0","name":"sluice","type":"sluice",%q:%s}`, key, value)
+		_, err := p.add()
+		mustFail(t, err, types.ErrDecodingFailure, key)
+	}
+}
+
+// TestBadRuntimeConfigDoesNotStopDel: what was refused at ADD must not keep the pod from going.
+func TestBadRuntimeConfigDoesNotStopDel(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.newPod("c1", "pod-a")
+	p.mustAdd()
+	p.args.StdinData = []byte(strings.TrimSuffix(string(p.args.StdinData), "}") + `,"mode":"x","prevResult":{"cniVersion":"9"},"runtimeConfig":{"portMappings":7}}`)
+	p.mustDel()
+	p.expectNothing()
+}
