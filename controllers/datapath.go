@@ -78,7 +78,7 @@ func (d *Datapath) ready() (bool, string) {
 // Run keeps the files until ctx ends, and leaves them.
 func (d *Datapath) Run(ctx context.Context) error {
 	if err := d.Enforcer.AwaitFirstCommit(ctx); err != nil {
-		return nil //nolint:nilerr // the agent ends
+		return nil // the agent ends
 	}
 	lookAgain := 10 * time.Second
 	if d.Forward.Accept {

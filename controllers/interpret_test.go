@@ -68,6 +68,8 @@ func walk(rs *nft.Ruleset, c *nft.Chain, p packet, depth int) (nft.VerdictKind, 
 			if kind, err := walk(rs, target, p, depth+1); err != nil || kind != nft.NoVerdict {
 				return kind, err
 			}
+		default:
+			return nft.Drop, fmt.Errorf("chain %s: verdict %v, which no policy needs", c.Name, verdict)
 		}
 	}
 	return nft.NoVerdict, nil

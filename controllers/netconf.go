@@ -109,7 +109,7 @@ func watchFile(ctx context.Context, path string, interval time.Duration, changed
 			return nil
 		case <-watcher.Events:
 			watched = len(watcher.WatchList()) > 0 // the folder itself can go
-		case <-watcher.Errors:
+		case _ = <-watcher.Errors: // what was missed is made up for by the next look
 		case <-tick.C:
 		}
 	}

@@ -93,14 +93,17 @@ func (n *Network) addTo(out *nft.Ruleset) {
 	}
 }
 
+// addSets adds the sets of addresses. Those that except something, from being
+// believed or from being masqueraded, are guards: a connection keeps for its
+// life the address that it began with, and peers judge it by that.
 func (n *Network) addSets(out *nft.Ruleset, family string, is4 bool) {
 	src := addrField(true, is4)
 	for _, s := range []*nft.Set{
 		{Name: podsSet(family), Interval: true, Comment: "pods of all nodes", Elements: ranges(n.Pods, is4)},
-		{Name: podsGuard(family), Interval: true, Guard: true, Comment: "pods of all nodes, whose addresses nobody else may use", Elements: ranges(n.Pods, is4)},
+		{Name: podsGuard(family), Interval: true, Guard: true, Comment: "pods of all nodes: nobody else may use their addresses, and nothing to them is masqueraded", Elements: ranges(n.Pods, is4)},
 		{Name: ownPodsSet(family), Interval: true, Comment: "pods of this node", Elements: ranges(n.OwnPods, is4)},
 		{Name: endpointsSet(family), Comment: "nodes, as the tunnel's packets have them", Elements: addresses(n.Endpoints, is4)},
-		{Name: directSet(family), Comment: "nodes that pods reach with their own addresses", Elements: addresses(n.Direct, is4)},
+		{Name: directSet(family), Guard: true, Comment: "nodes that pods reach with their own addresses", Elements: addresses(n.Direct, is4)},
 	} {
 		s.Key = []nft.Field{src}
 		out.AddSet(s)
@@ -249,7 +252,7 @@ func (n *Network) masqueradeRules() []nft.Rule {
 	if n.Tunnel != "" {
 		tunnel := nft.MatchIface{Field: nft.OutIface, Name: n.Tunnel}
 		for _, f := range families {
-			rules = append(rules, rule("", tunnel, nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Accept)))
+			rules = append(rules, rule("", tunnel, nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)}, do(nft.Accept)))
 		}
 		rules = append(rules, rule("the node to a pod elsewhere, so that the answer comes through the tunnel", tunnel, nft.Masquerade{FullyRandom: true}))
 	}
@@ -268,7 +271,7 @@ func (n *Network) leavingRules() []nft.Rule {
 	for _, f := range families {
 		dst := []nft.Field{addrField(false, f.is4)}
 		rules = append(rules,
-			rule("to pods", nft.InSet{Fields: dst, Set: podsSet(f.suffix)}, do(nft.Accept)),
+			rule("to pods", nft.InSet{Fields: dst, Set: podsGuard(f.suffix)}, do(nft.Accept)),
 			rule("to nodes that know the way back", nft.InSet{Fields: dst, Set: directSet(f.suffix)}, do(nft.Accept)))
 	}
 	return append(rules,

@@ -112,8 +112,8 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	o := a.options
 	recorder := mgr.GetEventRecorder("sluice-agent")
 	server, err := cni.NewServer(cni.ServerOptions{
-		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, Log: a.log.WithName("cni"),
-		OnProblem: controllers.NodeProblems(o.node, recorder),
+		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
+		OnProblem: controllers.NodeProblems(o.node, recorder), CoolDown: o.coolDown, SysctlDir: o.sysctlDir,
 	})
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
@@ -25,6 +26,7 @@ type options struct {
 	masquerade, forwardAccept                  bool
 
 	cniConfDir, subnetFile, sysctlDir, runDir string
+	coolDown                                  time.Duration
 
 	zap zap.Options
 }
@@ -69,6 +71,8 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 		"the same for what pods send to nodes: auto (unless the node's pods are reached without a tunnel), always or never")
 	fs.BoolVar(&o.forwardAccept, "forward-accept", false, "keep a rule in others' FORWARD or DOCKER-USER chain that accepts the pod network")
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the CNI configuration is written once the node can take pods; empty: nowhere")
+	fs.DurationVar(&o.coolDown, "address-cool-down", time.Minute,
+		"how long a pod's address rests before another pod gets it: long enough for every node to learn that the pod is gone")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "where the node's subnet is written for other tools; empty: nowhere")
 	fs.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys/net", "where the node's network sysctls can be written")
 	fs.StringVar(&o.runDir, "run-dir", "/run", "where NetworkManager and systemd-networkd are told to leave our links alone; empty: nowhere")
@@ -91,6 +95,9 @@ func (o *options) check() error {
 		if !slices.Contains(f.allowed, f.value) {
 			return fmt.Errorf("%s=%q: expected one of %q", f.name, f.value, f.allowed)
 		}
+	}
+	if o.coolDown <= 0 {
+		return fmt.Errorf("--address-cool-down=%s: expected more than 0", o.coolDown)
 	}
 	if o.logGroup > 65535 {
 		return fmt.Errorf("--log-group=%d: expected at most 65535", o.logGroup)
