@@ -90,7 +90,8 @@ func (v *View) WaitReady(ctx context.Context, pods ...string) error {
 			if len(pods) == 0 {
 				wanted = append(wanted, key(&pod))
 			}
-			ready[key(&pod)] = isReady(&pod) && pod.DeletionTimestamp == nil
+			_, err := v.Pod(key(&pod)) // or its node was rebooted, and the API server doesn't know yet
+			ready[key(&pod)] = isReady(&pod) && pod.DeletionTimestamp == nil && err == nil
 		}
 		missing = nil
 		for _, name := range wanted {

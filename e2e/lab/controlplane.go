@@ -157,7 +157,7 @@ func (c *controlPlane) startAPIServer() error {
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + c.file("serviceaccounts.key"),
 			"--service-account-signing-key-file=" + c.file("serviceaccounts.key"),
-			"--service-cluster-ip-range=" + strings.Join(only(c.plan, serviceCIDR4, serviceCIDR6), ","),
+			"--service-cluster-ip-range=" + strings.Join(only(c.plan.pods, serviceCIDR4, serviceCIDR6), ","),
 			"--disable-admission-plugins=ServiceAccount", // nobody makes the accounts that it waits for
 			"--allow-privileged",
 			"--profiling=false",

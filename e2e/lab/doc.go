@@ -3,20 +3,25 @@
 //
 // # Model
 //
-// A Lab has a real etcd and kube-apiserver, and nodes that are network namespaces on a switch without an uplink. Beside the nodes
-// on that underlay is a host named Outside, a client beyond the pod network. On each node runs the real sluice-agent, and
-// a runner in the kubelet's place: it starts pods with the real CNI plugin, and in each pod one program that serves
-// every containerPort (TCP, UDP, SCTP) in the place of the pod's containers; it probes readiness, reports status, and deletes.
+// A Lab has a real etcd and kube-apiserver, and nodes that are network namespaces on a switch without an uplink, or on two with a
+// router between. Beside the nodes on that underlay is a host named Outside, a client beyond the pod network. On each node runs the
+// real sluice-agent, which makes the pod network that Options ask for, and a runner in the place of kubelet and container runtime: it
+// starts pods with the CNI configuration that the agent leaves and the real CNI plugin, and in each pod one program that serves
+// every containerPort (TCP, UDP, SCTP) in the place of the pod's containers; it probes readiness, reports the status of pods and
+// node, and deletes.
 // A scheduler binds pods round robin. There are no other controllers: no Deployments, no Services, no ServiceAccounts.
 //
 //	host:     etcd, kube-apiserver, the process that called Up
-//	switch:   a bridge:  node1 | node2 | ... | outside
-//	node1:    sluice-agent, a proxy to the API server on 127.0.0.1:6443, veths to its pods, routes to the other nodes' pods
+//	switch:   bridges:  node1 | node3 | ... | outside      node2 | node4 | ...
+//	node1:    sluice-agent, a proxy to the API server on 127.0.0.1:6443, veths to its pods, what carries packets to the other nodes' pods
+//
+// Nothing of the pod network is the lab's own, except that Outside has routes to the pods by way of their nodes.
 //
 // Places are named in one way everywhere: a pod as "namespace/name", a node by its name, and "outside".
 //
-// Faults: Node.KillAgent, Node.CutAPI, Lab.StopAPIServer, and whatever Lab.Do can do inside a place. The runner isn't
-// affected by Node.CutAPI, only the agent is.
+// Faults and changes: Node.KillAgent, Node.CutAPI, Node.Reboot, Node.SetAddress, Node.SetPodCIDRs, Lab.AddNode, Lab.RemoveNode,
+// Lab.CreateNodeObjects, Lab.StopAPIServer, View.SetNetConf, and whatever View.Do can do inside a place. The runner isn't
+// affected by Node.CutAPI, only the agent is. View.Capture looks at packets.
 //
 // Labs with different names don't share anything and may run side by side, in one process or several. All that a lab
 // owns is in /run/sluice-lab/NAME, in namespaces whose names begin with "sluice-lab.NAME.", and in processes that end with the one that

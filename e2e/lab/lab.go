@@ -2,13 +2,13 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-net/sluice/e2e/assets"
@@ -24,12 +24,16 @@ type Lab struct {
 	programs assets.Programs
 	spawner  *spawner
 	control  *controlPlane
-	underlay ns.NetNS
-	outside  ns.NetNS
 	server   *probe.Server // of the outside host
-	nodes    []*Node
+
+	changing sync.Mutex // held while nodes come and go
+	numbers  int        // of the nodes that there ever were
+	nodesMu  sync.Mutex
+	nodes    []*Node // by number
+	ghosts   int     // nodes that were created as objects only
 
 	background sync.WaitGroup // scheduler and runners
+	running    context.Context
 	stop       context.CancelFunc
 	down       sync.Once
 	downErr    error
@@ -57,11 +61,10 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	l := &Lab{
 		options:  options,
 		programs: programs,
-		state: state{
-			Name: options.Name, Families: options.Families, Nodes: options.Nodes,
-			Kubectl: files.Kubectl, Agent: programs.Agent, Supervisor: os.Getpid(),
-		},
+		state:    options.state(),
 	}
+	l.state.Kubectl, l.state.Agent, l.state.Supervisor = files.Kubectl, programs.Agent, os.Getpid()
+	l.running, l.stop = context.WithCancel(context.Background())
 	if err := l.claim(); err != nil {
 		return nil, err
 	}
@@ -119,7 +122,7 @@ func (l *Lab) up(ctx context.Context, files assets.Control) error {
 func (l *Lab) startControlPlane(files assets.Control) error {
 	var err error
 	dir := stateDir(l.options.Name)
-	l.control, err = newControlPlane(l.spawner, files, filepath.Join(dir, controlDir), plan{l.options.Families})
+	l.control, err = newControlPlane(l.spawner, files, filepath.Join(dir, controlDir), l.state.plan())
 	if err != nil {
 		return err
 	}
@@ -137,38 +140,24 @@ func (l *Lab) startControlPlane(files assets.Control) error {
 	return err
 }
 
-// makeNetwork makes the switch, the nodes and the outside host, and the routes between them.
+// makeNetwork makes the underlay, the outside host, and the nodes.
 func (l *Lab) makeNetwork() error {
-	var err error
-	if l.underlay, err = newSwitch(l.name); err != nil {
+	conf, err := json.MarshalIndent(l.options.netConf(), "", "  ")
+	if err != nil {
 		return err
 	}
-	for number := 1; number <= l.options.Nodes; number++ {
-		node, err := l.newNode(number)
-		if node != nil {
-			l.nodes = append(l.nodes, node)
-		}
-		if err != nil {
+	if err := l.SetNetConf(string(conf) + "\n"); err != nil {
+		return err
+	}
+	if err := l.makeUnderlay(); err != nil {
+		return err
+	}
+	if err := l.makeOutside(); err != nil {
+		return err
+	}
+	for range l.options.Nodes {
+		if _, err := l.makeNode(); err != nil {
 			return err
-		}
-	}
-	if l.outside, err = newNamespace(nsName(l.name, Outside)); err != nil {
-		return err
-	}
-	if err := plugIn(l.underlay, l.outside, Outside, l.plan.outside()); err != nil {
-		return err
-	}
-	for _, to := range l.nodes {
-		if err := routePodsBy(l.outside, to.PodCIDRs(), to.Addrs()); err != nil {
-			return fmt.Errorf("%s: %w", Outside, err)
-		}
-		for _, from := range l.nodes {
-			if from == to {
-				continue
-			}
-			if err := routePodsBy(from.space, to.PodCIDRs(), to.Addrs()); err != nil {
-				return fmt.Errorf("%s: %w", from.name, err)
-			}
 		}
 	}
 	l.server, err = l.Serve(Outside, probe.TCP, outsidePort)
@@ -180,27 +169,17 @@ func (l *Lab) populate(ctx context.Context) error {
 	if err := l.permitAgents(ctx); err != nil {
 		return fmt.Errorf("giving the agents their permissions: %w", err)
 	}
-	for _, node := range l.nodes {
-		if err := node.register(ctx); err != nil {
+	l.follow()
+	for _, node := range l.Nodes() {
+		if err := node.join(ctx); err != nil {
 			return err
 		}
 	}
-	if err := l.startRunners(); err != nil {
-		return err
+	var nodes errgroup.Group
+	for _, node := range l.Nodes() {
+		nodes.Go(func() error { return node.WaitReady(ctx) })
 	}
-	if l.options.NoAgent {
-		return nil
-	}
-	for _, node := range l.nodes {
-		if err := node.StartAgent(); err != nil {
-			return err
-		}
-	}
-	var agents errgroup.Group
-	for _, node := range l.nodes {
-		agents.Go(func() error { return node.WaitAgentReady(ctx) })
-	}
-	return agents.Wait()
+	return nodes.Wait()
 }
 
 // permitAgents applies what an installation would give the agent's service account.
@@ -220,19 +199,6 @@ func (l *Lab) permitAgents(ctx context.Context) error {
 	return nil
 }
 
-// Node returns a node by its name, or nil.
-func (l *Lab) Node(name string) *Node {
-	for _, node := range l.nodes {
-		if node.name == name {
-			return node
-		}
-	}
-	return nil
-}
-
-// Nodes returns all nodes, by number.
-func (l *Lab) Nodes() []*Node { return append([]*Node(nil), l.nodes...) }
-
 // StopAPIServer kills the API server. Its data stays.
 func (l *Lab) StopAPIServer() { l.control.api.kill() }
 
@@ -251,9 +217,7 @@ func (l *Lab) Down() error {
 }
 
 func (l *Lab) remove() error {
-	if l.stop != nil {
-		l.stop()
-	}
+	l.stop()
 	l.background.Wait()
 	dir := stateDir(l.options.Name)
 	errs := []error{killRecorded(filepath.Join(dir, processesDir))}
@@ -263,12 +227,6 @@ func (l *Lab) remove() error {
 	}
 	for _, node := range l.nodes {
 		node.proxy.cut()
-		errs = append(errs, node.space.Close())
-	}
-	for _, space := range []ns.NetNS{l.underlay, l.outside} {
-		if space != nil {
-			errs = append(errs, space.Close())
-		}
 	}
 	errs = append(errs, deleteNamespaces(l.options.Name), os.RemoveAll(dir))
 	return errors.Join(errs...)

@@ -52,7 +52,7 @@ func TestPolicyDecides(t *testing.T) {
 		t.Run(string(families), func(t *testing.T) {
 			t.Parallel()
 			l := newTestLab(t, Options{Name: testName(string(families)), Families: families})
-			factor := len(only(l.plan, 4, 6))
+			factor := len(only(l.plan.pods, 4, 6))
 			// Round robin: both namespaces have a pod on each node.
 			must(t, l.Apply(t.Context(), twoNamespaces+
 				podManifest("dev", "a", "", nil, "80", "53/udp")+podManifest("dev", "b", "", nil, "9000/sctp")+

@@ -60,8 +60,8 @@ func (v *View) Probe(ctx context.Context, from, to func(place string) bool) (Mat
 		sources = append(sources, pod.Name)
 		targets = append(targets, targetsOf(pod.Name, pod.Addresses, pod.Ports)...)
 	}
-	sources = append(append(sources, v.nodes...), Outside)
-	targets = append(targets, targetsOf(Outside, v.plan.host(outsideFirst), []podprogram.Port{{Protocol: probe.TCP, Number: outsidePort}})...)
+	sources = append(append(sources, v.NodeNames()...), Outside)
+	targets = append(targets, targetsOf(Outside, v.plan.host(0, outsideFirst), []podprogram.Port{{Protocol: probe.TCP, Number: outsidePort}})...)
 
 	var matrix Matrix
 	for _, source := range sources {

@@ -27,15 +27,11 @@ func nsName(lab, what string) string { return nsPrefix(lab) + what }
 func nsPath(name string) string { return filepath.Join(netnsDir, name) }
 
 // newNamespace makes a namespace of this name, with lo up and the sysctls set. It lives until deleteNamespace.
-func newNamespace(name string, sysctls ...sysctl) (ns.NetNS, error) {
+func newNamespace(name string, sysctls ...sysctl) error {
 	if err := makeNamespace(name); err != nil {
-		return nil, fmt.Errorf("making namespace %s: %w", name, err)
+		return fmt.Errorf("making namespace %s: %w", name, err)
 	}
-	space, err := ns.GetNS(nsPath(name))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening namespace %s: %w", name, err), deleteNamespace(name))
-	}
-	err = space.Do(func(ns.NetNS) error {
+	err := inNamespace(name, func() error {
 		for _, s := range append(quickSysctls(), sysctls...) {
 			if err := s.write(); err != nil {
 				return err
@@ -48,10 +44,14 @@ func newNamespace(name string, sysctls ...sysctl) (ns.NetNS, error) {
 		return netlink.LinkSetUp(lo)
 	})
 	if err != nil {
-		err = fmt.Errorf("setting up namespace %s: %w", name, err)
-		return nil, errors.Join(err, space.Close(), deleteNamespace(name))
+		return errors.Join(fmt.Errorf("setting up namespace %s: %w", name, err), deleteNamespace(name))
 	}
-	return space, nil
+	return nil
+}
+
+// inNamespace runs f in the namespace of this name, on an OS thread of its own.
+func inNamespace(name string, f func() error) error {
+	return ns.WithNetNSPath(nsPath(name), func(ns.NetNS) error { return f() })
 }
 
 // makeNamespace leaves the thread in the namespace it was in. If that fails, the thread ends with its goroutine.
@@ -126,13 +126,21 @@ func quickSysctls() []sysctl {
 	}
 }
 
-// nodeSysctls makes a namespace a router that doesn't ask whether a source belongs to an interface.
-func nodeSysctls() []sysctl {
-	return []sysctl{
-		{"net.ipv4.ip_forward", "1"},
-		{"net.ipv6.conf.all.forwarding", "1"},
-		{"net.ipv6.conf.default.forwarding", "1"},
-		{"net.ipv4.conf.all.rp_filter", "0"},
-		{"net.ipv4.conf.default.rp_filter", "0"},
+// forwards makes a namespace a router, or not one.
+func forwards(on bool) []sysctl {
+	value := "0"
+	if on {
+		value = "1"
 	}
+	return append(RPFilterOff.sysctls(),
+		sysctl{"net.ipv4.ip_forward", value},
+		sysctl{"net.ipv6.conf.all.forwarding", value},
+		sysctl{"net.ipv6.conf.default.forwarding", value},
+	)
+}
+
+// sysctls set the filter for links of a namespace that aren't made yet: the higher of a link's value and that of all counts.
+func (f RPFilter) sysctls() []sysctl {
+	value := map[RPFilter]string{RPFilterOff: "0", RPFilterStrict: "1", RPFilterLoose: "2"}[f]
+	return []sysctl{{"net.ipv4.conf.all.rp_filter", value}, {"net.ipv4.conf.default.rp_filter", value}}
 }

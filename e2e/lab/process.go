@@ -53,7 +53,7 @@ type program struct {
 	name   string
 	path   string
 	args   []string
-	in     ns.NetNS  // network namespace; nil: this process's own
+	in     string    // network namespace by name; empty: this process's own
 	stdout io.Writer // nil: the log
 	log    string    // file that output is appended to
 }
@@ -102,8 +102,8 @@ func (s *spawner) start(p program) (*process, error) {
 }
 
 // startIn starts cmd in a network namespace, from the current thread, which is left in its own.
-func startIn(space ns.NetNS, cmd *exec.Cmd) error {
-	if space == nil {
+func startIn(name string, cmd *exec.Cmd) error {
+	if name == "" {
 		return cmd.Start()
 	}
 	home, err := ns.GetCurrentNS()
@@ -111,6 +111,11 @@ func startIn(space ns.NetNS, cmd *exec.Cmd) error {
 		return err
 	}
 	defer func() { _ = home.Close() }()
+	space, err := ns.GetNS(nsPath(name))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = space.Close() }()
 	if err := space.Set(); err != nil {
 		return err
 	}

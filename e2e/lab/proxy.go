@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"sync"
-
-	"github.com/containernetworking/plugins/pkg/ns"
 )
 
 // apiProxyAddress is where a node reaches the API server, in its own namespace.
@@ -14,7 +12,7 @@ const apiProxyAddress = "127.0.0.1:6443"
 
 // proxy carries TCP connections from a node's loopback to the API server, which listens in the host's namespace.
 type proxy struct {
-	node   ns.NetNS
+	space  string // of the node
 	target string
 
 	mu       sync.Mutex
@@ -23,8 +21,8 @@ type proxy struct {
 	done     sync.WaitGroup
 }
 
-func newProxy(node ns.NetNS, target string) *proxy {
-	return &proxy{node: node, target: target, conns: map[net.Conn]bool{}}
+func newProxy(space, target string) *proxy {
+	return &proxy{space: space, target: target, conns: map[net.Conn]bool{}}
 }
 
 // restore lets connections pass. It may be called while they do.
@@ -34,7 +32,7 @@ func (p *proxy) restore() error {
 	if p.listener != nil {
 		return nil
 	}
-	err := p.node.Do(func(ns.NetNS) (err error) {
+	err := inNamespace(p.space, func() (err error) {
 		p.listener, err = net.Listen("tcp4", apiProxyAddress)
 		return err
 	})

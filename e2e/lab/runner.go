@@ -18,39 +18,82 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// runner is in the kubelet's place on one node: it has a worker for each pod that is bound to the node.
+// runner is in the place of the kubelet and the container runtime on one node: it has a worker for each pod that is bound to the
+// node, and says whether the node is ready.
 type runner struct {
 	node    *Node
-	network *libcni.NetworkConfigList
 	cni     *libcni.CNIConfig
 	log     logr.Logger
+	power   *power
+	network networkStatus
+
+	ctx  context.Context // ends with the node, or the lab
+	stop context.CancelFunc
 
 	mu      sync.Mutex
+	started bool
 	workers map[types.UID]*worker
+	boxes   map[*sandbox]bool // that have a network
 }
 
 func newRunner(node *Node) (*runner, error) {
-	file := filepath.Join(node.dir, "cni", "net.d", "05-sluice.conflist")
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, err
-	}
-	if err := writeJSON(file, node.conflist()); err != nil {
-		return nil, fmt.Errorf("writing the CNI configuration of %s: %w", node.name, err)
-	}
-	network, err := libcni.ConfListFromFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading the CNI configuration of %s: %w", node.name, err)
+	if node.lab.options.NoAgent {
+		file := filepath.Join(node.ConfDir(), "10-ptp.conflist")
+		if err := writeJSON(file, node.stockConflist()); err != nil {
+			return nil, fmt.Errorf("writing the CNI configuration of %s: %w", node.name, err)
+		}
 	}
 	log := newLog(filepath.Join(node.dir, "runner.log"))
 	// Left out, libcni would make one when it is first used, without asking who else does.
 	execute := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: pluginOutput{log}}}
-	return &runner{
+	r := &runner{
 		node:    node,
-		network: network,
-		cni:     libcni.NewCNIConfigWithCacheDir([]string{node.lab.programs.Plugins}, filepath.Join(node.dir, "cni", "cache"), execute),
+		cni:     libcni.NewCNIConfigWithCacheDir([]string{node.lab.programs.Plugins}, filepath.Join(node.dir, nodeCacheDir), execute),
 		log:     log,
+		power:   newPower(),
+		network: networkStatus{problem: "nobody has asked the CNI plugin yet", changed: make(chan struct{})},
 		workers: map[types.UID]*worker{},
-	}, nil
+		boxes:   map[*sandbox]bool{},
+	}
+	r.ctx, r.stop = context.WithCancel(node.lab.running)
+	return r, nil
+}
+
+// start takes up the node's pods, as they are and as they change, and its readiness.
+func (r *runner) start(ctx context.Context) error {
+	r.mu.Lock()
+	r.started = true
+	r.mu.Unlock()
+	r.node.lab.background.Go(func() { r.watchNetwork(r.ctx) })
+	var pods corev1.PodList // that were bound to it before
+	if err := r.node.lab.client.List(ctx, &pods); err != nil {
+		return fmt.Errorf("listing the pods of %s: %w", r.node.name, err)
+	}
+	for _, pod := range pods.Items {
+		if pod.Spec.NodeName == r.node.name {
+			r.update(&pod)
+		}
+	}
+	return nil
+}
+
+// end ends the runner and its pods' programs, and leaves their networks.
+func (r *runner) end() {
+	r.stop()
+	r.power.off(r.killPods)
+	r.power.on()
+}
+
+// killPods ends all pods' programs at once and takes their namespaces away, as the end of a machine does.
+func (r *runner) killPods() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for box := range r.boxes {
+		if err := errors.Join(box.destroy(), r.unsave(box.pod)); err != nil {
+			r.log.Error(err, "pod wasn't killed", "pod", box.pod.Name)
+		}
+	}
+	clear(r.boxes)
 }
 
 // pluginOutput logs what plugins write to their standard error.
@@ -77,44 +120,21 @@ func newLog(file string) logr.Logger {
 	return funcr.New(write, funcr.Options{})
 }
 
-// conflist is the node's CNI network.
-func (n *Node) conflist() map[string]any {
-	plugin := map[string]any{"type": "sluice", "socket": n.Socket(), "stateDir": n.stateDir()}
-	if n.lab.options.NoAgent {
-		plugin = n.stockPlugin()
-	}
-	return map[string]any{"cniVersion": "1.1.0", "name": "sluice", "plugins": []any{plugin}}
-}
-
-// stockPlugin is the CNI project's routed veth, with addresses from the node's ranges.
-func (n *Node) stockPlugin() map[string]any {
-	var ranges, routes []any
-	for _, cidr := range n.PodCIDRs() {
-		ranges = append(ranges, []any{map[string]any{"subnet": cidr.String()}})
-		anywhere := "0.0.0.0/0"
-		if cidr.Addr().Is6() {
-			anywhere = "::/0"
-		}
-		routes = append(routes, map[string]any{"dst": anywhere})
-	}
-	return map[string]any{
-		"type": "ptp",
-		"ipam": map[string]any{"type": "host-local", "dataDir": n.stateDir(), "ranges": ranges, "routes": routes},
-	}
-}
-
 // update tells the pod's worker of its object, and starts one for a new pod.
-func (r *runner) update(ctx context.Context, pod *corev1.Pod) {
+func (r *runner) update(pod *corev1.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.started || r.ctx.Err() != nil {
+		return
+	}
 	w := r.workers[pod.UID]
 	if w == nil {
 		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			return // nobody of ours says so: a test does, with a pod that isn't to run
 		}
-		w = newWorker(ctx, r, pod)
+		w = newWorker(r.ctx, r, pod)
 		r.workers[pod.UID] = w
-		defer r.node.lab.background.Go(func() { w.run(ctx) })
+		defer r.node.lab.background.Go(func() { w.run(r.ctx) })
 	}
 	w.update(pod)
 }
@@ -128,6 +148,20 @@ func (r *runner) forget(pod *corev1.Pod) {
 		w.forget()
 		delete(r.workers, pod.UID)
 	}
+}
+
+// keep notes a sandbox as one that killPods is to end.
+func (r *runner) keep(box *sandbox) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.boxes[box] = true
+}
+
+// release undoes keep.
+func (r *runner) release(box *sandbox) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.boxes, box)
 }
 
 // save keeps what is asked for by who wants the pod.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/plugins/pkg/ns"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
@@ -37,13 +36,18 @@ type sandbox struct {
 	runner       *runner
 	pod          Pod
 	containerID  string
-	config       *libcni.RuntimeConf // nil on the host's network
+	network      *libcni.NetworkConfigList // as it was for CNI ADD
+	config       *libcni.RuntimeConf       // nil on the host's network
 	process      *process
 	firstConnect chan *FirstConnect // gets the outcome of the first connection, if the pod makes one
+	power        context.Context    // ends when the node goes off
 }
 
-// newSandbox sets up the network by CNI ADD and starts the program. When it fails, or ctx ends, nothing is left of it.
+// newSandbox sets up the network by CNI ADD and starts the program. When it fails, or ctx ends, nothing is left of it; except when
+// the node goes off meanwhile: then nobody undoes the ADD.
 func newSandbox(ctx context.Context, r *runner, object *corev1.Pod) (*sandbox, error) {
+	ctx, done := r.power.use(ctx)
+	defer done()
 	box := &sandbox{
 		runner: r,
 		pod: Pod{
@@ -52,21 +56,35 @@ func newSandbox(ctx context.Context, r *runner, object *corev1.Pod) (*sandbox, e
 		},
 		containerID:  newContainerID(),
 		firstConnect: make(chan *FirstConnect, 1),
+		power:        r.power.current(),
 	}
 	err := box.connect(ctx, object)
 	if err == nil {
 		err = box.start(ctx, object)
 	}
 	if err == nil {
+		r.keep(box)
 		return box, nil
 	}
-	// What is undone must be, also when the pod is to end.
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cniTimeout)
-	defer cancel()
+	if box.power.Err() != nil {
+		return nil, errors.Join(err, box.destroy())
+	}
 	if box.process != nil {
 		box.process.kill()
 	}
-	return nil, errors.Join(err, box.remove(undo))
+	// What is undone must be, also when the pod is to end.
+	return nil, errors.Join(err, box.disconnect(context.WithoutCancel(ctx)))
+}
+
+// destroy ends the program at once, and takes the pod's namespace away without CNI DEL.
+func (b *sandbox) destroy() error {
+	if b.process != nil {
+		b.process.kill()
+	}
+	if b.config == nil {
+		return nil
+	}
+	return deleteNamespace(b.pod.netns(b.runner.node.lab.name))
 }
 
 // newContainerID is as long as containerd's are.
@@ -82,17 +100,21 @@ func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
 		b.pod.Addresses = b.runner.node.Addrs()
 		return b.runner.save(b.pod)
 	}
-	lab := b.runner.node.lab.name
-	space, err := newNamespace(b.pod.netns(lab))
+	var err error
+	if b.network, err = b.runner.configuration(); err != nil {
+		return err
+	}
+	capabilities, err := capabilityArgs(object)
 	if err != nil {
 		return err
 	}
-	if err := space.Close(); err != nil { // its file keeps it
+	space := b.pod.netns(b.runner.node.lab.name)
+	if err := newNamespace(space); err != nil {
 		return err
 	}
 	b.config = &libcni.RuntimeConf{
 		ContainerID: b.containerID,
-		NetNS:       nsPath(b.pod.netns(lab)),
+		NetNS:       nsPath(space),
 		IfName:      "eth0",
 		Args: [][2]string{ // as containerd and CRI-O give them
 			{"IgnoreUnknown", "1"},
@@ -101,6 +123,7 @@ func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
 			{"K8S_POD_INFRA_CONTAINER_ID", b.containerID},
 			{"K8S_POD_UID", b.pod.UID},
 		},
+		CapabilityArgs: capabilities,
 	}
 	b.pod.Addresses, err = b.add(ctx)
 	if err != nil {
@@ -114,8 +137,8 @@ func (b *sandbox) add(ctx context.Context) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 	defer cancel()
 	var addrs []netip.Addr
-	err := b.runner.node.space.Do(func(ns.NetNS) error {
-		answer, err := b.runner.cni.AddNetworkList(ctx, b.runner.network, b.config)
+	err := b.runner.node.Do(func() error {
+		answer, err := b.runner.cni.AddNetworkList(ctx, b.network, b.config)
 		if err != nil {
 			return err
 		}
@@ -140,15 +163,6 @@ func (b *sandbox) add(ctx context.Context) ([]netip.Addr, error) {
 
 // start runs the pod's program and returns when its ports are open.
 func (b *sandbox) start(ctx context.Context, object *corev1.Pod) error {
-	space := b.runner.node.space
-	if b.config != nil {
-		var err error
-		space, err = ns.GetNS(b.config.NetNS)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = space.Close() }()
-	}
 	args := []string{"--" + podprogram.NameFlag, b.pod.Name}
 	if first := object.Annotations[FirstConnectAnnotation]; first != "" {
 		args = append(args, "--"+podprogram.FirstConnectFlag, first)
@@ -164,7 +178,7 @@ func (b *sandbox) start(ctx context.Context, object *corev1.Pod) error {
 		name:   "pod " + b.pod.Name,
 		path:   b.runner.node.lab.programs.Pod,
 		args:   args,
-		in:     space,
+		in:     b.pod.netns(b.runner.node.lab.name),
 		stdout: output,
 		log:    filepath.Join(b.runner.node.dir, "pods.log"),
 	})
@@ -206,12 +220,16 @@ func (b *sandbox) read(reports io.ReadCloser, serving chan<- struct{}) {
 
 // remove takes the pod's network away by CNI DEL. It may be called again when it has failed.
 func (b *sandbox) remove(ctx context.Context) error {
+	ctx, done := b.runner.power.use(ctx)
+	defer done()
+	return b.disconnect(ctx)
+}
+
+func (b *sandbox) disconnect(ctx context.Context) error {
 	if b.config != nil {
 		ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 		defer cancel()
-		err := b.runner.node.space.Do(func(ns.NetNS) error {
-			return b.runner.cni.DelNetworkList(ctx, b.runner.network, b.config)
-		})
+		err := b.runner.node.Do(func() error { return b.runner.cni.DelNetworkList(ctx, b.network, b.config) })
 		if err != nil {
 			return fmt.Errorf("CNI DEL: %w", err)
 		}
@@ -219,5 +237,6 @@ func (b *sandbox) remove(ctx context.Context) error {
 			return err
 		}
 	}
+	b.runner.release(b)
 	return b.runner.unsave(b.pod)
 }

@@ -11,31 +11,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// startRunners starts what watches the API server in the place of scheduler, kubelets and namespace controller.
-func (l *Lab) startRunners() error {
-	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
-	runners := map[string]*runner{}
-	for _, node := range l.nodes {
-		r, err := newRunner(node)
-		if err != nil {
-			return err
-		}
-		node.runner = r
-		runners[node.name] = r
-	}
+// follow starts what watches the API server in the place of scheduler, kubelets and namespace controller.
+func (l *Lab) follow() {
+	ctx := l.running
 	s := &scheduler{lab: l}
 	l.background.Go(func() {
 		newList := func() client.ObjectList { return &corev1.PodList{} }
 		follow(ctx, l.client, newList, func(pod *corev1.Pod) {
 			if pod.Spec.NodeName == "" {
 				s.schedule(ctx, pod)
-			} else if r := runners[pod.Spec.NodeName]; r != nil {
-				r.update(ctx, pod)
+			} else if node := l.Node(pod.Spec.NodeName); node != nil {
+				node.runner.update(pod)
 			}
 		}, func(pod *corev1.Pod) {
-			if r := runners[pod.Spec.NodeName]; r != nil {
-				r.forget(pod)
+			if node := l.Node(pod.Spec.NodeName); node != nil {
+				node.runner.forget(pod)
 			}
 		})
 	})
@@ -49,7 +39,6 @@ func (l *Lab) startRunners() error {
 			}
 		}, func(namespace *corev1.Namespace) { delete(ending, namespace.UID) })
 	})
-	return nil
 }
 
 // scheduler binds pods to nodes, round robin among those that their nodeSelector allows. Affinity, taints and resources don't matter.
@@ -62,10 +51,10 @@ func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
 	if pod.DeletionTimestamp != nil || len(pod.Spec.SchedulingGates) > 0 {
 		return
 	}
-	nodes := s.lab.nodes
+	nodes := s.lab.Nodes()
 	for i := range nodes {
 		node := nodes[(s.next+i)%len(nodes)]
-		if !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(node.object().Labels)) {
+		if !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(s.lab.nodeState(node.name).labels())) {
 			continue
 		}
 		s.next += i + 1

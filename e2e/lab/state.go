@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,14 +25,65 @@ const (
 
 // state is what other processes know of a lab.
 type state struct {
-	Name       string   `json:"name"`
-	Families   Families `json:"families"`
-	Nodes      int      `json:"nodes"`
-	Kubectl    string   `json:"kubectl,omitempty"`
-	Agent      string   `json:"agent,omitempty"` // the program
-	Supervisor int      `json:"supervisor"`      // process that called Up
-	Started    string   `json:"started"`         // when that process was started
-	Ready      bool     `json:"ready"`
+	Name       string      `json:"name"`
+	Families   Families    `json:"families"`
+	Underlay   Families    `json:"underlay"`
+	Backend    Backend     `json:"backend,omitempty"` // empty without agents
+	Subnets    int         `json:"subnets"`
+	RPFilter   RPFilter    `json:"rpFilter"`
+	MTU        int         `json:"mtu"`
+	Nodes      []nodeState `json:"nodes"`
+	Kubectl    string      `json:"kubectl,omitempty"`
+	Agent      string      `json:"agent,omitempty"` // the program
+	Supervisor int         `json:"supervisor"`      // process that called Up
+	Started    string      `json:"started"`         // when that process was started
+	Ready      bool        `json:"ready"`
+}
+
+// nodeState is what may change of a node.
+type nodeState struct {
+	Name     string         `json:"name"`
+	Number   int            `json:"number"` // decides on its subnet and its MAC
+	Addrs    []netip.Addr   `json:"addrs"`
+	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
+}
+
+func (o Options) state() state {
+	s := state{
+		Name: o.Name, Families: o.Families, Underlay: o.Underlay, Backend: o.Backend, Subnets: o.Subnets, RPFilter: o.RPFilter, MTU: o.MTU,
+	}
+	if o.NoAgent {
+		s.Backend = ""
+	}
+	return s
+}
+
+func (s state) plan() plan { return plan{pods: s.Families, underlay: s.Underlay, subnets: s.Subnets} }
+
+// String is the lab in a line.
+func (s state) String() string {
+	backend := string(s.Backend)
+	if backend == "" {
+		backend = "no agents"
+	}
+	status := "ready"
+	switch {
+	case !isSame(s.Supervisor, s.Started):
+		status = "its process has died"
+	case !s.Ready:
+		status = "not ready yet"
+	}
+	return fmt.Sprintf("%s: %d nodes, %s, pods %s, underlay %s with subnets: %d, rp_filter %s, MTU %d; %s",
+		s.Name, len(s.Nodes), backend, s.Families, s.Underlay, s.Subnets, s.RPFilter, s.MTU, status)
+}
+
+// Describe says in a line what a lab is like.
+func Describe(name string) (string, error) {
+	s, err := readState(name)
+	if err != nil {
+		return "", err
+	}
+	return s.String(), nil
 }
 
 func stateDir(lab string) string { return filepath.Join(stateRoot, lab) }
@@ -67,7 +119,12 @@ func writeJSON(file string, value any) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(file+".new", append(text, '\n'), 0o600); err != nil {
+	return replaceFile(file, append(text, '\n'))
+}
+
+// replaceFile gives a file this content by renaming another: no reader sees half of it.
+func replaceFile(file string, content []byte) error {
+	if err := os.WriteFile(file+".new", content, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(file+".new", file)

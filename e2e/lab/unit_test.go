@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"encoding/json"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/overlay"
 )
 
 func at(addr netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(addr, port) }
@@ -55,12 +58,44 @@ func TestOptions(t *testing.T) {
 	if err != nil || got.Name != DefaultName || got.Nodes != 2 || got.Families != DualStack {
 		t.Errorf("got %+v (%v)", got, err)
 	}
-	for _, bad := range []Options{
-		{Name: "Big"}, {Name: "a.b"}, {Name: "a/b"}, {Name: "-a"}, {Name: strings.Repeat("a", 21)},
-		{Nodes: -1}, {Nodes: maxNodes + 1}, {Families: "ipx"},
+	if got.Backend != VXLAN || got.Underlay != DualStack || got.Subnets != 1 || got.RPFilter != RPFilterOff || got.MTU != 1500 {
+		t.Errorf("got %+v", got)
+	}
+	if got, err := (Options{Families: IPv6}).complete(); err != nil || got.Underlay != IPv6 {
+		t.Errorf("the underlay of IPv6 pods is %+v (%v), want IPv6", got, err)
+	}
+	for _, good := range []Options{
+		{Backend: HostGW, Families: IPv4, Underlay: DualStack}, {Backend: DirectRouting, Families: IPv4, Underlay: IPv6, Subnets: 2},
+		{RPFilter: RPFilterStrict, MTU: 9000, DropPodSources: true}, {NoAgent: true, Families: IPv6},
 	} {
-		if got, err := bad.complete(); err == nil {
-			t.Errorf("%+v became %+v, want an error", bad, got)
+		if _, err := good.complete(); err != nil {
+			t.Errorf("%+v: %v", good, err)
+		}
+	}
+	for _, bad := range []struct {
+		options Options
+		want    string
+	}{
+		{Options{Name: "Big"}, "lab name"},
+		{Options{Name: "a.b"}, "lab name"},
+		{Options{Name: "a/b"}, "lab name"},
+		{Options{Name: "-a"}, "lab name"},
+		{Options{Name: strings.Repeat("a", 21)}, "lab name"},
+		{Options{Nodes: -1}, "nodes"},
+		{Options{Nodes: maxNodes + 1}, "nodes"},
+		{Options{Families: "ipx"}, "families of pods"},
+		{Options{Underlay: "ipx"}, "families of the underlay"},
+		{Options{Backend: "udp"}, "backend"},
+		{Options{RPFilter: "1"}, "reverse path filter"},
+		{Options{Subnets: 3}, "subnets"},
+		{Options{MTU: 1280}, "MTU"},
+		{Options{Backend: HostGW, Underlay: IPv4}, "only the underlay's families"},
+		{Options{Backend: HostGW, Families: IPv6, Underlay: IPv4}, "only the underlay's families"},
+		{Options{Backend: HostGW, Subnets: 2}, "same subnet"},
+		{Options{NoAgent: true, Subnets: 2}, "without agents"},
+	} {
+		if got, err := bad.options.complete(); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%+v became %+v (%v), want an error about %s", bad.options, got, err, bad.want)
 		}
 	}
 }
@@ -69,23 +104,97 @@ func TestOptions(t *testing.T) {
 func TestPlanIsWithoutOverlaps(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		p := plan{rapid.SampledFrom([]Families{DualStack, IPv4, IPv6}).Draw(t, "families")}
-		a := rapid.IntRange(1, maxNodes).Draw(t, "a")
-		b := rapid.IntRange(1, maxNodes).Draw(t, "b")
-		for i, cidr := range p.podCIDRs(a) {
-			if a != b && cidr.Overlaps(p.podCIDRs(b)[i]) {
-				t.Errorf("nodes %d and %d share %s", a, b, cidr)
+		families := rapid.SampledFrom([]Families{DualStack, IPv4, IPv6})
+		p := plan{pods: families.Draw(t, "pods"), underlay: families.Draw(t, "underlay"), subnets: rapid.IntRange(1, maxSubnets).Draw(t, "subnets")}
+		draw := func(label string) nodeState {
+			if rapid.Bool().Draw(t, label+" is an object only") {
+				return p.ghost(rapid.IntRange(1, maxGhosts).Draw(t, label))
 			}
-			for _, addr := range append(p.host(b), p.outside()...) {
+			return p.node(rapid.IntRange(1, maxNodes).Draw(t, label))
+		}
+		a, b := draw("a"), draw("b")
+		hosts := append(append(p.outside(), p.router(0)...), p.router(p.subnets-1)...)
+		for i, cidr := range a.PodCIDRs {
+			if !p.networks()[i].Contains(cidr.Addr()) || cidr != cidr.Masked() {
+				t.Errorf("%s is no range in %s", cidr, p.networks()[i])
+			}
+			if a.Name != b.Name && cidr.Overlaps(b.PodCIDRs[i]) {
+				t.Errorf("%s and %s share %s", a.Name, b.Name, cidr)
+			}
+			for _, addr := range append(hosts, b.Addrs...) {
 				if cidr.Contains(addr) {
 					t.Errorf("%s is a host's and a pod's", addr)
 				}
 			}
-			if a != b && p.host(a)[i] == p.host(b)[i] {
-				t.Errorf("nodes %d and %d share %s", a, b, p.host(a)[i])
+		}
+		for i, addr := range a.Addrs {
+			if a.Name != b.Name && addr == b.Addrs[i] || slices.Contains(hosts, addr) {
+				t.Errorf("%s shares %s", a.Name, addr)
 			}
 		}
 	})
+}
+
+// What the lab tells the agents is what they can read.
+func TestNetConf(t *testing.T) {
+	t.Parallel()
+	for _, families := range []Families{DualStack, IPv4, IPv6} {
+		for _, backend := range []Backend{VXLAN, HostGW, DirectRouting} {
+			text, err := json.Marshal(Options{Families: families, Backend: backend}.netConf())
+			must(t, err)
+			got, err := overlay.ParseConfig(text)
+			want := overlay.Config{Backend: overlay.VXLAN, VNI: 1, Port: 8472, DirectRouting: backend == DirectRouting}
+			if backend == HostGW {
+				want.Backend = overlay.HostGW
+			}
+			if families != IPv6 {
+				want.Network = podNetwork4
+			}
+			if families != IPv4 {
+				want.IPv6Network = podNetwork6
+			}
+			if err != nil || got != want {
+				t.Errorf("%s: got %+v (%v), want %+v", text, got, err, want)
+			}
+		}
+	}
+}
+
+func TestCapabilityArgs(t *testing.T) {
+	t.Parallel()
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{
+		{ContainerPort: 80}, {ContainerPort: 53, HostPort: 5353, Protocol: corev1.ProtocolUDP, HostIP: "192.168.0.1"},
+	}}}}}
+	for _, test := range []struct {
+		annotations map[string]string
+		want        string // JSON, or the start of an error
+	}{
+		{nil, ""},
+		{map[string]string{IngressBandwidthAnnotation: "10M"}, `,"bandwidth":{"ingressRate":10000000,"ingressBurst":4294967295}`},
+		{map[string]string{EgressBandwidthAnnotation: "1Mi"}, `,"bandwidth":{"egressRate":1048576,"egressBurst":4294967295}`},
+		{map[string]string{EgressBandwidthAnnotation: "fast"}, "annotation kubernetes.io/egress-bandwidth"},
+		{map[string]string{IngressBandwidthAnnotation: "10"}, "annotation kubernetes.io/ingress-bandwidth"},
+	} {
+		pod.Annotations = test.annotations
+		args, err := capabilityArgs(pod)
+		if strings.HasPrefix(test.want, "annotation") {
+			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+				t.Errorf("%v: got %v (%v), want an error", test.annotations, args, err)
+			}
+			continue
+		}
+		must(t, err)
+		ports := args["portMappings"]
+		delete(args, "portMappings")
+		portsJSON, err := json.Marshal(ports)
+		must(t, err)
+		restJSON, err := json.Marshal(args)
+		must(t, err)
+		want := `[{"hostPort":5353,"containerPort":53,"protocol":"udp","hostIP":"192.168.0.1"}]`
+		if string(portsJSON) != want || string(restJSON) != "{"+strings.TrimPrefix(test.want, ",")+"}" {
+			t.Errorf("%v: got %s and %s", test.annotations, portsJSON, restJSON)
+		}
+	}
 }
 
 func TestServedPorts(t *testing.T) {

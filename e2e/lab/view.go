@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"k8s.io/client-go/tools/clientcmd"
@@ -21,10 +22,12 @@ type View struct {
 	name    string
 	dir     string
 	plan    plan
-	nodes   []string
 	kubectl string
 	agent   string
 	client  client.WithWatch
+
+	mu     sync.Mutex
+	states []nodeState // by number
 }
 
 // OpenLab returns a view of a lab that is ready, whatever process has brought it up.
@@ -43,10 +46,7 @@ func OpenLab(name string) (*View, error) {
 }
 
 func newView(s state) (*View, error) {
-	v := &View{name: s.Name, dir: stateDir(s.Name), plan: plan{s.Families}, kubectl: s.Kubectl, agent: s.Agent}
-	for number := range s.Nodes {
-		v.nodes = append(v.nodes, nodeName(number+1))
-	}
+	v := &View{name: s.Name, dir: stateDir(s.Name), plan: s.plan(), kubectl: s.Kubectl, agent: s.Agent, states: s.Nodes}
 	config, err := clientcmd.BuildConfigFromFlags("", v.Kubeconfig())
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig of lab %s: %w", s.Name, err)
@@ -75,14 +75,32 @@ func (v *View) Kubectl() string { return v.kubectl }
 func (v *View) Client() client.WithWatch { return v.client }
 
 // NodeNames returns the names of the nodes.
-func (v *View) NodeNames() []string { return slices.Clone(v.nodes) }
+func (v *View) NodeNames() []string {
+	var names []string
+	for _, node := range v.nodeStates() {
+		names = append(names, node.Name)
+	}
+	return names
+}
 
 // NodeAddrs returns a node's addresses on the underlay, or nil.
-func (v *View) NodeAddrs(node string) []netip.Addr {
-	if i := slices.Index(v.nodes, node); i >= 0 {
-		return v.plan.host(i + 1)
+func (v *View) NodeAddrs(node string) []netip.Addr { return v.nodeState(node).Addrs }
+
+// nodeStates returns all nodes. What they hold isn't changed, but replaced.
+func (v *View) nodeStates() []nodeState {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.states)
+}
+
+// nodeState returns a node, or one without anything.
+func (v *View) nodeState(name string) nodeState {
+	for _, node := range v.nodeStates() {
+		if node.Name == name {
+			return node
+		}
 	}
-	return nil
+	return nodeState{}
 }
 
 // OutsideAddrs returns the addresses of the outside host, those of IPv4 first. From the first of each family it connects, and it
@@ -91,7 +109,7 @@ func (v *View) OutsideAddrs() []netip.Addr { return v.plan.outside() }
 
 // NetNS returns the file of a place's network namespace.
 func (v *View) NetNS(place string) (string, error) {
-	if place == Outside || slices.Contains(v.nodes, place) {
+	if place == Outside || slices.Contains(v.NodeNames(), place) {
 		return nsPath(nsName(v.name, place)), nil
 	}
 	pod, err := v.Pod(place)

@@ -78,15 +78,19 @@ func (w *worker) object() (pod *corev1.Pod, gone bool) {
 // run returns when the pod and its object are gone, or when ctx, the lab's, ends; then Lab.Down removes what is left.
 func (w *worker) run(ctx context.Context) {
 	defer w.kill()
-	box := w.start()
-	if box != nil {
-		w.supervise(box)
+	for lost := true; lost; {
+		box := w.start()
+		if box == nil {
+			break
+		}
+		lost = w.supervise(box)
+		if ctx.Err() != nil {
+			return
+		}
+		w.stop(ctx, box)
 	}
 	if ctx.Err() != nil {
 		return
-	}
-	if box != nil {
-		w.stop(ctx, box)
 	}
 	<-w.alive.Done() // a pod that has ended by itself keeps its object until somebody deletes it
 	w.deleteObject(ctx)
@@ -110,8 +114,8 @@ func (w *worker) start() *sandbox {
 	return nil
 }
 
-// supervise reports a running pod until it is to end, or has ended.
-func (w *worker) supervise(box *sandbox) {
+// supervise reports a running pod until it is to end, or has ended, or was lost because its node went off.
+func (w *worker) supervise(box *sandbox) (lost bool) {
 	pod, _ := w.object()
 	w.runner.log.Info("pod runs", "pod", key(pod), "addresses", box.pod.Addresses)
 	w.status.running(box)
@@ -130,16 +134,21 @@ func (w *worker) supervise(box *sandbox) {
 		}
 		select {
 		case <-w.alive.Done():
-			return
+			return false
 		case first := <-box.firstConnect:
 			w.annotate(w.alive, FirstConnectResultAnnotation, first)
 		case <-runFor:
 			box.process.terminate(w.alive)
 		case <-box.process.exited:
+			if box.power.Err() != nil {
+				w.status.ready = nil
+				w.writeStatus(w.alive)
+				return true
+			}
 			w.status.ended(box.process.err)
 			for !w.writeStatus(w.alive) && pause(w.alive, retryEvery) {
 			}
-			return
+			return false
 		case <-time.After(next):
 		}
 	}

@@ -56,10 +56,17 @@ func down(ctx context.Context, args []string) error {
 
 func list(context.Context, []string) error {
 	names, err := lab.List()
-	for _, name := range names {
-		fmt.Println(name)
+	if err != nil {
+		return err
 	}
-	return err
+	for _, name := range names {
+		description, err := lab.Describe(name)
+		if err != nil {
+			description = fmt.Sprintf("%s: %s", name, err) // killed before it had written its state
+		}
+		fmt.Println(description)
+	}
+	return nil
 }
 
 func probe(ctx context.Context, args []string) error {

@@ -15,12 +15,14 @@ import (
 const usage = `usage:
   lab build
         build what labs run, or find it; up does this too
-  lab up [--name NAME] [--nodes N] [--ip-family dual|ipv4|ipv6] [--no-agent] [--detach]
+  lab up [--name NAME] [--nodes N] [--backend vxlan|host-gw|directrouting] [--ip-family dual|ipv4|ipv6]
+         [--underlay dual|ipv4|ipv6] [--subnets 1|2] [--rp-filter off|loose|strict] [--mtu BYTES] [--drop-pod-sources]
+         [--no-agent] [--detach]
         bring up a lab, and remove it with Ctrl-C; with --detach it stays in the background
   lab down [--name NAME | --all]
         remove a lab, also one whose processes were killed
   lab list
-        print the names of all labs
+        print all labs, and what each is like
   lab probe [--name NAME]
         try all connections between pods, nodes and a host outside, and print a table
   lab exec [--name NAME] PLACE -- COMMAND [ARGUMENT...]

@@ -29,7 +29,13 @@ func up(ctx context.Context, args []string) error {
 	options := lab.Options{Progress: os.Stderr}
 	flags.StringVar(&options.Name, "name", lab.DefaultName, "name of the lab")
 	flags.IntVar(&options.Nodes, "nodes", 3, "number of nodes")
-	families := flags.String("ip-family", string(lab.DualStack), "address families: dual, ipv4 or ipv6")
+	families := flags.String("ip-family", string(lab.DualStack), "address families of pods: dual, ipv4 or ipv6")
+	backend := flags.String("backend", string(lab.VXLAN), "how pods' packets get from node to node: vxlan, host-gw or directrouting")
+	underlay := flags.String("underlay", "", "address families of nodes: dual, ipv4 or ipv6 (default: those of pods)")
+	flags.IntVar(&options.Subnets, "subnets", 1, "subnets that the nodes are on in turn, with a router between: 1 or 2")
+	rpFilter := flags.String("rp-filter", string(lab.RPFilterOff), "reverse path filter of the nodes: off, loose or strict")
+	flags.IntVar(&options.MTU, "mtu", 0, "MTU of the nodes' links (default 1500)")
+	flags.BoolVar(&options.DropPodSources, "drop-pod-sources", false, "the network between the nodes drops what comes from a pod's address")
 	flags.BoolVar(&options.NoAgent, "no-agent", false, "no sluice-agent: pods on the CNI project's ptp plugin, nothing enforced")
 	detach := flags.Bool("detach", false, "leave the lab in the background")
 	if err := flags.Parse(args); err != nil {
@@ -38,7 +44,8 @@ func up(ctx context.Context, args []string) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("argument %q: lab up has flags only", flags.Arg(0))
 	}
-	options.Families = lab.Families(*families)
+	options.Families, options.Underlay = lab.Families(*families), lab.Families(*underlay)
+	options.Backend, options.RPFilter = lab.Backend(*backend), lab.RPFilter(*rpFilter)
 	if *detach {
 		return startDetached(ctx, options.Name, args)
 	}
@@ -134,8 +141,11 @@ func introduction(l *lab.View, took time.Duration) string {
 	if l.Name() != lab.DefaultName {
 		flag = " --name " + l.Name()
 	}
-	fmt.Fprintf(&b, `, with %s and a host %q beside them
-
+	fmt.Fprintf(&b, ", with %s and a host %q beside them\n", strings.Join(l.NodeNames(), ", "), lab.Outside)
+	if description, err := lab.Describe(l.Name()); err == nil {
+		fmt.Fprintln(&b, description)
+	}
+	fmt.Fprintf(&b, `
   export KUBECONFIG=%s
   alias kubectl=%s
   kubectl apply -f YOUR-MANIFESTS      pods (every containerPort is served) and NetworkPolicies
@@ -144,6 +154,6 @@ func introduction(l *lab.View, took time.Duration) string {
   lab down%s                           remove it
 
 logs and state are in %s
-`, strings.Join(l.NodeNames(), ", "), lab.Outside, l.Kubeconfig(), kubectl, flag, flag, flag, l.Dir())
+`, l.Kubeconfig(), kubectl, flag, flag, flag, l.Dir())
 	return b.String()
 }
