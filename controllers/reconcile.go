@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
@@ -50,6 +51,15 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 	} {
 		if err := ctrl.NewControllerManagedBy(mgr).For(kind.object).Complete(reconciler(kind.put)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind.object, err)
+		}
+	}
+	if a.Foreign.Forget != nil {
+		forget := manager.RunnableFunc(func(ctx context.Context) error {
+			a.Foreign.run(ctx, a.Enforcer)
+			return nil
+		})
+		if err := mgr.Add(forget); err != nil {
+			return fmt.Errorf("adding what forgets connections: %w", err)
 		}
 	}
 	return mgr.Add(a)

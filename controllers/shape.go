@@ -106,10 +106,11 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		})
 	}
 	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool, first ...nft.Rule) {
-		out.AddChain(&nft.Chain{
-			Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority},
-			Rules: append(first, judge(d, byVeth)...),
-		})
+		rules := append(first, judge(d, byVeth)...)
+		if hook == nft.HookForward && len(cfg.PodRanges) > 0 {
+			rules = append(rules, linkScope(d)...)
+		}
+		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
 	}
 	add("egress", nft.HookForward, -2, policy.Egress, true, passing()...)
 	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing()...)

@@ -145,7 +145,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	reconcilers := &controllers.Agent{
 		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: recorder, Log: a.log.WithName("agent"),
-		Network: a.network, Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop"},
+		Network: a.network, Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Forget: server.ForgetConnections},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
 			server.SetNodeAddresses(addresses)
 			if o.policyOnly {
