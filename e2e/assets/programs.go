@@ -18,6 +18,57 @@ type Programs struct {
 // Wiring builds this repository's programs. With stock, these are the pod's alone, and for plugins there are ptp and
 // host-local of the CNI project.
 func Wiring(ctx context.Context, progress io.Writer, stock bool) (Programs, error) {
+	return build(ctx, progress, func(repo repository, dir string) []goBuild {
+		pod := goBuild{
+			what:     "the program of pods",
+			module:   repo.file("e2e"),
+			packages: []string{"./cmd/labpod"},
+			output:   dir + "/",
+		}
+		if stock {
+			return []goBuild{pod, stockPlugins(repo, dir, "main/ptp", "ipam/host-local")}
+		}
+		return []goBuild{pod, {
+			what:     "sluice-agent and sluice",
+			module:   repo.file(),
+			packages: []string{"./cmd/sluice-agent", "./cmd/sluice"},
+			output:   dir + "/",
+		}}
+	})
+}
+
+// Foreign builds what networks of others need, into the same folder of plugins: bridge, ptp, macvlan and host-local of the CNI project,
+// and multus, which takes a minute the first time.
+func Foreign(ctx context.Context, progress io.Writer) (Programs, error) {
+	return build(ctx, progress, func(repo repository, dir string) []goBuild {
+		return []goBuild{
+			stockPlugins(repo, dir, "main/bridge", "main/ptp", "main/macvlan", "ipam/host-local"),
+			{
+				what:     "multus",
+				module:   repo.file("e2e", "assets", "multus"),
+				packages: []string{"gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus"},
+				output:   dir + "/",
+				ldflags:  "-s -w",
+			},
+		}
+	})
+}
+
+// stockPlugins builds plugins of the CNI project, which are named as in its tree.
+func stockPlugins(repo repository, dir string, names ...string) goBuild {
+	b := goBuild{
+		what:   "the stock CNI plugins",
+		module: repo.file("e2e", "assets", "plugins"),
+		output: dir + "/",
+	}
+	for _, name := range names {
+		b.packages = append(b.packages, "github.com/containernetworking/plugins/plugins/"+name)
+	}
+	return b
+}
+
+// build builds what is asked for, given the folder for it, while nobody else builds.
+func build(ctx context.Context, progress io.Writer, builds func(repo repository, dir string) []goBuild) (Programs, error) {
 	repo, err := findRepository()
 	if err != nil {
 		return Programs{}, err
@@ -30,30 +81,8 @@ func Wiring(ctx context.Context, progress io.Writer, stock bool) (Programs, erro
 	// One clone doesn't run what another built.
 	sum := sha256.Sum256([]byte(repo))
 	dir := filepath.Join(cache, "bin-"+hex.EncodeToString(sum[:])[:12])
-	builds := []goBuild{{
-		what:     "the program of pods",
-		module:   repo.file("e2e"),
-		packages: []string{"./cmd/labpod"},
-		output:   dir + "/",
-	}}
-	if stock {
-		const plugins = "github.com/containernetworking/plugins/plugins/"
-		builds = append(builds, goBuild{
-			what:     "the stock CNI plugins",
-			module:   repo.file("e2e"),
-			packages: []string{plugins + "main/ptp", plugins + "ipam/host-local"},
-			output:   dir + "/",
-		})
-	} else {
-		builds = append(builds, goBuild{
-			what:     "sluice-agent and sluice",
-			module:   repo.file(),
-			packages: []string{"./cmd/sluice-agent", "./cmd/sluice"},
-			output:   dir + "/",
-		})
-	}
-	for _, build := range builds {
-		if err := build.run(ctx, progress); err != nil {
+	for _, b := range builds(repo, dir) {
+		if err := b.run(ctx, progress); err != nil {
 			return Programs{}, err
 		}
 	}
