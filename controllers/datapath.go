@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/overlay"
@@ -19,18 +17,17 @@ import (
 // whose pods need it, and the files that the container runtime and other
 // tools read. What it writes it keeps there.
 type Datapath struct {
-	Node       string // this node's name
 	Enforcer   *Enforcer
 	Server     *cni.Server
 	PolicyOnly bool // another plugin makes the network: no files
 	Masquerade bool
 	Forward    *ForwardCheck
 
-	ConfDir    string               // of CNI configurations; empty: none
-	Conflist   cni.ConflistOptions  // what stands there
-	SubnetFile string               // flannel's subnet.env; empty: none
-	RunDir     string               // of NetworkManager and systemd-networkd; empty: none
-	Events     events.EventRecorder // may be nil
+	ConfDir    string              // of CNI configurations; empty: none
+	Conflist   cni.ConflistOptions // what stands there
+	SubnetFile string              // flannel's subnet.env; empty: none
+	RunDir     string              // of NetworkManager and systemd-networkd; empty: none
+	Events     NodeEvents
 	Log        logr.Logger
 
 	mu        sync.Mutex
@@ -159,13 +156,7 @@ func (d *Datapath) warn(before []string) {
 		return
 	}
 	d.Log.Info("Other CNI configurations come before ours: the container runtime takes the first", "directory", d.ConfDir, "before", before)
-	d.event("OtherCNIFirst", "CNI configurations come before ours in "+d.ConfDir+", and the container runtime takes the first: "+strings.Join(before, ", "))
-}
-
-func (d *Datapath) event(reason, note string) {
-	if d.Events != nil {
-		d.Events.Eventf(nodeReference(d.Node), nil, corev1.EventTypeWarning, reason, "ReconcileNode", "%s", note)
-	}
+	d.Events.Warn("OtherCNIFirst", "CNI configurations come before ours in "+d.ConfDir+", and the container runtime takes the first: "+strings.Join(before, ", "))
 }
 
 // note logs an error when it begins, and when it is another one.

@@ -11,8 +11,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/nft/forward"
 )
@@ -21,13 +19,12 @@ import (
 // through, and through our ruleset: others' tables can drop it, and bridges
 // can lead it past ours. It tells in the log, by an Event and by metrics.
 type ForwardCheck struct {
-	Node       string
 	PolicyOnly bool // other plugins wire the pods
 	Accept     bool // keep a rule in others' chains that accepts the pod network
 	SysctlDir  string
 	// Taken lists the addresses that pods have, of which none is probed with.
 	Taken  func() []netip.Addr
-	Events events.EventRecorder // may be nil
+	Events NodeEvents
 	Log    logr.Logger
 
 	mu       sync.Mutex
@@ -172,9 +169,7 @@ func (f *ForwardCheck) tell(reason, text string) {
 		return
 	}
 	f.Log.Info("Forwarded traffic of pods is in danger", "reason", reason, "what", text)
-	if f.Events != nil {
-		f.Events.Eventf(nodeReference(f.Node), nil, corev1.EventTypeWarning, reason, "CheckForwarding", "%s", text)
-	}
+	f.Events.Warn(reason, text)
 }
 
 func (f *ForwardCheck) isNews(key, text string) bool {

@@ -41,8 +41,8 @@ func (n *netConf) read() (changed bool) {
 		return false
 	}
 	var config overlay.Config
+	n.content = content // nil if it can't be read
 	if err == nil {
-		n.content = content
 		config, err = overlay.ParseConfig(content)
 	}
 	if err != nil {

@@ -70,6 +70,11 @@ func TestNetConfKeepsWhatWorks(t *testing.T) {
 	if !n.read() || n.err == nil || n.config.VNI != 7 {
 		t.Errorf("without a file: config %+v, error %v", n.config, n.err)
 	}
+	// The file comes back, with what was read last before.
+	n.write(t, goodConf)
+	if !n.read() || n.err != nil {
+		t.Errorf("once it is back: error %v", n.err)
+	}
 
 	restarted := &netConf{path: n.path, saved: n.saved, log: logr.Discard()}
 	restarted.write(t, badConf)

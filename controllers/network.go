@@ -13,9 +13,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/overlay"
 )
@@ -46,7 +43,7 @@ type NetworkOptions struct {
 	Masquerade bool // what leaves the pod network
 	ToNodes    ToNodes
 	Overlay    overlay.Options
-	Events     events.EventRecorder
+	Events     NodeEvents
 	Log        logr.Logger
 
 	// OnRules gets what the ruleset has to know, whenever that changes.
@@ -120,7 +117,7 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 	if err != nil {
 		n.options.Log.Error(err, "An annotation of a node can't be read", "of", node.Name)
 		if node.Name == n.options.Node {
-			n.event(corev1.EventTypeWarning, "InvalidAnnotation", err.Error())
+			n.options.Events.Warn("InvalidAnnotation", err.Error())
 		}
 	}
 }
@@ -265,10 +262,10 @@ func (n *PodNetwork) report(err error, reason string) {
 	case err == nil && last == nil, err != nil && last != nil && err.Error() == last.Error():
 	case err == nil:
 		n.options.Log.Info("The pod network is as it should be")
-		n.event(corev1.EventTypeNormal, "NetworkReady", "the pod network is as it should be")
+		n.options.Events.Say("NetworkReady", "the pod network is as it should be")
 	default:
 		n.options.Log.Error(err, "The pod network isn't as it should be", "reason", reason)
-		n.event(corev1.EventTypeWarning, reason, err.Error())
+		n.options.Events.Warn(reason, err.Error())
 	}
 }
 
@@ -284,21 +281,10 @@ func (n *PodNetwork) noteState(s NetworkState) {
 	n.toldFilters = s.ReversePathFilters
 	for _, skipped := range s.Skipped {
 		if !slices.Contains(n.toldSkipped, skipped) {
-			n.event(corev1.EventTypeWarning, "NodeSkipped", skipped.String())
+			n.options.Events.WarnAbout(skipped.Node, "NodeSkipped", skipped.String())
 		}
 	}
 	n.toldSkipped = s.Skipped
-}
-
-func (n *PodNetwork) event(kind, reason, note string) {
-	if n.options.Events != nil {
-		n.options.Events.Eventf(nodeReference(n.options.Node), nil, kind, reason, "ReconcileNetwork", "%s", note)
-	}
-}
-
-// nodeReference is a node as events name it: kubelet uses the name as the UID.
-func nodeReference(name string) *corev1.Node {
-	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
 }
 
 func boolValue(b bool) float64 {

@@ -6,7 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/policy"
@@ -63,12 +62,5 @@ func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy
 		if a.Events != nil {
 			a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", p)
 		}
-	}
-}
-
-// NodeProblems returns a function that puts a warning on a node's object.
-func NodeProblems(node string, recorder events.EventRecorder) func(reason, message string) {
-	return func(reason, message string) {
-		recorder.Eventf(nodeReference(node), nil, corev1.EventTypeWarning, reason, "ReconcileNode", "%s", message)
 	}
 }

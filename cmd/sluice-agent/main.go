@@ -17,7 +17,6 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -111,9 +110,10 @@ func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
 func (a *agent) addParts(mgr ctrl.Manager) error {
 	o := a.options
 	recorder := mgr.GetEventRecorder("sluice-agent")
+	nodeEvents := controllers.NodeEvents{Node: o.node, Recorder: recorder}
 	server, err := cni.NewServer(cni.ServerOptions{
 		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
-		OnProblem: controllers.NodeProblems(o.node, recorder), CoolDown: o.coolDown, SysctlDir: o.sysctlDir,
+		OnProblem: nodeEvents.Warn, CoolDown: o.coolDown, SysctlDir: o.sysctlDir,
 	})
 	if err != nil {
 		return err
@@ -124,23 +124,23 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
 	a.enforcer.Adopt(server.Attachments())
 	forwarding := &controllers.ForwardCheck{
-		Node: o.node, PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,
+		PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,
 		Taken: func() (taken []netip.Addr) {
 			for _, attachment := range server.Attachments() {
 				taken = append(taken, attachment.Addresses...)
 			}
 			return taken
 		},
-		Events: recorder, Log: a.log.WithName("forwarding"),
+		Events: nodeEvents, Log: a.log.WithName("forwarding"),
 	}
 	datapath := &controllers.Datapath{
-		Node: o.node, Enforcer: a.enforcer, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
+		Enforcer: a.enforcer, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
 		ConfDir: o.cniConfDir, Conflist: cni.ConflistOptions{Socket: o.socket, StateDir: o.stateDir},
-		Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: recorder, Log: a.log.WithName("datapath"),
+		Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
 	}
 	parts := []manager.RunnableFunc{server.Run, datapath.Run}
 	if !o.policyOnly {
-		a.network = a.newNetwork(recorder, datapath)
+		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)
 	}
 	reconcilers := &controllers.Agent{
@@ -165,13 +165,13 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	return nil
 }
 
-func (a *agent) newNetwork(recorder events.EventRecorder, datapath *controllers.Datapath) *controllers.PodNetwork {
+func (a *agent) newNetwork(nodeEvents controllers.NodeEvents, datapath *controllers.Datapath) *controllers.PodNetwork {
 	o := a.options
 	return controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, "net-conf.json"),
 		Underlay: o.underlay(), Masquerade: o.masquerade, ToNodes: controllers.ToNodes(o.masqueradeToNodes),
 		Overlay: overlay.Options{SysctlDir: o.sysctlDir, Log: a.log.WithName("overlay")},
-		Events:  recorder, Log: a.log.WithName("network"),
+		Events:  nodeEvents, Log: a.log.WithName("network"),
 		OnRules: a.enforcer.SetNetwork, OnState: datapath.SetState,
 	})
 }

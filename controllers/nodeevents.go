@@ -1,0 +1,54 @@
+package controllers
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+)
+
+// NodeEvents puts Events on the object of one node. Its methods may be called
+// from several goroutines, and do nothing without a recorder.
+type NodeEvents struct {
+	Node     string
+	Recorder events.EventRecorder
+}
+
+// Warn tells of a problem. Reason is one word in CamelCase.
+func (e NodeEvents) Warn(reason, note string) { e.put(corev1.EventTypeWarning, reason, note, nil) }
+
+// WarnAbout tells of a problem with another node.
+func (e NodeEvents) WarnAbout(other, reason, note string) {
+	e.put(corev1.EventTypeWarning, reason, note, nodeReference(other))
+}
+
+// Say tells of what is as it should be.
+func (e NodeEvents) Say(reason, note string) { e.put(corev1.EventTypeNormal, reason, note, nil) }
+
+func (e NodeEvents) put(kind, reason, note string, related runtime.Object) {
+	if e.Recorder == nil {
+		return
+	}
+	// The recorder takes Events that differ in nothing but the note for one and
+	// the same, and keeps the first note. So the action tells notes apart.
+	action := reason + "-" + shortHash(note)
+	e.Recorder.Eventf(nodeReference(e.Node), related, kind, reason, action, "%s", clampNote(note))
+}
+
+// clampNote cuts a note to what the API server takes, 1 kB, in whole
+// characters.
+func clampNote(note string) string {
+	const most, end = 1024, " ..."
+	if len(note) <= most {
+		return note
+	}
+	return strings.ToValidUTF8(note[:most-len(end)], "") + end
+}
+
+// nodeReference is a node as events name it: kubelet uses the name as the UID.
+func nodeReference(name string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+}
