@@ -1,5 +1,6 @@
 # Reads the output of go test -bench and prints, for every benchmark, the median of each figure
-# and its ratio to the same figure of the benchmark's first sub-benchmark.
+# and its ratio to the same figure of the benchmark's first sub-benchmark, unless the line has ratios
+# of its own: units that begin with "of-".
 
 $1 == "pkg:" { package = $2 }
 
@@ -25,7 +26,7 @@ function add(key, unit, value) {
 }
 
 # key is "package BenchmarkName/sub"; what stands before "/sub" groups the lines.
-function print_benchmark(key,    top, u, unit, m, line) {
+function print_benchmark(key,    top, u, m, line, own) {
 	match(key, / Benchmark[^\/]*/)
 	top = substr(key, 1, RSTART + RLENGTH - 1)
 	if (!(top in reference)) {
@@ -33,18 +34,26 @@ function print_benchmark(key,    top, u, unit, m, line) {
 		printf "\n%s\n", top
 	}
 	line = sprintf("  %-32s", substr(key, length(top) + 2))
+	own = ""
 	for (u = 1; u <= units[key]; u++) {
-		unit = unit_of[key, u]
-		m = median(key, unit)
-		line = line sprintf("  %18s %-10s", figure(m, unit), ratio(m, reference[top], unit))
+		m = median(key, unit_of[key, u])
+		if (unit_of[key, u] ~ /^of-/) own = own sprintf("  %.2f %-16s", m, unit_of[key, u])
 	}
+	for (u = 1; u <= units[key]; u++) {
+		if (unit_of[key, u] ~ /^of-/) continue
+		m = median(key, unit_of[key, u])
+		line = line sprintf("  %18s %-10s", figure(m, unit_of[key, u]), own ? "" : ratio(m, reference[top], unit_of[key, u]))
+	}
+	line = line own
 	sub(/ +$/, "", line)
 	print line
 }
 
-# Times in a unit a person would choose, everything else as it came.
+# Times ("ns/op", "ns-p50") and rates of bytes in a unit a person would choose, everything else as it came.
 function figure(value, unit) {
-	if (unit !~ /^ns\//) return sprintf("%.4g %s", value, unit)
+	if (unit == "B/s") return sprintf("%.0f MB/s", value / 1e6)
+	if (unit !~ /^ns[\/-]/) return sprintf(value < 1e4 ? "%.4g %s" : "%.0f %s", value, unit)
+	sub(/^ns-/, " ", unit)
 	sub(/^ns/, "", unit)
 	if (value >= 1e9) return sprintf("%.2f s%s", value / 1e9, unit)
 	if (value >= 1e6) return sprintf("%.2f ms%s", value / 1e6, unit)

@@ -1,0 +1,361 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/testnet"
+)
+
+// The ports of every load; policies allow serverPort only.
+const clientPort, serverPort = 9001, 9000
+
+// meter puts load on a way for some time and returns how much per second came through it.
+type meter func(time.Duration) (float64, error)
+
+// load is a kind of traffic.
+type load struct {
+	unit string // of what a meter returns
+	open func(*testing.B, way) meter
+}
+
+var (
+	tcpStream  = load{"B/s", openTCPStream}
+	udpStream  = load{"B/s", openUDPStream}
+	udpWork    = load{"datagrams/CPU-s", openUDPWork}
+	udpOneWay  = load{"datagrams/CPU-s", openUDPOneWay}
+	tcpRequest = load{"requests/s", openTCPRequest}
+	udpRequest = load{"requests/s", openUDPRequest}
+	tcpConnect = load{"connections/s", openTCPConnect}
+)
+
+// socket is a connected socket whose calls block the thread: the runtime's poller, and its noise, have no part in them.
+type socket struct{ file *os.File }
+
+// lossTimeout is when something that was sent counts as lost, which must not happen to requests.
+var lossTimeout = unix.Timeval{Sec: 5}
+
+// blocking takes over a connection.
+func blocking(b *testing.B, conn interface {
+	io.Closer
+	File() (*os.File, error)
+}) socket {
+	b.Helper()
+	file, err := conn.File()
+	must(b, errors.Join(err, conn.Close()))
+	s := socket{file}
+	must(b, unix.SetNonblock(s.fd(), false))
+	return s
+}
+
+func (s socket) fd() int { return int(s.file.Fd()) }
+
+// end wakes whoever waits for the socket; awaitEnd is called then.
+func (s socket) end(b *testing.B, awaitEnd func()) {
+	b.Helper()
+	if err := unix.Shutdown(s.fd(), unix.SHUT_RDWR); err != nil && !errors.Is(err, unix.ENOTCONN) {
+		b.Error(err)
+	}
+	awaitEnd()
+	if err := s.file.Close(); err != nil {
+		b.Error(err)
+	}
+}
+
+// pipe is a client's socket and its server's, which serve is run for until the benchmark ends.
+func pipe(b *testing.B, client, server socket, serve func(server int)) {
+	b.Helper()
+	must(b, unix.SetsockoptTimeval(client.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
+	var serving sync.WaitGroup
+	fd := server.fd()
+	serving.Go(func() { serve(fd) })
+	b.Cleanup(func() {
+		client.end(b, func() {})
+		server.end(b, serving.Wait)
+	})
+}
+
+// read and write go on after a signal, such as those by which the runtime gets at its threads: with a timeout set, the kernel doesn't.
+func read(fd int, p []byte) (n int, err error) {
+	for n, err = unix.Read(fd, p); errors.Is(err, unix.EINTR); {
+		n, err = unix.Read(fd, p)
+	}
+	return n, err
+}
+
+func write(fd int, p []byte) (err error) {
+	for _, err = unix.Write(fd, p); errors.Is(err, unix.EINTR); {
+		_, err = unix.Write(fd, p)
+	}
+	return err
+}
+
+// in runs f in a host's network namespace.
+func in[T any](b *testing.B, h *testnet.Host, f func() (T, error)) T {
+	b.Helper()
+	var value T
+	must(b, h.Do(func() (err error) { value, err = f(); return err }))
+	return value
+}
+
+func must(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// tcpPair connects a client and a server.
+func tcpPair(b *testing.B, w way) (client, server socket) {
+	b.Helper()
+	listener := listenTCP(b, w)
+	defer func() { _ = listener.Close() }() // nobody waits for it
+	dialed := dialTCP(b, w)
+	must(b, listener.SetDeadline(time.Now().Add(patience)))
+	accepted, err := listener.AcceptTCP()
+	must(b, err)
+	return blocking(b, dialed), blocking(b, accepted)
+}
+
+func listenTCP(b *testing.B, w way) *net.TCPListener {
+	b.Helper()
+	return in(b, w.server, func() (*net.TCPListener, error) {
+		return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.to, serverPort)))
+	})
+}
+
+func dialTCP(b *testing.B, w way) *net.TCPConn {
+	b.Helper()
+	return in(b, w.client, func() (*net.TCPConn, error) {
+		dialer := net.Dialer{Timeout: patience}
+		conn, err := dialer.DialContext(b.Context(), "tcp", netip.AddrPortFrom(w.to, serverPort).String())
+		if err != nil {
+			return nil, err
+		}
+		return conn.(*net.TCPConn), nil
+	})
+}
+
+// udpPair has each send to the other. Each has sent something, as otherwise connection tracking takes every datagram for the first one.
+func udpPair(b *testing.B, w way) (client, server socket) {
+	b.Helper()
+	client, server = udpSockets(b, w)
+	buffer := make([]byte, 1)
+	for _, ends := range [][2]socket{{client, server}, {server, client}} {
+		must(b, unix.SetsockoptTimeval(ends[1].fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
+		must(b, write(ends[0].fd(), buffer))
+		_, err := read(ends[1].fd(), buffer)
+		must(b, err)
+	}
+	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})) // it waits for ever
+	return client, server
+}
+
+func udpSockets(b *testing.B, w way) (client, server socket) {
+	b.Helper()
+	from, to := netip.AddrPortFrom(w.from, clientPort), netip.AddrPortFrom(w.to, serverPort)
+	dial := func(h *testnet.Host, local, remote netip.AddrPort) socket {
+		return blocking(b, in(b, h, func() (*net.UDPConn, error) {
+			return net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+		}))
+	}
+	server = dial(w.server, to, from)
+	return dial(w.client, from, to), server
+}
+
+const (
+	tcpBlock = 128 << 10 // a write
+	udpBlock = 1400      // a datagram, which fits every way
+)
+
+func openTCPStream(b *testing.B, w way) meter {
+	b.Helper()
+	client, server := tcpPair(b, w)
+	return stream(b, client, server, tcpBlock)
+}
+
+func openUDPStream(b *testing.B, w way) meter {
+	b.Helper()
+	client, server := udpPair(b, w)
+	return stream(b, client, server, udpBlock)
+}
+
+// stream sends as fast as the way takes it. What arrives counts.
+func stream(b *testing.B, client, server socket, block int) meter {
+	b.Helper()
+	var received atomic.Int64
+	pipe(b, client, server, func(fd int) { receive(fd, &received) })
+	data := make([]byte, block)
+	return func(d time.Duration) (float64, error) {
+		before, start := received.Load(), time.Now()
+		for time.Since(start) < d {
+			if err := write(client.fd(), data); err != nil {
+				return 0, fmt.Errorf("sending: %w", err)
+			}
+		}
+		rate := float64(received.Load()-before) / time.Since(start).Seconds()
+		drain(&received)
+		return rate, nil
+	}
+}
+
+// receive counts what arrives until the socket ends.
+func receive(fd int, received *atomic.Int64) {
+	for buffer := make([]byte, 2*tcpBlock); ; {
+		n, err := read(fd, buffer)
+		if n <= 0 || err != nil {
+			return
+		}
+		received.Add(int64(n))
+	}
+}
+
+// openUDPWork counts datagrams by the time that the sending thread was on a CPU. Between namespaces, the kernel does all of a datagram's
+// way up to the server's socket on that thread, so this is what the way costs, and what else the machine does has little part in it.
+func openUDPWork(b *testing.B, w way) meter {
+	b.Helper()
+	client, server := udpPair(b, w)
+	return work(b, client, server)
+}
+
+// openUDPOneWay is the same without an answer, ever: policies judge every datagram.
+func openUDPOneWay(b *testing.B, w way) meter {
+	b.Helper()
+	client, server := udpSockets(b, w)
+	return work(b, client, server)
+}
+
+func work(b *testing.B, client, server socket) meter {
+	b.Helper()
+	var received atomic.Int64
+	pipe(b, client, server, func(fd int) { receive(fd, &received) })
+	data := make([]byte, udpBlock)
+	return func(d time.Duration) (float64, error) {
+		goruntime.LockOSThread()
+		defer goruntime.UnlockOSThread()
+		before, err := threadTime()
+		if err != nil {
+			return 0, err
+		}
+		start, sent := time.Now(), 0
+		for ; time.Since(start) < d; sent++ {
+			if err := write(client.fd(), data); err != nil {
+				return 0, fmt.Errorf("sending: %w", err)
+			}
+		}
+		after, err := threadTime()
+		drain(&received)
+		return float64(sent) / (after - before).Seconds(), err
+	}
+}
+
+// threadTime is how long the calling thread has been on a CPU.
+func threadTime() (time.Duration, error) {
+	var t unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
+	return time.Duration(t.Nano()), err
+}
+
+// drain returns when nothing arrives any more, so that the next measurement has the machine to itself.
+func drain(received *atomic.Int64) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for last := int64(-1); received.Load() != last; <-tick.C {
+		last = received.Load()
+	}
+}
+
+func openTCPRequest(b *testing.B, w way) meter {
+	b.Helper()
+	client, server := tcpPair(b, w)
+	return requests(b, client, server)
+}
+
+func openUDPRequest(b *testing.B, w way) meter {
+	b.Helper()
+	client, server := udpPair(b, w)
+	return requests(b, client, server)
+}
+
+// requests sends a byte when the last one has come back.
+func requests(b *testing.B, client, server socket) meter {
+	b.Helper()
+	pipe(b, client, server, func(fd int) {
+		for buffer := make([]byte, 1); ; {
+			if n, err := read(fd, buffer); n <= 0 || err != nil {
+				return
+			}
+			if err := write(fd, buffer); err != nil {
+				return
+			}
+		}
+	})
+	return func(d time.Duration) (float64, error) {
+		start, buffer := time.Now(), make([]byte, 1)
+		n := 0
+		for ; time.Since(start) < d; n++ {
+			if err := write(client.fd(), buffer); err != nil {
+				return 0, fmt.Errorf("asking: %w", err)
+			}
+			if _, err := read(client.fd(), buffer); err != nil {
+				return 0, fmt.Errorf("waiting for an answer: %w", err)
+			}
+		}
+		return float64(n) / time.Since(start).Seconds(), nil
+	}
+}
+
+// openTCPConnect makes a new connection for each request: first packets are the ones that policies judge.
+func openTCPConnect(b *testing.B, w way) meter {
+	b.Helper()
+	listener := listenTCP(b, w)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.CopyN(conn, conn, 1) // the client notices what is wrong
+			_ = conn.Close()
+		}
+	})
+	b.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+	return func(d time.Duration) (rate float64, err error) {
+		err = w.client.Do(func() error { rate, err = connects(w, d); return err })
+		return rate, err
+	}
+}
+
+func connects(w way, d time.Duration) (float64, error) {
+	target := net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.to, serverPort))
+	start, buffer := time.Now(), make([]byte, 1)
+	n := 0
+	for ; time.Since(start) < d; n++ {
+		conn, err := net.DialTCP("tcp", nil, target)
+		if err != nil {
+			return 0, err
+		}
+		_, writeErr := conn.Write(buffer)
+		_, readErr := conn.Read(buffer)
+		// A reset at the end: no port waits to be used again, here or in connection tracking.
+		if err := errors.Join(writeErr, readErr, conn.SetLinger(0), conn.Close()); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
+}

@@ -1,0 +1,195 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/e2e/lab"
+)
+
+// A cluster of this size, of which one node is real: for its agent the others are objects, routes and neighbours.
+const (
+	manyNodes = 1000
+	manyPods  = 10_000
+
+	podsPerNamespace = 100
+	requestsAtOnce   = 32
+)
+
+// BenchmarkAgentMemory is the resident memory of a real agent with a real API server: alone, after nodes and pods have come one by
+// one, and of another agent that finds them all when it starts. In short runs there are no figures: making the objects takes
+// minutes.
+func BenchmarkAgentMemory(b *testing.B) {
+	if !long {
+		b.Skip("only with SLUICE_LONG=1: it takes minutes")
+	}
+	l, err := lab.Up(b.Context(), lab.Options{Name: fmt.Sprintf("bench-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
+	must(b, err)
+	b.Cleanup(func() {
+		if err := l.Down(); err != nil {
+			b.Error(err)
+		}
+	})
+	node := l.Nodes()[0]
+	alone := memoryOf(b, node)
+
+	names, err := l.CreateNodeObjects(b.Context(), manyNodes)
+	must(b, err)
+	must(b, createPods(b.Context(), l.Client(), names))
+	metrics := newMetrics(node)
+	within(b, 5*time.Minute, "agent that knows everything", func() error {
+		return errors.Join(
+			metrics.atLeast("sluice_network_peers ", manyNodes),
+			metrics.atLeast(`controller_runtime_reconcile_total{controller="pod",result="success"}`, manyPods),
+			metrics.atMost(`workqueue_depth{controller="pod"`, 0),
+		)
+	})
+	grown := memoryOf(b, node)
+
+	node.KillAgent()
+	must(b, node.StartAgent())
+	must(b, node.WaitAgentReady(b.Context()))
+	within(b, time.Minute, "agent that has found every node", func() error { return metrics.atLeast("sluice_network_peers ", manyNodes) })
+	restarted := memoryOf(b, node)
+
+	report(b, "alone", alone)
+	report(b, fmt.Sprintf("nodes=%d,pods=%d", manyNodes, manyPods), grown)
+	report(b, fmt.Sprintf("nodes=%d,pods=%d,restarted", manyNodes, manyPods), restarted)
+}
+
+// memoryOf reads what the node's agent has in memory now, and the most that it had.
+func memoryOf(b *testing.B, node *lab.Node) map[string]float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", node.AgentPID()))
+	must(b, err)
+	out := map[string]float64{}
+	for lines := bufio.NewScanner(strings.NewReader(string(status))); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), ":")
+		unit := map[string]string{"VmRSS": "MiB", "VmHWM": "MiB-peak"}[key]
+		if unit == "" {
+			continue
+		}
+		kib, err := strconv.Atoi(strings.Fields(value)[0])
+		must(b, err)
+		out[unit] = float64(kib) / 1024
+	}
+	return out
+}
+
+// createPods makes pods that run on the named nodes, as far as the API server knows.
+func createPods(ctx context.Context, c client.Client, nodes []string) error {
+	const namespaces = manyPods / podsPerNamespace
+	for i := range namespaces {
+		if err := c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: manyNamespace(i)}}); err != nil {
+			return fmt.Errorf("creating a namespace: %w", err)
+		}
+	}
+	creating, ctx := errgroup.WithContext(ctx)
+	creating.SetLimit(requestsAtOnce)
+	for i := range manyPods {
+		creating.Go(func() error { return createPod(ctx, c, i, nodes[i%len(nodes)]) })
+	}
+	return creating.Wait()
+}
+
+func manyNamespace(i int) string { return fmt.Sprintf("many-%d", i) }
+
+func createPod(ctx context.Context, c client.Client, i int, node string) error {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: manyNamespace(i / podsPerNamespace), Name: fmt.Sprintf("some-deployment-6c7d9f5b8-%05d", i),
+			Labels: map[string]string{
+				"app.kubernetes.io/name": fmt.Sprintf("app-%d", i%20), "app.kubernetes.io/part-of": "something", "pod-template-hash": "6c7d9f5b8",
+			},
+		},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
+			Name: "main", Image: "example.com/some/image:v1.2.3", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+			Env: []corev1.EnvVar{{Name: "SOME_SETTING", Value: strings.Repeat("x", 500)}}, // that nobody keeps
+		}}},
+	}
+	if err := c.Create(ctx, pod); err != nil {
+		return fmt.Errorf("creating pod %d: %w", i, err)
+	}
+	addr4 := netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
+	addr6 := netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x64, 14: byte(i >> 8), 15: byte(i)})
+	running := pod.DeepCopy()
+	running.Status = corev1.PodStatus{
+		Phase: corev1.PodRunning, PodIP: addr4.String(), PodIPs: []corev1.PodIP{{IP: addr4.String()}, {IP: addr6.String()}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}},
+	}
+	if err := c.Status().Patch(ctx, running, client.MergeFrom(pod)); err != nil {
+		return fmt.Errorf("giving pod %d its addresses: %w", i, err)
+	}
+	return nil
+}
+
+// metrics reads those of a node's agent.
+type metrics struct{ client *http.Client }
+
+func newMetrics(node *lab.Node) metrics {
+	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = node.Do(func() error { conn, err = new(net.Dialer).DialContext(ctx, network, address); return err })
+		return conn, err
+	}
+	return metrics{&http.Client{Timeout: patience, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+func (m metrics) atLeast(series string, least float64) error {
+	value, err := m.read(series)
+	if err == nil && value < least {
+		err = fmt.Errorf("%s is %g: expected at least %g", series, value, least)
+	}
+	return err
+}
+
+func (m metrics) atMost(series string, most float64) error {
+	value, err := m.read(series)
+	if err == nil && value > most {
+		err = fmt.Errorf("%s is %g: expected at most %g", series, value, most)
+	}
+	return err
+}
+
+// read returns the sum of the series whose lines begin so.
+func (m metrics) read(series string) (float64, error) {
+	response, err := m.client.Get("http://127.0.0.1:9808/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	sum, found := 0.0, false
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, series) {
+			continue
+		}
+		number, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
+		if err != nil {
+			return 0, fmt.Errorf("reading %q: %w", line, err)
+		}
+		sum, found = sum+number, true
+	}
+	if !found {
+		return 0, fmt.Errorf("no metric %s", series)
+	}
+	return sum, nil
+}
