@@ -112,6 +112,12 @@ func step(rs *nft.Ruleset, s nft.Statement, p packet) (matched bool, verdict nft
 	case nft.MatchAddr:
 		e, ok := p.key([]nft.Field{s.Field})
 		return ok && e == nft.AddrElement(s.Addr), verdict, nil
+	case nft.MatchPrefix:
+		a := p.src
+		if s.Field == nft.DstAddr4 || s.Field == nft.DstAddr6 {
+			a = p.dst
+		}
+		return s.Prefix.Contains(a), verdict, nil
 	case nft.InSet:
 		matched, err = p.in(rs, s)
 		return matched, verdict, err

@@ -109,7 +109,8 @@ func watchFile(ctx context.Context, path string, interval time.Duration, changed
 			return nil
 		case <-watcher.Events:
 			watched = len(watcher.WatchList()) > 0 // the folder itself can go
-		case _ = <-watcher.Errors: // what was missed is made up for by the next look
+		case err := <-watcher.Errors: // what was missed is made up for by the next look
+			watched = err == nil
 		case <-tick.C:
 		}
 	}

@@ -28,7 +28,6 @@ type Network struct {
 // Where the network's base chains sit. README.md of package nft says why.
 const (
 	priorityRaw         = -300 // before connection tracking
-	priorityTunnel      = -3   // before the judgement of policies, so that their order is told by a listing
 	priorityDestination = -101 // before kube-proxy's Services: a host port is the more specific
 	prioritySource      = 99   // before kube-proxy's masquerading
 )
@@ -45,6 +44,7 @@ const (
 
 var (
 	loopback4  = netip.MustParsePrefix("127.0.0.0/8")
+	linkLocal6 = netip.MustParsePrefix("fe80::/10")
 	multicast4 = netip.MustParsePrefix("224.0.0.0/4")
 	multicast6 = netip.MustParsePrefix("ff00::/8")
 )
@@ -61,8 +61,13 @@ func hostPortMap(family string) string    { return nft.Name("host-ports", "addre
 func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }
 func hairpinSet(family string) string     { return nft.Name("host-ports", "hairpin", family) }
 
-// leaving is the chain for what pods send out of the pod network.
-var leaving = nft.Name("masquerade", "leaving")
+// Chains that base chains jump to.
+var (
+	podOrigin     = nft.Name("origin", "pods")        // what comes from pods
+	tunnelForward = nft.Name("tunnel", "forward")     // what pods send to the tunnel's port
+	tunnelInput   = nft.Name("tunnel", "input")       // what comes to the tunnel's port of this node
+	leaving       = nft.Name("masquerade", "leaving") // what pods send out of the pod network
+)
 
 // enabled tells whether the pod network is ours.
 func (n *Network) enabled() bool { return len(n.Pods) > 0 }
@@ -79,11 +84,12 @@ func (n *Network) addTo(out *nft.Ruleset) {
 	chain := func(name string, base nft.Base, rules []nft.Rule) {
 		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &base, Rules: rules})
 	}
+	out.AddChain(&nft.Chain{Name: podOrigin, Rules: originOfPods()})
 	chain("origin", nft.Base{Hook: nft.HookPrerouting, Priority: priorityRaw}, n.originRules())
 	if n.Tunnel != "" {
 		chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw}, []nft.Rule{n.untrack()})
-		chain("tunnel-forward", nft.Base{Hook: nft.HookForward, Priority: priorityTunnel}, n.tunnelForwardRules())
-		chain("tunnel-input", nft.Base{Hook: nft.HookInput, Priority: priorityTunnel}, n.tunnelInputRules())
+		out.AddChain(&nft.Chain{Name: tunnelForward, Rules: n.tunnelForwardRules()})
+		out.AddChain(&nft.Chain{Name: tunnelInput, Rules: n.tunnelInputRules()})
 	}
 	chain("host-ports", nft.Base{Type: nft.NATChain, Hook: nft.HookPrerouting, Priority: priorityDestination}, hostPortRules())
 	chain("own-host-ports", nft.Base{Type: nft.NATChain, Hook: nft.HookOutput, Priority: priorityDestination}, hostPortRules())
@@ -126,19 +132,32 @@ func addHostPortSets(out *nft.Ruleset, family string, is4 bool) {
 	})
 }
 
-// originRules drop what doesn't come from where it says.
+// originOfPods drops what doesn't come from the pod that it says. The link-local
+// addresses of a pod can't be checked, as all of them are on its link, and
+// whoever uses many fills the node's neighbour table: by neighbour discovery,
+// which there is none of, or by what the node would answer. A pod has no need
+// of them; its way to the node is by the MAC alone.
+func originOfPods() []nft.Rule {
+	return []nft.Rule{
+		rule("a pod, but not its address", nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)),
+		rule("a pod, but not an address that can be checked", nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6}, nft.Count{}, do(nft.Drop)),
+		rule("a pod to the node's loopback", nft.MatchPrefix{Field: nft.DstAddr4, Prefix: loopback4}, nft.Count{}, do(nft.Drop)),
+		rule("", do(nft.Accept)),
+	}
+}
+
+// originRules drop what doesn't come from where it says. Most packets meet few
+// of them: the tunnel's, which are the most, two.
 func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
-		rule("a pod, but not its address", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)),
-		rule("a pod to the node's loopback", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
-			nft.MatchPrefix{Field: nft.DstAddr4, Prefix: loopback4}, nft.Count{}, do(nft.Drop)),
+		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(podOrigin)}),
+	}
+	if n.Tunnel != "" {
+		rules = append(rules, rule("tunnel packets need no tracking", append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
 	}
 	for _, f := range families {
 		rules = append(rules, rule("a pod's address, but not from there", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)},
 			nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)))
-	}
-	if n.Tunnel != "" {
-		rules = append(rules, rule("tunnel packets need no tracking", append(n.fromPeer(), nft.NoTrack{})...))
 	}
 	return rules
 }
@@ -148,7 +167,7 @@ func (n *Network) fromPeer() []nft.Statement {
 	family := familySuffix(n.Local)
 	return []nft.Statement{
 		nft.MatchAddr{Field: addrField(false, n.Local.Is4()), Addr: n.Local},
-		nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port},
+		n.toTunnel(),
 		nft.InSet{Fields: []nft.Field{addrField(true, n.Local.Is4())}, Set: endpointsSet(family)},
 	}
 }
@@ -158,7 +177,7 @@ func (n *Network) untrack() nft.Rule {
 	is4 := n.Local.Is4()
 	return rule("tunnel packets need no tracking",
 		nft.MatchAddr{Field: addrField(true, is4), Addr: n.Local},
-		nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port},
+		n.toTunnel(),
 		nft.InSet{Fields: []nft.Field{addrField(false, is4)}, Set: endpointsSet(familySuffix(n.Local))},
 		nft.NoTrack{})
 }
@@ -168,30 +187,43 @@ func (n *Network) untrack() nft.Rule {
 // takes tunnel packets. It can be any address that belongs to a node, also of
 // one that isn't known yet, so the pod network is all that is allowed.
 func (n *Network) tunnelForwardRules() []nft.Rule {
-	fromPod := []nft.Statement{
-		nft.MatchIface{Field: nft.InIface, Name: vethPattern},
-		nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port},
-	}
-	with := func(more ...nft.Statement) []nft.Statement {
-		return append(append([]nft.Statement{}, fromPod...), more...)
-	}
 	var rules []nft.Rule
 	for _, f := range families {
 		rules = append(rules, rule("between pods it is theirs to use",
-			with(nft.InSet{Fields: []nft.Field{addrField(false, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Accept))...))
+			nft.InSet{Fields: []nft.Field{addrField(false, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Return)))
 	}
-	return append(rules, rule("a pod to a tunnel, but no answer",
-		with(nft.MatchCT{State: nft.CTNew | nft.CTInvalid | nft.CTUntracked}, nft.Count{}, do(nft.Drop))...))
+	return append(rules, rule("a pod to a tunnel", nft.Count{}, do(nft.Drop)))
 }
 
 // tunnelInputRules accept the tunnel's packets from peers alone.
 func (n *Network) tunnelInputRules() []nft.Rule {
-	toTunnel := nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port}
 	return []nft.Rule{
-		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, toTunnel, nft.Count{}, do(nft.Drop)),
+		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Count{}, do(nft.Drop)),
 		rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...),
-		rule("tunnel packets of others", toTunnel, nft.Count{}, do(nft.Drop)),
+		rule("tunnel packets of others", nft.Count{}, do(nft.Drop)),
 	}
+}
+
+// toForwarded is the egress chain's part of that, behind what is established: a
+// pod may answer who speaks from the tunnel's port.
+func (n *Network) toForwarded() []nft.Rule {
+	if !n.enabled() || n.Tunnel == "" {
+		return nil
+	}
+	return []nft.Rule{rule("", n.toTunnel(), nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
+}
+
+// toInput is the input chain's part of that, before everything else: most of
+// what comes in is the tunnel's.
+func (n *Network) toInput() []nft.Rule {
+	if !n.enabled() || n.Tunnel == "" {
+		return nil
+	}
+	return []nft.Rule{rule("", n.toTunnel(), nft.Do{Verdict: nft.JumpTo(tunnelInput)})}
+}
+
+func (n *Network) toTunnel() nft.MatchPort {
+	return nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port}
 }
 
 // hostPortRules lead host ports to pods.

@@ -130,6 +130,9 @@ func checkPacket(t *rapid.T, c *policy.Cluster, rs *nft.Ruleset, where map[netip
 			want = false
 		}
 	}
+	if len(cfg.PodRanges) > 0 && isLinkScope(p.dst) { // what only a bridge would forward
+		want = false
+	}
 	if a.Exempt != "" && (!srcLocal || !dstLocal) {
 		return // a node's own packets don't meet these hooks
 	}
@@ -140,6 +143,10 @@ func checkPacket(t *rapid.T, c *policy.Cluster, rs *nft.Ruleset, where map[netip
 	if got != want {
 		t.Fatalf("%+v: the ruleset passes it: %v; the policies: %s", p, got, a)
 	}
+}
+
+func isLinkScope(a netip.Addr) bool {
+	return a.IsMulticast() || a.IsLinkLocalUnicast() && a.Is6() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func nameOr(name, other string) string {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"go4.org/netipx"
 
@@ -106,15 +107,15 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		})
 	}
 	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool, first ...nft.Rule) {
-		rules := append(first, judge(d, byVeth)...)
+		rules := slices.Concat(first, judge(d, byVeth))
 		if hook == nft.HookForward && len(cfg.PodRanges) > 0 {
 			rules = append(rules, linkScope(d)...)
 		}
 		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
 	}
-	add("egress", nft.HookForward, -2, policy.Egress, true, passing()...)
+	add("egress", nft.HookForward, -2, policy.Egress, true, append(passing(), cfg.Network.toForwarded()...)...)
 	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing()...)
-	add("input", nft.HookInput, -1, policy.Egress, true, passing()...)
+	add("input", nft.HookInput, -1, policy.Egress, true, append(cfg.Network.toInput(), passing()...)...)
 	if cfg.IPVS {
 		local := rule("the node's own packets", nft.MatchLocalSrc{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
 		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(), local)...)
@@ -158,10 +159,10 @@ func do(kind nft.VerdictKind) nft.Do { return nft.Do{Verdict: nft.Verdict{Kind: 
 // passing lists what every base chain lets through first.
 func passing() []nft.Rule {
 	return []nft.Rule{
-		rule("neighbour discovery, which is never routed", nft.MatchND{}, do(nft.Accept)),
 		rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept)),
 		rule("errors about them", nft.MatchCT{State: nft.CTRelated}, nft.MatchProto{Proto: protocolICMP}, do(nft.Accept)),
 		rule("errors about them", nft.MatchCT{State: nft.CTRelated}, nft.MatchProto{Proto: protocolICMPv6}, do(nft.Accept)),
+		rule("neighbour discovery, which is never routed", nft.MatchND{}, do(nft.Accept)),
 	}
 }
 
