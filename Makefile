@@ -41,12 +41,12 @@ test-long: packages programs ## The same tests in their long forms (floods of 10
 	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -p 1 -timeout 60m $(TESTFLAGS) ./...)
 
 .PHONY: bench
-bench: packages ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
+bench: packages programs ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
 	@hack/bench
 
 .PHONY: programs
-programs: # What labs run: a control plane, the agent, the plugin. go test would build them too, but in silence.
-	@cd e2e && go run ./cmd/lab build
+programs: # What labs run: a control plane, the agent, the plugin, others' plugins. go test would build them too, but in silence.
+	@cd e2e && go run ./cmd/lab build --others
 
 .PHONY: packages
 packages: # Debian packages that the tests use

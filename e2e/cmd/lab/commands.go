@@ -22,10 +22,18 @@ func nameFlag(command string, args []string) (name string, rest []string, err er
 }
 
 // build makes what labs run, so that a later command doesn't take minutes.
-func build(ctx context.Context, _ []string) error {
+func build(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("lab build", flag.ContinueOnError)
+	others := flags.Bool("others", false, "also what networks of others need, for tests beside them: the stock CNI plugins and multus")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
 	control, err := assets.ControlPlane(ctx, os.Stderr)
 	if err == nil {
 		_, err = assets.Wiring(ctx, os.Stderr, false)
+	}
+	if err == nil && *others {
+		_, err = assets.Foreign(ctx, os.Stderr)
 	}
 	if err == nil {
 		fmt.Println("etcd and kube-apiserver are in", filepath.Dir(control.APIServer))
