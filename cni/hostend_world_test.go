@@ -6,8 +6,13 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // hostWorld is a node with pods that the plugin wired, and with host ends looked after.
@@ -164,4 +169,60 @@ func shaped(a *Attachment) {
 		a.Bandwidth = Bandwidth{IngressRate: 1e9, IngressBurst: 1e6, EgressRate: 2e9, EgressBurst: 1 << 32}
 		a.HostPorts = []HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}
 	}
+}
+
+// A pod whose link comes while a pass looks keeps its routes.
+func TestPassesLeaveNewPodsAlone(t *testing.T) {
+	t.Parallel()
+	var w *hostWorld
+	node := newNode(t, func(o *ServerOptions) {
+		o.step = func(name string) {
+			if name == "opened" { // the plugin makes the link next
+				w.ends.set(w.server.Attachments(), []netip.Addr{node4, node6}, podCIDRs)
+			}
+		}
+	})
+	w = &hostWorld{testNode: node, ends: newHostEnds(hostEndOptions{NetNS: node.netns})}
+	changes, stopWatching := make(chan netlink.RouteUpdate, 10_000), make(chan struct{})
+	options := netlink.RouteSubscribeOptions{Namespace: new(netns.NsHandle(w.netns.Fd()))}
+	if err := netlink.RouteSubscribeWithOptions(changes, stopWatching, options); err != nil {
+		t.Fatal(err)
+	}
+	w.ends.set(nil, nil, podCIDRs)
+	s, done := w.openHere(), make(chan struct{})
+	var passing sync.WaitGroup
+	passes := 0
+	passing.Go(func() {
+		for ; ; passes++ {
+			select {
+			case <-done:
+				return
+			default:
+				w.ends.pass(s)
+			}
+		}
+	})
+	const pods = 60
+	for i := range pods {
+		w.newPod(fmt.Sprintf("c%d", i), fmt.Sprintf("pod-%d", i)).mustAdd()
+	}
+	close(done)
+	passing.Wait()
+	deadline := time.After(patience)
+	for came := 0; came < 2*pods; { // of both families
+		select {
+		case update := <-changes:
+			switch {
+			case update.Protocol != RouteProtocol || update.Route.Type == unix.RTN_UNREACHABLE:
+			case update.Type == unix.RTM_DELROUTE:
+				t.Errorf("the route to %s was removed", update.Dst)
+			default:
+				came++
+			}
+		case <-deadline:
+			t.Fatalf("%d routes came, want those of %d pods", came, pods)
+		}
+	}
+	close(stopWatching)
+	t.Logf("%d passes while %d pods came", passes, pods)
 }

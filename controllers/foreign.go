@@ -17,8 +17,9 @@ import (
 
 // ForeignPods puts pods under policy that another CNI plugin wired. They are
 // known by the addresses in their status, and where our plugin is chained
-// behind the other one, by an attachment before that. The zero value is for
-// nodes whose pods are all ours.
+// behind the other one, by an attachment before that. Without Enabled, this
+// node's pods are all ours, and those of other nodes are the only ones whose
+// connections it has forgotten.
 type ForeignPods struct {
 	// Enabled is for nodes whose pods another plugin wires.
 	Enabled bool
@@ -37,6 +38,11 @@ type ForeignPods struct {
 	wake chan struct{}           // holds a token while there may be some
 }
 
+// forgetEvery is how often, at most, addresses are forgotten where they rest
+// before the next pod gets them: a walk through a large table takes 0.1 s, and
+// finds one address as fast as a thousand.
+const forgetEvery = time.Second
+
 // foreignPod is who has an endpoint's addresses.
 type foreignPod struct {
 	pod       selector.Pod
@@ -49,15 +55,14 @@ type foreignPod struct {
 func linkScope(d policy.Direction) []nft.Rule {
 	const what = "on a bridge, to or from no known pod"
 	drop := func(match nft.Statement) nft.Rule { return rule(what, match, nft.Count{}, do(nft.Drop)) }
-	linkLocal := netip.MustParsePrefix("fe80::/10")
 	if d == policy.Egress {
-		return []nft.Rule{drop(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal})}
+		return []nft.Rule{drop(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6})}
 	}
 	return []nft.Rule{
 		drop(nft.MatchPrefix{Field: nft.DstAddr4, Prefix: multicast4}),
 		drop(nft.MatchAddr{Field: nft.DstAddr4, Addr: netip.AddrFrom4([4]byte{255, 255, 255, 255})}),
 		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: multicast6}),
-		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: linkLocal}),
+		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: linkLocal6}),
 	}
 }
 
@@ -105,7 +110,14 @@ func (f *ForeignPods) hold(id string, now foreignPod) {
 	}))
 }
 
-// leave hands addresses to Run.
+// gone has the addresses forgotten that a pod, of whatever node, had before and
+// hasn't now: the next pod with one of them may go on in what its peers here
+// have allowed the last one. The time that an address rests is for that.
+func (f *ForeignPods) gone(before, now []netip.Addr) {
+	f.leave(slices.DeleteFunc(before, func(a netip.Addr) bool { return slices.Contains(now, a) }))
+}
+
+// leave hands addresses to run.
 func (f *ForeignPods) leave(addrs []netip.Addr) {
 	if len(addrs) == 0 || f.Forget == nil {
 		return
@@ -161,6 +173,10 @@ func (f *ForeignPods) run(ctx context.Context, e *Enforcer) {
 			e.log.Error(err, "The next pods with these addresses may inherit connections; trying again", "addresses", addrs)
 			pause(ctx, time.Second)
 			f.leave(addrs)
+			continue
+		}
+		if !f.Enabled {
+			pause(ctx, forgetEvery)
 		}
 	}
 }

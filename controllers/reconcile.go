@@ -131,7 +131,9 @@ func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
 	return update(ctx, a, key, &corev1.Pod{},
 		a.setPod,
 		func(c *policy.Cluster) {
+			before := c.PodAddresses(key.Namespace, key.Name)
 			c.DeletePod(key.Namespace, key.Name)
+			a.Foreign.gone(before, nil)
 			a.Foreign.forget(c, key)
 		})
 }
@@ -160,7 +162,9 @@ func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error
 
 func (a *Agent) setPod(c *policy.Cluster, in *corev1.Pod) {
 	p := policy.PodFrom(in)
+	before := c.PodAddresses(in.Namespace, in.Name)
 	c.SetPod(p)
+	a.Foreign.gone(before, c.PodAddresses(in.Namespace, in.Name))
 	if in.Spec.NodeName == a.Node {
 		a.Foreign.set(c, &p)
 	}
