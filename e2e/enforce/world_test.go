@@ -25,7 +25,7 @@ import (
 )
 
 // newLab brings up a lab that ends with the test.
-func newLab(t *testing.T, name string, options lab.Options) *lab.Lab {
+func newLab(t testing.TB, name string, options lab.Options) *lab.Lab {
 	t.Helper()
 	options.Name = name
 	options.Progress = t.Output()
@@ -45,7 +45,7 @@ func newLab(t *testing.T, name string, options lab.Options) *lab.Lab {
 }
 
 // dump logs what tells why a test failed.
-func dump(t *testing.T, l *lab.Lab) {
+func dump(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -63,7 +63,7 @@ func dump(t *testing.T, l *lab.Lab) {
 // world is the world of the meaning cases in a lab.
 type world struct {
 	*lab.Lab
-	t *testing.T
+	t testing.TB
 	// node tells on which node a pod runs.
 	node map[string]string
 }
@@ -315,7 +315,7 @@ var (
 	apart    = map[string]string{"dev/web": "node1", "ops/probe": "node1", "dev/db": "node2", "prod/web": "node2"}
 )
 
-func labName(t *testing.T, short string) string {
+func labName(t testing.TB, short string) string {
 	t.Helper()
 	return fmt.Sprintf("%s-%d", short, time.Now().UnixNano()%1_000_000)
 }
