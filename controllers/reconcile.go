@@ -33,6 +33,8 @@ type Agent struct {
 	// Foreign says how its pods are found.
 	Network *PodNetwork
 	Foreign ForeignPods
+	// Departures gets the addresses that pods have left; may be nil.
+	Departures *Departures
 
 	problems problemLog
 }
@@ -53,9 +55,9 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 			return fmt.Errorf("watching %T: %w", kind.object, err)
 		}
 	}
-	if a.Foreign.Forget != nil {
+	if a.Departures != nil {
 		forget := manager.RunnableFunc(func(ctx context.Context) error {
-			a.Foreign.run(ctx, a.Enforcer)
+			a.Departures.run(ctx, a.Enforcer)
 			return nil
 		})
 		if err := mgr.Add(forget); err != nil {
@@ -133,7 +135,7 @@ func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
 		func(c *policy.Cluster) {
 			before := c.PodAddresses(key.Namespace, key.Name)
 			c.DeletePod(key.Namespace, key.Name)
-			a.Foreign.gone(before, nil)
+			a.Departures.moved(before, nil)
 			a.Foreign.forget(c, key)
 		})
 }
@@ -164,7 +166,7 @@ func (a *Agent) setPod(c *policy.Cluster, in *corev1.Pod) {
 	p := policy.PodFrom(in)
 	before := c.PodAddresses(in.Namespace, in.Name)
 	c.SetPod(p)
-	a.Foreign.gone(before, c.PodAddresses(in.Namespace, in.Name))
+	a.Departures.moved(before, c.PodAddresses(in.Namespace, in.Name))
 	if in.Spec.NodeName == a.Node {
 		a.Foreign.set(c, &p)
 	}

@@ -143,9 +143,11 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)
 	}
+	departures := controllers.NewDepartures(server.ForgetConnections, o.forgetEvery())
 	reconcilers := &controllers.Agent{
 		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: recorder, Log: a.log.WithName("agent"),
-		Network: a.network, Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Forget: server.ForgetConnections},
+		Network: a.network, Departures: departures,
+		Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Departures: departures},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
 			server.SetNodeAddresses(addresses)
 			if o.policyOnly {

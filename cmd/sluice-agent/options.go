@@ -105,6 +105,17 @@ func (o *options) check() error {
 	return nil
 }
 
+// forgetEvery is how often, at most, connections of pods that have left are
+// forgotten: a few times while an address rests. Other plugins' addresses may
+// not rest.
+func (o *options) forgetEvery() time.Duration {
+	if o.policyOnly {
+		return 0
+	}
+	const often = 6
+	return o.coolDown / often
+}
+
 func (o *options) underlay() overlay.Family {
 	switch o.underlayFamily {
 	case "ipv4":
