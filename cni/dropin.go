@@ -25,10 +25,10 @@ var dropIns = []dropIn{
 		path:   "NetworkManager/conf.d/05-sluice.conf",
 		content: `# Written by sluice-agent: the links of the pod network are looked after by it.
 [keyfile]
-unmanaged-devices+=interface-name:slup*;interface-name:slub*;interface-name:sluice.*
+unmanaged-devices+=interface-name:slup*;interface-name:slub*;interface-name:slprobe*;interface-name:sluice.*
 
 [device-sluice]
-match-device=interface-name:slup*;interface-name:slub*;interface-name:sluice.*
+match-device=interface-name:slup*;interface-name:slub*;interface-name:slprobe*;interface-name:sluice.*
 managed=0
 `,
 	},
@@ -37,7 +37,7 @@ managed=0
 		path:   "systemd/network/05-sluice.network",
 		content: `# Written by sluice-agent: the links of the pod network are looked after by it.
 [Match]
-Name=slup* slub* sluice.*
+Name=slup* slub* slprobe* sluice.*
 
 [Link]
 Unmanaged=yes
