@@ -1,0 +1,108 @@
+package controllers
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// TestHostPorts: a port of the node leads to the pod, from everywhere, and the
+// pod's policy judges it by the pod's port.
+func TestHostPorts(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{Network: testNetwork()})
+	web := w.hosts["dev/web"]
+	var ends []hostPortEnd
+	for _, family := range bothFamilies {
+		node := w.addr("node", family)
+		for _, from := range []string{"out", "dev/db", "prod/web", "node", "dev/web"} {
+			for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP} {
+				ends = append(ends, hostPortEnd{from, proto, netip.AddrPortFrom(node, 30080)})
+			}
+		}
+	}
+	ends = append(ends,
+		hostPortEnd{"node", testnet.TCP, netip.MustParseAddrPort("127.0.0.1:30080")},
+		hostPortEnd{"node", testnet.UDP, netip.MustParseAddrPort("127.0.0.1:30080")},
+		hostPortEnd{"out", testnet.TCP, netip.AddrPortFrom(w.addr("node", 4), 30081)})
+	for _, e := range ends {
+		if result := w.hosts[e.from].Connect(e.proto, e.to); result.OK {
+			t.Errorf("%s without host ports: %s", e, result)
+		}
+	}
+	w.routeLoopback("dev/web")
+	id := web.Interface()
+	w.render.SetHostPorts(id, []cni.HostPort{
+		{HostPort: 30080, ContainerPort: 80, Protocol: "tcp"},
+		{HostPort: 30080, ContainerPort: 80, Protocol: "udp"},
+		{HostIP: w.addr("node", 4), HostPort: 30081, ContainerPort: 81, Protocol: "tcp"},
+		{HostIP: w.addr("out", 4), HostPort: 30082, ContainerPort: 81, Protocol: "tcp"},
+	})
+	w.touch("dev/web")
+	for _, e := range ends {
+		if result := w.hosts[e.from].MustReach(t, e.proto, e.to); result.OK && !strings.HasPrefix(result.Reply, "dev/web ") {
+			t.Errorf("%s: answered by %q", e, result.Reply)
+		}
+	}
+	if client := clientOf(t, w.hosts["out"].MustReach(t, testnet.TCP, ends[0].to)); client.Addr() != w.addr("out", 4) {
+		t.Errorf("the pod sees %s as its client", client)
+	}
+	// The one whose address isn't the node's, and what isn't the node's at all.
+	for _, to := range []netip.AddrPort{netip.AddrPortFrom(w.addr("node", 4), 30082), netip.AddrPortFrom(w.addr("dev/db", 4), 30080)} {
+		if result := w.hosts["out"].Connect(testnet.TCP, to); result.OK {
+			t.Errorf("%s: %s", to, result)
+		}
+	}
+	w.setPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}]}`})
+	for _, e := range ends {
+		switch e.from {
+		case "dev/db", "dev/web", "node":
+			w.hosts[e.from].MustReach(t, e.proto, e.to)
+		default:
+			w.hosts[e.from].MustNotReach(t, e.proto, e.to)
+		}
+	}
+	w.cluster.DeleteEndpoint(id)
+	w.apply()
+	if listing := w.node.Nft("list", "map", "inet", "sluice", anyHostPortMap("v4")); strings.Contains(listing, "30080") {
+		t.Errorf("host ports outlive their pod:\n%s", listing)
+	}
+}
+
+type hostPortEnd struct {
+	from  string
+	proto testnet.Protocol
+	to    netip.AddrPort
+}
+
+func (e hostPortEnd) String() string { return fmt.Sprintf("%s to %s %s", e.from, e.proto, e.to) }
+
+// touch has a pod rendered again.
+func (w *packetWorld) touch(name string) {
+	w.t.Helper()
+	id := w.hosts[name].Interface()
+	e, ok := w.cluster.Endpoint(id)
+	if !ok {
+		w.t.Fatalf("no endpoint %s", name)
+	}
+	w.cluster.DeleteEndpoint(id)
+	w.apply()
+	w.cluster.SetEndpoint(policy.Endpoint{ID: id, Pod: e.Pod, Interface: e.Interface, Addresses: e.Addresses})
+	w.apply()
+}
+
+// routeLoopback lets the node's loopback be reached by, and reach, a pod, as
+// package cni does for pods with host ports.
+func (w *packetWorld) routeLoopback(name string) {
+	w.t.Helper()
+	key := "/proc/sys/net/ipv4/conf/" + w.hosts[name].Interface() + "/route_localnet"
+	if err := w.node.Do(func() error { return os.WriteFile(key, []byte("1"), 0o600) }); err != nil {
+		w.t.Fatal(err)
+	}
+}
