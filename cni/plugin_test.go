@@ -3,6 +3,7 @@ package cni
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -147,16 +148,21 @@ func TestWhatIsThere(t *testing.T) {
 	}
 }
 
-// lines is what a shell command prints in a namespace, without spaces at the ends.
+// lines is what a shell command prints in a namespace, without spaces at the ends. Its complaints count only if it fails: ip complains
+// of namespaces of other tests that end while it looks.
 func lines(t testing.TB, netns ns.NetNS, command string) []string {
 	t.Helper()
 	var output []byte
 	err := netns.Do(func(ns.NetNS) (err error) {
-		output, err = exec.Command("sh", "-c", command).CombinedOutput()
+		output, err = exec.Command("sh", "-c", command).Output()
 		return err
 	})
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, output)
+		var stderr []byte
+		if failed := new(exec.ExitError); errors.As(err, &failed) {
+			stderr = failed.Stderr
+		}
+		t.Fatalf("%s: %v\n%s%s", command, err, output, stderr)
 	}
 	var all []string
 	for line := range strings.Lines(string(output)) {
