@@ -16,7 +16,7 @@ type Network struct {
 
 	Tunnel    string       // the tunnel device; empty without one
 	Port      uint16       // of the tunnel, UDP
-	Local     netip.Addr   // this node's end of the tunnel
+	Local     netip.Addr   // this node's end of the tunnel; the zero Addr: none, and nobody's packets are the tunnel's
 	Endpoints []netip.Addr // the peers' ends
 
 	// Masquerade gives packets of this node's pods that leave the pod network
@@ -87,7 +87,9 @@ func (n *Network) addTo(out *nft.Ruleset) {
 	out.AddChain(&nft.Chain{Name: podOrigin, Rules: originOfPods()})
 	chain("origin", nft.Base{Hook: nft.HookPrerouting, Priority: priorityRaw}, n.originRules())
 	if n.Tunnel != "" {
-		chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw}, []nft.Rule{n.untrack()})
+		if n.Local.IsValid() {
+			chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw}, []nft.Rule{n.untrack()})
+		}
 		out.AddChain(&nft.Chain{Name: tunnelForward, Rules: n.tunnelForwardRules()})
 		out.AddChain(&nft.Chain{Name: tunnelInput, Rules: n.tunnelInputRules()})
 	}
@@ -152,7 +154,7 @@ func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
 		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(podOrigin)}),
 	}
-	if n.Tunnel != "" {
+	if n.Local.IsValid() {
 		rules = append(rules, rule("tunnel packets need no tracking", append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
 	}
 	for _, f := range families {
@@ -197,11 +199,13 @@ func (n *Network) tunnelForwardRules() []nft.Rule {
 
 // tunnelInputRules accept the tunnel's packets from peers alone.
 func (n *Network) tunnelInputRules() []nft.Rule {
-	return []nft.Rule{
+	rules := []nft.Rule{
 		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Count{}, do(nft.Drop)),
-		rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...),
-		rule("tunnel packets of others", nft.Count{}, do(nft.Drop)),
 	}
+	if n.Local.IsValid() {
+		rules = append(rules, rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...))
+	}
+	return append(rules, rule("tunnel packets of others", nft.Count{}, do(nft.Drop)))
 }
 
 // toForwarded is the egress chain's part of that, behind what is established: a

@@ -70,3 +70,23 @@ func TestOverlayNode(t *testing.T) {
 		t.Error("the annotation is stripped")
 	}
 }
+
+// TestRulesWhileTheNodeCannotTakePart: the tunnel's port isn't open to
+// everybody when an agent starts on a node that has a tunnel, but can't tell
+// which are its ends.
+func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
+	t.Parallel()
+	n := NewPodNetwork(NetworkOptions{Node: "own"})
+	config, err := overlay.ParseConfig([]byte(`{"Network": "10.244.0.0/16"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := n.rules(NetworkState{Config: config, Status: overlay.Status{Reason: "no address"}}, nil)
+	if rules.Tunnel != "sluice.1" || rules.Port != 8472 || rules.Local.IsValid() {
+		t.Errorf("tunnel %q, port %d, local %s", rules.Tunnel, rules.Port, rules.Local)
+	}
+	listing := (&RulesetConfig{Network: rules}).base().String()
+	if !strings.Contains(listing, "udp dport 8472 jump tunnel/input") || strings.Contains(listing, "notrack") {
+		t.Errorf("rules\n%s", listing)
+	}
+}

@@ -230,6 +230,23 @@ func TestTunnelPackets(t *testing.T) {
 	}
 }
 
+// TestTunnelWithoutAnEnd: where the node's end isn't known, nobody's packets
+// are taken for the tunnel's, also a peer's.
+func TestTunnelWithoutAnEnd(t *testing.T) {
+	t.Parallel()
+	for _, local := range []netip.Addr{{}, testNetwork().Local} {
+		network := testNetwork()
+		network.Local = local
+		w := newPacketWorld(t, RulesetConfig{Network: network})
+		w.hosts["node"].ServeUDP(8472)
+		result := w.hosts["out"].Connect(testnet.UDP, netip.MustParseAddrPort("198.51.100.1:8472"))
+		if result.OK != local.IsValid() {
+			t.Errorf("with the end %s: %s", local, result)
+		}
+		w.allowed("dev/web > dev/db tcp/80", "out > node tcp/80")
+	}
+}
+
 // TestMasquerading: who is seen as the client.
 func TestMasquerading(t *testing.T) {
 	t.Parallel()
