@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Control is the paths of the control plane's programs.
@@ -77,7 +78,6 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
 	}
-	const version = "k8s.io/component-base/version"
 	builds := []goBuild{
 		{
 			what:     fmt.Sprintf("etcd %s (about half a minute on two cores, then cached)", pins.etcd),
@@ -90,8 +90,7 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 			module:   repo.file("e2e", "assets", "kubernetes"),
 			packages: []string{kubernetesModule + "/cmd/kube-apiserver", kubernetesModule + "/cmd/kubectl"},
 			output:   unfinished + "/",
-			ldflags: fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s",
-				version, pins.kubernetes, pins.major, pins.minor),
+			ldflags:  kubernetesLdflags(pins.kubernetes),
 		},
 	}
 	for _, build := range builds {
@@ -100,4 +99,12 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 		}
 	}
 	return os.Rename(unfinished, dir)
+}
+
+// kubernetesLdflags tell Kubernetes' programs their version, such as v1.36.3.
+func kubernetesLdflags(gitVersion string) string {
+	const version = "k8s.io/component-base/version"
+	major, rest, _ := strings.Cut(strings.TrimPrefix(gitVersion, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s", version, gitVersion, major, minor)
 }

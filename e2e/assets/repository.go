@@ -76,11 +76,9 @@ func readPins(repo repository) (pins, error) {
 			return pins{}, fmt.Errorf("reading versions: %w", err)
 		}
 		_, _ = sum.Write(text) // a hash takes anything
-		found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(module.path) + ` (v\S+)`).FindSubmatch(text)
-		if found == nil {
-			return pins{}, fmt.Errorf("%s: no version of %s", file, module.path)
+		if *module.version, err = moduleVersion(repo, module.folder, module.path); err != nil {
+			return pins{}, err
 		}
-		*module.version = string(found[1])
 	}
 	parts := regexp.MustCompile(`^v(\d+)\.(\d+)\.`).FindStringSubmatch(p.kubernetes)
 	if parts == nil {
@@ -89,4 +87,13 @@ func readPins(repo repository) (pins, error) {
 	p.major, p.minor = parts[1], parts[2]
 	p.key = runtime.GOARCH + "-" + p.kubernetes + "-" + hex.EncodeToString(sum.Sum(nil))[:12]
 	return p, nil
+}
+
+// File is the path of a file or folder of the repository.
+func File(elements ...string) (string, error) {
+	repo, err := findRepository()
+	if err != nil {
+		return "", err
+	}
+	return repo.file(elements...), nil
 }
