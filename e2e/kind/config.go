@@ -55,6 +55,7 @@ func (o Options) config(image Image) string {
 	var b strings.Builder
 	pods, masks := podsV4, []string{"node-cidr-mask-size", fmt.Sprint(nodeMaskV4)}
 	switch o.Family {
+	case IPv4:
 	case IPv6:
 		pods, masks = podsV6, []string{"node-cidr-mask-size", fmt.Sprint(nodeMaskV6)}
 	case Dual:

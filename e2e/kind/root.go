@@ -14,6 +14,9 @@ import (
 // debianSuite is the last whose systemd still takes cgroups of version 1 as they come.
 const debianSuite = "bookworm"
 
+// keyring is what Debian's packages are checked by, on hosts of any kind.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
 // debianPackages are those of kind's own image that the suites use, and Debian's runc.
 var debianPackages = []string{
 	"systemd", "systemd-sysv", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod",
@@ -22,8 +25,15 @@ var debianPackages = []string{
 
 // makeRoot makes the file system of a node in dir, but for what node-setup.sh does.
 func makeRoot(ctx context.Context, progress io.Writer, node assets.Node, dir string) error {
-	err := during(progress, "installing Debian's packages for the image of nodes", func() error {
-		args := []string{"--variant=minbase", "--include=" + strings.Join(debianPackages, ","), debianSuite, dir}
+	ensure, err := assets.File("hack", "ensure-packages")
+	if err != nil {
+		return err
+	}
+	if _, err := command(ctx, ensure, "debootstrap=debootstrap", keyring+"=debian-archive-keyring"); err != nil {
+		return err
+	}
+	err = during(progress, "installing Debian's packages for the image of nodes", func() error {
+		args := []string{"--variant=minbase", "--force-check-gpg", "--keyring=" + keyring, "--include=" + strings.Join(debianPackages, ","), debianSuite, dir}
 		if mirror := os.Getenv("DEBIAN_MIRROR"); mirror != "" {
 			args = append(args, mirror)
 		}
