@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -59,10 +60,11 @@ func (s space) prepareHostEnd(link netlink.Link, w wiring) error {
 	return nil
 }
 
-// furnishHostEnd adds the gateway's address, and neighbours and routes for the pod's addresses.
+// furnishHostEnd adds the gateway's address, and neighbours and routes for the pod's addresses. Where this takes long, on a busy node, the
+// agent's healing may have been there first.
 func (s space) furnishHostEnd(link netlink.Link, w wiring) error {
 	if w.has6() {
-		if err := s.addAddr(link, netip.PrefixFrom(gateway6, 64)); err != nil {
+		if err := s.addAddr(link, netip.PrefixFrom(gateway6, 64)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
@@ -87,7 +89,8 @@ func (w wiring) nodeAddr(towards netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// addHostRoute adds the route to a pod's address. One that is there already belongs to a pod that is alive, which must be an error.
+// addHostRoute adds the route to a pod's address. One that is there already, by another link, belongs to a pod that is alive, which must be
+// an error.
 func (s space) addHostRoute(link netlink.Link, dst, source netip.Addr) error {
 	route := &netlink.Route{
 		LinkIndex: link.Attrs().Index,
@@ -102,10 +105,21 @@ func (s space) addHostRoute(link netlink.Link, dst, source netip.Addr) error {
 		route.Src = nil
 		err = s.RouteAdd(route)
 	}
+	if errors.Is(err, unix.EEXIST) && s.routeLeadsTo(link, dst) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("adding the route to %s: %w", dst, err)
 	}
 	return nil
+}
+
+// routeLeadsTo tells whether our route to a pod's address is by that link.
+func (s space) routeLeadsTo(link netlink.Link, dst netip.Addr) bool {
+	routes, err := s.ourRoutes()
+	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
+		return r.LinkIndex == link.Attrs().Index && r.Dst != nil && r.Dst.String() == singleHost(dst).String()
+	})
 }
 
 // preparePodEnd sets what must hold before the first packet, then sets the link up. The calling thread is in the pod's namespace.
