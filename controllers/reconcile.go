@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +38,9 @@ type Agent struct {
 	Departures *Departures
 
 	problems problemLog
+
+	makeOwnNode sync.Once
+	ownNode     chan struct{} // closed once this node's object was read
 }
 
 // SetupWithManager adds the agent's reconcilers and its first write to the
@@ -111,8 +115,33 @@ func (a *Agent) Start(ctx context.Context) error {
 			return nil //nolint:nilerr // the agent ends
 		}
 	}
+	// Likewise: only the node's object says which addresses to guard.
+	if a.Foreign.Guard && !a.awaitOwnNode(ctx) {
+		return nil // the agent ends
+	}
 	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces", len(namespaces.Items), "policies", len(policies.Items))
 	return a.Enforcer.Run(ctx)
+}
+
+// awaitOwnNode returns when this node's object was read, or false when ctx ends.
+func (a *Agent) awaitOwnNode(ctx context.Context) bool {
+	select {
+	case <-a.ownNodeRead():
+		return true
+	default:
+	}
+	a.Log.Info("Waiting for this node's object: it says which addresses are its pods'. Until then the last ruleset stays")
+	select {
+	case <-a.ownNodeRead():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (a *Agent) ownNodeRead() chan struct{} {
+	a.makeOwnNode.Do(func() { a.ownNode = make(chan struct{}) })
+	return a.ownNode
 }
 
 // update reads an object and carries it, or its absence, into the model.
@@ -180,8 +209,14 @@ func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 	if n.Name != a.Node {
 		return
 	}
-	if a.Foreign.Guard {
-		a.Enforcer.setGuard(podCIDRs(n))
+	// An object that was just made again may have no podCIDRs yet; the node's pods still have their addresses.
+	if ranges := podCIDRs(n); a.Foreign.Guard && len(ranges) > 0 {
+		a.Enforcer.setGuard(ranges)
+	}
+	select {
+	case <-a.ownNodeRead():
+	default:
+		close(a.ownNode) // nobody else is here: this is within Update
 	}
 	if a.OwnNode != nil {
 		a.OwnNode(podCIDRs(n), internalIPs(n))
