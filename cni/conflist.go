@@ -78,13 +78,17 @@ func InstallConflist(dir string, o ConflistOptions) (changed bool, sortedBefore 
 	return changed, sortedBefore, err
 }
 
-// RemoveConflist removes the network configuration from a runtime's directory. One that isn't there is no error.
+// RemoveConflist removes the network configuration from a runtime's directory, and what is left of writing it. One that isn't there is no
+// error.
 func RemoveConflist(dir string) error {
-	if err := removeFile(filepath.Join(dir, conflistName)); err != nil {
+	if err := errors.Join(removeFile(filepath.Join(dir, conflistName)), removeUnfinished(dir)); err != nil {
 		return fmt.Errorf("removing the network configuration: %w", err)
 	}
 	return nil
 }
+
+// configurationEndings are those of the files that runtimes read.
+func configurationEndings() []string { return []string{".conf", ".conflist", ".json"} }
 
 // configurationsBefore are the files that a runtime takes first: it takes any with these endings, in the order of their names.
 func configurationsBefore(dir string) ([]string, error) {
@@ -95,7 +99,7 @@ func configurationsBefore(dir string) ([]string, error) {
 	var before []string
 	for _, entry := range entries {
 		name := entry.Name()
-		isConfiguration := slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
+		isConfiguration := slices.Contains(configurationEndings(), filepath.Ext(name))
 		if name < conflistName && isConfiguration && !entry.IsDir() {
 			before = append(before, name)
 		}
@@ -110,7 +114,7 @@ func replaceFile(path string, content []byte) (changed bool, err error) {
 		return false, nil
 	}
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".sluice-*.new") // with an ending that nobody reads
+	f, err := os.CreateTemp(dir, unfinished)
 	if err != nil {
 		return false, err
 	}

@@ -74,12 +74,12 @@ func (d dropIn) install(path string) (changed bool, err error) {
 	return replaceFile(path, []byte(d.content))
 }
 
-// RemoveDropIns removes what InstallDropIns wrote. Files that aren't there are no error.
+// RemoveDropIns removes what InstallDropIns wrote, or was about to write. Files that aren't there are no error.
 func RemoveDropIns(runDir string) error {
 	var errs []error
 	for _, d := range dropIns {
 		path := filepath.Join(runDir, d.path)
-		if err := removeFile(path); err != nil {
+		if err := errors.Join(removeFile(path), removeUnfinished(filepath.Dir(path))); err != nil {
 			errs = append(errs, fmt.Errorf("removing %s: %w", path, err))
 		}
 	}

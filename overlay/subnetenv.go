@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // SubnetEnv is what flannel tells other programs of a node about its pod network, in /run/flannel/subnet.env.
@@ -50,8 +54,33 @@ func (e SubnetEnv) WriteFile(path string) error {
 	return nil
 }
 
+// RemoveSubnetFile removes what WriteFile wrote, or was about to write, and its folder if nothing else is in it, and it is no mount
+// point, as it is in a container. A file that isn't there is no error. Flannel may have written it: who calls this knows better.
+func RemoveSubnetFile(path string) error {
+	unfinished, err := filepath.Glob(unfinishedPattern(path))
+	errs := []error{err}
+	for _, file := range append(unfinished, path) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	err = unix.Rmdir(filepath.Dir(path))
+	if !slices.Contains([]error{nil, unix.ENOENT, unix.ENOTEMPTY, unix.EBUSY, unix.EROFS}, err) {
+		errs = append(errs, fmt.Errorf("removing its folder: %w", err))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("removing %s: %w", path, err)
+	}
+	return nil
+}
+
+// unfinishedPattern is that of the names that the file has before it is whole.
+func unfinishedPattern(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".*")
+}
+
 func replaceFile(path, content string) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(unfinishedPattern(path)))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 // Command sluice-agent enforces NetworkPolicy on one Kubernetes node and
-// answers the node's CNI plugin. "sluice-agent why" asks a running agent about
-// a connection.
+// answers the node's CNI plugin. Its first argument may be a command instead:
+// why asks a running agent about a connection, install and uninstall put the
+// plugin on a node and take everything off it, version says which this is.
 package main
 
 import (
@@ -30,15 +31,31 @@ import (
 )
 
 func main() {
-	run := runAgent
-	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "why" {
-		run, args = runWhy, args[1:]
-	}
+	run, args := command(os.Args[1:])
 	if err := run(ctrl.SetupSignalHandler(), args); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
 		os.Exit(1)
 	}
+}
+
+// command picks what is to run, and with which arguments.
+func command(args []string) (run func(context.Context, []string) error, rest []string) {
+	if len(args) == 0 {
+		return runAgent, nil
+	}
+	switch args[0] {
+	case "why":
+		run = runWhy
+	case "install":
+		run = runInstall
+	case "uninstall":
+		run = runUninstall
+	case "version", "--version", "-version":
+		run = runVersion
+	default:
+		return runAgent, args
+	}
+	return run, args[1:]
 }
 
 // runAgent runs until ctx ends or a part of the agent fails for good.
@@ -167,10 +184,13 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	return nil
 }
 
+// savedNetConf is where in the state directory the last good configuration of the pod network is kept.
+const savedNetConf = "net-conf.json"
+
 func (a *agent) newNetwork(nodeEvents controllers.NodeEvents, datapath *controllers.Datapath) *controllers.PodNetwork {
 	o := a.options
 	return controllers.NewPodNetwork(controllers.NetworkOptions{
-		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, "net-conf.json"),
+		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, savedNetConf),
 		Underlay: o.underlay(), Masquerade: o.masquerade, ToNodes: controllers.ToNodes(o.masqueradeToNodes),
 		Overlay: overlay.Options{SysctlDir: o.sysctlDir, Log: a.log.WithName("overlay")},
 		Events:  nodeEvents, Log: a.log.WithName("network"),

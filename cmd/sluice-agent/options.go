@@ -46,7 +46,7 @@ func parseFlags(args []string) (*options, error) {
 		return nil, err
 	}
 	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("argument %q: expected flags only, or why", fs.Arg(0))
+		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, install, uninstall, version)", fs.Arg(0))
 	}
 	if o.socket == "" {
 		o.socket = o.stateDir + "/cni.sock"

@@ -1,13 +1,24 @@
-// Command sluice is the CNI plugin: a container runtime executes it to put pods on the network of this node. It has no flags; see
-// package cni.
+// Command sluice is the CNI plugin: a container runtime executes it to put pods on the network of this node. It has no flags but
+// --version; see package cni.
 package main
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"github.com/sluice-net/sluice/cni"
 )
 
+// version is what a release is called. The linker sets it: -X main.version=v1.2.3.
+var version = "devel"
+
 func main() {
-	skel.PluginMainFuncs(cni.Funcs(), cni.Versions(), "CNI plugin sluice")
+	about := "CNI plugin sluice " + version
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println(about)
+		return
+	}
+	skel.PluginMainFuncs(cni.Funcs(), cni.Versions(), about)
 }

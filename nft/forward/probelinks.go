@@ -173,6 +173,16 @@ func (l *links) remove() error {
 	return l.removePairs()
 }
 
+// RemoveProbe removes the links of a Probe that was killed, with their routes, in the network namespace of the calling thread. No Probe
+// may run. That there are none is no error.
+func RemoveProbe() error {
+	nl, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	return (&links{nl: nl}).remove()
+}
+
 // removePairs removes what there is of the links, of this Probe or of another.
 func (l *links) removePairs() error {
 	var errs []error

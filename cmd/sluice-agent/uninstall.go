@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/forward"
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// runUninstall takes everything of Sluice off this node.
+func runUninstall(ctx context.Context, args []string) error {
+	u, wait, err := parseUninstall(args)
+	if err != nil {
+		return err
+	}
+	if err := u.run(ctx); err != nil {
+		return err
+	}
+	fmt.Println("nothing of Sluice is left on this node")
+	if wait {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// uninstaller knows where the agent's things are. It works in the network namespace of the calling thread.
+type uninstaller struct {
+	stateDir, socket, cniConfDir, binDir, runDir, subnetFile string
+
+	force bool
+}
+
+func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
+	u = &uninstaller{}
+	fs := flag.NewFlagSet("sluice-agent uninstall", flag.ContinueOnError)
+	fs.StringVar(&u.stateDir, "state-dir", "/run/sluice", "the agent's --state-dir")
+	fs.StringVar(&u.socket, "socket", "", "the agent's --socket (default STATE-DIR/cni.sock)")
+	fs.StringVar(&u.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the agent's --cni-conf-dir; empty: nothing is removed there")
+	fs.StringVar(&u.binDir, "bin-dir", "/opt/cni/bin", "where the CNI plugin was installed; empty: nothing is removed there")
+	fs.StringVar(&u.runDir, "run-dir", "/run", "the agent's --run-dir; empty: nothing is removed there")
+	fs.StringVar(&u.subnetFile, "subnet-file", "/run/flannel/subnet.env", "the agent's --subnet-file; empty: it isn't removed")
+	fs.String("sysctl-dir", "/proc/sys/net", "the agent's --sysctl-dir; sysctls stay as they are, as others may count on them by now")
+	fs.BoolVar(&u.force, "force", false, "also where pods have their network from Sluice, which they lose, or where other network configurations use the plugin")
+	fs.BoolVar(&wait, "wait", false, "stay when it is done, until a signal to end")
+	if err := fs.Parse(args); err != nil {
+		return nil, false, err
+	}
+	if fs.NArg() > 0 {
+		return nil, false, fmt.Errorf("argument %q: expected flags only", fs.Arg(0))
+	}
+	if u.socket == "" {
+		u.socket = u.stateDir + "/cni.sock"
+	}
+	return u, wait, nil
+}
+
+// run changes nothing before it is clear that nobody uses the node's network. Then what lets pods in goes first, and the table only once
+// no pod's link is left: no pod is without its policy at any moment. The state goes last but one, so that another try knows what this
+// one knew, and the plugin last, so that as many DELs as possible succeed.
+func (u *uninstaller) run(ctx context.Context) error {
+	if err := u.refuse(); err != nil {
+		return err
+	}
+	if u.cniConfDir != "" {
+		if err := cni.RemoveConflist(u.cniConfDir); err != nil {
+			return err
+		}
+	}
+	if err := cni.RemoveLinks(); err != nil {
+		return err
+	}
+	err := errors.Join(overlay.Remove(overlay.Options{}), new(forward.Accepter).Remove(ctx), forward.RemoveProbe(), nft.Remove(nft.Options{}))
+	if err = errors.Join(err, u.removeFiles()); err != nil {
+		return err
+	}
+	if u.binDir != "" {
+		return cni.RemovePlugin(u.binDir)
+	}
+	return nil
+}
+
+// refuse says why nothing can be removed yet.
+func (u *uninstaller) refuse() error {
+	const patience = 5 * time.Second
+	if conn, err := net.DialTimeout("unix", u.socket, patience); err == nil {
+		// It would put everything back.
+		return errors.Join(fmt.Errorf("an agent runs on this node, and answers on %s: stop it first", u.socket), conn.Close())
+	}
+	if u.force {
+		return nil
+	}
+	pods, err := cni.PodsLeft(u.stateDir)
+	if err != nil {
+		return err
+	}
+	if len(pods) > 0 {
+		return fmt.Errorf("%d pods have their network from Sluice: %s; remove them first (kubectl drain), or cut them off with --force",
+			len(pods), firstFew(pods))
+	}
+	if u.cniConfDir == "" {
+		return nil
+	}
+	users, err := cni.PluginUsers(u.cniConfDir)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return fmt.Errorf("in %s, %s use the plugin: take it out of them first, or let their pods fail to start with --force",
+			u.cniConfDir, firstFew(users))
+	}
+	return nil
+}
+
+// removeFiles removes what the agent wrote, but for the plugin. Where no agent has had a pod network, the subnet file is flannel's.
+func (u *uninstaller) removeFiles() error {
+	var errs []error
+	if u.runDir != "" {
+		errs = append(errs, cni.RemoveDropIns(u.runDir))
+	}
+	_, err := os.Lstat(filepath.Join(u.stateDir, savedNetConf)) // an agent with --policy-only has none
+	if u.subnetFile != "" && err == nil {
+		errs = append(errs, overlay.RemoveSubnetFile(u.subnetFile))
+	}
+	if err = errors.Join(errs...); err != nil {
+		return err
+	}
+	return cni.RemoveState(u.stateDir, savedNetConf)
+}
+
+// firstFew names some, and says how many there are besides.
+func firstFew(names []string) string {
+	const most = 20
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,15 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+)
+
+// version is what a release is called. The linker sets it: -X main.version=v1.2.3.
+var version = "devel"
+
+func runVersion(context.Context, []string) error {
+	fmt.Printf("sluice-agent %s (%s, %s)\n", version, runtime.Version(), runtime.GOARCH)
+	return nil
+}
