@@ -24,6 +24,9 @@ type Options struct {
 	Images     []string // files of images to load into every node
 }
 
+// createTimeout is how long kind may take, which takes half a minute.
+const createTimeout = 10 * time.Minute
+
 // readyTimeout is how long nodes may take to become Ready once Sluice is installed.
 const readyTimeout = 5 * time.Minute
 
@@ -46,7 +49,12 @@ func Up(ctx context.Context, progress io.Writer, o Options) (err error) {
 	start := time.Now()
 	config := strings.NewReader(o.config(image))
 	err = during(progress, fmt.Sprintf("kind creates cluster %s (%s, kube-proxy in %s mode)", o.Name, o.Family, o.Proxy), func() error {
-		_, err := commandIn(ctx, config, "kind", "create", "cluster", "--name", o.Name, "--kubeconfig", o.Kubeconfig, "--config", "-")
+		limited, cancel := context.WithTimeout(ctx, createTimeout)
+		defer cancel()
+		_, err := commandIn(limited, config, "kind", "create", "cluster", "--name", o.Name, "--kubeconfig", o.Kubeconfig, "--config", "-")
+		if errors.Is(limited.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("kind isn't done after %s; with several clusters on a machine, fs.inotify.max_user_instances may be too low: %w", createTimeout, err)
+		}
 		return err
 	})
 	if err != nil {
