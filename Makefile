@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash -o pipefail
 .DEFAULT_GOAL := help
 
 # The tools that make builds come first; a plain user's PATH may lack the administrator's folders.
-export PATH := $(CURDIR)/bin:$(PATH):/usr/sbin:/sbin
+export PATH := $(CURDIR)/bin:$(CURDIR)/bin/kind:$(PATH):/usr/sbin:/sbin
 
 # Every Go module of the repository but those that only name programs to build.
 MODULES := $(patsubst ./%,%,$(sort $(shell find . \( -name '.?*' -o -path ./bin -o -path ./hack/tools -o -path ./e2e/assets \) -prune -o -name go.mod -printf '%h\n')))
@@ -32,12 +32,12 @@ lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/l
 # One package at a time (-p 1): the packet tests of one are load for those of another, and floods want both cores.
 
 .PHONY: test
-test: packages programs ## Vet and test every module with the race detector; as root, for the tests that send packets
+test: packages programs bin/kustomize bin/helm ## Vet and test every module with the race detector; as root, for the tests that send packets
 	$(call each-module,go vet ./...)
 	$(call each-module,go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./...)
 
 .PHONY: test-long
-test-long: packages programs ## The same tests in their long forms (floods of 100,000 changes and more)
+test-long: packages programs bin/kustomize bin/helm ## The same tests in their long forms (floods of 100,000 changes and more)
 	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -p 1 -timeout 60m $(TESTFLAGS) ./...)
 
 .PHONY: bench
@@ -52,6 +52,60 @@ programs: # What labs run: a control plane, the agent, the plugin, others' plugi
 packages: # Debian packages that the tests use
 	@hack/ensure-packages
 
+##@ Clusters of Docker containers
+
+# The first time, the image of nodes is pulled, or built where it can't be. hack/docker installs and starts Docker.
+# E2E_FLAGS are ginkgo's: make e2e-fast E2E_FLAGS='--focus Services'. KEEP=1 keeps a cluster in which something failed.
+
+.PHONY: e2e-fast
+e2e-fast: cluster-tools ## Make a cluster with kind, install Sluice, and run the part of the suites that takes minutes
+	@hack/e2e fast
+
+.PHONY: e2e
+e2e: cluster-tools ## The whole suites: IPv4, IPv6, dual stack, and kube-proxy in iptables mode, each on a cluster of its own
+	@hack/e2e all
+
+.PHONY: e2e-here
+e2e-here: bin/ginkgo ## The suites on the cluster that KUBECONFIG names, which has Sluice and can pull or has the test image
+	@hack/e2e here
+
+CLUSTER ?= sluice
+FAMILY ?= ipv4
+PROXY ?= nftables
+
+.PHONY: cluster-up
+cluster-up: cluster-tools cluster-images ## Make a cluster to play in: CLUSTER=name FAMILY=ipv4|ipv6|dual PROXY=nftables|iptables; prints its KUBECONFIG
+	@bin/cluster up -name $(CLUSTER) -family $(FAMILY) -proxy $(PROXY) -manifest dist/install.yaml -images "$$(echo dist/{sluice,e2e}-$$(go env GOARCH).tar | tr ' ' ,)"
+
+.PHONY: cluster-down
+cluster-down: bin/kind/kind bin/cluster ## Remove that cluster
+	@bin/cluster down -name $(CLUSTER)
+
+.PHONY: cluster-tools
+cluster-tools: bin/kind/kind bin/ginkgo bin/cluster # and Docker
+	@hack/docker
+
+.PHONY: cluster-images
+cluster-images: # what is loaded into a cluster's nodes
+	@hack/build-image --host
+	@hack/build-image --test
+
+##@ Release
+
+export VERSION ?= v0.1.0
+
+.PHONY: image
+image: ## Build the image for amd64 and arm64, with what is in it (SBOM), into dist/
+	@hack/build-image
+
+.PHONY: verify-image
+verify-image: ## Build it twice, the second time from nothing, and compare
+	@hack/build-image --verify
+
+.PHONY: install-manifest
+install-manifest: bin/kustomize ## Write dist/install.yaml and its like from config/
+	@hack/render
+
 ##@ Write and check
 
 .PHONY: lint
@@ -65,7 +119,7 @@ fmt: bin/golangci-lint ## Format every module and sort its imports
 ##@ Generate
 
 .PHONY: generate
-generate: manifests ## Write everything that is generated
+generate: manifests install-manifest ## Write everything that is generated
 
 RBAC_DIR ?= config/rbac
 
@@ -74,10 +128,12 @@ manifests: bin/controller-gen ## Write config/rbac/role.yaml from the +kubebuild
 	@controller-gen rbac:roleName=sluice-agent paths=./controllers/... output:rbac:dir=$(RBAC_DIR)
 
 .PHONY: verify-generated
-verify-generated: bin/controller-gen ## Fail if a generated file is not what make generate would write
+verify-generated: bin/controller-gen bin/kustomize ## Fail if a generated file is not what make generate would write
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	$(MAKE) --no-print-directory manifests RBAC_DIR="$$dir"; \
 	diff -u config/rbac/role.yaml "$$dir/role.yaml" || { echo "config/rbac/role.yaml is stale: run make generate" >&2; exit 1; }; \
+	hack/render "$$dir/dist"; \
+	for file in dist/*.yaml; do diff -u "$$file" "$$dir/$$file" || { echo "$$file is stale: run make generate" >&2; exit 1; }; done; \
 	echo "generated files are up to date"
 
 .PHONY: build-config
@@ -90,11 +146,11 @@ build-config: bin/kustomize ## Print the manifests that config/default makes
 help: ## Print this
 	@awk 'BEGIN { FS = ":.*## "; print "make <target>" } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: clean
 clean: ## Remove what make built
-	rm -rf bin
+	rm -rf bin dist/*.tar dist/*.json dist/oci
 
 # Tools, at the versions of hack/tools/go.mod. Each is built when a target first needs it,
 # and again when the versions change. Without VCS stamps, so that they do not depend on the commit.
@@ -106,3 +162,23 @@ bin/controller-gen bin/golangci-lint bin/kustomize: hack/tools/go.sum
 	@echo "==> building $@ (about a minute the first time, then cached)" >&2
 	@go build -C hack/tools -buildvcs=false -o $(CURDIR)/$@ $(package)
 	@touch $@
+
+# kind has a folder of its own, where clusters' kubeconfigs are too.
+bin/kind/kind: e2e/assets/kind/go.sum
+	@echo "==> building $@" >&2
+	@go build -C e2e/assets/kind -buildvcs=false -o $(CURDIR)/$@ sigs.k8s.io/kind
+	@touch $@
+
+bin/ginkgo: e2e/go.sum
+	@echo "==> building $@" >&2
+	@go build -C e2e -buildvcs=false -o $(CURDIR)/$@ github.com/onsi/ginkgo/v2/ginkgo
+	@touch $@
+
+bin/helm: hack/tools/helm/go.sum
+	@echo "==> building $@ (some minutes the first time, then cached)" >&2
+	@go build -C hack/tools/helm -buildvcs=false -o $(CURDIR)/$@ helm.sh/helm/v3/cmd/helm
+	@touch $@
+
+.PHONY: bin/cluster
+bin/cluster:
+	@go build -C e2e -o $(CURDIR)/$@ ./cmd/cluster
