@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -20,11 +21,29 @@ func (p *Pod) Exec(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("preparing to run %v in %s: %w", args, p, err)
 	}
-	var stdout, stderr bytes.Buffer
+	var stdout, stderr output
 	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
 		return stdout.String(), fmt.Errorf("running %v in %s: %w: %s", args, p, err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
+}
+
+// output is what was printed so far. When a context ends, the stream's goroutines may still write.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // executor speaks WebSocket, as kubectl does, and SPDY where a proxy or an old server won't.
