@@ -9,16 +9,20 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -91,6 +95,9 @@ func runAgent(ctx context.Context, args []string) error {
 	return mgr.Start(ctx)
 }
 
+// forever is longer than a node is up.
+const forever = 100 * 365 * 24 * time.Hour
+
 // agent is what the parts of the program have in common.
 type agent struct {
 	options  *options
@@ -113,6 +120,9 @@ func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme,
 		Cache:  controllers.CacheOptions(),
+		// An agent that starts while the API server is away waits for it, however long: ended, it would be started again later and later.
+		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return controllers.RESTMapper(), nil },
+		Controller:     config.Controller{CacheSyncTimeout: forever},
 		Metrics: metricsserver.Options{
 			BindAddress: a.options.httpAddress, ExtraHandlers: controllers.HealthHandlers(networkReady, a.enforcer.Ready),
 		},

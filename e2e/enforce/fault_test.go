@@ -221,7 +221,6 @@ func agentStartsWithoutAPIServer(w *world) {
 	}
 	w.same(node, before, "while agent and API server are away")
 	w.must(w.StartAPIServer(w.t.Context()))
-	w.must(node.StartAgent()) // as a kubelet would, if it gave up meanwhile
 	w.must(node.WaitAgentReady(w.t.Context()))
 	w.same(node, before, "when both are back")
 	stop()
