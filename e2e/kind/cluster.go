@@ -32,12 +32,16 @@ const readyTimeout = 5 * time.Minute
 
 // Up makes a cluster of one control plane and some workers, with nothing but Sluice for a pod network, and waits until its nodes and its DNS
 // are ready. A cluster of that name that exists is an error.
-func Up(ctx context.Context, progress io.Writer, o Options) (err error) {
+func Up(ctx context.Context, progress io.Writer, o Options) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if exists, err := o.exists(ctx); err != nil || exists {
-		return errors.Join(err, fmt.Errorf("cluster %s exists already", o.Name))
+	exists, err := o.exists(ctx)
+	if err != nil {
+		return err
+	}
+	if exists {
+		return fmt.Errorf("cluster %s exists already", o.Name)
 	}
 	image, err := NodeImage(ctx, progress)
 	if err != nil {
