@@ -1,7 +1,9 @@
 package kind
 
 import (
+	"bytes"
 	"context"
+	_ "embed"
 	"fmt"
 	"io"
 	"os"
@@ -87,26 +89,11 @@ func componentPath(name string) string {
 	return "/usr/local/bin/" + name
 }
 
+//go:embed proxy-helpers.sh
+var proxyHelpersScript []byte
+
 // proxyHelpers copies nft and iptables, which kube-proxy runs, and the libraries that they load.
 func proxyHelpers(ctx context.Context, root, dir string) error {
-	const script = `
-set -eu
-root=$1 dir=$2
-mkdir -p "$dir/usr/sbin"
-cp -a "$root/usr/sbin/nft" "$root/usr/sbin/xtables-nft-multi" "$root/usr/sbin/xtables-legacy-multi" "$dir/usr/sbin/"
-for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
-	ln -s xtables-nft-multi "$dir/usr/sbin/$name"
-done
-libraries=$(for program in nft xtables-nft-multi xtables-legacy-multi; do chroot "$root" ldd "/usr/sbin/$program"; done |
-	grep -o '/[^ ]*\.so[^ ]*' | sort -u)
-cd "$root"
-for library in $libraries; do cp -L --parents "${library#/}" "$dir/"; done
-modules=$(cd "$root" && echo usr/lib/*/xtables)
-cp -rL --parents "$modules" "$dir/"
-`
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	_, err := command(ctx, "sh", "-c", script, "sh", root, dir)
+	_, err := commandIn(ctx, bytes.NewReader(proxyHelpersScript), "bash", "-s", root, dir)
 	return err
 }

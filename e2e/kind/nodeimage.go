@@ -64,7 +64,7 @@ func builtName(version string) (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	for _, part := range [][]byte{[]byte(key), nodeSetup, []byte(fmt.Sprint(debianSuite, debianPackages))} {
+	for _, part := range [][]byte{[]byte(key), nodeSetup, proxyHelpersScript, []byte(fmt.Sprint(debianSuite, debianPackages))} {
 		_, _ = sum.Write(part) // a hash takes anything
 	}
 	return "sluice-net/kind-node:" + version + "-" + hex.EncodeToString(sum.Sum(nil))[:12], nil
