@@ -115,9 +115,10 @@ func (s sysctl) write() error {
 }
 
 // quickSysctls turns off what would make addresses usable late (duplicate address detection, router solicitation) or lose the
-// second refusal in a row (ICMP rate limits).
+// second refusal in a row (ICMP rate limits), and forwarding, which a new namespace takes over from a host that runs Docker.
 func quickSysctls() []sysctl {
 	return []sysctl{
+		{"net.ipv4.ip_forward", "0"},
 		{"net.ipv6.conf.all.accept_dad", "0"},
 		{"net.ipv6.conf.default.accept_dad", "0"},
 		{"net.ipv6.conf.default.accept_ra", "0"},

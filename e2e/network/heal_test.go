@@ -1,7 +1,11 @@
 package network
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -121,9 +125,9 @@ func (w *world) heals(f fault, command, healthy string) {
 	if w.state("node1") == healthy {
 		w.t.Errorf("%s changed nothing", command)
 	}
-	if n := w.working(clientPod, serverPod); n != f.works {
-		w.t.Errorf("%s: pods connect over %d families, want %d", command, n, f.works)
-	}
+	// What was on its way when the command ran may still arrive.
+	felt := func() bool { return w.working(clientPod, serverPod) == f.works }
+	w.eventually(healTime, command+": pods to connect over as many families as the fault leaves", felt)
 	start := time.Now()
 	resume()
 	w.awaitState(healthy, start)
@@ -157,7 +161,26 @@ func (w *world) haltAgent(node string) (resume func()) {
 	agent, err := os.FindProcess(w.Node(node).AgentPID())
 	must(w.t, err)
 	must(w.t, agent.Signal(syscall.SIGSTOP))
+	w.eventually(healTime, "the agent to be halted", func() bool { return isHalted(w.t, agent.Pid) })
 	return func() { must(w.t, agent.Signal(syscall.SIGCONT)) }
+}
+
+// isHalted says whether every thread of a process is stopped: one that was in a system call goes on until that returns.
+func isHalted(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	must(t, err)
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it ended
+		}
+		must(t, err)
+		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // working counts the families over which a pod can connect to another.
