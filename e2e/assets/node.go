@@ -155,19 +155,22 @@ func buildPause(ctx context.Context, repo repository, node Node) error {
 
 // moduleFolder is where the files of a module are, which another requires. It downloads them if it must.
 func moduleFolder(ctx context.Context, in, module string) (string, error) {
-	for _, args := range [][]string{{"mod", "download", module}, {"list", "-m", "-f", "{{.Dir}}", module}} {
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = in
-		cmd.Stderr = os.Stderr
-		output, err := cmd.Output()
-		if err != nil {
-			return "", fmt.Errorf("looking for module %s: %w", module, err)
-		}
-		if args[0] == "list" {
-			return strings.TrimSpace(string(output)), nil
-		}
+	if _, err := goOutput(ctx, in, "mod", "download", module); err != nil {
+		return "", fmt.Errorf("downloading module %s: %w", module, err)
 	}
-	return "", nil // not reached
+	folder, err := goOutput(ctx, in, "list", "-m", "-f", "{{.Dir}}", module)
+	if err != nil {
+		return "", fmt.Errorf("looking for module %s: %w", module, err)
+	}
+	return folder, nil
+}
+
+// goOutput is what go prints in a folder.
+func goOutput(ctx context.Context, in string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Stderr = in, os.Stderr
+	output, err := cmd.Output()
+	return strings.TrimSpace(string(output)), err
 }
 
 // moduleVersion is the version of a module that the module in a folder beside this package requires.
