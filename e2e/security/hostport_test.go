@@ -142,11 +142,8 @@ func TestBandwidth(t *testing.T) {
 		t.Errorf("without limits there is\n%s", got)
 	}
 	w.start(limited)
-	got := qdiscs()
-	for _, want := range []string{"rate 8Mbit", "rate 16Mbit", "ingress"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("no %q in\n%s", want, got)
-		}
+	for _, want := range []string{"rate 8Mbit", "rate 16Mbit", "ingress"} { // the agent sets them beside the ADD, which doesn't wait
+		w.eventually("a limit with "+want, func() bool { return strings.Contains(qdiscs(), want) })
 	}
 	for _, family := range families {
 		w.reached(unlimited.place(), probe.TCP, w.at(limited.place(), family, 80))
