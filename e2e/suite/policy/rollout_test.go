@@ -96,7 +96,8 @@ func newRollout(ctx context.Context) *rollout {
 		member{name: "shop/sent-friend", node: workers[0].Name, labels: map[string]string{"sent": friendRole}},
 		member{name: "shop/sent-stranger", node: workers[0].Name, labels: map[string]string{"sent": strangerRole}})
 	r.serve(ctx)
-	r.deploy(ctx, serverRole, 3, 10, "serve", "--serve", "tcp/80", "--linger", "5s")
+	// Ending servers answer until kube-proxy has heard of it, also on a node that is too busy to hear soon: the rest is Sluice's.
+	r.deploy(ctx, serverRole, 3, 20, "serve", "--serve", "tcp/80", "--linger", "15s")
 	r.settled(ctx, serverRole)
 
 	watch := func(expect string) []string {
@@ -323,8 +324,12 @@ func judgeFriends(pods []*followed) {
 				late++
 				continue
 			}
-			// The condition's time is cut to the second, so the pod may be younger by up to that.
-			age := attempt.At.Sub(one.ready.Add(time.Second))
+			// The condition's time is cut to the second, so the pod may be younger by up to that; and nobody knew before the API server did.
+			since := one.ready.Add(time.Second)
+			if one.seenReady.After(since) {
+				since = one.seenReady
+			}
+			age := attempt.At.Sub(since)
 			if one.ready.IsZero() || age < grownUp {
 				young++
 				latest = max(latest, age)
