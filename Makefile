@@ -40,6 +40,18 @@ test: packages programs bin/kustomize bin/helm ## Vet and test every module with
 test-long: packages programs bin/kustomize bin/helm ## The same tests in their long forms (floods of 100,000 changes and more)
 	$(call each-module,SLUICE_LONG=1 go test -race -count=1 -p 1 -timeout 60m $(TESTFLAGS) ./...)
 
+.PHONY: breaks
+breaks: packages programs bin/kustomize bin/helm ## Break each guarantee on purpose (hack/breaks), and see its test notice; BREAKS=regexp picks some
+	@hack/run-breaks
+
+# What proves that the kernel does what policies mean. Tests log what they counted as "proof: 230 cases, ...".
+PROOF := policy selector controllers nft cni overlay internal e2e/enforce e2e/security
+
+.PHONY: proof
+proof: packages programs ## The long forms of the tests that prove enforcement, then a bounded fuzz run (FUZZTIME=20s for each target), with counts
+	@hack/proof $(PROOF)
+	@hack/fuzz
+
 .PHONY: bench
 bench: packages programs ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
 	@hack/bench

@@ -1,0 +1,181 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A dumped is a netlink socket that answers each request of the reader with what was dumped. It is no fake of the kernel: it carries
+// nothing out.
+type dumped struct {
+	dump    []dumpedBody
+	request netlink.Message
+}
+
+// A dumpedBody is one message of a dump, after its nfgenmsg.
+type dumpedBody struct {
+	request uint16 // that it answers, an NFT_MSG_GET*
+	body    []byte
+}
+
+func (d *dumped) Close() error                         { return nil }
+func (d *dumped) SetDeadline(time.Time) error          { return nil }
+func (d *dumped) SetReadDeadline(time.Time) error      { return nil }
+func (d *dumped) SetWriteDeadline(time.Time) error     { return nil }
+func (d *dumped) SendMessages([]netlink.Message) error { return errors.New("nothing is to be written") }
+func (d *dumped) Receive() ([]netlink.Message, error)  { return nil, errors.New("not by the iterator") }
+
+func (d *dumped) Send(m netlink.Message) error {
+	d.request = m
+	return nil
+}
+
+func (d *dumped) ReceiveIter() iter.Seq2[netlink.Message, error] {
+	return func(yield func(netlink.Message, error) bool) {
+		kind := uint16(d.request.Header.Type) & 0xff
+		header := d.request.Header
+		header.Flags = netlink.Multi
+		for _, b := range d.dump {
+			if b.request != kind || kind == unix.NFT_MSG_GETSETELEM && !d.isAboutTheSet(b) {
+				continue
+			}
+			data := b.body
+			if kind != unix.NFT_MSG_GETGEN { // whose answers are arbitrary from their first byte
+				data = append([]byte{familyINet, unix.NFNETLINK_V0, 0, 0}, data...)
+			}
+			if !yield(netlink.Message{Header: header, Data: data}, nil) {
+				return
+			}
+		}
+		header.Type = netlink.Done
+		yield(netlink.Message{Header: header, Data: make([]byte, 4)}, nil)
+	}
+}
+
+// isAboutTheSet tells whether elements are of the set that was asked for.
+func (d *dumped) isAboutTheSet(b dumpedBody) bool {
+	name := ""
+	_ = decode(d.request.Data[4:], func(ad *netlink.AttributeDecoder) error {
+		if ad.Type() == unix.NFTA_SET_ELEM_LIST_SET {
+			name = ad.String()
+		}
+		return nil
+	})
+	return strings.Contains(string(b.body), name+"\x00")
+}
+
+// conn is a connection to what was dumped.
+func (d *dumped) conn() *conn { return &conn{raw: netlink.NewConn(d, 1), timeout: time.Minute} }
+
+// dumpOf is the dump of a table with this content. Messages that write have the attributes of those that list.
+func dumpOf(t testing.TB, r *Ruleset) []dumpedBody {
+	t.Helper()
+	c := &conn{}
+	batch := Plan(NewRuleset(), Diff(NewRuleset(), r))
+	for _, op := range slices.Concat(batch.Prepare, batch.Switch, batch.Finish) {
+		if err := c.add(op, r.Sets); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lists := map[uint16]uint16{
+		unix.NFT_MSG_NEWTABLE: unix.NFT_MSG_GETTABLE, unix.NFT_MSG_NEWCHAIN: unix.NFT_MSG_GETCHAIN,
+		unix.NFT_MSG_NEWRULE: unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWSET: unix.NFT_MSG_GETSET,
+		unix.NFT_MSG_NEWSETELEM: unix.NFT_MSG_GETSETELEM,
+	}
+	var out []dumpedBody
+	for _, m := range c.messages {
+		out = append(out, dumpedBody{lists[uint16(m.Header.Type)&0xff], m.Data[4:]})
+	}
+	return out
+}
+
+// dumpText and parseDump are the form of a dump in the corpus: for each message what it answers, its length in two bytes, and it.
+func dumpText(dump []dumpedBody) []byte {
+	var out []byte
+	for _, b := range dump {
+		out = append(out, byte(b.request))
+		out = binary.BigEndian.AppendUint16(out, uint16(len(b.body)))
+		out = append(out, b.body...)
+	}
+	return out
+}
+
+func parseDump(data []byte) []dumpedBody {
+	var out []dumpedBody
+	for len(data) >= 3 {
+		length := min(int(binary.BigEndian.Uint16(data[1:])), len(data)-3)
+		out = append(out, dumpedBody{uint16(data[0]), data[3 : 3+length]})
+		data = data[3+length:]
+	}
+	return out
+}
+
+// TestReaderReadsDumps is the control: what the fuzz target changes is read as it is meant.
+func TestReaderReadsDumps(t *testing.T) {
+	t.Parallel()
+	want := everything()
+	dump := dumpedBodies(t, want)
+	got, err := (&dumped{dump: parseDump(dumpText(dump))}).conn().readOnce(want, mustCanon(t, want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := differences(got, want); len(list) > 0 {
+		t.Errorf("differs:\n%s", strings.Join(list, "\n"))
+	}
+}
+
+func dumpedBodies(t testing.TB, r *Ruleset) []dumpedBody {
+	t.Helper()
+	generation, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, 7}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(dumpOf(t, r), dumpedBody{unix.NFT_MSG_GETGEN, append([]byte{0, 0, 0, 0}, generation...)})
+}
+
+func mustCanon(t testing.TB, r *Ruleset) map[string][]string {
+	t.Helper()
+	canon, err := canonicalRules(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return canon
+}
+
+// FuzzReader gives the reader any dump. It may refuse it. What it reads it can compare, print and mend, and a table that it takes for
+// the wanted one prints as that.
+func FuzzReader(f *testing.F) {
+	want := everything()
+	canon := mustCanon(f, want)
+	f.Add(dumpText(dumpedBodies(f, want)))
+	f.Add(dumpText([]dumpedBody{
+		{unix.NFT_MSG_GETTABLE, nil},
+		{unix.NFT_MSG_GETOBJ, []byte("\x0b\x00\x01\x00sluice\x00\x00\x06\x00\x02\x00o\x00\x00\x00")},
+		{unix.NFT_MSG_GETFLOWTABLE, []byte("\x0b\x00\x01\x00sluice\x00\x00\x06\x00\x02\x00f\x00\x00\x00")},
+	}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := (&dumped{dump: parseDump(data)}).conn().readOnce(want, canon)
+		if err != nil {
+			return
+		}
+		_ = got.rules.String()
+		if len(differences(got, want)) == 0 && got.rules.String() != want.String() {
+			t.Errorf("taken for the wanted ruleset:\n%s", got.rules)
+		}
+		batch := Plan(got.rules, Diff(got.rules, want))
+		c := &conn{}
+		for _, op := range slices.Concat(batch.Prepare, batch.Switch, batch.Finish) {
+			if err := c.add(op, want.Sets); err != nil {
+				t.Errorf("can't be mended: %s: %v", op, err)
+			}
+		}
+	})
+}
