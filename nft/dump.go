@@ -51,7 +51,10 @@ func (c *conn) ask(message uint16, flags netlink.HeaderFlags, attrs ...netlink.A
 	interrupted := false
 	for _, m := range replies {
 		interrupted = interrupted || m.Header.Flags&dumpInterrupted != 0
-		if len(m.Data) >= 4 && m.Data[0] == familyINet || message == unix.NFT_MSG_GETGEN {
+		if len(m.Data) < 4 { // struct nfgenmsg
+			return nil, fmt.Errorf("an answer of %d bytes is none of nftables", len(m.Data))
+		}
+		if m.Data[0] == familyINet || message == unix.NFT_MSG_GETGEN {
 			bodies = append(bodies, m.Data[4:])
 		}
 		c.next = m.Header.Sequence + 1

@@ -218,12 +218,19 @@ func (c *conn) readSets(got *installed, like *Ruleset) error {
 		if anonymous {
 			continue
 		}
-		if want := like.Sets[set.Name]; want != nil && want.sameShape(set) {
+		want := like.Sets[set.Name]
+		ours := want != nil && want.sameShape(set)
+		if ours {
 			set.Key, set.Guard = want.Key, want.Guard
 		}
 		if !slices.Contains(set.Key, foreignField) {
 			if set.Elements, err = c.readElements(set); err != nil {
 				return err
+			}
+		}
+		if ours { // and will be changed element by element
+			if err := set.checkElements(); err != nil {
+				return fmt.Errorf("reading set %s: %w", set.Name, err)
 			}
 		}
 		got.rules.Sets[set.Name] = set

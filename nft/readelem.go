@@ -55,6 +55,22 @@ func (c *conn) readElements(set *Set) (map[Element]Verdict, error) {
 	return elements, nil
 }
 
+// checkElements refuses elements that can't be in a set with such a key: what
+// the kernel can't have said isn't guessed at.
+func (s *Set) checkElements() error {
+	size := 0
+	for _, f := range s.Key {
+		size += 4 * f.words()
+	}
+	for e := range s.Elements {
+		fits := len(e.First) == size && len(e.end()) == size && e.First <= e.end()
+		if !fits || s.Interval == (e.Last == "") {
+			return fmt.Errorf("element %s doesn't fit type %s", e, s.typeString())
+		}
+	}
+	return nil
+}
+
 func readElement(body []byte) (kernelElement, error) {
 	var e kernelElement
 	err := decode(body, func(ad *netlink.AttributeDecoder) error {

@@ -80,7 +80,16 @@ func (r *kernelRule) addExpr(body []byte) error {
 	return nil
 }
 
-func readable(x expr.Any, data []byte) bool { return expr.Unmarshal(familyINet, data, x) == nil }
+// readable decodes an expression. The library looks into some attributes
+// without asking how long they are.
+func readable(x expr.Any, data []byte) (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	return expr.Unmarshal(familyINet, data, x) == nil
+}
 
 // newExpr returns an empty expression of those kinds that our rules consist
 // of.
