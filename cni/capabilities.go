@@ -75,7 +75,13 @@ func hasHostPort4(ports []HostPort) bool {
 	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Is4() })
 }
 
+// maxHostPorts is more than any pod has, and few enough to compare each with each, and for all to fit into a request.
+const maxHostPorts = 500
+
 func validateHostPorts(ports []HostPort) error {
+	if len(ports) > maxHostPorts {
+		return fmt.Errorf("portMappings: %d entries, want at most %d", len(ports), maxHostPorts)
+	}
 	for i, p := range ports {
 		if err := p.validate(); err != nil {
 			return fmt.Errorf("portMappings[%d].%w", i, err)

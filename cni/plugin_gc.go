@@ -58,7 +58,12 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 		return nil, types.NewError(types.ErrDecodingFailure, "decoding "+key, err.Error())
 	}
 	valid := map[types.GCAttachment]bool{}
-	for _, a := range list {
+	for i, a := range list {
+		// Who is meant by this one would lose its network.
+		if a.ContainerID == "" || a.IfName == "" {
+			return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%s[%d] names no attachment", key, i),
+				fmt.Sprintf("containerID %s, ifname %s", quote(a.ContainerID), quote(a.IfName)))
+		}
 		valid[a] = true
 	}
 	return valid, nil

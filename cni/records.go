@@ -16,8 +16,8 @@ import (
 
 const (
 	recordSuffix   = ".json"
-	temporary      = ".new-" // starts the names of files that aren't complete
-	maxRecordBytes = 64 << 10
+	temporary      = ".new-"             // starts the names of files that aren't complete
+	maxRecordBytes = 4 * maxRequestBytes // a record is larger than the request that it comes of, above all where JSON has to escape
 	maxLedgerBytes = 16 << 20
 )
 

@@ -86,7 +86,7 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 		"not JSON":             {"x@eth0.json", write("\x00\xff"), "invalid character"},
 		"not an object":        {"x@eth0.json", write(`[1,2]`), "cannot unmarshal array"},
 		"null":                 {"x@eth0.json", write(`null`), `it is of "/"`},
-		"huge":                 {"x@eth0.json", write(`{"containerID":"` + strings.Repeat("x", 100_000) + `"}`), "larger than 65536 bytes"},
+		"huge":                 {"x@eth0.json", write(`{"containerID":"` + strings.Repeat("x", maxRecordBytes) + `"}`), "larger than 262144 bytes"},
 		"another's":            {"x@eth0.json", edit(`"containerID":"x"`, `"containerID":"y"`), `it is of "y/eth0"`},
 		"path as container":    {"x@eth0.json", edit(`"containerID":"x"`, `"containerID":"../x"`), `it is of`},
 		"path as pod":          {"x@eth0.json", edit(`"podName":"pod-x"`, `"podName":"../../etc"`), "invalid pod name"},

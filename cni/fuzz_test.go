@@ -1,0 +1,277 @@
+package cni
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink/nl"
+)
+
+// FuzzPlugin gives the plugin any configuration and arguments, as far as it looks at them without an agent. What it refuses it refuses
+// with an error of the specification; what it asks of the agent, the agent can read, and would not refuse for its form or size.
+func FuzzPlugin(f *testing.F) {
+	const args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=dev;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=4d"
+	for _, stdin := range []string{
+		`{"cniVersion":"1.1.0","name":"sluice","type":"sluice"}`,
+		`{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:192.0.2.1"}],` +
+			`"bandwidth":{"ingressRate":8000,"ingressBurst":800}}}`,
+		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],` +
+			`"ips":[{"address":"10.1.0.1/32","interface":0}],"routes":[{"dst":"0.0.0.0/0"}]}}`,
+		`{"cniVersion":"0.4.0","name":"n","mode":"policy","prevResult":{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.1.0.1/32"}]}}`,
+		`{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]}`,
+		`null`,
+	} {
+		f.Add([]byte(stdin), args, "c", "eth0", "/run/netns/a")
+	}
+	f.Fuzz(func(t *testing.T, stdin []byte, cniArgs, container, ifName, netns string) {
+		_, gcErr := validAttachments(stdin)
+		mustBeOfTheSpecification(t, gcErr)
+		config, err := parseConfig(stdin)
+		mustBeOfTheSpecification(t, err)
+		if err != nil {
+			return
+		}
+		if err := config.parsePrevResult(); err != nil {
+			mustBeOfTheSpecification(t, err)
+			return
+		}
+		request, err := addRequest(config, &skel.CmdArgs{
+			ContainerID: container, Netns: netns, IfName: ifName, Args: cniArgs, StdinData: stdin,
+		})
+		mustBeOfTheSpecification(t, err)
+		if err != nil {
+			return
+		}
+		body, err := json.Marshal(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(body) > maxRequestBytes {
+			t.Errorf("a request of %d bytes", len(body))
+		}
+		var read AddRequest
+		if err := errors.Join(decodeRequest(body, &read), read.validate()); err != nil {
+			t.Errorf("the agent would refuse it: %v\n%s", err, body)
+		}
+		if len(stdin) > 0 && len(request.HostPorts) > maxHostPorts {
+			t.Errorf("%d host ports", len(request.HostPorts))
+		}
+	})
+}
+
+// mustBeOfTheSpecification wants no error, or one that tells the runtime what is wrong.
+func mustBeOfTheSpecification(t *testing.T, err error) {
+	t.Helper()
+	if known := new(types.Error); err != nil && (!errors.As(err, &known) || known.Code == 0 || known.Msg == "") {
+		t.Errorf("not an error of the specification: %v", err)
+	}
+}
+
+// of is the agent in one run of a fuzz target.
+func (a *testAgent) of(t *testing.T) *testAgent {
+	inRun := *a
+	inRun.t = t
+	return &inRun
+}
+
+// state says in what memory, records and enforcement differ, and what is wrong with the records.
+func (a *testAgent) state() (ids []string) {
+	a.t.Helper()
+	a.settle()
+	for _, attachment := range a.server.Attachments() {
+		ids = append(ids, attachment.ID())
+	}
+	onDisk, bad := a.server.records.readAll()
+	var recorded []string
+	for _, attachment := range onDisk {
+		recorded = append(recorded, attachment.ID())
+	}
+	if enforced := a.enforcer.ids(); !slices.Equal(ids, recorded) || !slices.Equal(ids, enforced) || len(bad) > 0 {
+		a.t.Errorf("attachments %q, records %q, enforced %q, bad %v", ids, recorded, enforced, bad)
+	}
+	return ids
+}
+
+// FuzzRequests sends any body to any path. Each gets an answer of the protocol; what it attaches can be read back by the next server;
+// and the attachment that is there stays, unless the request names it.
+func FuzzRequests(f *testing.F) {
+	a := newAgent(f)
+	client := http.Client{Transport: NewClient(a.socket).http.Transport, Timeout: patience}
+	good := goodRequest()
+	a.mustAdd(good)
+	id := AttachmentID(good.ContainerID, good.IfName)
+	paths := []string{PathAdd, PathDel, PathCheck, PathStatus, "/v1/why", "/v2/add"}
+	for i, body := range []any{
+		AddRequest{
+			ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u", Network: "n", Netns: "/x",
+			HostPorts: []HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}, Bandwidth: Bandwidth{IngressRate: 8, IngressBurst: 8},
+		},
+		AddRequest{ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u", PolicyOnly: true, Addresses: addrs("10.1.0.9")},
+		DelRequest{"c", "eth0"}, CheckRequest{"c", "eth0", addrs("10.1.0.1")}, StatusRequest{},
+	} {
+		data, err := json.Marshal(body)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(max(0, i-1)), data)
+	}
+	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
+		url := "http://agent" + paths[int(path)%len(paths)]
+		response, err := client.Post(url, "application/json", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		answer, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusal := types.Error{}
+		switch {
+		case response.StatusCode == http.StatusOK:
+		case response.StatusCode == http.StatusInternalServerError && !strings.Contains(string(answer), "is taken"):
+			t.Errorf("the agent failed: %s", answer)
+		case json.Unmarshal(answer, &refusal) != nil || refusal.Code == 0 || refusal.Msg == "":
+			t.Errorf("%d: %s", response.StatusCode, answer)
+		}
+		a := a.of(t)
+		ids := a.state()
+		named := strings.Contains(string(body), good.PodName) || strings.Contains(string(body), "0123abcd") || bytes.Contains(body, []byte(`\`))
+		if !slices.Contains(ids, id) {
+			if !named {
+				t.Errorf("%s with %q took away %s", url, body, id)
+			}
+			a.mustAdd(good)
+		}
+		for _, other := range ids { // so that what one run attached isn't in the way of the next
+			if container, ifName, _ := strings.Cut(other, "/"); other != id {
+				a.mustDel(AddRequest{ContainerID: container, IfName: ifName})
+			}
+		}
+		a.clock.advance(time.Hour) // nothing cools down
+	})
+}
+
+// FuzzSocket sends any bytes. The server goes on, and keeps what it has.
+func FuzzSocket(f *testing.F) {
+	a := newAgent(f)
+	a.mustAdd(goodRequest())
+	f.Add([]byte(post(PathStatus, "{}")))
+	f.Add([]byte("POST /v1/add HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"))
+	f.Add([]byte("GET /v1/why?src=dev/web&dst=%31 HTTP/1.0\r\nExpect: 100-continue\r\nConnection: upgrade\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		conn, err := net.Dial("unix", a.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write(message) // the server may have closed
+		if socket, ok := conn.(*net.UnixConn); ok {
+			_ = socket.CloseWrite()
+		}
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("no end of an answer to %q", message)
+		}
+		if ids := a.of(t).state(); len(ids) != 1 && !bytes.Contains(message, []byte(PathAdd)) && !bytes.Contains(message, []byte(PathDel)) {
+			t.Errorf("%q left %q", message, ids)
+		}
+	})
+}
+
+// FuzzState starts an agent on a state directory in which a crash, or somebody, left anything. It starts, keeps the attachment that it
+// can read, and gives its address to nobody else.
+func FuzzState(f *testing.F) {
+	good := newAttachment("good", "pod-a", "10.1.0.1", "fd00:1::1")
+	other, err := json.Marshal(record{Attachment: newAttachment("x", "pod-x", "10.1.0.2")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("x@eth0.json", other, []byte(`{"last":["10.1.0.9"],"taken":["10.1.0.2"],"cooling":{"10.1.0.3":"2026-01-01T00:00:00Z"}}`), []byte(`{"bootID":"b","beat":5,"ready":true}`))
+	f.Add("good@eth0.json.new-1", []byte(`{`), []byte(`{"last":[""],"taken":["fd00:1::2%eth0","10.1.0.255"],"cooling":{"":"9999-01-01T00:00:00Z"}}`), []byte(`null`))
+	f.Fuzz(func(t *testing.T, name string, content, ledgerText, beat []byte) {
+		stateDir := t.TempDir()
+		r := openRecords(stateDir)
+		if err := errors.Join(r.makeDirectories(), r.write(good)); err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsAny(name, "/\x00") || name == "" || len(name) > 200 || name == filepath.Base(r.path("good", "eth0")) {
+			name = "x@eth0.json"
+		}
+		_ = os.WriteFile(filepath.Join(r.dir(), name), content, 0o600) // there are names that can't be
+		for path, text := range map[string][]byte{r.ledgerPath(): ledgerText, heartbeatPath(stateDir): beat} {
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := NewServer(ServerOptions{
+			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &fakeEnforcer{}, withoutKernel: true,
+			Now: func() time.Time { return noon }, AddTimeout: time.Minute,
+		})
+		if err != nil {
+			t.Fatalf("it doesn't start: %v", err)
+		}
+		s.SetPodCIDRs(prefixes("10.1.0.0/28", "fd00:1::/64"))
+		s.SetDatapathReady(true, "")
+		all := s.Attachments()
+		if !slices.ContainsFunc(all, func(a Attachment) bool { return a.ID() == good.ID() }) && len(content) > 0 {
+			if second, err := r.readNamed(name); err != nil || collision([]Attachment{good}, second) == nil {
+				t.Fatalf("the good record is lost: %v, %v", all, err)
+			}
+		}
+		answer, err := s.add(t.Context(), requestFor("new", "pod-new"))
+		if err != nil {
+			mustBeOfTheSpecification(t, err)
+			return
+		}
+		for _, attached := range all {
+			for _, p := range answer.Addresses {
+				if slices.Contains(attached.Addresses, p.Addr()) {
+					t.Errorf("%s is given again", p)
+				}
+			}
+		}
+	})
+}
+
+// FuzzConnection gives the decoder any entry of connection tracking. What it takes for one is named to the kernel as it came.
+func FuzzConnection(f *testing.F) {
+	attribute := func(kind uint16, value ...byte) []byte { return appendAttribute(nil, kind, value) }
+	for _, addresses := range [][2]netip.Addr{
+		{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2")}, {netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")},
+	} {
+		src, dst := uint16(nl.CTA_IP_V4_SRC), uint16(nl.CTA_IP_V4_DST)
+		if addresses[0].Is6() {
+			src, dst = nl.CTA_IP_V6_SRC, nl.CTA_IP_V6_DST
+		}
+		ip := attribute(nl.CTA_TUPLE_IP, slices.Concat(attribute(src, addresses[0].AsSlice()...), attribute(dst, addresses[1].AsSlice()...))...)
+		proto := attribute(nl.CTA_TUPLE_PROTO, slices.Concat(attribute(nl.CTA_PROTO_NUM, 17), attribute(nl.CTA_PROTO_DST_PORT, 0, 53))...)
+		tuple := slices.Concat(ip, proto)
+		f.Add(slices.Concat([]byte{2, 0, 0, 0}, attribute(nl.CTA_TUPLE_ORIG, tuple...), attribute(nl.CTA_TUPLE_REPLY, tuple...), attribute(nl.CTA_ZONE, 0, 1)))
+	}
+	f.Fuzz(func(t *testing.T, message []byte) {
+		c, ok := parseConnection(message)
+		if !ok {
+			return
+		}
+		again, ok := parseConnection(slices.Concat([]byte{c.family, 0, 0, 0}, c.name()))
+		if !ok || again.orig != c.orig || !bytes.Equal(again.rawZone, c.rawZone) || len(c.rawOrig) == 0 {
+			t.Errorf("%+v is named as %+v", c, again)
+		}
+	})
+}
