@@ -60,7 +60,7 @@ type Endpoint struct {
 const mirrorAnnotation = corev1.MirrorPodAnnotationKey
 
 // PodFrom reads a Pod object. Addresses, ports and protocols that can't be
-// read are left out.
+// read, and addresses that can't be a pod's, are left out.
 func PodFrom(in *corev1.Pod) Pod {
 	uid := string(in.UID)
 	if static := in.Annotations[mirrorAnnotation]; static != "" {
@@ -82,7 +82,9 @@ func PodFrom(in *corev1.Pod) Pod {
 func podAddresses(s corev1.PodStatus) []netip.Addr {
 	var out []netip.Addr
 	add := func(text string) {
-		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" && !slices.Contains(out, a.Unmap()) {
+		a, err := netip.ParseAddr(text)
+		// Unspecified, loopback, link-local and multicast addresses are nobody's alone.
+		if err == nil && a.Zone() == "" && a.Unmap().IsGlobalUnicast() && !slices.Contains(out, a.Unmap()) {
 			out = append(out, a.Unmap())
 		}
 	}

@@ -29,6 +29,7 @@ func Parse(np *networkingv1.NetworkPolicy) Policy {
 			Pods:      p.subject(spec.Child("podSelector"), np.Spec.PodSelector),
 		},
 	}
+	p.subjectText = len(out.Subject.Key())
 	ingress, egress := p.types(spec, np.Spec)
 	if ingress {
 		out.Ingress = p.ingress(spec.Child("ingress"), np.Spec.Ingress)
@@ -40,18 +41,14 @@ func Parse(np *networkingv1.NetworkPolicy) Policy {
 	} else if len(np.Spec.Egress) > 0 {
 		p.problem(spec.Child("egress"), "rules", "Egress in policyTypes; the rules are ignored")
 	}
-	out.Problems = p.problems
+	out.Problems = p.allProblems(spec)
 	return out
 }
 
 // parser collects the problems of one policy.
 type parser struct {
 	namespace string
-	problems  []Problem
-}
-
-func (p *parser) problem(at *field.Path, value any, expected string) {
-	p.problems = append(p.problems, Problem{Field: at.String(), Value: fmt.Sprint(value), Expected: expected})
+	limits
 }
 
 // types tells which directions are governed. An unknown type is lost; when
@@ -101,6 +98,7 @@ func (p *parser) rule(index int, at *field.Path, peersField string,
 		}
 	}
 	r.Ports, r.Named = p.ports(at.Child("ports"), ports)
+	p.limitNames(at.Child("ports"), &r)
 	return r
 }
 
