@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	cnins "github.com/containernetworking/cni/pkg/ns"
@@ -151,6 +152,24 @@ func inode(netns ns.NetNS) (uint64, error) {
 	return file.Ino, nil
 }
 
+// currentResult makes a result that of the latest version. Errors are of the CNI specification.
+func currentResult(prev types.Result) (result *types100.Result, err error) {
+	invalid := func(reason string) error { return types.NewError(types.ErrDecodingFailure, "decoding prevResult", reason) }
+	defer func() {
+		if recover() != nil { // the library trusts that nothing in the lists is null
+			result, err = nil, invalid("null in one of its lists")
+		}
+	}()
+	if result, err = types100.GetResult(prev); err != nil {
+		return nil, invalid(err.Error())
+	}
+	isNull := slices.Contains(result.IPs, nil) || slices.Contains(result.Interfaces, nil) || slices.Contains(result.Routes, nil)
+	if isNull {
+		return nil, invalid("null in one of its lists")
+	}
+	return result, nil
+}
+
 // podAddresses are those that a result gives to the pod's own interface. Errors are of the CNI specification.
 func podAddresses(prev types.Result, ifName string) ([]netip.Addr, error) {
 	invalid := func(reason string) error {
@@ -159,9 +178,9 @@ func podAddresses(prev types.Result, ifName string) ([]netip.Addr, error) {
 	if prev == nil {
 		return nil, invalid("there is none")
 	}
-	result, err := types100.GetResult(prev)
+	result, err := currentResult(prev)
 	if err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "decoding prevResult", err.Error())
+		return nil, err
 	}
 	var addrs []netip.Addr
 	for i, ip := range result.IPs {

@@ -61,9 +61,9 @@ func checkWiring(answer AddAnswer, prev types.Result, ifName string, podNS ns.Ne
 	if err != nil {
 		return nil, fmt.Errorf("%w that makes sense: %w", ErrNoAgent, err)
 	}
-	result, err := types100.GetResult(prev)
+	result, err := currentResult(prev)
 	if err != nil {
-		return nil, fmt.Errorf("reading prevResult: %w", err)
+		return nil, err
 	}
 	host, err := look(w.hostName)
 	if err != nil {

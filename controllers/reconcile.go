@@ -227,7 +227,8 @@ func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 func internalIPs(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range n.Status.Addresses {
-		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+		// One with a zone would be no other node's or pod's to who compares, and lose its zone in the kernel.
+		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" && a.Type == corev1.NodeInternalIP {
 			out = append(out, addr.Unmap())
 		}
 	}
