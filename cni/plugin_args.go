@@ -154,7 +154,9 @@ func inode(netns ns.NetNS) (uint64, error) {
 
 // currentResult makes a result that of the latest version. Errors are of the CNI specification.
 func currentResult(prev types.Result) (result *types100.Result, err error) {
-	invalid := func(reason string) error { return types.NewError(types.ErrDecodingFailure, "decoding prevResult", reason) }
+	invalid := func(reason string) error {
+		return types.NewError(types.ErrDecodingFailure, "decoding prevResult", reason)
+	}
 	defer func() {
 		if recover() != nil { // the library trusts that nothing in the lists is null
 			result, err = nil, invalid("null in one of its lists")

@@ -44,7 +44,9 @@ func fuzzFlows(np *networkingv1.NetworkPolicy) []policy.Flow {
 			}
 		}
 	}
-	ends = slices.DeleteFunc(ends, func(a netip.Addr) bool { return !a.IsValid() || a == netip.MustParseAddr(meaning.Hosts[meaning.NodeName][0]) })
+	ends = slices.DeleteFunc(ends, func(a netip.Addr) bool {
+		return !a.IsValid() || a == netip.MustParseAddr(meaning.Hosts[meaning.NodeName][0])
+	})
 	var out []policy.Flow
 	for _, src := range ends {
 		for _, dst := range ends {
