@@ -18,6 +18,7 @@ func FuzzConfig(f *testing.F) {
 		`{"Network":"10.0.0.0/8","SubnetLen":24,"SubnetMin":"10.1.0.0","SubnetMax":"10.2.0.0","Backend":{"Type":"host-gw"}}`,
 		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"::ffff:10.0.0.0/104"}`,
 		`{"Network":"0.0.0.0/0","Network":"10.0.0.0/8","Backend":{"VNI":0,"VNI":16777216,"Port":-1}}`,
+		`{"Network":"10.244.0.0/16","Backend":{"VNI":16777216}}`, `{"Network":"10.244.0.0/16","Backend":{"Port":65536}}`,
 		`{"Network":null,"Backend":[]}`, `[]`, `{"Network":"10.244.0.0/16"}{}`, `{"Backend":{"Typ":"x"},"Network":"224.0.0.0/8"}`,
 	} {
 		f.Add([]byte(text))

@@ -127,6 +127,7 @@ func directionsOf(np *networkingv1.NetworkPolicy) (out []networkingv1.PolicyType
 // FuzzMeaning adds any policy to the world. It isolates whom it would isolate without what can't be read; a piece of it that can't be
 // read allows nothing; and it allows what one of its pieces allows.
 func FuzzMeaning(f *testing.F) {
+	f.Add([]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["10.0.0.0/8"]}}]}]}`))
 	for i, c := range meaning.Cases() {
 		if i%6 != 0 { // the corpus is also an ordinary test, and these have their own
 			continue
@@ -228,6 +229,15 @@ func TestHugePolicies(t *testing.T) {
 	}
 	if len(p.Problems) != 1 || p.Problems[0].Field != "spec.ingress[0].ports" {
 		t.Errorf("problems: %v", p.Problems)
+	}
+
+	np.Spec.Ingress = nil
+	for range many / 100 {
+		np.Spec.Ingress = append(np.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: rule.From[:90], Ports: rule.Ports[:90]})
+	}
+	p = policy.Parse(np)
+	if clauses := p.Clauses(policy.Ingress); len(clauses) != 90*90 {
+		t.Errorf("many rules of many names: %d clauses, want those of the first", len(clauses))
 	}
 
 	long := strings.Repeat("x", 5_000)
