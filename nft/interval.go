@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 )
@@ -94,9 +93,10 @@ func step(number string, by int) string {
 	return string(b)
 }
 
-// isLast reports whether a number is the highest of its length.
+// isLast reports whether a number is the highest of its length. It looks at
+// bytes: what cuts characters takes any that isn't UTF-8 for any other.
 func isLast(number string) bool {
-	return len(bytes.Trim([]byte(number), "\xff")) == 0
+	return strings.Count(number, "\xff") == len(number)
 }
 
 // shared returns what is both in leaving and in joining elements: ranges that
