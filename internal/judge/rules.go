@@ -1,0 +1,172 @@
+package judge
+
+import (
+	"net"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	netutils "k8s.io/utils/net"
+)
+
+// policyAllows says whether a rule of the policy's section matches the flow.
+// "The traffic must match both ports and from" (and to).
+func (w *World) policyAllows(np *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, f Flow) bool {
+	if direction == networkingv1.PolicyTypeIngress {
+		for _, rule := range np.Spec.Ingress {
+			if w.portsMatch(rule.Ports, direction, f) && w.peersMatch(rule.From, np.Namespace, f.Source) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, rule := range np.Spec.Egress {
+		if w.portsMatch(rule.Ports, direction, f) && w.peersMatch(rule.To, np.Namespace, f.Destination) {
+			return true
+		}
+	}
+	return false
+}
+
+// portsMatch: "Each item in this list is combined using a logical OR. If this
+// field is empty or missing, this rule matches all ports."
+func (w *World) portsMatch(ports []networkingv1.NetworkPolicyPort, direction networkingv1.PolicyType, f Flow) bool {
+	if len(ports) == 0 {
+		return true
+	}
+	for _, port := range ports {
+		if w.portMatches(port, direction, f) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *World) portMatches(item networkingv1.NetworkPolicyPort, direction networkingv1.PolicyType, f Flow) bool {
+	protocol := corev1.ProtocolTCP // "If not specified, this field defaults to TCP."
+	if item.Protocol != nil {
+		protocol = *item.Protocol
+	}
+	number, known := numbers[protocol]
+	if !known || number != f.Protocol {
+		return false // Unreadable, or another protocol.
+	}
+	if item.Port == nil {
+		// "endPort cannot be defined if the port field is not defined."
+		return item.EndPort == nil
+	}
+	if item.Port.Type == intstr.String {
+		// "… or if the port field is defined as a named (string) port."
+		return item.EndPort == nil && w.namedPortMatches(item.Port.StrVal, protocol, direction, f)
+	}
+	first, last := item.Port.IntVal, item.Port.IntVal
+	if item.EndPort != nil {
+		last = *item.EndPort // "inclusive"
+	}
+	if first < 1 || last > 65535 || last < first {
+		return false // No port number, or "the endPort must be equal or greater than port".
+	}
+	return first <= int32(f.Port) && int32(f.Port) <= last
+}
+
+var numbers = map[corev1.Protocol]uint8{corev1.ProtocolTCP: TCP, corev1.ProtocolUDP: UDP, corev1.ProtocolSCTP: SCTP}
+
+// namedPortMatches: name and protocol must be those of a port of a container
+// or sidecar of the destination pod. An address that is no pod has no names.
+func (w *World) namedPortMatches(name string, protocol corev1.Protocol, direction networkingv1.PolicyType, f Flow) bool {
+	pod := w.peer(f.Destination)
+	if direction == networkingv1.PolicyTypeIngress {
+		pod, _ = w.subject(f.Destination) // the isolated pod, whether or not others know it by this address
+	}
+	if pod == nil || pod.Spec.HostNetwork {
+		return false
+	}
+	containers := pod.Spec.Containers
+	for _, c := range pod.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			containers = append(containers[:len(containers):len(containers)], c)
+		}
+	}
+	for _, c := range containers {
+		for _, p := range c.Ports {
+			has := p.Protocol
+			if has == "" {
+				has = corev1.ProtocolTCP
+			}
+			if p.Name == name && name != "" && has == protocol && p.ContainerPort == int32(f.Port) && f.Port > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// peersMatch: "Items in this list are combined using a logical OR operation.
+// If this field is empty or missing, this rule matches all sources."
+func (w *World) peersMatch(peers []networkingv1.NetworkPolicyPeer, namespace string, a netip.Addr) bool {
+	if len(peers) == 0 {
+		return true
+	}
+	for _, peer := range peers {
+		if w.peerMatches(peer, namespace, a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace string, a netip.Addr) bool {
+	switch {
+	case peer.IPBlock != nil:
+		// "If this field is set then neither of the other fields can be."
+		return peer.PodSelector == nil && peer.NamespaceSelector == nil && w.blockMatches(peer.IPBlock, a)
+	case peer.PodSelector == nil && peer.NamespaceSelector == nil:
+		return false // A peer that names nobody isn't readable.
+	}
+	pod := w.peer(a)
+	if pod == nil {
+		return false // Outsiders and nodes are never picked by a selector.
+	}
+	// A part that is absent asks nothing of what it would select.
+	if peer.PodSelector != nil && !peerSelects(*peer.PodSelector, pod.Labels) {
+		return false
+	}
+	if peer.NamespaceSelector == nil {
+		return pod.Namespace == namespace // "the policy's own namespace"
+	}
+	labels, known := w.namespaceLabels(pod.Namespace)
+	return known && peerSelects(*peer.NamespaceSelector, labels)
+}
+
+// blockMatches: in cidr and in none of except. What can't be read costs the
+// block, and so does an except outside cidr.
+//
+// Another node's tunnel address stands for that node.
+func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
+	_, cidr, err := netutils.ParseCIDRSloppy(block.CIDR)
+	if err != nil {
+		return false
+	}
+	addresses := w.standsFor(a)
+	inside := anyIn(cidr, addresses)
+	for _, text := range block.Except {
+		_, except, err := netutils.ParseCIDRSloppy(text)
+		if err != nil || !cidr.Contains(except.IP) && !except.Contains(cidr.IP) {
+			return false
+		}
+		if anyIn(except, addresses) {
+			inside = false
+		}
+	}
+	return inside
+}
+
+func anyIn(cidr *net.IPNet, addresses []netip.Addr) bool {
+	for _, a := range addresses {
+		if cidr.Contains(a.AsSlice()) {
+			return true
+		}
+	}
+	return false
+}
