@@ -159,27 +159,30 @@ func peerSet(peer *Peer) *Set {
 // blockMembers returns the disjoint ranges of a block. A tunnel address of
 // another node stands for that node, whose packets to pods carry it: it is in
 // the block when any of the node's addresses of that family is in the CIDR and
-// none is in an except.
+// none is in an except. While several nodes claim one, that goes for all.
 func blockMembers(b Block, nodes map[string]Node, own string) []Member {
 	ranges := selector.Subtract(b.CIDR, b.Except)
 	var set netipx.IPSetBuilder
 	for _, r := range ranges {
 		set.AddRange(r)
 	}
+	var outside []netip.Addr
 	for name, n := range nodes {
 		if name == own {
 			continue
 		}
 		for _, tunnel := range n.TunnelAddresses {
-			if tunnel.Is4() != b.CIDR.Addr().Is4() {
-				continue
-			}
-			if b.containsNode(n) {
+			switch {
+			case tunnel.Is4() != b.CIDR.Addr().Is4():
+			case b.containsNode(n):
 				set.Add(tunnel)
-			} else {
-				set.Remove(tunnel)
+			default:
+				outside = append(outside, tunnel)
 			}
 		}
+	}
+	for _, tunnel := range outside { // last, so that the order of the nodes doesn't matter
+		set.Remove(tunnel)
 	}
 	built, err := set.IPSet()
 	if err != nil {

@@ -31,6 +31,9 @@ type Decision struct {
 	Direction Direction
 	Pod       selector.Pod
 	Allowed   bool
+	// Unknown is set for an attached pod whose object isn't known: it carries
+	// nothing.
+	Unknown bool
 	// Isolating lists the policies that select the pod in this direction; none:
 	// the direction is open.
 	Isolating []Key
@@ -78,7 +81,7 @@ func (c *Cluster) Explain(f Flow) Answer {
 	}
 	out := Answer{Allowed: true}
 	if source != nil {
-		if c.opts.AllowPodToNode && c.isNode(source.Node, f.Destination) {
+		if c.opts.AllowPodToNode && c.isNode(c.nodeOf(source), f.Destination) {
 			out.Exempt = "pods may reach their own node"
 		} else {
 			out.Egress = c.decide(source, Egress, f)
@@ -86,7 +89,7 @@ func (c *Cluster) Explain(f Flow) Answer {
 		}
 	}
 	if destination != nil {
-		if c.isNode(destination.Node, f.Source) {
+		if c.isNode(c.nodeOf(destination), f.Source) {
 			out.Exempt = "a node may always reach its own pods"
 		} else {
 			out.Ingress = c.decide(destination, Ingress, f)
@@ -96,16 +99,26 @@ func (c *Cluster) Explain(f Flow) Answer {
 	return out
 }
 
-// podAt returns the pod that an address belongs to, if policies can select it.
+// podAt returns the pod that an address belongs to, if policies can select it
+// or if it must wait until they can.
 func (c *Cluster) podAt(a netip.Addr) *podRecord {
 	p, ok := c.pods.owner(a)
 	if !ok {
 		return nil
 	}
-	if rec := c.pods.lookup(p); rec.live() || rec.subject() {
+	if rec := c.pods.lookup(p); rec.live() || rec.subject() || !rec.known {
 		return rec
 	}
 	return nil
+}
+
+// nodeOf returns the name of a pod's node. What is attached here is here,
+// also where the object was last seen before it was scheduled.
+func (c *Cluster) nodeOf(r *podRecord) string {
+	if len(r.endpoints) > 0 {
+		return c.opts.Node
+	}
+	return r.Node
 }
 
 func (c *Cluster) isNode(name string, a netip.Addr) bool {
@@ -114,7 +127,10 @@ func (c *Cluster) isNode(name string, a netip.Addr) bool {
 }
 
 func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
-	out := &Decision{Direction: d, Pod: pod.ID}
+	out := &Decision{Direction: d, Pod: pod.ID, Unknown: !pod.known}
+	if out.Unknown {
+		return out
+	}
 	for _, k := range c.Policies() {
 		p := c.policies[k]
 		if section := p.Section(d); section == nil || !p.Subject.Matches(pod.ID.Namespace, nil, pod.Labels) {
@@ -203,17 +219,23 @@ func (c *Cluster) matchesPeer(peer Peer, a netip.Addr) bool {
 	return rec.live() && peer.Selector.Matches(p.Namespace, c.namespaces[p.Namespace], rec.Labels)
 }
 
-// matchesBlock: a tunnel address of another node stands for that node.
+// matchesBlock: a tunnel address of another node stands for that node, and for
+// all of them while several claim it.
 func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
 	if a.Is4() != b.CIDR.Addr().Is4() {
 		return false
 	}
+	tunnel := false
 	for name, n := range c.nodes {
-		if name != c.opts.Node && slices.Contains(n.TunnelAddresses, a) {
-			return b.containsNode(n)
+		if name == c.opts.Node || !slices.Contains(n.TunnelAddresses, a) {
+			continue
 		}
+		if !b.containsNode(n) {
+			return false
+		}
+		tunnel = true
 	}
-	return b.Contains(a)
+	return tunnel || b.Contains(a)
 }
 
 // String renders the answer for a person: one line for each end.
@@ -241,6 +263,8 @@ func (a Answer) String() string {
 func (d Decision) String() string {
 	at := fmt.Sprintf("%s of %s/%s", d.Direction, d.Pod.Namespace, d.Pod.Name)
 	switch {
+	case d.Unknown:
+		return at + ": denied, the pod is attached but its object isn't known yet"
 	case len(d.Isolating) == 0:
 		return at + ": open, no policy selects the pod"
 	case d.By != nil:

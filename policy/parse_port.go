@@ -43,18 +43,20 @@ func (p *parser) ports(at *field.Path, in []networkingv1.NetworkPolicyPort) ([]s
 	return selector.MergePorts(ranges), slices.Compact(named)
 }
 
+// protocol reads a protocol. One that is absent is TCP; one that is empty is
+// none, to an API server as well.
 func (p *parser) protocol(at *field.Path, in *corev1.Protocol) (uint8, bool) {
 	if in == nil {
 		return ProtocolTCP, true
 	}
 	number, ok := protocolNumber(*in)
-	if !ok {
+	if ok = ok && *in != ""; !ok {
 		p.problem(at.Child("protocol"), *in, "TCP, UDP or SCTP")
 	}
 	return number, ok
 }
 
-// protocolNumber reads a protocol; empty means TCP.
+// protocolNumber reads the protocol of a container's port; empty means TCP.
 func protocolNumber(in corev1.Protocol) (uint8, bool) {
 	switch in {
 	case corev1.ProtocolTCP, "":

@@ -76,8 +76,9 @@ func (b *podBook) lookup(p selector.Pod) *podRecord {
 }
 
 // owner returns the pod that an address belongs to. An attachment to this
-// node decides; then a live pod wins over one that isn't, one that stays over
-// one that ends, and the newer over the older.
+// node decides; then a live pod wins over one that isn't, an attachment whose
+// pod isn't known yet over one whose pod has come to its end, one that stays
+// over one that ends, and the newer over the older.
 func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
 	claims := b.claims[a]
 	if len(claims) == 0 {
@@ -88,7 +89,7 @@ func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
 		return cmp.Or(
 			compareBool(x.attachedTo(a), y.attachedTo(a)),
 			compareBool(x.live(), y.live()),
-
+			compareBool(!x.known, !y.known),
 			compareBool(!x.Terminating, !y.Terminating),
 			x.Created.Compare(y.Created),
 			cmp.Compare(x.ID.Namespace, y.ID.Namespace),

@@ -15,41 +15,60 @@ import (
 // finished or whose object is gone: it keeps its last policy until it is
 // detached.
 func (w *World) subject(a netip.Addr) (pod *corev1.Pod, governed bool) {
-	for _, at := range w.Attachments {
-		if slices.Contains(at.Addresses, a) {
-			return at.Pod, true
-		}
+	if at := w.attachment(a); at != nil {
+		return at.Pod, true
 	}
 	pod = w.peer(a)
 	return pod, pod != nil
 }
 
+// attachment returns the attachment that has an address, or nil. Two can have
+// one where another plugin says which pods there are: then a pod that others may
+// meet comes before one that is yet to be known, and that before one at its end.
+func (w *World) attachment(a netip.Addr) *Attachment {
+	var best *Attachment
+	for i := range w.Attachments {
+		if at := &w.Attachments[i]; slices.Contains(at.Addresses, a) && (best == nil || w.comesBefore(at.Pod, best.Pod)) {
+			best = at
+		}
+	}
+	return best
+}
+
+func (w *World) comesBefore(a, b *corev1.Pod) bool {
+	switch aExists, bExists := w.exists(a), w.exists(b); {
+	case aExists != bExists:
+		return aExists
+	case a == nil || b == nil:
+		return b != nil
+	}
+	return better(a, b)
+}
+
+// exists: the pod is there, and not at its end.
+func (w *World) exists(pod *corev1.Pod) bool {
+	return pod != nil && alive(pod) && slices.ContainsFunc(w.Pods, func(p *corev1.Pod) bool { return samePod(p, pod) })
+}
+
 // peer returns the pod that selectors mean by an address, or nil. A pod that
 // has finished, or whose object is gone, is nobody.
 func (w *World) peer(a netip.Addr) *corev1.Pod {
-	for _, at := range w.Attachments {
-		if slices.Contains(at.Addresses, a) {
-			for _, pod := range w.Pods {
-				if at.Pod != nil && samePod(pod, at.Pod) && alive(pod) {
-					return pod
-				}
-			}
-			return nil
+	if at := w.attachment(a); at != nil {
+		if w.exists(at.Pod) {
+			return at.Pod
 		}
+		return nil
 	}
-	// "An address seen on two live pods: … the newest that isn't ending."
 	var best *corev1.Pod
 	for _, pod := range w.Pods {
-		if !alive(pod) || !slices.Contains(podAddresses(pod), a) {
-			continue
-		}
-		if best == nil || better(pod, best) {
+		if alive(pod) && slices.Contains(podAddresses(pod), a) && (best == nil || better(pod, best)) {
 			best = pod
 		}
 	}
 	return best
 }
 
+// better: "an address seen on two live pods: … the newest that isn't ending."
 func better(a, b *corev1.Pod) bool {
 	if aEnds, bEnds := a.DeletionTimestamp != nil, b.DeletionTimestamp != nil; aEnds != bEnds {
 		return bEnds
@@ -85,11 +104,14 @@ func (w *World) itself(f Flow) bool {
 	return f.Source == f.Destination || source != nil && destination != nil && samePod(source, destination)
 }
 
-// isOwnNode says whether an address is one of the node that a pod runs on. An
-// attachment's pod runs on the node that looks.
-func (w *World) isOwnNode(a netip.Addr, pod *corev1.Pod) bool {
+// isOwnNode says whether an address is one of the node that the pod with
+// another address runs on. What is attached here runs here, whatever the
+// object says that was seen last.
+func (w *World) isOwnNode(a, of netip.Addr) bool {
+	pod, _ := w.subject(of)
+	here := pod == nil || slices.ContainsFunc(w.Attachments, func(at Attachment) bool { return at.Pod != nil && samePod(at.Pod, pod) })
 	name := w.Node
-	if pod != nil && pod.Spec.NodeName != "" {
+	if !here {
 		name = pod.Spec.NodeName
 	}
 	for _, n := range w.Nodes {
@@ -100,29 +122,29 @@ func (w *World) isOwnNode(a netip.Addr, pod *corev1.Pod) bool {
 	return false
 }
 
-// standsFor returns the addresses that an ipBlock is held against for an
-// address: its own, or for another node's tunnel address all of that node's
-// addresses of the family.
-func (w *World) standsFor(a netip.Addr) []netip.Addr {
+// standsFor returns whom an ipBlock is held against for an address: itself, or
+// each other node whose tunnel address it is, by all the node's addresses of the
+// family.
+func (w *World) standsFor(a netip.Addr) [][]netip.Addr {
+	var out [][]netip.Addr
 	for _, n := range w.Nodes {
-		if n.Name == w.Node || !slices.Contains(tunnelAddresses(n), a) {
-			continue
+		if n.Name != w.Node && slices.Contains(tunnelAddresses(n), a) {
+			all := append(nodeAddresses(n), a)
+			out = append(out, slices.DeleteFunc(all, func(b netip.Addr) bool { return b.Is4() != a.Is4() }))
 		}
-		out := []netip.Addr{a}
-		for _, other := range nodeAddresses(n) {
-			if other.Is4() == a.Is4() {
-				out = append(out, other)
-			}
-		}
-		return out
 	}
-	return []netip.Addr{a}
+	if out == nil {
+		out = [][]netip.Addr{{a}}
+	}
+	return out
 }
 
 func nodeAddresses(n *corev1.Node) []netip.Addr {
 	var texts []string
 	for _, a := range n.Status.Addresses {
-		texts = append(texts, a.Address)
+		if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
+			texts = append(texts, a.Address)
+		}
 	}
 	return readable(texts)
 }

@@ -37,12 +37,15 @@ type World struct {
 	// Attachments are the pods that are wired on this node. They may be empty:
 	// then pods have the addresses of their status.
 	Attachments []Attachment
+	// PodToNode is the setting that lets pods reach their own node.
+	PodToNode bool
 }
 
 // Attachment is a pod that has been wired on the node that looks.
 type Attachment struct {
 	// Pod is the object as it was last seen, also when it is no longer in
-	// World.Pods; nil if no object was ever seen.
+	// World.Pods; nil if no object was ever seen. Pods of the host's network
+	// are never wired.
 	Pod       *corev1.Pod
 	Addresses []netip.Addr
 }
@@ -86,7 +89,7 @@ func (w *World) egress(f Flow) Side {
 	if !governed {
 		return Side{Allowed: true}
 	}
-	if w.itself(f) {
+	if w.itself(f) || w.PodToNode && w.isOwnNode(f.Destination, f.Source) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if source == nil { // An attachment whose pod isn't known carries nothing.
@@ -101,7 +104,7 @@ func (w *World) ingress(f Flow) Side {
 		return Side{Allowed: true}
 	}
 	// "… OR if the traffic source is the pod's local node" (NetworkPolicySpec.Ingress).
-	if w.itself(f) || w.isOwnNode(f.Source, destination) {
+	if w.itself(f) || w.isOwnNode(f.Source, f.Destination) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if destination == nil {

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 	netutils "k8s.io/utils/net"
 )
 
@@ -75,9 +76,12 @@ var numbers = map[corev1.Protocol]uint8{corev1.ProtocolTCP: TCP, corev1.Protocol
 // namedPortMatches: name and protocol must be those of a port of a container
 // or sidecar of the destination pod. An address that is no pod has no names.
 func (w *World) namedPortMatches(name string, protocol corev1.Protocol, direction networkingv1.PolicyType, f Flow) bool {
+	if len(validation.IsValidPortName(name)) > 0 {
+		return false
+	}
 	pod := w.peer(f.Destination)
 	if direction == networkingv1.PolicyTypeIngress {
-		pod, _ = w.subject(f.Destination) // the isolated pod, whether or not others know it by this address
+		pod, _ = w.subject(f.Destination) // the isolated pod, whether or not others may meet it
 	}
 	if pod == nil || pod.Spec.HostNetwork {
 		return false
@@ -94,7 +98,7 @@ func (w *World) namedPortMatches(name string, protocol corev1.Protocol, directio
 			if has == "" {
 				has = corev1.ProtocolTCP
 			}
-			if p.Name == name && name != "" && has == protocol && p.ContainerPort == int32(f.Port) && f.Port > 0 {
+			if p.Name == name && has == protocol && p.ContainerPort == int32(f.Port) && f.Port > 0 {
 				return true
 			}
 		}
@@ -142,24 +146,32 @@ func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace strin
 // blockMatches: in cidr and in none of except. What can't be read costs the
 // block, and so does an except outside cidr.
 //
-// Another node's tunnel address stands for that node.
+// Another node's tunnel address stands for that node; while several nodes claim
+// it, for each of them.
 func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 	_, cidr, err := netutils.ParseCIDRSloppy(block.CIDR)
 	if err != nil {
 		return false
 	}
-	addresses := w.standsFor(a)
-	inside := anyIn(cidr, addresses)
+	var excepts []*net.IPNet
 	for _, text := range block.Except {
 		_, except, err := netutils.ParseCIDRSloppy(text)
 		if err != nil || !cidr.Contains(except.IP) && !except.Contains(cidr.IP) {
 			return false
 		}
-		if anyIn(except, addresses) {
-			inside = false
+		excepts = append(excepts, except)
+	}
+	for _, addresses := range w.standsFor(a) {
+		if !anyIn(cidr, addresses) {
+			return false
+		}
+		for _, except := range excepts {
+			if anyIn(except, addresses) {
+				return false
+			}
 		}
 	}
-	return inside
+	return true
 }
 
 func anyIn(cidr *net.IPNet, addresses []netip.Addr) bool {

@@ -1,0 +1,169 @@
+package randomcluster
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+)
+
+// Objects is a state of a cluster as an API server and the node OwnNode know
+// it.
+type Objects struct {
+	Namespaces  []*corev1.Namespace
+	Pods        []*corev1.Pod
+	Nodes       []*corev1.Node
+	Policies    []*networkingv1.NetworkPolicy
+	Attachments []Attached
+}
+
+// OwnNode is the node that has the attachments.
+const OwnNode = "n1"
+
+// Attached is a pod that was wired on OwnNode.
+type Attached struct {
+	ID string
+	// Pod is the object as it was last seen; it may not be in Objects.Pods any
+	// more. Where Seen is false it never was, and only its identity counts.
+	Pod       *corev1.Pod
+	Seen      bool
+	Addresses []netip.Addr
+}
+
+// podTexts are the addresses of pods: of the ranges of n1, n2 and no node.
+var podTexts = [][]string{
+	{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.65", "10.0.0.66", "10.0.0.200"},
+	{"fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1"},
+}
+
+// objectBlocks are ipBlocks round those addresses and the nodes', some of them
+// spelled as an API server lets in or has let in once.
+var objectBlocks = []string{
+	"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.2/32", "10.0.0.64/26", "10.0.0.64/32", "192.0.2.0/28", "192.0.2.12/32", "255.255.255.254/31",
+	"::/0", "fd00::2/127", "fd00::/64", "fd00:0:0:1::/128", "2001:db8::/32", "2001:db8::12/128",
+	"10.0.0.3/30", "010.000.0.2/31", "::ffff:10.0.0.0/126", "::ffff:0:0/95", "fd00::3/126", "10.0.0.0/33", "10.0.0.1", "",
+}
+
+// ObjectsGen draws a state. No two pods are of the same age: who of two of
+// the same age has an address is nobody's promise.
+func ObjectsGen() *rapid.Generator[Objects] {
+	return rapid.Custom(func(t *rapid.T) Objects {
+		var out Objects
+		for _, name := range []string{"a", "b"} {
+			if rapid.IntRange(0, 7).Draw(t, "no namespace") > 0 {
+				out.Namespaces = append(out.Namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labelsGen().Draw(t, "labels")}})
+			}
+		}
+		out.Nodes = nodes(t)
+		ages := rapid.Permutation([]int{0, 1, 2, 3, 4, 5}).Draw(t, "ages")
+		for i := range rapid.IntRange(2, len(ages)).Draw(t, "pods") {
+			name := []string{"p", "q", "r"}[i%3]
+			pod := object(t, []string{"a", "b"}[i/3], name, fmt.Sprintf("u%d", i), ages[i])
+			out.place(t, pod)
+		}
+		for i := range rapid.IntRange(1, 3).Draw(t, "policies") {
+			np := policyGen(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"), fmt.Sprintf("n%d", i)).Draw(t, "policy")
+			redrawBlocks(t, np)
+			if rapid.IntRange(0, 3).Draw(t, "spoil") == 0 {
+				spoil(t, np)
+			}
+			out.Policies = append(out.Policies, np)
+		}
+		return out
+	})
+}
+
+// nodes draws nodes. Two may claim one range for a while.
+func nodes(t *rapid.T) []*corev1.Node {
+	var out []*corev1.Node
+	for i, cidrs := range [][]string{{"10.0.0.0/26", "fd00::/64"}, {"10.0.0.64/26", "fd00:0:0:1::/64"}, {"10.0.0.128/26"}} {
+		name := fmt.Sprintf("n%d", i+1)
+		if i > 0 && rapid.IntRange(0, 3).Draw(t, "no node") == 0 {
+			continue
+		}
+		if i == 2 && rapid.IntRange(0, 3).Draw(t, "range taken over") == 0 {
+			cidrs = []string{"10.0.0.64/26"}
+		}
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}}
+		for _, a := range []string{fmt.Sprintf("192.0.2.1%d", i+1), fmt.Sprintf("2001:db8::1%d", i+1)} {
+			if rapid.IntRange(0, 3).Draw(t, "no address") > 0 {
+				n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+			}
+		}
+		if rapid.IntRange(0, 3).Draw(t, "external") == 0 {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: fmt.Sprintf("192.0.2.2%d", i+1)})
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// object draws a pod.
+func object(t *rapid.T, namespace, name, uid string, age int) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: namespace, Name: name, UID: types.UID(uid), Labels: labelsGen().Draw(t, "labels"),
+		CreationTimestamp: metav1.NewTime(time.Unix(int64(age), 0)),
+	}}
+	pod.Spec.HostNetwork = rapid.IntRange(0, 9).Draw(t, "host network") == 0
+	pod.Spec.NodeName = rapid.SampledFrom([]string{OwnNode, "n2", ""}).Draw(t, "node")
+	pod.Status.Phase = rapid.SampledFrom([]corev1.PodPhase{corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded}).Draw(t, "phase")
+	if rapid.IntRange(0, 4).Draw(t, "terminating") == 0 {
+		pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(100, 0)}
+	}
+	for _, family := range podTexts {
+		if rapid.IntRange(0, 4).Draw(t, "has address") > 0 {
+			pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: rapid.SampledFrom(family).Draw(t, "address")})
+		}
+	}
+	always := corev1.ContainerRestartPolicyAlways
+	for i := range rapid.IntRange(0, 2).Draw(t, "containers") {
+		c := corev1.Container{Ports: rapid.SliceOfN(rapid.Custom(containerPort), 0, 2).Draw(t, "ports")}
+		switch rapid.IntRange(0, 3).Draw(t, fmt.Sprintf("kind %d", i)) {
+		case 0:
+			c.RestartPolicy = &always // a sidecar
+			fallthrough
+		case 1:
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
+		default:
+			pod.Spec.Containers = append(pod.Spec.Containers, c)
+		}
+	}
+	return pod
+}
+
+func containerPort(t *rapid.T) corev1.ContainerPort {
+	return corev1.ContainerPort{
+		Name:          rapid.SampledFrom([]string{"http", "dns", ""}).Draw(t, "name"),
+		Protocol:      rapid.SampledFrom([]corev1.Protocol{"", corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP}).Draw(t, "protocol"),
+		ContainerPort: int32(rapid.SampledFrom(Ports[1:]).Draw(t, "number")),
+	}
+}
+
+// place adds a pod to the state: as an object, as an attachment, or both. The
+// attachment's addresses needn't be those that the status tells.
+func (o *Objects) place(t *rapid.T, pod *corev1.Pod) {
+	known := true
+	if pod.Spec.NodeName != "n2" && !pod.Spec.HostNetwork && rapid.IntRange(0, 2).Draw(t, "attached") > 0 {
+		at := Attached{ID: "e-" + string(pod.UID), Pod: pod, Seen: rapid.IntRange(0, 7).Draw(t, "never seen") > 0}
+		for _, ip := range pod.Status.PodIPs {
+			at.Addresses = append(at.Addresses, netip.MustParseAddr(ip.IP))
+		}
+		if len(at.Addresses) == 0 || rapid.IntRange(0, 4).Draw(t, "other address") == 0 {
+			at.Addresses = []netip.Addr{netip.MustParseAddr(rapid.SampledFrom(podTexts[0]).Draw(t, "address"))}
+		}
+		o.Attachments = append(o.Attachments, at)
+		known = at.Seen && rapid.IntRange(0, 5).Draw(t, "object gone") > 0
+	}
+	switch {
+	case known:
+		o.Pods = append(o.Pods, pod)
+	case rapid.Bool().Draw(t, "successor"): // of the same name, as in a StatefulSet
+		age := int(pod.CreationTimestamp.Unix()) + 10
+		o.Pods = append(o.Pods, object(t, pod.Namespace, pod.Name, string(pod.UID)+"-next", age))
+	}
+}

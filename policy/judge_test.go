@@ -1,0 +1,239 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/internal/judge"
+	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/internal/randomcluster"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// trial is a state of a cluster before three readers: the judge, who knows
+// the objects; the evaluator; and the compiled model.
+type trial struct {
+	world *judge.World
+	c     *policy.Cluster
+	r     *replica
+}
+
+// newTrial shows the objects to all three.
+func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
+	tr := &trial{c: policy.NewCluster(opts), r: newReplica()}
+	tr.world = &judge.World{
+		Namespaces: o.Namespaces, Pods: o.Pods, Nodes: o.Nodes, Policies: o.Policies,
+		Node: opts.Node, PodToNode: opts.AllowPodToNode,
+	}
+	for _, at := range o.Attachments {
+		seen := at.Pod
+		p := policy.PodFrom(at.Pod)
+		if at.Seen {
+			tr.c.SetPod(p)
+		} else {
+			seen = nil
+		}
+		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: "slup" + at.ID, Addresses: at.Addresses})
+		tr.world.Attachments = append(tr.world.Attachments, judge.Attachment{Pod: seen, Addresses: at.Addresses})
+		tr.c.DeletePod(p.ID.Namespace, p.ID.Name) // those that exist come again
+	}
+	for _, in := range o.Pods {
+		tr.c.SetPod(policy.PodFrom(in))
+	}
+	for _, np := range o.Policies {
+		tr.c.SetPolicy(policy.Parse(np))
+	}
+	for _, ns := range o.Namespaces {
+		tr.c.SetNamespace(ns.Name, ns.Labels)
+	}
+	for _, n := range o.Nodes {
+		tr.c.SetNode(policy.NodeFrom(n))
+	}
+	return tr, tr.r.apply(tr.c, tr.c.Take())
+}
+
+// check holds the three against each other for one flow.
+func (tr *trial) check(f judge.Flow) error {
+	ruling := tr.world.Judge(f)
+	answer := tr.c.Explain(policy.Flow(f))
+	if answer.Allowed != ruling.Allowed {
+		return fmt.Errorf("%v: the judge says %+v, the evaluator %s", f, ruling, answer)
+	}
+	for _, d := range policy.Directions {
+		side, decision := ruling.Ingress, answer.Ingress
+		if d == policy.Egress {
+			side, decision = ruling.Egress, answer.Egress
+		}
+		if err := sameSide(side, decision); err != nil {
+			return fmt.Errorf("%v: %s: %w", f, d, err)
+		}
+		if err := tr.checkCompiled(f, d, side); err != nil {
+			return fmt.Errorf("%v: %s: %w", f, d, err)
+		}
+	}
+	return nil
+}
+
+func sameSide(side judge.Side, decision *policy.Decision) error {
+	if decision == nil { // no pod, or exempt
+		if !side.Allowed {
+			return fmt.Errorf("the judge denies (%+v), the evaluator sees nothing to judge", side)
+		}
+		return nil
+	}
+	var isolating []string
+	for _, k := range decision.Isolating {
+		isolating = append(isolating, k.String())
+	}
+	slices.Sort(side.Isolating)
+	if side.Allowed != decision.Allowed || !slices.Equal(side.Isolating, isolating) {
+		return fmt.Errorf("the judge says %+v, the evaluator %s", side, decision)
+	}
+	if decision.By != nil && !slices.Contains(side.Allowing, decision.By.Policy.String()) {
+		return fmt.Errorf("the evaluator names %s, the judge %v", decision.By, side.Allowing)
+	}
+	return nil
+}
+
+// checkCompiled asks the endpoint that has the address, if one is enforced.
+// What exempts a flow (the pod itself, its own node) isn't compiled, and is
+// asked for here.
+func (tr *trial) checkCompiled(f judge.Flow, d policy.Direction, side judge.Side) error {
+	at, other := f.Source, f.Destination
+	if d == policy.Ingress {
+		at, other = other, at
+	}
+	for _, e := range tr.r.endpoints {
+		if !slices.Contains(e.Addresses, at) {
+			continue
+		}
+		exempt := slices.Contains(e.Self, other) || d == policy.Ingress && tr.isNode(other) || tr.world.PodToNode && tr.isNode(other)
+		if got := exempt || tr.r.allows(e, d, policy.Flow(f)); got != side.Allowed {
+			return fmt.Errorf("the judge says %+v, the compiled model %v", side, got)
+		}
+		return nil
+	}
+	// Nothing is enforced here, so nothing passes if the address is attached.
+	for _, known := range tr.world.Attachments {
+		if slices.Contains(known.Addresses, at) && side.Allowed && !tr.isNode(other) && at != other {
+			return fmt.Errorf("the judge says %+v, the compiled model doesn't know the endpoint", side)
+		}
+	}
+	return nil
+}
+
+func (tr *trial) isNode(a netip.Addr) bool {
+	for _, n := range tr.world.Nodes {
+		if own := policy.NodeFrom(n); n.Name == tr.world.Node {
+			return slices.Contains(own.Addresses, a) || slices.Contains(own.TunnelAddresses, a)
+		}
+	}
+	return false
+}
+
+// meaningObjects is the world of the meaning cases, every pod attached.
+func meaningObjects(t *testing.T, tc meaning.Case) randomcluster.Objects {
+	t.Helper()
+	policies, err := tc.Render(meaning.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := meaning.Node()
+	other := node.DeepCopy()
+	other.Name, other.Spec.PodCIDRs = "other", []string{"10.244.2.0/24", "fd00:10:244:2::/64"}
+	other.Status.Addresses[0].Address, other.Status.Addresses[1].Address = "198.51.100.2", "2001:db8:2::2"
+	out := randomcluster.Objects{Namespaces: meaning.Namespaces(), Pods: meaning.Pods(), Policies: policies}
+	out.Nodes = append(out.Nodes, node, other)
+	for _, pod := range out.Pods {
+		at := randomcluster.Attached{ID: string(pod.UID), Pod: pod, Seen: true}
+		for _, ip := range pod.Status.PodIPs {
+			at.Addresses = append(at.Addresses, netip.MustParseAddr(ip.IP))
+		}
+		out.Attachments = append(out.Attachments, at)
+	}
+	return out
+}
+
+// TestJudgeOnMeaning: three readings of every case of the meaning table agree
+// on every flow that its objects can tell apart, and with the table.
+func TestJudgeOnMeaning(t *testing.T) {
+	t.Parallel()
+	var flows atomic.Int64
+	for _, tc := range meaning.Cases() {
+		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
+			t.Parallel()
+			for _, podToNode := range []bool{false, true} {
+				tr, err := newTrial(meaningObjects(t, tc), policy.Options{Node: meaning.NodeName, AllowPodToNode: podToNode})
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr.world.Flows(func(f judge.Flow) {
+					flows.Add(1)
+					if err := tr.check(f); err != nil && !t.Failed() {
+						t.Error(err)
+					}
+				})
+				if podToNode {
+					continue // the table is about the default
+				}
+				expectRuling(t, tr.world, tc.Allow, true)
+				expectRuling(t, tr.world, tc.Deny, false)
+			}
+		})
+	}
+	t.Cleanup(func() { t.Logf("%d cases, %d flows", len(meaning.Cases()), flows.Load()) })
+}
+
+func expectRuling(t *testing.T, w *judge.World, texts []string, want bool) {
+	t.Helper()
+	for _, mf := range meaning.MustFlows(texts) {
+		for _, family := range mf.Families {
+			if got := w.Judge(judge.Flow(worldFlow(mf, family))); got.Allowed != want {
+				t.Errorf("%s (IPv%d): the judge says %+v", mf, family, got)
+			}
+		}
+	}
+}
+
+// flowsOfAState is how many flows of one random state are judged; the rest
+// are those of other states.
+const flowsOfAState = 600
+
+// TestJudgeOnRandomClusters: the three readings agree on whatever objects
+// there may be. SLUICE_LONG=1 judges every flow of every state.
+func TestJudgeOnRandomClusters(t *testing.T) {
+	t.Parallel()
+	var states, flows atomic.Int64
+	rapid.Check(t, func(t *rapid.T) {
+		objects := randomcluster.ObjectsGen().Draw(t, "objects")
+		tr, err := newTrial(objects, policy.Options{Node: randomcluster.OwnNode, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []judge.Flow
+		tr.world.Flows(func(f judge.Flow) { all = append(all, f) })
+		states.Add(1)
+		step, start := max(1, len(all)/flowsOfAState), 0
+		if os.Getenv("SLUICE_LONG") != "" {
+			step = 1
+		} else {
+			start = rapid.IntRange(0, step-1).Draw(t, "first flow")
+		}
+		for i := start; i < len(all); i += step {
+			flows.Add(1)
+			if err := tr.check(all[i]); err != nil {
+				text, _ := json.Marshal(objects)
+				t.Fatalf("%v\n%s", err, text)
+			}
+		}
+	})
+	t.Logf("%d states, %d flows", states.Load(), flows.Load())
+}
