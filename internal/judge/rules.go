@@ -12,18 +12,37 @@ import (
 )
 
 // policyAllows says whether a rule of the policy's section matches the flow.
-// "The traffic must match both ports and from" (and to).
 func (w *World) policyAllows(np *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, f Flow) bool {
 	if direction == networkingv1.PolicyTypeIngress {
 		for _, rule := range np.Spec.Ingress {
-			if w.portsMatch(rule.Ports, direction, f) && w.peersMatch(rule.From, np.Namespace, f.Source) {
+			if w.ruleMatches(rule.Ports, rule.From, np.Namespace, direction, f) {
 				return true
 			}
 		}
 		return false
 	}
 	for _, rule := range np.Spec.Egress {
-		if w.portsMatch(rule.Ports, direction, f) && w.peersMatch(rule.To, np.Namespace, f.Destination) {
+		if w.ruleMatches(rule.Ports, rule.To, np.Namespace, direction, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// ruleMatches: "The traffic must match both ports and from" (and to). "Items
+// in this list [of peers] are combined using a logical OR operation. If this
+// field is empty or missing, this rule matches all sources."
+func (w *World) ruleMatches(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer,
+	namespace string, direction networkingv1.PolicyType, f Flow) bool {
+	if len(peers) == 0 {
+		return w.portsMatch(ports, false, direction, f)
+	}
+	other := f.Source
+	if direction == networkingv1.PolicyTypeEgress {
+		other = f.Destination
+	}
+	for _, peer := range peers {
+		if w.peerMatches(peer, namespace, other) && w.portsMatch(ports, peer.IPBlock == nil, direction, f) {
 			return true
 		}
 	}
@@ -31,20 +50,21 @@ func (w *World) policyAllows(np *networkingv1.NetworkPolicy, direction networkin
 }
 
 // portsMatch: "Each item in this list is combined using a logical OR. If this
-// field is empty or missing, this rule matches all ports."
-func (w *World) portsMatch(ports []networkingv1.NetworkPolicyPort, direction networkingv1.PolicyType, f Flow) bool {
+// field is empty or missing, this rule matches all ports." Picked says that
+// the other end matched a selector.
+func (w *World) portsMatch(ports []networkingv1.NetworkPolicyPort, picked bool, direction networkingv1.PolicyType, f Flow) bool {
 	if len(ports) == 0 {
 		return true
 	}
 	for _, port := range ports {
-		if w.portMatches(port, direction, f) {
+		if w.portMatches(port, picked, direction, f) {
 			return true
 		}
 	}
 	return false
 }
 
-func (w *World) portMatches(item networkingv1.NetworkPolicyPort, direction networkingv1.PolicyType, f Flow) bool {
+func (w *World) portMatches(item networkingv1.NetworkPolicyPort, picked bool, direction networkingv1.PolicyType, f Flow) bool {
 	protocol := corev1.ProtocolTCP // "If not specified, this field defaults to TCP."
 	if item.Protocol != nil {
 		protocol = *item.Protocol
@@ -59,7 +79,7 @@ func (w *World) portMatches(item networkingv1.NetworkPolicyPort, direction netwo
 	}
 	if item.Port.Type == intstr.String {
 		// "… or if the port field is defined as a named (string) port."
-		return item.EndPort == nil && w.namedPortMatches(item.Port.StrVal, protocol, direction, f)
+		return item.EndPort == nil && w.namedPortMatches(item.Port.StrVal, protocol, picked, direction, f)
 	}
 	first, last := item.Port.IntVal, item.Port.IntVal
 	if item.EndPort != nil {
@@ -75,7 +95,10 @@ var numbers = map[corev1.Protocol]uint8{corev1.ProtocolTCP: TCP, corev1.Protocol
 
 // namedPortMatches: name and protocol must be those of a port of a container
 // or sidecar of the destination pod. An address that is no pod has no names.
-func (w *World) namedPortMatches(name string, protocol corev1.Protocol, direction networkingv1.PolicyType, f Flow) bool {
+//
+// "With to empty, any pod of any namespace": a pod whose namespace object isn't
+// known (yet) is in none, unless a podSelector of its own namespace picked it.
+func (w *World) namedPortMatches(name string, protocol corev1.Protocol, picked bool, direction networkingv1.PolicyType, f Flow) bool {
 	if len(validation.IsValidPortName(name)) > 0 {
 		return false
 	}
@@ -84,6 +107,9 @@ func (w *World) namedPortMatches(name string, protocol corev1.Protocol, directio
 		pod, _ = w.subject(f.Destination) // the isolated pod, whether or not others may meet it
 	}
 	if pod == nil || pod.Spec.HostNetwork {
+		return false
+	}
+	if _, known := w.namespaceLabels(pod.Namespace); direction == networkingv1.PolicyTypeEgress && !known && !picked {
 		return false
 	}
 	containers := pod.Spec.Containers
@@ -101,20 +127,6 @@ func (w *World) namedPortMatches(name string, protocol corev1.Protocol, directio
 			if p.Name == name && has == protocol && p.ContainerPort == int32(f.Port) && f.Port > 0 {
 				return true
 			}
-		}
-	}
-	return false
-}
-
-// peersMatch: "Items in this list are combined using a logical OR operation.
-// If this field is empty or missing, this rule matches all sources."
-func (w *World) peersMatch(peers []networkingv1.NetworkPolicyPeer, namespace string, a netip.Addr) bool {
-	if len(peers) == 0 {
-		return true
-	}
-	for _, peer := range peers {
-		if w.peerMatches(peer, namespace, a) {
-			return true
 		}
 	}
 	return false
