@@ -198,6 +198,8 @@ func (a *Agent) setPod(c *policy.Cluster, in *corev1.Pod) {
 	a.Departures.moved(before, c.PodAddresses(in.Namespace, in.Name))
 	if in.Spec.NodeName == a.Node {
 		a.Foreign.set(c, &p)
+	} else { // its namesake may have been here, and its end gone unseen
+		a.Foreign.forget(c, client.ObjectKeyFromObject(in))
 	}
 }
 

@@ -26,8 +26,10 @@ type Renderer struct {
 	// than one is an oddity of what another plugin reports; the first by ID
 	// counts.
 	holders map[dispatchKey]map[string]struct{}
-	// hostPorts are the host ports of endpoints, by ID.
-	hostPorts map[string][]cni.HostPort
+	// hostPorts are the host ports of endpoints, by ID; portsChanged are those
+	// endpoints whose ports the ruleset doesn't have yet.
+	hostPorts    map[string][]cni.HostPort
+	portsChanged map[string]struct{}
 	// rendered is the configuration as of the last patch, where it has changed
 	// since then.
 	rendered *RulesetConfig
@@ -70,7 +72,7 @@ func NewRenderer(cfg RulesetConfig) *Renderer {
 	return &Renderer{
 		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref][]portSet{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
-		hostPorts: map[string][]cni.HostPort{},
+		hostPorts: map[string][]cni.HostPort{}, portsChanged: map[string]struct{}{},
 	}
 }
 
@@ -85,9 +87,12 @@ func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
 	r.cfg.Network, r.cfg.PodRanges = n, podRanges
 }
 
-// SetHostPorts says which host ports an endpoint has. It is called before the
-// endpoint is set in the cluster; they go with it.
+// SetHostPorts says which host ports an endpoint has, also one that isn't in
+// the cluster yet. The next patch has them.
 func (r *Renderer) SetHostPorts(id string, ports []cni.HostPort) {
+	if !slices.Equal(r.hostPorts[id], ports) {
+		r.portsChanged[id] = struct{}{}
+	}
 	delete(r.hostPorts, id)
 	if len(ports) > 0 {
 		r.hostPorts[id] = ports
@@ -121,7 +126,12 @@ func (r *Renderer) Patch(c *policy.Cluster, ch policy.Changes) nft.Patch {
 	}
 	for _, id := range ch.Endpoints {
 		r.patchEndpoint(&out, c, id)
+		delete(r.portsChanged, id)
 	}
+	for id := range r.portsChanged {
+		r.patchEndpoint(&out, c, id)
+	}
+	clear(r.portsChanged)
 	return out
 }
 

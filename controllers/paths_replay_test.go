@@ -1,0 +1,245 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// thing is what events are about. Events of one thing keep their order.
+type thing struct {
+	kind string
+	key  client.ObjectKey // an attachment's Name is its ID
+}
+
+// event says what has become of a thing: an object, an attachment, or nothing
+// any more.
+type event struct {
+	thing
+	object     client.Object
+	attachment *cni.Attachment
+}
+
+func (e event) gone() bool { return e.object == nil && e.attachment == nil }
+
+func has(o client.Object) event {
+	return event{thing: thing{kindOf(o), client.ObjectKeyFromObject(o)}, object: o}
+}
+
+func gone(o client.Object) event { return event{thing: has(o).thing} }
+
+func attach(a cni.Attachment) event {
+	return event{thing: thing{"Attachment", client.ObjectKey{Name: a.ID()}}, attachment: &a}
+}
+
+func detach(a cni.Attachment) event { return event{thing: attach(a).thing} }
+
+func kindOf(o client.Object) string {
+	return strings.TrimPrefix(fmt.Sprintf("%T", o), "*v1.")
+}
+
+// store is an API server's content, as a cache shows it.
+type store map[thing]client.Object
+
+func (s store) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	o := s[thing{kindOf(into), key}]
+	if o == nil {
+		return apierrors.NewNotFound(schema.GroupResource{Resource: kindOf(into)}, key.Name)
+	}
+	reflect.ValueOf(into).Elem().Set(reflect.ValueOf(o.DeepCopyObject()).Elem())
+	return nil
+}
+
+func (s store) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return fmt.Errorf("nobody lists here")
+}
+
+// replay is an agent that is told events, and the ruleset that its commits
+// lead to.
+type replay struct {
+	agent    *Agent
+	store    store
+	attached map[string]cni.Attachment
+	foreign  bool
+	have     *nft.Ruleset
+}
+
+// newReplay returns an agent that knows nothing. On a foreign node another
+// plugin wires the pods, and nothing is attached.
+func newReplay(foreign bool) *replay {
+	r := &replay{store: store{}, attached: map[string]cni.Attachment{}, foreign: foreign}
+	r.start()
+	return r
+}
+
+// start replaces the agent by a new one, which is shown what exists. What is
+// in the kernel stays until its first commit.
+func (r *replay) start() {
+	cfg := RulesetConfig{LogPerSecond: 10}
+	if !r.foreign {
+		cfg.Network = testNetwork()
+	}
+	r.agent = &Agent{
+		Node: ownNode, Reader: r.store, Log: logr.Discard(),
+		Enforcer: NewEnforcer(nil, policy.Options{Node: ownNode}, cfg, logr.Discard()),
+		Foreign:  ForeignPods{Enabled: r.foreign, Guard: r.foreign},
+	}
+	r.agent.Enforcer.Adopt(slices.Collect(maps.Values(r.attached)))
+	for t := range r.store {
+		r.reconcile(t)
+	}
+}
+
+func (r *replay) tell(e event) {
+	r.note(e)
+	r.reconcile(e.thing)
+}
+
+// note changes what exists, without a word to the agent.
+func (r *replay) note(e event) {
+	switch {
+	case e.object != nil:
+		r.store[e.thing] = e.object
+	case e.attachment != nil:
+		r.attached[e.key.Name] = *e.attachment
+	default:
+		delete(r.store, e.thing)
+		delete(r.attached, e.key.Name)
+	}
+}
+
+// reconcile has the agent look at a thing.
+func (r *replay) reconcile(t thing) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nothing waits for a commit
+	var err error
+	switch t.kind {
+	case "Namespace":
+		err = r.agent.reconcileNamespace(ctx, t.key)
+	case "Node":
+		err = r.agent.reconcileNode(ctx, t.key)
+	case "Pod":
+		err = r.agent.reconcilePod(ctx, t.key)
+	case "NetworkPolicy":
+		err = r.agent.reconcilePolicy(ctx, t.key)
+	case "Attachment":
+		if a, ok := r.attached[t.key.Name]; ok {
+			r.agent.Enforcer.Adopt([]cni.Attachment{a}) // Attach is this and a wait
+		} else {
+			_ = r.agent.Enforcer.Detach(ctx, t.key.Name) // says that it didn't wait
+		}
+	default:
+		err = fmt.Errorf("no reconciler of %s", t.kind)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+// commit does what Enforcer.commit does, without a kernel: the first one of an
+// agent is a difference to what is there, the others are patches.
+func (r *replay) commit() {
+	e := r.agent.Enforcer
+	changes := e.cluster.Take()
+	switch {
+	case e.started:
+		r.have.Merge(e.render.Patch(e.cluster, changes))
+	case r.have == nil:
+		r.have = e.render.Ruleset(e.cluster)
+	default:
+		r.have.Merge(nft.Diff(r.have, e.render.Ruleset(e.cluster)))
+	}
+	e.started = true
+}
+
+// settled says what is wrong with the end of a path: another ruleset than the
+// wanted one, or something left to do.
+func (r *replay) settled(want *nft.Ruleset) error {
+	r.commit()
+	if diff := nft.Diff(r.have, want); !diff.Empty() || r.have.String() != want.String() {
+		return fmt.Errorf("the path leads to\n%s\nfrom scratch it is\n%s\nthe difference is %+v", r.have, want, diff)
+	}
+	e := r.agent.Enforcer
+	if changes := e.cluster.Take(); !changes.Empty() {
+		return fmt.Errorf("a second look finds changes: %+v", changes)
+	}
+	if patch := e.render.Patch(e.cluster, policy.Changes{}); !patch.Empty() {
+		return fmt.Errorf("a second rendering finds changes: %+v", patch)
+	}
+	return nil
+}
+
+// scratch renders what exists in the end, by an agent that saw nothing else.
+func (r *replay) scratch() *nft.Ruleset {
+	fresh := &replay{store: r.store, attached: r.attached, foreign: r.foreign}
+	fresh.start()
+	fresh.commit()
+	return fresh.have
+}
+
+// split returns the events by which an object changes field by field from what
+// it was, nil if it wasn't, to what the event says.
+func split(was client.Object, e event) []event {
+	if e.object == nil {
+		return []event{e}
+	}
+	var out []event
+	step := func(o client.Object) { out = append(out, event{thing: e.thing, object: o}) }
+	switch to := e.object.(type) {
+	case *corev1.Namespace:
+		step(&corev1.Namespace{ObjectMeta: bare(to).ObjectMeta})
+	case *corev1.Node:
+		now := &corev1.Node{ObjectMeta: to.ObjectMeta}
+		if from, ok := was.(*corev1.Node); ok {
+			now.Spec, now.Status = from.Spec, from.Status
+		}
+		step(now.DeepCopy())
+		now.Status = to.Status
+		step(now.DeepCopy())
+	case *corev1.Pod:
+		now := &corev1.Pod{ObjectMeta: *to.ObjectMeta.DeepCopy()}
+		now.Labels, now.DeletionTimestamp = nil, nil
+		if from, ok := was.(*corev1.Pod); ok && from.UID == to.UID {
+			now = from.DeepCopy()
+		}
+		step(now.DeepCopy())
+		now.Status = to.Status
+		step(now.DeepCopy())
+		now.ObjectMeta = to.ObjectMeta
+		step(now.DeepCopy())
+	case *networkingv1.NetworkPolicy:
+		now := &networkingv1.NetworkPolicy{ObjectMeta: to.ObjectMeta}
+		if from, ok := was.(*networkingv1.NetworkPolicy); ok {
+			now.Spec = from.Spec
+		}
+		for _, set := range []func(){
+			func() { now.Spec.PodSelector = to.Spec.PodSelector },
+			func() { now.Spec.Ingress = to.Spec.Ingress },
+			func() { now.Spec.Egress = to.Spec.Egress },
+		} {
+			set()
+			step(now.DeepCopy())
+		}
+	}
+	return append(out, e)
+}
+
+func bare(ns *corev1.Namespace) *corev1.Namespace {
+	out := ns.DeepCopy()
+	out.Labels = nil
+	return out
+}
