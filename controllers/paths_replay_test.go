@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -167,11 +168,11 @@ func (r *replay) commit() {
 }
 
 // settled says what is wrong with the end of a path: another ruleset than the
-// wanted one, or something left to do.
-func (r *replay) settled(want *nft.Ruleset) error {
+// wanted one, which has this text, or something left to do.
+func (r *replay) settled(want *nft.Ruleset, text string) error {
 	r.commit()
-	if diff := nft.Diff(r.have, want); !diff.Empty() || r.have.String() != want.String() {
-		return fmt.Errorf("the path leads to\n%s\nfrom scratch it is\n%s\nthe difference is %+v", r.have, want, diff)
+	if diff := nft.Diff(r.have, want); !diff.Empty() || r.have.String() != text {
+		return fmt.Errorf("the path leads to another ruleset (-from scratch +here):\n%s", cmp.Diff(text, r.have.String()))
 	}
 	e := r.agent.Enforcer
 	if changes := e.cluster.Take(); !changes.Empty() {

@@ -57,10 +57,9 @@ func on(node string) trait               { return func(p *corev1.Pod) { p.Spec.N
 func in(phase corev1.PodPhase) trait     { return func(p *corev1.Pod) { p.Status.Phase = phase } }
 func labelled(l map[string]string) trait { return func(p *corev1.Pod) { p.Labels = l } }
 func serving(name string, n int32) trait {
-	return servingAll(corev1.ContainerPort{Name: name, ContainerPort: n})
-}
-func servingAll(p corev1.ContainerPort) trait {
-	return func(pod *corev1.Pod) { pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{p}}} }
+	return func(p *corev1.Pod) {
+		p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: name, ContainerPort: n}}}}
+	}
 }
 func ending(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_800_000_000, 0)} }
 

@@ -3,7 +3,9 @@ package controllers
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/nft"
 )
 
 const ownNode = randomcluster.OwnNode
@@ -150,66 +153,94 @@ func (r *replay) tellAll(events []event, commit func(i int) bool) {
 func always(int) bool { return true }
 func never(int) bool  { return false }
 
+// ways are where a path begins and when it is committed: after each event, or
+// only after the last. With SLUICE_LONG=1 each with each.
+func ways() []way {
+	out := []way{{"what was before", true}, {"what was before", false}, {"nothing", false}, {"a restart", true}}
+	if os.Getenv("SLUICE_LONG") != "" {
+		out = append(out, way{"nothing", true}, way{"a restart", false})
+	}
+	return out
+}
+
+type way struct {
+	from   string
+	commit bool
+}
+
 // TestAnyPathOneState: however the events of a scenario come, and whenever
 // they are committed, the ruleset in the end is the one that a new agent makes
 // of what exists then; and nothing is left to do.
 func TestAnyPathOneState(t *testing.T) {
 	t.Parallel()
-	paths := 0
-	for _, s := range scenarios(t) {
-		for _, foreign := range []bool{false, true} {
-			reference := newReplay(foreign)
-			reference.tellAll(slices.Concat(s.before, s.events), never)
-			want := reference.scratch()
-			if s.remembers {
-				reference.commit()
-				want = reference.have
-			}
-			for _, v := range variants {
-				for _, from := range []string{"what was before", "nothing", "a restart"} {
-					if s.remembers && from != "what was before" || s.remembers && v.name == "addresses shared for a while" {
-						continue
-					}
-					for when, commit := range map[string]func(int) bool{"each": always, "the last": never} {
+	var paths atomic.Int64
+	all := scenarios(t)
+	for _, s := range all {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			for _, foreign := range []bool{false, true} {
+				want := s.endState(foreign)
+				text := want.String()
+				for _, v := range variants {
+					for _, w := range ways() {
+						if s.remembers && (w.from != "what was before" || v.name == "addresses shared for a while") {
+							continue
+						}
 						r := newReplay(foreign)
-						replayFrom(r, from, s, v, commit)
-						paths++
-						if err := r.settled(want); err != nil {
-							t.Errorf("%s: %s, from %s, committed after %s, foreign %v: %v", s.name, v.name, from, when, foreign, err)
+						replayFrom(r, w, s, v)
+						paths.Add(1)
+						if err := r.settled(want, text); err != nil {
+							t.Fatalf("%s, from %s, committed each %v, foreign %v: %v", v.name, w.from, w.commit, foreign, err)
 						}
 					}
 				}
 			}
-		}
+		})
 	}
-	t.Logf("%d scenarios, %d paths", len(scenarios(t)), paths)
+	t.Cleanup(func() { t.Logf("%d scenarios, %d paths", len(all), paths.Load()) })
 }
 
-func replayFrom(r *replay, from string, s scenario, v variant, commit func(int) bool) {
+// endState is what a new agent renders of what exists in the end; where that
+// isn't all that counts, what one renders that saw it all, at once.
+func (s scenario) endState(foreign bool) *nft.Ruleset {
+	r := newReplay(foreign)
+	r.tellAll(slices.Concat(s.before, s.events), never)
+	if s.remembers {
+		r.commit()
+		return r.have
+	}
+	return r.scratch()
+}
+
+func replayFrom(r *replay, w way, s scenario, v variant) {
+	commit := never
+	if w.commit {
+		commit = always
+	}
 	was := map[thing]event{}
-	if from == "nothing" {
+	if w.from == "nothing" {
 		r.tellAll(v.make(was, slices.Concat(s.before, s.events)), commit)
 		return
 	}
 	for _, e := range s.before {
 		was[e.thing] = e
 	}
-	r.tellAll(s.before, always)
+	r.tellAll(s.before, never)
 	r.commit()
 	events := v.make(was, s.events)
-	if from == "a restart" { // in the middle, half of it unseen
-		half := len(events) / 2
-		r.tellAll(events[:half], commit)
-		r.commit()
-		for _, e := range events[half:] {
-			if !r.foreign || e.kind != "Attachment" {
-				r.note(e)
-			}
-		}
-		r.start()
+	if w.from != "a restart" {
+		r.tellAll(events, commit)
 		return
 	}
-	r.tellAll(events, commit)
+	half := len(events) / 2 // the agent dies in the middle, and doesn't see the rest happen
+	r.tellAll(events[:half], commit)
+	r.commit()
+	for _, e := range events[half:] {
+		if !r.foreign || e.kind != "Attachment" {
+			r.note(e)
+		}
+	}
+	r.start()
 }
 
 // TestRandomPathsOneState: the same for random worlds, from one to another by
@@ -238,7 +269,8 @@ func TestRandomPathsOneState(t *testing.T) {
 			r.commit()
 			r.start()
 		}
-		if err := r.settled(r.scratch()); err != nil {
+		want := r.scratch()
+		if err := r.settled(want, want.String()); err != nil {
 			t.Fatal(err)
 		}
 	})
