@@ -35,8 +35,6 @@ type event struct {
 	attachment *cni.Attachment
 }
 
-func (e event) gone() bool { return e.object == nil && e.attachment == nil }
-
 func has(o client.Object) event {
 	return event{thing: thing{kindOf(o), client.ObjectKeyFromObject(o)}, object: o}
 }

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -119,7 +120,7 @@ func scenarios(t *testing.T) []scenario {
 	fromNodes := p(`{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24, except: [198.51.100.3/32]}}]}]}`)
 	denyAll := has(rules(t, "dev/deny", `{podSelector: {}, policyTypes: [Ingress, Egress]}`))
 	base := []event{has(here), has(there), has(dev), has(prod), has(far), has(web), attach(wired(web)), has(db), attach(wired(db))}
-	and := func(more ...event) []event { return append(base[:len(base):len(base)], more...) }
+	and := func(more ...event) []event { return append(slices.Clip(base), more...) }
 	port80 := cni.HostPort{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}
 	port81 := cni.HostPort{HostPort: 8081, ContainerPort: 80, Protocol: "tcp"}
 

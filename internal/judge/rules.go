@@ -3,6 +3,7 @@ package judge
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -115,7 +116,7 @@ func (w *World) namedPortMatches(name string, protocol corev1.Protocol, picked b
 	containers := pod.Spec.Containers
 	for _, c := range pod.Spec.InitContainers {
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			containers = append(containers[:len(containers):len(containers)], c)
+			containers = append(slices.Clip(containers), c)
 		}
 	}
 	for _, c := range containers {

@@ -1,6 +1,8 @@
 package randomcluster
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -87,7 +89,7 @@ func badSelector(t *rapid.T) *metav1.LabelSelector {
 		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Gt", Values: []string{"1"}}}},
 	}).Draw(t, "bad selector")
 	if rapid.Bool().Draw(t, "and a good one") {
-		out.MatchExpressions = append(out.MatchExpressions[:len(out.MatchExpressions):len(out.MatchExpressions)],
+		out.MatchExpressions = append(slices.Clip(out.MatchExpressions),
 			metav1.LabelSelectorRequirement{Key: "env", Operator: metav1.LabelSelectorOpExists})
 	}
 	return &out
