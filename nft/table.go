@@ -23,6 +23,10 @@ type Options struct {
 	// may be split; 0 is 2000.
 	MaxMessages int
 
+	// Tallied is what the names of those chains start with whose counters
+	// must not be lost when they are deleted, see Tally; empty: none.
+	Tallied string
+
 	// tune replaces what is done to a new socket, for tests.
 	tune func(*netlink.Conn) error
 
@@ -42,6 +46,7 @@ type Table struct {
 	desired *Ruleset        // what the caller wants; installed, too, unless stale
 	stale   bool            // desired may not be what is installed
 	flushes int             // transactions so far, for tests
+	tallies tallies
 }
 
 // Open connects to the kernel. It changes nothing there. The Table has to be
@@ -150,6 +155,7 @@ func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	t.tallies.settleGone(func(chain string) bool { return got.rules.Chains[chain] != nil })
 	batch := Plan(got.rules, Diff(got.rules, t.desired))
 	if got.exists {
 		batch.Prepare = withoutAddTable(batch.Prepare)
@@ -200,6 +206,11 @@ func (t *Table) carryOut(ctx context.Context, b Batch, others []thing) error {
 		if part.wait {
 			t.settle()
 		}
+		if part.name == "finish" {
+			if err := t.noteEnding(part.ops); err != nil {
+				return err
+			}
+		}
 		for _, ops := range split(part.ops, part.most) {
 			if err := t.transact(ctx, ops); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -209,6 +220,7 @@ func (t *Table) carryOut(ctx context.Context, b Batch, others []thing) error {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
+	t.tallies.settleGone(func(string) bool { return false })
 	if len(others) > 0 {
 		for _, o := range others {
 			if err := t.conn.deleteOther(o); err != nil {
