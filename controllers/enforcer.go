@@ -46,6 +46,8 @@ type Enforcer struct {
 	pending  map[string]bool
 	// committed is closed, and replaced, by every successful commit.
 	committed chan struct{}
+
+	denials denialCounts
 }
 
 // NewEnforcer returns an Enforcer that writes to the table, which stays the
@@ -190,6 +192,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	case failed || !patch.Empty():
 		err = e.table.Apply(ctx, patch)
 	}
+	e.keepDenials()
 
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 )
 
 // The agent's metrics. They are of bounded cardinality: nothing is labelled by
-// pod or policy.
+// pod, but for what was denied to the pods of this node, or by policy.
 var (
 	commitSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "sluice_event_to_commit_seconds",

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
 )
 
 // Renderer translates changes of a policy.Cluster into patches of the
@@ -37,6 +38,7 @@ type Renderer struct {
 
 // renderedEndpoint is what stands in the ruleset for an endpoint.
 type renderedEndpoint struct {
+	pod      selector.Pod
 	elements map[dispatchKey]nft.Verdict
 	chains   map[string]*nft.Chain
 	profiles []profile
@@ -221,13 +223,14 @@ func remove(sp *nft.SetPatch, e nft.Element) {
 // endpoint renders an endpoint: its dispatch in each direction and, where it
 // is isolated, its chain.
 func (cfg *RulesetConfig) endpoint(e *policy.EndpointPolicy) renderedEndpoint {
-	out := renderedEndpoint{elements: map[dispatchKey]nft.Verdict{}, chains: map[string]*nft.Chain{}}
+	out := renderedEndpoint{pod: e.Pod, elements: map[dispatchKey]nft.Verdict{}, chains: map[string]*nft.Chain{}}
 	for _, d := range policy.Directions {
 		verdict := nft.Verdict{Kind: nft.Accept}
 		if isolation := e.Isolation(d); len(isolation) > 0 {
 			profiles := profilesOf(isolation, d)
 			chain := cfg.podChain(e, d, profiles)
-			out.chains[chain.Name] = chain
+			denied := cfg.deniedChain(e, d)
+			out.chains[chain.Name], out.chains[denied.Name] = chain, denied
 			out.profiles = append(out.profiles, profiles...)
 			verdict = nft.JumpTo(chain.Name)
 		}
@@ -263,16 +266,7 @@ func (cfg *RulesetConfig) podChain(e *policy.EndpointPolicy, d policy.Direction,
 	for _, p := range profiles {
 		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(p.name)}))
 	}
-	what := fmt.Sprintf("denied: %s of %s/%s", d, e.Pod.Namespace, e.Pod.Name)
-	deny := rule(what, nft.Count{})
-	if cfg.LogPerSecond > 0 {
-		deny.Statements = append(deny.Statements,
-			nft.Sample{Group: cfg.LogGroup, Prefix: "sluice " + d.String(), PerSecond: cfg.LogPerSecond})
-	}
-	c.Rules = append(c.Rules, deny,
-		rule("no new connection: tell the sender", nft.MatchTCPNoSYN{}, nft.ResetTCP{}),
-		rule("", do(nft.Drop)),
-	)
+	c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(deniedName(e.Pod, e.ID, d))}))
 	return c
 }
 

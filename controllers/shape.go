@@ -35,7 +35,8 @@ type RulesetConfig struct {
 	Network Network
 	// LogGroup is the NFLOG group that samples of denied packets go to.
 	LogGroup uint16
-	// LogPerSecond bounds the samples of one pod and direction; 0: none.
+	// LogPerSecond bounds the samples of one pod, both directions together;
+	// 0: none.
 	LogPerSecond uint64
 }
 
