@@ -74,7 +74,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	table, err := nft.Open(nft.Options{})
+	table, err := nft.Open(nft.Options{Tallied: controllers.DeniedChains})
 	if err != nil {
 		return err
 	}
@@ -148,6 +148,9 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	if err := controllers.RegisterMetrics(server.Stats); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
+	if err := controllers.RegisterDenialMetrics(a.enforcer); err != nil {
+		return err
+	}
 	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
 	a.enforcer.Adopt(server.Attachments())
 	forwarding := &controllers.ForwardCheck{
@@ -169,6 +172,10 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	if !o.policyOnly {
 		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)
+	}
+	if o.logPerSecond > 0 {
+		denials := &controllers.DenialLog{Enforcer: a.enforcer, Group: uint16(o.logGroup), Log: a.log.WithName("denials")}
+		parts = append(parts, denials.Run)
 	}
 	departures := controllers.NewDepartures(server.ForgetConnections, o.forgetEvery())
 	reconcilers := &controllers.Agent{

@@ -21,6 +21,7 @@ func TestParseFlags(t *testing.T) {
 		"--node-name: expected":                {},
 		`--pod-to-node="maybe": expected`:      {"--node-name=n1", "--pod-to-node=maybe"},
 		"--log-group=70000: expected":          {"--node-name=n1", "--log-group=70000"},
+		"--log-per-second=1001: expected":      {"--node-name=n1", "--log-per-second=1001"},
 		`argument "run": expected`:             {"--node-name=n1", "run"},
 		`invalid value "many" for flag -log-g`: {"--node-name=n1", "--log-group=many"},
 	} {

@@ -56,8 +56,8 @@ func parseFlags(args []string) (*options, error) {
 
 func (o *options) policyFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.podToNode, "pod-to-node", "policy", "traffic from a pod to its own node: policy (judged as egress) or allow")
-	fs.UintVar(&o.logGroup, "log-group", 0, "NFLOG group that samples of denied packets go to")
-	fs.UintVar(&o.logPerSecond, "log-per-second", 0, "samples of denied packets, for each pod and direction; 0: none")
+	fs.UintVar(&o.logGroup, "log-group", defaultLogGroup, "NFLOG group by which samples of denied packets come to the agent; no other process may read it")
+	fs.UintVar(&o.logPerSecond, "log-per-second", 10, "denied packets that are logged, for each pod, at most (from 2, for two directions); 0: none")
 	fs.BoolVar(&o.policyOnly, "policy-only", false, "enforce policy on pods that another CNI plugin wires, and make no pod network")
 	fs.StringVar(&o.unknownPods, "unknown-pods", "drop",
 		"with --policy-only, what becomes of traffic of addresses in the node's podCIDRs that aren't a known pod's: drop or allow")
@@ -77,6 +77,12 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys/net", "where the node's network sysctls can be written")
 	fs.StringVar(&o.runDir, "run-dir", "/run", "where NetworkManager and systemd-networkd are told to leave our links alone; empty: nowhere")
 }
+
+// defaultLogGroup is none that other programs are known to use.
+const defaultLogGroup = 5185
+
+// maxLogPerSecond is more than the agent logs for all pods together.
+const maxLogPerSecond = 1000
 
 // check names the first flag whose value makes no sense.
 func (o *options) check() error {
@@ -101,6 +107,9 @@ func (o *options) check() error {
 	}
 	if o.logGroup > 65535 {
 		return fmt.Errorf("--log-group=%d: expected at most 65535", o.logGroup)
+	}
+	if o.logPerSecond > maxLogPerSecond {
+		return fmt.Errorf("--log-per-second=%d: expected at most %d", o.logPerSecond, maxLogPerSecond)
 	}
 	return nil
 }

@@ -1,0 +1,150 @@
+package controllers
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/sluice-net/sluice/nflog"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// DenialLog tells of denied packets: one line for each sample that the rules
+// send to an NFLOG group. The rules bound the samples of a pod, and DenialLog
+// bounds the lines of the node.
+type DenialLog struct {
+	Enforcer *Enforcer
+	Group    uint16
+	// NetNS is a file descriptor of the network namespace; 0: this one.
+	NetNS int
+	Log   logr.Logger
+}
+
+// linesPerSecond bounds what one node logs of denials.
+const linesPerSecond = 100
+
+// Run tells until ctx ends. Where the group can't be read, because another
+// process has it, say, it says so once and tries again: enforcing policy
+// doesn't need it.
+func (l *DenialLog) Run(ctx context.Context) error {
+	retry, said := firstRetry, false
+	for ctx.Err() == nil {
+		err := l.read(ctx, func() { retry, said = firstRetry, false })
+		if ctx.Err() != nil {
+			break
+		}
+		if !said {
+			l.Log.Error(err, "Denied packets can't be told; trying again", "group", l.Group)
+			said = true
+		}
+		pause(ctx, retry)
+		retry = min(2*retry, lastRetry)
+	}
+	return nil
+}
+
+func (l *DenialLog) read(ctx context.Context, opened func()) error {
+	reader, err := nflog.Open(nflog.Options{Group: l.Group, NetNS: l.NetNS})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	opened()
+	budget := lineBudget{most: linesPerSecond}
+	return reader.Run(ctx, func(r nflog.Record) {
+		direction, ours := sampleDirection(r.Prefix)
+		if !ours {
+			return
+		}
+		denialsUntold.Add(float64(r.Lost))
+		leftOut, ok := budget.take(time.Now(), uint64(r.Lost))
+		if !ok {
+			denialsUntold.Inc()
+			return
+		}
+		denialsTold.Inc()
+		answer := l.Enforcer.Explain(policy.Flow{Source: r.Source, Destination: r.Destination, Protocol: r.Protocol, Port: r.DestinationPort})
+		l.Log.Info("Denied", denialLine(direction, &r, answer, leftOut)...)
+	})
+}
+
+// sampleDirection reads what the rules mark a sample with.
+func sampleDirection(prefix string) (d policy.Direction, ours bool) {
+	for _, d := range policy.Directions {
+		if prefix == samplePrefix+d.String() {
+			return d, true
+		}
+	}
+	return 0, false
+}
+
+// denialLine says who was denied what, and which policies isolate the pod, as
+// keys and values. The policies are those known now, a moment after the packet.
+func denialLine(d policy.Direction, r *nflog.Record, a policy.Answer, leftOut uint64) []any {
+	out := []any{"direction", d.String(), "source", r.Source.String()}
+	if a.Egress != nil {
+		out = append(out, "sourcePod", a.Egress.Pod.Namespace+"/"+a.Egress.Pod.Name)
+	}
+	out = append(out, "destination", r.Destination.String())
+	if a.Ingress != nil {
+		out = append(out, "destinationPod", a.Ingress.Pod.Namespace+"/"+a.Ingress.Pod.Name)
+	}
+	out = append(out, "protocol", policy.ProtocolName(r.Protocol))
+	switch {
+	case r.Fragment:
+		out = append(out, "fragment", true)
+	case r.DestinationPort != 0:
+		out = append(out, "port", r.DestinationPort, "sourcePort", r.SourcePort)
+	case r.Protocol == protocolICMP || r.Protocol == protocolICMPv6:
+		out = append(out, "type", r.Type, "code", r.Code)
+	}
+	decision := a.Ingress
+	if d == policy.Egress {
+		decision = a.Egress
+	}
+	switch {
+	case decision == nil: // the pod has gone, or has another address now
+	case decision.Allowed:
+		out = append(out, "allowedNow", true)
+	default:
+		names := make([]string, len(decision.Isolating))
+		for i, k := range decision.Isolating {
+			names[i] = k.String()
+		}
+		out = append(out, "policies", strings.Join(names, ","))
+		if decision.Nearest != nil {
+			out = append(out, "nearest", decision.Nearest.String())
+		}
+	}
+	if leftOut > 0 {
+		out = append(out, "leftOutBefore", leftOut)
+	}
+	return out
+}
+
+// lineBudget bounds lines within each second, counted from the first line
+// after the last one's end, and counts what it leaves out.
+type lineBudget struct {
+	most    int
+	since   time.Time
+	lines   int
+	leftOut uint64
+}
+
+// take asks for a line, where some may have been lost before. It returns how
+// many were left out since the last line, or that there is none to be had.
+func (b *lineBudget) take(now time.Time, lost uint64) (leftOut uint64, ok bool) {
+	b.leftOut += lost
+	if now.Sub(b.since) >= time.Second {
+		b.since, b.lines = now, 0
+	}
+	if b.lines >= b.most {
+		b.leftOut++
+		return 0, false
+	}
+	b.lines++
+	leftOut, b.leftOut = b.leftOut, 0
+	return leftOut, true
+}
