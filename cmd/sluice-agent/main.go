@@ -152,6 +152,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		return err
 	}
 	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
+	server.Handle("/v1/why-live", controllers.WhyLiveHandler(a.enforcer, cni.Connections))
 	a.enforcer.Adopt(server.Attachments())
 	forwarding := &controllers.ForwardCheck{
 		PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,

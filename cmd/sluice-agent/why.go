@@ -24,22 +24,28 @@ const whyTimeout = 10 * time.Second
 func runWhy(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("sluice-agent why", flag.ContinueOnError)
 	socket := fs.String("socket", "/run/sluice/cni.sock", "socket of the agent")
+	live := fs.Bool("live", false, "list the connections that this node tracks between the two, and what policies say of each now")
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "usage: sluice-agent why [--socket FILE] SOURCE DESTINATION PORT\n\n"+
+		fmt.Fprintf(fs.Output(), "usage: sluice-agent why [--socket FILE] SOURCE DESTINATION PORT\n"+
+			"       sluice-agent why [--socket FILE] --live SOURCE DESTINATION [PORT]\n\n"+
 			"SOURCE and DESTINATION are addresses, or pods as namespace/name.\nPORT is 80, 53/udp, 80/sctp or icmp: the destination pod's own port, behind any Service.\n\n")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if fs.NArg() != 3 {
+	if fs.NArg() != 3 && (!*live || fs.NArg() != 2) {
 		fs.Usage()
 		return errors.New("why: expected a source, a destination and a port")
 	}
 	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
 	defer cancel()
 	query := url.Values{"src": {fs.Arg(0)}, "dst": {fs.Arg(1)}, "port": {fs.Arg(2)}}
-	answer, err := askWhy(ctx, *socket, query)
+	path := "/v1/why"
+	if *live {
+		path = "/v1/why-live"
+	}
+	answer, err := askWhy(ctx, *socket, path, query)
 	if err != nil {
 		return fmt.Errorf("asking the agent at %s: %w", *socket, err)
 	}
@@ -47,13 +53,13 @@ func runWhy(ctx context.Context, args []string) error {
 	return nil
 }
 
-func askWhy(ctx context.Context, socket string, query url.Values) (*controllers.WhyAnswer, error) {
+func askWhy(ctx context.Context, socket, path string, query url.Values) (*controllers.WhyAnswer, error) {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/why?"+query.Encode(), http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path+"?"+query.Encode(), http.NoBody)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,120 @@
+package controllers
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// mostConnections is how many connections an answer lists.
+const mostConnections = 200
+
+// WhyLiveHandler answers GET with the query parameters src and dst as those of
+// WhyHandler: which connections between them this node tracks, whoever opened
+// them, what policies say of each now, and whether it is being cut. With port
+// it is those that src opened to that port of dst; dst may be the address of a
+// Service, and port the Service's. list lists the node's connections.
+func WhyLiveHandler(e *Enforcer, list func() ([]cni.Connection, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		wanted, err := e.liveQuestion(q.Get("src"), q.Get("dst"), q.Get("port"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		all, err := list()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(e.explainLive(all, wanted)); err != nil {
+			e.log.V(1).Info("Answering a question failed", "reason", err.Error())
+		}
+	})
+}
+
+// liveQuestion says which connections are asked about.
+func (e *Enforcer) liveQuestion(src, dst, port string) (wanted func(cni.Connection) bool, err error) {
+	sources, err := e.resolve("source", src)
+	if err != nil {
+		return nil, err
+	}
+	destinations, err := e.resolve("destination", dst)
+	if err != nil {
+		return nil, err
+	}
+	if port != "" {
+		if _, _, err := parsePort(port, true); err != nil {
+			return nil, err
+		}
+	}
+	return func(c cni.Connection) bool {
+		opened := func(by, to []netip.Addr) bool {
+			return slices.Contains(by, c.Source.Addr()) &&
+				(slices.Contains(to, c.ReplySource.Addr()) || slices.Contains(to, c.Destination.Addr()))
+		}
+		if port == "" {
+			return opened(sources, destinations) || opened(destinations, sources)
+		}
+		protocol, number, _ := parsePort(port, c.Source.Addr().Is4()) // it could be read above
+		return opened(sources, destinations) && c.Protocol == protocol &&
+			(number == 0 || number == c.ReplySource.Port() || number == c.Destination.Port())
+	}, nil
+}
+
+// explainLive judges connections as their first packets were: by who opened
+// them and who answers, behind any Service.
+func (e *Enforcer) explainLive(all []cni.Connection, wanted func(cni.Connection) bool) WhyAnswer {
+	out := WhyAnswer{Allowed: true}
+	var texts []string
+	more := 0
+	for _, c := range all {
+		if !wanted(c) {
+			continue
+		}
+		if len(texts) == mostConnections {
+			more++
+			continue
+		}
+		a := e.Explain(policy.Flow{Source: c.Source.Addr(), Destination: c.ReplySource.Addr(), Protocol: c.Protocol, Port: c.ReplySource.Port()})
+		out.Allowed = out.Allowed && a.Allowed
+		texts = append(texts, liveText(c, a))
+	}
+	slices.Sort(texts)
+	switch {
+	case len(texts) == 0:
+		texts = []string{"this node tracks no such connection"}
+	case more > 0:
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	out.Text = strings.Join(texts, "\n")
+	return out
+}
+
+func liveText(c cni.Connection, a policy.Answer) string {
+	text := fmt.Sprintf("%s %s -> %s", policy.ProtocolName(c.Protocol), endText(c.Source), endText(c.ReplySource))
+	if c.Destination != c.ReplySource {
+		text += " by way of " + endText(c.Destination)
+	}
+	switch {
+	case c.Cut:
+		text += ", being cut"
+	case !a.Allowed:
+		text += ", goes on"
+	}
+	return text + ": " + a.String()
+}
+
+func endText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
+}

@@ -1,0 +1,106 @@
+package controllers
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/policy"
+)
+
+func askLive(t *testing.T, e *Enforcer, list func() ([]cni.Connection, error), src, dst, port string) (status int, a WhyAnswer) {
+	t.Helper()
+	query := url.Values{"src": {src}, "dst": {dst}, "port": {port}}
+	w := httptest.NewRecorder()
+	WhyLiveHandler(e, list).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/why-live?"+query.Encode(), nil))
+	if w.Code != http.StatusOK {
+		return w.Code, WhyAnswer{Text: w.Body.String()}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+		t.Fatal(err)
+	}
+	return w.Code, a
+}
+
+func TestWhyLive(t *testing.T) {
+	t.Parallel()
+	e, _, _ := newEnforcer(t)
+	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, meaning.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Update(func(c *policy.Cluster) {
+		for _, ns := range meaning.Namespaces() {
+			c.SetNamespace(ns.Name, ns.Labels)
+		}
+		for _, p := range meaning.Pods() {
+			c.SetPod(policy.PodFrom(p))
+		}
+		c.SetPolicy(policy.Parse(np))
+	})
+	web, db := netip.MustParseAddr(meaning.Addr("dev/web", 4)), netip.MustParseAddr(meaning.Addr("dev/db", 4))
+	service := netip.MustParseAddrPort("10.96.0.10:8080")
+	connection := func(protocol uint8, from netip.Addr, fromPort uint16, to netip.Addr, port uint16) cni.Connection {
+		return cni.Connection{
+			Protocol: protocol, Source: netip.AddrPortFrom(from, fromPort),
+			Destination: netip.AddrPortFrom(to, port), ReplySource: netip.AddrPortFrom(to, port),
+		}
+	}
+	translated := connection(policy.ProtocolTCP, web, 1003, db, 80)
+	translated.Destination = service
+	cut := connection(policy.ProtocolTCP, web, 1002, db, 81)
+	cut.Cut = true
+	all := []cni.Connection{
+		connection(policy.ProtocolTCP, web, 1000, db, 80), connection(policy.ProtocolTCP, web, 1001, db, 82), cut, translated,
+		connection(policy.ProtocolUDP, db, 1004, web, 80), connection(policy.ProtocolTCP, netip.MustParseAddr("192.0.2.1"), 1005, db, 80),
+	}
+	list := func() ([]cni.Connection, error) { return all, nil }
+	for _, tc := range []struct {
+		src, dst, port string
+		allowed        bool
+		connections    int
+		text           []string
+	}{
+		{"dev/web", "dev/db", "", false, 5, []string{
+			web.String() + ":1000 -> " + db.String() + ":80: allowed", ":82, goes on: denied", ":81, being cut: denied",
+			":80 by way of 10.96.0.10:8080: allowed", "UDP " + db.String() + ":1004",
+		}},
+		{"dev/web", "dev/db", "80", true, 2, []string{"by way of"}},
+		{"dev/web", "dev/db", "80/udp", true, 0, []string{"tracks no such connection"}},
+		{"dev/db", "dev/web", "80/udp", true, 1, nil},
+		{"dev/web", "10.96.0.10", "8080", true, 1, []string{"by way of"}},
+		{"192.0.2.1", "dev/db", "", true, 1, []string{"allowed by dev/p ingress rule 0"}},
+	} {
+		status, answer := askLive(t, e, list, tc.src, tc.dst, tc.port)
+		if status != http.StatusOK || answer.Allowed != tc.allowed || strings.Count(answer.Text, " -> ") != tc.connections {
+			t.Errorf("%+v: status %d: %+v", tc, status, answer)
+		}
+		for _, want := range tc.text {
+			if !strings.Contains(answer.Text, want) {
+				t.Errorf("%+v: no %q in\n%s", tc, want, answer.Text)
+			}
+		}
+	}
+	if status, answer := askLive(t, e, list, "dev/web", "dev/db", "80/dccp"); status != http.StatusBadRequest {
+		t.Errorf("a port that is none: %d: %s", status, answer.Text)
+	}
+	if status, answer := askLive(t, e, list, "dev/web", "dev/none", ""); status != http.StatusBadRequest {
+		t.Errorf("a pod that is none: %d: %s", status, answer.Text)
+	}
+	broken := func() ([]cni.Connection, error) { return nil, errors.New("no such table") }
+	if status, answer := askLive(t, e, broken, "dev/web", "dev/db", ""); status != http.StatusInternalServerError || !strings.Contains(answer.Text, "no such table") {
+		t.Errorf("without a list: %d: %s", status, answer.Text)
+	}
+	all = slices.Repeat(all[:1], mostConnections+3)
+	if _, answer := askLive(t, e, list, "dev/web", "dev/db", ""); !strings.HasSuffix(answer.Text, "and 3 more") {
+		t.Errorf("of very many: %s", answer.Text[len(answer.Text)-100:])
+	}
+}
