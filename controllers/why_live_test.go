@@ -71,7 +71,7 @@ func TestWhyLive(t *testing.T) {
 	}{
 		{"dev/web", "dev/db", "", false, 5, []string{
 			web.String() + ":1000 -> " + db.String() + ":80: allowed", ":82, goes on: denied", ":81, being cut: denied",
-			":80 by way of 10.96.0.10:8080: allowed", "UDP " + db.String() + ":1004",
+			":80 by way of 10.96.0.10:8080: allowed\n  egress of dev/web: open, no policy selects the pod\n  ingress of dev/db: allowed by dev/p", "UDP " + db.String() + ":1004",
 		}},
 		{"dev/web", "dev/db", "80", true, 2, []string{"by way of"}},
 		{"dev/web", "dev/db", "80/udp", true, 0, []string{"tracks no such connection"}},

@@ -71,6 +71,7 @@ func TestParsePacket(t *testing.T) {
 		"an IPv6 first fragment":    {ipv6(44, slices.Concat([]byte{17, 0, 0, 1, 0, 0, 0, 9}, ports)...), false, connection(17)},
 		"an IPv6 fragment":          {ipv6(44, slices.Concat([]byte{17, 0, 0, 9, 0, 0, 0, 9}, ports)...), false, Packet{Protocol: 17, Fragment: true}},
 		"fragment of what isn't":    {ipv6(44, slices.Concat([]byte{0, 0, 0, 8, 0, 0, 0, 9}, header(6, 0), ports)...), false, Packet{Fragment: true}},
+		"an IPv6 fragment cut off":  {ipv6(44, 17, 0, 0), false, Packet{Protocol: 44}},
 		"an extension cut off":      {ipv6(0, header(6, 200)[:20]...), false, Packet{Protocol: 6}},
 		"an extension's middle":     {ipv6(0, 6, 0, 0), false, Packet{Protocol: 0}},
 		"extensions without an end": {ipv6(0, slices.Repeat(header(0, 0), 40)...), false, Packet{Protocol: 0}},
