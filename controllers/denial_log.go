@@ -25,6 +25,20 @@ type DenialLog struct {
 // linesPerSecond bounds what one node logs of denials.
 const linesPerSecond = 100
 
+// SamplesPerSecond is perSecond where the kernel can log to NFLOG groups, and
+// otherwise, said once, 0: it would refuse every rule that does, and enforcing
+// policy doesn't need them.
+func SamplesPerSecond(perSecond uint64, group uint16, log logr.Logger) uint64 {
+	if perSecond == 0 {
+		return 0
+	}
+	if err := nflog.Available(nflog.Options{Group: group}); err != nil {
+		log.Error(err, "This kernel can't log denied packets (nfnetlink_log); they are counted only")
+		return 0
+	}
+	return perSecond
+}
+
 // Run tells until ctx ends. Where the group can't be read, because another
 // process has it, say, it says so once and tries again: enforcing policy
 // doesn't need it.

@@ -77,6 +77,20 @@ func Open(opts Options) (*Reader, error) {
 	return r, nil
 }
 
+// Available is nil where the kernel can log to NFLOG groups; it loads the
+// module where that is one. A kernel that can't refuses rules that log, too.
+// It tries the group, and one that another process reads is fine.
+func Available(opts Options) error {
+	r, err := Open(opts)
+	if errors.Is(err, ErrTaken) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.Close()
+}
+
 // bind takes the group and says what is wanted, in one message: records may
 // follow at once, even before the answer. Each record is sent by itself, since
 // there are few, and they are to be told when they happen.

@@ -167,6 +167,12 @@ func TestGroupIsTaken(t *testing.T) {
 	if second, err := Open(Options{Group: group, NetNS: node.NSFd()}); !errors.Is(err, ErrTaken) {
 		t.Errorf("a second reader: %v, %v", second, err)
 	}
+	if err := Available(Options{Group: group, NetNS: node.NSFd()}); err != nil {
+		t.Errorf("a group that is taken: %v", err)
+	}
+	if err := Available(Options{Group: group + 1, NetNS: node.NSFd()}); err != nil {
+		t.Errorf("a group that is free: %v", err)
+	}
 	other, err := Open(Options{Group: group + 1, NetNS: node.NSFd()})
 	if err != nil {
 		t.Errorf("another group: %v", err)

@@ -80,11 +80,12 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	defer table.Close()
 	allow := o.podToNode == "allow"
+	samples := controllers.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
 	enforcer := controllers.NewEnforcer(table,
 		policy.Options{Node: o.node, AllowPodToNode: allow},
-		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: uint64(o.logPerSecond)},
+		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples},
 		log.WithName("enforcer"))
-	a := &agent{options: o, log: log, enforcer: enforcer}
+	a := &agent{options: o, log: log, enforcer: enforcer, samples: samples}
 	mgr, err := a.newManager(cfg)
 	if err != nil {
 		return err
@@ -104,6 +105,7 @@ type agent struct {
 	log      logr.Logger
 	enforcer *controllers.Enforcer
 	network  *controllers.PodNetwork // nil with --policy-only
+	samples  uint64                  // of denied packets, for each pod and second
 }
 
 func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
@@ -174,7 +176,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)
 	}
-	if o.logPerSecond > 0 {
+	if a.samples > 0 {
 		denials := &controllers.DenialLog{Enforcer: a.enforcer, Group: uint16(o.logGroup), Log: a.log.WithName("denials")}
 		parts = append(parts, denials.Run)
 	}
