@@ -46,10 +46,7 @@ func (l *DenialLog) Run(ctx context.Context) error {
 	retry, said := firstRetry, false
 	for ctx.Err() == nil {
 		err := l.read(ctx, func() { retry, said = firstRetry, false })
-		if ctx.Err() != nil {
-			break
-		}
-		if !said {
+		if ctx.Err() == nil && !said {
 			l.Log.Error(err, "Denied packets can't be told; trying again", "group", l.Group)
 			said = true
 		}
