@@ -1,0 +1,135 @@
+package cyclonus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mattfenwick/cyclonus/pkg/worker"
+
+	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/internal/probe"
+)
+
+const (
+	// settle is how long after a change the first round of probes begins: a cell that connects sooner might do so because nothing has
+	// changed yet. Where the change denies a cell, that cell shows that it is in force; where it denies none, only this time does.
+	settle = 250 * time.Millisecond
+	// silence is how long the first round waits for answers.
+	silence    = 500 * time.Millisecond
+	maxSilence = 4 * time.Second
+	// retries is how often cyclonus probes again after a round that isn't what it expects. Each round begins when twice the time has
+	// passed since the change, the last after half a minute, and waits twice as long for answers: a busy machine isn't a denial.
+	retries = 7
+)
+
+// ExecuteRemoteCommand is called to run cyclonus' worker in a pod, for all cells that begin there. The connections are made from
+// the pod's network namespace instead, all at once.
+func (c *cluster) ExecuteRemoteCommand(namespace, pod, _ string, command []string) (stdout, stderr string, commandErr, err error) {
+	var batch worker.Batch
+	if len(command) != 3 || command[1] != "--jobs" {
+		return "", "", nil, fmt.Errorf("running %q in a pod: expected cyclonus' worker", command)
+	}
+	if err := json.Unmarshal([]byte(command[2]), &batch); err != nil {
+		return "", "", nil, fmt.Errorf("reading the worker's jobs: %w", err)
+	}
+	results, err := c.probe(namespace+"/"+pod, batch.Requests)
+	if err != nil {
+		return "", "", nil, err
+	}
+	out, err := json.Marshal(results)
+	return string(out), "", nil, err
+}
+
+// probe tries all cells from one pod, over each family. It is an error if the families differ, or if a connection fails in another
+// way than denied ones do: neither is what cyclonus can expect.
+func (c *cluster) probe(from string, requests []*worker.Request) ([]worker.Result, error) {
+	timeout, err := c.nextRound(from)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := c.lab.Pods()
+	if err != nil {
+		return nil, err
+	}
+	results := make([]worker.Result, len(requests))
+	errs := make([]error, len(requests))
+	var all sync.WaitGroup
+	for i, request := range requests {
+		results[i].Request = request
+		target, err := podAt(pods, request.Host)
+		if err != nil {
+			return nil, err
+		}
+		if target.Name == from {
+			continue // which cyclonus ignores
+		}
+		all.Go(func() { results[i].Error, errs[i] = c.cell(from, target, request, timeout) })
+	}
+	all.Wait()
+	return results, errors.Join(errs...)
+}
+
+// nextRound waits until it is time to probe, and says how long to wait for answers.
+func (c *cluster) nextRound(from string) (timeout time.Duration, err error) {
+	c.mu.Lock()
+	round := c.rounds[from]
+	c.rounds[from]++
+	begin := c.changed.Add(settle << round)
+	c.mu.Unlock()
+	timer := time.NewTimer(time.Until(begin))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return min(silence<<round, maxSilence), nil
+	case <-c.ctx.Done():
+		return 0, context.Cause(c.ctx)
+	}
+}
+
+func podAt(pods []lab.Pod, host string) (lab.Pod, error) {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return lab.Pod{}, fmt.Errorf("reading a probe's target: %w", err)
+	}
+	i := slices.IndexFunc(pods, func(p lab.Pod) bool { return slices.Contains(p.Addresses, addr) })
+	if i < 0 {
+		return lab.Pod{}, fmt.Errorf("no pod has the address %s", host)
+	}
+	return pods[i], nil
+}
+
+// cell connects over each family. It returns why not, or "" if all connect.
+func (c *cluster) cell(from string, to lab.Pod, request *worker.Request, timeout time.Duration) (refusal string, err error) {
+	protocol := probe.Protocol(strings.ToLower(string(request.Protocol)))
+	results := make([]probe.Result, len(c.families))
+	var all sync.WaitGroup
+	for i, family := range c.families {
+		addr := to.Addresses[slices.IndexFunc(to.Addresses, family.has)]
+		all.Go(func() {
+			results[i] = c.lab.Connect(c.ctx, from, protocol, netip.AddrPortFrom(addr, uint16(request.Port)), probe.WithTimeout(timeout))
+		})
+	}
+	all.Wait()
+	var texts []string
+	for i, r := range results {
+		texts = append(texts, fmt.Sprintf("%s %s", c.families[i], r))
+		if !r.OK && !(lab.Cell{Result: r}).Denied() || r.OK != results[0].OK {
+			err = fmt.Errorf("%s: expected all of %v to connect or be denied", request.Key, c.families)
+		}
+	}
+	text := strings.Join(texts, ", ")
+	c.mu.Lock()
+	c.seen[request.Key] = text
+	c.mu.Unlock()
+	if results[0].OK {
+		return "", err
+	}
+	return text, err
+}
