@@ -126,16 +126,6 @@ func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.Netwo
 		object.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: pod.IP, PodIPs: []corev1.PodIP{{IP: pod.IP}, {IP: sixth(pod.IP)}}}
 		c.SetPod(policy.PodFrom(object))
 	}
-	setPolicies(t, c, policies)
-	return c
-}
-
-func setPolicies(t interface {
-	Helper()
-	Errorf(format string, args ...any)
-}, c *policy.Cluster, policies []*networkingv1.NetworkPolicy,
-) {
-	t.Helper()
 	for _, np := range policies {
 		parsed := policy.Parse(np)
 		if len(parsed.Problems) > 0 {
@@ -143,6 +133,7 @@ func setPolicies(t interface {
 		}
 		c.SetPolicy(parsed)
 	}
+	return c
 }
 
 // flowOf is the same new connection, as policy is asked about it.
