@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/mattfenwick/cyclonus/pkg/worker"
 
 	"github.com/sluice-net/sluice/e2e/lab"
@@ -58,6 +59,15 @@ func (c *cluster) probe(from string, requests []*worker.Request) ([]worker.Resul
 	if err != nil {
 		return nil, err
 	}
+	path, err := c.lab.NetNS(from)
+	if err != nil {
+		return nil, err
+	}
+	netns, err := ns.GetNS(path) // once, since it is entered a hundred times
+	if err != nil {
+		return nil, fmt.Errorf("opening the network namespace of %s: %w", from, err)
+	}
+	defer netns.Close()
 	results := make([]worker.Result, len(requests))
 	errs := make([]error, len(requests))
 	var all sync.WaitGroup
@@ -70,7 +80,7 @@ func (c *cluster) probe(from string, requests []*worker.Request) ([]worker.Resul
 		if target.Name == from {
 			continue // which cyclonus ignores
 		}
-		all.Go(func() { results[i].Error, errs[i] = c.cell(from, target, request, timeout) })
+		all.Go(func() { results[i].Error, errs[i] = c.cell(netns, target, request, timeout) })
 	}
 	all.Wait()
 	return results, errors.Join(errs...)
@@ -106,14 +116,20 @@ func podAt(pods []lab.Pod, host string) (lab.Pod, error) {
 }
 
 // cell connects over each family. It returns why not, or "" if all connect.
-func (c *cluster) cell(from string, to lab.Pod, request *worker.Request, timeout time.Duration) (refusal string, err error) {
+func (c *cluster) cell(from ns.NetNS, to lab.Pod, request *worker.Request, timeout time.Duration) (refusal string, err error) {
 	protocol := probe.Protocol(strings.ToLower(string(request.Protocol)))
 	results := make([]probe.Result, len(c.families))
 	var all sync.WaitGroup
 	for i, family := range c.families {
-		addr := to.Addresses[slices.IndexFunc(to.Addresses, family.has)]
+		dst := netip.AddrPortFrom(to.Addresses[slices.IndexFunc(to.Addresses, family.has)], uint16(request.Port))
 		all.Go(func() {
-			results[i] = c.lab.Connect(c.ctx, from, protocol, netip.AddrPortFrom(addr, uint16(request.Port)), probe.WithTimeout(timeout))
+			err := from.Do(func(ns.NetNS) error {
+				results[i] = probe.Connect(protocol, dst, probe.WithTimeout(timeout))
+				return nil
+			})
+			if err != nil {
+				results[i] = probe.Result{Err: err}
+			}
 		})
 	}
 	all.Wait()

@@ -8,6 +8,7 @@ replace (
 )
 
 require (
+	github.com/containernetworking/plugins v1.9.0
 	github.com/mattfenwick/cyclonus v0.5.6
 	github.com/sirupsen/logrus v1.9.3
 	github.com/sluice-net/sluice v0.0.0-00010101000000-000000000000
@@ -23,7 +24,6 @@ require (
 require (
 	github.com/Masterminds/semver/v3 v3.4.0 // indirect
 	github.com/containernetworking/cni v1.3.0 // indirect
-	github.com/containernetworking/plugins v1.9.0 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/emicklei/go-restful/v3 v3.13.0 // indirect
 	github.com/evanphx/json-patch/v5 v5.9.11 // indirect

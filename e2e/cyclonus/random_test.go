@@ -183,12 +183,13 @@ func drawWorld(t *rapid.T) *randomWorld {
 		labels := drawLabels(t, name)
 		labels[corev1.LabelMetadataName] = name
 		w.namespaces[name] = labels
-		for range rapid.IntRange(0, 2).Draw(t, "pods of "+name) {
+		for range rapid.IntRange(1, 2).Draw(t, "pods of "+name) {
 			w.pods = append(w.pods, randomPod{drawPod(t, name, len(w.pods)+1), labels})
 		}
 	}
-	for i := range rapid.IntRange(0, 4).Draw(t, "policies") {
-		w.policies = append(w.policies, drawPolicy(t, fmt.Sprintf("p%d", i)))
+	for i := range rapid.IntRange(1, 4).Draw(t, "policies") {
+		namespace := namespaces[rapid.IntRange(0, len(w.namespaces)-1).Draw(t, "namespace of a policy")]
+		w.policies = append(w.policies, drawPolicy(t, namespace, fmt.Sprintf("p%d", i)))
 	}
 	return w
 }
@@ -256,7 +257,7 @@ func drawPeer(t *rapid.T) networkingv1.NetworkPolicyPeer {
 		cidr := rapid.SampledFrom(slices.Sorted(maps.Keys(blockExcepts))).Draw(t, "cidr")
 		out := &networkingv1.IPBlock{CIDR: cidr}
 		if excepts := blockExcepts[cidr]; len(excepts) > 0 {
-			out.Except = rapid.SliceOfNDistinct(rapid.SampledFrom(excepts), 0, 2, rapid.ID[string]).Draw(t, "except")
+			out.Except = rapid.SliceOfNDistinct(rapid.SampledFrom(excepts), 0, len(excepts), rapid.ID[string]).Draw(t, "except")
 		}
 		return networkingv1.NetworkPolicyPeer{IPBlock: out}
 	}
@@ -293,9 +294,11 @@ func drawPort(t *rapid.T) networkingv1.NetworkPolicyPort {
 	return out
 }
 
-func drawPolicy(t *rapid.T, name string) *networkingv1.NetworkPolicy {
-	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: rapid.SampledFrom(namespaces).Draw(t, "namespace of "+name), Name: name}}
-	np.Spec.PodSelector = drawSelector(t, "subject")
+func drawPolicy(t *rapid.T, namespace, name string) *networkingv1.NetworkPolicy {
+	np := &networkingv1.NetworkPolicy{ObjectMeta: meta(namespace, name)}
+	if rapid.Bool().Draw(t, "some pods") {
+		np.Spec.PodSelector = drawSelector(t, "subject")
+	}
 	np.Spec.PolicyTypes = rapid.SampledFrom([][]networkingv1.PolicyType{{"Ingress"}, {"Egress"}, {"Ingress", "Egress"}}).Draw(t, "policyTypes")
 	draw := func(direction string) (peers [][]networkingv1.NetworkPolicyPeer, ports [][]networkingv1.NetworkPolicyPort) {
 		for range rapid.IntRange(0, 2).Draw(t, direction) {
