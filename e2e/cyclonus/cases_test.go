@@ -47,9 +47,9 @@ func generate(podIP string) []*generator.TestCase {
 func sample(cases []*generator.TestCase) []int {
 	seen := map[string]bool{}
 	var chosen, rest []int
-	for i := len(cases) - 1; i >= 0; i-- {
+	for i, c := range slices.Backward(cases) {
 		before := len(seen)
-		for tag := range cases[i].Tags {
+		for tag := range c.Tags {
 			seen[tag] = true
 		}
 		if len(seen) > before {

@@ -30,10 +30,10 @@ type cluster struct {
 	families []family
 
 	mu      sync.Mutex
-	created int            // pods
-	changed time.Time      // when an object was last written
-	rounds  map[string]int // of probes since then, by the pod that they begin at
-	seen    map[string]string
+	created int               // pods
+	changed time.Time         // when an object was last written
+	rounds  map[string]int    // of probes since then, by the pod that they begin at
+	seen    map[string]string // what came of a cell the last time, by cyclonus' key of it
 }
 
 var _ kube.IKubernetes = (*cluster)(nil)

@@ -1,6 +1,7 @@
 package cyclonus
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -77,10 +78,12 @@ func newLab(t *testing.T) *lab.Lab {
 // dump logs what the agents said, and what is in the kernel.
 func dump(t *testing.T, l *lab.Lab) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the test's has ended
+	defer cancel()
 	for _, node := range l.Nodes() {
 		log, err := os.ReadFile(filepath.Join(node.Dir(), "agent.log"))
 		t.Logf("%s: the agent's log (%v):\n%s", node.Name(), err, log)
-		listing, err := node.Nft(t.Context(), "list", "table", "inet", "sluice")
+		listing, err := node.Nft(ctx, "list", "table", "inet", "sluice")
 		t.Logf("%s (%v):\n%s", node.Name(), err, listing)
 	}
 }
@@ -187,12 +190,17 @@ func (r *run) check(name string, step *connectivity.StepResult) {
 		}
 		item := comparison.Get(pair.From, pair.To)
 		for cell, expected := range item.Simulated.JobResults {
-			if got := item.Kube.JobResults[cell]; got == nil || got.Combined != expected.Combined {
-				r.t.Errorf("%s: %s to %s %s over %v: expected %s, got %+v: %s",
-					name, pair.From, pair.To, cell, r.cluster.families, expected.Combined, got, r.cluster.seen[expected.Job.Key()])
-			} else if expected.Combined == probe.ConnectivityAllowed {
+			got := probe.ConnectivityUnknown
+			if result := item.Kube.JobResults[cell]; result != nil {
+				got = result.Combined
+			}
+			switch {
+			case got != expected.Combined:
+				r.t.Errorf("%s: %s to %s %s: expected %s, got %s: %s",
+					name, pair.From, pair.To, cell, expected.Combined, got, r.cluster.seen[expected.Job.Key()])
+			case got == probe.ConnectivityAllowed:
 				r.count.allowed += len(r.cluster.families)
-			} else {
+			default:
 				r.count.denied += len(r.cluster.families)
 			}
 		}
