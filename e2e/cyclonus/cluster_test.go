@@ -34,6 +34,8 @@ type cluster struct {
 	changed time.Time         // when an object was last written
 	rounds  map[string]int    // of probes since then, by the pod that they begin at
 	seen    map[string]string // what came of a cell the last time, by cyclonus' key of it
+	right   map[string]bool   // whether a cell was as expected since the last write, likewise
+	slots   chan struct{}     // for connections that should succeed
 }
 
 var _ kube.IKubernetes = (*cluster)(nil)
@@ -49,7 +51,7 @@ const (
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f == ipv4) }
 
 func newLabCluster(ctx context.Context, l *lab.Lab, families ...family) *cluster {
-	return &cluster{lab: l, ctx: ctx, families: families, rounds: map[string]int{}, seen: map[string]string{}}
+	return &cluster{lab: l, ctx: ctx, families: families, rounds: map[string]int{}, seen: map[string]string{}, right: map[string]bool{}, slots: make(chan struct{}, atOnce)}
 }
 
 // wrote notes that an object was written, unless err says that it wasn't.
@@ -59,6 +61,7 @@ func (c *cluster) wrote(err error) error {
 		defer c.mu.Unlock()
 		c.changed = time.Now()
 		clear(c.rounds)
+		clear(c.right)
 	}
 	return err
 }
