@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // agentUser is who the agent is to the API server: the service account that it would have in a cluster.
@@ -44,6 +45,14 @@ func (n *Node) agentArgs() []string {
 	return append(args, n.lab.options.AgentArgs...)
 }
 
+// LaunchAgentBy has the node's agents started by way of another program, from the next start on: that is given the agent's path and
+// arguments behind its own, and becomes it. Without a program, agents are started plainly again.
+func (n *Node) LaunchAgentBy(launcher ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.launcher = launcher
+}
+
 // StartAgent starts the node's agent unless it runs. Its output goes to agent.log in Dir.
 func (n *Node) StartAgent() error {
 	n.mu.Lock()
@@ -51,10 +60,11 @@ func (n *Node) StartAgent() error {
 	if n.agent != nil && n.agent.running() {
 		return nil
 	}
+	command := slices.Concat(n.launcher, []string{n.lab.programs.Agent}, n.agentArgs())
 	agent, err := n.lab.spawner.start(program{
 		name: "sluice-agent of " + n.name,
-		path: n.lab.programs.Agent,
-		args: n.agentArgs(),
+		path: command[0],
+		args: command[1:],
 		in:   n.space(),
 		log:  n.agentLog(),
 	})

@@ -21,8 +21,9 @@ type Node struct {
 	proxy  *proxy
 	runner *runner
 
-	mu    sync.Mutex
-	agent *process // nil before the first start
+	mu       sync.Mutex
+	agent    *process // nil before the first start
+	launcher []string // of the agent
 }
 
 // The folders and files of a node, in its Dir.
