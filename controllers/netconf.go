@@ -49,10 +49,23 @@ func (n *netConf) read() (changed bool) {
 		return n.refuse(fmt.Errorf("%s: %w", n.path, err))
 	}
 	n.err, n.config = nil, &config
-	if err := os.WriteFile(n.saved, content, 0o600); err != nil {
+	if err := save(n.saved, content); err != nil {
 		n.log.Error(err, "An agent that starts with a wrong configuration won't have this one", "file", n.saved)
 	}
 	return true
+}
+
+// save replaces a file as a whole, so that an agent which dies meanwhile leaves the old one. One that is right already is left alone.
+func save(path string, content []byte) error {
+	if now, err := readAtMost(path, netConfMax); err == nil && bytes.Equal(now, content) {
+		return nil
+	}
+	// Whoever dies here leaves it to the next server of the state directory, which removes what is called so, or to the next write.
+	unfinished := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+	if err := os.WriteFile(unfinished, content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, path)
 }
 
 // refuse notes a problem. At the start it falls back on what was saved.

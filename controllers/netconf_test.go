@@ -48,6 +48,33 @@ func TestNetConfFollowsTheFile(t *testing.T) {
 	}
 }
 
+// What was saved is replaced as a whole or not at all: an agent can die while it writes.
+func TestNetConfIsSavedWhole(t *testing.T) {
+	t.Parallel()
+	n := newConf(t)
+	n.write(t, goodConf)
+	n.read()
+	blocked := filepath.Join(filepath.Dir(n.saved), ".new-"+filepath.Base(n.saved))
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.write(t, otherConf)
+	n.read() // it can't be saved
+	if got, err := os.ReadFile(n.saved); err != nil || string(got) != goodConf {
+		t.Errorf("saved is %q, error %v", got, err)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	n.write(t, goodConf)
+	n.read()
+	n.write(t, otherConf)
+	n.read()
+	if got, err := os.ReadFile(n.saved); err != nil || string(got) != otherConf {
+		t.Errorf("saved is %q, error %v", got, err)
+	}
+}
+
 // What is wrong doesn't undo what works, and says what it is.
 func TestNetConfKeepsWhatWorks(t *testing.T) {
 	t.Parallel()
