@@ -229,6 +229,7 @@ func (h *hostEnds) round(s space, in *hostInputs) (same bool, err error) {
 	if err != nil {
 		return true, err
 	}
+	in.keepUnknown(&desired, actual)
 	ops := diffHost(desired, actual)
 	if !h.ifStill(in, func() {}) {
 		return false, nil

@@ -13,8 +13,8 @@ const lastMetric = 1 << 30
 // hostInputs is what the desired state follows from, apart from what is there.
 type hostInputs struct {
 	attachments []Attachment
-	nodeAddrs   []netip.Addr
-	podCIDRs    []netip.Prefix
+	nodeAddrs   []netip.Addr   // none: not known
+	podCIDRs    []netip.Prefix // none: not known
 }
 
 // podLink is a link as it was found.
@@ -110,6 +110,21 @@ func desiredHost(in hostInputs, phases map[string]phase, links map[string]podLin
 		s.routes = append(s.routes, hostRoute{to: cidr.Masked(), metric: lastMetric})
 	}
 	return s
+}
+
+// keepUnknown has the desired state be as it is where it follows from what isn't known: an agent that waits for the API server leaves the
+// routes that the last one made.
+func (in hostInputs) keepUnknown(desired *hostState, actual hostState) {
+	for _, is := range actual.routes {
+		i := slices.IndexFunc(desired.routes, func(r hostRoute) bool { return r.key() == is.key() })
+		isUnreachable := is.link == "" && is.metric == lastMetric && is.different == ""
+		switch {
+		case i < 0 && isUnreachable && len(in.podCIDRs) == 0:
+			desired.routes = append(desired.routes, is)
+		case i >= 0 && desired.routes[i].link == is.link && len(in.nodeAddrs) == 0:
+			desired.routes[i].src = is.src
+		}
+	}
 }
 
 func (s *hostState) addHostEnd(a Attachment, link podLink, nodeAddrs []netip.Addr, local map[netip.Addr]bool) {

@@ -171,10 +171,40 @@ func TestHostRoutesFollow(t *testing.T) {
 	await("other podCIDR", "10.1.0.1 dev", "7 10.7.0.0/24", "fd00:1::1 dev")
 	w.ends.set(nil, nil, prefixes("10.7.0.0/24"))
 	await("no attachment", "7 10.7.0.0/24")
-	w.ends.set(nil, nil, nil)
-	await("nothing")
+	w.ends.set(attachments, nil, nil)
+	await("podCIDRs that aren't known", "10.1.0.1 dev", "7 10.7.0.0/24", "fd00:1::1 dev")
 	if n := w.ends.healed(); n != 0 {
 		t.Errorf("%d host ends count as healed", n)
+	}
+}
+
+// What an agent doesn't know yet, as the API server is away, stays as the last agent left it: the unreachable routes, and pods' routes with
+// the node's address.
+func TestUnknownIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	a := newAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
+	links := map[string]podLink{a.Interface: {}}
+	known := hostInputs{attachments: []Attachment{a}, nodeAddrs: []netip.Addr{node4, node6}, podCIDRs: podCIDRs}
+	desired := func(in hostInputs) hostState {
+		return desiredHost(in, map[string]phase{a.ID(): settled}, links, map[netip.Addr]bool{node4: true, node6: true})
+	}
+	actual := desired(known)
+	for name, in := range map[string]hostInputs{
+		"nothing is known":           {attachments: known.attachments},
+		"only the addresses":         {attachments: known.attachments, nodeAddrs: known.nodeAddrs},
+		"only the podCIDRs":          {attachments: known.attachments, podCIDRs: known.podCIDRs},
+		"all, and nothing is to say": known,
+	} {
+		want := desired(in)
+		in.keepUnknown(&want, actual)
+		if ops := diffHost(want, actual); len(ops) != 0 {
+			t.Errorf("%s: changes %v", name, ops)
+		}
+	}
+	gone := desired(hostInputs{podCIDRs: known.podCIDRs})
+	hostInputs{podCIDRs: known.podCIDRs}.keepUnknown(&gone, actual)
+	if n := len(gone.routes); n != len(podCIDRs) {
+		t.Errorf("of a pod that is gone, the routes stay: %d routes", n)
 	}
 }
 
