@@ -74,6 +74,11 @@ func InstallConflist(dir string, o ConflistOptions) (changed bool, sortedBefore 
 	if changed, err = replaceFile(path, content); err != nil {
 		return false, nil, fmt.Errorf("writing the network configuration %s: %w", path, err)
 	}
+	if changed {
+		if err := removeUnfinished(dir); err != nil { // of an agent that died writing it
+			return true, nil, fmt.Errorf("writing the network configuration %s: %w", path, err)
+		}
+	}
 	sortedBefore, err = configurationsBefore(dir)
 	return changed, sortedBefore, err
 }

@@ -100,9 +100,11 @@ func (r records) isOfThisBoot(bootID string) bool {
 
 // removeUnfinished removes what a server that died was about to write. The caller is the only server.
 func (r records) removeUnfinished() {
-	names, _ := filepath.Glob(filepath.Join(r.dir(), temporary+"*")) // the pattern is good
-	for _, name := range names {
-		_ = os.Remove(name) // it does no harm
+	for _, dir := range []string{r.dir(), r.stateDir} { // in the latter are the ledger and the heartbeat
+		names, _ := filepath.Glob(filepath.Join(dir, temporary+"*")) // the pattern is good
+		for _, name := range names {
+			_ = os.Remove(name) // it does no harm
+		}
 	}
 }
 

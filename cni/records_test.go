@@ -182,7 +182,9 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	t.Parallel()
 	r := newRecords(t)
 	path := filepath.Join(r.dir(), temporary+"123")
+	ofLedger := filepath.Join(r.stateDir, temporary+"456")
 	write(`{"conta`)(t, path)
+	write(`{"last`)(t, ofLedger)
 	if got, bad := r.readAll(); len(got) != 0 || len(bad) != 0 {
 		t.Errorf("got %v and %v", got, bad)
 	}
@@ -190,8 +192,10 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 		t.Errorf("a plugin that reads took the file from its writer: %v", err)
 	}
 	r.removeUnfinished()
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the file of a writer that died is still there: %v", err)
+	for _, file := range []string{path, ofLedger} {
+		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s of a writer that died is still there: %v", file, err)
+		}
 	}
 }
 

@@ -51,6 +51,10 @@ func (e SubnetEnv) WriteFile(path string) error {
 	if err := replaceFile(path, content); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
+	unfinished, _ := filepath.Glob(unfinishedPattern(path)) // of who died writing it; the pattern is good
+	for _, file := range unfinished {
+		_ = os.Remove(file) // it does no harm
+	}
 	return nil
 }
 
