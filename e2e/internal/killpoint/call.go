@@ -70,7 +70,7 @@ func (r request) killPoint() (Call, bool) {
 	case unix.SYS_FCHMODAT:
 		return Call{Files, "chmod " + r.text(r.args[1])}, true
 	}
-	return Call{Files, fmt.Sprintf("system call %d", r.number)}, true
+	return Call{Files, fmt.Sprintf("change a file's length, owner or mode (system call %d)", r.number)}, true
 }
 
 // write is a kill point if it is about a file that isn't the program's log, or a unix socket.

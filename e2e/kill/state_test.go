@@ -1,0 +1,204 @@
+package kill
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// state is all that outlives the agent of a node, as a text that is the same for the same meaning: the table, links with their addresses,
+// routes and neighbours, sysctls, and the files. Addresses of pods that come and go stand there by the pod's name.
+func (w *world) state(node string) string {
+	w.t.Helper()
+	attachment := regexp.MustCompile(`\b(pod/[^/ ]+/[^/ ]+)/[0-9a-f]{16}/`) // each has chains of its own
+	table := attachment.ReplaceAllString(w.names(w.table(node)), "$1/ATTACHMENT/")
+	return strings.Join([]string{normalise(table), w.links(node), w.files(node)}, "\n")
+}
+
+// names replaces the addresses of pods that come and go, which aren't the same every time.
+func (w *world) names(text string) string {
+	w.t.Helper()
+	for _, name := range []string{newPod, peerPod} {
+		pod, err := w.Pod(name)
+		if err != nil {
+			continue // it isn't there
+		}
+		for i, addr := range []netip.Addr{pod.Addr4(), pod.Addr6()} {
+			text = regexp.MustCompile(regexp.QuoteMeta(addr.String())+`\b`).ReplaceAllString(text, fmt.Sprintf("<%s-%d>", name, i))
+		}
+	}
+	return text
+}
+
+// table lists a node's table without its counters. Without a table it is empty.
+func (w *world) table(node string) string {
+	w.t.Helper()
+	tables, err := w.Nft(w.t.Context(), node, "list", "tables")
+	must(w.t, err)
+	if !strings.Contains(tables, "inet sluice") {
+		return ""
+	}
+	listing, err := w.Nft(w.t.Context(), node, "--stateless", "list", "table", "inet", "sluice")
+	must(w.t, err)
+	return listing
+}
+
+// normalise orders what has no order in a listing: chains and sets, and the elements of sets.
+func normalise(listing string) string {
+	elements := regexp.MustCompile(`(?s)elements = \{(.*?)\}`)
+	listing = elements.ReplaceAllStringFunc(listing, func(all string) string {
+		parts := strings.Split(elements.FindStringSubmatch(all)[1], ",")
+		for i := range parts {
+			parts[i] = strings.Join(strings.Fields(parts[i]), " ")
+		}
+		slices.Sort(parts)
+		return "elements = { " + strings.Join(parts, ", ") + " }"
+	})
+	blocks := strings.Split(strings.TrimSpace(listing), "\n\n")
+	for i := range blocks {
+		blocks[i] = strings.TrimSuffix(strings.TrimPrefix(blocks[i], "table inet sluice {\n"), "\n}")
+	}
+	slices.Sort(blocks)
+	return strings.Join(blocks, "\n")
+}
+
+// links lists links with their addresses, neighbours and forwarding entries, routes and sysctls.
+func (w *world) links(node string) string {
+	w.t.Helper()
+	const look = `
+for device in $(cd /proc/sys/net/ipv4/conf; echo sluice.* slup*); do
+  [ -d /proc/sys/net/ipv4/conf/$device ] || continue
+  { ip -o -d link show dev $device; ip -o addr show dev $device
+    ip neigh show dev $device nud permanent | sort; ip -6 neigh show dev $device nud permanent | sort
+    bridge fdb show dev $device | sort; } | sed "s/^/$device: /" # it may come or go meanwhile
+done
+ip route show proto 83 | sort; ip -6 route show proto 83 | sort; ip route show proto 84 | sort; ip -6 route show proto 84 | sort
+cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
+	// Indexes, the name of the pod's namespace if it can be found, MACs and aliases made from container IDs.
+	volatile := regexp.MustCompile(` [0-9]+: |link-netns\S* \S+|@if[0-9]+|link/ether \S+|valid_lft.*`)
+	podMAC := regexp.MustCompile(`lladdr \S+`)
+	var lines []string
+	for line := range strings.Lines(w.names(w.sh(node, look))) {
+		line = volatile.ReplaceAllString(line, "")
+		if strings.HasPrefix(line, "slup") {
+			line = podMAC.ReplaceAllString(line, "lladdr")
+		}
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sh runs a shell's command line in a place and returns what it printed.
+func (w *world) sh(place, line string) string {
+	w.t.Helper()
+	var stdout, stderr strings.Builder // the latter also has what ip says of other labs' namespaces that come and go
+	must(w.t, w.Do(place, func() error {
+		cmd := exec.CommandContext(w.t.Context(), "sh", "-ec", line)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%s in %s: %w: %s", line, place, err, &stderr)
+		}
+		return nil
+	}))
+	return stdout.String()
+}
+
+// files lists the files that the agent keeps on a node, with what is in them. An attachment is called by its pod, and of the ledger there
+// is which addresses are taken.
+func (w *world) files(node string) string {
+	w.t.Helper()
+	dir := w.Node(node).Dir()
+	var lines []string
+	for _, part := range []string{"sluice", "run", "cni/net.d"} {
+		must(w.t, filepath.WalkDir(filepath.Join(dir, part), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return ignoreGone(err)
+			}
+			line, err := describeFile(path, strings.TrimPrefix(path, dir+"/"))
+			lines = append(lines, w.names(line))
+			return ignoreGone(err)
+		}))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func ignoreGone(err error) error {
+	if os.IsNotExist(err) {
+		return nil
+	}
+	return err
+}
+
+func describeFile(path, name string) (string, error) {
+	if filepath.Base(name) == "cni.sock" || filepath.Base(name) == "heartbeat.json" {
+		return name, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return name, err
+	}
+	var known struct {
+		PodNamespace, PodName string
+		Addresses, Taken      []netip.Addr
+	}
+	isAttachment := strings.HasPrefix(name, "sluice/attachments/") && !strings.HasPrefix(filepath.Base(name), ".")
+	if isAttachment || name == "sluice/addresses.json" {
+		if err := json.Unmarshal(text, &known); err != nil {
+			return name + ": " + err.Error(), nil
+		}
+	}
+	switch {
+	case isAttachment:
+		return fmt.Sprintf("sluice/attachments: %s/%s %s", known.PodNamespace, known.PodName, known.Addresses), nil
+	case name == "sluice/addresses.json":
+		return fmt.Sprintf("%s: taken %s", name, known.Taken), nil
+	}
+	return name + ": " + string(text), nil
+}
+
+// become waits until the subject's state is this.
+func (w *world) become(want, when string) {
+	w.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(settleTime); ; <-tick.C {
+		got := w.state(subject)
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: the state isn't what it is undisturbed (-want +got):\n%s", when, cmp.Diff(want, got))
+		}
+	}
+}
+
+// settled waits until the subject's state is another than before, and stays as it is for a while.
+func (w *world) settled(before string) string {
+	w.t.Helper()
+	const looks = 12
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	state, same := w.state(subject), 0
+	for deadline := time.Now().Add(settleTime); same < looks || state == before; <-tick.C {
+		if now := w.state(subject); now == state {
+			same++
+		} else {
+			state, same = now, 0
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the state doesn't change, or doesn't come to rest:\n%s", state)
+		}
+	}
+	return state
+}
