@@ -65,7 +65,10 @@ func (d *Datapath) ready() (bool, string) {
 	defer d.mu.Unlock()
 	switch {
 	case !d.committed:
-		return false, "the first ruleset isn't in the kernel yet"
+		if err := d.Enforcer.Ready(); err != nil {
+			return false, err.Error()
+		}
+		return false, "the ruleset has only just been written"
 	case !d.PolicyOnly && !d.state.Ready:
 		return false, "the pod network isn't ready: " + d.state.Reason
 	}
@@ -74,6 +77,7 @@ func (d *Datapath) ready() (bool, string) {
 
 // Run keeps the files until ctx ends, and leaves them.
 func (d *Datapath) Run(ctx context.Context) error {
+	d.tell() // what it waits for
 	if err := d.Enforcer.AwaitFirstCommit(ctx); err != nil {
 		return nil // the agent ends
 	}
