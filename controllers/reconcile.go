@@ -84,9 +84,16 @@ func (a *Agent) Start(ctx context.Context) error {
 	var nodes corev1.NodeList
 	var pods corev1.PodList
 	var policies networkingv1.NetworkPolicyList
+	lists := []client.ObjectList{&namespaces, &nodes, &pods, &policies}
+	// The caches are waited for here: it takes as long as the API server is away, and Update keeps everybody else out.
+	for _, list := range lists {
+		if err := a.Reader.List(ctx, list, client.Limit(1)); err != nil {
+			return fmt.Errorf("listing %T: %w", list, err)
+		}
+	}
 	var err error
 	a.Enforcer.Update(func(c *policy.Cluster) {
-		for _, list := range []client.ObjectList{&namespaces, &nodes, &pods, &policies} {
+		for _, list := range lists {
 			if err = a.Reader.List(ctx, list); err != nil {
 				err = fmt.Errorf("listing %T: %w", list, err)
 				return

@@ -49,7 +49,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	must(t, w.node().WaitAgentReady(t.Context()))
 	podIsThere(w)
 	w.remove(newPod)
-	must(t, w.WaitGone(t.Context(), newPod))
+	w.gone(newPod)
 	w.become(before, "when the API server is back")
 	w.apply(serverPolicy(true))
 	w.check("when the API server is back", opened, true)

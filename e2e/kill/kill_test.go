@@ -154,10 +154,13 @@ func isTransaction(c killpoint.Call) bool { return c.Kind == killpoint.Nftables 
 func (w *world) dies(p *path, aim killpoint.Aim) bool {
 	w.t.Helper()
 	w.setOff(p, aim)
-	if !w.killedOrThere(p) {
-		w.trap.Disarm()
+	w.awaitDeath(p, aim)
+	w.trap.Disarm()
+	if w.trap.Death() == nil {
+		w.become(p.want, p.name)
 		return false
 	}
+	w.node().KillAgent() // which waits until it is gone
 	when := fmt.Sprintf("%s, killed at %d, %s", p.name, aim.At, w.short(*w.trap.Death()))
 	w.t.Log(when)
 	dead := w.table(subject)
@@ -176,26 +179,28 @@ func (w *world) dies(p *path, aim killpoint.Aim) bool {
 	return true
 }
 
-// killedOrThere waits until the agent is killed, and says so, or has done everything.
-func (w *world) killedOrThere(p *path) bool {
+// awaitDeath waits until the agent is killed. Once everything is done it waits for so long only as something may still come.
+func (w *world) awaitDeath(p *path, aim killpoint.Aim) {
 	w.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(settleTime); ; {
+	patience := 2 * time.Second
+	if aim.Of == nil && aim.At <= len(p.undisturbed) {
+		patience = settleTime / 2
+	}
+	end := time.Now().Add(settleTime)
+	for isThere := false; time.Now().Before(end); {
 		select {
 		case <-w.trap.Killed():
-			w.node().KillAgent() // which waits until it is gone
-			return true
+			return
 		case <-tick.C:
 		}
-		if w.state(subject) == p.want {
+		if !isThere && w.state(subject) == p.want {
+			isThere = true
 			if p.wait != nil {
 				p.wait(w)
 			}
-			return false
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: neither killed nor there", p.name)
+			end = time.Now().Add(patience)
 		}
 	}
 }

@@ -74,7 +74,7 @@ func newWorld(t *testing.T, name string, onSubject ...string) *world {
 		}
 		w.create(name, node, app, nil)
 	}
-	must(t, w.WaitReady(t.Context(), server, client1, other, farClient))
+	w.ready(server, client1, other, farClient)
 	w.apply(serverPolicy(false))
 	w.apply(newPolicy)
 	w.routeDirectly(false) // in the form that it has later
@@ -112,6 +112,21 @@ func (w *world) remove(name string) {
 	namespace, short, _ := strings.Cut(name, "/")
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short}}
 	must(w.t, w.Client().Delete(w.t.Context(), pod, client.GracePeriodSeconds(1)))
+}
+
+// ready waits until pods are ready, gone until they are gone.
+func (w *world) ready(pods ...string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*settleTime)
+	defer cancel()
+	must(w.t, w.WaitReady(ctx, pods...))
+}
+
+func (w *world) gone(pods ...string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*settleTime)
+	defer cancel()
+	must(w.t, w.WaitGone(ctx, pods...))
 }
 
 func (w *world) apply(manifests string) {
