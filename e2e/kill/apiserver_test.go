@@ -86,7 +86,7 @@ func (w *world) stays(want string, long time.Duration) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(long); time.Now().Before(end); <-tick.C {
-		if got := w.state(subject); got != want {
+		if got := w.state(); got != want {
 			w.t.Fatalf("the state has changed (-want +got):\n%s", cmp.Diff(want, got))
 		}
 	}

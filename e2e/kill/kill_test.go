@@ -28,7 +28,8 @@ func TestKilled(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	w := newWorld(t, "killed", server, client1, other)
 	for _, c := range changes {
 		t.Run(c.name, func(t *testing.T) {
-			defer func(outer *testing.T) { w.t = outer }(w.t)
+			outer := w.t
+			defer func() { w.t = outer }()
 			w.t = t
 			w.killedIn(c)
 		})
@@ -163,11 +164,11 @@ func (w *world) dies(p *path, aim killpoint.Aim) bool {
 	w.node().KillAgent() // which waits until it is gone
 	when := fmt.Sprintf("%s, killed at %d, %s", p.name, aim.At, w.short(*w.trap.Death()))
 	w.t.Log(when)
-	dead := w.table(subject)
+	dead := w.table()
 	if !p.reboots {
 		w.checkSome(when+", while dead", func(f flow) bool { return p.splits && f.from == farClient })
 	}
-	if now := w.table(subject); now != dead {
+	if now := w.table(); now != dead {
 		w.t.Errorf("%s: the table changes without an agent (-before +after):\n%s", when, cmp.Diff(dead, now))
 	}
 	w.restart()
@@ -195,7 +196,7 @@ func (w *world) awaitDeath(p *path, aim killpoint.Aim) {
 			return
 		case <-tick.C:
 		}
-		if !isThere && w.state(subject) == p.want {
+		if !isThere && w.state() == p.want {
 			isThere = true
 			if p.wait != nil {
 				p.wait(w)

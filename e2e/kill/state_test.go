@@ -16,13 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// state is all that outlives the agent of a node, as a text that is the same for the same meaning: the table, links with their addresses,
+// state is all that outlives the agent of subject, as a text that is the same for the same meaning: the table, links with their addresses,
 // routes and neighbours, sysctls, and the files. Addresses of pods that come and go stand there by the pod's name.
-func (w *world) state(node string) string {
+func (w *world) state() string {
 	w.t.Helper()
 	attachment := regexp.MustCompile(`\b(pod/[^/ ]+/[^/ ]+)/[0-9a-f]{16}/`) // each has chains of its own
-	table := attachment.ReplaceAllString(w.names(w.table(node)), "$1/ATTACHMENT/")
-	return strings.Join([]string{normalise(table), w.links(node), w.files(node)}, "\n")
+	table := attachment.ReplaceAllString(w.names(w.table()), "$1/ATTACHMENT/")
+	return strings.Join([]string{normalise(table), w.links(), w.files()}, "\n")
 }
 
 // names replaces the addresses of pods that come and go, which aren't the same every time.
@@ -40,15 +40,15 @@ func (w *world) names(text string) string {
 	return text
 }
 
-// table lists a node's table without its counters. Without a table it is empty.
-func (w *world) table(node string) string {
+// table lists subject's table without its counters. Without a table it is empty.
+func (w *world) table() string {
 	w.t.Helper()
-	tables, err := w.Nft(w.t.Context(), node, "list", "tables")
+	tables, err := w.Nft(w.t.Context(), subject, "list", "tables")
 	must(w.t, err)
 	if !strings.Contains(tables, "inet sluice") {
 		return ""
 	}
-	listing, err := w.Nft(w.t.Context(), node, "--stateless", "list", "table", "inet", "sluice")
+	listing, err := w.Nft(w.t.Context(), subject, "--stateless", "list", "table", "inet", "sluice")
 	must(w.t, err)
 	return listing
 }
@@ -73,7 +73,7 @@ func normalise(listing string) string {
 }
 
 // links lists links with their addresses, neighbours and forwarding entries, routes and sysctls.
-func (w *world) links(node string) string {
+func (w *world) links() string {
 	w.t.Helper()
 	const look = `
 for device in $(cd /proc/sys/net/ipv4/conf; echo sluice.* slup*); do
@@ -88,7 +88,7 @@ cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
 	volatile := regexp.MustCompile(` [0-9]+: |link-netns\S* \S+|@if[0-9]+|link/ether \S+|valid_lft.*`)
 	podMAC := regexp.MustCompile(`lladdr \S+`)
 	var lines []string
-	for line := range strings.Lines(w.names(w.sh(node, look))) {
+	for line := range strings.Lines(w.names(w.sh(look))) {
 		line = volatile.ReplaceAllString(line, "")
 		if strings.HasPrefix(line, "slup") {
 			line = podMAC.ReplaceAllString(line, "lladdr")
@@ -98,26 +98,26 @@ cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
 	return strings.Join(lines, "\n")
 }
 
-// sh runs a shell's command line in a place and returns what it printed.
-func (w *world) sh(place, line string) string {
+// sh runs a shell's command line on subject and returns what it printed.
+func (w *world) sh(line string) string {
 	w.t.Helper()
 	var stdout, stderr strings.Builder // the latter also has what ip says of other labs' namespaces that come and go
-	must(w.t, w.Do(place, func() error {
+	must(w.t, w.Do(subject, func() error {
 		cmd := exec.CommandContext(w.t.Context(), "sh", "-ec", line)
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("%s in %s: %w: %s", line, place, err, &stderr)
+			return fmt.Errorf("%s in %s: %w: %s", line, subject, err, &stderr)
 		}
 		return nil
 	}))
 	return stdout.String()
 }
 
-// files lists the files that the agent keeps on a node, with what is in them. An attachment is called by its pod, and of the ledger there
+// files lists the files that the agent keeps on subject, with what is in them. An attachment is called by its pod, and of the ledger there
 // is which addresses are taken.
-func (w *world) files(node string) string {
+func (w *world) files() string {
 	w.t.Helper()
-	dir := w.Node(node).Dir()
+	dir := w.node().Dir()
 	var lines []string
 	for _, part := range []string{"sluice", "run", "cni/net.d"} {
 		must(w.t, filepath.WalkDir(filepath.Join(dir, part), func(path string, entry fs.DirEntry, err error) error {
@@ -155,7 +155,7 @@ func describeFile(path, name string) (string, error) {
 	isAttachment := strings.HasPrefix(name, "sluice/attachments/") && !strings.HasPrefix(filepath.Base(name), ".")
 	if isAttachment || name == "sluice/addresses.json" {
 		if err := json.Unmarshal(text, &known); err != nil {
-			return name + ": " + err.Error(), nil
+			return name, fmt.Errorf("reading %s: %w", path, err)
 		}
 	}
 	switch {
@@ -173,7 +173,7 @@ func (w *world) become(want, when string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(settleTime); ; <-tick.C {
-		got := w.state(subject)
+		got := w.state()
 		if got == want {
 			return
 		}
@@ -189,9 +189,9 @@ func (w *world) settled(before string) string {
 	const looks = 12
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	state, same := w.state(subject), 0
+	state, same := w.state(), 0
 	for deadline := time.Now().Add(settleTime); same < looks || state == before; <-tick.C {
-		if now := w.state(subject); now == state {
+		if now := w.state(); now == state {
 			same++
 		} else {
 			state, same = now, 0

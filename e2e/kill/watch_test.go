@@ -143,7 +143,7 @@ func (w *world) tryAll(when string, connect, fail []flow) {
 			target := w.target(server, family, f.port)
 			for _, protocol := range []probe.Protocol{probe.TCP, probe.UDP} {
 				all.Go(func() {
-					r := probe.Result{}
+					var r probe.Result
 					if connects {
 						r = w.Reach(w.t.Context(), f.from, protocol, target, probe.Within(settleTime/2))
 					} else {
