@@ -27,12 +27,15 @@ func TestKilled(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	t.Parallel()
 	w := newWorld(t, "killed", server, client1, other)
 	for _, c := range changes {
-		t.Run(c.name, func(t *testing.T) {
+		ok := t.Run(c.name, func(t *testing.T) {
 			outer := w.t
 			defer func() { w.t = outer }()
 			w.t = t
 			w.killedIn(c)
 		})
+		if !ok {
+			return // nobody knows in which state the node is
+		}
 	}
 }
 

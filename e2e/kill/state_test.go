@@ -186,15 +186,14 @@ func (w *world) become(want, when string) {
 // settled waits until the subject's state is another than before, and stays as it is for a while.
 func (w *world) settled(before string) string {
 	w.t.Helper()
-	const looks = 12
+	const rest = 1200 * time.Millisecond
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	state, same := w.state(), 0
-	for deadline := time.Now().Add(settleTime); same < looks || state == before; <-tick.C {
-		if now := w.state(); now == state {
-			same++
-		} else {
-			state, same = now, 0
+	state, since := w.state(), time.Now()
+	for deadline := since.Add(2 * settleTime); time.Since(since) < rest || state == before; <-tick.C {
+		looked := time.Now()
+		if now := w.state(); now != state {
+			state, since = now, looked
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("the state doesn't change, or doesn't come to rest:\n%s", state)

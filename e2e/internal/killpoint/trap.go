@@ -51,7 +51,9 @@ func (t *Trap) findListener(ctx context.Context) (int, error) {
 	defer tick.Stop()
 	for {
 		fd, err := unix.PidfdGetfd(t.pidfd, listenerFD, 0)
-		if !errors.Is(err, unix.EBADF) {
+		// ESRCH also says that the launcher is just becoming the program, by a thread that isn't its first.
+		isEarly := errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH)
+		if !isEarly || t.hasExited() {
 			return fd, err
 		}
 		select {
@@ -60,6 +62,12 @@ func (t *Trap) findListener(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("waiting for the filter of its system calls: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// hasExited: then a pidfd can be read from.
+func (t *Trap) hasExited() bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(t.pidfd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
+	return err == nil && n > 0
 }
 
 // Arm counts from now, and forgets what was.
