@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,27 @@ func differences(got *installed, want *Ruleset) []string {
 		list = append(list, o.String()+" isn't ours")
 	}
 	return list
+}
+
+// Repair reads the table back and makes it again what is desired. It returns in
+// what it differed, as Check does; the errors are Sync's.
+func (t *Table) Repair(ctx context.Context) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	goal, err := t.goal()
+	if err != nil {
+		return nil, err
+	}
+	got, err := t.readBack(ctx, goal)
+	if err != nil {
+		return nil, err
+	}
+	list := differences(got, goal)
+	if len(list) == 0 && !t.stale {
+		return nil, nil
+	}
+	t.stale = true
+	return list, t.sync(ctx)
 }
 
 func chainDifferences(name string, got, want *Chain) []string {
