@@ -115,7 +115,7 @@ func (t *Table) probeOwning(ctx context.Context) error {
 		return err
 	}
 	err := t.flush(ctx)
-	var refusal *Refusal
+	var refusal *RefusedError
 	if !errors.As(err, &refusal) {
 		return fmt.Errorf("asking whether tables can be owned: %w", err)
 	}

@@ -28,17 +28,17 @@ func (o Object) String() string {
 	return "set " + o.Set
 }
 
-// A Refusal is the error of a transaction that the kernel refused, where it is
+// A RefusedError is the error of a transaction that the kernel refused, where it is
 // known because of which objects. It wraps ErrRefused. Nothing of the
 // transaction happened.
-type Refusal struct {
+type RefusedError struct {
 	Doing   string   // what the first refused message was to do
 	Objects []Object // what was to be made and was refused; none for a deletion, or where the kernel doesn't say
 	Err     error    // the kernel's
 }
 
-func (r *Refusal) Error() string   { return fmt.Sprintf("%s: %v: %v", r.Doing, ErrRefused, r.Err) }
-func (r *Refusal) Unwrap() []error { return []error{ErrRefused, r.Err} }
+func (r *RefusedError) Error() string   { return fmt.Sprintf("%s: %v: %v", r.Doing, ErrRefused, r.Err) }
+func (r *RefusedError) Unwrap() []error { return []error{ErrRefused, r.Err} }
 
 // A subject is what a message of a transaction is about.
 type subject struct {
@@ -69,15 +69,15 @@ func (c *conn) about(o Object, elements ...newElement) {
 // refusalOf finds out what the kernel refused. An error about one message
 // makes others fail that refer to its object (ENOENT), so of those only the
 // first counts. first is the sequence number of the first message.
-func refusalOf(err error, first uint32, messages []netlink.Message, subjects []subject) *Refusal {
-	var refusal *Refusal
+func refusalOf(err error, first uint32, messages []netlink.Message, subjects []subject) *RefusedError {
+	var refusal *RefusedError
 	for _, op := range opErrors(err) {
 		i := op.Sequence - first
 		if i >= uint32(len(subjects)) {
 			continue
 		}
 		if refusal == nil {
-			refusal = &Refusal{Doing: subjects[i].doing, Err: op}
+			refusal = &RefusedError{Doing: subjects[i].doing, Err: op}
 		} else if len(refusal.Objects) == 0 || errors.Is(op, unix.ENOENT) {
 			continue
 		}
@@ -92,13 +92,15 @@ func refusalOf(err error, first uint32, messages []netlink.Message, subjects []s
 // unsendable is the error of an operation that can't be put into a message: as
 // good as refused, and its object can be left out likewise.
 func unsendable(op Op, err error) error {
-	switch op.Kind {
-	case AddChain, AddRules:
-		return &Refusal{Doing: "encoding", Objects: []Object{{Chain: op.Chain.Name}}, Err: err}
-	case AddSet:
-		return &Refusal{Doing: "encoding", Objects: []Object{{Set: op.Set.Name}}, Err: err}
+	var o Object
+	if op.Kind == AddChain || op.Kind == AddRules {
+		o.Chain = op.Chain.Name
+	} else if op.Kind == AddSet {
+		o.Set = op.Set.Name
+	} else {
+		return err
 	}
-	return err
+	return &RefusedError{Doing: "encoding", Objects: []Object{o}, Err: err}
 }
 
 // opErrors lists the errors that send has joined.

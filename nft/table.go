@@ -32,6 +32,9 @@ type Options struct {
 	// for which it returns true. It is called with the Table's lock held.
 	Spoil func(Object) bool
 
+	// watchBuffer is how many bytes of notifications may wait; 0 is 8 MiB.
+	watchBuffer int
+
 	// cannotOwn is a kernel without owned tables, for tests.
 	cannotOwn bool
 
@@ -69,6 +72,9 @@ func Open(opts Options) (*Table, error) {
 	}
 	if opts.MaxMessages == 0 {
 		opts.MaxMessages = 2000
+	}
+	if opts.watchBuffer == 0 {
+		opts.watchBuffer = watchBuffer
 	}
 	if opts.tune == nil {
 		opts.tune = tuneSocket

@@ -57,7 +57,7 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 }
 
 func (t *Table) startWatch(raw *netlink.Conn) error {
-	for size := watchBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
+	for size := t.opts.watchBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
 		continue
 	}
 	t.mu.Lock()
