@@ -30,7 +30,8 @@ func differences(got *installed, want *Ruleset) []string {
 }
 
 // Repair reads the table back and makes it again what is desired. It returns in
-// what it differed, as Check does; the errors are Sync's.
+// what it differed, as Check does, if that was somebody else's doing: where an
+// earlier write has failed, nobody knows. The errors are Sync's.
 func (t *Table) Repair(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -43,7 +44,10 @@ func (t *Table) Repair(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	list := differences(got, goal)
-	if len(list) == 0 && !t.stale {
+	if t.stale {
+		return nil, t.sync(ctx)
+	}
+	if len(list) == 0 {
 		return nil, nil
 	}
 	t.stale = true

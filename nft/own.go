@@ -42,15 +42,14 @@ func (t *Table) Owned() bool {
 	return t.own.ours && t.conn != nil
 }
 
-// WhyNotOwned says why the table isn't owned by this Table, or nothing if it is.
+// WhyNotOwned says why the table isn't owned by this Table, or nothing if it is
+// or isn't to be.
 func (t *Table) WhyNotOwned() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.own.ours && t.conn != nil:
+	case !t.opts.Own || t.own.ours && t.conn != nil:
 		return ""
-	case !t.opts.Own:
-		return "it isn't asked for"
 	case t.own.probed && !t.own.possible:
 		return "the kernel can't: tables that are owned and persist came with Linux 6.9"
 	case t.conn == nil || t.stale:
