@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 // This file keeps others from having the last word about our table: what they
@@ -33,9 +34,9 @@ type repairs struct {
 // with somebody who changes the table again and again, once is enough.
 const tellEvery = 10 * time.Second
 
-// An allowance bounds the time that repairs take: at once as long as there is
-// some left, and in the long run no more than a share of one processor. The
-// zero value is full.
+// An allowance bounds the processor time that repairs take: at once as long as
+// there is some left, and in the long run no more than a share of one
+// processor, but at least every ten seconds. The zero value is full.
 type allowance struct {
 	spent time.Duration
 	at    time.Time // as of when
@@ -44,6 +45,7 @@ type allowance struct {
 const (
 	mostSpent   = 5 * time.Second // the largest burst
 	earnedEvery = 50              // a second of work for so many of waiting: 2 %
+	longestWait = 10 * time.Second
 )
 
 // wait returns how long the next repair has to wait.
@@ -55,12 +57,22 @@ func (a *allowance) wait(now time.Time) time.Duration {
 // spend notes what a repair took.
 func (a *allowance) spend(now time.Time, took time.Duration) {
 	a.earn(now)
-	a.spent += took
+	a.spent = min(a.spent+took, mostSpent+longestWait/earnedEvery)
 }
 
 func (a *allowance) earn(now time.Time) {
 	a.spent = max(0, a.spent-now.Sub(a.at)/earnedEvery)
 	a.at = now
+}
+
+// processorTime is what this process has used. On a busy node a repair takes
+// longer, but costs no more.
+func processorTime() time.Duration {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // suspect has the table read back: somebody may have changed it.
@@ -130,13 +142,13 @@ func (e *Enforcer) repair(ctx context.Context) error {
 	if !e.dueRepair() {
 		return nil
 	}
-	start := time.Now()
+	start := processorTime()
 	differences, err := e.table.Repair(ctx)
 	left, err := e.makeDo(ctx, err)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.repairs.budget.spend(time.Now(), time.Since(start))
+	e.repairs.budget.spend(time.Now(), processorTime()-start)
 	if len(differences) > 0 {
 		rulesetRepairs.Inc()
 		e.tellRepair(differences)

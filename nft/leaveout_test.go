@@ -81,7 +81,8 @@ func node() *Ruleset {
 	r.AddChain(&Chain{Name: "profile/ab", Rules: []Rule{rule(jump("policy/a")), rule(jump("policy/b"))}})
 	r.AddChain(&Chain{Name: "profile/b", Rules: []Rule{rule(jump("policy/b"))}})
 	r.AddChain(&Chain{Name: "pod/1", Rules: []Rule{rule(jump("profile/ab")), rule(Count{}), rule(drop)}})
-	r.AddChain(&Chain{Name: "pod/2", Rules: []Rule{rule(jump("profile/b")), rule(Count{}), rule(drop)}})
+	r.AddChain(&Chain{Name: "deny/2", Rules: []Rule{rule(MatchProto{132}, drop)}})
+	r.AddChain(&Chain{Name: "pod/2", Rules: []Rule{rule(jump("deny/2")), rule(jump("profile/b")), rule(Count{}), rule(drop)}})
 	r.AddChain(&Chain{Name: "tunnel", Rules: []Rule{rule(MatchPort{17, 8472, 8472}, drop)}})
 	r.AddChain(&Chain{Name: "ingress/1", Base: &Base{Hook: HookForward, Priority: -1}, Rules: []Rule{
 		rule(jump("tunnel")), rule(Dispatch{[]Field{DstAddr4}, "dispatch"}), rule(InSet{[]Field{DstAddr4}, "ranges"}, drop),
@@ -156,7 +157,7 @@ func TestLeaveOut(t *testing.T) {
 		}
 	}
 	for _, o := range []Object{
-		{Chain: "ingress/1"}, {Chain: "tunnel"}, {Set: "dispatch"}, {Set: "ranges"},
+		{Chain: "ingress/1"}, {Chain: "tunnel"}, {Chain: "deny/2"}, {Set: "dispatch"}, {Set: "ranges"},
 	} {
 		if _, err := reduced(node(), map[Object]struct{}{o: {}}); err == nil {
 			t.Errorf("%s was left out, though that allows more", o)

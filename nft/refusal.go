@@ -93,11 +93,12 @@ func refusalOf(err error, first uint32, messages []netlink.Message, subjects []s
 // good as refused, and its object can be left out likewise.
 func unsendable(op Op, err error) error {
 	var o Object
-	if op.Kind == AddChain || op.Kind == AddRules {
+	switch {
+	case op.Kind == AddChain || op.Kind == AddRules:
 		o.Chain = op.Chain.Name
-	} else if op.Kind == AddSet {
+	case op.Kind == AddSet:
 		o.Set = op.Set.Name
-	} else {
+	default:
 		return err
 	}
 	return &RefusedError{Doing: "encoding", Objects: []Object{o}, Err: err}
