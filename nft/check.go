@@ -50,8 +50,12 @@ func (t *Table) Repair(ctx context.Context) ([]string, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	t.stale = true
-	return list, t.sync(ctx)
+	again, err := t.bring(ctx, got, goal)
+	if err == nil && again {
+		t.settle()
+		err = t.sync(ctx)
+	}
+	return list, err
 }
 
 func chainDifferences(name string, got, want *Chain) []string {

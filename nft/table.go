@@ -188,6 +188,12 @@ func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	return t.bring(ctx, got, goal)
+}
+
+// bring makes the goal of what the kernel has. It reports whether it has left
+// something for another round.
+func (t *Table) bring(ctx context.Context, got *installed, goal *Ruleset) (again bool, err error) {
 	if !got.exists && t.own.possible {
 		t.conn.tableFlags = tableOwner | tablePersist // it may have gone since it was claimed
 	}
