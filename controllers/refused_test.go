@@ -68,7 +68,8 @@ var refusedKinds = []struct {
 	{
 		"key of the dispatch", func(w *enforcerWorld, o nft.Object) bool {
 			h := w.hosts["dev/db"]
-			return o == elementOf(vethMap(policy.Ingress, "v4"), h.Addr4(), h.Interface()) || o == elementOf(vethMap(policy.Ingress, "v6"), h.Addr6(), h.Interface())
+			return o == elementOf(vethMap(policy.Ingress, "v4"), h.Addr4(), h.Interface()) ||
+				o == elementOf(vethMap(policy.Ingress, "v6"), h.Addr6(), h.Interface())
 		},
 		slices.Concat(dbByPod, dbByBlock), nil, true,
 	},

@@ -175,6 +175,7 @@ func (e *Enforcer) tellRepair(differences []string) {
 	}
 	e.repairs.told = time.Now()
 	const few = 5
-	e.log.Info("Somebody else has changed the ruleset; it is put right", "differences", len(differences), "first", differences[:min(few, len(differences))])
+	first := differences[:min(few, len(differences))]
+	e.log.Info("Somebody else has changed the ruleset; it is put right", "differences", len(differences), "first", first)
 	e.Events.Warn("RulesetChanged", "somebody else has changed table inet sluice; it is put right (the agent's log has the differences)")
 }
