@@ -92,16 +92,13 @@ func refusalOf(err error, first uint32, messages []netlink.Message, subjects []s
 // unsendable is the error of an operation that can't be put into a message: as
 // good as refused, and its object can be left out likewise.
 func unsendable(op Op, err error) error {
-	var o Object
-	switch {
-	case op.Kind == AddChain || op.Kind == AddRules:
-		o.Chain = op.Chain.Name
-	case op.Kind == AddSet:
-		o.Set = op.Set.Name
-	default:
-		return err
+	if op.Kind == AddChain || op.Kind == AddRules {
+		return &RefusedError{Doing: "encoding", Objects: []Object{{Chain: op.Chain.Name}}, Err: err}
 	}
-	return &RefusedError{Doing: "encoding", Objects: []Object{o}, Err: err}
+	if op.Kind == AddSet {
+		return &RefusedError{Doing: "encoding", Objects: []Object{{Set: op.Set.Name}}, Err: err}
+	}
+	return err
 }
 
 // opErrors lists the errors that send has joined.
