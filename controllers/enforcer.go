@@ -28,7 +28,11 @@ import (
 type Enforcer struct {
 	table *nft.Table
 	log   logr.Logger
-	wake  chan struct{} // holds a token while there may be something to commit
+	// Events is the node that repairs are told of, and OnRefused, which may be
+	// nil, what the kernel refuses. Both are set before Run.
+	Events    NodeEvents
+	OnRefused func(Refusal)
+	wake      chan struct{} // holds a token while there may be something to commit
 
 	mu      sync.Mutex
 	cluster *policy.Cluster
@@ -47,7 +51,9 @@ type Enforcer struct {
 	// committed is closed, and replaced, by every successful commit.
 	committed chan struct{}
 
-	denials denialCounts
+	repairs  repairs
+	refusals refusals
+	denials  denialCounts
 }
 
 // NewEnforcer returns an Enforcer that writes to the table, which stays the
@@ -135,9 +141,13 @@ const (
 // Run commits until ctx ends. It must be called once, when the cluster's
 // model holds every object that exists.
 func (e *Enforcer) Run(ctx context.Context) error {
+	defer e.guard(ctx)()
 	retry := firstRetry
 	for ctx.Err() == nil {
-		err := e.commit(ctx)
+		err := e.repair(ctx)
+		if err == nil {
+			err = e.commit(ctx)
+		}
 		if err == nil {
 			retry = firstRetry
 			select {
@@ -192,6 +202,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	case failed || !patch.Empty():
 		err = e.table.Apply(ctx, patch)
 	}
+	left, err := e.makeDo(ctx, err)
 	e.keepDenials()
 
 	e.mu.Lock()
@@ -200,9 +211,13 @@ func (e *Enforcer) commit(ctx context.Context) error {
 		e.since = since
 		return err
 	}
+	if e.done == 0 {
+		e.tellOwner()
+	}
 	if !first && !patch.Empty() {
 		commitSeconds.Observe(time.Since(since).Seconds())
 	}
+	e.noteRefused(left)
 	e.noteCommit(told)
 	return nil
 }
@@ -211,13 +226,17 @@ func (e *Enforcer) commit(ctx context.Context) error {
 func (e *Enforcer) noteCommit(told uint64) {
 	e.done = told
 	for id, exists := range e.pending {
+		if exists && e.refusals.blocked[id] != nil {
+			delete(e.enforced, id) // it stays pending
+			continue
+		}
 		if exists {
 			e.enforced[id] = struct{}{}
 		} else {
 			delete(e.enforced, id)
 		}
+		delete(e.pending, id)
 	}
-	clear(e.pending)
 	endpointsEnforced.Set(float64(len(e.enforced)))
 	close(e.committed)
 	e.committed = make(chan struct{})
@@ -240,6 +259,9 @@ func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 func (e *Enforcer) Attach(ctx context.Context, a cni.Attachment) error {
 	e.Adopt([]cni.Attachment{a})
 	return e.await(ctx, func() error {
+		if err := e.refusals.blocked[a.ID()]; err != nil {
+			return fmt.Errorf("the rules of pod %s/%s: %w", a.PodNamespace, a.PodName, err)
+		}
 		if _, ok := e.enforced[a.ID()]; !ok {
 			return fmt.Errorf("pod %s/%s with UID %s isn't known here yet", a.PodNamespace, a.PodName, a.PodUID)
 		}

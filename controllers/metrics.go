@@ -65,7 +65,7 @@ var (
 // stats are those of the CNI server.
 func RegisterMetrics(stats func() cni.Stats) error {
 	for _, c := range []prometheus.Collector{
-		commitSeconds, applyErrors, endpointsEnforced, policyProblems,
+		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, podMTU,
 		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
 	} {

@@ -1,7 +1,10 @@
 package controllers
 
 import (
+	"context"
+	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -51,6 +54,32 @@ func (l *problemLog) forget(key client.ObjectKey) {
 	delete(l.reported, key)
 	policyProblems.Set(float64(l.total))
 }
+
+// reportRefused puts an Event on each policy and pod that an object concerns
+// which the kernel refuses.
+func (a *Agent) reportRefused(r Refusal) {
+	if a.Events == nil {
+		return
+	}
+	tell := func(namespace, name string, about client.Object, note string) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if a.Reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, about) == nil {
+			a.Events.Eventf(about, nil, corev1.EventTypeWarning, "RefusedByKernel", "Enforce", "%s", clampNote(note))
+		}
+	}
+	for _, k := range r.Policies {
+		tell(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
+			fmt.Sprintf("node %s: the kernel refuses %s, so that less is allowed than this policy says: %v", a.Node, r.Object, r.Err))
+	}
+	for _, e := range r.Endpoints {
+		tell(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
+			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", r.Object, r.Err))
+	}
+}
+
+// patience is how long an object is waited for that an Event is put on; it is in the cache.
+const patience = 5 * time.Second
 
 // reportProblems puts an Event on a policy for each field that can't be read.
 func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem) {

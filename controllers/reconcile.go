@@ -59,6 +59,7 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 			return fmt.Errorf("watching %T: %w", kind.object, err)
 		}
 	}
+	a.Enforcer.OnRefused = a.reportRefused
 	if a.Departures != nil {
 		forget := manager.RunnableFunc(func(ctx context.Context) error {
 			a.Departures.run(ctx, a.Enforcer)

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,35 @@ func differences(got *installed, want *Ruleset) []string {
 		list = append(list, o.String()+" isn't ours")
 	}
 	return list
+}
+
+// Repair reads the table back and makes it again what is desired. It returns in
+// what it differed, as Check does, if that was somebody else's doing: where an
+// earlier write has failed, nobody knows. The errors are Sync's.
+func (t *Table) Repair(ctx context.Context) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	goal, err := t.goal()
+	if err != nil {
+		return nil, err
+	}
+	got, err := t.readBack(ctx, goal)
+	if err != nil {
+		return nil, err
+	}
+	list := differences(got, goal)
+	if t.stale {
+		return nil, t.sync(ctx)
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	again, err := t.bring(ctx, got, goal)
+	if err == nil && again {
+		t.settle()
+		err = t.sync(ctx)
+	}
+	return list, err
 }
 
 func chainDifferences(name string, got, want *Chain) []string {

@@ -30,10 +30,13 @@ type conn struct {
 
 	next     uint32            // sequence number of the next message
 	messages []netlink.Message // the next transaction
-	labels   []string          // what its messages are about
+	subjects []subject         // what its messages are about
 	setID    uint32            // number of the last new set
 
 	impatient bool // see dump
+
+	tableFlags uint32            // those that the table is to have, unless it sleeps
+	spoil      func(Object) bool // see Options.Spoil
 }
 
 func dial(netNS int, timeout time.Duration, tune func(*netlink.Conn) error) (*conn, error) {
@@ -71,13 +74,13 @@ func (c *conn) close() error { return c.raw.Close() }
 // is closed when the socket isn't in use any more: later than the call's end
 // only after a timeout.
 func (c *conn) flush() (idle <-chan struct{}, err error) {
-	messages, labels := c.messages, c.labels
+	messages, subjects := c.messages, c.subjects
 	first := c.next + 1 // after the message that begins the batch
-	c.messages, c.labels = nil, nil
-	c.next += uint32(len(labels)) + 2
+	c.messages, c.subjects = nil, nil
+	c.next += uint32(len(subjects)) + 2
 	idle, err = c.withDeadline(func() error { return c.send(messages) })
 	if err != nil {
-		return idle, flushError(err, first, labels)
+		return idle, flushError(err, first, messages, subjects)
 	}
 	return idle, nil
 }

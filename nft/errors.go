@@ -20,19 +20,25 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 )
 
-// flushError says what became of a failed flush. The labels name what each
+// flushError says what became of a failed flush. The subjects are what each
 // message of the transaction was about; first is the sequence number of the
-// first of them.
-func flushError(err error, first uint32, labels []string) error {
-	if unknownOutcome(err) {
+// first of them. Who may not speak to nftables at all is told so about the
+// message that begins the transaction; who is told so about one of ours isn't
+// the table's owner.
+func flushError(err error, first uint32, messages []netlink.Message, subjects []subject) error {
+	var op *netlink.OpError
+	notOwner := errors.As(err, &op) && errors.Is(op.Err, unix.EPERM) && op.Sequence != 0 && op.Sequence-first < uint32(len(subjects))
+	if !notOwner && unknownOutcome(err) {
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
-	var op *netlink.OpError
-	errors.As(err, &op)
-	if i := int(op.Sequence - first); op.Sequence-first < uint32(len(labels)) {
-		return fmt.Errorf("%s: %w: %w", labels[i], ErrRefused, err)
+	refusal := refusalOf(err, first, messages, subjects)
+	switch {
+	case refusal == nil:
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	case errors.Is(refusal.Err, unix.EPERM):
+		return fmt.Errorf("%s: %w: %w: %w", refusal.Doing, ErrRefused, ErrOwned, err)
 	}
-	return fmt.Errorf("%w: %w", ErrRefused, err)
+	return refusal
 }
 
 // unknownOutcome tells what the kernel said from what went wrong on the way.

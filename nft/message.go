@@ -37,7 +37,7 @@ func (c *conn) queue(label string, kind uint16, flags netlink.HeaderFlags, fill 
 		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: flags},
 		Data:   append([]byte{familyINet, unix.NFNETLINK_V0, 0, 0}, attrs...),
 	})
-	c.labels = append(c.labels, label)
+	c.subjects = append(c.subjects, subject{doing: label})
 	return nil
 }
 

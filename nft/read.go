@@ -68,24 +68,14 @@ func (c *conn) readOnce(like *Ruleset, canon map[string][]string) (*installed, e
 		return nil, err
 	}
 	got := &installed{rules: NewRuleset()}
-	bodies, err := c.ask(unix.NFT_MSG_GETTABLE, 0, nameAttr(unix.NFTA_TABLE_NAME, TableName))
-	if errors.Is(err, unix.ENOENT) {
-		return got, nil
-	}
+	exists, flags, _, err := c.readTable()
 	if err != nil {
 		return nil, fmt.Errorf("reading the table: %w", err)
 	}
-	got.exists = true
-	for _, body := range bodies {
-		if err := decode(body, func(ad *netlink.AttributeDecoder) error {
-			if ad.Type() == unix.NFTA_TABLE_FLAGS {
-				got.asleep = ad.Uint32()&unix.NFT_TABLE_F_DORMANT != 0
-			}
-			return nil
-		}); err != nil {
-			return nil, err
-		}
+	if !exists {
+		return got, nil
 	}
+	got.exists, got.asleep = true, flags&unix.NFT_TABLE_F_DORMANT != 0
 	for _, part := range []func() error{
 		func() error { return c.readChains(got) },
 		func() error { return c.readRules(got, like, canon) },

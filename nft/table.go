@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -27,6 +28,20 @@ type Options struct {
 	// must not be lost when they are deleted, see Tally; empty: none.
 	Tallied string
 
+	// Own makes the table belong to the Table's connection wherever the
+	// kernel can, so that nobody else can change it: see Table.Owned.
+	Own bool
+
+	// Spoil is for tests: the kernel is made to refuse messages about objects
+	// for which it returns true. It is called with the Table's lock held.
+	Spoil func(Object) bool
+
+	// watchBuffer is how many bytes of notifications may wait; 0 is 8 MiB.
+	watchBuffer int
+
+	// cannotOwn is a kernel without owned tables, for tests.
+	cannotOwn bool
+
 	// tune replaces what is done to a new socket, for tests.
 	tune func(*netlink.Conn) error
 
@@ -35,7 +50,7 @@ type Options struct {
 	hasty bool
 }
 
-// A Table is the installed table. Its methods may be called from several
+// A Table is the installed table, and its only writer. Its methods may be called from several
 // goroutines; they take turns.
 type Table struct {
 	opts Options
@@ -47,6 +62,11 @@ type Table struct {
 	stale   bool            // desired may not be what is installed
 	flushes int             // transactions so far, for tests
 	tallies tallies
+
+	own   ownership
+	left  map[Object]struct{} // what is left out of desired: see LeaveOut
+	watch *netlink.Conn       // the socket of Watch, or nil
+	port  atomic.Uint32       // the netlink port of the last connection
 }
 
 // Open connects to the kernel. It changes nothing there. The Table has to be
@@ -57,6 +77,9 @@ func Open(opts Options) (*Table, error) {
 	}
 	if opts.MaxMessages == 0 {
 		opts.MaxMessages = 2000
+	}
+	if opts.watchBuffer == 0 {
+		opts.watchBuffer = watchBuffer
 	}
 	if opts.tune == nil {
 		opts.tune = tuneSocket
@@ -95,7 +118,7 @@ func (t *Table) Close() error {
 func (t *Table) Sync(ctx context.Context, want *Ruleset) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.desired, t.stale = want, true
+	t.desired, t.stale, t.left = want, true, nil
 	return t.sync(ctx)
 }
 
@@ -111,7 +134,11 @@ func (t *Table) Apply(ctx context.Context, p Patch) error {
 	}
 	if t.stale {
 		t.desired.Merge(p)
+		t.forgive(p)
 		return t.sync(ctx)
+	}
+	if len(t.left) > 0 {
+		return t.applyWithout(ctx, p)
 	}
 	batch := Plan(t.desired, p)
 	t.desired.Merge(p)
@@ -123,11 +150,15 @@ func (t *Table) Apply(ctx context.Context, p Patch) error {
 func (t *Table) Check(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	got, err := t.readBack(ctx)
+	goal, err := t.goal()
 	if err != nil {
 		return nil, err
 	}
-	return differences(got, t.desired), nil
+	got, err := t.readBack(ctx, goal)
+	if err != nil {
+		return nil, err
+	}
+	return differences(got, goal), nil
 }
 
 func (t *Table) sync(ctx context.Context) error {
@@ -151,12 +182,28 @@ func (t *Table) settle() {
 
 // syncOnce reports whether it has left something for another round.
 func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
-	got, err := t.readBack(ctx)
+	goal, err := t.goal()
 	if err != nil {
 		return false, err
 	}
+	if err := t.claim(ctx); err != nil {
+		return false, err
+	}
+	got, err := t.readBack(ctx, goal)
+	if err != nil {
+		return false, err
+	}
+	return t.bring(ctx, got, goal)
+}
+
+// bring makes the goal of what the kernel has. It reports whether it has left
+// something for another round.
+func (t *Table) bring(ctx context.Context, got *installed, goal *Ruleset) (again bool, err error) {
+	if !got.exists && t.own.possible {
+		t.conn.tableFlags = tableOwner | tablePersist // it may have gone since it was claimed
+	}
 	t.tallies.settleGone(func(chain string) bool { return got.rules.Chains[chain] != nil })
-	batch := Plan(got.rules, Diff(got.rules, t.desired))
+	batch := Plan(got.rules, Diff(got.rules, goal))
 	if got.exists {
 		batch.Prepare = withoutAddTable(batch.Prepare)
 	}
@@ -164,7 +211,11 @@ func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
 		// Writing a dormant table without that flag wakes it.
 		batch.Prepare = append([]Op{{Kind: AddTable}}, batch.Prepare...)
 	}
-	return batch.Twins, t.carryOut(ctx, batch, got.others)
+	if err := t.carryOut(ctx, batch, got.others); err != nil {
+		return false, err
+	}
+	t.own.ours = t.own.ours || t.conn.tableFlags&tableOwner != 0
+	return batch.Twins, nil
 }
 
 func withoutAddTable(ops []Op) []Op {
@@ -174,11 +225,11 @@ func withoutAddTable(ops []Op) []Op {
 	return ops
 }
 
-func (t *Table) readBack(ctx context.Context) (*installed, error) {
+func (t *Table) readBack(ctx context.Context, like *Ruleset) (*installed, error) {
 	if err := t.connect(ctx); err != nil {
 		return nil, err
 	}
-	got, err := t.conn.read(t.desired)
+	got, err := t.conn.read(like)
 	if err != nil {
 		t.abandon(nil)
 		return nil, err
@@ -261,7 +312,7 @@ func (t *Table) transact(ctx context.Context, ops []Op) error {
 	for _, op := range ops {
 		if err := t.conn.add(op, t.desired.Sets); err != nil {
 			t.abandon(nil) // what is queued must never be sent
-			return err
+			return unsendable(op, err)
 		}
 	}
 	return t.flush(ctx)
@@ -285,7 +336,7 @@ func (t *Table) flush(ctx context.Context) error {
 // late must not undo a newer one.
 func (t *Table) abandon(idle <-chan struct{}) {
 	c := t.conn
-	t.conn, t.stale = nil, true
+	t.conn, t.stale, t.own.ours = nil, true, false
 	if idle == nil {
 		idle = closedChannel()
 	}
@@ -325,8 +376,9 @@ func (t *Table) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.spoil = t.opts.Spoil
 	t.conn = c
-	return nil
+	return t.muteOwn()
 }
 
 // errIncomplete says that less than what was sent has arrived.

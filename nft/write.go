@@ -16,7 +16,7 @@ func (c *conn) add(op Op, sets map[string]*Set) error {
 	case AddTable:
 		return c.queue("adding table "+TableName, unix.NFT_MSG_NEWTABLE, create, func(body *netlink.AttributeEncoder) error {
 			body.String(unix.NFTA_TABLE_NAME, TableName)
-			body.Uint32(unix.NFTA_TABLE_FLAGS, 0)
+			body.Uint32(unix.NFTA_TABLE_FLAGS, c.tableFlags)
 			return nil
 		})
 	case AddChain:
@@ -73,7 +73,7 @@ func (c *conn) deleteOther(o thing) error {
 }
 
 func (c *conn) addChain(chain *Chain) error {
-	return c.queue("adding chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, create, func(body *netlink.AttributeEncoder) error {
+	err := c.queue("adding chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, create, func(body *netlink.AttributeEncoder) error {
 		body.String(unix.NFTA_CHAIN_TABLE, TableName)
 		body.String(unix.NFTA_CHAIN_NAME, chain.Name)
 		if chain.Base == nil {
@@ -88,6 +88,10 @@ func (c *conn) addChain(chain *Chain) error {
 		body.String(unix.NFTA_CHAIN_TYPE, chain.Base.Type.String())
 		return nil
 	})
+	if err == nil {
+		c.about(Object{Chain: chain.Name})
+	}
+	return err
 }
 
 func (c *conn) addRules(op Op, sets map[string]*Set) error {
@@ -113,6 +117,7 @@ func (c *conn) addRules(op Op, sets map[string]*Set) error {
 		}); err != nil {
 			return err
 		}
+		c.about(Object{Chain: op.Chain.Name})
 	}
 	return nil
 }
@@ -123,7 +128,7 @@ func (c *conn) addSet(s *Set) error {
 		return fmt.Errorf("%s: %w", label, err)
 	}
 	c.setID++ // has to be unique in a transaction
-	return c.queue(label, unix.NFT_MSG_NEWSET, create, func(body *netlink.AttributeEncoder) error {
+	err := c.queue(label, unix.NFT_MSG_NEWSET, create, func(body *netlink.AttributeEncoder) error {
 		ranges := s.Interval && len(s.Key) > 1
 		var flags uint32
 		if s.Interval {
@@ -158,6 +163,10 @@ func (c *conn) addSet(s *Set) error {
 		}
 		return nil
 	})
+	if err == nil {
+		c.about(Object{Set: s.Name})
+	}
+	return err
 }
 
 // describeKey says where the fields of a concatenation of ranges begin.

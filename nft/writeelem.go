@@ -29,7 +29,11 @@ func (c *conn) queueElements(label string, kind uint16, flags netlink.HeaderFlag
 	if err != nil {
 		return fmt.Errorf("%s: %w", label, err)
 	}
-	return c.queue(label, kind, flags, func(body *netlink.AttributeEncoder) error {
+	adds := kind == unix.NFT_MSG_NEWSETELEM
+	for i := range elements {
+		elements[i].spoiled = adds && c.spoil != nil && c.spoil(Object{Set: s.Name, Element: elements[i].Element})
+	}
+	err = c.queue(label, kind, flags, func(body *netlink.AttributeEncoder) error {
 		body.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 		body.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		body.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
@@ -40,6 +44,10 @@ func (c *conn) queueElements(label string, kind uint16, flags netlink.HeaderFlag
 		})
 		return nil
 	})
+	if err == nil && adds {
+		c.about(Object{Set: s.Name}, elements...)
+	}
+	return err
 }
 
 // A newElement is an element as the kernel takes it.
@@ -50,10 +58,14 @@ type newElement struct {
 	end       string // the last key of a range in a concatenation
 	endMarker bool   // the key is the first one after a range
 	bare      bool   // without data
+	spoiled   bool   // see Options.Spoil
 }
 
 func (e newElement) encode(body *netlink.AttributeEncoder) error {
-	if e.endMarker {
+	switch {
+	case e.spoiled:
+		body.Uint32(unix.NFTA_SET_ELEM_FLAGS, 1<<31) // the kernel knows no such flag
+	case e.endMarker:
 		body.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
 	body.Nested(unix.NFTA_SET_ELEM_KEY, value([]byte(e.First)))

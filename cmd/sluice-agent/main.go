@@ -74,7 +74,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	table, err := nft.Open(nft.Options{Tallied: controllers.DeniedChains})
+	table, err := nft.Open(nft.Options{Own: o.ownTable, Tallied: controllers.DeniedChains})
 	if err != nil {
 		return err
 	}
@@ -140,6 +140,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	o := a.options
 	recorder := mgr.GetEventRecorder("sluice-agent")
 	nodeEvents := controllers.NodeEvents{Node: o.node, Recorder: recorder}
+	a.enforcer.Events = nodeEvents
 	server, err := cni.NewServer(cni.ServerOptions{
 		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
 		OnProblem: nodeEvents.Warn, CoolDown: o.coolDown, SysctlDir: o.sysctlDir,

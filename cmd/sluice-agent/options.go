@@ -21,6 +21,7 @@ type options struct {
 
 	policyOnly  bool
 	unknownPods string
+	ownTable    bool
 
 	netConf, underlayFamily, masqueradeToNodes string
 	masquerade, forwardAccept                  bool
@@ -58,6 +59,7 @@ func (o *options) policyFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.podToNode, "pod-to-node", "policy", "traffic from a pod to its own node: policy (judged as egress) or allow")
 	fs.UintVar(&o.logGroup, "log-group", defaultLogGroup, "NFLOG group by which samples of denied packets come to the agent; no other process may read it")
 	fs.UintVar(&o.logPerSecond, "log-per-second", 10, "denied packets that are logged, for each pod, at most (from 2, for two directions); 0: none")
+	fs.BoolVar(&o.ownTable, "own-table", true, "keep other programs from changing or flushing table inet sluice, where the kernel can (Linux 6.9)")
 	fs.BoolVar(&o.policyOnly, "policy-only", false, "enforce policy on pods that another CNI plugin wires, and make no pod network")
 	fs.StringVar(&o.unknownPods, "unknown-pods", "drop",
 		"with --policy-only, what becomes of traffic of addresses in the node's podCIDRs that aren't a known pod's: drop or allow")

@@ -273,7 +273,7 @@ func (n *installed) installRules() {
 	n.t.Helper()
 	pods := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")}
 	n.do(func() error {
-		table, err := nft.Open(nft.Options{})
+		table, err := nft.Open(nft.Options{Own: true}) // an orphan by the time of the uninstall
 		if err != nil {
 			return err
 		}

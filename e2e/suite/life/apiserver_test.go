@@ -61,11 +61,16 @@ func (w *world) withoutAPIServer(ctx context.Context) {
 	ginkgo.GinkgoWriter.Printf("the API server was away for %s; the agent came back after %s\n", time.Since(away), back.Sub(away))
 }
 
-// rules are those of the near node, without counters, and without what meters write into sets by themselves.
+// rules are those of the near node, without counters, without what meters write into sets by themselves, and without the first lines,
+// which name the table's owner: it has none between two agents.
 func (w *world) rules(ctx context.Context, kind *framework.Kind) string {
 	rules, err := kind.Exec(ctx, w.near, "nft", "--stateless", "list", "table", "inet", "sluice")
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
-	return strings.TrimSpace(rules)
+	_, content, _ := strings.Cut(rules, "\n")
+	if flags, rest, _ := strings.Cut(content, "\n"); strings.HasPrefix(flags, "\tflags") {
+		content = rest
+	}
+	return strings.TrimSpace(content)
 }
 
 // ping asks the API server whether it is ready.

@@ -1,0 +1,162 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// This file sees to it that one object which the kernel refuses (a policy's
+// chain, a set, a pod's chain or key) doesn't keep all others from their
+// changes: the table is written without it, so that what needs it allows less.
+
+var rulesetRefused = prometheus.NewGauge(prometheus.GaugeOpts{
+	Name: "sluice_ruleset_refused_objects",
+	Help: "Objects of the ruleset that the kernel refuses: what needs them allows less than it should; events name the policies and pods.",
+})
+
+// refusals is what the kernel doesn't take at the moment.
+type refusals struct {
+	why     map[nft.Object]error // belongs to the goroutine that commits
+	told    map[nft.Object]bool  // likewise
+	blocked map[string]error     // endpoints that carry nothing for that, by ID; guarded by the Enforcer's lock
+}
+
+// A Refusal tells of an object that the kernel refuses, and whom it concerns.
+type Refusal struct {
+	Object    nft.Object
+	Err       error
+	Policies  []policy.Key             // allow less than they say
+	Endpoints []*policy.EndpointPolicy // carry nothing
+}
+
+// mostRefusals is how often one write is tried with ever fewer objects.
+const mostRefusals = 50
+
+// makeDo goes on after a write that was refused because of certain objects,
+// without these; it returns what was left out, and the error that is left. An
+// object must be refused twice, the second time after the kernel was read
+// back: the first time it may be somebody else's doing.
+func (e *Enforcer) makeDo(ctx context.Context, err error) ([]nft.Object, error) {
+	suspects := map[nft.Object]bool{}
+	for range mostRefusals {
+		var refused *nft.RefusedError
+		if !errors.As(err, &refused) || len(refused.Objects) == 0 || ctx.Err() != nil {
+			break
+		}
+		var again []nft.Object
+		for _, o := range refused.Objects {
+			if suspects[o] {
+				again = append(again, o)
+				e.refusals.note(o, refused)
+			}
+			suspects[o] = true
+		}
+		if len(again) > 0 {
+			if leaveErr := e.table.LeaveOut(again...); leaveErr != nil {
+				return nil, fmt.Errorf("%w; %w", err, leaveErr)
+			}
+		}
+		err = e.table.Apply(ctx, nft.Patch{})
+	}
+	return e.table.LeftOut(), err
+}
+
+func (r *refusals) note(o nft.Object, err error) {
+	if r.why == nil {
+		r.why = map[nft.Object]error{}
+	}
+	r.why[o] = err
+}
+
+// noteRefused compares what is left out with what was, says whom it concerns,
+// and tells what is new. It is called with the lock held, after a write.
+func (e *Enforcer) noteRefused(left []nft.Object) {
+	r := &e.refusals
+	if len(left) == 0 && len(r.told) == 0 {
+		return
+	}
+	r.blocked = map[string]error{}
+	told := map[nft.Object]bool{}
+	for _, o := range left {
+		told[o] = true
+		refusal := Refusal{Object: o, Err: r.why[o], Policies: e.render.policiesOf(e.cluster, o)}
+		for _, id := range e.render.endpointsOf(o) {
+			r.blocked[id] = r.why[o]
+			e.pending[id] = true
+			if ep, ok := e.cluster.Endpoint(id); ok {
+				refusal.Endpoints = append(refusal.Endpoints, &ep)
+			}
+		}
+		if r.told[o] {
+			continue
+		}
+		e.log.Error(refusal.Err, "The kernel refuses a part of the ruleset; what needs it allows less", "object", o.String(), "policies", refusal.Policies)
+		if e.OnRefused != nil {
+			go e.OnRefused(refusal)
+		}
+	}
+	for o := range r.told {
+		if !told[o] {
+			delete(r.why, o)
+			e.log.Info("The kernel no longer refuses a part of the ruleset, or it is gone", "object", o.String())
+		}
+	}
+	r.told = told
+	rulesetRefused.Set(float64(len(left)))
+}
+
+// policiesOf lists the policies whose rules need an object, sorted.
+func (r *Renderer) policiesOf(c *policy.Cluster, o nft.Object) []policy.Key {
+	found := map[policy.Key]bool{}
+	for ref := range r.rules {
+		if o.Chain == policyChain(ref) && o.Chain != "" || o.Set != "" && usesSet(c, ref, o.Set) {
+			found[ref.Policy] = true
+		}
+	}
+	for _, e := range r.endpoints {
+		for _, p := range e.profiles {
+			if p.name != o.Chain {
+				continue
+			}
+			for _, k := range p.policies {
+				found[k] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), policy.Key.Compare)
+}
+
+func usesSet(c *policy.Cluster, ref policy.Ref, set string) bool {
+	clauses, _ := c.Clauses(ref)
+	for _, cl := range clauses {
+		for _, rule := range clauseRules(ref, cl) {
+			for _, s := range rule.Statements {
+				if in, is := s.(nft.InSet); is && in.Set == set {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// endpointsOf lists the endpoints whose own chain or key an object is, sorted.
+func (r *Renderer) endpointsOf(o nft.Object) []string {
+	var found []string
+	for id, e := range r.endpoints {
+		_, key := e.elements[dispatchKey{o.Set, o.Element}]
+		if e.chains[o.Chain] != nil || key {
+			found = append(found, id)
+		}
+	}
+	slices.Sort(found)
+	return found
+}

@@ -1,0 +1,152 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A table can belong to the socket that made it (linux/netfilter/nf_tables.h,
+// NFT_TABLE_F_OWNER, since 5.12): then nobody else changes or deletes it, and a
+// flush of the ruleset passes it by. With NFT_TABLE_F_PERSIST (since 6.9) it
+// outlives that socket, as an orphan that anybody can change, and that another
+// socket can claim. A table that was made without PERSIST can't be claimed.
+const (
+	tableOwner   = 0x2
+	tablePersist = 0x4
+)
+
+// Attributes of a table that say who owns it.
+const tableOwnerAttr = 7 // NFTA_TABLE_OWNER
+
+// ErrOwned says that the table belongs to somebody else: another Table, which
+// is another agent, or another program that claimed it.
+var ErrOwned = errors.New("table " + TableName + " is owned by another program")
+
+// ownership is what a Table knows of who owns the table.
+type ownership struct {
+	probed   bool
+	possible bool // the kernel has owned tables that persist
+	ours     bool // our connection owns it
+}
+
+// Owned reports whether nobody but this Table can change the table at the
+// moment. Without Options.Own it can't be, nor where the kernel is older than
+// 6.9 or the table was made un-owned: such a table is used as it is.
+func (t *Table) Owned() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.own.ours && t.conn != nil
+}
+
+// WhyNotOwned says why the table isn't owned by this Table, or nothing if it is
+// or isn't to be.
+func (t *Table) WhyNotOwned() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case !t.opts.Own || t.own.ours && t.conn != nil:
+		return ""
+	case t.own.probed && !t.own.possible:
+		return "the kernel can't: tables that are owned and persist came with Linux 6.9"
+	case t.conn == nil || t.stale:
+		return "the connection to the kernel was lost"
+	}
+	return "the table was made without an owner; it can't be claimed before it is made anew, at the latest by a reboot"
+}
+
+// claim makes an orphan ours, before it is read: what is read afterwards stays
+// so. It refuses to go on where the table is somebody else's.
+func (t *Table) claim(ctx context.Context) error {
+	if err := t.connect(ctx); err != nil {
+		return err
+	}
+	if err := t.probeOwning(ctx); err != nil {
+		return err
+	}
+	exists, flags, owner, err := t.conn.readTable()
+	if err != nil {
+		t.abandon(nil)
+		return fmt.Errorf("reading table %s: %w", TableName, err)
+	}
+	t.own.ours = exists && owner != 0 && owner == t.conn.port()
+	t.conn.tableFlags = flags & tablePersist
+	switch {
+	case owner != 0 && !t.own.ours:
+		return fmt.Errorf("%w: the one whose socket has the netlink port %d; end it first", ErrOwned, owner)
+	case !t.own.possible:
+		return nil
+	case exists && flags&tablePersist == 0:
+		return nil // used as it is
+	}
+	t.conn.tableFlags = tableOwner | tablePersist
+	if !exists || t.own.ours {
+		return nil
+	}
+	if err := t.transact(ctx, []Op{{Kind: AddTable}}); err != nil {
+		return fmt.Errorf("claiming table %s: %w", TableName, err)
+	}
+	t.own.ours = true
+	return nil
+}
+
+// probeOwning finds out whether the kernel has tables that are owned and
+// persist, by a transaction that is refused whatever it has.
+func (t *Table) probeOwning(ctx context.Context) error {
+	if t.own.probed || !t.opts.Own {
+		return nil
+	}
+	probe := func(label string, name string) error {
+		return t.conn.queue(label, unix.NFT_MSG_NEWTABLE, create, func(body *netlink.AttributeEncoder) error {
+			if name != "" {
+				body.String(unix.NFTA_TABLE_NAME, name)
+			}
+			body.Uint32(unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)
+			return nil
+		})
+	}
+	const asks, ends = "asking for an owned table", "ending the question"
+	if err := errors.Join(probe(asks, TableName+"-probe"), probe(ends, "")); err != nil {
+		t.abandon(nil)
+		return err
+	}
+	err := t.flush(ctx)
+	var refusal *RefusedError
+	if !errors.As(err, &refusal) {
+		return fmt.Errorf("asking whether tables can be owned: %w", err)
+	}
+	t.own.probed = true
+	t.own.possible = refusal.Doing == ends && !t.opts.cannotOwn
+	return t.connect(ctx)
+}
+
+// readTable asks for the table alone.
+func (c *conn) readTable() (exists bool, flags, owner uint32, err error) {
+	bodies, err := c.ask(unix.NFT_MSG_GETTABLE, 0, nameAttr(unix.NFTA_TABLE_NAME, TableName))
+	if errors.Is(err, unix.ENOENT) {
+		return false, 0, 0, nil
+	}
+	if err != nil {
+		return false, 0, 0, err
+	}
+	for _, body := range bodies {
+		if err := decode(body, func(ad *netlink.AttributeDecoder) error {
+			switch ad.Type() {
+			case unix.NFTA_TABLE_FLAGS:
+				flags = ad.Uint32()
+			case tableOwnerAttr:
+				owner = ad.Uint32()
+			}
+			return nil
+		}); err != nil {
+			return false, 0, 0, err
+		}
+	}
+	return true, flags, owner, nil
+}
+
+// port is the netlink port of the connection.
+func (c *conn) port() uint32 { return c.raw.PID() }
