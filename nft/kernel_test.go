@@ -236,6 +236,8 @@ func everything() *Ruleset {
 		rule(MatchCT{CTEstablished}, accept),
 		rule(MatchCT{CTEstablished | CTRelated}, MatchProto{1}, accept),
 		rule(MatchCT{CTInvalid}, Count{}, drop),
+		rule(MatchCTLabel{127}, ret),
+		rule(MatchCTLabel{63}, MatchCTLabel{0}, drop),
 		rule(MatchLocalSrc{}, accept),
 		rule(MatchLocalDst{}, ret),
 		rule(Dispatch{[]Field{SrcAddr4, InIface}, "map/veth4"}),
