@@ -46,6 +46,9 @@ type Enforcer struct {
 	pending  map[string]bool
 	// committed is closed, and replaced, by every successful commit.
 	committed chan struct{}
+	// affected are the connections that changes concern which aren't committed yet; cutter is told of them then, if there is one.
+	affected policy.Affected
+	cutter   *Cutter
 }
 
 // NewEnforcer returns an Enforcer that writes to the table, which stays the
@@ -171,6 +174,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	since, told, first, failed := e.since, e.told, !e.started, e.lastErr != nil
 	e.since, e.started = time.Time{}, true
 	changes := e.cluster.Take()
+	e.noteAffected(changes, first)
 	for _, id := range changes.Endpoints {
 		_, e.pending[id] = e.cluster.Endpoint(id)
 	}
@@ -201,6 +205,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 		commitSeconds.Observe(time.Since(since).Seconds())
 	}
 	e.noteCommit(told)
+	e.tellCutter()
 	return nil
 }
 

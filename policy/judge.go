@@ -45,14 +45,17 @@ func (j *Judge) Allows(f Flow) bool {
 		return true // a pod reaches itself, by any of its addresses
 	}
 	source, destination := j.podAt(f.Source), j.podAt(f.Destination)
-	if source != nil && !(j.c.opts.AllowPodToNode && j.isOwn(f.Destination)) && !j.allows(source, Egress, f) {
+	toNode := j.c.opts.AllowPodToNode && j.isOwn(f.Destination)
+	if source != nil && !toNode && !j.allows(source, Egress, f) {
 		return false
 	}
 	return destination == nil || j.isOwn(f.Source) || j.allows(destination, Ingress, f)
 }
 
 // isOwn reports whether an address is this node's.
-func (j *Judge) isOwn(a netip.Addr) bool { return j.own[a] || a.IsLoopback() || j.c.isNode(j.c.opts.Node, a) }
+func (j *Judge) isOwn(a netip.Addr) bool {
+	return j.own[a] || a.IsLoopback() || j.c.isNode(j.c.opts.Node, a)
+}
 
 // podAt returns the pod at an address, if it is attached here by it.
 func (j *Judge) podAt(a netip.Addr) *judged {

@@ -82,7 +82,7 @@ func runAgent(ctx context.Context, args []string) error {
 	allow := o.podToNode == "allow"
 	enforcer := controllers.NewEnforcer(table,
 		policy.Options{Node: o.node, AllowPodToNode: allow},
-		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: uint64(o.logPerSecond)},
+		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: uint64(o.logPerSecond), CutLabel: uint8(o.cutLabel)},
 		log.WithName("enforcer"))
 	a := &agent{options: o, log: log, enforcer: enforcer}
 	mgr, err := a.newManager(cfg)
@@ -165,7 +165,8 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		ConfDir: o.cniConfDir, Conflist: cni.ConflistOptions{Socket: o.socket, StateDir: o.stateDir},
 		Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
 	}
-	parts := []manager.RunnableFunc{server.Run, datapath.Run}
+	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})
+	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run}
 	if !o.policyOnly {
 		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)
