@@ -157,7 +157,9 @@ func TestStartCuts(t *testing.T) {
 func (w *cutWorld) label(connections []*connection) {
 	w.t.Helper()
 	for _, c := range connections {
-		found := w.entries(func(e *conntrack.Entry) bool { return e.Orig.SrcPort == c.source.Port() && e.Orig.Src == c.source.Addr() })
+		found := w.entries(func(e *conntrack.Entry) bool {
+			return e.Orig.SrcPort == c.source.Port() && e.Orig.Src == c.source.Addr()
+		})
 		err := w.node.Do(func() error {
 			table, err := conntrack.Open()
 			if err != nil {

@@ -25,6 +25,7 @@ type cutWorld struct {
 	c *Cutter
 	// sweeps counts looks through the connections.
 	sweeps atomic.Int32
+	spent  atomic.Int64 // CPU time of looks, in ns
 	port   atomic.Uint32
 }
 
@@ -36,8 +37,13 @@ func newCutWorld(t *testing.T, cfg RulesetConfig, opts CutterOptions, before fun
 	w.e = NewEnforcer(w.table, policy.Options{}, cfg, logr.Discard())
 	w.e.cluster, w.e.render = w.cluster, w.render
 	opts.Do = func(f func() error) error {
-		defer w.sweeps.Add(1)
-		return w.node.Do(f)
+		return w.node.Do(func() error {
+			before := threadCPU()
+			err := f()
+			w.spent.Add(int64(threadCPU() - before))
+			w.sweeps.Add(1)
+			return err
+		})
 	}
 	w.c = NewCutter(w.e, opts)
 	if before != nil {
@@ -130,6 +136,9 @@ func (w *cutWorld) entries(match func(e *conntrack.Entry) bool) (out []conntrack
 			return err
 		}
 		defer table.Close()
+		if match == nil {
+			match = func(*conntrack.Entry) bool { return true }
+		}
 		out, err = table.Find([]conntrack.Query{{}}, match)
 		return err
 	})
@@ -185,14 +194,15 @@ func (w *cutWorld) openFrom(local netip.Addr, proto uint8, from, to string, fami
 			c.server.Conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 			return err
 		}
-		listener, err = net.Listen("tcp", at.String())
+		quiet := net.ListenConfig{KeepAlive: -1} // nobody sends but the test
+		listener, err = quiet.Listen(context.Background(), "tcp", at.String())
 		return err
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	err = w.hosts[from].Do(func() (err error) {
-		dialer, network := net.Dialer{Timeout: patience}, "tcp"
+		dialer, network := net.Dialer{Timeout: patience, KeepAlive: -1}, "tcp"
 		if proto == policy.ProtocolUDP {
 			network = "udp"
 		}
