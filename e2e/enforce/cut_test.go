@@ -138,6 +138,13 @@ func (w *world) streams(flows []string) (out []*stream) {
 
 // run returns for how long connections went on after the API's answer.
 func (c cutCase) run(w *world) (latencies []time.Duration) {
+	defer func() {
+		if c.undo != nil {
+			c.undo(w)
+		}
+		w.deletePolicies("dev/p")
+		w.allowed("ops/probe > dev/db tcp/80", "prod/web > dev/db tcp/80", "dev/web > dev/db tcp/80", "dev/web > out tcp/80")
+	}()
 	w.setPolicies(c.before)
 	if c.before["dev/p"] == fromLabelled {
 		w.denied("ops/probe > dev/db tcp/80") // it is in force
@@ -151,10 +158,5 @@ func (c cutCase) run(w *world) (latencies []time.Duration) {
 	for _, s := range stays {
 		s.goesOn()
 	}
-	if c.undo != nil {
-		c.undo(w)
-	}
-	w.deletePolicies("dev/p")
-	w.allowed("ops/probe > dev/db tcp/80", "prod/web > dev/db tcp/80", "dev/web > dev/db tcp/80", "dev/web > out tcp/80")
 	return latencies
 }

@@ -54,20 +54,26 @@ func (w *world) stream(f meaning.Flow, family int) *stream {
 		client, err = dialer.Dial(network, at.String())
 		return err
 	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	w.t.Cleanup(func() { cancel(); _ = client.Close() })
+	go s.send(ctx, 1, func(b []byte) error { _, err := client.Write(b); return err })
+	go s.receive(1, client)
+	// The server answers where it is asked from, which may be a node's address, and only then: the client has to be the one who opens.
 	var server net.Conn = packets
-	write := func(b []byte) error { _, err := packets.WriteTo(b, client.LocalAddr()); return err }
+	write := func(b []byte) error { _, err := server.Write(b); return err }
 	if s.tcp {
 		var err error
 		server, err = listener.Accept()
 		w.must(errors.Join(err, listener.Close()))
-		write = func(b []byte) error { _, err := server.Write(b); return err }
+	} else {
+		w.must(packets.SetReadDeadline(time.Now().Add(settleTime)))
+		_, peer, err := packets.ReadFrom(make([]byte, 1))
+		w.must(errors.Join(err, packets.SetReadDeadline(time.Time{})))
+		write = func(b []byte) error { _, err := packets.WriteTo(b, peer); return err }
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	w.t.Cleanup(func() { cancel(); _, _ = client.Close(), server.Close() })
-	go s.send(ctx, 1, func(b []byte) error { _, err := client.Write(b); return err })
+	w.t.Cleanup(func() { _ = server.Close() })
 	go s.send(ctx, 0, write)
 	go s.receive(0, server)
-	go s.receive(1, client)
 	w.eventually(s.what, func() bool { return s.arrived[0].Load() != 0 && s.arrived[1].Load() != 0 })
 	return s
 }
