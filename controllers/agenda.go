@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// How often a node's connections are looked through: once a second in the long run, and twice in a row after a pause, so that a
-// change that comes just after another's second look needn't wait.
+// How often a node's connections are looked through: once a second in the long run, and four times in a row after a pause, so that a
+// few changes in a few seconds, each with its second look, needn't wait for each other.
 const (
 	sweepEvery = time.Second
-	sweepsIn   = 2
+	sweepsIn   = 4
 	// lookAgain is when packets have left that were under way in a commit, and with them the last connections it hasn't judged.
 	lookAgain = time.Second
 )

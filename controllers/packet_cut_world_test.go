@@ -114,7 +114,7 @@ func (w *cutWorld) relabel(name string, labels map[string]string) {
 }
 
 // patience is how long something may take on a busy machine.
-const patience = 30 * time.Second
+const patience = 20 * time.Second
 
 func (w *cutWorld) eventually(what string, is func() bool) {
 	w.t.Helper()
@@ -285,7 +285,7 @@ func (c *connection) dead(from, to end) {
 	}
 	_ = from.SetReadDeadline(time.Now().Add(patience))
 	if _, err := from.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		c.w.t.Errorf("%s: the sender should be reset, got %v", c.what, err)
+		c.w.t.Fatalf("%s: the sender should be reset, got %v", c.what, err)
 	}
 }
 
