@@ -10,7 +10,7 @@
 // An entry can be deleted, and a bit of its label (128 bits that rules can match, see connlabel in iptables-extensions(8)) be set and
 // cleared. Nothing else of it is ever changed, and no entry is ever made.
 //
-// Room for labels is part of an entry from its beginning, if some rule named labels then; an older entry has none (ErrNoRoom).
+// Room for labels is part of an entry from its beginning, if some rule set labels then; an older entry has none (ErrNoRoom).
 //
 // # Costs
 //

@@ -18,20 +18,24 @@ func (cfg *RulesetConfig) cutLabel() uint8 { return cmp.Or(cfg.CutLabel, default
 
 // cutting is the first rule of the base chains on forward and input where
 // egress is judged, before established connections pass. No chain on output
-// has it: there, the resets that it sends pass themselves. The rule stands in
-// the table also while nothing is cut: only connections that begin under a
-// rule that names labels have room for one.
+// has it: there, the resets that it sends pass themselves.
 func (cfg *RulesetConfig) cutting() nft.Rule {
 	return rule("policy denies the connection by now", nft.MatchCTLabel{Bit: cfg.cutLabel()}, nft.Do{Verdict: nft.JumpTo(cutChain)})
 }
 
 // addCut adds the chain that ends connections: whichever end sends next is
 // told by a reset, where there are resets.
-func addCut(out *nft.Ruleset) {
+//
+// The last rule, which no packet meets, stands for the room that connections
+// have for a label: they get it, when they begin, if a rule of any table sets
+// one. Until 2025, to match one isn't enough. So the chain stands also
+// while nothing is cut.
+func (cfg *RulesetConfig) addCut(out *nft.Ruleset) {
 	out.AddChain(&nft.Chain{Name: cutChain, Rules: []nft.Rule{
 		rule("packets of cut connections", nft.Count{}),
 		rule("", nft.ResetTCP{}),
 		rule("", do(nft.Drop)),
+		rule("never met; makes room for labels", nft.SetCTLabel{Bit: cfg.cutLabel()}),
 	}})
 }
 

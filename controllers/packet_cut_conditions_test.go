@@ -238,6 +238,9 @@ func TestCutRules(t *testing.T) {
 				t.Errorf("%+v: %s doesn't begin with %s", cfg, name, want)
 			}
 		}
+		if !strings.Contains(base.Chains[cutChain].String(), "ct label set") {
+			t.Errorf("%+v: nothing makes room for labels", cfg)
+		}
 		for _, chain := range base.Chains {
 			if chain.Base != nil && chain.Base.Hook == nft.HookOutput && strings.Contains(chain.String(), "ct label") {
 				t.Errorf("%+v: a chain on output looks at labels:\n%s", cfg, chain)

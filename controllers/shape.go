@@ -124,7 +124,7 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(), resets(), local)...)
 		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(), resets(), local)...)
 	}
-	addCut(out)
+	cfg.addCut(out)
 	cfg.Network.addTo(out)
 	return out
 }

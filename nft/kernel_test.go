@@ -237,6 +237,7 @@ func everything() *Ruleset {
 		rule(MatchCT{CTEstablished | CTRelated}, MatchProto{1}, accept),
 		rule(MatchCT{CTInvalid}, Count{}, drop),
 		rule(MatchCTLabel{127}, ret),
+		rule(SetCTLabel{127}),
 		rule(MatchCTLabel{63}, MatchCTLabel{0}, drop),
 		rule(MatchLocalSrc{}, accept),
 		rule(MatchLocalDst{}, ret),
