@@ -27,7 +27,9 @@ func TestAffectedByMembers(t *testing.T) {
 		}
 	}
 	allow := func(app string) {
-		selects := func(app string) metav1.LabelSelector { return metav1.LabelSelector{MatchLabels: map[string]string{"app": app}} }
+		selects := func(app string) metav1.LabelSelector {
+			return metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}
+		}
 		from := selects(app)
 		c.SetPolicy(policy.Parse(&networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "p"},
