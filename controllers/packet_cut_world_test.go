@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -29,11 +30,19 @@ type cutWorld struct {
 	port   atomic.Uint32
 }
 
+const udpTimeout = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout"
+
 // newCutWorld wires everything, lets before prepare it, and starts Enforcer
 // and Cutter.
 func newCutWorld(t *testing.T, cfg RulesetConfig, opts CutterOptions, before func(w *cutWorld)) *cutWorld {
 	t.Helper()
 	w := &cutWorld{packetWorld: newPacketWorld(t, cfg)}
+	// Kept for long, so that on a busy machine no connection is forgotten before it is cut.
+	if err := w.node.Do(func() error {
+		return errors.Join(os.WriteFile(udpTimeout, []byte("600"), 0), os.WriteFile(udpTimeout+"_stream", []byte("600"), 0))
+	}); err != nil {
+		t.Fatal(err)
+	}
 	w.e = NewEnforcer(w.table, policy.Options{}, cfg, logr.Discard())
 	w.e.cluster, w.e.render = w.cluster, w.render
 	opts.Do = func(f func() error) error {
@@ -130,6 +139,11 @@ func (w *cutWorld) eventually(what string, is func() bool) {
 // entries are the node's connections that match.
 func (w *cutWorld) entries(match func(e *conntrack.Entry) bool) (out []conntrack.Entry) {
 	w.t.Helper()
+	return w.find([]conntrack.Query{{}}, match)
+}
+
+func (w *cutWorld) find(queries []conntrack.Query, match func(e *conntrack.Entry) bool) (out []conntrack.Entry) {
+	w.t.Helper()
 	err := w.node.Do(func() error {
 		table, err := conntrack.Open()
 		if err != nil {
@@ -139,7 +153,7 @@ func (w *cutWorld) entries(match func(e *conntrack.Entry) bool) (out []conntrack
 		if match == nil {
 			match = func(*conntrack.Entry) bool { return true }
 		}
-		out, err = table.Find([]conntrack.Query{{}}, match)
+		out, err = table.Find(queries, match)
 		return err
 	})
 	if err != nil {
@@ -258,7 +272,7 @@ func (c *connection) lives() {
 
 // isCut reports whether the kernel has the connection marked.
 func (c *connection) isCut() bool {
-	found := c.w.entries(func(e *conntrack.Entry) bool {
+	found := c.w.find(conntrack.Sources(c.source.Addr()), func(e *conntrack.Entry) bool {
 		return e.Orig.Proto == c.proto && e.Orig.SrcPort == c.source.Port() && e.Orig.Src == c.source.Addr().Unmap()
 	})
 	return len(found) == 1 && found[0].Labels.Has(defaultCutLabel)
