@@ -13,85 +13,15 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/internal/testnet"
 )
 
-// flow is an entry for a test to make, in the words of its two directions.
-type flow struct {
-	proto       uint8
-	orig, reply [2]netip.AddrPort // source, destination
-}
+type flow = testnet.Tracked
 
-// plain is a flow whose addresses nobody changes.
-func plain(proto uint8, from, to string) flow { return natted(proto, from, to, to, from) }
-
-func natted(proto uint8, origSrc, origDst, replySrc, replyDst string) flow {
-	at := netip.MustParseAddrPort
-	return flow{proto, [2]netip.AddrPort{at(origSrc), at(origDst)}, [2]netip.AddrPort{at(replySrc), at(replyDst)}}
-}
-
-func (f flow) String() string { return fmt.Sprintf("%d %v %v", f.proto, f.orig, f.reply) }
-
-func (f flow) has(addr netip.Addr) bool {
-	return slices.ContainsFunc(slices.Concat(f.orig[:], f.reply[:]), func(p netip.AddrPort) bool { return p.Addr() == addr })
-}
-
-// track puts flows into the connection tracking of the thread's namespace.
-func track(flows ...flow) error {
-	handle, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
-	}
-	defer handle.Close()
-	for _, f := range flows {
-		family := netlink.InetFamily(unix.AF_INET)
-		if f.orig[0].Addr().Is6() {
-			family = unix.AF_INET6
-		}
-		entry := &netlink.ConntrackFlow{
-			FamilyType: uint8(family), Forward: netlinkTuple(f.proto, f.orig), Reverse: netlinkTuple(f.proto, f.reply), TimeOut: 600,
-		}
-		if f.proto == unix.IPPROTO_TCP {
-			const established = 3
-			entry.ProtoInfo = &netlink.ProtoInfoTCP{State: established}
-		}
-		if err := handle.ConntrackCreate(netlink.ConntrackTable, family, entry); err != nil {
-			return fmt.Errorf("tracking %s: %w", f, err)
-		}
-	}
-	return nil
-}
-
-func netlinkTuple(proto uint8, ends [2]netip.AddrPort) netlink.IPTuple {
-	return netlink.IPTuple{
-		Protocol: proto,
-		SrcIP:    ends[0].Addr().AsSlice(), SrcPort: ends[0].Port(),
-		DstIP: ends[1].Addr().AsSlice(), DstPort: ends[1].Port(),
-	}
-}
-
-// tracked is the flows that the library finds in the thread's namespace, as text, sorted.
-func tracked() ([]string, error) {
-	var all []string
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			ends := func(t netlink.IPTuple) [2]netip.AddrPort {
-				src, _ := netip.AddrFromSlice(t.SrcIP)
-				dst, _ := netip.AddrFromSlice(t.DstIP)
-				return [2]netip.AddrPort{netip.AddrPortFrom(src, t.SrcPort), netip.AddrPortFrom(dst, t.DstPort)}
-			}
-			all = append(all, flow{e.Forward.Protocol, ends(e.Forward), ends(e.Reverse)}.String())
-		}
-	}
-	slices.Sort(all)
-	return all, nil
-}
+var plain, natted, track, tracked = testnet.Plain, testnet.Translated, testnet.Track, testnet.TrackedNow
 
 func flowTexts(flows []flow) []string {
 	var texts []string
@@ -126,9 +56,9 @@ func TestForgetConnectionsDeletesExactlyThose(t *testing.T) {
 			end := func(port int) netip.AddrPort {
 				return netip.AddrPortFrom(rapid.SampledFrom(pool).Draw(t, "address"), uint16(port)) //nolint:gosec // small
 			}
-			f := flow{proto: rapid.SampledFrom([]uint8{tcp, udp}).Draw(t, "proto")}
-			f.orig = [2]netip.AddrPort{end(1000 + i), end(80)}
-			f.reply = [2]netip.AddrPort{end(8080), end(2000 + i)}
+			f := flow{Proto: rapid.SampledFrom([]uint8{tcp, udp}).Draw(t, "proto")}
+			f.Orig = [2]netip.AddrPort{end(1000 + i), end(80)}
+			f.Reply = [2]netip.AddrPort{end(8080), end(2000 + i)}
 			if !seen[f.String()] {
 				flows = append(flows, f)
 			}
@@ -137,7 +67,7 @@ func TestForgetConnectionsDeletesExactlyThose(t *testing.T) {
 		gone := rapid.SliceOfN(rapid.SampledFrom(slices.Concat(pool4, pool6)), 0, 4).Draw(t, "gone")
 		var want, got []string
 		for _, f := range flows {
-			if !slices.ContainsFunc(gone, f.has) {
+			if !slices.ContainsFunc(gone, f.Has) {
 				want = append(want, f.String())
 			}
 		}
@@ -165,55 +95,6 @@ func TestForgetConnectionsDeletesExactlyThose(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("after forgetting %v of %v got %v, want %v", gone, flows, got, want)
 		}
-	})
-}
-
-// The kernel's filters find the same as looking at everything, so neither is used in vain.
-func TestForgetWithAndWithoutTheKernelsFilter(t *testing.T) {
-	t.Parallel()
-	pod := netip.MustParseAddr("10.1.0.2")
-	flows := []flow{
-		plain(tcp, "10.1.0.2:1000", "198.51.100.1:80"),
-		plain(udp, "198.51.100.1:1000", "10.1.0.2:53"),
-		natted(tcp, "198.51.100.1:1000", "192.0.2.1:30080", "10.1.0.2:8080", "198.51.100.1:1000"),
-		natted(tcp, "10.1.0.2:1001", "198.51.100.1:80", "198.51.100.1:80", "192.0.2.1:40000"),
-		natted(udp, "198.51.100.1:7", "10.1.0.2:7", "198.51.100.2:7", "198.51.100.1:7"),
-		natted(udp, "198.51.100.1:8", "198.51.100.2:8", "198.51.100.2:8", "10.1.0.2:8"),
-	}
-	other := []flow{
-		plain(tcp, "10.1.0.20:1000", "198.51.100.1:80"),
-		plain(udp, "[fd00:1::2]:1000", "[2001:db8::1]:53"),
-	}
-	netns := newNetNS(t)
-	in(t, netns, func() error {
-		if err := track(slices.Concat(flows, other)...); err != nil {
-			return err
-		}
-		table, err := openConntrack()
-		if err != nil {
-			return err
-		}
-		defer table.close()
-		if n, err := table.count(); err != nil || n != len(flows)+len(other) {
-			t.Errorf("counted %d (%v), want %d", n, err, len(flows)+len(other))
-		}
-		found := map[string]bool{}
-		for _, q := range queriesForAddr(pod) {
-			entries, err := table.list(q, func(connection) bool { return true })
-			if err != nil {
-				return err
-			}
-			if len(entries) == 0 || len(entries) > len(flows)-2 {
-				t.Errorf("%+v finds %d entries", q, len(entries))
-			}
-			for _, c := range entries {
-				found[string(c.name())] = true
-			}
-		}
-		if len(found) != len(flows) {
-			t.Errorf("the filters find %d entries, want %d", len(found), len(flows))
-		}
-		return nil
 	})
 }
 
@@ -378,19 +259,4 @@ func exchange(client net.Conn, server net.PacketConn) error {
 		err = fmt.Errorf("got %q", got)
 	}
 	return err
-}
-
-// A message that isn't whole names nothing: to delete by no name is to delete everything.
-func TestParseConnectionOfRubbish(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		data := rapid.SliceOf(rapid.Byte()).Draw(t, "message")
-		if c, ok := parseConnection(data); ok && len(c.rawOrig) == 0 {
-			t.Fatalf("%x is an entry without a name", data)
-		}
-	})
-	whole := append(make([]byte, nl.SizeofNfgenmsg), appendAttribute(nil, nl.CTA_TUPLE_ORIG, nil)...)
-	if c, ok := parseConnection(whole); ok {
-		t.Errorf("an empty tuple is taken for %+v", c)
-	}
 }

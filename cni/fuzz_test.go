@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/vishvananda/netlink/nl"
 )
 
 // FuzzPlugin gives the plugin any configuration and arguments, as far as it looks at them without an agent. What it refuses it refuses
@@ -247,33 +245,6 @@ func FuzzState(f *testing.F) {
 					t.Errorf("%s is given again", p)
 				}
 			}
-		}
-	})
-}
-
-// FuzzConnection gives the decoder any entry of connection tracking. What it takes for one is named to the kernel as it came.
-func FuzzConnection(f *testing.F) {
-	attribute := func(kind uint16, value ...byte) []byte { return appendAttribute(nil, kind, value) }
-	for _, addresses := range [][2]netip.Addr{
-		{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2")}, {netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")},
-	} {
-		src, dst := uint16(nl.CTA_IP_V4_SRC), uint16(nl.CTA_IP_V4_DST)
-		if addresses[0].Is6() {
-			src, dst = nl.CTA_IP_V6_SRC, nl.CTA_IP_V6_DST
-		}
-		ip := attribute(nl.CTA_TUPLE_IP, slices.Concat(attribute(src, addresses[0].AsSlice()...), attribute(dst, addresses[1].AsSlice()...))...)
-		proto := attribute(nl.CTA_TUPLE_PROTO, slices.Concat(attribute(nl.CTA_PROTO_NUM, 17), attribute(nl.CTA_PROTO_DST_PORT, 0, 53))...)
-		tuple := slices.Concat(ip, proto)
-		f.Add(slices.Concat([]byte{2, 0, 0, 0}, attribute(nl.CTA_TUPLE_ORIG, tuple...), attribute(nl.CTA_TUPLE_REPLY, tuple...), attribute(nl.CTA_ZONE, 0, 1)))
-	}
-	f.Fuzz(func(t *testing.T, message []byte) {
-		c, ok := parseConnection(message)
-		if !ok {
-			return
-		}
-		again, ok := parseConnection(slices.Concat([]byte{c.family, 0, 0, 0}, c.name()))
-		if !ok || again.orig != c.orig || !bytes.Equal(again.rawZone, c.rawZone) || len(c.rawOrig) == 0 {
-			t.Errorf("%+v is named as %+v", c, again)
 		}
 	})
 }

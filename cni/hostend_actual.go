@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/attribute"
 )
 
 // wholeDump repeats a listing that the kernel interrupts because something changed meanwhile: half of one must not pass for the whole.
@@ -56,7 +58,7 @@ func parsePodLink(m []byte) (link podLink, ok bool) {
 	link.index = int(binary.NativeEndian.Uint32(m[indexAt:]))
 	flags := binary.NativeEndian.Uint32(m[flagsAt:])
 	link.up, link.noARP = flags&unix.IFF_UP != 0, flags&unix.IFF_NOARP != 0
-	for kind, value := range attributes(m[unix.SizeofIfInfomsg:]) {
+	for kind, value := range attribute.All(m[unix.SizeofIfInfomsg:]) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			link.name = unix.ByteSliceToString(value)
@@ -67,7 +69,7 @@ func parsePodLink(m []byte) (link podLink, ok bool) {
 		case unix.IFLA_IFALIAS:
 			link.alias = unix.ByteSliceToString(value)
 		case unix.IFLA_LINKINFO:
-			for kind, value := range attributes(value) {
+			for kind, value := range attribute.All(value) {
 				if kind == unix.IFLA_INFO_KIND {
 					link.isIFB = unix.ByteSliceToString(value) == "ifb"
 				}
@@ -86,8 +88,8 @@ func (l *podLink) parseSysctls(spec []byte) {
 		routeLocalnet                         = 26 // numbered from 1
 		acceptRA, disableIPv6, acceptDAD      = 3, 26, 27
 	)
-	for family, value := range attributes(spec) {
-		for kind, value := range attributes(value) {
+	for family, value := range attribute.All(spec) {
+		for kind, value := range attribute.All(value) {
 			switch {
 			case family == unix.AF_INET && kind == inetConf:
 				l.conf4 = map[string]int32{"route_localnet": setting(value, routeLocalnet-1)}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/attribute"
 )
 
 // watch asks for a pass whenever the kernel tells of a change that may concern pods' links, until stop is called. What it doesn't tell
@@ -90,7 +92,7 @@ func (h *hostEnds) routeConcerns(data []byte) bool {
 	if data[protocolAt] == byte(RouteProtocol) {
 		return true
 	}
-	for kind, value := range attributes(data[unix.SizeofRtMsg:]) {
+	for kind, value := range attribute.All(data[unix.SizeofRtMsg:]) {
 		if kind == unix.RTA_DST && int(data[lengthAt]) == addrOf(value).BitLen() {
 			return true // a single address, as a pod's
 		}

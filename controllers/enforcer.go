@@ -54,6 +54,9 @@ type Enforcer struct {
 	repairs  repairs
 	refusals refusals
 	denials  denialCounts
+	// affected are the connections that changes concern which aren't committed yet; cutter is told of them then, if there is one.
+	affected policy.Affected
+	cutter   *Cutter
 }
 
 // NewEnforcer returns an Enforcer that writes to the table, which stays the
@@ -183,6 +186,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	since, told, first, failed := e.since, e.told, !e.started, e.lastErr != nil
 	e.since, e.started = time.Time{}, true
 	changes := e.cluster.Take()
+	e.noteAffected(changes, first)
 	for _, id := range changes.Endpoints {
 		_, e.pending[id] = e.cluster.Endpoint(id)
 	}
@@ -219,6 +223,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	}
 	e.noteRefused(left)
 	e.noteCommit(told)
+	e.tellCutter()
 	return nil
 }
 

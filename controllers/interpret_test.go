@@ -90,7 +90,7 @@ func step(rs *nft.Ruleset, s nft.Statement, p packet) (matched bool, verdict nft
 	switch s := s.(type) {
 	case nft.MatchCT: // the first packet of a flow is new
 		return s.State&nft.CTNew != 0, verdict, nil
-	case nft.MatchND, nft.MatchTCPNoSYN, nft.ResetTCP:
+	case nft.MatchND, nft.MatchTCPNoSYN, nft.ResetTCP, nft.MatchCTLabel, nft.SetCTLabel:
 		return false, verdict, nil
 	case nft.Count, nft.Sample:
 		return true, verdict, nil

@@ -68,6 +68,7 @@ func RegisterMetrics(stats func() cni.Stats) error {
 		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, podMTU,
 		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
+		flowsCut, flowsRestored, sweepSeconds, sweepErrors,
 	} {
 		if err := metrics.Registry.Register(c); err != nil {
 			return err

@@ -150,8 +150,8 @@ func (r *replay) tellAll(events []event, commit func(i int) bool) {
 	}
 }
 
-func always(int) bool { return true }
-func never(int) bool  { return false }
+func always(int) bool       { return true }
+func neverCommits(int) bool { return false }
 
 // ways are where a path begins and when it is committed: after each event, or
 // only after the last. With SLUICE_LONG=1 each with each.
@@ -204,7 +204,7 @@ func TestAnyPathOneState(t *testing.T) {
 // isn't all that counts, what one renders that saw it all, at once.
 func (s scenario) endState(foreign bool) *nft.Ruleset {
 	r := newReplay(foreign)
-	r.tellAll(slices.Concat(s.before, s.events), never)
+	r.tellAll(slices.Concat(s.before, s.events), neverCommits)
 	if s.remembers {
 		r.commit()
 		return r.have
@@ -213,7 +213,7 @@ func (s scenario) endState(foreign bool) *nft.Ruleset {
 }
 
 func replayFrom(r *replay, w way, s scenario, v variant) {
-	commit := never
+	commit := neverCommits
 	if w.commit {
 		commit = always
 	}
@@ -225,7 +225,7 @@ func replayFrom(r *replay, w way, s scenario, v variant) {
 	for _, e := range s.before {
 		was[e.thing] = e
 	}
-	r.tellAll(s.before, never)
+	r.tellAll(s.before, neverCommits)
 	r.commit()
 	events := v.make(was, s.events)
 	if w.from != "a restart" {
@@ -250,7 +250,7 @@ func TestRandomPathsOneState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newReplay(rapid.Bool().Draw(t, "foreign"))
 		before := drawEvents(t, nil, "before")
-		r.tellAll(before, never)
+		r.tellAll(before, neverCommits)
 		r.commit()
 		events := drawEvents(t, before, "events")
 		for range rapid.IntRange(0, 3).Draw(t, "variants") {

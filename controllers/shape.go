@@ -38,6 +38,9 @@ type RulesetConfig struct {
 	// LogPerSecond bounds the samples of one pod, both directions together;
 	// 0: none.
 	LogPerSecond uint64
+	// CutLabel is the bit, 1 to 127, of connections' labels that says which
+	// are cut; 0: 127.
+	CutLabel uint8
 }
 
 // families are the suffixes of names that exist once for each IP version.
@@ -114,14 +117,15 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		}
 		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
 	}
-	add("egress", nft.HookForward, -2, policy.Egress, true, append(passing(), cfg.Network.toForwarded()...)...)
+	add("egress", nft.HookForward, -2, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, passing(), cfg.Network.toForwarded())...)
 	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing()...)
-	add("input", nft.HookInput, -1, policy.Egress, true, append(cfg.Network.toInput(), passing()...)...)
+	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing())...)
 	if cfg.IPVS {
 		local := rule("the node's own packets", nft.MatchLocalSrc{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
-		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(), local)...)
-		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(), local)...)
+		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(), resets(), local)...)
+		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(), resets(), local)...)
 	}
+	cfg.addCut(out)
 	cfg.Network.addTo(out)
 	return out
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/policy"
 )
 
@@ -19,16 +18,17 @@ const mostConnections = 200
 // WhyHandler: which connections between them this node tracks, whoever opened
 // them, what policies say of each now, and whether it is being cut. With port
 // it is those that src opened to that port of dst; dst may be the address of a
-// Service, and port the Service's. list lists the node's connections.
-func WhyLiveHandler(e *Enforcer, list func() ([]cni.Connection, error)) http.Handler {
+// Service, and port the Service's. list lists the connections that
+// have one of some addresses as an end, such as Connections.
+func WhyLiveHandler(e *Enforcer, list func(of []netip.Addr) ([]Connection, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		wanted, err := e.liveQuestion(q.Get("src"), q.Get("dst"), q.Get("port"))
+		ends, wanted, err := e.liveQuestion(q.Get("src"), q.Get("dst"), q.Get("port"))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		all, err := list()
+		all, err := list(ends)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -40,22 +40,22 @@ func WhyLiveHandler(e *Enforcer, list func() ([]cni.Connection, error)) http.Han
 	})
 }
 
-// liveQuestion says which connections are asked about.
-func (e *Enforcer) liveQuestion(src, dst, port string) (wanted func(cni.Connection) bool, err error) {
+// liveQuestion says which connections are asked about: ends are addresses of which each has one.
+func (e *Enforcer) liveQuestion(src, dst, port string) (ends []netip.Addr, wanted func(Connection) bool, err error) {
 	sources, err := e.resolve("source", src)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	destinations, err := e.resolve("destination", dst)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if port != "" {
 		if _, _, err := parsePort(port, true); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return func(c cni.Connection) bool {
+	return slices.Concat(sources, destinations), func(c Connection) bool {
 		opened := func(by, to []netip.Addr) bool {
 			return slices.Contains(by, c.Source.Addr()) &&
 				(slices.Contains(to, c.ReplySource.Addr()) || slices.Contains(to, c.Destination.Addr()))
@@ -71,7 +71,7 @@ func (e *Enforcer) liveQuestion(src, dst, port string) (wanted func(cni.Connecti
 
 // explainLive judges connections as their first packets were: by who opened
 // them and who answers, behind any Service.
-func (e *Enforcer) explainLive(all []cni.Connection, wanted func(cni.Connection) bool) WhyAnswer {
+func (e *Enforcer) explainLive(all []Connection, wanted func(Connection) bool) WhyAnswer {
 	out := WhyAnswer{Allowed: true}
 	var texts []string
 	more := 0
@@ -98,7 +98,7 @@ func (e *Enforcer) explainLive(all []cni.Connection, wanted func(cni.Connection)
 	return out
 }
 
-func liveText(c cni.Connection, a policy.Answer) string {
+func liveText(c Connection, a policy.Answer) string {
 	text := fmt.Sprintf("%s %s -> %s", policy.ProtocolName(c.Protocol), endText(c.Source), endText(c.ReplySource))
 	if c.Destination != c.ReplySource {
 		text += " by way of " + endText(c.Destination)

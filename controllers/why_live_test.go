@@ -11,12 +11,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
 )
 
-func askLive(t *testing.T, e *Enforcer, list func() ([]cni.Connection, error), src, dst, port string) (status int, a WhyAnswer) {
+func askLive(t *testing.T, e *Enforcer, list func([]netip.Addr) ([]Connection, error), src, dst, port string) (status int, a WhyAnswer) {
 	t.Helper()
 	query := url.Values{"src": {src}, "dst": {dst}, "port": {port}}
 	w := httptest.NewRecorder()
@@ -48,8 +47,8 @@ func TestWhyLive(t *testing.T) {
 	})
 	web, db := netip.MustParseAddr(meaning.Addr("dev/web", 4)), netip.MustParseAddr(meaning.Addr("dev/db", 4))
 	service := netip.MustParseAddrPort("10.96.0.10:8080")
-	connection := func(protocol uint8, from netip.Addr, fromPort uint16, to netip.Addr, port uint16) cni.Connection {
-		return cni.Connection{
+	connection := func(protocol uint8, from netip.Addr, fromPort uint16, to netip.Addr, port uint16) Connection {
+		return Connection{
 			Protocol: protocol, Source: netip.AddrPortFrom(from, fromPort),
 			Destination: netip.AddrPortFrom(to, port), ReplySource: netip.AddrPortFrom(to, port),
 		}
@@ -58,11 +57,11 @@ func TestWhyLive(t *testing.T) {
 	translated.Destination = service
 	cut := connection(policy.ProtocolTCP, web, 1002, db, 81)
 	cut.Cut = true
-	all := []cni.Connection{
+	all := []Connection{
 		connection(policy.ProtocolTCP, web, 1000, db, 80), connection(policy.ProtocolTCP, web, 1001, db, 82), cut, translated,
 		connection(policy.ProtocolUDP, db, 1004, web, 80), connection(policy.ProtocolTCP, netip.MustParseAddr("192.0.2.1"), 1005, db, 80),
 	}
-	list := func() ([]cni.Connection, error) { return all, nil }
+	list := func([]netip.Addr) ([]Connection, error) { return all, nil }
 	for _, tc := range []struct {
 		src, dst, port string
 		allowed        bool
@@ -95,7 +94,7 @@ func TestWhyLive(t *testing.T) {
 	if status, answer := askLive(t, e, list, "dev/web", "dev/none", ""); status != http.StatusBadRequest {
 		t.Errorf("a pod that is none: %d: %s", status, answer.Text)
 	}
-	broken := func() ([]cni.Connection, error) { return nil, errors.New("no such table") }
+	broken := func([]netip.Addr) ([]Connection, error) { return nil, errors.New("no such table") }
 	if status, answer := askLive(t, e, broken, "dev/web", "dev/db", ""); status != http.StatusInternalServerError || !strings.Contains(answer.Text, "no such table") {
 		t.Errorf("without a list: %d: %s", status, answer.Text)
 	}

@@ -83,7 +83,7 @@ func runAgent(ctx context.Context, args []string) error {
 	samples := controllers.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
 	enforcer := controllers.NewEnforcer(table,
 		policy.Options{Node: o.node, AllowPodToNode: allow},
-		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples},
+		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel)},
 		log.WithName("enforcer"))
 	a := &agent{options: o, log: log, enforcer: enforcer, samples: samples}
 	mgr, err := a.newManager(cfg)
@@ -155,7 +155,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		return err
 	}
 	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
-	server.Handle("/v1/why-live", controllers.WhyLiveHandler(a.enforcer, cni.Connections))
+	server.Handle("/v1/why-live", controllers.WhyLiveHandler(a.enforcer, a.enforcer.Connections))
 	a.enforcer.Adopt(server.Attachments())
 	forwarding := &controllers.ForwardCheck{
 		PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,
@@ -172,7 +172,8 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		ConfDir: o.cniConfDir, Conflist: cni.ConflistOptions{Socket: o.socket, StateDir: o.stateDir},
 		Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
 	}
-	parts := []manager.RunnableFunc{server.Run, datapath.Run}
+	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})
+	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run}
 	if !o.policyOnly {
 		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)

@@ -23,6 +23,9 @@ type options struct {
 	unknownPods string
 	ownTable    bool
 
+	cutEstablished bool
+	cutLabel       uint
+
 	netConf, underlayFamily, masqueradeToNodes string
 	masquerade, forwardAccept                  bool
 
@@ -60,6 +63,8 @@ func (o *options) policyFlags(fs *flag.FlagSet) {
 	fs.UintVar(&o.logGroup, "log-group", defaultLogGroup, "NFLOG group by which samples of denied packets come to the agent; no other process may read it")
 	fs.UintVar(&o.logPerSecond, "log-per-second", 10, "denied packets that are logged, for each pod, at most (from 2, for two directions); 0: none")
 	fs.BoolVar(&o.ownTable, "own-table", true, "keep other programs from changing or flushing table inet sluice, where the kernel can (Linux 6.9)")
+	fs.BoolVar(&o.cutEstablished, "cut-established", true, "cut connections that policy comes to deny while they exist; false: they go on until they end")
+	fs.UintVar(&o.cutLabel, "cut-label", 127, "bit of connections' labels, 1 to 127, that says which are cut, if another program uses the last one")
 	fs.BoolVar(&o.policyOnly, "policy-only", false, "enforce policy on pods that another CNI plugin wires, and make no pod network")
 	fs.StringVar(&o.unknownPods, "unknown-pods", "drop",
 		"with --policy-only, what becomes of traffic of addresses in the node's podCIDRs that aren't a known pod's: drop or allow")
@@ -106,6 +111,9 @@ func (o *options) check() error {
 	}
 	if o.coolDown <= 0 {
 		return fmt.Errorf("--address-cool-down=%s: expected more than 0", o.coolDown)
+	}
+	if o.cutLabel < 1 || o.cutLabel > 127 {
+		return fmt.Errorf("--cut-label=%d: expected 1 to 127", o.cutLabel)
 	}
 	if o.logGroup > 65535 {
 		return fmt.Errorf("--log-group=%d: expected at most 65535", o.logGroup)

@@ -1,0 +1,60 @@
+package conntrack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/attribute"
+)
+
+// MaxLabel is the highest bit of a label.
+const MaxLabel = 127
+
+// Labels is the label of an entry as the kernel has it: numbers of 64 bits, each in the machine's byte order.
+type Labels [16]byte
+
+// Has tells whether a bit (0 to MaxLabel) is set.
+func (l Labels) Has(bit uint8) bool {
+	mask := labelBit(bit)
+	for i := range l {
+		if l[i]&mask[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func labelBit(bit uint8) (l Labels) {
+	const word = 64
+	if bit <= MaxLabel {
+		binary.NativeEndian.PutUint64(l[bit/word*8:], 1<<(bit%word))
+	}
+	return l
+}
+
+// ErrNoRoom says that an entry can't be labelled: it is older than the first rule that names labels.
+var ErrNoRoom = errors.New("the entry has no room for labels")
+
+// SetLabel sets or clears one bit (0 to MaxLabel) of an entry's label, and leaves all other bits as they are. An entry that is gone
+// is no error; one without room is ErrNoRoom. An entry made since, of another connection with the same tuple, is taken for it.
+func (t *Table) SetLabel(e *Entry, bit uint8, on bool) error {
+	mask := labelBit(bit)
+	var value Labels
+	if on {
+		value = mask
+	}
+	r := t.request(e.family, nl.IPCTNL_MSG_CT_NEW, unix.NLM_F_ACK) // without NLM_F_CREATE: change what is there
+	r.AddRawData(attribute.Append(attribute.Append(e.name(), nl.CTA_LABELS, value[:]), nl.CTA_LABELS_MASK, mask[:]))
+	_, err := r.Execute(unix.NETLINK_NETFILTER, 0)
+	switch {
+	case err == nil || errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.ENOSPC):
+		err = ErrNoRoom
+	}
+	return fmt.Errorf("labelling the connection from %s to %s: %w", e.Orig.Src, e.Orig.Dst, err)
+}

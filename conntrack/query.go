@@ -1,0 +1,130 @@
+package conntrack
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Query is what the kernel is asked to list. It may list more.
+type Query struct {
+	family  uint8      // AF_UNSPEC: both
+	addr    netip.Addr // if valid (IPv4 only), of this place
+	place   place
+	udpPort uint16 // if not 0, the destination of the original direction
+}
+
+// place is where in an entry an address is.
+type place struct {
+	direction uint16 // nl.CTA_TUPLE_ORIG or nl.CTA_TUPLE_REPLY
+	side      uint16 // nl.CTA_IP_V4_SRC or nl.CTA_IP_V4_DST
+}
+
+// Anywhere lists the queries that find every entry which has the address on either side of either direction.
+func Anywhere(addr netip.Addr) []Query {
+	return queries(addr, nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST)
+}
+
+// Sources lists the queries that find every entry of which the address is an end as policy sees it: who asked, before source
+// translation, or who answers, after destination translation.
+func Sources(addr netip.Addr) []Query { return queries(addr, nl.CTA_IP_V4_SRC) }
+
+// queries find an address on these sides. The kernel's own filter for IPv6 addresses (since Linux 5.8) finds those that it should
+// leave out, so all entries of that family are listed.
+func queries(addr netip.Addr, sides ...uint16) []Query {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		return []Query{{family: unix.AF_INET6}}
+	}
+	var out []Query
+	for _, direction := range []uint16{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
+		for _, side := range sides {
+			out = append(out, Query{family: unix.AF_INET, addr: addr, place: place{direction, side}})
+		}
+	}
+	return out
+}
+
+// ToUDPPort lists the queries that find every entry opened to a UDP port of an address; of any address of both families if it isn't valid.
+func ToUDPPort(addr netip.Addr, port uint16) []Query {
+	var out []Query
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if !addr.IsValid() || addr.Unmap().Is4() == (family == unix.AF_INET) {
+			out = append(out, Query{family: family, udpPort: port})
+		}
+	}
+	return out
+}
+
+// plan is the queries to make for these, given how many entries there are. A query walks through the whole table, even an empty one,
+// which is most of the work while there are few entries; so then, or with many queries, it is one walk for all.
+func plan(queries []Query, entries int) []Query {
+	queries = slices.Compact(slices.SortedFunc(slices.Values(queries), compareQueries))
+	if len(queries) > 1 && !worthFiltering(queries, entries) {
+		return []Query{unfiltered(queries)}
+	}
+	return queries
+}
+
+// worthFiltering compares what was measured: a walk takes as long as copying walkPrice entries, and a filtered one copies next to
+// nothing.
+func worthFiltering(queries []Query, entries int) bool {
+	const walkPrice, mostQueries = 3000, 8
+	return len(queries) <= mostQueries && (len(queries)-1)*walkPrice < entries
+}
+
+// unfiltered is the one query that finds what all of them find.
+func unfiltered(queries []Query) Query {
+	family := queries[0].family
+	if slices.ContainsFunc(queries, func(q Query) bool { return q.family != family }) {
+		family = unix.AF_UNSPEC
+	}
+	return Query{family: family}
+}
+
+func compareQueries(a, b Query) int {
+	return cmp.Or(cmp.Compare(a.family, b.family), a.addr.Compare(b.addr), cmp.Compare(a.place.direction, b.place.direction),
+		cmp.Compare(a.place.side, b.place.side), cmp.Compare(a.udpPort, b.udpPort))
+}
+
+// Of linux/netfilter/nfnetlink_conntrack.h, what the library lacks.
+const (
+	attrFilter           = 25
+	attrFilterOrigFlags  = 1
+	attrFilterReplyFlags = 2
+
+	filterSrc, filterDst, filterProto, filterDstPort = 1 << 0, 1 << 1, 1 << 3, 1 << 5
+)
+
+func (q Query) request(t *Table) *nl.NetlinkRequest {
+	r := t.request(q.family, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
+	var flags [2]uint32 // original, reply
+	switch {
+	case q.addr.IsValid():
+		tuple := nl.NewRtAttr(int(q.place.direction)|unix.NLA_F_NESTED, nil)
+		tuple.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).AddRtAttr(int(q.place.side), q.addr.AsSlice())
+		r.AddData(tuple)
+		flag := uint32(filterSrc)
+		if q.place.side == nl.CTA_IP_V4_DST {
+			flag = filterDst
+		}
+		flags[q.place.direction-nl.CTA_TUPLE_ORIG] = flag
+	case q.udpPort != 0:
+		tuple := nl.NewRtAttr(nl.CTA_TUPLE_ORIG|unix.NLA_F_NESTED, nil)
+		proto := tuple.AddRtAttr(nl.CTA_TUPLE_PROTO|unix.NLA_F_NESTED, nil)
+		proto.AddRtAttr(nl.CTA_PROTO_NUM, []byte{unix.IPPROTO_UDP})
+		proto.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(q.udpPort))
+		r.AddData(tuple)
+		flags[0] = filterProto | filterDstPort
+	default:
+		return r
+	}
+	filter := nl.NewRtAttr(attrFilter|unix.NLA_F_NESTED, nil)
+	filter.AddRtAttr(attrFilterOrigFlags, nl.Uint32Attr(flags[0]))
+	filter.AddRtAttr(attrFilterReplyFlags, nl.Uint32Attr(flags[1]))
+	r.AddData(filter)
+	return r
+}

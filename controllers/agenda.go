@@ -1,0 +1,78 @@
+package controllers
+
+import (
+	"maps"
+	"net/netip"
+	"time"
+)
+
+// How often a node's connections are looked through: once a second in the long run, and four times in a row after a pause, so that a
+// few changes in a few seconds, each with its second look, needn't wait for each other.
+const (
+	sweepEvery = time.Second
+	sweepsIn   = 4
+	// lookAgain is when packets have left that were under way in a commit, and with them the last connections it hasn't judged.
+	lookAgain = time.Second
+)
+
+// addrSet is a set of addresses.
+type addrSet = map[netip.Addr]struct{}
+
+// An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and once more a while later. The zero
+// value is ready. It has no clock: times are its caller's.
+type agenda struct {
+	fresh addrSet
+	again []secondLook // the earliest first
+	paid  time.Time    // sweeps so far have used up the pace until then
+}
+
+type secondLook struct {
+	at    time.Time
+	addrs addrSet
+}
+
+// add puts addresses on the agenda.
+func (a *agenda) add(addrs addrSet) {
+	if a.fresh == nil {
+		a.fresh = addrSet{}
+	}
+	maps.Copy(a.fresh, addrs)
+}
+
+// never is longer than anybody waits.
+const never = time.Duration(1<<63 - 1)
+
+// next returns the addresses to look at now, and takes them off the agenda; or, if there are none, how long it will be until it is worth
+// asking again.
+func (a *agenda) next(now time.Time) (addrs addrSet, wait time.Duration) {
+	wait = never
+	if len(a.again) > 0 {
+		wait = a.again[0].at.Sub(now)
+	}
+	if len(a.fresh) > 0 {
+		wait = 0
+	}
+	if pace := a.paid.Add(-(sweepsIn - 1) * sweepEvery).Sub(now); wait != never {
+		wait = max(wait, pace)
+	}
+	if wait > 0 {
+		return nil, wait
+	}
+	if a.paid.Before(now) {
+		a.paid = now
+	}
+	a.paid = a.paid.Add(sweepEvery)
+	addrs = maps.Clone(a.fresh)
+	for len(a.again) > 0 && !a.again[0].at.After(now) {
+		if addrs == nil {
+			addrs = addrSet{}
+		}
+		maps.Copy(addrs, a.again[0].addrs)
+		a.again = a.again[1:]
+	}
+	if len(a.fresh) > 0 {
+		a.again = append(a.again, secondLook{now.Add(lookAgain), a.fresh})
+		a.fresh = nil
+	}
+	return addrs, 0
+}

@@ -1,0 +1,53 @@
+package controllers
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/conntrack"
+)
+
+// Connection is an entry of connection tracking, for people to look at.
+type Connection struct {
+	Protocol uint8 // IP protocol number
+	// Source and Destination are those of the first packet, before it was
+	// translated; without ports where the protocol has none.
+	Source, Destination netip.AddrPort
+	// ReplySource is who answers: the destination after it was translated.
+	ReplySource netip.AddrPort
+	// Cut says that the connection is marked: its packets are dropped or reset.
+	Cut bool
+}
+
+// Connections lists the connections of which an end is one of the addresses,
+// as tracked in the network namespace of the calling thread.
+func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
+	label := e.render.cfg.cutLabel() // never changes
+	table, err := conntrack.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer table.Close()
+	var queries []conntrack.Query
+	for _, a := range of {
+		queries = append(queries, conntrack.Sources(a)...)
+	}
+	entries, err := table.Find(queries, func(entry *conntrack.Entry) bool {
+		return slices.Contains(of, entry.Orig.Src) || slices.Contains(of, entry.Reply.Src)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing tracked connections: %w", err)
+	}
+	out := make([]Connection, len(entries))
+	for i, entry := range entries {
+		out[i] = Connection{
+			Protocol:    entry.Orig.Proto,
+			Source:      netip.AddrPortFrom(entry.Orig.Src, entry.Orig.SrcPort),
+			Destination: netip.AddrPortFrom(entry.Orig.Dst, entry.Orig.DstPort),
+			ReplySource: netip.AddrPortFrom(entry.Reply.Src, entry.Reply.SrcPort),
+			Cut:         entry.Labels.Has(label),
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,139 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Judge says of many flows, quickly, whether this node's part of them is allowed: the egress of a source and the ingress of a
+// destination that are attached here. It holds for the Cluster as it is when NewJudge is called, and must not be used after a change.
+type Judge struct {
+	c       *Cluster
+	own     map[netip.Addr]bool // addresses of the node
+	pods    map[selector.Pod]*judged
+	known   map[judgedFlow]bool
+	tunnels map[netip.Addr]*Node // of other nodes; nil: not looked at yet
+}
+
+// judged is a pod that is attached here and its policies, by direction.
+type judged struct {
+	*podRecord
+	policies [len(Directions)][]Key
+}
+
+// judgedFlow is half of a flow's verdict.
+type judgedFlow struct {
+	Flow
+	direction Direction
+}
+
+// NewJudge returns a Judge. The addresses are those that this node has, whatever its Node object says.
+func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
+	j := &Judge{c: c, own: map[netip.Addr]bool{}, pods: map[selector.Pod]*judged{}, known: map[judgedFlow]bool{}}
+	for _, a := range own {
+		j.own[a.Unmap().WithZone("")] = true
+	}
+	return j
+}
+
+// Allows reports whether neither end's policies deny the flow here. An end that isn't attached to this node is not asked.
+func (j *Judge) Allows(f Flow) bool {
+	from, isPod := j.c.pods.owner(f.Source)
+	if to, ok := j.c.pods.owner(f.Destination); ok && isPod && from == to {
+		return true // a pod reaches itself, by any of its addresses
+	}
+	source, destination := j.podAt(f.Source), j.podAt(f.Destination)
+	toNode := j.c.opts.AllowPodToNode && j.isOwn(f.Destination)
+	if source != nil && !toNode && !j.allows(source, Egress, f) {
+		return false
+	}
+	return destination == nil || j.isOwn(f.Source) || j.allows(destination, Ingress, f)
+}
+
+// isOwn reports whether an address is this node's.
+func (j *Judge) isOwn(a netip.Addr) bool {
+	return j.own[a] || a.IsLoopback() || j.c.isNode(j.c.opts.Node, a)
+}
+
+// podAt returns the pod at an address, if it is attached here by it.
+func (j *Judge) podAt(a netip.Addr) *judged {
+	p, ok := j.c.pods.owner(a)
+	if !ok {
+		return nil
+	}
+	if known, ok := j.pods[p]; ok && known.attachedTo(a) {
+		return known
+	}
+	rec := j.c.pods.lookup(p)
+	if !rec.subject() || !rec.attachedTo(a) {
+		return nil
+	}
+	out := &judged{podRecord: rec}
+	for _, d := range Directions {
+		for _, stage := range j.c.isolation(Endpoint{Pod: p}, d) {
+			out.policies[d] = append(out.policies[d], stage.Policies...)
+		}
+	}
+	j.pods[p] = out
+	return out
+}
+
+func (j *Judge) allows(pod *judged, d Direction, f Flow) bool {
+	if len(pod.policies[d]) == 0 {
+		return true
+	}
+	key := judgedFlow{f, d}
+	allowed, known := j.known[key]
+	if !known {
+		allowed = slices.ContainsFunc(pod.policies[d], func(k Key) bool {
+			return slices.ContainsFunc(j.c.policies[k].Section(d).Rules, func(r Rule) bool { return j.matches(r, d, f) })
+		})
+		j.known[key] = allowed
+	}
+	return allowed
+}
+
+// matches holds a flow against one rule.
+func (j *Judge) matches(r Rule, d Direction, f Flow) bool {
+	number := r.AnyPort || matchesNumber(r, f)
+	port := func(peer *Peer) bool { return number || len(r.Named) > 0 && j.c.matchesName(r, f, d, peer) }
+	if r.AnyPeer && port(nil) {
+		return true
+	}
+	other := f.Source
+	if d == Egress {
+		other = f.Destination
+	}
+	for i := range r.Peers {
+		if p := &r.Peers[i]; j.matchesPeer(p, other) && port(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchesPeer is Cluster.matchesPeer, which looks through all nodes for a block.
+func (j *Judge) matchesPeer(p *Peer, a netip.Addr) bool {
+	if p.Block == nil {
+		return j.c.matchesPeer(*p, a)
+	}
+	if a.Is4() != p.Block.CIDR.Addr().Is4() {
+		return false
+	}
+	if j.tunnels == nil {
+		j.tunnels = map[netip.Addr]*Node{}
+		for name, n := range j.c.nodes {
+			for _, t := range n.TunnelAddresses {
+				if name != j.c.opts.Node {
+					j.tunnels[t] = &n
+				}
+			}
+		}
+	}
+	if n := j.tunnels[a]; n != nil {
+		return p.Block.containsNode(*n)
+	}
+	return p.Block.Contains(a)
+}
