@@ -176,6 +176,12 @@ func (m *Meaning) Isolating(p selector.Pod, d Direction) []Key {
 	return out
 }
 
+// Open reports whether no policy isolates a pod of this node in a direction.
+func (m *Meaning) Open(p selector.Pod, d Direction) bool {
+	s := m.subjects[p]
+	return s != nil && len(s.policies[d]) == 0
+}
+
 // Itself reports whether an address is one of the pod's own.
 func (m *Meaning) Itself(p selector.Pod, a netip.Addr) bool {
 	o, ok := m.c.pods.owner(a)
@@ -325,15 +331,15 @@ func (m *Meaning) Addresses() []netip.Addr {
 	for _, i := range m.blocks {
 		b := m.peers[i].Block
 		for _, p := range append([]netip.Prefix{b.CIDR}, b.Except...) {
-			out = append(out, p.Masked().Addr(), lastOf(p))
+			out = append(out, p.Masked().Addr(), LastAddress(p))
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
 }
 
-// lastOf is the last address of a prefix.
-func lastOf(p netip.Prefix) netip.Addr {
+// LastAddress is the last address of a prefix.
+func LastAddress(p netip.Prefix) netip.Addr {
 	a := p.Masked().Addr()
 	b := a.AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -142,7 +143,7 @@ func (m *memberships) addMatch(f *familyMembers, t *match, is4 bool) {
 	}
 	if whole(t.from, is4) && t.mask == nil && len(t.first) == t.from.length && bytes.Equal(t.first, t.last) {
 		a := addrOf(t.first)
-		f.exact[a] = append(f.exact[a], m.token(fmt.Sprintf("is %v", t.from)))
+		f.exact[a] = append(f.exact[a], m.token(fmt.Sprintf("is %v %x", t.from, t.first)))
 		return
 	}
 	f.others = append(f.others, t)
@@ -285,29 +286,48 @@ func (t *match) ends() [][]byte {
 }
 
 // Interfaces lists the names of interfaces, and the beginnings of names, that
-// rules and sets name.
-func (p *Program) Interfaces() []string {
-	var out []string
-	for _, ix := range p.indexes {
-		for _, e := range ix.set.elements {
-			at := 0
-			for _, part := range ix.parts {
-				if part.kind == inName || part.kind == outName {
-					out = append(out, text(e.first[at:at+part.length]))
-				}
-				at += 4 * wordsOf(part.length)
-			}
+// the rules of some hooks name, also by way of sets.
+func (p *Program) Interfaces(hooks ...Hook) []string {
+	seen := map[*chain]bool{}
+	found := map[string]bool{}
+	var visit func(c *chain)
+	visit = func(c *chain) {
+		if seen[c] {
+			return
 		}
-	}
-	for _, c := range p.chains {
+		seen[c] = true
 		for _, r := range c.rules {
 			for _, s := range r.steps {
-				if t, ok := s.(*match); ok && (t.from.kind == inName || t.from.kind == outName) {
-					out = append(out, text(t.first))
+				interfacesOf(s, found)
+				for _, to := range targets(s) {
+					visit(to)
 				}
 			}
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	for _, h := range hooks {
+		for _, c := range p.bases[h] {
+			visit(c)
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+func interfacesOf(s step, found map[string]bool) {
+	switch s := s.(type) {
+	case *match:
+		if s.from.kind == inName || s.from.kind == outName {
+			found[text(s.first)] = true
+		}
+	case *lookup:
+		at := 0
+		for _, part := range s.parts {
+			if part.kind == inName || part.kind == outName {
+				for _, e := range s.set.elements {
+					found[text(e.first[at:at+part.length])] = true
+				}
+			}
+			at += 4 * wordsOf(part.length)
+		}
+	}
 }

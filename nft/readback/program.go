@@ -103,8 +103,8 @@ type set struct {
 	name     string
 	keyLen   int
 	interval bool
-	verdicts bool // elements have verdicts
-	data     bool // elements have data, for translations
+	verdicts bool  // elements have verdicts
+	data     bool  // elements have data, for translations
 	fields   []int // of a concatenation of intervals: their lengths
 	elements []element
 }
