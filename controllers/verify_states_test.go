@@ -59,6 +59,11 @@ type kernelTable struct {
 func newKernelTable(t *testing.T) *kernelTable {
 	t.Helper()
 	space := testnet.NewNode(t)
+	return &kernelTable{openKernelTable(t, space), space}
+}
+
+func openKernelTable(t *testing.T, space *testnet.Node) *nft.Table {
+	t.Helper()
 	table, err := nft.Open(nft.Options{NetNS: space.NSFd()})
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +73,7 @@ func newKernelTable(t *testing.T) *kernelTable {
 			t.Error(err)
 		}
 	})
-	return &kernelTable{table, space}
+	return table
 }
 
 // install makes a table that says what rs does, and reads it back. It begins

@@ -31,11 +31,13 @@ func (p *Pass) plan() {
 				func() error { return p.toNode(at, groups) },
 				func() error { return p.posing(at, groups) },
 				func() error { return p.toLocals(at) },
-				func() error { return p.neighbours(at) },
+				func() error { return p.neighbours(at.face(), at.address) },
 			)
 		}
 		p.work = append(p.work,
 			func() error { return p.unprogrammed(is4, groups) },
+			func() error { return p.neighbours(uplink, stranger(is4)) },
+			func() error { return p.neighbours(nobody, stranger(is4)) },
 			func() error { return p.strangersForward(is4, groups) },
 			func() error { return p.strangersInput(is4, groups) },
 			func() error { return p.origins(is4, groups) },
@@ -65,6 +67,9 @@ func (p *Pass) group() {
 		local[l.address] = true
 	}
 	for a := range p.x.alone {
+		local[a] = true
+	}
+	for _, a := range p.program.Dispatched() {
 		local[a] = true
 	}
 	seen := map[key]bool{}
@@ -277,24 +282,24 @@ func (p *Pass) toLocals(at place) error {
 }
 
 // neighbours: neighbour discovery and what looks like it.
-func (p *Pass) neighbours(at place) error {
-	if at.address.Is4() {
+func (p *Pass) neighbours(face string, address netip.Addr) error {
+	if address.Is4() {
 		return nil
 	}
 	const before, after, last = 132, 138, 255
 	other := stranger(false)
 	for kind := uint8(before); kind <= after; kind++ {
-		for hops := uint8(last - 1); hops != 0; hops++ {
+		for _, hops := range []uint8{last - 1, last} {
 			c := readback.Class{State: readback.Untracked, Type: kind, Hops: hops, RouteBack: true}
-			c.In, c.Out, c.Src, c.Dst = at.face(), uplink, at.address, other
+			c.In, c.Out, c.Src, c.Dst = face, uplink, address, other
 			if err := p.compare(readback.Forward, c); err != nil {
 				return err
 			}
-			c.In, c.Out, c.Src, c.Dst = uplink, at.face(), other, at.address
+			c.In, c.Out, c.Src, c.Dst = uplink, face, other, address
 			if err := p.compare(readback.Forward, c); err != nil {
 				return err
 			}
-			c.In, c.Out, c.Src, c.Dst = at.face(), "", at.address, other
+			c.In, c.Out, c.Src, c.Dst = face, "", address, other
 			if err := p.compare(readback.Input, c); err != nil {
 				return err
 			}

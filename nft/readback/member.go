@@ -285,6 +285,27 @@ func (t *match) ends() [][]byte {
 	return [][]byte{first, last}
 }
 
+// Dispatched lists the addresses that maps give verdicts for: Evaluator's
+// Signature doesn't tell them apart.
+func (p *Program) Dispatched() []netip.Addr {
+	var out []netip.Addr
+	for _, ix := range p.indexes {
+		if !ix.set.verdicts {
+			continue
+		}
+		for _, e := range ix.set.elements {
+			at := 0
+			for _, part := range ix.parts {
+				if a := addrOf(e.first[at : at+part.length]); part.kind == networkHeader && a.IsValid() {
+					out = append(out, a)
+				}
+				at += 4 * wordsOf(part.length)
+			}
+		}
+	}
+	return out
+}
+
 // Interfaces lists the names of interfaces, and the beginnings of names, that
 // the rules of some hooks name, also by way of sets.
 func (p *Program) Interfaces(hooks ...Hook) []string {
