@@ -67,6 +67,7 @@ func RegisterMetrics(stats func() cni.Stats) error {
 	for _, c := range []prometheus.Collector{
 		commitSeconds, applyErrors, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, podMTU,
+		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
 		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
 	} {
 		if err := metrics.Registry.Register(c); err != nil {

@@ -21,6 +21,7 @@ type options struct {
 
 	policyOnly  bool
 	unknownPods string
+	verify      string
 
 	netConf, underlayFamily, masqueradeToNodes string
 	masquerade, forwardAccept                  bool
@@ -46,7 +47,7 @@ func parseFlags(args []string) (*options, error) {
 		return nil, err
 	}
 	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, install, uninstall, version)", fs.Arg(0))
+		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, verify, install, uninstall, version)", fs.Arg(0))
 	}
 	if o.socket == "" {
 		o.socket = o.stateDir + "/cni.sock"
@@ -58,6 +59,8 @@ func (o *options) policyFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.podToNode, "pod-to-node", "policy", "traffic from a pod to its own node: policy (judged as egress) or allow")
 	fs.UintVar(&o.logGroup, "log-group", 0, "NFLOG group that samples of denied packets go to")
 	fs.UintVar(&o.logPerSecond, "log-per-second", 0, "samples of denied packets, for each pod and direction; 0: none")
+	fs.StringVar(&o.verify, "verify", "continuous",
+		"hold what the kernel does against what the policies mean: continuous (with 1 % of a core) or off; sluice-agent verify asks for it")
 	fs.BoolVar(&o.policyOnly, "policy-only", false, "enforce policy on pods that another CNI plugin wires, and make no pod network")
 	fs.StringVar(&o.unknownPods, "unknown-pods", "drop",
 		"with --policy-only, what becomes of traffic of addresses in the node's podCIDRs that aren't a known pod's: drop or allow")
@@ -88,6 +91,7 @@ func (o *options) check() error {
 		allowed     []string
 	}{
 		{"--pod-to-node", o.podToNode, []string{"policy", "allow"}},
+		{"--verify", o.verify, []string{"continuous", "off"}},
 		{"--unknown-pods", o.unknownPods, []string{"drop", "allow"}},
 		{"--underlay-family", o.underlayFamily, []string{"", "ipv4", "ipv6"}},
 		{"--masquerade-to-nodes", o.masqueradeToNodes, []string{"auto", "always", "never"}},
