@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -162,6 +163,7 @@ func newJudgeWorld(rulesets ...*nft.Ruleset) *judgeWorld {
 	w := &judgeWorld{where: map[netip.Addr][]string{}}
 	addresses := map[netip.Addr]bool{}
 	ports := map[protoPort]bool{{1, 0}: true, {protocolICMPv6, 0}: true, {protocolTCP, 80}: true, {protocolUDP, 53}: true, {protocolSCTP, 80}: true, {47, 0}: true}
+	here := func(a netip.Addr) { addresses[a] = true }
 	around := func(a netip.Addr) {
 		for _, x := range []netip.Addr{a, a.Prev(), a.Next()} {
 			if x.IsValid() {
@@ -181,9 +183,13 @@ func newJudgeWorld(rulesets ...*nft.Ruleset) *judgeWorld {
 	}
 	for _, rs := range rulesets {
 		for _, s := range rs.Sets {
+			add := here // next to a single address there is nothing
+			if s.Interval {
+				add = around
+			}
 			for e := range s.Elements {
 				for _, end := range []string{e.First, e.Last} {
-					w.cut(s, end, around, port)
+					w.cut(s, end, add, port)
 				}
 			}
 		}
@@ -192,7 +198,7 @@ func newJudgeWorld(rulesets ...*nft.Ruleset) *judgeWorld {
 				for _, st := range r.Statements {
 					switch st := st.(type) {
 					case nft.MatchAddr:
-						around(st.Addr)
+						here(st.Addr)
 					case nft.MatchPort:
 						port(st.Proto, st.First)
 						port(st.Proto, st.Last)
@@ -316,12 +322,66 @@ func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
 // differ finds a packet that two rulesets treat differently, or nil.
 func differ(a, b *nft.Ruleset) *judgedPacket {
 	basesA, basesB := basesOf(a), basesOf(b)
+	same := map[nft.Hook]bool{}
+	for hook := nft.HookPrerouting; hook <= nft.HookPostrouting; hook++ {
+		same[hook] = reachable(a, basesA[hook]) == reachable(b, basesB[hook])
+	}
 	var found *judgedPacket
 	newJudgeWorld(a, b).each(func(p *judgedPacket) bool {
+		if same[p.hook] {
+			return true
+		}
 		if judge1(a, basesA, p) != judge1(b, basesB, p) {
 			found = p
 		}
 		return found == nil
 	})
 	return found
+}
+
+// reachable is the text of all that a hook's packets can meet.
+func reachable(rs *nft.Ruleset, bases []*nft.Chain) string {
+	seen := map[string]bool{}
+	var text strings.Builder
+	var visit func(c *nft.Chain)
+	visitSet := func(name string) {
+		s := rs.Sets[name]
+		if seen["set "+name] {
+			return
+		}
+		seen["set "+name] = true
+		text.WriteString(s.String())
+		for _, v := range s.Elements {
+			if v.Kind == nft.Jump {
+				visit(rs.Chains[v.Chain])
+			}
+		}
+	}
+	visit = func(c *nft.Chain) {
+		if seen[c.Name] {
+			return
+		}
+		seen[c.Name] = true
+		for _, r := range c.Rules {
+			fmt.Fprintf(&text, "%s: %+v\n", c.Name, r.Statements)
+			for _, s := range r.Statements {
+				switch s := s.(type) {
+				case nft.InSet:
+					visitSet(s.Set)
+				case nft.Dispatch:
+					visitSet(s.Map)
+				case nft.DNAT:
+					visitSet(s.Map)
+				case nft.Do:
+					if s.Kind == nft.Jump {
+						visit(rs.Chains[s.Chain])
+					}
+				}
+			}
+		}
+	}
+	for _, c := range bases {
+		visit(c)
+	}
+	return text.String()
 }
