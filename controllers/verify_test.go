@@ -170,4 +170,3 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
-
