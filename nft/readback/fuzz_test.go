@@ -27,6 +27,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(flatten(d))
+	f.Add(flatten(d)[:len(flatten(d))-3])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<14 {
