@@ -80,6 +80,7 @@ func (j *judgeRun) chain(c *nft.Chain) nft.VerdictKind {
 			if kind := j.chain(j.rs.Chains[v.Chain]); kind != nft.NoVerdict {
 				return kind
 			}
+		default:
 		}
 	}
 	return nft.NoVerdict

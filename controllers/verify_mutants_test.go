@@ -259,8 +259,8 @@ var mutators = map[string]mutator{
 
 // mutantCount are the counts of a run.
 type mutantCount struct {
-	mu                                              sync.Mutex
-	tried, refused, differing, caught, equal, found int
+	mu                                       sync.Mutex
+	refused, differing, caught, equal, found int
 }
 
 // TestMutantsAreCaught: of random changes of the installed ruleset, every one

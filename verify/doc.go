@@ -18,6 +18,7 @@ package verify
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -96,11 +97,8 @@ func (n *Node) signature(a netip.Addr) string {
 		}
 		out = append(out, in)
 	}
-	for _, e := range append([]netip.Addr{n.Local, broadcast4, strangers[0], strangers[1]}, n.Endpoints...) {
-		if e == a {
-			out = append(out, a.AsSlice()...)
-			break
-		}
+	if a == n.Local || a == broadcast4 || slices.Contains(strangers[:], a) || slices.Contains(n.Endpoints, a) {
+		out = append(out, a.AsSlice()...)
 	}
 	return string(out)
 }

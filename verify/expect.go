@@ -228,11 +228,12 @@ func (x *expectations) cut(c *readback.Class, p *progress) bool {
 // were allowed, errors about them, neighbour discovery.
 func (x *expectations) always(c *readback.Class, p *progress) {
 	const firstND, lastND, ndHops = 133, 137, 255
-	switch {
-	case c.State == readback.Established:
+	switch c.State {
+	case readback.Established:
 		p.pass(p.open, "packets of allowed connections pass")
-	case c.State == readback.Related:
+	case readback.Related:
 		p.pass(readback.Protocol(protocolICMP).Or(readback.Protocol(protocolICMPv6)), "errors about allowed connections pass")
+	default:
 	}
 	if c.Type >= firstND && c.Type <= lastND && c.Hops == ndHops && !c.Src.Is4() {
 		p.pass(readback.Protocol(protocolICMPv6), "neighbour discovery passes")

@@ -31,8 +31,7 @@ func (e exitError) Unwrap() error { return e.err }
 
 // exitCode is 1 unless the error says otherwise.
 func exitCode(err error) int {
-	var e exitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[exitError](err); ok {
 		return e.code
 	}
 	return 1

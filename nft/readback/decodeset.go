@@ -143,13 +143,14 @@ func (s *set) decodeElement(body []byte) error {
 	if len(e.first) != s.keyLen || len(e.last) != s.keyLen {
 		return fmt.Errorf("a key of %d bytes, not %d", len(e.first), s.keyLen)
 	}
-	if isEnd {
+	switch {
+	case isEnd:
 		e.last = nil // finish makes ranges of these
-	} else if s.verdicts {
+	case s.verdicts:
 		if e.verdict, err = dataVerdict(f[elemData]); err != nil {
 			return err
 		}
-	} else if (f[elemData] != nil) != s.data {
+	case (f[elemData] != nil) != s.data:
 		return errors.New("data where none belongs, or none where it does")
 	}
 	s.elements = append(s.elements, e)

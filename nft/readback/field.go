@@ -33,6 +33,7 @@ func (s source) String() string {
 		return fmt.Sprintf("network header %d+%d", s.offset, s.length)
 	case transportHeader:
 		return fmt.Sprintf("transport header %d+%d", s.offset, s.length)
+	default:
 	}
 	return [...]string{inName: "iifname", outName: "oifname", ipVersion: "nfproto", protocol: "l4proto", ctState: "ct state",
 		ctStatus: "ct status", ctLabel: "ct label", routeBack: "fib saddr . iif", srcLocal: "fib saddr type", dstLocal: "fib daddr type",
@@ -119,6 +120,7 @@ func (s source) reads() reads {
 			return readsType
 		}
 		return readsFlags
+	default:
 	}
 	return [...]reads{inName: readsIn, outName: readsOut, ctState: readsState, ctStatus: readsStatus, ctLabel: readsLabel,
 		routeBack: readsBack, srcLocal: readsSrcLocal, dstLocal: readsDstLocal, constant: 0}[s.kind]

@@ -138,6 +138,13 @@ func (ix *index) fill() error {
 		ix.ranges = s.elements
 		return nil
 	}
+	ix.fillKeys(symbolic == len(ix.parts))
+	return nil
+}
+
+// fillKeys makes keys of the concrete fields, or none where there are none.
+func (ix *index) fillKeys(allSymbolic bool) {
+	s := ix.set
 	ix.keys = make(map[string][]hit, len(s.elements))
 	regions := map[string][]Span{}
 	for _, e := range s.elements {
@@ -151,11 +158,10 @@ func (ix *index) fill() error {
 	for key, spans := range regions {
 		ix.keys[key] = []hit{{region: Union(spans)}}
 	}
-	if symbolic == len(ix.parts) {
+	if allSymbolic {
 		ix.always = ix.keys[""]
 		ix.keys = nil
 	}
-	return nil
 }
 
 // split takes an element apart: the bytes of its concrete fields, and where

@@ -27,7 +27,7 @@ func TestRegionsAreSets(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, inA := draw(t, "a")
 		b, inB := draw(t, "b")
-		for i := uint32(0); i <= 21; i++ {
+		for i := range uint32(22) {
 			at := readback.Region{{First: i, Last: i}}
 			if a.Contains(at) != inA[i] || a.And(b).Contains(at) != (inA[i] && inB[i]) ||
 				a.Or(b).Contains(at) != (inA[i] || inB[i]) || a.Minus(b).Contains(at) != (inA[i] && !inB[i]) {
