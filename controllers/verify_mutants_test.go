@@ -268,7 +268,7 @@ type mutantCount struct {
 // those that change nothing are found by the structural comparison.
 func TestMutantsAreCaught(t *testing.T) {
 	t.Parallel()
-	want, workers := 500, 2
+	want, workers := 200, 2
 	if os.Getenv("SLUICE_LONG") != "" {
 		want = 2000
 	}
