@@ -67,6 +67,7 @@ func RegisterMetrics(stats func() cni.Stats) error {
 	for _, c := range []prometheus.Collector{
 		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, podMTU,
+		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
 		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
 		flowsCut, flowsRestored, sweepSeconds, sweepErrors,
 	} {

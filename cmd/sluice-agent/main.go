@@ -1,6 +1,7 @@
 // Command sluice-agent enforces NetworkPolicy on one Kubernetes node and
 // answers the node's CNI plugin. Its first argument may be a command instead:
-// why asks a running agent about a connection, install and uninstall put the
+// why asks a running agent about a connection, verify whether the kernel does
+// what the policies mean, install and uninstall put the
 // plugin on a node and take everything off it, version says which this is.
 package main
 
@@ -38,7 +39,7 @@ func main() {
 	run, args := command(os.Args[1:])
 	if err := run(ctrl.SetupSignalHandler(), args); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
 }
 
@@ -50,6 +51,8 @@ func command(args []string) (run func(context.Context, []string) error, rest []s
 	switch args[0] {
 	case "why":
 		run = runWhy
+	case "verify":
+		run = runVerify
 	case "install":
 		run = runInstall
 	case "uninstall":
@@ -156,6 +159,8 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
 	server.Handle("/v1/why-live", controllers.WhyLiveHandler(a.enforcer, a.enforcer.Connections))
+	verifier := &controllers.Verifier{Enforcer: a.enforcer, Events: nodeEvents, Log: a.log.WithName("verify")}
+	server.Handle("/v1/verify", controllers.VerifyHandler(verifier))
 	a.enforcer.Adopt(server.Attachments())
 	forwarding := &controllers.ForwardCheck{
 		PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,
@@ -174,6 +179,9 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})
 	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run}
+	if o.verify == "continuous" {
+		parts = append(parts, verifier.Run)
+	}
 	if !o.policyOnly {
 		a.network = a.newNetwork(nodeEvents, datapath)
 		parts = append(parts, a.network.Run)

@@ -25,6 +25,7 @@ type options struct {
 
 	cutEstablished bool
 	cutLabel       uint
+	verify         string
 
 	netConf, underlayFamily, masqueradeToNodes string
 	masquerade, forwardAccept                  bool
@@ -50,7 +51,7 @@ func parseFlags(args []string) (*options, error) {
 		return nil, err
 	}
 	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, install, uninstall, version)", fs.Arg(0))
+		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, verify, install, uninstall, version)", fs.Arg(0))
 	}
 	if o.socket == "" {
 		o.socket = o.stateDir + "/cni.sock"
@@ -65,6 +66,8 @@ func (o *options) policyFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&o.ownTable, "own-table", true, "keep other programs from changing or flushing table inet sluice, where the kernel can (Linux 6.9)")
 	fs.BoolVar(&o.cutEstablished, "cut-established", true, "cut connections that policy comes to deny while they exist; false: they go on until they end")
 	fs.UintVar(&o.cutLabel, "cut-label", 127, "bit of connections' labels, 1 to 127, that says which are cut, if another program uses the last one")
+	fs.StringVar(&o.verify, "verify", "continuous",
+		"hold what the kernel does against what the policies mean: continuous (with 1 % of a core) or off; sluice-agent verify asks for it")
 	fs.BoolVar(&o.policyOnly, "policy-only", false, "enforce policy on pods that another CNI plugin wires, and make no pod network")
 	fs.StringVar(&o.unknownPods, "unknown-pods", "drop",
 		"with --policy-only, what becomes of traffic of addresses in the node's podCIDRs that aren't a known pod's: drop or allow")
@@ -101,6 +104,7 @@ func (o *options) check() error {
 		allowed     []string
 	}{
 		{"--pod-to-node", o.podToNode, []string{"policy", "allow"}},
+		{"--verify", o.verify, []string{"continuous", "off"}},
 		{"--unknown-pods", o.unknownPods, []string{"drop", "allow"}},
 		{"--underlay-family", o.underlayFamily, []string{"", "ipv4", "ipv6"}},
 		{"--masquerade-to-nodes", o.masqueradeToNodes, []string{"auto", "always", "never"}},

@@ -1,0 +1,388 @@
+package controllers
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/nft"
+)
+
+// The judge decides by brute force whether two typed rulesets mean the same:
+// it sends concrete packets through both. It knows nothing of the kernel, of
+// what reads it back, and of policies.
+
+// judgedPacket is a concrete packet at one hook.
+type judgedPacket struct {
+	packet
+	hook   nft.Hook
+	state  nft.CTState
+	noSYN  bool
+	nd     bool // neighbour discovery
+	noBack bool // the node doesn't reach the source where the packet comes from
+}
+
+// judged is what becomes of it.
+type judged struct {
+	kind      nft.VerdictKind // Accept or Drop
+	reset     bool
+	untracked bool
+}
+
+type judgeRun struct {
+	rs  *nft.Ruleset
+	p   *judgedPacket
+	out judged
+}
+
+// judge sends a packet through the base chains of its hook.
+func judge1(rs *nft.Ruleset, bases map[nft.Hook][]*nft.Chain, p *judgedPacket) judged {
+	j := judgeRun{rs: rs, p: p}
+	for _, c := range bases[p.hook] {
+		if c.Base.Type == nft.NATChain && p.state != nft.CTNew {
+			continue
+		}
+		if j.chain(c) == nft.Drop {
+			j.out.kind = nft.Drop
+			return j.out
+		}
+	}
+	j.out.kind = nft.Accept
+	return j.out
+}
+
+func basesOf(rs *nft.Ruleset) map[nft.Hook][]*nft.Chain {
+	out := map[nft.Hook][]*nft.Chain{}
+	for _, name := range slices.Sorted(maps.Keys(rs.Chains)) {
+		if c := rs.Chains[name]; c.Base != nil {
+			out[c.Base.Hook] = append(out[c.Base.Hook], c)
+		}
+	}
+	for _, list := range out {
+		slices.SortStableFunc(list, func(a, b *nft.Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+	}
+	return out
+}
+
+func (j *judgeRun) chain(c *nft.Chain) nft.VerdictKind {
+	for _, r := range c.Rules {
+		v := j.rule(r)
+		switch v.Kind {
+		case nft.Accept, nft.Drop:
+			return v.Kind
+		case nft.Return:
+			return nft.NoVerdict
+		case nft.Jump:
+			if kind := j.chain(j.rs.Chains[v.Chain]); kind != nft.NoVerdict {
+				return kind
+			}
+		default:
+		}
+	}
+	return nft.NoVerdict
+}
+
+func (j *judgeRun) rule(r nft.Rule) nft.Verdict {
+	p := j.p
+	for _, s := range r.Statements {
+		matched := true
+		switch s := s.(type) {
+		case nft.MatchCT:
+			matched = s.State&p.state != 0
+		case nft.MatchND:
+			matched = p.nd && p.src.Is6() && p.protocol == protocolICMPv6
+		case nft.MatchTCPNoSYN:
+			matched = p.noSYN && p.protocol == protocolTCP
+		case nft.MatchNoRouteBack:
+			matched = p.noBack
+		case nft.ResetTCP:
+			if p.protocol == protocolTCP {
+				j.out.reset = true
+				return nft.Verdict{Kind: nft.Drop}
+			}
+			return nft.Verdict{}
+		case nft.NoTrack:
+			j.out.untracked = true
+		case nft.DNAT:
+			set := j.rs.Sets[s.Map]
+			if e, ok := p.key(s.Fields); ok && (set.Targets == nft.DstAddr4) == p.src.Is4() {
+				if _, found := set.Elements[e]; found {
+					return nft.Verdict{Kind: nft.Accept}
+				}
+			}
+			return nft.Verdict{}
+		case nft.SNAT:
+			if s.Addr.Is4() == p.src.Is4() {
+				return nft.Verdict{Kind: nft.Accept}
+			}
+		case nft.Masquerade:
+			return nft.Verdict{Kind: nft.Accept}
+		case nft.MatchPrefix:
+			a := p.src
+			if s.Field == nft.DstAddr4 || s.Field == nft.DstAddr6 {
+				a = p.dst
+			}
+			matched = s.Prefix.Contains(a)
+		default:
+			ok, verdict, err := step(j.rs, s, p.packet)
+			if err != nil {
+				panic(err)
+			}
+			if verdict.Kind != nft.NoVerdict {
+				return verdict
+			}
+			if _, isDispatch := s.(nft.Dispatch); isDispatch {
+				return nft.Verdict{}
+			}
+			matched = ok
+		}
+		if !matched {
+			return nft.Verdict{}
+		}
+	}
+	return nft.Verdict{}
+}
+
+// judgeWorld is the packets at which two rulesets of a state can differ.
+type judgeWorld struct {
+	addresses []netip.Addr
+	where     map[netip.Addr][]string // interfaces by which an address may be seen
+	ports     []protoPort
+}
+
+type protoPort struct {
+	protocol uint8
+	port     uint16
+}
+
+// newJudgeWorld cuts addresses and ports wherever one of the rulesets does.
+func newJudgeWorld(rulesets ...*nft.Ruleset) *judgeWorld {
+	w := &judgeWorld{where: map[netip.Addr][]string{}}
+	addresses := map[netip.Addr]bool{}
+	ports := map[protoPort]bool{{1, 0}: true, {protocolICMPv6, 0}: true, {protocolTCP, 80}: true, {protocolUDP, 53}: true, {protocolSCTP, 80}: true, {47, 0}: true}
+	here := func(a netip.Addr) { addresses[a] = true }
+	around := func(a netip.Addr) {
+		for _, x := range []netip.Addr{a, a.Prev(), a.Next()} {
+			if x.IsValid() {
+				addresses[x] = true
+			}
+		}
+	}
+	port := func(protocol uint8, n uint16) {
+		for _, x := range []uint16{n - 1, n, n + 1} {
+			ports[protoPort{protocol, x}] = true
+		}
+	}
+	for _, a := range slices.Concat(randomcluster.Strangers, []netip.Addr{
+		netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1"), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"),
+	}) {
+		addresses[a] = true
+	}
+	for _, rs := range rulesets {
+		for _, s := range rs.Sets {
+			add := here // next to a single address there is nothing
+			if s.Interval {
+				add = around
+			}
+			for e := range s.Elements {
+				for _, end := range []string{e.First, e.Last} {
+					w.cut(s, end, add, port)
+				}
+			}
+		}
+		for _, c := range rs.Chains {
+			for _, r := range c.Rules {
+				for _, st := range r.Statements {
+					switch st := st.(type) {
+					case nft.MatchAddr:
+						here(st.Addr)
+					case nft.MatchPort:
+						port(st.Proto, st.First)
+						port(st.Proto, st.Last)
+					case nft.MatchProto:
+						ports[protoPort{st.Proto, 0}] = true
+					}
+				}
+			}
+		}
+	}
+	byAddress := func(a, b netip.Addr) int { return a.Compare(b) }
+	w.addresses = slices.SortedFunc(maps.Keys(addresses), byAddress)
+	w.ports = slices.SortedFunc(maps.Keys(ports), func(a, b protoPort) int {
+		return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port))
+	})
+	return w
+}
+
+// cut takes a key apart.
+func (w *judgeWorld) cut(s *nft.Set, key string, around func(netip.Addr), port func(uint8, uint16)) {
+	var protocol uint8
+	var address netip.Addr
+	for _, f := range s.Key {
+		if key == "" {
+			return
+		}
+		switch f {
+		case nft.SrcAddr4, nft.DstAddr4:
+			address, _ = netip.AddrFromSlice([]byte(key[:4]))
+			around(address)
+			key = key[4:]
+		case nft.SrcAddr6, nft.DstAddr6:
+			address, _ = netip.AddrFromSlice([]byte(key[:16]))
+			around(address)
+			key = key[16:]
+		case nft.InIface, nft.OutIface:
+			name := strings.TrimRight(key[:16], "\x00")
+			if !slices.Contains(w.where[address], name) {
+				w.where[address] = append(w.where[address], name)
+			}
+			key = key[16:]
+		case nft.L4Proto:
+			protocol, key = key[0], key[4:]
+		case nft.DstPort:
+			port(protocol, uint16(key[0])<<8|uint16(key[1]))
+			key = key[4:]
+		}
+	}
+}
+
+// wrongVeth is nobody's.
+const wrongVeth = "slupwrong"
+
+// each calls f with every packet until it returns false.
+func (w *judgeWorld) each(f func(p *judgedPacket) bool) bool {
+	for _, src := range w.addresses {
+		for _, dst := range w.addresses {
+			if src.Is4() != dst.Is4() {
+				continue
+			}
+			for _, iif := range append([]string{"up", wrongVeth}, w.where[src]...) {
+				for _, oif := range append([]string{"up", wrongVeth}, w.where[dst]...) {
+					if !w.kinds(judgedPacket{packet: packet{src: src, dst: dst, iif: iif, oif: oif}, hook: nft.HookForward}, f) {
+						return false
+					}
+				}
+				for _, hook := range []nft.Hook{nft.HookInput, nft.HookPrerouting} {
+					p := judgedPacket{packet: packet{src: src, dst: dst, iif: iif, localDst: hook == nft.HookInput}, hook: hook}
+					if !w.kinds(p, f) {
+						return false
+					}
+				}
+			}
+			for _, hook := range []nft.Hook{nft.HookOutput, nft.HookPostrouting} {
+				if !w.kinds(judgedPacket{packet: packet{src: src, dst: dst, oif: "up", localSrc: true}, hook: hook}, f) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// kinds varies protocol, port and what connection tracking says.
+func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
+	try := func(v judgedPacket) bool { return f(&v) }
+	for _, pp := range w.ports {
+		v := p
+		v.protocol, v.port, v.state = pp.protocol, pp.port, nft.CTNew
+		if !try(v) {
+			return false
+		}
+	}
+	if p.hook == nft.HookPrerouting {
+		for _, pp := range []protoPort{{protocolTCP, 80}, {protocolUDP, 8472}} {
+			v := p
+			v.protocol, v.port, v.state, v.noBack = pp.protocol, pp.port, nft.CTNew, true
+			if !try(v) {
+				return false
+			}
+		}
+		return true
+	}
+	for _, state := range []nft.CTState{nft.CTInvalid, nft.CTEstablished, nft.CTRelated, nft.CTUntracked} {
+		for _, pp := range []protoPort{{protocolTCP, 80}, {protocolUDP, 8472}, {1, 0}, {protocolICMPv6, 0}} {
+			v := p
+			v.protocol, v.port, v.state, v.noSYN = pp.protocol, pp.port, state, true
+			if state == nft.CTUntracked {
+				v.nd, v.noSYN = pp.protocol == protocolICMPv6, false
+			}
+			if !try(v) {
+				return false
+			}
+		}
+	}
+	v := p
+	v.protocol, v.port, v.state, v.noSYN = protocolTCP, 80, nft.CTNew, true
+	return try(v)
+}
+
+// differ finds a packet that two rulesets treat differently, or nil.
+func differ(a, b *nft.Ruleset) *judgedPacket {
+	basesA, basesB := basesOf(a), basesOf(b)
+	same := map[nft.Hook]bool{}
+	for hook := nft.HookPrerouting; hook <= nft.HookPostrouting; hook++ {
+		same[hook] = reachable(a, basesA[hook]) == reachable(b, basesB[hook])
+	}
+	var found *judgedPacket
+	newJudgeWorld(a, b).each(func(p *judgedPacket) bool {
+		if same[p.hook] {
+			return true
+		}
+		if judge1(a, basesA, p) != judge1(b, basesB, p) {
+			found = p
+		}
+		return found == nil
+	})
+	return found
+}
+
+// reachable is the text of all that a hook's packets can meet.
+func reachable(rs *nft.Ruleset, bases []*nft.Chain) string {
+	seen := map[string]bool{}
+	var text strings.Builder
+	var visit func(c *nft.Chain)
+	visitSet := func(name string) {
+		s := rs.Sets[name]
+		if seen["set "+name] {
+			return
+		}
+		seen["set "+name] = true
+		text.WriteString(s.String())
+		for _, v := range s.Elements {
+			if v.Kind == nft.Jump {
+				visit(rs.Chains[v.Chain])
+			}
+		}
+	}
+	visit = func(c *nft.Chain) {
+		if seen[c.Name] {
+			return
+		}
+		seen[c.Name] = true
+		for _, r := range c.Rules {
+			fmt.Fprintf(&text, "%s: %+v\n", c.Name, r.Statements)
+			for _, s := range r.Statements {
+				switch s := s.(type) {
+				case nft.InSet:
+					visitSet(s.Set)
+				case nft.Dispatch:
+					visitSet(s.Map)
+				case nft.DNAT:
+					visitSet(s.Map)
+				case nft.Do:
+					if s.Kind == nft.Jump {
+						visit(rs.Chains[s.Chain])
+					}
+				}
+			}
+		}
+	}
+	for _, c := range bases {
+		visit(c)
+	}
+	return text.String()
+}

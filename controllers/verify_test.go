@@ -1,0 +1,170 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/readback"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/verify"
+)
+
+// askVerify asks as sluice-agent verify does.
+func askVerify(t *testing.T, v *Verifier) VerifyAnswer {
+	t.Helper()
+	w := httptest.NewRecorder()
+	VerifyHandler(v).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/verify", http.NoBody))
+	var out VerifyAnswer
+	if err := json.NewDecoder(w.Body).Decode(&out); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("status %d: %v", w.Code, err)
+	}
+	return out
+}
+
+// verifiedNode is a node with a pod that one peer may reach, in the kernel.
+func verifiedNode(t *testing.T) (v *Verifier, node *testnet.Node, recorder *events.FakeRecorder) {
+	t.Helper()
+	e, node, _ := newEnforcer(t)
+	pod := policy.PodFrom(meaning.Pods()[0])
+	e.Update(func(c *policy.Cluster) {
+		for _, ns := range meaning.Namespaces() {
+			c.SetNamespace(ns.Name, ns.Labels)
+		}
+		c.SetPod(pod)
+		c.SetEndpoint(policy.Endpoint{ID: "a", Pod: pod.ID, Interface: "slup1", Addresses: pod.Addresses})
+		np, err := meaning.RenderPolicy(pod.ID.Namespace+"/only", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}`, meaning.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetPolicy(policy.Parse(np))
+	})
+	// Once, and not by Run: nobody is to repair what the test edits.
+	if err := e.commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	recorder = events.NewFakeRecorder(10)
+	return &Verifier{
+		Enforcer: e, Events: NodeEvents{Node: meaning.NodeName, Recorder: recorder}, Log: testr.New(t), Kernel: readback.Options{NetNS: node.NSFd()},
+	}, node, recorder
+}
+
+// TestVerifierSeesWhatIsThere: equal, different after an edit by hand, and
+// unreadable after one that nobody knows, with what it says each time; once.
+func TestVerifierSeesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	v, node, recorder := verifiedNode(t)
+	event := func(want string) {
+		t.Helper()
+		result, err := v.Now(t.Context())
+		v.tell(result, err)
+		v.tell(result, err) // a second time it is no news
+		got := ""
+		for len(recorder.Events) > 0 {
+			got += <-recorder.Events
+		}
+		if want == "" && got != "" || !strings.Contains(got, want) || strings.Count(got, "Ruleset") > 1 {
+			t.Errorf("want one Event with %q, got %q", want, got)
+		}
+	}
+	if a := askVerify(t, v); a.Error != "" || a.Total != 0 || a.Classes < 100 {
+		t.Errorf("control: %+v", a)
+	}
+	event("")
+
+	node.Nft("insert", "rule", "inet", nft.TableName, "ingress/1", "ip saddr 198.51.100.9 tcp dport 22 accept")
+	a := askVerify(t, v)
+	if a.Error != "" || a.Total == 0 {
+		t.Fatalf("an edit by hand isn't seen: %+v", a)
+	}
+	for _, want := range []string{"198.51.100.9 > ", "TCP 22", "passes it by chain ingress/1 rule 1", "denied, isolated by"} {
+		if !strings.Contains(a.Differences[0], want) {
+			t.Errorf("want %q in %s", want, a.Differences[0])
+		}
+	}
+	event("RulesetDiffers")
+
+	node.Nft("add", "rule", "inet", nft.TableName, "ingress/1", "meta mark 7 accept")
+	if a := askVerify(t, v); !strings.Contains(a.Error, "chain ingress/1") || a.Total != 0 {
+		t.Errorf("what nobody knows: %+v", a)
+	}
+	event("RulesetUnreadable")
+
+	if err := v.Enforcer.table.Sync(t.Context(), NewRenderer(RulesetConfig{}).Ruleset(v.Enforcer.cluster)); err != nil {
+		t.Fatal(err)
+	}
+	event("RulesetVerified")
+	node.Nft("delete", "table", "inet", nft.TableName)
+	if a := askVerify(t, v); a.Total == 0 {
+		t.Errorf("without a table: %+v", a)
+	}
+}
+
+// TestVerifierWaitsForCommits: while something is told that isn't in the
+// kernel yet, nothing is compared.
+func TestVerifierWaitsForCommits(t *testing.T) {
+	t.Parallel()
+	v, _, _ := verifiedNode(t)
+	e := v.Enforcer
+	e.mu.Lock()
+	e.told++ // as if a commit were under way
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := v.Now(ctx); err == nil {
+		t.Error("it compared what isn't settled")
+	}
+}
+
+// BenchmarkVerify: reading the kernel back, and a comparison of everything,
+// on a node of 100 pods.
+func BenchmarkVerify(b *testing.B) {
+	for _, size := range benchSizes {
+		c := benchCluster(size.policies, size.pods)
+		c.Take()
+		node := testnet.NewNode(b)
+		table := openTable(b, node)
+		if err := table.Sync(context.Background(), NewRenderer(RulesetConfig{}).Ruleset(c)); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("snapshot/%s", sizeName(size)), func(b *testing.B) {
+			for b.Loop() {
+				c.Snapshot()
+			}
+		})
+		b.Run(fmt.Sprintf("read/%s", sizeName(size)), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := readback.Read(context.Background(), readback.Options{NetNS: node.NSFd()}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("compare/%s", sizeName(size)), func(b *testing.B) {
+			p, err := readback.Read(context.Background(), readback.Options{NetNS: node.NSFd()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				r, err := verify.NewPass(p, c.Snapshot().Meaning(), (&RulesetConfig{}).verified()).Run(context.Background())
+				if err != nil || r.Total > 0 {
+					b.Fatal(err, r.Total)
+				}
+				b.ReportMetric(float64(r.Classes), "classes")
+			}
+		})
+		if err := table.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,354 @@
+package readback
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sort"
+)
+
+// memberships know what rules ask about single addresses: which sets they are
+// in, and which comparisons they meet. Addresses of which all answers are the
+// same have one number.
+type memberships struct {
+	families [2]familyMembers // IPv4, IPv6
+	numbers  map[string]int32
+	tokens   map[string]uint32
+}
+
+// familyMembers is what is asked of the addresses of one IP version.
+type familyMembers struct {
+	exact map[netip.Addr][]uint32 // tokens of keys and comparisons with this very address
+	// cuts are where ranges begin, and follow on where they end: between two of
+	// them an address is in the same ranges. in are those, by cut, made when
+	// first asked for.
+	ranges []*index
+	cuts   []netip.Addr
+	in     map[int][]byte
+	others []*match // comparisons with parts of addresses
+	parts  []*index // keys with parts of addresses, or with both
+}
+
+func newMemberships(p *Program) memberships {
+	m := memberships{numbers: map[string]int32{}, tokens: map[string]uint32{}}
+	for i := range m.families {
+		m.families[i] = familyMembers{exact: map[netip.Addr][]uint32{}, in: map[int][]byte{}}
+	}
+	for _, ix := range p.indexes {
+		for i, is4 := range []bool{true, false} {
+			m.addIndex(&m.families[i], ix, is4)
+		}
+	}
+	seen := map[string]bool{}
+	for _, c := range p.chains {
+		for _, r := range c.rules {
+			for _, s := range r.steps {
+				t, ok := s.(*match)
+				if !ok || t.from.kind != networkHeader {
+					continue
+				}
+				text := fmt.Sprintf("%v %x %x %x %d", t.from, t.mask, t.first, t.last, t.version)
+				if seen[text] {
+					continue
+				}
+				seen[text] = true
+				for i, is4 := range []bool{true, false} {
+					m.addMatch(&m.families[i], t, is4)
+				}
+			}
+		}
+	}
+	for i := range m.families {
+		f := &m.families[i]
+		slices.SortFunc(f.cuts, netip.Addr.Compare)
+		f.cuts = slices.Compact(f.cuts)
+	}
+	return m
+}
+
+// applies reports whether a rule that asks about an IP version comes to ask
+// about another.
+func applies(version int, is4 bool) bool { return version == 0 || (version == 4) == is4 }
+
+func whole(s source, is4 bool) bool {
+	if is4 {
+		return s == src4 || s == dst4
+	}
+	return s == src6 || s == dst6
+}
+
+func (m *memberships) token(text string) uint32 {
+	t, ok := m.tokens[text]
+	if !ok {
+		t = uint32(len(m.tokens))
+		m.tokens[text] = t
+	}
+	return t
+}
+
+func (m *memberships) addIndex(f *familyMembers, ix *index, is4 bool) {
+	if !applies(ix.version, is4) || ix.set.verdicts {
+		return // verdicts are looked up by the address itself
+	}
+	at, addresses, begin := 0, 0, 0
+	for _, part := range ix.parts {
+		if _, _, ok := part.addressPart(is4); ok {
+			addresses++
+			if !whole(part, is4) {
+				addresses = 2 // as bad as two
+			}
+			begin = at
+		}
+		if !part.symbolic() {
+			at += part.length
+		}
+	}
+	switch {
+	case addresses == 0:
+	case addresses > 1:
+		f.parts = append(f.parts, ix)
+	case ix.ranges != nil:
+		f.ranges = append(f.ranges, ix)
+		for _, e := range ix.ranges {
+			first, _ := netip.AddrFromSlice(e.first)
+			f.cuts = append(f.cuts, first)
+			if after := addrOf(e.last).Next(); after.IsValid() {
+				f.cuts = append(f.cuts, after)
+			}
+		}
+	default:
+		size := 16
+		if is4 {
+			size = 4
+		}
+		for key, hits := range ix.keys {
+			a := addrOf([]byte(key[begin : begin+size]))
+			text := fmt.Sprintf("%d %q %q %v", ix.id, key[:begin], key[begin+size:], hits[0].region)
+			f.exact[a] = append(f.exact[a], m.token(text))
+		}
+	}
+}
+
+func addrOf(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func (m *memberships) addMatch(f *familyMembers, t *match, is4 bool) {
+	if _, _, ok := t.from.addressPart(is4); !ok || !applies(t.version, is4) {
+		return
+	}
+	if whole(t.from, is4) && t.mask == nil && len(t.first) == t.from.length && bytes.Equal(t.first, t.last) {
+		a := addrOf(t.first)
+		f.exact[a] = append(f.exact[a], m.token(fmt.Sprintf("is %v %x", t.from, t.first)))
+		return
+	}
+	f.others = append(f.others, t)
+}
+
+// name numbers an address.
+func (m *memberships) name(a netip.Addr) int32 {
+	f := &m.families[1]
+	if a.Is4() {
+		f = &m.families[0]
+	}
+	tokens := slices.Sorted(slices.Values(f.exact[a]))
+	var text []byte
+	for _, t := range tokens {
+		text = binary.NativeEndian.AppendUint32(text, t)
+	}
+	text = append(text, '|')
+	text = append(text, f.inside(a)...)
+	c := Class{Src: a, Dst: a}
+	var v value
+	for _, t := range f.others {
+		// An error is one for every address.
+		ok := v.readNetwork(&c, t.from) == nil
+		if ok {
+			ok, _ = t.holds(&v)
+		}
+		text = append(text, byte(boolNumber(ok)))
+	}
+	if len(f.parts) > 0 && f.inParts(a) {
+		text = append(text, a.AsSlice()...)
+	}
+	if a.Is4() {
+		text = append(text, '4')
+	}
+	n, ok := m.numbers[string(text)]
+	if !ok {
+		n = int32(len(m.numbers)) + 1
+		m.numbers[string(text)] = n
+	}
+	return n
+}
+
+// inside lists the ranges that an address is in.
+func (f *familyMembers) inside(a netip.Addr) []byte {
+	cut := sort.Search(len(f.cuts), func(i int) bool { return a.Less(f.cuts[i]) })
+	if list, ok := f.in[cut]; ok {
+		return list
+	}
+	list := make([]byte, 0, len(f.ranges)/8+1)
+	key := a.AsSlice()
+	for i, ix := range f.ranges {
+		if i%8 == 0 {
+			list = append(list, 0)
+		}
+		if inRanges(ix.ranges, key) {
+			list[i/8] |= 1 << (i % 8)
+		}
+	}
+	f.in[cut] = list
+	return list
+}
+
+// inParts reports whether an address may be part of a key that is made of
+// more than it: such an address is like no other.
+func (f *familyMembers) inParts(a netip.Addr) bool {
+	b := a.AsSlice()
+	for _, ix := range f.parts {
+		for key := range ix.keys {
+			if bytes.Contains([]byte(key), b) {
+				return true
+			}
+		}
+		for _, part := range ix.parts {
+			if !whole(part, a.Is4()) && part.kind == networkHeader {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Addresses lists the addresses that rules and sets name: the ends of ranges,
+// members, what is compared with. Whatever is between two neighbours of it is
+// treated alike.
+func (p *Program) Addresses() []netip.Addr {
+	var out []netip.Addr
+	add := func(b []byte) {
+		if a := addrOf(b); a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	for _, ix := range p.indexes {
+		for _, e := range ix.set.elements {
+			at := 0
+			for _, part := range ix.parts {
+				if part.kind == networkHeader {
+					add(e.first[at : at+part.length])
+					add(e.last[at : at+part.length])
+				}
+				at += 4 * wordsOf(part.length)
+			}
+		}
+	}
+	for _, c := range p.chains {
+		for _, r := range c.rules {
+			for _, s := range r.steps {
+				if t, ok := s.(*match); ok && t.from.kind == networkHeader {
+					for _, b := range t.ends() {
+						add(b)
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// ends are the first and last address that a comparison names, as far as they
+// can be told: what it leaves open is 0 or 1.
+func (t *match) ends() [][]byte {
+	size := 4
+	switch {
+	case t.from.length > 4 || t.from.offset >= 20 || t.version == 6:
+		size = 16
+	case t.from.offset == hopOffset6:
+		return nil
+	}
+	_, begin, ok := t.from.addressPart(size == 4)
+	if !ok || begin+len(t.first) > size {
+		return nil
+	}
+	first, last := make([]byte, size), ones(size)
+	copy(first[begin:], t.first)
+	copy(last[begin:], t.last)
+	for i, mask := range t.mask {
+		last[begin+i] |= ^mask
+	}
+	return [][]byte{first, last}
+}
+
+// Dispatched lists the addresses that maps give verdicts for: Evaluator's
+// Signature doesn't tell them apart.
+func (p *Program) Dispatched() []netip.Addr {
+	var out []netip.Addr
+	for _, ix := range p.indexes {
+		if !ix.set.verdicts {
+			continue
+		}
+		for _, e := range ix.set.elements {
+			at := 0
+			for _, part := range ix.parts {
+				if a := addrOf(e.first[at : at+part.length]); part.kind == networkHeader && a.IsValid() {
+					out = append(out, a)
+				}
+				at += 4 * wordsOf(part.length)
+			}
+		}
+	}
+	return out
+}
+
+// Interfaces lists the names of interfaces, and the beginnings of names, that
+// the rules of some hooks name, also by way of sets.
+func (p *Program) Interfaces(hooks ...Hook) []string {
+	seen := map[*chain]bool{}
+	found := map[string]bool{}
+	var visit func(c *chain)
+	visit = func(c *chain) {
+		if seen[c] {
+			return
+		}
+		seen[c] = true
+		for _, r := range c.rules {
+			for _, s := range r.steps {
+				interfacesOf(s, found)
+				for _, to := range targets(s) {
+					visit(to)
+				}
+			}
+		}
+	}
+	for _, h := range hooks {
+		for _, c := range p.bases[h] {
+			visit(c)
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+func interfacesOf(s step, found map[string]bool) {
+	switch s := s.(type) {
+	case *match:
+		if s.from.kind == inName || s.from.kind == outName {
+			found[text(s.first)] = true
+		}
+	case *lookup:
+		at := 0
+		for _, part := range s.parts {
+			if part.kind == inName || part.kind == outName {
+				for _, e := range s.set.elements {
+					found[text(e.first[at:at+part.length])] = true
+				}
+			}
+			at += 4 * wordsOf(part.length)
+		}
+	}
+}

@@ -1,0 +1,311 @@
+package verify
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/sluice-net/sluice/nft/readback"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// Protocols that are treated apart.
+const (
+	protocolICMP   = 1
+	protocolTCP    = 6
+	protocolUDP    = 17
+	protocolICMPv6 = 58
+)
+
+// A link is a pod's address behind its own veth.
+type link struct {
+	address netip.Addr
+	veth    string
+}
+
+// expectations say what has to become of packets.
+type expectations struct {
+	node    *Node
+	meaning *policy.Meaning
+	// links are the addresses behind our veths, alone those of pods that others
+	// wired. Whoever is in neither isn't programmed.
+	links map[link]*policy.Attachment
+	alone map[netip.Addr]*policy.Attachment
+}
+
+func newExpectations(n *Node, m *policy.Meaning) *expectations {
+	x := &expectations{node: n, meaning: m, links: map[link]*policy.Attachment{}, alone: map[netip.Addr]*policy.Attachment{}}
+	list := m.Attachments()
+	for i := range list {
+		if !list[i].Known {
+			continue
+		}
+		for _, a := range list[i].Addresses {
+			if list[i].Interface == "" {
+				x.alone[a] = &list[i]
+			} else {
+				x.links[link{a, list[i].Interface}] = &list[i]
+			}
+		}
+	}
+	return x
+}
+
+// progress is a class on its way through what has to be asked.
+type progress struct {
+	readback.Outcome
+	open readback.Region // not decided yet
+	// passed by this chain already: it goes on to the next one
+	passed readback.Region
+	// by is what decided, for people; the last one told counts.
+	by []decision
+}
+
+type decision struct {
+	region readback.Region
+	by     string
+}
+
+func (p *progress) pass(r readback.Region, by string) {
+	r = r.And(p.open)
+	p.note(r, by)
+	p.passed, p.open = p.passed.Or(r), p.open.Minus(r)
+}
+
+func (p *progress) drop(r readback.Region, by string) {
+	r = r.And(p.open)
+	p.note(r, by)
+	p.Drop, p.open = p.Drop.Or(r), p.open.Minus(r)
+}
+
+func (p *progress) reset(r readback.Region, by string) {
+	r = r.And(p.open)
+	p.note(r, by)
+	p.Reset, p.open = p.Reset.Or(r), p.open.Minus(r)
+}
+
+func (p *progress) note(r readback.Region, by string) {
+	if !r.Empty() {
+		p.by = append(p.by, decision{r, by})
+	}
+}
+
+// next begins the next stage: what nobody dropped is judged again.
+func (p *progress) next() {
+	p.open, p.passed = p.open.Or(p.passed), nil
+}
+
+// why says what decided about a point.
+func (p *progress) why(at readback.Region) string {
+	out := "nothing forbids it"
+	for _, d := range p.by {
+		if !at.Empty() && d.region.Contains(readback.Region{{First: at[0].First, Last: at[0].First}}) {
+			out = d.by
+		}
+	}
+	return out
+}
+
+// expect says what has to become of a class at a hook.
+func (x *expectations) expect(hook readback.Hook, c *readback.Class) *progress {
+	p := &progress{open: c.Region()}
+	switch hook {
+	case readback.Prerouting:
+		x.prerouting(c, p)
+	case readback.Forward:
+		x.forward(c, p)
+	case readback.Input:
+		x.input(c, p)
+	case readback.Output:
+		x.output(c, p)
+	case readback.Postrouting: // nothing is judged there
+	}
+	p.Pass = p.open.Or(p.passed)
+	return p
+}
+
+func isVeth(name string) bool { return strings.HasPrefix(name, vethPrefix) }
+
+// prerouting: nobody sends from an address that isn't his.
+func (x *expectations) prerouting(c *readback.Class, p *progress) {
+	if len(x.node.Pods) == 0 {
+		return
+	}
+	all := c.Region()
+	if isVeth(c.In) {
+		switch {
+		case !c.RouteBack:
+			p.drop(all, "a pod, but not its address")
+		case linkLocal6.Contains(c.Src):
+			p.drop(all, "a pod, but not an address that can be checked")
+		case loopback4.Contains(c.Dst):
+			p.drop(all, "a pod to the node's loopback")
+		}
+		return
+	}
+	if x.fromPeer(c) {
+		tunnel := x.toTunnel().And(all)
+		p.Untracked = tunnel
+		p.pass(tunnel, "the tunnel's packets of a peer")
+	}
+	if contains(x.node.Pods, c.Src) && !c.RouteBack {
+		p.drop(all, "a pod's address, but not from there")
+	}
+}
+
+// fromPeer: where the tunnel's packets from a peer to this node come from and
+// go to.
+func (x *expectations) fromPeer(c *readback.Class) bool {
+	return x.node.Tunnel && x.node.Local.IsValid() && c.Dst == x.node.Local && x.isEndpoint(c.Src)
+}
+
+func (x *expectations) isEndpoint(a netip.Addr) bool {
+	for _, e := range x.node.Endpoints {
+		if e == a && a.Is4() == x.node.Local.Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *expectations) toTunnel() readback.Region {
+	return readback.Ports(protocolUDP, x.node.Port, x.node.Port)
+}
+
+// output: what the node itself sends is nobody's to judge.
+func (x *expectations) output(c *readback.Class, p *progress) {
+	n := x.node
+	if n.Tunnel && n.Local.IsValid() && c.Src == n.Local && x.isEndpoint(c.Dst) {
+		p.Untracked = x.toTunnel().And(p.open)
+	}
+}
+
+// forward: egress of the one end, ingress of the other.
+func (x *expectations) forward(c *readback.Class, p *progress) {
+	if x.cut(c, p) {
+		return
+	}
+	x.always(c, p)
+	if x.node.Tunnel && isVeth(c.In) && !contains(x.node.Pods, c.Dst) {
+		p.drop(x.toTunnel(), "a pod to a tunnel")
+	}
+	x.sender(c, p)
+	p.next()
+	x.always(c, p)
+	x.receiver(c, p)
+}
+
+// input: what a pod sends to its own node is egress. The tunnel's port is for
+// peers alone.
+func (x *expectations) input(c *readback.Class, p *progress) {
+	if x.cut(c, p) {
+		return
+	}
+	if x.node.Tunnel {
+		switch {
+		case isVeth(c.In):
+			p.drop(x.toTunnel(), "a pod to a tunnel")
+		case x.fromPeer(c):
+			p.pass(x.toTunnel(), "the tunnel's packets of a peer")
+		default:
+			p.drop(x.toTunnel(), "tunnel packets of others")
+		}
+	}
+	x.always(c, p)
+	x.sender(c, p)
+}
+
+// cut: connections that policies have come to forbid end.
+func (x *expectations) cut(c *readback.Class, p *progress) bool {
+	if c.Label != readback.LabelWith(x.node.CutLabel) {
+		return false
+	}
+	p.reset(readback.Protocol(protocolTCP), "the connection is cut")
+	p.drop(p.open, "the connection is cut")
+	return true
+}
+
+// always is what passes whatever the policies: packets of connections that
+// were allowed, errors about them, neighbour discovery.
+func (x *expectations) always(c *readback.Class, p *progress) {
+	const firstND, lastND, ndHops = 133, 137, 255
+	switch c.State {
+	case readback.Established:
+		p.pass(p.open, "packets of allowed connections pass")
+	case readback.Related:
+		p.pass(readback.Protocol(protocolICMP).Or(readback.Protocol(protocolICMPv6)), "errors about allowed connections pass")
+	default:
+	}
+	if c.Type >= firstND && c.Type <= lastND && c.Hops == ndHops && !c.Src.Is4() {
+		p.pass(readback.Protocol(protocolICMPv6), "neighbour discovery passes")
+	}
+}
+
+const notProgrammed = "what belongs to no pod that is programmed carries nothing"
+
+func (x *expectations) sender(c *readback.Class, p *progress) {
+	at := x.alone[c.Src]
+	if isVeth(c.In) {
+		at = x.links[link{c.Src, c.In}]
+	}
+	switch {
+	case at != nil:
+		x.judge(at, policy.Egress, c, p)
+	case isVeth(c.In) || contains(x.node.PodRanges, c.Src):
+		p.drop(p.open, notProgrammed)
+	case len(x.node.PodRanges) > 0 && linkLocal6.Contains(c.Src) && c.Out != "":
+		p.drop(p.open, "on a bridge, from no known pod") // to the node itself it is nobody else's
+	}
+}
+
+func (x *expectations) receiver(c *readback.Class, p *progress) {
+	at := x.alone[c.Dst]
+	if isVeth(c.Out) {
+		at = x.links[link{c.Dst, c.Out}]
+	}
+	switch {
+	case at != nil:
+		x.judge(at, policy.Ingress, c, p)
+	case isVeth(c.Out) || contains(x.node.PodRanges, c.Dst):
+		p.drop(p.open, notProgrammed)
+	case len(x.node.PodRanges) > 0 && (multicast4.Contains(c.Dst) || c.Dst == broadcast4 || multicast6.Contains(c.Dst) || linkLocal6.Contains(c.Dst)):
+		p.drop(p.open, "on a bridge, to no known pod")
+	}
+}
+
+// judge asks the policies of one pod.
+func (x *expectations) judge(at *policy.Attachment, d policy.Direction, c *readback.Class, p *progress) {
+	peer := c.Src
+	if d == policy.Egress {
+		peer = c.Dst
+	}
+	switch {
+	case x.meaning.Open(at.Pod, d):
+		p.pass(p.open, "no policy isolates the pod")
+		return
+	case x.meaning.Itself(at.Pod, peer):
+		p.pass(p.open, "the pod itself")
+		return
+	case d == policy.Egress && x.node.AllowPodToNode && c.DstLocal:
+		p.pass(p.open, "pods may reach their own node")
+		return
+	case c.State == readback.Invalid:
+		p.drop(p.open, "connection tracking can't place it, and the pod is isolated")
+		return
+	}
+	p.pass(regionOf(x.meaning.Allowed(at.Pod, d, peer)), "") // who asks why is told by the policies
+	if c.NoSYN {
+		p.reset(readback.Protocol(protocolTCP), "")
+	}
+	p.drop(p.open, "")
+}
+
+func regionOf(a policy.Allowed) readback.Region {
+	if a.Any {
+		return readback.Everything()
+	}
+	spans := make([]readback.Span, len(a.Ports))
+	for i, r := range a.Ports {
+		spans[i] = readback.Ports(r.Protocol, r.First, r.Last)[0]
+	}
+	return readback.Union(spans)
+}
