@@ -82,6 +82,7 @@ func mustBeOfTheSpecification(t *testing.T, err error) {
 
 // of is the agent in one run of a fuzz target.
 func (a *testAgent) of(t *testing.T) *testAgent {
+	t.Helper()
 	inRun := *a
 	inRun.t = t
 	return &inRun
