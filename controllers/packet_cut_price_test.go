@@ -91,7 +91,7 @@ func TestCutAmongMany(t *testing.T) {
 		w.quiet()
 		n := w.sweeps.Load() - sweeps
 		each := time.Duration(w.spent.Load()) / time.Duration(n)
-		t.Logf("%s: %d looks, %s of CPU each", step.what, n, each)
+		t.Logf("proof: %s: %d looks, %s of CPU each", step.what, n, each)
 		if limit := step.limit * slowdown; each > limit {
 			t.Errorf("%s: a look takes %s of CPU, want at most %s", step.what, each, limit)
 		}

@@ -197,7 +197,7 @@ func TestAnyPathOneState(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() { t.Logf("%d scenarios, %d paths", len(all), paths.Load()) })
+	t.Cleanup(func() { t.Logf("proof: %d scenarios, %d paths", len(all), paths.Load()) })
 }
 
 // endState is what a new agent renders of what exists in the end; where that

@@ -153,7 +153,7 @@ func TestRepairTimes(t *testing.T) {
 		}
 	}
 	slices.Sort(times)
-	t.Logf("%d repairs, from before the change until a listing showed it: p50 %v, p99 %v, slowest %v", len(times),
+	t.Logf("proof: %d repairs, from before the change until a listing showed it: p50 %v, p99 %v, slowest %v", len(times),
 		times[len(times)/2], times[len(times)*99/100], times[len(times)-1])
 }
 

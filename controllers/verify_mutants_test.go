@@ -280,7 +280,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		all.Go(w.run)
 	}
 	all.Wait()
-	t.Logf("%d mutants: %d differ, %d of them caught; %d mean the same, %d of them found by the structural diff; %d refused by the kernel",
+	t.Logf("proof: %d mutants: %d differ, %d of them caught; %d mean the same, %d of them found by the structural diff; %d refused by the kernel",
 		count.differing+count.equal, count.differing, count.caught, count.equal, count.found, count.refused)
 	if count.differing < want/3 {
 		t.Errorf("only %d of %d mutants differ: they prove little", count.differing, want)

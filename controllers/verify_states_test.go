@@ -107,5 +107,5 @@ func TestKernelDoesWhatPoliciesMean(t *testing.T) {
 		}
 		classes += result.Classes
 	})
-	t.Logf("%d classes of packets", classes)
+	t.Logf("proof: %d classes of packets", classes)
 }

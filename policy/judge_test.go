@@ -189,7 +189,7 @@ func TestJudgeOnMeaning(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() { t.Logf("%d cases, %d flows", len(meaning.Cases()), flows.Load()) })
+	t.Cleanup(func() { t.Logf("proof: %d cases, %d flows", len(meaning.Cases()), flows.Load()) })
 }
 
 func expectRuling(t *testing.T, w *judge.World, texts []string, want bool) {
@@ -235,5 +235,5 @@ func TestJudgeOnRandomClusters(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d states, %d flows", states.Load(), flows.Load())
+	t.Logf("proof: %d states, %d flows", states.Load(), flows.Load())
 }

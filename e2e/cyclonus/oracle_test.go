@@ -54,7 +54,7 @@ func TestGeneratedCases(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d steps: %d cells allowed, %d denied", count.steps, count.allowed, count.denied)
+	t.Logf("proof: %d steps: %d cells allowed, %d denied", count.steps, count.allowed, count.denied)
 	if count.allowed == 0 || count.denied == 0 {
 		t.Error("expected cells of both kinds")
 	}

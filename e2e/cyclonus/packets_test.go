@@ -54,7 +54,7 @@ func TestPackets(t *testing.T) {
 	}
 	both.control()
 	total := both.count.add(only4.count).add(only6.count)
-	t.Logf("%d cases of %d: %d steps, %d cells allowed, %d denied, %d rounds of probes more than steps, in %v",
+	t.Logf("proof: %d cases of %d: %d steps, %d cells allowed, %d denied, %d rounds of probes more than steps, in %v",
 		len(chosen), len(cases4), total.steps, total.allowed, total.denied, total.again, time.Since(start).Round(time.Second))
 }
 

@@ -82,7 +82,7 @@ func TestRandomClusters(t *testing.T) {
 			denied += no
 		})
 	}
-	t.Logf("%d clusters: %d cells allowed, %d denied", worlds, allowed, denied)
+	t.Logf("proof: %d clusters: %d cells allowed, %d denied", worlds, allowed, denied)
 	if !t.Failed() && (allowed == 0 || denied == 0) {
 		t.Error("expected cells of both kinds")
 	}

@@ -78,7 +78,7 @@ func (w *world) killedIn(c change) {
 			break
 		}
 	}
-	w.t.Logf("%d and %d kill points there and back, %d kills in %v",
+	w.t.Logf("proof: %d and %d kill points there and back, %d kills in %v",
 		len(there.undisturbed), len(back.undisturbed), kills, time.Since(start).Round(time.Second))
 }
 
