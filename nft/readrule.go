@@ -59,17 +59,8 @@ func readRule(body []byte) (*kernelRule, error) {
 // addExpr decodes one expression. One that the library doesn't know, or can't
 // read, is kept as its bytes: it is none of ours.
 func (r *kernelRule) addExpr(body []byte) error {
-	var name string
-	var data []byte
-	if err := decode(body, func(ad *netlink.AttributeDecoder) error {
-		switch ad.Type() {
-		case unix.NFTA_EXPR_NAME:
-			name = ad.String()
-		case unix.NFTA_EXPR_DATA:
-			data = ad.Bytes()
-		}
-		return nil
-	}); err != nil {
+	name, data, err := splitExpr(body)
+	if err != nil {
 		return err
 	}
 	text, to := fmt.Sprintf("[ %s 0x%x ]", name, data), ref{}
@@ -82,6 +73,20 @@ func (r *kernelRule) addExpr(body []byte) error {
 
 // readable decodes an expression. The library looks into some attributes
 // without asking how long they are.
+// splitExpr takes an expression apart.
+func splitExpr(body []byte) (name string, data []byte, err error) {
+	err = decode(body, func(ad *netlink.AttributeDecoder) error {
+		switch ad.Type() {
+		case unix.NFTA_EXPR_NAME:
+			name = ad.String()
+		case unix.NFTA_EXPR_DATA:
+			data = ad.Bytes()
+		}
+		return nil
+	})
+	return name, data, err
+}
+
 func readable(x expr.Any, data []byte) (ok bool) {
 	defer func() {
 		if recover() != nil {

@@ -157,23 +157,14 @@ func ruleTally(body []byte, prefix string) (chain string, t Tally, err error) {
 	return chain, t, err
 }
 
-func exprTally(body []byte) (t Tally, err error) {
-	var name string
-	var data []byte
-	if err := decode(body, func(ad *netlink.AttributeDecoder) error {
-		switch ad.Type() {
-		case unix.NFTA_EXPR_NAME:
-			name = ad.String()
-		case unix.NFTA_EXPR_DATA:
-			data = ad.Bytes()
-		}
-		return nil
-	}); err != nil || name != "counter" {
-		return t, err
+func exprTally(body []byte) (Tally, error) {
+	name, data, err := splitExpr(body)
+	if err != nil || name != "counter" {
+		return Tally{}, err
 	}
 	var counter expr.Counter
 	if err := expr.Unmarshal(familyINet, data, &counter); err != nil {
-		return t, err
+		return Tally{}, err
 	}
 	return Tally{counter.Packets, counter.Bytes}, nil
 }

@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/sluice-net/sluice/controllers"
@@ -57,9 +53,9 @@ func runVerify(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	answer, err := askVerify(ctx, *socket)
-	if err != nil {
-		return exitError{exitUnverified, fmt.Errorf("asking the agent at %s: %w", *socket, err)}
+	var answer controllers.VerifyAnswer
+	if err := askAgent(ctx, *socket, "/v1/verify", &answer); err != nil {
+		return exitError{exitUnverified, err}
 	}
 	for _, d := range answer.Differences {
 		fmt.Println(d)
@@ -72,29 +68,4 @@ func runVerify(ctx context.Context, args []string) error {
 	}
 	fmt.Printf("the kernel does what the policies mean: %d classes of packets, each with every protocol and port\n", answer.Classes)
 	return nil
-}
-
-func askVerify(ctx context.Context, socket string) (*controllers.VerifyAnswer, error) {
-	client := http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/verify", http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %s", response.Status)
-	}
-	answer := &controllers.VerifyAnswer{}
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(answer); err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	return answer, nil
 }

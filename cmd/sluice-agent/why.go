@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/sluice-net/sluice/controllers"
@@ -45,39 +40,10 @@ func runWhy(ctx context.Context, args []string) error {
 	if *live {
 		path = "/v1/why-live"
 	}
-	answer, err := askWhy(ctx, *socket, path, query)
-	if err != nil {
-		return fmt.Errorf("asking the agent at %s: %w", *socket, err)
+	var answer controllers.WhyAnswer
+	if err := askAgent(ctx, *socket, path+"?"+query.Encode(), &answer); err != nil {
+		return err
 	}
 	fmt.Println(answer.Text)
 	return nil
-}
-
-func askWhy(ctx context.Context, socket, path string, query url.Values) (*controllers.WhyAnswer, error) {
-	client := http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path+"?"+query.Encode(), http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, errors.New(strings.TrimSpace(string(body)))
-	}
-	answer := &controllers.WhyAnswer{}
-	if err := json.Unmarshal(body, answer); err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	return answer, nil
 }
