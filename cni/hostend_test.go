@@ -356,7 +356,7 @@ func TestCutLinkStaysDown(t *testing.T) {
 			if err := host.LinkSetDown(end); err != nil {
 				return err
 			}
-			w.ends.set(nil, nil, nil) // another pass
+			w.ends.set(nil, nil, prefixes("10.9.0.0/24")) // another pass
 			eventually(t, "a pass after the cut", func() bool { return !strings.Contains(w.dump(), "7 10.1.0.0/24") })
 			if isUp() {
 				t.Errorf("round %d: the link is up again", i)

@@ -29,16 +29,28 @@ func (o Object) String() string {
 }
 
 // A RefusedError is the error of a transaction that the kernel refused, where it is
-// known because of which objects. It wraps ErrRefused. Nothing of the
-// transaction happened.
+// known because of which objects. It wraps ErrRefused, unless the transaction
+// was never sent. Nothing of the transaction happened.
 type RefusedError struct {
 	Doing   string   // what the first refused message was to do
 	Objects []Object // what was to be made and was refused; none for a deletion, or where the kernel doesn't say
-	Err     error    // the kernel's
+	Unsent  bool     // no message can say it, so the kernel wasn't asked
+	Err     error    // the kernel's, or why it wasn't sent
 }
 
-func (r *RefusedError) Error() string   { return fmt.Sprintf("%s: %v: %v", r.Doing, ErrRefused, r.Err) }
-func (r *RefusedError) Unwrap() []error { return []error{ErrRefused, r.Err} }
+func (r *RefusedError) Error() string {
+	if r.Unsent {
+		return fmt.Sprintf("%s: %v", r.Doing, r.Err)
+	}
+	return fmt.Sprintf("%s: %v: %v", r.Doing, ErrRefused, r.Err)
+}
+
+func (r *RefusedError) Unwrap() []error {
+	if r.Unsent {
+		return []error{r.Err}
+	}
+	return []error{ErrRefused, r.Err}
+}
 
 // A subject is what a message of a transaction is about.
 type subject struct {
@@ -93,10 +105,10 @@ func refusalOf(err error, first uint32, messages []netlink.Message, subjects []s
 // good as refused, and its object can be left out likewise.
 func unsendable(op Op, err error) error {
 	if op.Kind == AddChain || op.Kind == AddRules {
-		return &RefusedError{Doing: "encoding", Objects: []Object{{Chain: op.Chain.Name}}, Err: err}
+		return &RefusedError{Doing: "encoding", Unsent: true, Objects: []Object{{Chain: op.Chain.Name}}, Err: err}
 	}
 	if op.Kind == AddSet {
-		return &RefusedError{Doing: "encoding", Objects: []Object{{Set: op.Set.Name}}, Err: err}
+		return &RefusedError{Doing: "encoding", Unsent: true, Objects: []Object{{Set: op.Set.Name}}, Err: err}
 	}
 	return err
 }
