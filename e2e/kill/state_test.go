@@ -20,7 +20,7 @@ import (
 // routes and neighbours, sysctls, and the files. Addresses of pods that come and go stand there by the pod's name.
 func (w *world) state() string {
 	w.t.Helper()
-	attachment := regexp.MustCompile(`\b(pod/[^/ ]+/[^/ ]+)/[0-9a-f]{16}/`) // each has chains of its own
+	attachment := regexp.MustCompile(`\b((?:pod|denied)/[^/ ]+/[^/ ]+)/[0-9a-f]{16}/`) // each has chains of its own
 	table := attachment.ReplaceAllString(w.names(w.table()), "$1/ATTACHMENT/")
 	return strings.Join([]string{normalise(table), w.links(), w.files()}, "\n")
 }
@@ -40,7 +40,10 @@ func (w *world) names(text string) string {
 	return text
 }
 
-// table lists subject's table without its counters. Without a table it is empty.
+// owned matches what a listing says of who owns a table: that ends with the agent.
+var owned = regexp.MustCompile(` # progname \S+|\n\tflags( owner)? *\n`)
+
+// table lists subject's table without its counters and owner. Without a table it is empty.
 func (w *world) table() string {
 	w.t.Helper()
 	tables, err := w.Nft(w.t.Context(), subject, "list", "tables")
@@ -50,7 +53,12 @@ func (w *world) table() string {
 	}
 	listing, err := w.Nft(w.t.Context(), subject, "--stateless", "list", "table", "inet", "sluice")
 	must(w.t, err)
-	return listing
+	return owned.ReplaceAllStringFunc(listing, func(found string) string {
+		if strings.HasPrefix(found, "\n") {
+			return "\n"
+		}
+		return ""
+	})
 }
 
 // normalise orders what has no order in a listing: chains and sets, and the elements of sets.
