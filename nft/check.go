@@ -35,11 +35,7 @@ func differences(got *installed, want *Ruleset) []string {
 func (t *Table) Repair(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	goal, err := t.goal()
-	if err != nil {
-		return nil, err
-	}
-	got, err := t.readBack(ctx, goal)
+	got, goal, err := t.bothSides(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -120,4 +116,13 @@ func setDifferences(name string, got *Set, sp *SetPatch) []string {
 		list = append(list[:maxListed], fmt.Sprintf("set %s: and %d more", name, n-maxListed))
 	}
 	return list
+}
+
+// bothSides returns what the kernel has, and what it is to have.
+func (t *Table) bothSides(ctx context.Context) (got *installed, goal *Ruleset, err error) {
+	if goal, err = t.goal(); err != nil {
+		return nil, nil, err
+	}
+	got, err = t.readBack(ctx, goal)
+	return got, goal, err
 }

@@ -150,11 +150,7 @@ func (t *Table) Apply(ctx context.Context, p Patch) error {
 func (t *Table) Check(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	goal, err := t.goal()
-	if err != nil {
-		return nil, err
-	}
-	got, err := t.readBack(ctx, goal)
+	got, goal, err := t.bothSides(ctx)
 	if err != nil {
 		return nil, err
 	}
