@@ -21,8 +21,6 @@ const (
 	headers6 = 40 + 8
 )
 
-const payloadPort = 7777
-
 // dontFragment sets DF on all that a socket sends: what is too long is refused.
 func dontFragment(network, _ string, raw syscall.RawConn) error {
 	var failure error
@@ -71,7 +69,8 @@ func (w *world) carries(from, to string, mtu int) {
 func (w *world) datagram(from, to string, dst netip.Addr, size int) error {
 	var receiver net.PacketConn
 	err := w.Do(to, func() (err error) {
-		receiver, err = net.ListenPacket(network("udp", dst), fmt.Sprintf(":%d", payloadPort))
+		// Any free port: a process that starts just now may hold the last receiver's for a moment longer.
+		receiver, err = net.ListenPacket(network("udp", dst), net.JoinHostPort(dst.String(), "0"))
 		return err
 	})
 	if err != nil {
@@ -81,7 +80,7 @@ func (w *world) datagram(from, to string, dst netip.Addr, size int) error {
 	var sender net.Conn
 	err = w.Do(from, func() (err error) {
 		dialer := net.Dialer{Control: dontFragment}
-		sender, err = dialer.Dial(network("udp", dst), netip.AddrPortFrom(dst, payloadPort).String())
+		sender, err = dialer.Dial(network("udp", dst), receiver.LocalAddr().String())
 		return err
 	})
 	if err != nil {
