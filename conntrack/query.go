@@ -24,28 +24,31 @@ type place struct {
 }
 
 // Anywhere lists the queries that find every entry which has the address on either side of either direction.
-func Anywhere(addr netip.Addr) []Query {
-	return queries(addr, nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST)
-}
-
-// Sources lists the queries that find every entry of which the address is an end as policy sees it: who asked, before source
-// translation, or who answers, after destination translation.
-func Sources(addr netip.Addr) []Query { return queries(addr, nl.CTA_IP_V4_SRC) }
-
-// queries find an address on these sides. The kernel's own filter for IPv6 addresses (since Linux 5.8) finds those that it should
-// leave out, so all entries of that family are listed.
-func queries(addr netip.Addr, sides ...uint16) []Query {
-	addr = addr.Unmap().WithZone("")
-	if addr.Is6() {
-		return []Query{{family: unix.AF_INET6}}
-	}
-	var out []Query
+func Anywhere(addr netip.Addr) (out []Query) {
 	for _, direction := range []uint16{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
-		for _, side := range sides {
-			out = append(out, Query{family: unix.AF_INET, addr: addr, place: place{direction, side}})
+		for _, side := range []uint16{nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST} {
+			out = append(out, query(addr, place{direction, side}))
 		}
 	}
 	return out
+}
+
+// OpenedBy finds every entry whose opener has the address, before source translation.
+func OpenedBy(addr netip.Addr) Query { return query(addr, place{nl.CTA_TUPLE_ORIG, nl.CTA_IP_V4_SRC}) }
+
+// AnsweredBy finds every entry in which the address answers, after destination translation.
+func AnsweredBy(addr netip.Addr) Query {
+	return query(addr, place{nl.CTA_TUPLE_REPLY, nl.CTA_IP_V4_SRC})
+}
+
+// query finds an address at a place. The kernel's own filter for IPv6 addresses (since Linux 5.8) finds those that it should
+// leave out, so all entries of that family are listed.
+func query(addr netip.Addr, at place) Query {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		return Query{family: unix.AF_INET6}
+	}
+	return Query{family: unix.AF_INET, addr: addr, place: at}
 }
 
 // ToUDPPort lists the queries that find every entry opened to a UDP port of an address; of any address of both families if it isn't valid.

@@ -1,9 +1,9 @@
 package controllers
 
 import (
-	"maps"
-	"net/netip"
 	"time"
+
+	"github.com/sluice-net/sluice/policy"
 )
 
 // How often a node's connections are looked through: once a second in the long run, and four times in a row after a pause, so that a
@@ -15,36 +15,33 @@ const (
 	lookAgain = time.Second
 )
 
-// addrSet is a set of addresses.
-type addrSet = map[netip.Addr]struct{}
-
 // An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and once more a while later. The zero
 // value is ready. It has no clock: times are its caller's.
 type agenda struct {
-	fresh addrSet
+	fresh policy.Ends
 	again []secondLook // the earliest first
 	paid  time.Time    // sweeps so far have used up the pace until then
 }
 
 type secondLook struct {
-	at    time.Time
-	addrs addrSet
+	at   time.Time
+	ends policy.Ends
 }
 
-// add puts addresses on the agenda.
-func (a *agenda) add(addrs addrSet) {
+// add puts ends of connections on the agenda.
+func (a *agenda) add(ends policy.Ends) {
 	if a.fresh == nil {
-		a.fresh = addrSet{}
+		a.fresh = policy.Ends{}
 	}
-	maps.Copy(a.fresh, addrs)
+	a.fresh.Add(ends)
 }
 
 // never is longer than anybody waits.
 const never = time.Duration(1<<63 - 1)
 
-// next returns the addresses to look at now, and takes them off the agenda; or, if there are none, how long it will be until it is worth
+// next returns the ends to look at now, and takes them off the agenda; or, if there are none, how long it will be until it is worth
 // asking again.
-func (a *agenda) next(now time.Time) (addrs addrSet, wait time.Duration) {
+func (a *agenda) next(now time.Time) (ends policy.Ends, wait time.Duration) {
 	wait = never
 	if len(a.again) > 0 {
 		wait = a.again[0].at.Sub(now)
@@ -62,17 +59,15 @@ func (a *agenda) next(now time.Time) (addrs addrSet, wait time.Duration) {
 		a.paid = now
 	}
 	a.paid = a.paid.Add(sweepEvery)
-	addrs = maps.Clone(a.fresh)
+	ends = policy.Ends{}
+	ends.Add(a.fresh)
 	for len(a.again) > 0 && !a.again[0].at.After(now) {
-		if addrs == nil {
-			addrs = addrSet{}
-		}
-		maps.Copy(addrs, a.again[0].addrs)
+		ends.Add(a.again[0].ends)
 		a.again = a.again[1:]
 	}
 	if len(a.fresh) > 0 {
 		a.again = append(a.again, secondLook{now.Add(lookAgain), a.fresh})
 		a.fresh = nil
 	}
-	return addrs, 0
+	return ends, 0
 }

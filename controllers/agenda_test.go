@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/policy"
 )
 
-func oneAddr(i int) addrSet {
-	return addrSet{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}): {}}
+func oneAddr(i int) policy.Ends {
+	return policy.Ends{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}): policy.AsSource}
 }
 
 // TestAgenda: whenever something comes, it is looked at by a second later at

@@ -3,9 +3,9 @@ package controllers
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/sluice-net/sluice/conntrack"
+	"github.com/sluice-net/sluice/policy"
 )
 
 // Connection is an entry of connection tracking, for people to look at.
@@ -29,13 +29,11 @@ func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
 		return nil, err
 	}
 	defer table.Close()
-	var queries []conntrack.Query
+	ends := policy.Ends{}
 	for _, a := range of {
-		queries = append(queries, conntrack.Sources(a)...)
+		ends[a] = policy.AsSource | policy.AsDestination
 	}
-	entries, err := table.Find(queries, func(entry *conntrack.Entry) bool {
-		return slices.Contains(of, entry.Orig.Src) || slices.Contains(of, entry.Reply.Src)
-	})
+	entries, err := table.Find(queriesFor(ends), func(entry *conntrack.Entry) bool { return ends.Has(entry.Orig.Src, entry.Reply.Src) })
 	if err != nil {
 		return nil, fmt.Errorf("listing tracked connections: %w", err)
 	}

@@ -62,7 +62,7 @@ func label(answers netip.Addr, bit uint8) error {
 		return err
 	}
 	defer table.Close()
-	entries, err := table.Find(conntrack.Sources(answers), func(e *conntrack.Entry) bool { return e.Reply.Src == answers })
+	entries, err := table.Find([]conntrack.Query{conntrack.AnsweredBy(answers)}, func(e *conntrack.Entry) bool { return e.Reply.Src == answers })
 	if err != nil {
 		return err
 	}

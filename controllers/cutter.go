@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -35,7 +34,7 @@ type Cutter struct {
 	agenda agenda
 	began  bool // something was on the agenda
 	// cut are the ends of connections that were found cut when one of their ends was looked at last.
-	cut addrSet
+	cut policy.Ends
 }
 
 // CutterOptions are what a Cutter depends on.
@@ -54,7 +53,7 @@ func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 	if opts.Do == nil {
 		opts.Do = func(f func() error) error { return f() }
 	}
-	c := &Cutter{enforcer: e, opts: opts, label: e.render.cfg.cutLabel(), wake: make(chan struct{}, 1), cut: addrSet{}}
+	c := &Cutter{enforcer: e, opts: opts, label: e.render.cfg.cutLabel(), wake: make(chan struct{}, 1), cut: policy.Ends{}}
 	e.cutter = c
 	return c
 }
@@ -98,15 +97,15 @@ func (e *Enforcer) tellCutter() {
 func (c *Cutter) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		c.plan()
-		addrs, wait := c.agenda.next(time.Now())
-		if len(addrs) == 0 {
+		ends, wait := c.agenda.next(time.Now())
+		if len(ends) == 0 {
 			c.pause(ctx, wait)
 			continue
 		}
-		if err := c.sweep(addrs); err != nil {
+		if err := c.sweep(ends); err != nil {
 			c.opts.Log.Error(err, "Connections that policy denies may go on; trying again")
 			sweepErrors.Inc()
-			c.agenda.add(addrs)
+			c.agenda.add(ends)
 		}
 	}
 	return nil
@@ -123,14 +122,9 @@ func (c *Cutter) plan() {
 		return
 	}
 	c.began = true
-	addrs := addrSet{}
-	for a := range affected.Loosened {
-		if _, ok := c.cut[a]; ok {
-			addrs[a] = struct{}{}
-		}
-	}
-	maps.Copy(addrs, affected.Tightened)
-	c.agenda.add(addrs)
+	ends := affected.Loosened.Both(c.cut)
+	ends.Add(affected.Tightened)
+	c.agenda.add(ends)
 }
 
 // pause waits for a commit, or as long as said.
@@ -144,8 +138,8 @@ func (c *Cutter) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sweep brings the connections of these addresses in line with policy.
-func (c *Cutter) sweep(addrs addrSet) error {
+// sweep brings the connections with one of these ends in line with policy.
+func (c *Cutter) sweep(ends policy.Ends) error {
 	began := time.Now()
 	var cut, restored int
 	err := c.opts.Do(func() error {
@@ -158,15 +152,11 @@ func (c *Cutter) sweep(addrs addrSet) error {
 		if err != nil {
 			return err
 		}
-		entries, err := table.Find(queriesFor(addrs), func(e *conntrack.Entry) bool {
-			_, source := addrs[e.Orig.Src]
-			_, destination := addrs[e.Reply.Src]
-			return source || destination
-		})
+		entries, err := table.Find(queriesFor(ends), func(e *conntrack.Entry) bool { return ends.Has(e.Orig.Src, e.Reply.Src) })
 		if err != nil {
 			return err
 		}
-		maps.DeleteFunc(c.cut, func(a netip.Addr, _ struct{}) bool { _, ok := addrs[a]; return ok })
+		c.cut.Remove(ends)
 		const atOnce = 1000 // judged with the lock held, 1 ms or so
 		for some := range slices.Chunk(entries, atOnce) {
 			n, m, err := c.enforce(table, some, c.enforcer.judge(own, some))
@@ -180,14 +170,19 @@ func (c *Cutter) sweep(addrs addrSet) error {
 	flowsCut.Add(float64(cut))
 	flowsRestored.Add(float64(restored))
 	sweepSeconds.Observe(time.Since(began).Seconds())
-	c.opts.Log.V(1).Info("Looked through connections", "addresses", len(addrs), "cut", cut, "restored", restored, "took", time.Since(began).String())
+	c.opts.Log.V(1).Info("Looked through connections", "addresses", len(ends), "cut", cut, "restored", restored, "took", time.Since(began).String())
 	return err
 }
 
-func queriesFor(addrs addrSet) []conntrack.Query {
+func queriesFor(ends policy.Ends) []conntrack.Query {
 	var out []conntrack.Query
-	for a := range addrs {
-		out = append(out, conntrack.Sources(a)...)
+	for a, role := range ends {
+		if role&policy.AsSource != 0 {
+			out = append(out, conntrack.OpenedBy(a))
+		}
+		if role&policy.AsDestination != 0 {
+			out = append(out, conntrack.AnsweredBy(a))
+		}
 	}
 	return out
 }
@@ -230,7 +225,8 @@ func (c *Cutter) enforce(table *conntrack.Table, entries []conntrack.Entry, allo
 		e := &entries[i]
 		isCut, allowed := e.Labels.Has(c.label), allowed[i] || c.opts.Off
 		if !allowed {
-			c.cut[e.Orig.Src], c.cut[e.Reply.Src] = struct{}{}, struct{}{}
+			c.cut[e.Orig.Src] |= policy.AsSource
+			c.cut[e.Reply.Src] |= policy.AsDestination
 		}
 		if isCut != allowed {
 			continue

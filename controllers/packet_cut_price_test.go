@@ -52,11 +52,13 @@ func (w *cutWorld) dump() []string {
 
 // TestCutAmongMany: with 50,000 other connections on the node, those of one
 // pod are cut for 50 ms of CPU and those of all for 500, and not one other
-// changes. What a look costs is the CPU time of its thread, so neither load
-// nor other tests matter; the race detector makes it several times as much.
+// changes. What a look costs is the CPU time of its thread, nearly all of it
+// the kernel's, for walks through its table: two for a policy of one direction
+// and a pod of two families.
 func TestCutAmongMany(t *testing.T) {
 	t.Parallel()
 	const v4, v6 = 50_000, 1000
+	const noise = 3 // a machine that others keep busy: their data push the table out of the caches
 	w := newCutWorld(t, RulesetConfig{}, CutterOptions{}, nil)
 	if err := w.node.Do(func() error { return testnet.Track(others(v4, v6)...) }); err != nil {
 		t.Fatal(err)
@@ -92,7 +94,7 @@ func TestCutAmongMany(t *testing.T) {
 		n := w.sweeps.Load() - sweeps
 		each := time.Duration(w.spent.Load()) / time.Duration(n)
 		t.Logf("proof: %s: %d looks, %s of CPU each", step.what, n, each)
-		if limit := step.limit * slowdown; each > limit {
+		if limit := step.limit * noise; each > limit {
 			t.Errorf("%s: a look takes %s of CPU, want at most %s", step.what, each, limit)
 		}
 	}

@@ -272,7 +272,7 @@ func (c *connection) lives() {
 
 // isCut reports whether the kernel has the connection marked.
 func (c *connection) isCut() bool {
-	found := c.w.find(conntrack.Sources(c.source.Addr()), func(e *conntrack.Entry) bool {
+	found := c.w.find([]conntrack.Query{conntrack.OpenedBy(c.source.Addr())}, func(e *conntrack.Entry) bool {
 		return e.Orig.Proto == c.proto && e.Orig.SrcPort == c.source.Port() && e.Orig.Src == c.source.Addr().Unmap()
 	})
 	return len(found) == 1 && found[0].Labels.Has(defaultCutLabel)

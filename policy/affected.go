@@ -1,17 +1,16 @@
 package policy
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 )
 
-// Affected lists ends of flows whose verdict on this node may have changed: every such flow has one of the addresses.
+// Affected lists ends of flows whose verdict on this node may have changed: every such flow has one of them.
 type Affected struct {
 	// Tightened flows may be denied now, or allowed.
-	Tightened map[netip.Addr]struct{}
+	Tightened Ends
 	// Loosened ones can only have become allowed.
-	Loosened map[netip.Addr]struct{}
+	Loosened Ends
 }
 
 // Empty reports whether no flow is affected.
@@ -19,83 +18,110 @@ func (a *Affected) Empty() bool { return len(a.Tightened)+len(a.Loosened) == 0 }
 
 // Add joins what o says.
 func (a *Affected) Add(o Affected) {
-	join := func(to *map[netip.Addr]struct{}, from map[netip.Addr]struct{}) {
+	join := func(to *Ends, from Ends) {
 		if *to == nil {
-			*to = map[netip.Addr]struct{}{}
+			*to = Ends{}
 		}
-		maps.Copy(*to, from)
+		to.Add(from)
 	}
 	join(&a.Tightened, o.Tightened)
 	join(&a.Loosened, o.Loosened)
 }
 
-// Affected returns what changes that Take has just returned mean for flows that exist. A pod's own rules concern all of its flows; a
-// member of a set only those of the member's address.
+// Affected returns what changes that Take has just returned mean for flows that exist. A pod's own rules concern all of its flows in
+// their direction; a member of a set only those of the member's address.
 func (c *Cluster) Affected(ch Changes) Affected {
-	out := Affected{Tightened: map[netip.Addr]struct{}{}, Loosened: map[netip.Addr]struct{}{}}
+	out := Affected{Tightened: Ends{}, Loosened: Ends{}}
 	rules := map[Ref]bool{}
 	for _, ref := range ch.Rules {
 		rules[ref] = true
 	}
-	blocks := map[SetID]bool{}
+	users := c.users(ch.Sets)
 	for id, set := range ch.Sets {
 		if set.Created || set.Deleted {
 			continue // the rules that use it have changed
 		}
 		if id.Kind == BlockSet {
-			blocks[id] = true
+			for ref := range users[id] {
+				rules[ref] = true
+			}
 			continue
 		}
+		role := memberRole(id, users[id])
 		for _, m := range set.Remove {
-			out.Tightened[m.First] = struct{}{}
+			out.Tightened[m.First] |= role
 		}
 		for _, m := range set.Add {
-			out.Loosened[m.First] = struct{}{}
+			out.Loosened[m.First] |= role
 		}
 	}
-	if len(blocks) > 0 {
-		c.usersOf(blocks, rules)
-	}
 	for _, id := range ch.Endpoints {
-		out.tighten(c.compiled[id].Addresses)
+		role := AsSource | AsDestination
+		if d, ok := ch.oneWay[id]; ok {
+			role = d.subject()
+		}
+		out.tighten(c.compiled[id].Addresses, role)
 	}
 	if len(rules) > 0 {
 		for _, e := range c.compiled {
-			if e.uses(rules) {
-				out.tighten(e.Addresses)
-			}
+			out.tighten(e.Addresses, e.uses(rules))
 		}
 	}
 	return out
 }
 
-func (a *Affected) tighten(addrs []netip.Addr) {
+func (a *Affected) tighten(addrs []netip.Addr, role Role) {
+	if role == 0 {
+		return
+	}
 	for _, addr := range addrs {
-		a.Tightened[addr] = struct{}{}
+		a.Tightened[addr] |= role
 	}
 }
 
-// usersOf adds to rules those that refer to one of the sets.
-func (c *Cluster) usersOf(sets map[SetID]bool, rules map[Ref]bool) {
+// users lists the rules that refer to each of the sets which have got or lost members.
+func (c *Cluster) users(sets map[SetID]SetChange) map[SetID]map[Ref]bool {
+	out := map[SetID]map[Ref]bool{}
+	for id, set := range sets {
+		if !set.Created && !set.Deleted {
+			out[id] = map[Ref]bool{}
+		}
+	}
+	if len(out) == 0 {
+		return out
+	}
 	for ref, state := range c.rules {
 		eachSet(state.clauses, func(s *Set) {
-			if sets[s.ID] {
-				rules[ref] = true
+			if refs := out[s.ID]; refs != nil {
+				refs[ref] = true
 			}
 		})
 	}
+	return out
 }
 
-// uses reports whether the endpoint is isolated by one of the rules.
-func (e *EndpointPolicy) uses(rules map[Ref]bool) bool {
+// memberRole is which end of flows the members of a set are to the rules that refer to it. Those of named ports are always who is
+// connected to.
+func memberRole(id SetID, refs map[Ref]bool) (role Role) {
+	if id.Kind != PodSet {
+		return AsDestination
+	}
+	for ref := range refs {
+		role |= ref.Direction.peer()
+	}
+	return role
+}
+
+// uses returns which end of flows the endpoint is to those of the rules that isolate it, if any.
+func (e *EndpointPolicy) uses(rules map[Ref]bool) (role Role) {
 	for _, d := range Directions {
 		for _, stage := range e.Isolation(d) {
 			if slices.ContainsFunc(stage.Policies, func(k Key) bool { return rules[Ref{k, d}] }) {
-				return true
+				role |= d.subject()
 			}
 		}
 	}
-	return false
+	return role
 }
 
 // LocalAddresses lists the addresses of all endpoints, as of the last Take.

@@ -3,7 +3,6 @@ package policy_test
 import (
 	"maps"
 	"net/netip"
-	"slices"
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -48,22 +47,19 @@ func TestAffectedByMembers(t *testing.T) {
 	for _, step := range []struct {
 		what                string
 		change              func()
-		tightened, loosened []netip.Addr
+		tightened, loosened policy.Ends
 	}{
-		{"a peer comes", func() { c.SetPod(pod("web", "web", remote)) }, nil, []netip.Addr{remote}},
-		{"it is relabelled", func() { c.SetPod(pod("web", "cold", remote)) }, []netip.Addr{remote}, nil},
-		{"and back", func() { c.SetPod(pod("web", "web", remote)) }, nil, []netip.Addr{remote}},
-		{"it goes", func() { c.DeletePod("a", "web") }, []netip.Addr{remote}, nil},
-		{"the rules change", func() { allow("cold") }, []netip.Addr{local}, nil},
-		{"nothing isolates any more", func() { c.DeletePolicy(policy.Key{Namespace: "a", Name: "p"}) }, []netip.Addr{local}, nil},
+		{"a peer comes", func() { c.SetPod(pod("web", "web", remote)) }, policy.Ends{}, policy.Ends{remote: policy.AsSource}},
+		{"it is relabelled", func() { c.SetPod(pod("web", "cold", remote)) }, policy.Ends{remote: policy.AsSource}, policy.Ends{}},
+		{"and back", func() { c.SetPod(pod("web", "web", remote)) }, policy.Ends{}, policy.Ends{remote: policy.AsSource}},
+		{"it goes", func() { c.DeletePod("a", "web") }, policy.Ends{remote: policy.AsSource}, policy.Ends{}},
+		{"the rules change", func() { allow("cold") }, policy.Ends{local: policy.AsDestination}, policy.Ends{}},
+		{"nothing isolates any more", func() { c.DeletePolicy(policy.Key{Namespace: "a", Name: "p"}) }, policy.Ends{local: policy.AsDestination}, policy.Ends{}},
 	} {
 		step.change()
 		got := c.Affected(c.Take())
-		if tightened := slices.Collect(maps.Keys(got.Tightened)); !slices.Equal(tightened, step.tightened) {
-			t.Errorf("%s: tightened %v, want %v", step.what, tightened, step.tightened)
-		}
-		if loosened := slices.Collect(maps.Keys(got.Loosened)); !slices.Equal(loosened, step.loosened) {
-			t.Errorf("%s: loosened %v, want %v", step.what, loosened, step.loosened)
+		if !maps.Equal(got.Tightened, step.tightened) || !maps.Equal(got.Loosened, step.loosened) {
+			t.Errorf("%s: tightened %v and loosened %v, want %v and %v", step.what, got.Tightened, got.Loosened, step.tightened, step.loosened)
 		}
 	}
 }

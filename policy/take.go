@@ -51,6 +51,8 @@ type Changes struct {
 	Endpoints []string // sorted
 	Rules     []Ref    // sorted
 	Sets      map[SetID]SetChange
+
+	oneWay map[string]Direction // of Endpoints of which nothing else has changed but the isolation in this direction
 }
 
 // Empty reports whether nothing changed.
@@ -67,8 +69,8 @@ type rulesState struct {
 
 // Take returns what changed since the last call.
 func (c *Cluster) Take() Changes {
-	out := Changes{Sets: map[SetID]SetChange{}}
-	out.Endpoints = c.takeEndpoints()
+	out := Changes{Sets: map[SetID]SetChange{}, oneWay: map[string]Direction{}}
+	out.Endpoints = c.takeEndpoints(out.oneWay)
 	out.Rules = c.takeRules(out.Sets)
 	for id, set := range c.sets {
 		if !set.fresh && len(set.before) == 0 {
@@ -84,7 +86,7 @@ func (c *Cluster) Take() Changes {
 
 // takeEndpoints recompiles the marked endpoints, counts the uses of rules and
 // marks those whose use began or ended.
-func (c *Cluster) takeEndpoints() []string {
+func (c *Cluster) takeEndpoints(oneWay map[string]Direction) []string {
 	var changed []string
 	for id := range c.dirtyEndpoints {
 		old, was := c.compiled[id]
@@ -93,6 +95,9 @@ func (c *Cluster) takeEndpoints() []string {
 			continue
 		}
 		changed = append(changed, id)
+		if d, ok := onlyIsolation(old, now); ok && was && is {
+			oneWay[id] = d
+		}
 		c.useRules(now, 1)
 		c.useRules(old, -1)
 		if is {
@@ -104,6 +109,22 @@ func (c *Cluster) takeEndpoints() []string {
 	clear(c.dirtyEndpoints)
 	slices.Sort(changed)
 	return changed
+}
+
+// onlyIsolation returns the direction whose isolation alone tells two states of an endpoint apart.
+func onlyIsolation(old, now EndpointPolicy) (Direction, bool) {
+	for _, d := range Directions {
+		like := old
+		if d == Egress {
+			like.Egress = now.Egress
+		} else {
+			like.Ingress = now.Ingress
+		}
+		if reflect.DeepEqual(like, now) {
+			return d, true
+		}
+	}
+	return 0, false
 }
 
 func (c *Cluster) useRules(e EndpointPolicy, delta int) {

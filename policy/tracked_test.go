@@ -58,7 +58,7 @@ func TestJudgeAgreesWithTheEvaluator(t *testing.T) {
 	})
 }
 
-// TestAffectedFlows: a flow whose verdict changes from one Take to the next has an address that is named, under what it became.
+// TestAffectedFlows: a flow whose verdict changes from one Take to the next has an end that is named, under what it became.
 func TestAffectedFlows(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
@@ -81,11 +81,7 @@ func TestAffectedFlows(t *testing.T) {
 			affected := c.Affected(c.Take())
 			after, stays := verdicts(), c.LocalAddresses()
 			for _, f := range flows {
-				_, source := affected.Tightened[f.Source]
-				_, destination := affected.Tightened[f.Destination]
-				_, looserSource := affected.Loosened[f.Source]
-				_, looserDestination := affected.Loosened[f.Destination]
-				tightened, loosened := source || destination, looserSource || looserDestination
+				tightened, loosened := affected.Tightened.Has(f.Source, f.Destination), affected.Loosened.Has(f.Source, f.Destination)
 				// Who has left isn't judged any more, and that isn't told.
 				left := slices.Contains(local, f.Source) && !slices.Contains(stays, f.Source) ||
 					slices.Contains(local, f.Destination) && !slices.Contains(stays, f.Destination)
