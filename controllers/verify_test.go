@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/internal/meaning"
@@ -172,4 +174,43 @@ func BenchmarkVerify(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkVerifyContinuously: the share of a core that comparing all the time
+// takes of an agent that does nothing else, garbage collection included; over a
+// minute, in the long form only.
+func BenchmarkVerifyContinuously(b *testing.B) {
+	if os.Getenv("SLUICE_LONG") == "" {
+		b.Skip("takes a minute for each size: set SLUICE_LONG=1")
+	}
+	for _, size := range benchSizes {
+		b.Run(sizeName(size).String(), func(b *testing.B) {
+			node := testnet.NewNode(b)
+			e := NewEnforcer(openTable(b, node), policy.Options{}, RulesetConfig{}, logr.Discard())
+			e.cluster = benchCluster(size.policies, size.pods)
+			e.Update(func(*policy.Cluster) {})
+			if err := e.commit(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			v := &Verifier{Enforcer: e, Log: logr.Discard(), Kernel: readback.Options{NetNS: node.NSFd()}}
+			for b.Loop() {
+				ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+				begin, before := time.Now(), processCPU()
+				if err := v.Run(ctx); err != nil {
+					b.Fatal(err)
+				}
+				cancel()
+				b.ReportMetric(100*float64(processCPU()-before)/float64(time.Since(begin)), "%-of-a-core")
+			}
+		})
+	}
+}
+
+// processCPU is the CPU time that this process has had.
+func processCPU() time.Duration {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -81,6 +82,36 @@ func (w *world) killedIn(c change) {
 	w.t.Logf("proof: %d and %d kill points there and back, %d kills in %v",
 		len(there.undisturbed), len(back.undisturbed), kills, time.Since(start).Round(time.Second))
 }
+
+// TestLostAnswers: an agent that loses the kernel's answers to a transaction, and so doesn't know what has become of it, brings about the
+// same end without a new start; what neither state allows never passes meanwhile.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "lost", server, client1, other)
+	tight := w.settled("")
+	w.apply(serverPolicy(true))
+	loose := w.settled(tight)
+	w.apply(serverPolicy(false))
+	w.become(tight, "undisturbed")
+	defer w.watch(true)()
+	for _, at := range []int{1, 2} {
+		for _, loosen := range []bool{true, false} {
+			when, want, lost := fmt.Sprintf("loosened %v, without the answers to transaction %d", loosen, at), tight, w.lostAnswers()
+			if loosen {
+				want = loose
+			}
+			w.trap.Arm(killpoint.Aim{At: at, Of: isTransaction, Starve: true})
+			w.apply(serverPolicy(loosen))
+			w.eventually("the agent to lose answers", func() bool { return w.lostAnswers() > lost })
+			w.become(want, when)
+			w.check(when, opened, loosen)
+			w.t.Logf("proof: %s: %s", when, w.trap.Disarm())
+		}
+	}
+}
+
+// lostAnswers counts how often the agent has lost some.
+func (w *world) lostAnswers() int { return strings.Count(w.node().AgentLog(), unix.ENOBUFS.Error()) }
 
 func count(held ...bool) (n int) {
 	for _, h := range held {

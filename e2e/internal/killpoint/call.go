@@ -102,6 +102,16 @@ func (r request) message(base, length uint64) (Call, bool) {
 	return netlinkCall(protocol, r.bytes(base, min(length, 64<<10)))
 }
 
+// starve leaves the socket that a call is about hardly any room for answers.
+func (r request) starve() error {
+	fd, err := unix.PidfdGetfd(r.pidfd, int(int32(r.args[0])), 0) //nolint:gosec // a descriptor
+	if err != nil {
+		return fmt.Errorf("taking a socket of process %d: %w", r.thread, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0) // the kernel's minimum
+}
+
 // socket returns the domain and the protocol of the socket that a call is about, or 0.
 func (r request) socket() (domain, protocol int) {
 	fd, err := unix.PidfdGetfd(r.pidfd, int(int32(r.args[0])), 0) //nolint:gosec // a descriptor

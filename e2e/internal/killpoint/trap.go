@@ -28,6 +28,9 @@ type Trap struct {
 type Aim struct {
 	At int
 	Of func(Call) bool
+	// Starve lets the program live, and lose the kernel's answers to the call: its socket gets the smallest receive buffer there is, so
+	// that reading from it fails with ENOBUFS when there are more than a few.
+	Starve bool
 }
 
 // Attach answers for a program from its first filtered call on; until then the program waits. It is armed at once, or with nil not yet: then
@@ -148,7 +151,11 @@ func (t *Trap) answer() {
 	if err := t.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); err != nil {
 		return // whoever made it is gone
 	}
-	if t.isDeadly(&n) {
+	dies, starves := t.hit(&n)
+	if starves {
+		_ = t.request(&n).starve() // if it can't, the test misses the error
+	}
+	if dies {
 		_ = unix.PidfdSendSignal(t.pidfd, unix.SIGKILL, nil, 0) // it may be gone
 		return                                                  // without an answer, the call isn't made
 	}
@@ -156,27 +163,34 @@ func (t *Trap) answer() {
 	_ = t.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // whoever made it may be gone
 }
 
-func (t *Trap) isDeadly(n *notification) bool {
+func (t *Trap) request(n *notification) request {
+	return request{thread: int(n.pid), pidfd: t.pidfd, number: uintptr(n.number), args: n.args}
+}
+
+// hit says what to do to the program at a call: nothing, or what the trap's aim says.
+func (t *Trap) hit(n *notification) (dies, starves bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.death != nil {
-		return true // another thread, meanwhile
+		return true, false // another thread, meanwhile
 	}
 	if t.aim == nil {
-		return false
+		return false, false
 	}
-	r := request{thread: int(n.pid), pidfd: t.pidfd, number: uintptr(n.number), args: n.args}
-	call, ok := r.killPoint()
+	call, ok := t.request(n).killPoint()
 	if !ok || t.aim.Of != nil && !t.aim.Of(call) {
-		return false
+		return false, false
 	}
 	t.calls = append(t.calls, call)
 	if len(t.calls) != t.aim.At {
-		return false
+		return false, false
+	}
+	if t.aim.Starve {
+		return false, true
 	}
 	t.death = &call
 	close(t.killed)
-	return true
+	return true, false
 }
 
 func (t *Trap) ioctl(what uintptr, argument unsafe.Pointer) error {
