@@ -32,6 +32,8 @@ func FuzzPlugin(f *testing.F) {
 		`{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]}`,
 		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[null],"ips":[null,{"address":"10.1.0.1/32","interface":0}],"routes":[null]}}`,
 		`{"cniVersion":"0.4.0","name":"n","mode":"policy","prevResult":{"cniVersion":"0.4.0","interfaces":[null],"ips":[null],"routes":[null]}}`,
+		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/run/netns/a"}],"ips":[null]}}`,
+		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[null],"ips":[{"address":"10.1.0.1/32","interface":0}]}}`,
 		`null`,
 	} {
 		f.Add([]byte(stdin), args, "c", "eth0", "/run/netns/a")
