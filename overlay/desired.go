@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/sluice-net/sluice/internal/prefixset"
 )
 
 // Link is a link of the node, as far as it matters here.
@@ -75,7 +77,7 @@ type builder struct {
 	family Family // of the underlay
 	plan   Plan
 
-	cidrs     prefixSet
+	cidrs     prefixset.Set
 	macs      map[MAC]string // owners
 	endpoints []netip.Addr   // of the nodes so far, sorted
 }
@@ -98,7 +100,7 @@ func (b *builder) takeOwn(n Node) error {
 		if err := b.checkOwnCIDR(cidr); err != nil {
 			return err
 		}
-		b.cidrs.add(cidr, n.Name)
+		b.cidrs.Add(cidr, n.Name)
 		if b.config.Backend == VXLAN {
 			s.Addresses = append(s.Addresses, Address{Device: b.config.Device(), Prefix: single(cidr.Addr())})
 		}
@@ -121,7 +123,7 @@ func (b *builder) checkOwnCIDR(cidr netip.Prefix) error {
 	if network := b.config.network(familyOf(cidr.Addr())); !contains(network, cidr) {
 		return fmt.Errorf("pod CIDR %s of node %s is outside the pod network %s", cidr, b.own.Name, network)
 	}
-	if owner, overlaps := b.cidrs.overlapping(cidr); overlaps {
+	if owner, overlaps := b.cidrs.Overlapping(cidr); overlaps {
 		return fmt.Errorf("two pod CIDRs of node %s overlap: %s is one", owner, cidr)
 	}
 	if cidr.Contains(b.plan.Local) {

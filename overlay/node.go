@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -75,38 +74,6 @@ func TunnelMAC(node string) MAC {
 	mac := MAC(sum[:6])
 	mac[0] = mac[0]&^1 | 2
 	return mac
-}
-
-// prefixSet is a set of prefixes that don't overlap, with who brought them.
-type prefixSet struct {
-	prefixes []netip.Prefix // sorted by address
-	owners   map[netip.Prefix]string
-}
-
-// overlapping is the owner of a member that overlaps p.
-func (s *prefixSet) overlapping(p netip.Prefix) (owner string, found bool) {
-	i, _ := s.find(p)
-	// Prefixes nest or are disjoint: it can only be a neighbour in the order.
-	for _, j := range []int{i - 1, i} {
-		if j >= 0 && j < len(s.prefixes) && s.prefixes[j].Overlaps(p) {
-			return s.owners[s.prefixes[j]], true
-		}
-	}
-	return "", false
-}
-
-// add adds a prefix that overlaps no member.
-func (s *prefixSet) add(p netip.Prefix, owner string) {
-	i, _ := s.find(p)
-	s.prefixes = slices.Insert(s.prefixes, i, p)
-	if s.owners == nil {
-		s.owners = map[netip.Prefix]string{}
-	}
-	s.owners[p] = owner
-}
-
-func (s *prefixSet) find(p netip.Prefix) (int, bool) {
-	return slices.BinarySearchFunc(s.prefixes, p, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

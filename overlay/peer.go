@@ -42,7 +42,7 @@ func (b *builder) takePeer(n Node) {
 			b.skipf(n, "%s", reason)
 			continue
 		}
-		b.cidrs.add(cidr, n.Name)
+		b.cidrs.Add(cidr, n.Name)
 		direct, reason := b.directRoute(n, cidr)
 		switch {
 		case reason == "":
@@ -104,7 +104,7 @@ func (b *builder) checkPeerAddress(a netip.Addr) string {
 	if _, own := b.linkOf(a); own || slices.Contains(b.own.Addresses, a) || a == b.own.UnderlayIP {
 		return fmt.Sprintf("its address %s is this node's", a)
 	}
-	if owner, within := b.cidrs.overlapping(single(a)); within {
+	if owner, within := b.cidrs.Overlapping(single(a)); within {
 		return fmt.Sprintf("its address %s is a pod's: it is in the pod CIDR of node %s", a, owner)
 	}
 	return ""
@@ -123,7 +123,7 @@ func (b *builder) checkPeerCIDR(cidr netip.Prefix) string {
 	if network := b.config.network(familyOf(cidr.Addr())); !contains(network, cidr) {
 		return fmt.Sprintf("its pod CIDR %s is outside the pod network %s", cidr, network)
 	}
-	if owner, overlaps := b.cidrs.overlapping(cidr); overlaps {
+	if owner, overlaps := b.cidrs.Overlapping(cidr); overlaps {
 		return fmt.Sprintf("its pod CIDR %s overlaps that of node %s", cidr, owner)
 	}
 	i, _ := slices.BinarySearchFunc(b.endpoints, cidr.Addr(), netip.Addr.Compare)

@@ -159,30 +159,26 @@ func peerSet(peer *Peer) *Set {
 // blockMembers returns the disjoint ranges of a block. A tunnel address of
 // another node stands for that node, whose packets to pods carry it: it is in
 // the block when any of the node's addresses of that family is in the CIDR and
-// none is in an except. While several nodes claim one, that goes for all.
+// none is in an except.
 func blockMembers(b Block, nodes map[string]Node, own string) []Member {
 	ranges := selector.Subtract(b.CIDR, b.Except)
 	var set netipx.IPSetBuilder
 	for _, r := range ranges {
 		set.AddRange(r)
 	}
-	var outside []netip.Addr
 	for name, n := range nodes {
 		if name == own {
 			continue
 		}
-		for _, tunnel := range n.TunnelAddresses {
-			switch {
+		for _, cidr := range n.PodCIDRs {
+			switch tunnel := cidr.Addr(); {
 			case tunnel.Is4() != b.CIDR.Addr().Is4():
 			case b.containsNode(n):
 				set.Add(tunnel)
 			default:
-				outside = append(outside, tunnel)
+				set.Remove(tunnel)
 			}
 		}
-	}
-	for _, tunnel := range outside { // last, so that the order of the nodes doesn't matter
-		set.Remove(tunnel)
 	}
 	built, err := set.IPSet()
 	if err != nil {
@@ -199,16 +195,15 @@ func blockMembers(b Block, nodes map[string]Node, own string) []Member {
 // and none in an except.
 func (b Block) containsNode(n Node) bool {
 	in := false
-	for _, addresses := range [][]netip.Addr{n.Addresses, n.TunnelAddresses} {
-		for _, a := range addresses {
-			if !b.CIDR.Contains(a) {
-				continue
-			}
-			if !b.Contains(a) {
-				return false
-			}
-			in = true
+	for i := range len(n.Addresses) + len(n.PodCIDRs) {
+		a := n.address(i)
+		if !b.CIDR.Contains(a) {
+			continue
 		}
+		if !b.Contains(a) {
+			return false
+		}
+		in = true
 	}
 	return in
 }

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/sluice-net/sluice/selector"
@@ -22,7 +21,7 @@ type Options struct {
 type Cluster struct {
 	opts       Options
 	namespaces map[string]map[string]string
-	nodes      map[string]Node
+	nodes      nodeBook
 	policies   map[Key]*Policy
 	bySubject  map[selector.Key]map[Key]struct{}
 	// subjects matches policies to the pods attached to this node, peers the
@@ -44,7 +43,7 @@ func NewCluster(opts Options) *Cluster {
 	return &Cluster{
 		opts:            opts,
 		namespaces:      map[string]map[string]string{},
-		nodes:           map[string]Node{},
+		nodes:           nodeBook{told: map[string]Node{}},
 		policies:        map[Key]*Policy{},
 		bySubject:       map[selector.Key]map[Key]struct{}{},
 		subjects:        selector.NewIndex(),
@@ -92,33 +91,6 @@ func (c *Cluster) applyPeerChanges(changes []selector.Change) {
 			for _, m := range c.contribution(set, ch.Pod) {
 				set.put(m, ch.Member)
 			}
-		}
-	}
-}
-
-// SetNode adds or updates a node.
-func (c *Cluster) SetNode(n Node) {
-	if old, ok := c.nodes[n.Name]; ok && reflect.DeepEqual(old, n) {
-		return
-	}
-	c.nodes[n.Name] = n
-	c.refillBlocks()
-}
-
-// DeleteNode forgets a node.
-func (c *Cluster) DeleteNode(name string) {
-	if _, ok := c.nodes[name]; ok {
-		delete(c.nodes, name)
-		c.refillBlocks()
-	}
-}
-
-// refillBlocks recomputes the ipBlocks in use: a node's tunnel address may
-// have joined or left them.
-func (c *Cluster) refillBlocks() {
-	for id, set := range c.sets {
-		if id.Kind == BlockSet {
-			set.replace(blockMembers(set.Block, c.nodes, c.opts.Node))
 		}
 	}
 }

@@ -122,8 +122,8 @@ func (c *Cluster) nodeOf(r *podRecord) string {
 }
 
 func (c *Cluster) isNode(name string, a netip.Addr) bool {
-	n, ok := c.nodes[name]
-	return ok && (slices.Contains(n.Addresses, a) || slices.Contains(n.TunnelAddresses, a))
+	n, ok := c.trustedNodes()[name]
+	return ok && n.has(a)
 }
 
 func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
@@ -219,23 +219,17 @@ func (c *Cluster) matchesPeer(peer Peer, a netip.Addr) bool {
 	return rec.live() && peer.Selector.Matches(p.Namespace, c.namespaces[p.Namespace], rec.Labels)
 }
 
-// matchesBlock: a tunnel address of another node stands for that node, and for
-// all of them while several claim it.
+// matchesBlock: a tunnel address of another node stands for that node.
 func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
 	if a.Is4() != b.CIDR.Addr().Is4() {
 		return false
 	}
-	tunnel := false
-	for name, n := range c.nodes {
-		if name == c.opts.Node || !slices.Contains(n.TunnelAddresses, a) {
-			continue
+	for name, n := range c.trustedNodes() {
+		if name != c.opts.Node && n.hasTunnel(a) {
+			return b.containsNode(n)
 		}
-		if !b.containsNode(n) {
-			return false
-		}
-		tunnel = true
 	}
-	return tunnel || b.Contains(a)
+	return b.Contains(a)
 }
 
 // String renders the answer for a person: one line for each end.

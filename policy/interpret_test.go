@@ -131,7 +131,7 @@ func (r *replica) judge(f policy.Flow, node policy.Node) bool {
 	if source != nil && !r.allows(*source, policy.Egress, f) {
 		return false
 	}
-	ownNode := slices.Contains(node.Addresses, f.Source) || slices.Contains(node.TunnelAddresses, f.Source)
+	ownNode := slices.Contains(node.Addresses, f.Source) || slices.Contains(node.TunnelAddresses(), f.Source)
 	return destination == nil || ownNode || r.allows(*destination, policy.Ingress, f)
 }
 

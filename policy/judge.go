@@ -124,8 +124,8 @@ func (j *Judge) matchesPeer(p *Peer, a netip.Addr) bool {
 	}
 	if j.tunnels == nil {
 		j.tunnels = map[netip.Addr]*Node{}
-		for name, n := range j.c.nodes {
-			for _, t := range n.TunnelAddresses {
+		for name, n := range j.c.trustedNodes() {
+			for _, t := range n.TunnelAddresses() {
 				if name != j.c.opts.Node {
 					j.tunnels[t] = &n
 				}

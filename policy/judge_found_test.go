@@ -44,7 +44,12 @@ func TestDifferencesFound(t *testing.T) {
 	t.Parallel()
 	const p, q, out = "10.0.0.1", "10.0.0.2", "192.0.2.99"
 	own := nodeObject(randomcluster.OwnNode, "192.0.2.1", "10.0.0.0/26")
-	n2, n3 := nodeObject("n2", "198.51.100.2", "10.0.0.64/26"), nodeObject("n3", "203.0.113.3", "10.0.0.64/26")
+	claim := func(cidr string) *corev1.Node {
+		n := nodeObject("n0", "203.0.113.3", cidr) // younger, but of an earlier name
+		n.CreationTimestamp = metav1.NewTime(time.Unix(2, 0))
+		return n
+	}
+	n2, n3 := nodeObject("n2", "198.51.100.2", "10.0.0.64/26"), claim("10.0.0.64/26")
 	web, gone := podObject("p", "u1", p), podObject("q", "u0", p)
 	unscheduled := podObject("p", "u1", p)
 	unscheduled.Spec.NodeName = ""
@@ -63,12 +68,24 @@ func TestDifferencesFound(t *testing.T) {
 		{"an empty protocol isn't an absent one",
 			randomcluster.Objects{Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
 				Policies: rules(`{podSelector: {}, ingress: [{ports: [{protocol: "", port: 80}]}]}`)}, out, p, false},
-		{"one of two nodes with one tunnel address is outside the block",
+		{"of two nodes with one tunnel address the older one has it",
 			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, n3}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
-				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}`)}, "10.0.0.64", p, false},
-		{"both nodes with one tunnel address are in the block",
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}`)}, "10.0.0.64", p, true},
+		{"and not the younger one",
 			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, n3}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
-				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.0.0/4, except: [192.0.2.0/24]}}]}]}`)}, "10.0.0.64", p, true},
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`)}, "10.0.0.64", p, false},
+		{"a node that claims a pod's address doesn't let it in",
+			randomcluster.Objects{Nodes: []*corev1.Node{own, claim("10.0.0.2/32")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`)}, "10.0.0.2", p, false},
+		{"nor shut it out",
+			randomcluster.Objects{Nodes: []*corev1.Node{own, claim("10.0.0.2/32")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}]}]}`)}, "10.0.0.2", p, true},
+		{"a node that claims another's address doesn't let it in",
+			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, claim("198.51.100.2/32")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`)}, "198.51.100.2", p, false},
+		{"nor the ranges of older nodes",
+			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, claim("10.0.0.0/8")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}`)}, "10.0.0.64", p, true},
 		{"an attachment whose pod isn't known carries nothing",
 			randomcluster.Objects{Attachments: []randomcluster.Attached{attachedObject(web, false)}}, p, out, false},
 		{"its own node reaches it all the same",

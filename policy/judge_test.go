@@ -133,7 +133,7 @@ func (tr *trial) checkCompiled(f judge.Flow, d policy.Direction, side judge.Side
 func (tr *trial) isNode(a netip.Addr) bool {
 	for _, n := range tr.world.Nodes {
 		if own := policy.NodeFrom(n); n.Name == tr.world.Node {
-			return slices.Contains(own.Addresses, a) || slices.Contains(own.TunnelAddresses, a)
+			return slices.Contains(own.Addresses, a) || slices.Contains(own.TunnelAddresses(), a)
 		}
 	}
 	return false

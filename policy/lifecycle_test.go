@@ -14,7 +14,7 @@ import (
 )
 
 // hereNode is the node that the Cluster belongs to.
-var hereNode = policy.Node{Name: "here", Addresses: addrs("198.51.100.1"), TunnelAddresses: addrs("10.244.1.0")}
+var hereNode = policy.Node{Name: "here", Addresses: addrs("198.51.100.1"), PodCIDRs: prefixes("10.244.1.0/24")}
 
 // bench is a small cluster for the life of pods: this node is "here".
 type bench struct {
@@ -28,7 +28,7 @@ func newBench(t *testing.T, policies map[string]string) *bench {
 	b := &bench{t: t, c: policy.NewCluster(policy.Options{Node: "here"}), r: newReplica()}
 	b.c.SetNamespace("dev", nil)
 	b.c.SetNode(hereNode)
-	b.c.SetNode(policy.Node{Name: "there", Addresses: addrs("198.51.100.2", "2001:db8::2"), TunnelAddresses: addrs("10.244.2.0", "fd00:2::")})
+	b.c.SetNode(policy.Node{Name: "there", Addresses: addrs("198.51.100.2", "2001:db8::2"), PodCIDRs: prefixes("10.244.2.0/24", "fd00:2::/64")})
 	for k, spec := range policies {
 		b.c.SetPolicy(policy.Parse(render(t, k, spec)))
 	}
@@ -48,6 +48,14 @@ func addrs(in ...string) []netip.Addr {
 	out := make([]netip.Addr, len(in))
 	for i, s := range in {
 		out[i] = netip.MustParseAddr(s)
+	}
+	return out
+}
+
+func prefixes(in ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(in))
+	for i, s := range in {
+		out[i] = netip.MustParsePrefix(s)
 	}
 	return out
 }

@@ -77,7 +77,7 @@ type allowedKey struct {
 // copying a few maps: the rest is worked out by Meaning, later.
 func (c *Cluster) Snapshot() *Cluster {
 	out := &Cluster{
-		opts: c.opts, namespaces: maps.Clone(c.namespaces), nodes: maps.Clone(c.nodes),
+		opts: c.opts, namespaces: maps.Clone(c.namespaces), nodes: nodeBook{believed: c.trustedNodes()},
 		policies: maps.Clone(c.policies), endpoints: maps.Clone(c.endpoints),
 	}
 	out.pods.records = maps.Clone(c.pods.records)
@@ -158,8 +158,8 @@ func (m *Meaning) Attachments() []Attachment { return m.endpoints }
 
 // NodeAddresses lists what is known of this node's addresses.
 func (m *Meaning) NodeAddresses() []netip.Addr {
-	n := m.c.nodes[m.c.opts.Node]
-	return slices.Concat(n.Addresses, n.TunnelAddresses)
+	n := m.c.trustedNodes()[m.c.opts.Node]
+	return slices.Concat(n.Addresses, n.TunnelAddresses())
 }
 
 // Isolating lists the policies that select a pod of this node in a direction.
@@ -324,9 +324,9 @@ func (m *Meaning) Addresses() []netip.Addr {
 	for a := range m.c.pods.claims {
 		out = append(out, a)
 	}
-	for _, n := range m.c.nodes {
+	for _, n := range m.c.trustedNodes() {
 		out = append(out, n.Addresses...)
-		out = append(out, n.TunnelAddresses...)
+		out = append(out, n.TunnelAddresses()...)
 	}
 	for _, i := range m.blocks {
 		b := m.peers[i].Block

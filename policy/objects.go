@@ -35,15 +35,6 @@ type PodPort struct {
 	Number uint16
 }
 
-// Node is what policy needs of a node.
-type Node struct {
-	Name string
-	// Addresses are those of status.addresses.
-	Addresses []netip.Addr
-	// TunnelAddresses are the node's source addresses inside the pod network.
-	TunnelAddresses []netip.Addr
-}
-
 // Endpoint is a pod's attachment to the network of this node.
 type Endpoint struct {
 	// ID tells attachments apart; a pod can have an old and a new one.
@@ -120,10 +111,9 @@ func podPorts(s corev1.PodSpec) []PodPort {
 	return out
 }
 
-// NodeFrom reads a Node object. The tunnel addresses are the network
-// addresses of its podCIDRs.
+// NodeFrom reads a Node object, and leaves out what can't be read.
 func NodeFrom(in *corev1.Node) Node {
-	out := Node{Name: in.Name}
+	out := Node{Name: in.Name, Created: in.CreationTimestamp.Time}
 	for _, a := range in.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
 			continue
@@ -138,7 +128,7 @@ func NodeFrom(in *corev1.Node) Node {
 	}
 	for _, c := range cidrs {
 		if prefix, err := selector.ParseCIDR(c); err == nil {
-			out.TunnelAddresses = append(out.TunnelAddresses, prefix.Addr())
+			out.PodCIDRs = append(out.PodCIDRs, prefix.Masked())
 		}
 	}
 	return out

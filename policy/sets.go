@@ -72,7 +72,7 @@ func (c *Cluster) acquire(s *Set) {
 	set.users = 1
 	c.sets[s.ID] = set
 	if s.ID.Kind == BlockSet {
-		set.replace(blockMembers(s.Block, c.nodes, c.opts.Node))
+		set.replace(blockMembers(s.Block, c.trustedNodes(), c.opts.Node))
 		return
 	}
 	index, byselector := c.peers, c.setsBySelector

@@ -70,6 +70,7 @@ type rulesState struct {
 // Take returns what changed since the last call.
 func (c *Cluster) Take() Changes {
 	out := Changes{Sets: map[SetID]SetChange{}, oneWay: map[string]Direction{}}
+	c.refillBlocks()
 	out.Endpoints = c.takeEndpoints(out.oneWay)
 	out.Rules = c.takeRules(out.Sets)
 	for id, set := range c.sets {

@@ -1,8 +1,10 @@
 package judge
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	netutils "k8s.io/utils/net"
@@ -115,7 +117,7 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 		name = pod.Spec.NodeName
 	}
 	for _, n := range w.Nodes {
-		if n.Name == name && (slices.Contains(nodeAddresses(n), a) || slices.Contains(tunnelAddresses(n), a)) {
+		if n.Name == name && (slices.Contains(nodeAddresses(n), a) || slices.Contains(w.tunnelAddresses(n), a)) {
 			return true
 		}
 	}
@@ -123,20 +125,16 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 }
 
 // standsFor returns whom an ipBlock is held against for an address: itself, or
-// each other node whose tunnel address it is, by all the node's addresses of the
+// the other node whose tunnel address it is, by all the node's addresses of the
 // family.
-func (w *World) standsFor(a netip.Addr) [][]netip.Addr {
-	var out [][]netip.Addr
+func (w *World) standsFor(a netip.Addr) []netip.Addr {
 	for _, n := range w.Nodes {
-		if n.Name != w.Node && slices.Contains(tunnelAddresses(n), a) {
+		if n.Name != w.Node && slices.Contains(w.tunnelAddresses(n), a) {
 			all := append(nodeAddresses(n), a)
-			out = append(out, slices.DeleteFunc(all, func(b netip.Addr) bool { return b.Is4() != a.Is4() }))
+			return slices.DeleteFunc(all, func(b netip.Addr) bool { return b.Is4() != a.Is4() })
 		}
 	}
-	if out == nil {
-		out = [][]netip.Addr{{a}}
-	}
-	return out
+	return []netip.Addr{a}
 }
 
 func nodeAddresses(n *corev1.Node) []netip.Addr {
@@ -150,15 +148,48 @@ func nodeAddresses(n *corev1.Node) []netip.Addr {
 }
 
 // tunnelAddresses returns the network addresses of a node's pod CIDRs: that is
-// what the tunnel device has.
-func tunnelAddresses(n *corev1.Node) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range n.Spec.PodCIDRs {
-		if _, cidr, err := netutils.ParseCIDRSloppy(text); err == nil {
-			out = append(out, readable([]string{cidr.IP.String()})...)
+// what the tunnel device has. A pod CIDR counts only if no node that comes
+// first has one that overlaps it, and if its first address isn't another node's
+// own. Who comes first is the node that is asked, then the oldest.
+func (w *World) tunnelAddresses(of *corev1.Node) []netip.Addr {
+	inOrder := slices.Clone(w.Nodes)
+	slices.SortFunc(inOrder, func(a, b *corev1.Node) int {
+		switch {
+		case a.Name == b.Name:
+			return 0
+		case a.Name == w.Node:
+			return -1
+		case b.Name == w.Node:
+			return 1
+		case !a.CreationTimestamp.Equal(&b.CreationTimestamp):
+			return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	var counted []*net.IPNet
+	for _, n := range inOrder {
+		var own []netip.Addr
+		for _, text := range n.Spec.PodCIDRs {
+			_, cidr, err := netutils.ParseCIDRSloppy(text)
+			if err != nil {
+				continue
+			}
+			first := readable([]string{cidr.IP.String()})
+			overlaps := func(other *net.IPNet) bool { return other.Contains(cidr.IP) || cidr.Contains(other.IP) }
+			isAnothers := func(other *corev1.Node) bool {
+				return other.Name != n.Name && slices.Contains(nodeAddresses(other), first[0])
+			}
+			if slices.ContainsFunc(counted, overlaps) || slices.ContainsFunc(w.Nodes, isAnothers) {
+				continue
+			}
+			counted = append(counted, cidr)
+			own = append(own, first[0])
+		}
+		if n.Name == of.Name {
+			return own
 		}
 	}
-	return out
+	return nil
 }
 
 // readable returns the addresses among some texts.

@@ -50,7 +50,7 @@ func (w *World) Addresses() []netip.Addr {
 		out = append(out, at.Addresses...)
 	}
 	for _, n := range w.Nodes {
-		out = append(append(out, nodeAddresses(n)...), tunnelAddresses(n)...)
+		out = append(append(out, nodeAddresses(n)...), w.tunnelAddresses(n)...)
 	}
 	for _, np := range w.Policies {
 		for _, rule := range np.Spec.Ingress {

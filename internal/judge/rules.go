@@ -159,8 +159,7 @@ func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace strin
 // blockMatches: in cidr and in none of except. What can't be read costs the
 // block, and so does an except outside cidr.
 //
-// Another node's tunnel address stands for that node; while several nodes claim
-// it, for each of them.
+// Another node's tunnel address stands for that node.
 func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 	_, cidr, err := netutils.ParseCIDRSloppy(block.CIDR)
 	if err != nil {
@@ -174,17 +173,13 @@ func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 		}
 		excepts = append(excepts, except)
 	}
-	for _, addresses := range w.standsFor(a) {
-		if !anyIn(cidr, addresses) {
+	addresses := w.standsFor(a)
+	for _, except := range excepts {
+		if anyIn(except, addresses) {
 			return false
 		}
-		for _, except := range excepts {
-			if anyIn(except, addresses) {
-				return false
-			}
-		}
 	}
-	return true
+	return anyIn(cidr, addresses)
 }
 
 func anyIn(cidr *net.IPNet, addresses []netip.Addr) bool {

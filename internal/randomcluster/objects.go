@@ -78,7 +78,7 @@ func ObjectsGen() *rapid.Generator[Objects] {
 	})
 }
 
-// nodes draws nodes. Two may claim one range for a while.
+// nodes draws nodes. One may claim what isn't its own: another's range, all of them, a pod's address or a node's.
 func nodes(t *rapid.T) []*corev1.Node {
 	var out []*corev1.Node
 	for i, cidrs := range [][]string{{"10.0.0.0/26", "fd00::/64"}, {"10.0.0.64/26", "fd00:0:0:1::/64"}, {"10.0.0.128/26"}} {
@@ -87,9 +87,10 @@ func nodes(t *rapid.T) []*corev1.Node {
 			continue
 		}
 		if i == 2 && rapid.IntRange(0, 3).Draw(t, "range taken over") == 0 {
-			cidrs = []string{"10.0.0.64/26"}
+			cidrs = []string{rapid.SampledFrom([]string{"10.0.0.64/26", "10.0.0.0/24", "10.0.0.2/31", "192.0.2.11/32", "192.0.2.12/32"}).Draw(t, "claim")}
 		}
-		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}}
+		created := metav1.NewTime(time.Unix(rapid.Int64Range(1, 3).Draw(t, "node created"), 0))
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: created}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}}
 		for _, a := range []string{fmt.Sprintf("192.0.2.1%d", i+1), fmt.Sprintf("2001:db8::1%d", i+1)} {
 			if rapid.IntRange(0, 3).Draw(t, "no address") > 0 {
 				n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})

@@ -10,6 +10,7 @@ package randomcluster
 import (
 	"maps"
 	"net/netip"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -133,9 +134,10 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 		w.forgetGhosts()
 	case 9:
 		n := policy.Node{
-			Name:            rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
-			Addresses:       rapid.SliceOfN(rapid.SampledFrom(Strangers), 0, 2).Draw(t, "addresses"),
-			TunnelAddresses: rapid.SliceOfN(rapid.SampledFrom(Strangers[:2]), 0, 1).Draw(t, "tunnel"),
+			Name:      rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
+			Addresses: rapid.SliceOfN(rapid.SampledFrom(Strangers), 0, 2).Draw(t, "addresses"),
+			PodCIDRs:  rapid.SliceOfN(rapid.Map(rapid.SampledFrom(Strangers[:2]), single), 0, 1).Draw(t, "pod CIDR"),
+			Created:   time.Unix(rapid.Int64Range(1, 2).Draw(t, "created"), 0),
 		}
 		if n.Name == "n2" && rapid.Bool().Draw(t, "delete node") {
 			delete(w.nodes, n.Name)
@@ -146,3 +148,5 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 		}
 	}
 }
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
