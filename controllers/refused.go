@@ -25,8 +25,8 @@ var rulesetRefused = prometheus.NewGauge(prometheus.GaugeOpts{
 // refusals is what the kernel doesn't take at the moment.
 type refusals struct {
 	why     map[nft.Object]error // belongs to the goroutine that commits
-	told    map[nft.Object]bool  // likewise
-	blocked map[string]error     // endpoints that carry nothing for that, by ID; guarded by the Enforcer's lock
+	told    map[nft.Object]bool  // guarded by the Enforcer's lock
+	blocked map[string]error     // endpoints that carry nothing for that, by ID; likewise
 }
 
 // A Refusal tells of an object that the kernel refuses, and whom it concerns.
@@ -111,6 +111,13 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 	}
 	r.told = told
 	rulesetRefused.Set(float64(len(left)))
+}
+
+// refused is how many objects the kernel refuses at the moment.
+func (e *Enforcer) refused() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.refusals.told)
 }
 
 // policiesOf lists the policies whose rules need an object, sorted.

@@ -166,7 +166,11 @@ func (v *Verifier) tell(r verify.Result, err error) {
 	case err != nil:
 		state, note = "RulesetUnreadable", "what the kernel does with pods' packets can't be told: "+err.Error()
 	case r.Total > 0:
-		state, note = "RulesetDiffers", fmt.Sprintf("the kernel does otherwise than the policies mean in %d cases: %s", r.Total, r.Differences[0])
+		why := ""
+		if n := v.Enforcer.refused(); n > 0 {
+			why = fmt.Sprintf(" (it refuses %d objects of the ruleset: see the Events RefusedByKernel)", n)
+		}
+		state, note = "RulesetDiffers", fmt.Sprintf("the kernel does otherwise than the policies mean in %d cases%s: %s", r.Total, why, r.Differences[0])
 	}
 	if state == v.told {
 		return

@@ -114,6 +114,25 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestVerifierKnowsOfRefusals: what the kernel refuses makes a difference, and
+// the Event says where the reason is.
+func TestVerifierKnowsOfRefusals(t *testing.T) {
+	t.Parallel()
+	for _, refused := range []int{0, 2} {
+		e := NewEnforcer(nil, policy.Options{}, RulesetConfig{}, testr.New(t))
+		e.refusals.told = map[nft.Object]bool{}
+		for i := range refused {
+			e.refusals.told[nft.Object{Set: fmt.Sprint(i)}] = true
+		}
+		recorder := events.NewFakeRecorder(1)
+		v := &Verifier{Enforcer: e, Events: NodeEvents{Node: "n1", Recorder: recorder}, Log: testr.New(t)}
+		v.tell(verify.Result{Total: 1, Differences: make([]verify.Difference, 1)}, nil)
+		if got := <-recorder.Events; strings.Contains(got, "it refuses 2 objects") != (refused > 0) {
+			t.Errorf("%d objects are refused, but the Event says %q", refused, got)
+		}
+	}
+}
+
 // TestVerifierWaitsForCommits: while something is told that isn't in the
 // kernel yet, nothing is compared.
 func TestVerifierWaitsForCommits(t *testing.T) {
