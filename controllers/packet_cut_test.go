@@ -192,3 +192,28 @@ func TestCutToOwnNode(t *testing.T) {
 		}
 	}
 }
+
+// TestBridgedPodsAreCut: also where packets between two pods only cross a
+// bridge.
+func TestBridgedPodsAreCut(t *testing.T) {
+	t.Parallel()
+	w := newCutWorld(t, RulesetConfig{PodRanges: bridgedRanges}, CutterOptions{}, nil)
+	pods := w.bridgePods("client", "server")
+	w.change(func(c *policy.Cluster) {
+		for _, p := range pods {
+			c.SetPod(p)
+			c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Addresses: p.Addresses})
+		}
+	})
+	cut := w.openAll(7000, flowsOf{{"ops/client", "ops/server"}, {"out", "ops/server"}}...)
+	stays := w.openAll(7000, flowsOf{{"ops/client", "out"}, {"ops/server", "ops/client"}}...)
+	w.policies(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}`})
+	for _, c := range cut {
+		c.awaitCut()
+		c.dead(c.client, c.server)
+		c.dead(c.server, c.client)
+	}
+	for _, c := range stays {
+		c.lives()
+	}
+}

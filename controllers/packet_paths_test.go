@@ -206,14 +206,12 @@ func TestChangesOnRunningPods(t *testing.T) {
 	w.allowed(flow)
 }
 
-// TestBridgedPods: pods that the stock bridge plugin wires are dispatched by
-// address; those not known are dropped.
-func TestBridgedPods(t *testing.T) {
-	t.Parallel()
-	w := newPacketWorld(t, RulesetConfig{PodRanges: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd88::/64")}})
-	names := []string{"client", "server"}
-	flows := []string{"ops/client > ops/server tcp/80", "out > ops/server udp/80", "ops/client > out tcp/80", "ops/client > node tcp/80", "dev/web > ops/server tcp/80"}
-	pods := map[string]policy.Pod{}
+var bridgedRanges = []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd88::/64")}
+
+// bridgePods wires pods of namespace ops by the stock bridge plugin. Nobody is
+// told of them.
+func (w *packetWorld) bridgePods(names ...string) (pods []policy.Pod) {
+	w.t.Helper()
 	for i, name := range names {
 		octet := byte(10 + i)
 		p := policy.Pod{
@@ -223,8 +221,18 @@ func TestBridgedPods(t *testing.T) {
 		h := w.node.BridgedPod("ops/"+name, p.Addresses...)
 		w.hosts["ops/"+name] = h
 		serve(h)
-		pods[name] = p
+		pods = append(pods, p)
 	}
+	return pods
+}
+
+// TestBridgedPods: pods that the stock bridge plugin wires are dispatched by
+// address; those not known are dropped.
+func TestBridgedPods(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{PodRanges: bridgedRanges})
+	flows := []string{"ops/client > ops/server tcp/80", "out > ops/server udp/80", "ops/client > out tcp/80", "ops/client > node tcp/80", "dev/web > ops/server tcp/80"}
+	pods := w.bridgePods("client", "server")
 	w.denied(flows...)
 	for _, p := range pods {
 		w.cluster.SetPod(p)
