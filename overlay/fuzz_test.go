@@ -23,6 +23,8 @@ func FuzzConfig(f *testing.F) {
 	} {
 		f.Add([]byte(text))
 	}
+	f.Add([]byte(`{"":0}`))
+	f.Add([]byte(`{"` + strings.Repeat("\xee", 3000) + `":?}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := overlay.ParseConfig(data)
 		if refused := new(overlay.ConfigError); errors.As(err, &refused) {

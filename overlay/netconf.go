@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // ParseConfig reads flannel's net-conf.json:
@@ -181,11 +183,11 @@ func readObject(data []byte, name string, known ...string) (*object, error) {
 		written, _ := token.(string) // keys always are
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("reading the value of %s as JSON: %w", o.key(written), unexpectedEnd(err))
+			return nil, fmt.Errorf("reading the value of %s as JSON: %w", o.key(quoted(written)), unexpectedEnd(err))
 		}
 		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, written) })
 		if i < 0 {
-			return nil, &ConfigError{Key: o.key(shorten(written)), Value: shorten(string(raw)), Want: "one of the keys " + strings.Join(known, ", ")}
+			return nil, &ConfigError{Key: o.key(quoted(written)), Value: shorten(string(raw)), Want: "one of the keys " + strings.Join(known, ", ")}
 		}
 		if _, has := o.raw[known[i]]; has {
 			return nil, &ConfigError{Key: o.key(known[i]), Value: shorten(string(raw)), Want: "the key only once"}
@@ -213,6 +215,16 @@ func unexpectedEnd(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// quoted is a key that somebody wrote: in quotes, unless it looks like one.
+func quoted(key string) string {
+	isLetter := func(r rune) bool { return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) }
+	isOdd := key == "" || strings.ContainsFunc(key, func(r rune) bool { return !isLetter(r) })
+	if short := shorten(key); short != key || !isOdd {
+		return short
+	}
+	return strconv.Quote(key)
 }
 
 // shorten keeps a message readable, whatever somebody wrote.
