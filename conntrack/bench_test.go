@@ -15,13 +15,9 @@ func BenchmarkFind(b *testing.B) {
 	for _, family := range []string{"IPv4", "IPv6"} {
 		node := testnet.NewNode(b)
 		for _, others := range []int{0, 50000} {
-			var flows []testnet.Tracked
-			for i := range others {
-				from, to := fmt.Sprintf("10.%d.%d.%d:1000", 2+i>>16, i>>8&255, i&255), "203.0.113.1:80"
-				if family == "IPv6" {
-					from, to = fmt.Sprintf("[2001:db8:9:%x::%x]:1000", i>>8, i&255), "[2001:db8:8::1]:80"
-				}
-				flows = append(flows, testnet.Plain(tcp, from, to))
+			flows := testnet.Crowd(others, 0)
+			if family == "IPv6" {
+				flows = testnet.Crowd(0, others)
 			}
 			in(b, node, func() error { return testnet.Track(flows...) })
 			pod := netip.MustParseAddr("10.1.0.2")

@@ -6,11 +6,14 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// How often a node's connections are looked through: once a second in the long run, and four times in a row after a pause, so that a
-// few changes in a few seconds, each with its second look, needn't wait for each other.
+// How often a node's connections are looked through. In the long run a look is followed by ten times as much rest as it took of a
+// processor, a second at most; after a pause three seconds of rest can be saved up, so that a few changes in a row, each with its second
+// look, needn't wait for each other.
 const (
-	sweepEvery = time.Second
-	sweepsIn   = 4
+	restAfterLook = 10
+	shortestRest  = 20 * time.Millisecond
+	longestRest   = time.Second
+	restSaved     = 3 * time.Second
 	// lookAgain is when packets have left that were under way in a commit, and with them the last connections it hasn't judged.
 	lookAgain = time.Second
 )
@@ -20,7 +23,7 @@ const (
 type agenda struct {
 	fresh policy.Ends
 	again []secondLook // the earliest first
-	paid  time.Time    // sweeps so far have used up the pace until then
+	paid  time.Time    // looks so far have to be followed by rest until then
 }
 
 type secondLook struct {
@@ -49,16 +52,12 @@ func (a *agenda) next(now time.Time) (ends policy.Ends, wait time.Duration) {
 	if len(a.fresh) > 0 {
 		wait = 0
 	}
-	if pace := a.paid.Add(-(sweepsIn - 1) * sweepEvery).Sub(now); wait != never {
+	if pace := a.paid.Add(-restSaved).Sub(now); wait != never {
 		wait = max(wait, pace)
 	}
 	if wait > 0 {
 		return nil, wait
 	}
-	if a.paid.Before(now) {
-		a.paid = now
-	}
-	a.paid = a.paid.Add(sweepEvery)
 	ends = policy.Ends{}
 	ends.Add(a.fresh)
 	for len(a.again) > 0 && !a.again[0].at.After(now) {
@@ -70,4 +69,16 @@ func (a *agenda) next(now time.Time) (ends policy.Ends, wait time.Duration) {
 		a.fresh = nil
 	}
 	return ends, 0
+}
+
+// looked says that a look has ended, and what processor time it took. Without that, looks follow each other without a rest.
+func (a *agenda) looked(now time.Time, took time.Duration) {
+	if a.paid.Before(now) {
+		a.paid = now
+	}
+	a.paid = a.paid.Add(restAfter(took))
+}
+
+func restAfter(took time.Duration) time.Duration {
+	return min(max(restAfterLook*took, shortestRest), longestRest)
 }

@@ -1,10 +1,14 @@
 package controllers
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/policy"
@@ -14,9 +18,10 @@ func oneAddr(i int) policy.Ends {
 	return policy.Ends{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}): policy.AsSource}
 }
 
-// TestAgenda: whenever something comes, it is looked at by a second later at
-// most, at once after a pause, and again a second after that or later; and in
-// no time are there more looks than seconds, and four.
+// TestAgenda: whenever something comes, it is looked at by a second after the
+// look that is under way at most, at once after a pause, and again a second
+// after that or later; and the rests that looks have to be followed by are kept,
+// but for those that were saved up.
 func TestAgenda(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -24,25 +29,33 @@ func TestAgenda(t *testing.T) {
 		start := time.Unix(1e9, 0)
 		now, quiet := start, start
 		waiting, second := map[netip.Addr]time.Time{}, map[netip.Addr]time.Time{}
-		var looks []time.Time
+		type look struct {
+			at, end time.Time
+			rest    time.Duration
+		}
+		var looks []look
 		ask := func() (wait time.Duration) {
-			addrs, wait := a.next(now)
-			if len(addrs) == 0 {
+			ends, wait := a.next(now)
+			if len(ends) == 0 {
 				return wait
 			}
-			looks = append(looks, now)
-			for addr := range addrs {
+			for addr := range ends {
 				if due, ok := second[addr]; ok && !now.Before(due) {
 					delete(second, addr)
 				}
 				if came, ok := waiting[addr]; ok {
-					if d := now.Sub(came); d > sweepEvery || d > 0 && came.Sub(quiet) > 2*sweepEvery {
+					if d := now.Sub(came); d > longestRest || d > 0 && came.Sub(quiet) > restSaved+longestRest {
 						t.Fatalf("looked at %s after %s", addr, d)
 					}
 					second[addr] = now.Add(lookAgain)
 					delete(waiting, addr)
 				}
 			}
+			took := time.Duration(rapid.IntRange(0, 200).Draw(t, "ms of work")) * time.Millisecond
+			began := now
+			now = now.Add(took)
+			a.looked(now, took)
+			looks = append(looks, look{began, now, restAfter(took)})
 			quiet = now
 			return 0
 		}
@@ -50,7 +63,7 @@ func TestAgenda(t *testing.T) {
 			for {
 				wait := ask()
 				if wait == never || now.Add(wait).After(until) {
-					now = until
+					now = later(now, until)
 					return
 				}
 				now = now.Add(wait)
@@ -68,11 +81,40 @@ func TestAgenda(t *testing.T) {
 			t.Fatalf("never looked at %v, nor again at %v", waiting, second)
 		}
 		for i := range looks {
-			for j := range i {
-				if d := looks[i].Sub(looks[j]); time.Duration(i-j+1-sweepsIn)*sweepEvery > d {
-					t.Fatalf("%d looks within %s", i-j+1, d)
+			due := time.Duration(0)
+			for j := i + 1; j < len(looks); j++ {
+				due += looks[j-1].rest
+				if d := looks[j].at.Sub(looks[i].end); d < due-restSaved {
+					t.Fatalf("%d looks within %s, which have to rest for %s", j-i+1, d, due)
 				}
 			}
+		}
+	})
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// TestLooksThatFailAreTriedAgain: and not as fast as they fail.
+func TestLooksThatFailAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		e := NewEnforcer(nil, policy.Options{}, RulesetConfig{}, logr.Discard())
+		c := NewCutter(e, CutterOptions{Log: logr.Discard(), Do: func(func() error) error { tries++; return errors.New("no table") }})
+		c.agenda.add(oneAddr(1))
+		const long = time.Minute
+		ctx, cancel := context.WithTimeout(t.Context(), long)
+		defer cancel()
+		if err := c.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if most := int((long + restSaved) / longestRest); tries < most-1 || tries > most+1 {
+			t.Errorf("%d tries in %s, want %d", tries, long, most)
 		}
 	})
 }

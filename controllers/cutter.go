@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/conntrack"
 	"github.com/sluice-net/sluice/policy"
@@ -102,11 +104,14 @@ func (c *Cutter) Run(ctx context.Context) error {
 			c.pause(ctx, wait)
 			continue
 		}
-		if err := c.sweep(ends); err != nil {
+		took, err := c.sweep(ends)
+		if err != nil {
 			c.opts.Log.Error(err, "Connections that policy denies may go on; trying again")
 			sweepErrors.Inc()
 			c.agenda.add(ends)
+			took = longestRest
 		}
+		c.agenda.looked(time.Now(), took)
 	}
 	return nil
 }
@@ -138,11 +143,17 @@ func (c *Cutter) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sweep brings the connections with one of these ends in line with policy.
-func (c *Cutter) sweep(ends policy.Ends) error {
+// sweep brings the connections with one of these ends in line with policy, and
+// returns the processor time that it took.
+func (c *Cutter) sweep(ends policy.Ends) (time.Duration, error) {
 	began := time.Now()
 	var cut, restored int
+	var cost time.Duration
 	err := c.opts.Do(func() error {
+		runtime.LockOSThread() // whose time is taken
+		defer runtime.UnlockOSThread()
+		before := processorTime(unix.RUSAGE_THREAD)
+		defer func() { cost = processorTime(unix.RUSAGE_THREAD) - before }()
 		table, err := conntrack.Open()
 		if err != nil {
 			return err
@@ -171,7 +182,7 @@ func (c *Cutter) sweep(ends policy.Ends) error {
 	flowsRestored.Add(float64(restored))
 	sweepSeconds.Observe(time.Since(began).Seconds())
 	c.opts.Log.V(1).Info("Looked through connections", "addresses", len(ends), "cut", cut, "restored", restored, "took", time.Since(began).String())
-	return err
+	return cost, err
 }
 
 func queriesFor(ends policy.Ends) []conntrack.Query {

@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"fmt"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -9,24 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sluice-net/sluice/internal/testnet"
-	"github.com/sluice-net/sluice/policy"
 )
-
-// others are connections of hosts that no policy means: as many of IPv4 as a
-// busy node has, and some of IPv6. Those of IPv6 cost several times as much,
-// as the kernel can't leave them out of a listing.
-func others(v4, v6 int) (out []testnet.Tracked) {
-	for i := range v4 {
-		out = append(out, testnet.Plain(policy.ProtocolTCP, fmt.Sprintf("10.%d.%d.%d:1000", 200+i>>16, i>>8&255, i&255), "203.0.113.1:80"))
-	}
-	for i := range v6 {
-		out = append(out, testnet.Plain(policy.ProtocolUDP, fmt.Sprintf("[2001:db8:9:%x::%x]:1000", i>>8, i&255), "[2001:db8:8::1]:53"))
-	}
-	return out
-}
 
 // dump is every entry of the node with all that the kernel tells but timeouts,
 // one in a line, sorted. Accounting is off, so there are no counters.
@@ -60,7 +43,7 @@ func TestCutAmongMany(t *testing.T) {
 	const v4, v6 = 50_000, 1000
 	const noise = 3 // a machine that others keep busy: their data push the table out of the caches
 	w := newCutWorld(t, RulesetConfig{}, CutterOptions{}, nil)
-	if err := w.node.Do(func() error { return testnet.Track(others(v4, v6)...) }); err != nil {
+	if err := w.node.Do(func() error { return testnet.Track(testnet.Crowd(v4, v6)...) }); err != nil {
 		t.Fatal(err)
 	}
 	one := w.openAll(7000, flowsOf{{"dev/web", "dev/db"}, {"out", "dev/db"}}...)
@@ -124,13 +107,4 @@ func (w *cutWorld) quiet() {
 		}
 		return time.Since(since) > 2*lookAgain
 	})
-}
-
-// threadCPU is the CPU time that the calling thread has had.
-func threadCPU() time.Duration {
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/conntrack"
 	"github.com/sluice-net/sluice/internal/meaning"
@@ -47,9 +48,9 @@ func newCutWorld(t *testing.T, cfg RulesetConfig, opts CutterOptions, before fun
 	w.e.cluster, w.e.render = w.cluster, w.render
 	opts.Do = func(f func() error) error {
 		return w.node.Do(func() error {
-			before := threadCPU()
+			before := processorTime(unix.RUSAGE_THREAD)
 			err := f()
-			w.spent.Add(int64(threadCPU() - before))
+			w.spent.Add(int64(processorTime(unix.RUSAGE_THREAD) - before))
 			w.sweeps.Add(1)
 			return err
 		})

@@ -65,16 +65,6 @@ func (a *allowance) earn(now time.Time) {
 	a.at = now
 }
 
-// processorTime is what this process has used. On a busy node a repair takes
-// longer, but costs no more.
-func processorTime() time.Duration {
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
 // suspect has the table read back: somebody may have changed it.
 func (e *Enforcer) suspect() {
 	e.mu.Lock()
@@ -142,13 +132,13 @@ func (e *Enforcer) repair(ctx context.Context) error {
 	if !e.dueRepair() {
 		return nil
 	}
-	start := processorTime()
+	start := processorTime(unix.RUSAGE_SELF)
 	differences, err := e.table.Repair(ctx)
 	left, err := e.makeDo(ctx, err)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.repairs.budget.spend(time.Now(), processorTime()-start)
+	e.repairs.budget.spend(time.Now(), processorTime(unix.RUSAGE_SELF)-start)
 	if len(differences) > 0 {
 		rulesetRepairs.Inc()
 		e.tellRepair(differences)

@@ -214,22 +214,13 @@ func BenchmarkVerifyContinuously(b *testing.B) {
 			v := &Verifier{Enforcer: e, Log: logr.Discard(), Kernel: readback.Options{NetNS: node.NSFd()}}
 			for b.Loop() {
 				ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
-				begin, before := time.Now(), processCPU()
+				begin, before := time.Now(), processorTime(unix.RUSAGE_SELF)
 				if err := v.Run(ctx); err != nil {
 					b.Fatal(err)
 				}
 				cancel()
-				b.ReportMetric(100*float64(processCPU()-before)/float64(time.Since(begin)), "%-of-a-core")
+				b.ReportMetric(100*float64(processorTime(unix.RUSAGE_SELF)-before)/float64(time.Since(begin)), "%-of-a-core")
 			}
 		})
 	}
-}
-
-// processCPU is the CPU time that this process has had.
-func processCPU() time.Duration {
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

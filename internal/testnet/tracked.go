@@ -57,6 +57,17 @@ func Track(flows ...Tracked) error {
 	return nil
 }
 
+// Crowd are connections of hosts that no test means: as many of each family. They are TCP from 10.200.0.0/13, and UDP from 2001:db8:9::/48.
+func Crowd(v4, v6 int) (out []Tracked) {
+	for i := range v4 {
+		out = append(out, Plain(unix.IPPROTO_TCP, fmt.Sprintf("10.%d.%d.%d:1000", 200+i>>16, i>>8&255, i&255), "203.0.113.1:80"))
+	}
+	for i := range v6 {
+		out = append(out, Plain(unix.IPPROTO_UDP, fmt.Sprintf("[2001:db8:9:%x::%x]:1000", i>>8, i&255), "[2001:db8:8::1]:53"))
+	}
+	return out
+}
+
 func tuple(proto uint8, ends [2]netip.AddrPort) netlink.IPTuple {
 	return netlink.IPTuple{
 		Protocol: proto,
