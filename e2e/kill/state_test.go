@@ -87,10 +87,10 @@ func (w *world) links() string {
 for device in $(cd /proc/sys/net/ipv4/conf; echo sluice.* slup*); do
   [ -d /proc/sys/net/ipv4/conf/$device ] || continue
   { ip -o -d link show dev $device; ip -o addr show dev $device
-    ip neigh show dev $device nud permanent | sort; ip -6 neigh show dev $device nud permanent | sort
-    bridge fdb show dev $device | sort; } | sed "s/^/$device: /" # it may come or go meanwhile
+    ip neigh show dev $device nud permanent; ip -6 neigh show dev $device nud permanent
+    bridge fdb show dev $device; } | sed "s/^/$device: /" # it may come or go meanwhile
 done
-ip route show proto 83 | sort; ip -6 route show proto 83 | sort; ip route show proto 84 | sort; ip -6 route show proto 84 | sort
+ip route show proto 83; ip -6 route show proto 83; ip route show proto 84; ip -6 route show proto 84
 cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
 	// Indexes, the name of the pod's namespace if it can be found, MACs and aliases made from container IDs.
 	volatile := regexp.MustCompile(` [0-9]+: |link-netns\S* \S+|@if[0-9]+|link/ether \S+|valid_lft.*`)
@@ -103,6 +103,7 @@ cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
 		}
 		lines = append(lines, strings.Join(strings.Fields(line), " "))
 	}
+	slices.Sort(lines) // only now, as a pod's name isn't sorted as its address is
 	return strings.Join(lines, "\n")
 }
 
