@@ -107,11 +107,17 @@ var mutators = map[string]mutator{
 	},
 	"element missing": func(r *rand.Rand, rs *nft.Ruleset) string {
 		s := pickSet(r, rs, filled)
+		if s == nil {
+			return ""
+		}
 		delete(s.Elements, pickElement(r, s))
 		return s.Name
 	},
 	"element added": func(r *rand.Rand, rs *nft.Ruleset) string {
 		s := pickSet(r, rs, filled)
+		if s == nil {
+			return ""
+		}
 		e := pickElement(r, s)
 		v := s.Elements[e]
 		b := []byte(e.First)
@@ -284,6 +290,47 @@ func TestMutantsAreCaught(t *testing.T) {
 		count.differing+count.equal, count.differing, count.caught, count.equal, count.found, count.refused)
 	if count.differing < want/3 {
 		t.Errorf("only %d of %d mutants differ: they prove little", count.differing, want)
+	}
+}
+
+// TestMutantsOnceMissed: a rule is wrong for a pair of addresses alone, neither
+// of which is a stranger's.
+func TestMutantsOnceMissed(t *testing.T) {
+	t.Parallel()
+	k := newKernelTable(t)
+	for name, mutate := range map[string]func(rs *nft.Ruleset) bool{
+		"what pods send to pods is dropped on its way out": func(rs *nft.Ruleset) bool {
+			c := rs.Chains[leaving]
+			if c != nil {
+				c.Rules = slices.Clone(c.Rules)
+				c.Rules[0] = rule("", append(slices.Clone(c.Rules[0].Statements[:len(c.Rules[0].Statements)-1]), do(nft.Drop))...)
+			}
+			return c != nil
+		},
+		"a pod sends tunnel packets in a peer's name": func(rs *nft.Ruleset) bool {
+			c := rs.Chains[tunnelInput]
+			if c != nil {
+				c.Rules = slices.Clone(c.Rules)
+				slices.Reverse(c.Rules)
+			}
+			return c != nil
+		},
+	} {
+		for example := 0; ; example++ {
+			s := rapid.Custom(drawVerifyState).Example(example)
+			mutant := s.rules.Clone()
+			if !mutate(mutant) || differ(s.rules, mutant) == nil {
+				continue
+			}
+			p, err := k.install(mutant)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result, err := s.pass(p); err != nil || result.Total == 0 {
+				t.Errorf("%s: found %d differences, %v", name, result.Total, err)
+			}
+			break
+		}
 	}
 }
 

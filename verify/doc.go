@@ -17,6 +17,7 @@
 package verify
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -85,8 +86,16 @@ func stranger(is4 bool) netip.Addr {
 	return strangers[1]
 }
 
-// signature tells addresses apart that the node treats differently.
+// signature tells addresses apart that the node treats differently, kind those
+// where no policy is asked.
 func (n *Node) signature(a netip.Addr) string {
+	if a == n.Local || a == broadcast4 || slices.Contains(strangers[:], a) || slices.Contains(n.Endpoints, a) {
+		return n.kind(a) + a.String()
+	}
+	return n.kind(a)
+}
+
+func (n *Node) kind(a netip.Addr) string {
 	var out []byte
 	for _, list := range [][]netip.Prefix{n.Pods, n.PodRanges, special} {
 		in := byte('0')
@@ -97,10 +106,7 @@ func (n *Node) signature(a netip.Addr) string {
 		}
 		out = append(out, in)
 	}
-	if a == n.Local || a == broadcast4 || slices.Contains(strangers[:], a) || slices.Contains(n.Endpoints, a) {
-		out = append(out, a.AsSlice()...)
-	}
-	return string(out)
+	return fmt.Sprint(string(out), a == n.Local, slices.Contains(n.Endpoints, a))
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {

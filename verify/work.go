@@ -40,8 +40,9 @@ func (p *Pass) plan() {
 			func() error { return p.neighbours(nobody, stranger(is4)) },
 			func() error { return p.strangersForward(is4, groups) },
 			func() error { return p.strangersInput(is4, groups) },
-			func() error { return p.origins(is4, groups) },
-			func() error { return p.fromNode(is4, groups) },
+			func() error { return p.origins(p.pairs(groups, readback.Prerouting)) },
+			func() error { return p.fromNode(p.pairs(groups, readback.Output)) },
+			func() error { return p.leaving(p.pairs(groups, readback.Postrouting)) },
 		)
 	}
 }
@@ -113,7 +114,7 @@ func (p *Pass) nameInterfaces() {
 			veths[a.Interface] = true
 		}
 	}
-	for _, name := range p.program.Interfaces(readback.Prerouting, readback.Input, readback.Forward, readback.Output) {
+	for _, name := range p.program.Interfaces(readback.Prerouting, readback.Input, readback.Forward, readback.Output, readback.Postrouting) {
 		switch {
 		case name == "" || programmed[name] || strings.HasPrefix(vethPrefix, name):
 		case isVeth(name):
@@ -267,6 +268,14 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 				}
 			}
 		}
+		for _, end := range p.nodeEnds(other.Is4())[1:] {
+			if err := p.newOnly(readback.Forward, readback.Class{In: at.face(), Out: uplink, Src: a, Dst: end}); err != nil {
+				return err
+			}
+			if err := p.newOnly(readback.Input, readback.Class{In: at.face(), Src: a, Dst: end, DstLocal: true}); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -322,9 +331,11 @@ func (p *Pass) unprogrammed(is4 bool, groups []netip.Addr) error {
 					return err
 				}
 			}
-			for _, c := range []readback.Class{{In: veth, Src: a, Dst: other, DstLocal: true}, {In: veth, Src: other, Dst: a, DstLocal: true}} {
-				if err := p.compareKinds(readback.Input, c); err != nil {
-					return err
+			for _, end := range p.nodeEnds(is4) {
+				for _, c := range []readback.Class{{In: veth, Src: a, Dst: end, DstLocal: true}, {In: veth, Src: end, Dst: a, DstLocal: true}} {
+					if err := p.compareKinds(readback.Input, c); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -363,8 +374,8 @@ func (p *Pass) strangersInput(is4 bool, groups []netip.Addr) error {
 	return nil
 }
 
-// nodeEnds are addresses that matter together with any other: a stranger's,
-// the ends of the tunnel.
+// nodeEnds are addresses that matter together with any other: a stranger's
+// first, then the ends of the tunnel.
 func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	out := []netip.Addr{stranger(is4)}
 	if l := p.x.node.Local; l.IsValid() && l.Is4() == is4 {
@@ -378,22 +389,39 @@ func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	return out
 }
 
+// pairs are pairs of addresses that stand for any two: at a hook where no
+// policy is asked, a few kinds are all that there are.
+func (p *Pass) pairs(groups []netip.Addr, hook readback.Hook) (out [][2]netip.Addr) {
+	signature := p.program.SignatureAt(hook)
+	seen := map[string]bool{}
+	var kinds []netip.Addr
+	for _, a := range groups {
+		if kind := signature(a) + p.x.node.kind(a); !seen[kind] {
+			seen[kind] = true
+			kinds = append(kinds, a)
+		}
+	}
+	for _, a := range kinds {
+		for _, b := range kinds {
+			out = append(out, [2]netip.Addr{a, b})
+		}
+	}
+	return out
+}
+
 // origins: where packets may come from.
-func (p *Pass) origins(is4 bool, groups []netip.Addr) error {
+func (p *Pass) origins(pairs [][2]netip.Addr) error {
 	faces := slices.Concat(p.names, p.veths)
 	for l := range p.x.links {
 		faces = append(faces, l.veth)
 		break // rules know them by the beginning of their names; others are named
 	}
 	for _, in := range faces {
-		for _, a := range groups {
-			for _, b := range p.nodeEnds(is4) {
-				for _, c := range []readback.Class{{In: in, Src: a, Dst: b}, {In: in, Src: b, Dst: a}} {
-					for _, c.RouteBack = range []bool{true, false} {
-						c.State, c.Hops = readback.New, 64
-						if err := p.compare(readback.Prerouting, c); err != nil {
-							return err
-						}
+		for _, pair := range pairs {
+			for _, c := range p.kinds(readback.Class{In: in, Src: pair[0], Dst: pair[1]}) {
+				for _, c.RouteBack = range []bool{true, false} {
+					if err := p.compare(readback.Prerouting, c); err != nil {
+						return err
 					}
 				}
 			}
@@ -403,17 +431,26 @@ func (p *Pass) origins(is4 bool, groups []netip.Addr) error {
 }
 
 // fromNode: what the node itself sends is nobody's to judge.
-func (p *Pass) fromNode(is4 bool, groups []netip.Addr) error {
-	for _, a := range groups {
-		for _, b := range p.nodeEnds(is4) {
-			for _, out := range []string{uplink, nobody} {
-				for _, c := range []readback.Class{{Out: out, Src: b, Dst: a, SrcLocal: true}, {Out: out, Src: a, Dst: b, SrcLocal: true}} {
-					if err := p.newOnly(readback.Output, c); err != nil {
-						return err
-					}
-					if err := p.newOnly(readback.Postrouting, c); err != nil {
-						return err
-					}
+func (p *Pass) fromNode(pairs [][2]netip.Addr) error {
+	for _, out := range append(slices.Clone(p.names), nobody) {
+		for _, pair := range pairs {
+			if err := p.compareKinds(readback.Output, readback.Class{Out: out, Src: pair[0], Dst: pair[1], SrcLocal: true}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// leaving: whatever has come so far leaves.
+func (p *Pass) leaving(pairs [][2]netip.Addr) error {
+	for _, out := range append(slices.Clone(p.names), nobody) {
+		for _, pair := range pairs {
+			for _, c := range []readback.Class{
+				{Out: out, Src: pair[0], Dst: pair[1], SrcLocal: true}, {In: uplink, Out: out, Src: pair[0], Dst: pair[1]}, {In: nobody, Out: out, Src: pair[0], Dst: pair[1]},
+			} {
+				if err := p.compareKinds(readback.Postrouting, c); err != nil {
+					return err
 				}
 			}
 		}

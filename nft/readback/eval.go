@@ -3,7 +3,9 @@ package readback
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +35,7 @@ const maxMemo = 1 << 16
 
 // NewEvaluator returns an Evaluator of a program.
 func NewEvaluator(p *Program) *Evaluator {
-	return &Evaluator{p: p, memo: map[memoKey]*walked{}, members: newMemberships(p), names: map[netip.Addr]int32{}}
+	return &Evaluator{p: p, memo: map[memoKey]*walked{}, members: newMemberships(slices.Collect(maps.Values(p.chains)), p.indexes), names: map[netip.Addr]int32{}}
 }
 
 // memoKey is what the way through a chain depends on.

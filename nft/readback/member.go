@@ -32,18 +32,19 @@ type familyMembers struct {
 	parts  []*index // keys with parts of addresses, or with both
 }
 
-func newMemberships(p *Program) memberships {
+// newMemberships is about the rules of some chains, and the ways in which they look sets up.
+func newMemberships(chains []*chain, indexes []*index) memberships {
 	m := memberships{numbers: map[string]int32{}, tokens: map[string]uint32{}}
 	for i := range m.families {
 		m.families[i] = familyMembers{exact: map[netip.Addr][]uint32{}, in: map[int][]byte{}}
 	}
-	for _, ix := range p.indexes {
+	for _, ix := range indexes {
 		for i, is4 := range []bool{true, false} {
 			m.addIndex(&m.families[i], ix, is4)
 		}
 	}
 	seen := map[string]bool{}
-	for _, c := range p.chains {
+	for _, c := range chains {
 		for _, r := range c.rules {
 			for _, s := range r.steps {
 				t, ok := s.(*match)
@@ -309,17 +310,58 @@ func (p *Program) Dispatched() []netip.Addr {
 // Interfaces lists the names of interfaces, and the beginnings of names, that
 // the rules of some hooks name, also by way of sets.
 func (p *Program) Interfaces(hooks ...Hook) []string {
-	seen := map[*chain]bool{}
 	found := map[string]bool{}
+	for _, c := range p.reached(hooks) {
+		for _, r := range c.rules {
+			for _, s := range r.steps {
+				interfacesOf(s, found)
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// SignatureAt numbers addresses as Evaluator's Signature does, but goes by the
+// rules alone that packets can meet at some hooks: also by those that look up
+// verdicts, for which each address is one of its own.
+func (p *Program) SignatureAt(hooks ...Hook) func(netip.Addr) string {
+	chains := p.reached(hooks)
+	var indexes []*index
+	byItself := false
+	for _, c := range chains {
+		for _, r := range c.rules {
+			for _, s := range r.steps {
+				if l, ok := s.(*lookup); ok {
+					byItself = byItself || l.verdicts
+					if !slices.Contains(indexes, l.index) {
+						indexes = append(indexes, l.index)
+					}
+				}
+			}
+		}
+	}
+	m := newMemberships(chains, indexes)
+	return func(a netip.Addr) string {
+		if byItself {
+			return a.String()
+		}
+		return fmt.Sprint(m.name(a))
+	}
+}
+
+// reached lists the chains that packets can come to at some hooks.
+func (p *Program) reached(hooks []Hook) []*chain {
+	seen := map[*chain]bool{}
+	var out []*chain
 	var visit func(c *chain)
 	visit = func(c *chain) {
 		if seen[c] {
 			return
 		}
 		seen[c] = true
+		out = append(out, c)
 		for _, r := range c.rules {
 			for _, s := range r.steps {
-				interfacesOf(s, found)
 				for _, to := range targets(s) {
 					visit(to)
 				}
@@ -331,7 +373,7 @@ func (p *Program) Interfaces(hooks ...Hook) []string {
 			visit(c)
 		}
 	}
-	return slices.Sorted(maps.Keys(found))
+	return out
 }
 
 func interfacesOf(s step, found map[string]bool) {
