@@ -34,6 +34,12 @@ func nodeObject(name, address, cidr string) *corev1.Node {
 	}
 }
 
+// nodeWith gives a node another address.
+func nodeWith(n *corev1.Node, address string) *corev1.Node {
+	n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: address})
+	return n
+}
+
 func attachedObject(pod *corev1.Pod, seen bool) randomcluster.Attached {
 	return randomcluster.Attached{ID: "e-" + string(pod.UID), Pod: pod, Seen: seen, Addresses: addrs(pod.Status.PodIPs[0].IP)}
 }
@@ -85,6 +91,9 @@ func TestDifferencesFound(t *testing.T) {
 				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`)}, "198.51.100.2", p, false},
 		{"nor the ranges of older nodes",
 			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, claim("10.0.0.0/8")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
+				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}`)}, "10.0.0.64", p, true},
+		{"a node that says it has an older one's tunnel address takes nothing from it",
+			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, nodeWith(claim("10.0.0.128/26"), "10.0.0.64")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
 				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}`)}, "10.0.0.64", p, true},
 		{"an attachment whose pod isn't known carries nothing",
 			randomcluster.Objects{Attachments: []randomcluster.Attached{attachedObject(web, false)}}, p, out, false},

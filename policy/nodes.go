@@ -45,30 +45,22 @@ func (n Node) hasTunnel(a netip.Addr) bool {
 // has reports whether an address is one of the node's, inside the pod network or outside.
 func (n Node) has(a netip.Addr) bool { return slices.Contains(n.Addresses, a) || n.hasTunnel(a) }
 
-// trusted are nodes with those of their pod CIDRs that they can be believed to have: one that overlaps that of an older node, or of our
-// own, or begins with another node's address, would make a tunnel address of somebody else's address. The overlay believes no more.
+// trusted are nodes with those of their pod CIDRs that they can be believed to have: one that overlaps that of a node which comes first, or
+// begins with such a node's address, would make a tunnel address of somebody else's address. The overlay believes no more.
 func trusted(nodes map[string]Node, own string) map[string]Node {
-	out := maps.Clone(nodes)
-	addresses := map[netip.Addr]string{} // owners
-	for name, n := range nodes {
-		for _, a := range n.Addresses {
-			if owner, found := addresses[a]; found && owner != name {
-				name = "" // several
-			}
-			addresses[a] = name
-		}
-	}
+	out := make(map[string]Node, len(nodes))
+	addresses := map[netip.Addr]bool{}
 	var taken prefixset.Set
 	for _, n := range bySeniority(nodes, own) {
 		var cidrs []netip.Prefix
 		for _, cidr := range n.PodCIDRs {
-			_, overlaps := taken.Overlapping(cidr)
-			owner, isAddress := addresses[cidr.Addr()]
-			if overlaps || isAddress && owner != n.Name {
-				continue
+			if _, overlaps := taken.Overlapping(cidr); !overlaps && !addresses[cidr.Addr()] {
+				taken.Add(cidr, n.Name)
+				cidrs = append(cidrs, cidr)
 			}
-			taken.Add(cidr, n.Name)
-			cidrs = append(cidrs, cidr)
+		}
+		for _, a := range n.Addresses {
+			addresses[a] = true
 		}
 		n.PodCIDRs = cidrs
 		out[n.Name] = n

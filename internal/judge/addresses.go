@@ -149,8 +149,8 @@ func nodeAddresses(n *corev1.Node) []netip.Addr {
 
 // tunnelAddresses returns the network addresses of a node's pod CIDRs: that is
 // what the tunnel device has. A pod CIDR counts only if no node that comes
-// first has one that overlaps it, and if its first address isn't another node's
-// own. Who comes first is the node that is asked, then the oldest.
+// first has one that overlaps it, or has its first address for its own. Who
+// comes first is the node that is asked, then the oldest.
 func (w *World) tunnelAddresses(of *corev1.Node) []netip.Addr {
 	inOrder := slices.Clone(w.Nodes)
 	slices.SortFunc(inOrder, func(a, b *corev1.Node) int {
@@ -167,7 +167,7 @@ func (w *World) tunnelAddresses(of *corev1.Node) []netip.Addr {
 		return strings.Compare(a.Name, b.Name)
 	})
 	var counted []*net.IPNet
-	for _, n := range inOrder {
+	for i, n := range inOrder {
 		var own []netip.Addr
 		for _, text := range n.Spec.PodCIDRs {
 			_, cidr, err := netutils.ParseCIDRSloppy(text)
@@ -176,10 +176,8 @@ func (w *World) tunnelAddresses(of *corev1.Node) []netip.Addr {
 			}
 			first := readable([]string{cidr.IP.String()})
 			overlaps := func(other *net.IPNet) bool { return other.Contains(cidr.IP) || cidr.Contains(other.IP) }
-			isAnothers := func(other *corev1.Node) bool {
-				return other.Name != n.Name && slices.Contains(nodeAddresses(other), first[0])
-			}
-			if slices.ContainsFunc(counted, overlaps) || slices.ContainsFunc(w.Nodes, isAnothers) {
+			has := func(other *corev1.Node) bool { return slices.Contains(nodeAddresses(other), first[0]) }
+			if slices.ContainsFunc(counted, overlaps) || slices.ContainsFunc(inOrder[:i], has) {
 				continue
 			}
 			counted = append(counted, cidr)

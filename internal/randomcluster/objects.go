@@ -78,7 +78,7 @@ func ObjectsGen() *rapid.Generator[Objects] {
 	})
 }
 
-// nodes draws nodes. One may claim what isn't its own: another's range, all of them, a pod's address or a node's.
+// nodes draws nodes. One may claim what isn't its own: another's range or tunnel address, all of them, a pod's address or a node's.
 func nodes(t *rapid.T) []*corev1.Node {
 	var out []*corev1.Node
 	for i, cidrs := range [][]string{{"10.0.0.0/26", "fd00::/64"}, {"10.0.0.64/26", "fd00:0:0:1::/64"}, {"10.0.0.128/26"}} {
@@ -97,7 +97,8 @@ func nodes(t *rapid.T) []*corev1.Node {
 			}
 		}
 		if rapid.IntRange(0, 3).Draw(t, "external") == 0 {
-			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: fmt.Sprintf("192.0.2.2%d", i+1)})
+			external := rapid.SampledFrom([]string{fmt.Sprintf("192.0.2.2%d", i+1), "10.0.0.64", "10.0.0.2"}).Draw(t, "external address")
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: external})
 		}
 		out = append(out, n)
 	}
