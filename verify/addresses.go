@@ -141,22 +141,16 @@ func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	return out
 }
 
-// pairs are pairs of addresses that stand for any two: at a hook where no
-// policy is asked, a few kinds are all that there are.
-func (p *Pass) pairs(groups []netip.Addr, hook readback.Hook) (out [][2]netip.Addr) {
+// kindsAt are addresses that stand for all others at a hook where no policy is
+// asked: what holds for each two of them holds for any two.
+func (p *Pass) kindsAt(hook readback.Hook, groups []netip.Addr) (kinds []netip.Addr) {
 	signature := p.program.SignatureAt(hook)
 	seen := map[string]bool{}
-	var kinds []netip.Addr
 	for _, a := range groups {
 		if kind := signature(a) + p.x.node.kind(a); !seen[kind] {
 			seen[kind] = true
 			kinds = append(kinds, a)
 		}
 	}
-	for _, a := range kinds {
-		for _, b := range kinds {
-			out = append(out, [2]netip.Addr{a, b})
-		}
-	}
-	return out
+	return kinds
 }

@@ -36,10 +36,15 @@ func (p *Pass) plan() {
 			func() error { return p.neighbours(nobody, stranger(is4)) },
 			func() error { return p.strangersForward(is4, groups) },
 			func() error { return p.strangersInput(is4, groups) },
-			func() error { return p.origins(p.pairs(groups, readback.Prerouting)) },
-			func() error { return p.fromNode(p.pairs(groups, readback.Output)) },
-			func() error { return p.leaving(p.pairs(groups, readback.Postrouting)) },
 		)
+		for hook, compare := range map[readback.Hook]func(src, dst netip.Addr) error{
+			readback.Prerouting: p.origins, readback.Output: p.fromNode, readback.Postrouting: p.leaving,
+		} {
+			kinds := p.kindsAt(hook, groups)
+			for _, src := range kinds {
+				p.work = append(p.work, func() error { return p.toEach(kinds, src, compare) })
+			}
+		}
 	}
 }
 
@@ -255,20 +260,28 @@ func (p *Pass) strangersInput(is4 bool, groups []netip.Addr) error {
 	return nil
 }
 
+// toEach compares what one kind of address sends to each.
+func (p *Pass) toEach(kinds []netip.Addr, src netip.Addr, compare func(src, dst netip.Addr) error) error {
+	for _, dst := range kinds {
+		if err := compare(src, dst); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // origins: where packets may come from.
-func (p *Pass) origins(pairs [][2]netip.Addr) error {
+func (p *Pass) origins(src, dst netip.Addr) error {
 	faces := slices.Concat(p.names, p.veths)
 	for l := range p.x.links {
 		faces = append(faces, l.veth)
 		break // rules know them by the beginning of their names; others are named
 	}
 	for _, in := range faces {
-		for _, pair := range pairs {
-			for _, c := range p.kinds(readback.Class{In: in, Src: pair[0], Dst: pair[1]}) {
-				for _, c.RouteBack = range []bool{true, false} {
-					if err := p.compare(readback.Prerouting, c); err != nil {
-						return err
-					}
+		for _, c := range p.kinds(readback.Class{In: in, Src: src, Dst: dst}) {
+			for _, c.RouteBack = range []bool{true, false} {
+				if err := p.compare(readback.Prerouting, c); err != nil {
+					return err
 				}
 			}
 		}
@@ -277,27 +290,21 @@ func (p *Pass) origins(pairs [][2]netip.Addr) error {
 }
 
 // fromNode: what the node itself sends is nobody's to judge.
-func (p *Pass) fromNode(pairs [][2]netip.Addr) error {
+func (p *Pass) fromNode(src, dst netip.Addr) error {
 	for _, out := range append(slices.Clone(p.names), nobody) {
-		for _, pair := range pairs {
-			if err := p.compareKinds(readback.Output, readback.Class{Out: out, Src: pair[0], Dst: pair[1], SrcLocal: true}); err != nil {
-				return err
-			}
+		if err := p.compareKinds(readback.Output, readback.Class{Out: out, Src: src, Dst: dst, SrcLocal: true}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // leaving: whatever has come so far leaves.
-func (p *Pass) leaving(pairs [][2]netip.Addr) error {
+func (p *Pass) leaving(src, dst netip.Addr) error {
 	for _, out := range append(slices.Clone(p.names), nobody) {
-		for _, pair := range pairs {
-			for _, c := range []readback.Class{
-				{Out: out, Src: pair[0], Dst: pair[1], SrcLocal: true}, {In: uplink, Out: out, Src: pair[0], Dst: pair[1]}, {In: nobody, Out: out, Src: pair[0], Dst: pair[1]},
-			} {
-				if err := p.compareKinds(readback.Postrouting, c); err != nil {
-					return err
-				}
+		for _, in := range []string{"", uplink, nobody} {
+			if err := p.compareKinds(readback.Postrouting, readback.Class{In: in, Out: out, Src: src, Dst: dst, SrcLocal: in == ""}); err != nil {
+				return err
 			}
 		}
 	}
