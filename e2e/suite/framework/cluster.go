@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -34,7 +35,8 @@ type TheCluster struct {
 	Families []corev1.IPFamily // of pods; the first is the primary one
 	Kind     *Kind             // nil if it isn't a kind cluster of the local Docker
 
-	image string
+	image   string
+	workers int // that Workers waits for
 
 	mu         sync.Mutex
 	namespaces []string // of running specs, for diagnostics
@@ -68,6 +70,9 @@ func connect() (*TheCluster, error) {
 	c := &TheCluster{Config: config, Client: clientset, Objects: objects, image: os.Getenv("SLUICE_E2E_IMAGE")}
 	if c.image == "" {
 		c.image = "sluice-net/e2e:v0.1.0"
+	}
+	if c.workers, err = expectedWorkers(os.Getenv("SLUICE_E2E_WORKERS")); err != nil {
+		return nil, fmt.Errorf("SLUICE_E2E_WORKERS: %w", err)
 	}
 	if name := os.Getenv("SLUICE_KIND_CLUSTER"); name != "" {
 		c.Kind = &Kind{Name: name, image: c.image}
@@ -133,20 +138,35 @@ func (c *TheCluster) Nodes(ctx context.Context) []corev1.Node {
 	return nodes
 }
 
-// Workers lists the nodes that any pod may be scheduled to (Ready, schedulable and without taints that keep pods away) by name.
-// It fails the spec if there is none.
+// expectedWorkers reads how many workers a cluster has at least: 1 if nothing is said.
+func expectedWorkers(text string) (int, error) {
+	if text == "" {
+		return 1, nil
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil || number < 1 {
+		return 0, fmt.Errorf("%q: expected a number of nodes, 1 or more", text)
+	}
+	return number, nil
+}
+
+// Workers lists the nodes that any pod may be scheduled to (Ready, schedulable and without taints that keep pods away) by name. A node
+// that was cordoned or restarted isn't one again at once, so it waits for as many as SLUICE_E2E_WORKERS says, and fails the spec if
+// they don't come.
 func (c *TheCluster) Workers(ctx context.Context) []corev1.Node {
 	var workers []corev1.Node
-	for _, node := range c.Nodes(ctx) {
-		tainted := slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool {
-			return taint.Effect != corev1.TaintEffectPreferNoSchedule
-		})
-		if !tainted && !node.Spec.Unschedulable && NodeReady(&node) {
-			workers = append(workers, node)
-		}
-	}
-	gomega.ExpectWithOffset(1, workers).NotTo(gomega.BeEmpty(), "nodes that are Ready and take any pod")
+	gomega.EventuallyWithOffset(1, ctx, func(g gomega.Gomega) {
+		workers = slices.DeleteFunc(c.Nodes(ctx), func(node corev1.Node) bool { return !takesPods(&node) })
+		g.Expect(len(workers)).To(gomega.BeNumerically(">=", c.workers), "nodes that are Ready and take any pod")
+	}).WithContext(ctx).WithTimeout(PodPatience).Should(gomega.Succeed())
 	return workers
+}
+
+func takesPods(node *corev1.Node) bool {
+	tainted := slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool {
+		return taint.Effect != corev1.TaintEffectPreferNoSchedule
+	})
+	return !tainted && !node.Spec.Unschedulable && NodeReady(node)
 }
 
 // NodeReady says whether a node's condition Ready is true.

@@ -14,6 +14,8 @@
 //
 //	KUBECONFIG             the cluster; without it suites skip
 //	SLUICE_KIND_CLUSTER    the name of the kind cluster that it is, if it is one: its nodes are containers of the local Docker
+//	SLUICE_E2E_WORKERS     how many nodes take any pod, 1 by default: specs wait for so many, and skip for want of a second one only if
+//	                       this doesn't promise it
 //	SLUICE_E2E_IMAGE       the test program's image, sluice-net/e2e:v0.1.0 by default, present on every node
 //	SLUICE_E2E_ARTIFACTS   a folder for the diagnostics of failed specs; without it they are in the report only
 //

@@ -251,3 +251,38 @@ func TestDiagnosticsAreWritten(t *testing.T) {
 		t.Errorf("without a folder: %q, %v", written, err)
 	}
 }
+
+func TestExpectedWorkers(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"": 1, "1": 1, "2": 2, "0": 0, "-1": 0, "two": 0} {
+		got, err := expectedWorkers(text)
+		if got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: got %d (%v), want %d", text, got, err, want)
+		}
+	}
+}
+
+// A node that was just uncordoned or restarted bears taints for a while: it is no worker yet.
+func TestTakesPods(t *testing.T) {
+	t.Parallel()
+	ready := []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	taint := func(effect corev1.TaintEffect) corev1.NodeSpec {
+		return corev1.NodeSpec{Taints: []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: effect}}}
+	}
+	for name, c := range map[string]struct {
+		spec       corev1.NodeSpec
+		conditions []corev1.NodeCondition
+		want       bool
+	}{
+		"ready":                 {conditions: ready, want: true},
+		"not ready":             {},
+		"cordoned":              {spec: corev1.NodeSpec{Unschedulable: true}, conditions: ready},
+		"uncordoned just now":   {spec: taint(corev1.TaintEffectNoSchedule), conditions: ready},
+		"to be left":            {spec: taint(corev1.TaintEffectNoExecute), conditions: ready},
+		"better used by others": {spec: taint(corev1.TaintEffectPreferNoSchedule), conditions: ready, want: true},
+	} {
+		if got := takesPods(&corev1.Node{Spec: c.spec, Status: corev1.NodeStatus{Conditions: c.conditions}}); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
