@@ -81,9 +81,13 @@ e2e: cluster-tools ## The whole suites: IPv4, IPv6, dual stack, and kube-proxy i
 e2e-here: bin/ginkgo ## The suites on the cluster that KUBECONFIG names, which has Sluice and can pull or has the test image
 	@hack/e2e here
 
+.PHONY: e2e-upstream
+e2e-upstream: cluster-tools ## Kubernetes' own specs of NetworkPolicy, on a cluster of their own: FAMILY=… PROXY=… FOCUS=regexp picks others
+	@hack/upstream
+
 CLUSTER ?= sluice
-FAMILY ?= ipv4
-PROXY ?= nftables
+export FAMILY ?= ipv4
+export PROXY ?= nftables
 
 .PHONY: cluster-up
 cluster-up: cluster-tools cluster-images ## Make a cluster to play in: CLUSTER=name FAMILY=ipv4|ipv6|dual PROXY=nftables|iptables; prints its KUBECONFIG

@@ -42,6 +42,22 @@ func TestPins(t *testing.T) {
 	}
 }
 
+// Kubernetes' own specs are those of the version that clusters run.
+func TestUpstreamIsOfThatVersion(t *testing.T) {
+	repo, err := findRepository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clusters, err := NodeKubernetesVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := moduleVersion(repo, "upstream", kubernetesModule)
+	if err != nil || specs != clusters {
+		t.Errorf("the specs are of %q (%v), clusters run %q", specs, err, clusters)
+	}
+}
+
 func TestOutsideOfTheRepository(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if repo, err := findRepository(); err == nil {
