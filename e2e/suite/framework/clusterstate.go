@@ -54,6 +54,19 @@ func (c *TheCluster) agentSections(ctx context.Context) []section {
 			}
 		}
 	}
+	return append(sections, c.proxySections(ctx)...)
+}
+
+// proxySections: what stands between a client and a Service's pods may be what failed.
+func (c *TheCluster) proxySections(ctx context.Context) []section {
+	pods, err := c.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-proxy"})
+	if err != nil {
+		return []section{{"logs of kube-proxy", err.Error()}}
+	}
+	var sections []section
+	for _, pod := range pods.Items {
+		sections = append(sections, section{"log of " + pod.Name + " on " + pod.Spec.NodeName, c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{})})
+	}
 	return sections
 }
 

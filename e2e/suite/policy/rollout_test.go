@@ -335,7 +335,8 @@ func judgeFriends(pods []*followed) {
 				latest = max(latest, age)
 				continue
 			}
-			wrong = append(wrong, fmt.Sprintf("%s, Ready for %v, at %s: %s", one.name, age, attempt.At.Format(time.RFC3339Nano), attempt.Result))
+			wrong = append(wrong, fmt.Sprintf("%s on %s, Ready for %v, at %s, after %.3f s: %s",
+				one.name, one.node, age, attempt.At.Format(time.RFC3339Nano), attempt.Seconds, attempt.Result))
 		}
 		if len(one.odd) > 0 {
 			line += fmt.Sprintf(", %d odd", len(one.odd))
