@@ -22,12 +22,12 @@ var errNoName = errors.New("no address")
 var errUnsupported = errors.New("unsupported")
 
 // attempt makes one new connection. The timeout holds for the name, if the host is one, and for the connection.
-func attempt(ctx context.Context, target testprogram.Target, timeout time.Duration) testprogram.Result {
+func attempt(ctx context.Context, target testprogram.Target, timeout time.Duration, opts ...probe.Option) testprogram.Result {
 	addr, err := address(ctx, target, timeout)
 	if err != nil {
 		return failed(target, err)
 	}
-	result := probe.Connect(probe.Protocol(target.Protocol), addr, probe.WithTimeout(timeout))
+	result := probe.Connect(probe.Protocol(target.Protocol), addr, append(opts, probe.WithTimeout(timeout))...)
 	if !result.OK {
 		return failed(target, result.Err)
 	}

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
+	"github.com/sluice-net/sluice/internal/probe"
 )
 
 // What "watch" expects of its targets.
@@ -41,10 +44,11 @@ func watch(ctx context.Context, args []string, out *printer) error {
 		return errors.New("expected times above zero")
 	}
 	var all sync.WaitGroup
+	ports := newSourcePorts()
 	settled := make(chan struct{})
 	var unsettled sync.WaitGroup
 	for _, target := range targets {
-		w := &watcher{target: target, every: *every, timeout: *timeout, refused: *expect == expectRefused, out: out}
+		w := &watcher{target: target, every: *every, timeout: *timeout, refused: *expect == expectRefused, ports: ports, out: out}
 		unsettled.Add(1)
 		all.Go(func() {
 			if *settle > 0 {
@@ -68,6 +72,7 @@ type watcher struct {
 	every   time.Duration
 	timeout time.Duration
 	refused bool // what is expected
+	ports   *sourcePorts
 	out     *printer
 
 	mu      sync.Mutex
@@ -80,7 +85,7 @@ func (w *watcher) settle(ctx context.Context, within time.Duration) {
 	defer cancel()
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
-	for !w.expected(attempt(ctx, w.target, w.timeout)) {
+	for !w.expected(w.attempt(ctx)) {
 		select {
 		case <-ctx.Done():
 			return
@@ -113,6 +118,32 @@ func (w *watcher) run(ctx context.Context, lasting bool) {
 	}
 }
 
+func (w *watcher) attempt(ctx context.Context) testprogram.Result {
+	if w.target.Protocol != testprogram.TCP {
+		return attempt(ctx, w.target, w.timeout)
+	}
+	return attempt(ctx, w.target, w.timeout, probe.FromPort(w.ports.next()))
+}
+
+// sourcePorts gives each connection over TCP a port that none had for as long as the kernel remembers one that wasn't answered (two
+// minutes). What has the port of such a one goes to the pod that kube-proxy chose then, by which nothing can be learned of policies:
+// that pod may be gone.
+type sourcePorts struct{ given atomic.Uint32 }
+
+// Ports of clients' own network namespace, where nothing else listens. At thousands of connections a minute they last for more than two.
+const firstSourcePort, sourcePortCount = 10_000, 50_000
+
+// newSourcePorts begins anywhere: another process in this namespace may have given some out a moment ago.
+func newSourcePorts() *sourcePorts {
+	p := &sourcePorts{}
+	p.given.Store(rand.Uint32N(sourcePortCount))
+	return p
+}
+
+func (p *sourcePorts) next() uint16 {
+	return uint16(firstSourcePort + (p.given.Add(1)-1)%sourcePortCount)
+}
+
 // connect starts a new connection at every tick, without waiting for those before it: the refused ones take their whole timeout.
 func (w *watcher) connect(ctx context.Context) {
 	// Attempts outlive ctx: each is finished and counted.
@@ -124,7 +155,7 @@ func (w *watcher) connect(ctx context.Context) {
 	for ctx.Err() == nil {
 		all.Go(func() {
 			at := time.Now()
-			w.count(at, attempt(lasting, w.target, w.timeout))
+			w.count(at, w.attempt(lasting))
 		})
 		select {
 		case <-ctx.Done():

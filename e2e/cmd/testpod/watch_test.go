@@ -97,6 +97,34 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// No connection has the port of one before it, which the kernel may remember.
+func TestWatchTakesAnotherPortEachTime(t *testing.T) {
+	t.Parallel()
+	_, client, server := twoPods(t)
+	serving := start(t, server, "serve", "--serve", "tcp/80", "--report-peers").awaitServing()
+	start(t, client, "watch", "--every", "10ms", "--target", "tcp://10.0.0.3:80", "--target", "tcp://[fd00::3]:80")
+	nextPort := func() int {
+		return int(serving.await("peer", func(r testprogram.Report) bool { return r.Peer != nil }).Peer.From.Port())
+	}
+	first, seen := nextPort(), map[int]bool{}
+	for range 50 {
+		port := nextPort()
+		// One after the other, but for those that are tried, or arrive, at the same time.
+		if far := (port - first + 10 + sourcePortCount) % sourcePortCount; seen[port] || port == first || far > 100 {
+			t.Errorf("port %d, %d others after %d; seen: %v", port, len(seen), first, seen[port])
+		}
+		seen[port] = true
+	}
+
+	ports, given := newSourcePorts(), map[uint16]bool{}
+	for range sourcePortCount {
+		given[ports.next()] = true
+	}
+	if len(given) != sourcePortCount {
+		t.Errorf("%d different ports of %d", len(given), sourcePortCount)
+	}
+}
+
 func TestWatchLasting(t *testing.T) {
 	t.Parallel()
 	node, client, server := twoPods(t)
