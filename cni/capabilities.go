@@ -72,7 +72,7 @@ func overlap(these, others []HostPort) (HostPort, bool) {
 
 // hasHostPort4 tells whether a host port has an IPv4 address.
 func hasHostPort4(ports []HostPort) bool {
-	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Is4() })
+	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4() })
 }
 
 // maxHostPorts is more than any pod has, and few enough to compare each with each, and for all to fit into a request.

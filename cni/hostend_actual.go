@@ -85,14 +85,14 @@ func parsePodLink(m []byte) (link podLink, ok bool) {
 func (l *podLink) parseSysctls(spec []byte) {
 	const (
 		inetConf, inet6Conf, inet6AddrGenMode = 1, 2, 8
-		routeLocalnet                         = 26 // numbered from 1
+		forwarding, routeLocalnet             = 1, 26 // numbered from 1
 		acceptRA, disableIPv6, acceptDAD      = 3, 26, 27
 	)
 	for family, value := range attribute.All(spec) {
 		for kind, value := range attribute.All(value) {
 			switch {
 			case family == unix.AF_INET && kind == inetConf:
-				l.conf4 = map[string]int32{"route_localnet": setting(value, routeLocalnet-1)}
+				l.conf4 = map[string]int32{"forwarding": setting(value, forwarding-1), "route_localnet": setting(value, routeLocalnet-1)}
 			case family == unix.AF_INET6 && kind == inet6Conf:
 				l.conf6 = map[string]int32{
 					"accept_ra": setting(value, acceptRA), "disable_ipv6": setting(value, disableIPv6), "accept_dad": setting(value, acceptDAD),
@@ -133,11 +133,7 @@ func (s space) actualHost(
 		}
 	}
 	for _, want := range desired.sysctls {
-		conf := links[want.link].conf6
-		if want.family == "ipv4" {
-			conf = links[want.link].conf4
-		}
-		want.value = conf[want.name]
+		want.value = links[want.link].conf(want.family)[want.name]
 		actual.sysctls = append(actual.sysctls, want)
 	}
 	for _, a := range addresses {

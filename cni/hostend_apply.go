@@ -65,7 +65,7 @@ func (k *hostKernel) add(item any) error {
 	switch item := item.(type) {
 	case hostLink:
 		return k.setLink(item)
-	case hostSysctl:
+	case linkSysctl:
 		return os.WriteFile(filepath.Join(k.sysctlDir, item.path()), strconv.AppendInt(nil, int64(item.value), 10), 0)
 	case shaper:
 		return k.addShaper(item)

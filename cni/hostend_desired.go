@@ -25,6 +25,13 @@ type podLink struct {
 	conf6 map[string]int32
 }
 
+func (l podLink) conf(family string) map[string]int32 {
+	if family == family4 {
+		return l.conf4
+	}
+	return l.conf6
+}
+
 // phase is how far a pod's link has come.
 type phase uint8
 
@@ -135,19 +142,10 @@ func (s *hostState) addHostEnd(a Attachment, link podLink, nodeAddrs []netip.Add
 		want.mtu = link.mtu
 	}
 	s.links = append(s.links, want)
-	set := func(family, name string, value int32) {
-		s.sysctls = append(s.sysctls, hostSysctl{family, a.Interface, name, value})
-	}
-	if link.conf6 != nil {
-		set("ipv6", "accept_ra", 0)
-		set("ipv6", "accept_dad", 0)
-		set("ipv6", "addr_gen_mode", 1)
-		if has6(a.Addresses) {
-			set("ipv6", "disable_ipv6", 0)
+	for _, setting := range hostEndSysctls(a.Interface, a.Addresses, hasHostPort4(a.HostPorts)) {
+		if link.conf(setting.family) != nil {
+			s.sysctls = append(s.sysctls, setting)
 		}
-	}
-	if link.conf4 != nil && slices.ContainsFunc(a.HostPorts, is4HostPort) {
-		set("ipv4", "route_localnet", 1) // the node's processes reach host ports at 127.0.0.1
 	}
 	if has6(a.Addresses) {
 		s.addresses = append(s.addresses, hostAddress{link: a.Interface, prefix: netip.PrefixFrom(gateway6, 64)})
@@ -162,8 +160,6 @@ func (s *hostState) addHostEnd(a Attachment, link podLink, nodeAddrs []netip.Add
 		s.routes = append(s.routes, route)
 	}
 }
-
-func is4HostPort(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4() }
 
 // defaultMetric is what the kernel takes for a route without one.
 func defaultMetric(to netip.Addr) int {

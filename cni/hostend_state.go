@@ -12,7 +12,7 @@ import (
 // hostState is what the node has in its kernel for its pods' links, or should have.
 type hostState struct {
 	links      []hostLink
-	sysctls    []hostSysctl
+	sysctls    []linkSysctl
 	shapers    []shaper
 	redirects  []redirect
 	addresses  []hostAddress
@@ -66,18 +66,6 @@ func when(yes bool, text string) string {
 	}
 	return ""
 }
-
-// hostSysctl is a setting of a pod's link that matters; all others are left alone.
-type hostSysctl struct {
-	family, link, name string // family is ipv4 or ipv6
-	value              int32
-}
-
-func (s hostSysctl) path() string   { return fmt.Sprintf("%s/conf/%s/%s", s.family, s.link, s.name) }
-func (s hostSysctl) key() string    { return s.path() }
-func (s hostSysctl) device() string { return s.link }
-func (s hostSysctl) remove() string { return "" } // it can't be
-func (s hostSysctl) add() string    { return fmt.Sprintf("sysctl -w net/%s=%d", s.path(), s.value) }
 
 // hostAddress is an address of the host end.
 type hostAddress struct {

@@ -73,6 +73,7 @@ var meddling = []string{
 	"echo 0 > /proc/sys/net/ipv6/conf/POD1/addr_gen_mode",
 	"echo 1 > /proc/sys/net/ipv6/conf/POD0/disable_ipv6",
 	"echo 0 > /proc/sys/net/ipv4/conf/POD0/route_localnet",
+	"echo 0 > /proc/sys/net/ipv4/conf/POD1/forwarding",
 	"ip addr del 192.0.2.1/32 dev lo; ip addr add 192.0.2.1/32 dev lo",
 	"tc qdisc del dev POD0 root",
 	"tc qdisc replace dev POD0 root tbf rate 1gbit burst 1mb limit 1mb",
@@ -384,6 +385,7 @@ func TestDesiredHostText(t *testing.T) {
 	want := strings.NewReplacer("POD", a.Interface, "IFB", shapeName(a.Interface), "HMAC", a.HostMAC().String(), "PMAC", a.PodMAC().String()).Replace(
 		`ip link add IFB up type ifb
 ip link set POD up address HMAC mtu 1450 arp off alias "dev/pod-a"
+sysctl -w net/ipv4/conf/POD/forwarding=1
 sysctl -w net/ipv4/conf/POD/route_localnet=1
 sysctl -w net/ipv6/conf/POD/accept_dad=0
 sysctl -w net/ipv6/conf/POD/accept_ra=0

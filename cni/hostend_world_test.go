@@ -123,7 +123,7 @@ func (w *hostWorld) dump() string {
 		ip -N route show table main | sed 's/ linkdown//'
 		ip -N -6 route show table main | grep -v slub | sed 's/ linkdown//' | sort
 		for i in /proc/sys/net/ipv6/conf/slup*; do cd $i; echo accept_ra accept_dad addr_gen_mode disable_ipv6 $(cat accept_ra accept_dad addr_gen_mode disable_ipv6); done
-		cat /proc/sys/net/ipv4/conf/slup*/route_localnet
+		cat /proc/sys/net/ipv4/conf/slup*/route_localnet /proc/sys/net/ipv4/conf/slup*/forwarding
 		tc qdisc show | grep 'slu[pb]' | sed 's/ refcnt [0-9]*//; s/tbf [0-9a-f]*:/tbf/' | sort
 		for i in $(tc qdisc show | grep -o 'ingress.*slup[^ ]*' | grep -o 'slup.*'); do tc filter show dev $i ingress; done`)
 	return strings.Join(slices.DeleteFunc(all, func(l string) bool { return strings.Contains(l, "index ") }), "\n")

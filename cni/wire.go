@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
@@ -191,17 +188,4 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// setSysctl sets a value of one interface in the network namespace of the calling thread; family is "ipv4" or "ipv6". A kernel without
-// IPv6 has none of that.
-func setSysctl(family, iface, key, value string) error {
-	directory := filepath.Join("/proc/sys/net", family, "conf")
-	if _, err := os.Stat(directory); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := os.WriteFile(filepath.Join(directory, iface, key), []byte(value), 0o600); err != nil {
-		return fmt.Errorf("setting %s of %s to %s: %w", key, iface, value, err)
-	}
-	return nil
 }

@@ -24,18 +24,8 @@ var (
 // prepareHostEnd sets what must hold before the first packet, then sets the link up. The calling thread is in the host's namespace.
 func (s space) prepareHostEnd(link netlink.Link, w wiring) error {
 	name := link.Attrs().Name
-	for _, setting := range []struct{ key, value string }{
-		{"accept_ra", "0"},     // a pod is no router of the node
-		{"accept_dad", "0"},    // nobody else is on the link
-		{"addr_gen_mode", "1"}, // no link-local address but ours
-	} {
-		if err := setSysctl("ipv6", name, setting.key, setting.value); err != nil {
-			return err
-		}
-	}
-	if w.hasHostPort4 {
-		// Or a connection to 127.0.0.1 and the port would have nowhere to go.
-		if err := setSysctl("ipv4", name, "route_localnet", "1"); err != nil {
+	for _, setting := range hostEndSysctls(name, w.addrs, w.hasHostPort4) {
+		if err := setting.write(); err != nil {
 			return err
 		}
 	}
@@ -125,16 +115,16 @@ func (s space) routeLeadsTo(link netlink.Link, dst netip.Addr) bool {
 // preparePodEnd sets what must hold before the first packet, then sets the link up. The calling thread is in the pod's namespace.
 func (s space) preparePodEnd(link netlink.Link, w wiring) error {
 	name := link.Attrs().Name
-	settings := []struct{ key, value string }{
-		{"accept_ra", "0"},
-		{"accept_dad", "0"},
+	settings := []linkSysctl{
+		{family6, name, "accept_ra", 0},
+		{family6, name, "accept_dad", 0},
 	}
 	if w.has6() {
 		// Some runtimes turn IPv6 off in a new namespace.
-		settings = append(settings, struct{ key, value string }{"disable_ipv6", "0"})
+		settings = append(settings, linkSysctl{family6, name, "disable_ipv6", 0})
 	}
 	for _, setting := range settings {
-		if err := setSysctl("ipv6", name, setting.key, setting.value); err != nil {
+		if err := setting.write(); err != nil {
 			return err
 		}
 	}
