@@ -16,7 +16,7 @@ import (
 const (
 	goodConf  = `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}`
 	otherConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}`
-	badConf   = `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 0}}`
+	badConf   = `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": -1}}`
 )
 
 func newConf(t *testing.T) *netConf {
@@ -82,7 +82,7 @@ func TestNetConfKeepsWhatWorks(t *testing.T) {
 	n.write(t, goodConf)
 	n.read()
 	n.write(t, badConf)
-	if !n.read() || n.err == nil || !strings.Contains(n.err.Error(), "Backend.VNI: 0: expected") {
+	if !n.read() || n.err == nil || !strings.Contains(n.err.Error(), "Backend.VNI: -1: expected") {
 		t.Errorf("error %v", n.err)
 	}
 	if n.config.VNI != 7 {

@@ -13,8 +13,8 @@ func TestNodeEvents(t *testing.T) {
 	NodeEvents{Node: "n"}.Warn("Nobody", "is told")
 	recorder := events.NewFakeRecorder(10)
 	e := NodeEvents{Node: "n", Recorder: recorder}
-	e.Warn("InvalidNetworkConfig", "Backend.VNI: 0: expected 100%")
-	if got := <-recorder.Events; got != "Warning InvalidNetworkConfig Backend.VNI: 0: expected 100%" {
+	e.Warn("InvalidNetworkConfig", "Backend.VNI: -1: expected 100%")
+	if got := <-recorder.Events; got != "Warning InvalidNetworkConfig Backend.VNI: -1: expected 100%" {
 		t.Errorf("got %q", got)
 	}
 	e.Say("NetworkReady", "fine")

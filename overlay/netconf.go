@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -14,20 +15,24 @@ import (
 	"unicode/utf8"
 )
 
-// ParseConfig reads flannel's net-conf.json:
+// ParseConfig reads flannel's net-conf.json, each key as flannel does on Linux with the Kubernetes API as its store:
 //
-//	Network, IPv6Network      the pods' networks; host bits are ignored, as flannel does
+//	Network, IPv6Network      the pods' networks, which must be usable if the family is on; host bits are ignored
 //	EnableIPv4, EnableIPv6    true and false if absent
-//	SubnetLen, SubnetMin, SubnetMax and IPv6SubnetLen, IPv6SubnetMin, IPv6SubnetMax
-//	                          must make sense, and have no effect: subnets come from the Nodes
-//	EnableNFTables            has no effect: there is no other way here
-//	Backend.Type              vxlan (if absent) or host-gw
-//	Backend.VNI, Backend.Port 1 and 8472 if absent
-//	Backend.MTU               of the underlay, as in flannel: the pods' is less by what the tunnel adds
+//	Backend.Type              vxlan (if absent) or host-gw, in letters of either case
+//	Backend.VNI               1 if absent
+//	Backend.Port              0 or absent: the kernel's choice, 8472
+//	Backend.MTU               of the underlay: the pods' is less by what the tunnel adds
 //	Backend.DirectRouting     false if absent
+//	Backend.GBP, Backend.Learning
+//	                          only false, as the tunnel can do neither
 //
-// Case doesn't matter in keys. Unknown and repeated keys, impossible values, and keys that the backend has no use for are refused:
-// the error is a *ConfigError, or about the JSON itself.
+// What has no effect only has to be readable: the network of a family that is off; SubnetLen, SubnetMin, SubnetMax and their IPv6
+// counterparts, as subnets come from the Nodes; EnableNFTables, as there is no other way here; what only Windows nodes heed; and, with
+// host-gw, what is about tunnels.
+//
+// Case doesn't matter in keys, and null is the same as no key. Unknown and repeated keys and impossible values are refused: the error is a
+// *ConfigError, or about the JSON itself.
 func ParseConfig(data []byte) (Config, error) {
 	top, err := readObject(data, "", "Network", "IPv6Network", "EnableIPv4", "EnableIPv6", "EnableNFTables", "SubnetLen",
 		"SubnetMin", "SubnetMax", "IPv6SubnetLen", "IPv6SubnetMin", "IPv6SubnetMax", "Backend")
@@ -37,20 +42,14 @@ func ParseConfig(data []byte) (Config, error) {
 	c := Config{}
 	enable4 := read(top, "EnableIPv4", true, "true or false", always[bool])
 	enable6 := read(top, "EnableIPv6", false, "true or false", always[bool])
-	read(top, "EnableNFTables", true, "true or false", always[bool])
 	c.Network = top.network("Network", IPv4, enable4)
 	c.IPv6Network = top.network("IPv6Network", IPv6, enable6)
-	top.subnets("Subnet", IPv4, c.Network)
-	top.subnets("IPv6Subnet", IPv6, c.IPv6Network)
 	if !enable4 && !enable6 {
 		top.refuse("EnableIPv4", "true, unless EnableIPv6 is")
 	}
-	if !enable4 {
-		c.Network = netip.Prefix{}
-	}
-	if !enable6 {
-		c.IPv6Network = netip.Prefix{}
-	}
+	top.subnets("Subnet", IPv4)
+	top.subnets("IPv6Subnet", IPv6)
+	read(top, "EnableNFTables", true, "true or false", always[bool])
 	if top.err != nil {
 		return Config{}, top.err
 	}
@@ -64,14 +63,55 @@ func (c *Config) readBackend(data json.RawMessage) error {
 	if data == nil {
 		data = json.RawMessage("{}")
 	}
-	o, err := readObject(data, "Backend", "Type", "VNI", "Port", "MTU", "DirectRouting")
+	o, err := readObject(data, "Backend", "Type", "VNI", "Port", "MTU", "DirectRouting", "GBP", "Learning", "MacPrefix", "Name", "DNSServerList")
 	if err != nil {
 		return err
 	}
-	c.Backend = read(o, "Type", VXLAN, "vxlan or host-gw", func(b Backend) bool { return b == VXLAN || b == HostGW })
-	c.VNI = read(o, "VNI", uint32(defaultVNI), "a VXLAN network identifier, 1 to 16777215", func(n uint32) bool { return n > 0 && n < 1<<24 })
-	c.Port = read(o, "Port", uint16(defaultPort), "a UDP port, 1 to 65535", func(n uint16) bool { return n > 0 })
+	others := o.err // about keys that the backend of another type may have: Type says more
+	o.err = nil
+	kind := read(o, "Type", string(VXLAN), "vxlan or host-gw", func(s string) bool {
+		b := Backend(strings.ToLower(s))
+		return b == VXLAN || b == HostGW
+	})
+	if o.err == nil {
+		o.err = others
+	}
+	c.Backend, c.VNI, c.Port = Backend(strings.ToLower(kind)), defaultVNI, defaultPort
+	if c.Backend == VXLAN {
+		c.readTunnel(o)
+	} else {
+		o.ignoreTunnel()
+	}
+	for _, key := range []string{"MacPrefix", "Name", "DNSServerList"} {
+		read(o, key, "", "text, which only Windows nodes heed", always[string])
+	}
+	c.readMTU(o)
+	return o.err
+}
+
+// readTunnel reads what is about tunnels alone.
+func (c *Config) readTunnel(o *object) {
+	c.VNI = read(o, "VNI", c.VNI, "a VXLAN network identifier, 0 to 16777215", func(n uint32) bool { return n < 1<<24 })
+	if port := read(o, "Port", 0, "a UDP port, 1 to 65535, or 0 for 8472", always[uint16]); port != 0 {
+		c.Port = port
+	}
 	c.DirectRouting = read(o, "DirectRouting", false, "true or false", always[bool])
+	for _, key := range []string{"GBP", "Learning"} {
+		read(o, key, false, "false, or no such key: the tunnel can't do that", func(on bool) bool { return !on })
+	}
+}
+
+// ignoreTunnel reads what is about tunnels where there is none.
+func (o *object) ignoreTunnel() {
+	for _, key := range []string{"VNI", "Port"} {
+		read(o, key, 0, "a whole number, which has no effect with host-gw", always[int])
+	}
+	for _, key := range []string{"DirectRouting", "GBP", "Learning"} {
+		read(o, key, false, "true or false, which have no effect with host-gw", always[bool])
+	}
+}
+
+func (c *Config) readMTU(o *object) {
 	lowest := minMTU4
 	if c.IPv6Network.IsValid() {
 		lowest = minMTU6
@@ -82,14 +122,6 @@ func (c *Config) readBackend(data json.RawMessage) error {
 	c.MTU = read(o, "MTU", 0, fmt.Sprintf("0 (the underlay's own) or %d to %d bytes", lowest, maxMTU), func(n int) bool {
 		return n == 0 || n >= lowest && n <= maxMTU
 	})
-	if o.err == nil && c.Backend == HostGW {
-		for _, key := range []string{"VNI", "Port", "DirectRouting"} {
-			if _, has := o.raw[key]; has {
-				o.refuse(key, "no such key, as Backend.Type is host-gw")
-			}
-		}
-	}
-	return o.err
 }
 
 // object is a JSON object's keys as the caller spells them, and the first error in its values.
@@ -102,9 +134,11 @@ type object struct {
 func (o *object) key(key string) string { return strings.TrimPrefix(o.name+"."+key, ".") }
 
 // refuse records an error about the value of key.
-func (o *object) refuse(key, want string) {
+func (o *object) refuse(key, want string) { o.refuseValue(key, o.raw[key], want) }
+
+func (o *object) refuseValue(key string, value json.RawMessage, want string) {
 	if o.err == nil {
-		o.err = &ConfigError{Key: o.key(key), Value: shorten(string(o.raw[key])), Want: want}
+		o.err = &ConfigError{Key: o.key(key), Value: shorten(string(value)), Want: want}
 	}
 }
 
@@ -115,7 +149,7 @@ func read[T any](o *object, key string, otherwise T, want string, ok func(T) boo
 		return otherwise
 	}
 	var v T
-	if string(raw) == "null" || json.Unmarshal(raw, &v) != nil || !ok(v) {
+	if json.Unmarshal(raw, &v) != nil || !ok(v) {
 		o.refuse(key, want)
 		return otherwise
 	}
@@ -124,16 +158,25 @@ func read[T any](o *object, key string, otherwise T, want string, ok func(T) boo
 
 func always[T any](T) bool { return true }
 
-// network reads a prefix that pods can be in. It must be there if the family is on.
+// network reads the network of a family's pods: the zero Prefix if the family is off, when the key need not be there.
 func (o *object) network(key string, f Family, on bool) netip.Prefix {
-	want := fmt.Sprintf("an %s network, such as %s", f, map[Family]string{IPv4: "10.244.0.0/16", IPv6: "fd00:10:244::/56"}[f])
-	text := read(o, key, "", want, always[string])
-	if _, has := o.raw[key]; !has && !on {
+	_, has := o.raw[key]
+	if !on && !has {
 		return netip.Prefix{}
 	}
+	example := map[Family]string{IPv4: "10.244.0.0/16", IPv6: "fd00:10:244::/56"}[f]
+	want := fmt.Sprintf("an %s network, such as %s", f, example)
+	if !on {
+		want = fmt.Sprintf("a network, such as %s, although %s is off", example, f)
+	}
+	text := read(o, key, "", want, always[string])
 	p, err := netip.ParsePrefix(text)
-	if err != nil || !usableNetwork(p, f) {
+	readable := err == nil && (f == IPv6 || p.Addr().Is4()) // as flannel reads them
+	if !readable || on && !usableNetwork(p, f) {
 		o.refuse(key, want)
+	}
+	if !on {
+		return netip.Prefix{}
 	}
 	return p.Masked()
 }
@@ -151,22 +194,18 @@ func (f Family) bits() int {
 	return 128
 }
 
-// subnets checks the keys that say how flannel cuts a network into subnets.
-func (o *object) subnets(prefix string, f Family, network netip.Prefix) {
-	longest := f.bits() - 2
-	shortest := max(network.Bits(), 0)
-	read(o, prefix+"Len", longest, fmt.Sprintf("a prefix length, %d to %d", shortest, longest), func(n int) bool { return n >= shortest && n <= longest })
-	inside := "an address in the network " + network.String()
-	if !network.IsValid() {
-		inside = "no such key without a network"
+// subnets reads the keys that say how flannel cuts a network into subnets where Kubernetes doesn't.
+func (o *object) subnets(prefix string, f Family) {
+	read(o, prefix+"Len", 0, "a prefix length, which has no effect", always[uint])
+	for _, key := range []string{prefix + "Min", prefix + "Max"} {
+		read(o, key, netip.IPv6Unspecified(), "an "+f.String()+" address, which has no effect", func(a netip.Addr) bool {
+			return a.IsValid() && a.Zone() == "" && (f == IPv6 || a.Unmap().Is4())
+		})
 	}
-	contained := func(a netip.Addr) bool { return a.IsValid() && network.Contains(a) }
-	lowest := read(o, prefix+"Min", network.Addr(), inside, contained)
-	read(o, prefix+"Max", lowest, inside+", not before "+prefix+"Min", func(a netip.Addr) bool { return contained(a) && !a.Less(lowest) })
 }
 
 // readObject splits an object into its keys. Keys are matched whatever their case, as encoding/json does it, but none may be
-// unknown or there twice.
+// unknown or there twice: the first one is the object's error, the others can still be read. Those that are null are left out.
 func readObject(data []byte, name string, known ...string) (*object, error) {
 	o := &object{name: name, raw: map[string]json.RawMessage{}}
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -187,10 +226,12 @@ func readObject(data []byte, name string, known ...string) (*object, error) {
 		}
 		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, written) })
 		if i < 0 {
-			return nil, &ConfigError{Key: o.key(quoted(written)), Value: shorten(string(raw)), Want: "one of the keys " + strings.Join(known, ", ")}
+			o.refuseValue(quoted(written), raw, "one of the keys "+strings.Join(known, ", "))
+			continue
 		}
 		if _, has := o.raw[known[i]]; has {
-			return nil, &ConfigError{Key: o.key(known[i]), Value: shorten(string(raw)), Want: "the key only once"}
+			o.refuseValue(known[i], raw, "the key only once")
+			continue
 		}
 		o.raw[known[i]] = raw
 	}
@@ -200,6 +241,7 @@ func readObject(data []byte, name string, known ...string) (*object, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("reading the configuration as JSON: something follows the object")
 	}
+	maps.DeleteFunc(o.raw, func(_ string, raw json.RawMessage) bool { return string(raw) == "null" })
 	return o, nil
 }
 

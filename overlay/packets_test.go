@@ -21,6 +21,7 @@ func TestPodsReachEachOther(t *testing.T) {
 	}{
 		"vxlan over IPv4":            {over(overlay.IPv4), true, 1450},
 		"vxlan over IPv6":            {over(overlay.IPv6), true, 1430},
+		"vxlan with VNI 0":           {dual(func(c *overlay.Config) { c.VNI = 0 }), true, 1450},
 		"IPv4 only, vxlan over IPv6": {dual(func(c *overlay.Config) { c.Underlay, c.IPv6Network = overlay.IPv6, netip.Prefix{} }), true, 1430},
 		"IPv6 only, vxlan over IPv4": {dual(func(c *overlay.Config) { c.Network = netip.Prefix{} }), true, 1450},
 		"host-gw":                    {dual(func(c *overlay.Config) { c.Backend = overlay.HostGW }), false, 1500},

@@ -282,7 +282,8 @@ func (m *machine) mustReach(peer *machine, c overlay.Config) {
 // tunnelled is how many packets have left through the tunnel.
 func (m *machine) tunnelled() string {
 	m.t.Helper()
-	_, counters, _ := strings.Cut(m.run("cat /proc/net/dev"), "sluice.1:")
+	_, counters, _ := strings.Cut(m.run("cat /proc/net/dev"), "sluice.")
+	_, counters, _ = strings.Cut(counters, ":")
 	const sent = 9 // the tenth column
 	return strings.Fields(counters)[sent]
 }

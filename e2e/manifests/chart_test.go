@@ -74,7 +74,7 @@ func TestRefusedValues(t *testing.T) {
 	t.Parallel()
 	for values, want := range map[string]string{
 		"netConf: {Backend: {Type: wireguard}}":       "/netConf/Backend/Type",
-		"netConf: {Backend: {VNI: 0}}":                "/netConf/Backend/VNI",
+		"netConf: {Backend: {VNI: -1}}":               "/netConf/Backend/VNI",
 		"netConf: {Backend: {Port: 65536}}":           "/netConf/Backend/Port",
 		"netConf: {Backend: {Mtu: 1400}}":             "'Mtu'",
 		"netConf: {Network: 5}":                       "/netConf/Network",
@@ -99,6 +99,20 @@ func TestRefusedValues(t *testing.T) {
 		out, err := helmTemplate(t.Context(), values)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: expected an error that names %s, got %v\n%s", values, want, err, out)
+		}
+	}
+}
+
+// TestNetConfValues: what the agent takes as net-conf.json can be given to the chart.
+func TestNetConfValues(t *testing.T) {
+	t.Parallel()
+	for _, values := range []string{
+		"netConf: {EnableIPv6: false, EnableIPv4: true, IPv6Network: '::/0'}", // K3s
+		"netConf: {Backend: {Type: VXLAN, VNI: 0, Port: 0, GBP: false, Learning: false, MacPrefix: 0E-2A}}",
+		"netConf: {Backend: {Type: host-gw, VNI: 1, Port: 8472, DirectRouting: false, Name: cbr0}}", // RKE, Windows nodes
+	} {
+		if out, err := helmTemplate(t.Context(), values); err != nil {
+			t.Errorf("%s: %v\n%s", values, err, out)
 		}
 	}
 }
