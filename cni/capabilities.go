@@ -60,6 +60,14 @@ func (p HostPort) overlaps(q HostPort) bool {
 	}
 }
 
+// contradicts tells whether two host ports of one pod lead the same packets to different ports. Where one is for more addresses than the
+// other there is no doubt: the one for fewer counts.
+func (p HostPort) contradicts(q HostPort) bool {
+	different := p.ContainerPort != q.ContainerPort
+	p.ContainerPort = q.ContainerPort
+	return different && p == q
+}
+
 // overlap returns the first of these host ports that is also among the others.
 func overlap(these, others []HostPort) (HostPort, bool) {
 	for _, p := range these {
@@ -86,8 +94,8 @@ func validateHostPorts(ports []HostPort) error {
 		if err := p.validate(); err != nil {
 			return fmt.Errorf("portMappings[%d].%w", i, err)
 		}
-		if other, ok := overlap([]HostPort{p}, ports[:i]); ok {
-			return fmt.Errorf("portMappings[%d]: %s is in the list before", i, other)
+		if j := slices.IndexFunc(ports[:i], p.contradicts); j >= 0 {
+			return fmt.Errorf("portMappings[%d]: %s to port %d, want port %d as in portMappings[%d]", i, p, p.ContainerPort, ports[j].ContainerPort, j)
 		}
 	}
 	return nil

@@ -41,6 +41,24 @@ func TestRuntimeConfig(t *testing.T) {
 	}
 }
 
+// A host port of a pod may be for all addresses, all of a family and one address at once, as far as the API server is concerned.
+func TestHostPortsOfOnePod(t *testing.T) {
+	t.Parallel()
+	all := `{"hostPort":80,"containerPort":1,"protocol":"tcp"}`
+	for name, list := range map[string]string{
+		"all and one address":          all + `,{"hostPort":80,"containerPort":2,"protocol":"tcp","hostIP":"192.0.2.1"}`,
+		"one address and all":          `{"hostPort":80,"containerPort":2,"protocol":"tcp","hostIP":"::1"},` + all,
+		"all and all of IPv4":          all + `,{"hostPort":80,"containerPort":2,"protocol":"tcp","hostIP":"0.0.0.0"}`,
+		"all of IPv6 and one of its":   `{"hostPort":80,"containerPort":2,"protocol":"tcp","hostIP":"::"},{"hostPort":80,"containerPort":3,"protocol":"tcp","hostIP":"::1"}`,
+		"one address in two spellings": `{"hostPort":80,"containerPort":2,"protocol":"tcp","hostIP":"::1"},{"hostPort":80,"containerPort":2,"protocol":"tcp","hostIP":"0::1"}`,
+	} {
+		ports, _, err := parseRuntimeConfig([]byte(`{"portMappings":[` + list + `]}`))
+		if err != nil || len(ports) != 2 {
+			t.Errorf("%s: %v, %v", name, ports, err)
+		}
+	}
+}
+
 // TestRuntimeConfigErrors: name the field, its value, and what it may be.
 func TestRuntimeConfigErrors(t *testing.T) {
 	t.Parallel()
@@ -60,7 +78,8 @@ func TestRuntimeConfigErrors(t *testing.T) {
 		"no address":        {port(`"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"eth0"`), 7, `portMappings[1].hostIP: "eth0", want an IP address`},
 		"a multicast group": {port(`"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"224.0.0.1"`), 7, "portMappings[1].hostIP: 224.0.0.1, want an address of the node"},
 		"a zone":            {port(`"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"fe80::1%eth0"`), 7, "portMappings[1].hostIP: fe80::1%eth0"},
-		"twice":             {port(`"hostPort":1,"containerPort":2,"protocol":"tcp","hostIP":"192.0.2.1"`), 7, "portMappings[1]: tcp 192.0.2.1:1 is in the list before"},
+		"contradiction":     {port(`"hostPort":1,"containerPort":2,"protocol":"tcp"`), 7, "portMappings[1]: tcp *:1 to port 2, want port 1 as in portMappings[0]"},
+		"one address twice": {port(`"hostPort":2,"containerPort":2,"protocol":"tcp","hostIP":"::1"},{"hostPort":2,"containerPort":3,"protocol":"tcp","hostIP":"0::1"`), 7, "portMappings[2]: tcp [::1]:2 to port 3, want port 2 as in portMappings[1]"},
 		"text for a port":   {port(`"hostPort":"80"`), 6, "portMappings.hostPort of type int64"},
 		"not a list":        {`{"portMappings":7}`, 6, "portMappings"},
 		"rate, no burst":    {`{"bandwidth":{"ingressRate":1000}}`, 7, "bandwidth.ingressBurst: 0 with a rate, want at least 8 bits"},

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
@@ -243,12 +244,14 @@ func hostPortRules() []nft.Rule {
 	return rules
 }
 
-// addHostPorts adds the elements of a pod's host ports.
+// addHostPorts adds the elements of a pod's host ports. Of those that are for one packet, the one for fewer addresses counts: one address
+// of the node before all of its family, by the order of the rules, and these before all of both families.
 func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr, ports []cni.HostPort) {
 	if !n.enabled() {
 		return
 	}
-	for _, port := range ports {
+	bothFamiliesFirst := func(a, b cni.HostPort) int { return a.HostIP.Compare(b.HostIP) }
+	for _, port := range slices.SortedStableFunc(slices.Values(ports), bothFamiliesFirst) {
 		for _, addr := range pod {
 			if port.HostIP.IsValid() && port.HostIP.Is4() != addr.Is4() {
 				continue

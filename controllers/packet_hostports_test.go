@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,6 +73,51 @@ func TestHostPorts(t *testing.T) {
 	w.apply()
 	if listing := w.node.Nft("list", "map", "inet", "sluice", anyHostPortMap("v4")); strings.Contains(listing, "30080") {
 		t.Errorf("host ports outlive their pod:\n%s", listing)
+	}
+}
+
+// Of a pod's own host ports the one for fewer addresses counts, in whatever order they come. The control: without it, the other one does.
+func TestHostPortForFewerAddressesCounts(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{Network: testNetwork()})
+	id := w.hosts["dev/web"].Interface()
+	w.routeLoopback("dev/web")
+	node4, node6 := w.addr("node", 4), w.addr("node", 6)
+	everywhere := cni.HostPort{HostPort: 30090, ContainerPort: 80, Protocol: "tcp"}
+	closed := func(hostIP netip.Addr) cni.HostPort { // to a port where nobody listens
+		return cni.HostPort{HostIP: hostIP, HostPort: 30090, ContainerPort: 4, Protocol: "tcp"}
+	}
+	to4, to6 := netip.AddrPortFrom(node4, 30090), netip.AddrPortFrom(node6, 30090)
+	loopback := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 30090)
+	for _, test := range []struct {
+		narrower      []cni.HostPort
+		open4, open6  bool
+		openLoopback4 bool
+	}{
+		{nil, true, true, true},
+		{[]cni.HostPort{closed(node4)}, false, true, true},
+		{[]cni.HostPort{closed(node6)}, true, false, true},
+		{[]cni.HostPort{closed(netip.IPv4Unspecified())}, false, true, false},
+		{[]cni.HostPort{closed(netip.IPv6Unspecified())}, true, false, true},
+		{[]cni.HostPort{closed(netip.IPv4Unspecified()), {HostIP: node4, HostPort: 30090, ContainerPort: 80, Protocol: "tcp"}}, true, true, false},
+	} {
+		ports := append([]cni.HostPort{everywhere}, test.narrower...)
+		for range 2 {
+			w.render.SetHostPorts(id, ports)
+			w.touch("dev/web")
+			for _, c := range []struct {
+				from string
+				to   netip.AddrPort
+				open bool
+			}{{"out", to4, test.open4}, {"out", to6, test.open6}, {"node", to4, test.open4}, {"node", loopback, test.openLoopback4}} {
+				if c.open {
+					w.hosts[c.from].MustReach(t, testnet.TCP, c.to)
+				} else if r := w.hosts[c.from].Connect(testnet.TCP, c.to); r.OK {
+					t.Errorf("%v: %s to %s: %s", ports, c.from, c.to, r)
+				}
+			}
+			slices.Reverse(ports)
+		}
 	}
 }
 
