@@ -35,6 +35,7 @@ type ForwardCheck struct {
 	accepter forward.Accepter
 	looked   bool
 	blockers []forward.Blocker
+	switches forward.Switches
 	probed   []netip.Prefix // the podCIDRs of the last probe
 	told     map[string]string
 }
@@ -66,8 +67,10 @@ func (f *ForwardCheck) Look(ctx context.Context) {
 	}
 	blockers, err := forward.Blockers()
 	f.note("Others' chains can't be read", err)
-	if changed || !slices.Equal(blockers, f.blockers) {
-		f.blockers = blockers
+	switches, err := forward.ReadSwitches(f.SysctlDir)
+	f.note("The node's sysctls can't be read", err)
+	if changed || !slices.Equal(blockers, f.blockers) || switches != f.switches {
+		f.blockers, f.switches = blockers, switches
 		f.probe(ctx, podCIDRs)
 	}
 	f.looked, f.probed = true, podCIDRs

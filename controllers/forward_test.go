@@ -2,8 +2,63 @@ package controllers
 
 import (
 	"net/netip"
+	"os"
+	"slices"
 	"testing"
+
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/internal/testnet"
 )
+
+// What the probe found is found anew when a sysctl changes on which it depends, and not without a cause.
+func TestForwardCheckFollowsSysctls(t *testing.T) {
+	t.Parallel()
+	node := testnet.NewNode(t)
+	recorder := events.NewFakeRecorder(10)
+	check := &ForwardCheck{Taken: func() []netip.Addr { return nil }, Events: NodeEvents{Node: "n", Recorder: recorder}}
+	pods := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
+	check.SetPods(pods, pods)
+	look := func(sysctl, value string) (told []string) {
+		t.Helper()
+		err := node.Do(func() error {
+			if sysctl != "" {
+				if err := os.WriteFile("/proc/sys/net/"+sysctl, []byte(value), 0o600); err != nil {
+					return err
+				}
+			}
+			check.Look(t.Context())
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(recorder.Events) > 0 {
+			told = append(told, <-recorder.Events)
+		}
+		return told
+	}
+	const off4 = "Warning ForwardingBlocked This node doesn't forward IPv4: net.ipv4.ip_forward isn't 1."
+	const off6 = "Warning ForwardingBlocked This node doesn't forward IPv6: net.ipv6.conf.all.forwarding isn't 1."
+	for _, step := range []struct {
+		sysctl, value string
+		want          []string
+		over          bool // nothing is wrong afterwards
+	}{
+		{"ipv4/ip_forward", "0", []string{off4}, false},
+		{"", "", nil, false},
+		{"ipv4/ip_forward", "1", nil, true},
+		{"ipv6/conf/all/forwarding", "0", []string{off6}, false},
+		{"ipv6/conf/all/forwarding", "1", nil, true},
+	} {
+		if got := look(step.sysctl, step.value); !slices.Equal(got, step.want) {
+			t.Errorf("%s=%s: told %q, want %q", step.sysctl, step.value, got, step.want)
+		}
+		if _, is := check.told["ForwardingBlocked"]; is == step.over {
+			t.Errorf("%s=%s: something is wrong: %t", step.sysctl, step.value, is)
+		}
+	}
+}
 
 func TestProbePath(t *testing.T) {
 	t.Parallel()

@@ -43,6 +43,10 @@ var (
 		Name: "sluice_network_changes",
 		Help: "Links, addresses, routes and neighbours that were added, changed or removed since the agent's start.",
 	})
+	linksNotForwarding = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_network_links_not_forwarding",
+		Help: "Links of this node by which IPv4 packets for pods come in, and are dropped as the link's own forwarding is off.",
+	})
 	podMTU = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "sluice_pod_mtu_bytes",
 		Help: "MTU that new pods get.",
@@ -66,7 +70,7 @@ var (
 func RegisterMetrics(stats func() cni.Stats) error {
 	for _, c := range []prometheus.Collector{
 		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, endpointsEnforced, policyProblems,
-		networkReady, networkPeers, networkSkipped, networkChanges, podMTU,
+		networkReady, networkPeers, networkSkipped, networkChanges, linksNotForwarding, podMTU,
 		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
 		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
 		flowsCut, flowsRestored, sweepSeconds, sweepErrors,

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -85,6 +86,7 @@ type PodNetwork struct {
 	lastError   error
 	toldSkipped []overlay.Skipped
 	toldFilters map[string]string
+	toldLinks   []string // that don't forward
 }
 
 // NewPodNetwork returns a PodNetwork that does nothing before Run.
@@ -285,6 +287,23 @@ func (n *PodNetwork) noteState(s NetworkState) {
 		}
 	}
 	n.toldSkipped = s.Skipped
+	n.noteLinks(s.NotForwarding)
+}
+
+// noteLinks tells which of the node's own links don't forward.
+func (n *PodNetwork) noteLinks(off []string) {
+	linksNotForwarding.Set(float64(len(off)))
+	for _, link := range off {
+		if !slices.Contains(n.toldLinks, link) {
+			n.options.Events.Warn("LinkNotForwarding", fmt.Sprintf("net.ipv4.conf.%s.forwarding is 0: IPv4 packets for pods that come in by %s are "+
+				"dropped, answers from outside among them. Set it to 1 (systemd-networkd: IPv4Forwarding=yes in the link's .network file)",
+				strings.ReplaceAll(link, ".", "/"), link))
+		}
+	}
+	if !slices.Equal(off, n.toldLinks) {
+		n.options.Log.Info("Links of the node that don't forward IPv4", "links", off)
+	}
+	n.toldLinks = off
 }
 
 func boolValue(b bool) float64 {

@@ -6,8 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/overlay"
 )
@@ -88,5 +91,26 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	listing := (&RulesetConfig{Network: rules}).base().String()
 	if !strings.Contains(listing, "udp dport 8472 jump tunnel/input") || strings.Contains(listing, "notrack") {
 		t.Errorf("rules\n%s", listing)
+	}
+}
+
+// A link that doesn't forward is told of when that begins, once, by the name that sysctl takes.
+func TestLinksThatDontForwardAreTold(t *testing.T) {
+	t.Parallel()
+	recorder := events.NewFakeRecorder(10)
+	n := NewPodNetwork(NetworkOptions{Node: "n", Events: NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
+	var told []string
+	for _, off := range [][]string{nil, {"eth0.5"}, {"eth0.5"}, {"eth0.5", "eth1"}, nil, {"eth1"}} {
+		n.noteState(NetworkState{Status: overlay.Status{NotForwarding: off}})
+		for len(recorder.Events) > 0 {
+			sysctl, _, _ := strings.Cut(<-recorder.Events, " is 0: ")
+			told = append(told, sysctl)
+		}
+		told = append(told, "")
+	}
+	const warning = "Warning LinkNotForwarding net.ipv4.conf."
+	want := []string{"", warning + "eth0/5.forwarding", "", "", warning + "eth1.forwarding", "", "", warning + "eth1.forwarding", ""}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

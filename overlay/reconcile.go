@@ -39,6 +39,10 @@ type Status struct {
 	Changes uint64 // how many things were added, changed or removed since the start, whatever the reason
 
 	ReversePathFilters map[string]string // rp_filter by link, and under "all"; reported, never changed
+
+	// NotForwarding is the links that don't forward IPv4, although packets for pods come in by them: the underlay's, and those of
+	// default routes. They aren't ours: reported, never changed.
+	NotForwarding []string
 }
 
 // Reconciler keeps a node's kernel in the desired state. Its methods are safe for concurrent use; Run runs once.
@@ -50,7 +54,8 @@ type Reconciler struct {
 	inputs *inputs // nil before the first Set
 	status Status
 
-	tunnelIndex atomic.Int64 // of the desired tunnel device; 0: none yet
+	tunnelIndex atomic.Int64          // of the desired tunnel device; 0: none yet
+	uplinks     atomic.Pointer[[]int] // indices of the links that NotForwarding may name
 }
 
 type inputs struct {
@@ -242,6 +247,9 @@ func (r *Reconciler) round(k *kernel, in inputs, status *Status) (plan Plan, set
 		return plan, true, err
 	}
 	status.ReversePathFilters = reversePathFilters(r.options.SysctlDir, plan.Device)
+	if status.NotForwarding, err = r.notForwarding(k, in.config, plan.Device); err != nil {
+		return plan, true, err
+	}
 	ops := Diff(plan.State, actual)
 	if len(ops) == 0 {
 		return plan, true, errSysctl
@@ -264,6 +272,26 @@ func (r *Reconciler) setSysctls(k *kernel, c Config, underlay string) error {
 		r.options.Log.Info("Set sysctls", "sysctls", written)
 	}
 	return err
+}
+
+// notForwarding is the links of the status, and has changes of them noticed.
+func (r *Reconciler) notForwarding(k *kernel, c Config, underlay string) ([]string, error) {
+	if !c.Network.IsValid() {
+		r.uplinks.Store(nil)
+		return nil, nil
+	}
+	links, err := k.uplinks(underlay)
+	if err != nil {
+		return nil, err
+	}
+	var indices []int
+	for _, name := range links {
+		if index, err := k.index(name); err == nil {
+			indices = append(indices, index)
+		}
+	}
+	r.uplinks.Store(&indices) // before reading: later changes are told of
+	return notForwarding(r.options.SysctlDir, links), nil
 }
 
 func (r *Reconciler) noteTunnel(k *kernel, name string) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,6 +89,47 @@ func reversePathFilters(dir string, links ...string) map[string]string {
 	return filters
 }
 
+// notForwarding is those of the links that don't forward IPv4, by a switch that each has of its own. (IPv6 has one for the node.)
+func notForwarding(dir string, links []string) []string {
+	var off []string
+	for _, link := range links {
+		if value, err := readSysctl(dir, filepath.Join("ipv4/conf", link, "forwarding")); err == nil && value == "0" {
+			off = append(off, link)
+		}
+	}
+	return off
+}
+
+// uplinks is the underlay's link and those of IPv4's default routes, by name.
+func (k *kernel) uplinks(underlay string) ([]string, error) {
+	links := []string{underlay}
+	routes, err := dumped("routes", func() ([]netlink.Route, error) {
+		everywhere := &netlink.Route{Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0))}
+		return k.Handle.Handle.RouteListFiltered(netlink.FAMILY_V4, everywhere, netlink.RT_FILTER_DST)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range routes {
+		links = append(links, k.linksOf(r)...)
+	}
+	links = slices.DeleteFunc(links, func(name string) bool {
+		_, found := k.links[name]
+		return !found || isDevice(name)
+	})
+	slices.Sort(links)
+	return slices.Compact(links), nil
+}
+
+// linksOf is the names of the links that a route leads out by.
+func (k *kernel) linksOf(r netlink.Route) []string {
+	links := []string{k.name(r.LinkIndex)}
+	for _, hop := range r.MultiPath {
+		links = append(links, k.name(hop.LinkIndex))
+	}
+	return links
+}
+
 // advertisedLinks is the links that have something from a router advertisement: a route, or an address that can expire. The underlay's
 // link counts as well, as its router may not have spoken yet.
 func (k *kernel) advertisedLinks(underlay string) ([]string, error) {
@@ -100,10 +142,7 @@ func (k *kernel) advertisedLinks(underlay string) ([]string, error) {
 		return nil, err
 	}
 	for _, r := range routes {
-		links = append(links, k.name(r.LinkIndex))
-		for _, hop := range r.MultiPath {
-			links = append(links, k.name(hop.LinkIndex))
-		}
+		links = append(links, k.linksOf(r)...)
 	}
 	addresses, err := dumped("addresses", func() ([]netlink.Addr, error) { return k.AddrList(nil, netlink.FAMILY_V6) })
 	if err != nil {

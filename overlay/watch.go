@@ -79,7 +79,7 @@ func (r *Reconciler) concerns(m syscall.NetlinkMessage) bool {
 	case unix.RTM_NEWNETCONF:
 		const sizeofNetconfmsg, netconfaIfindex, all = 4, 1, -1 // linux/netconf.h
 		index := attribute(m, sizeofNetconfmsg, netconfaIfindex)
-		return len(index) >= 4 && (int32(binary.NativeEndian.Uint32(index)) == all || r.isTunnel(index)) //nolint:gosec // as the kernel means it
+		return len(index) >= 4 && (int32(binary.NativeEndian.Uint32(index)) == all || r.isTunnel(index) || r.isUplink(index)) //nolint:gosec // as the kernel means it
 	default:
 		return false
 	}
@@ -107,6 +107,12 @@ func (r *Reconciler) routeConcerns(m syscall.NetlinkMessage) bool {
 // isTunnel says whether data begins with the index of the tunnel device.
 func (r *Reconciler) isTunnel(data []byte) bool {
 	return int64(binary.NativeEndian.Uint32(data)) == r.tunnelIndex.Load()
+}
+
+// isUplink says whether data begins with the index of an uplink.
+func (r *Reconciler) isUplink(data []byte) bool {
+	uplinks := r.uplinks.Load()
+	return uplinks != nil && slices.Contains(*uplinks, int(binary.NativeEndian.Uint32(data)))
 }
 
 // attribute is the value of a message's attribute, which come after a header of so many bytes, or nil.

@@ -34,7 +34,7 @@ type Path struct {
 type ProbeOptions struct {
 	IPv4, IPv6 Path          // one at least; the zero Path leaves the family out
 	Timeout    time.Duration // how long to try; zero: DefaultTimeout
-	SysctlDir  string        // the node's /proc/sys/net; empty: DefaultSysctlDir. Written to only where IPv6 is off for new links
+	SysctlDir  string        // the node's /proc/sys/net; empty: DefaultSysctlDir. Written to only where new links don't take or forward packets
 }
 
 // Probe finds out whether the node forwards packets between pods: it makes two veth pairs, has UDP packets arrive at one and
@@ -79,13 +79,16 @@ type trial struct {
 // trials returns a trial for each family asked for. Its outcome is ForwardingOff, or Blocked until a packet comes through.
 func (o ProbeOptions) trials() ([]*trial, error) {
 	var trials []*trial
+	switches, err := ReadSwitches(o.SysctlDir)
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range []struct {
-		path   Path
-		is4    bool
-		sysctl string
+		path    Path
+		is4, on bool
 	}{
-		{o.IPv4, true, "ipv4/ip_forward"},
-		{o.IPv6, false, "ipv6/conf/all/forwarding"},
+		{o.IPv4, true, switches.IPv4},
+		{o.IPv6, false, switches.IPv6},
 	} {
 		if f.path == (Path{}) {
 			continue
@@ -97,11 +100,7 @@ func (o ProbeOptions) trials() ([]*trial, error) {
 		if _, err := rand.Read(t.token); err != nil {
 			return nil, err
 		}
-		on, err := readSwitch(filepath.Join(o.SysctlDir, f.sysctl))
-		if err != nil {
-			return nil, err
-		}
-		if !on {
+		if !f.on {
 			t.outcome = ForwardingOff
 		}
 		trials = append(trials, t)
@@ -115,6 +114,25 @@ func (o ProbeOptions) trials() ([]*trial, error) {
 func (p Path) valid(is4 bool) bool {
 	return p.Source != p.Destination && p.Source.IsValid() && p.Destination.IsValid() &&
 		p.Source.Is4() == is4 && p.Destination.Is4() == is4
+}
+
+// Switches say which families the node forwards at all: net.ipv4.ip_forward and net.ipv6.conf.all.forwarding.
+type Switches struct {
+	IPv4, IPv6 bool
+}
+
+// ReadSwitches reads them below the node's /proc/sys/net; empty: DefaultSysctlDir. What a Probe finds may differ whenever they do.
+func ReadSwitches(sysctlDir string) (s Switches, err error) {
+	if sysctlDir == "" {
+		sysctlDir = DefaultSysctlDir
+	}
+	if s.IPv4, err = readSwitch(filepath.Join(sysctlDir, "ipv4/ip_forward")); err == nil {
+		s.IPv6, err = readSwitch(filepath.Join(sysctlDir, "ipv6/conf/all/forwarding"))
+	}
+	if err != nil {
+		return Switches{}, fmt.Errorf("reading whether the node forwards packets: %w", err)
+	}
+	return s, nil
 }
 
 // readSwitch reads a sysctl that is on unless 0. One that isn't there is off.

@@ -113,6 +113,7 @@ func TestProbeUnderSysctls(t *testing.T) {
 			"strict reverse path filter",
 			map[string]string{"ipv4/conf/all/rp_filter": "1", "ipv4/conf/default/rp_filter": "1"}, Result{Passed, Passed},
 		},
+		{"no forwarding on new links", map[string]string{"ipv4/conf/default/forwarding": "0", "ipv6/conf/default/forwarding": "0"}, Result{Passed, Passed}},
 		{"no IPv6 on new links", map[string]string{"ipv6/conf/default/disable_ipv6": "1"}, Result{Passed, Passed}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

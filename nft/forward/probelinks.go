@@ -74,10 +74,8 @@ func (l *links) make(sysctlDir string, trials []*trial) error {
 	}
 	l.farOut = far
 	for _, t := range trials {
-		if t.path.Source.Is6() {
-			if err := enableIPv6(sysctlDir); err != nil {
-				return err
-			}
+		if err := enable(sysctlDir, t.path.Source); err != nil {
+			return err
 		}
 		if err := l.route(t.path.Source, in); err != nil {
 			return err
@@ -125,16 +123,20 @@ func (l *links) raise(link netlink.Link) error {
 	return l.nl.LinkSetUp(link)
 }
 
-// enableIPv6 sees to it that the near ends take IPv6 where new links don't.
-func enableIPv6(sysctlDir string) error {
+// enable sees to it that the near ends take and forward a family's packets where new links don't, as package cni does for pods.
+func enable(sysctlDir string, family netip.Addr) error {
+	key, value := "ipv4/conf/%s/forwarding", "1" // IPv6 has one switch for the whole node
+	if family.Is6() {
+		key, value = "ipv6/conf/%s/disable_ipv6", "0"
+	}
 	for _, name := range []string{nearIn, nearOut} {
-		path := filepath.Join(sysctlDir, "ipv6/conf", name, "disable_ipv6")
-		disabled, err := readSwitch(path)
-		if err == nil && disabled {
-			err = os.WriteFile(path, []byte("0"), 0)
+		path := filepath.Join(sysctlDir, fmt.Sprintf(key, name))
+		on, err := readSwitch(path)
+		if err == nil && on != (value == "1") {
+			err = os.WriteFile(path, []byte(value), 0)
 		}
 		if err != nil {
-			return fmt.Errorf("turning on IPv6 on %s: %w", name, err)
+			return fmt.Errorf("setting sysctl net/"+key+" to %s: %w", name, value, err)
 		}
 	}
 	return nil
