@@ -14,7 +14,12 @@ type Link struct {
 	Name     string
 	MTU      int            // bytes
 	Prefixes []netip.Prefix // its addresses, with what is on-link by them
-	Loopback bool
+	Loopback bool           // it leads nowhere: lo, or a dummy
+
+	// Of a node whose underlay address is on a link that leads nowhere: whether routes from there lead out by this link, and to which
+	// nodes' addresses.
+	Leads   bool
+	LeadsTo []netip.Addr
 }
 
 // Skipped is a part of the cluster that the node has no way to, and why.
@@ -30,7 +35,8 @@ type Plan struct {
 	State   State
 	MTU     int        // of pods, bytes
 	Local   netip.Addr // the node's tunnel endpoint, or its underlay address with HostGW
-	Device  string     // the underlay's link
+	Device  string     // the link with Local; empty if that leads nowhere, and routes decide
+	Uplinks []string   // Device, or the links by which those routes lead
 	Peers   []Peer     // that are reached, by name
 	Skipped []Skipped  // by name; the node itself is among them if it does without a family
 }
@@ -80,6 +86,9 @@ type builder struct {
 	cidrs     prefixset.Set
 	macs      map[MAC]string // owners
 	endpoints []netip.Addr   // of the nodes so far, sorted
+
+	// Where the underlay address is on a link that leads nowhere: the nodes' addresses that routes lead to.
+	ways map[netip.Addr]bool
 }
 
 // takeOwn finds the node's place on the underlay and adds what concerns it alone.
@@ -129,51 +138,6 @@ func (b *builder) checkOwnCIDR(cidr netip.Prefix) error {
 	if cidr.Contains(b.plan.Local) {
 		return fmt.Errorf("pod CIDR %s of node %s contains its underlay address %s", cidr, b.own.Name, b.plan.Local)
 	}
-	return nil
-}
-
-// findUnderlay finds the link with the node's underlay address.
-func (b *builder) findUnderlay() error {
-	b.family = b.config.Underlay
-	if b.family == AnyFamily {
-		switch {
-		case b.own.UnderlayIP.IsValid():
-			b.family = familyOf(b.own.UnderlayIP)
-		case len(b.own.Addresses) > 0:
-			b.family = familyOf(b.own.Addresses[0])
-		}
-	}
-	b.plan.Local = b.own.address(b.family)
-	if !b.plan.Local.IsValid() {
-		return fmt.Errorf("node %s has no address on the underlay (%s)", b.own.Name, b.family)
-	}
-	link, found := b.linkOf(b.plan.Local)
-	if !found {
-		return fmt.Errorf("no link has the underlay address %s of node %s", b.plan.Local, b.own.Name)
-	}
-	if link.Loopback {
-		return fmt.Errorf("the underlay address %s of node %s is on %s, which leads nowhere", b.plan.Local, b.own.Name, link.Name)
-	}
-	b.plan.Device = link.Name
-	return b.findMTU(link)
-}
-
-func (b *builder) findMTU(link Link) error {
-	mtu := link.MTU
-	if b.config.MTU != 0 {
-		mtu = min(mtu, b.config.MTU) // the kernel refuses more than the link takes
-	}
-	if b.config.Backend == VXLAN {
-		mtu -= overhead(b.family)
-	}
-	lowest := minMTU4
-	if b.config.IPv6Network.IsValid() {
-		lowest = minMTU6
-	}
-	if mtu < lowest {
-		return fmt.Errorf("an MTU of %d on %s leaves %d for pods, who need %d", link.MTU, link.Name, mtu, lowest)
-	}
-	b.plan.MTU = mtu
 	return nil
 }
 

@@ -193,6 +193,44 @@ func withMACs(text string) string {
 	return text
 }
 
+// onLo is the links of node1 if it is a router, with its address on lo.
+func onLo(eth1 []netip.Addr) []overlay.Link {
+	links := []overlay.Link{{Name: "lo", MTU: 65536, Prefixes: prefixes("127.0.0.1/8", "10.255.0.1/32"), Loopback: true}, {Name: "eth0", MTU: 1200}}
+	if eth1 != nil {
+		links = append(links, overlay.Link{Name: "eth1", MTU: 1500, Leads: true, LeadsTo: eth1}, overlay.Link{Name: "eth2", MTU: 1400, Leads: true})
+	}
+	return links
+}
+
+// On a node that is a router nothing is bound to a link, the MTU is the least of those that lead out, and who can't be reached isn't a peer.
+func TestDesiredOnLo(t *testing.T) {
+	t.Parallel()
+	own := changed(node(1), func(n *overlay.Node) { n.Addresses = addrs("10.255.0.1") })
+	for _, backend := range []overlay.Backend{overlay.VXLAN, overlay.HostGW} {
+		config := dual(func(c *overlay.Config) { c.Backend = backend })
+		plan, err := overlay.Desired("node1", []overlay.Node{own, node(2), node(3)}, config, onLo(addrs("192.168.77.2")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.Device != "" || !slices.Equal(plan.Uplinks, []string{"eth1", "eth2"}) {
+			t.Errorf("%s: bound to %q, uplinks %q", backend, plan.Device, plan.Uplinks)
+		}
+		const noWay3 = "node3: no route leads to its address 192.168.77.3"
+		if backend == overlay.HostGW {
+			wantText(t, skippedText(plan.Skipped), noWay3+"\nnode2: no way to 10.244.2.0/24: 192.168.77.2 is on no subnet of lo\n"+
+				"node2: no way to fd00:10:244:2::/64: no link has an IPv6 address of this node")
+			continue
+		}
+		wantText(t, skippedText(plan.Skipped), noWay3)
+		if len(plan.Peers) != 1 || plan.Peers[0].Name != "node2" || plan.MTU != 1350 {
+			t.Errorf("MTU %d, peers %v", plan.MTU, plan.Peers)
+		}
+		if text := plan.State.String(); !strings.Contains(text, "vxlan id 1 local 10.255.0.1 dstport 8472") {
+			t.Errorf("got:\n%s", text)
+		}
+	}
+}
+
 func skippedText(all []overlay.Skipped) string {
 	var lines []string
 	for _, s := range all {
@@ -226,11 +264,15 @@ func TestDesiredCant(t *testing.T) {
 		links  []overlay.Link
 		want   string
 	}{
-		"no such node":        {[]overlay.Node{node(2)}, dual(nil), eth0(1), "there is no node node1"},
-		"no pod CIDR":         {with(func(n *overlay.Node) { n.PodCIDRs = nil }), dual(nil), eth0(1), "node1 has no pod CIDR yet"},
-		"no address":          {with(func(n *overlay.Node) { n.Addresses = nil }), dual(nil), eth0(1), "no address on the underlay"},
-		"address on no link":  {with(func(n *overlay.Node) { n.Addresses = addrs("192.168.77.99") }), dual(nil), eth0(1), "no link has the underlay address 192.168.77.99"},
-		"address on lo":       {with(func(n *overlay.Node) { n.Addresses = addrs("127.0.0.1") }), dual(nil), eth0(1), "is on lo, which leads nowhere"},
+		"no such node":       {[]overlay.Node{node(2)}, dual(nil), eth0(1), "there is no node node1"},
+		"no pod CIDR":        {with(func(n *overlay.Node) { n.PodCIDRs = nil }), dual(nil), eth0(1), "node1 has no pod CIDR yet"},
+		"no address":         {with(func(n *overlay.Node) { n.Addresses = nil }), dual(nil), eth0(1), "no address on the underlay"},
+		"address on no link": {with(func(n *overlay.Node) { n.Addresses = addrs("192.168.77.99") }), dual(nil), eth0(1), "no link has the underlay address 192.168.77.99"},
+		"address on lo":      {with(func(n *overlay.Node) { n.Addresses = addrs("127.0.0.1") }), dual(nil), eth0(1), "its address 127.0.0.1 is no node's"},
+		"address on lo, no way out": {
+			with(func(n *overlay.Node) { n.Addresses = addrs("10.255.0.1") }), dual(nil), onLo(nil),
+			"the underlay address 10.255.0.1 of node node1 is on lo, and no route leads from there to another node",
+		},
 		"CIDR elsewhere":      {with(func(n *overlay.Node) { n.PodCIDRs = prefixes("10.9.0.0/24") }), dual(nil), eth0(1), "10.9.0.0/24 of node node1 is outside the pod network 10.244.0.0/16"},
 		"CIDRs overlap":       {with(func(n *overlay.Node) { n.PodCIDRs = prefixes("10.244.1.0/24", "10.244.1.0/25") }), dual(nil), eth0(1), "overlap"},
 		"CIDR on underlay":    {with(func(n *overlay.Node) { n.PodCIDRs = prefixes("192.168.77.0/24") }), dual(func(c *overlay.Config) { c.Network = netip.MustParsePrefix("192.168.0.0/16") }), eth0(1), "contains its underlay address 192.168.77.1"},

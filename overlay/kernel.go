@@ -62,7 +62,7 @@ func (k *kernel) readLinks() ([]Link, error) {
 				Name:     attrs.Name,
 				MTU:      attrs.MTU,
 				Prefixes: addresses[attrs.Index],
-				Loopback: attrs.Flags&net.FlagLoopback != 0,
+				Loopback: attrs.Flags&net.FlagLoopback != 0 || l.Type() == "dummy",
 			})
 		}
 	}

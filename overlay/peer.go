@@ -27,6 +27,10 @@ func (b *builder) takePeer(n Node) {
 		b.skipf(n, "%s", reason)
 		return
 	}
+	if !b.leadsTo(endpoint) {
+		b.skipf(n, "no route leads to its address %s", endpoint)
+		return
+	}
 	mac := TunnelMAC(n.Name)
 	if owner, taken := b.macs[mac]; taken {
 		b.skipf(n, "its tunnel MAC %s is that of node %s: rename it", mac, owner)

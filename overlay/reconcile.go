@@ -32,7 +32,7 @@ type Status struct {
 	Reason  string     // why it isn't
 	MTU     int        // of pods, bytes; 0 if not known yet
 	Tunnel  string     // the tunnel device; empty without one
-	Device  string     // the underlay's link
+	Device  string     // the underlay's link; empty: whichever the routes say
 	Local   netip.Addr // the node's address on the underlay
 	Peers   []Peer
 	Skipped []Skipped
@@ -56,6 +56,9 @@ type Reconciler struct {
 
 	tunnelIndex atomic.Int64          // of the desired tunnel device; 0: none yet
 	uplinks     atomic.Pointer[[]int] // indices of the links that NotForwarding may name
+
+	// endpoints is other nodes' addresses, in order, where routes say how to reach them; nil elsewhere.
+	endpoints atomic.Pointer[[]netip.Addr]
 }
 
 type inputs struct {
@@ -237,17 +240,20 @@ func (r *Reconciler) round(k *kernel, in inputs, status *Status) (plan Plan, set
 		return Plan{}, true, err
 	}
 	r.noteTunnel(k, in.config.Device()) // before reading what is on it: later changes are told of
+	if links, err = r.addWays(k, in, links); err != nil {
+		return Plan{}, true, err
+	}
 	plan, err = Desired(in.own, in.nodes, in.config, links)
 	if err != nil {
 		return Plan{}, true, err
 	}
-	errSysctl := r.setSysctls(k, in.config, plan.Device)
+	errSysctl := r.setSysctls(k, in.config, plan.Uplinks)
 	actual, err := k.read()
 	if err != nil {
 		return plan, true, err
 	}
-	status.ReversePathFilters = reversePathFilters(r.options.SysctlDir, plan.Device)
-	if status.NotForwarding, err = r.notForwarding(k, in.config, plan.Device); err != nil {
+	status.ReversePathFilters = reversePathFilters(r.options.SysctlDir, plan.Uplinks...)
+	if status.NotForwarding, err = r.notForwarding(k, in.config, plan.Uplinks); err != nil {
 		return plan, true, err
 	}
 	ops := Diff(plan.State, actual)
@@ -259,7 +265,7 @@ func (r *Reconciler) round(k *kernel, in inputs, status *Status) (plan Plan, set
 	return plan, false, errors.Join(errSysctl, k.apply(ops))
 }
 
-func (r *Reconciler) setSysctls(k *kernel, c Config, underlay string) error {
+func (r *Reconciler) setSysctls(k *kernel, c Config, underlay []string) error {
 	var uplinks []string
 	if c.IPv6Network.IsValid() {
 		var err error
@@ -275,7 +281,7 @@ func (r *Reconciler) setSysctls(k *kernel, c Config, underlay string) error {
 }
 
 // notForwarding is the links of the status, and has changes of them noticed.
-func (r *Reconciler) notForwarding(k *kernel, c Config, underlay string) ([]string, error) {
+func (r *Reconciler) notForwarding(k *kernel, c Config, underlay []string) ([]string, error) {
 	if !c.Network.IsValid() {
 		r.uplinks.Store(nil)
 		return nil, nil

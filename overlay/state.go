@@ -42,7 +42,7 @@ type Tunnel struct {
 	VNI       uint32
 	Port      uint16     // UDP, of all nodes
 	Local     netip.Addr // the node's address on the underlay
-	Device    string     // the underlay's link
+	Device    string     // the underlay's link; empty: whichever the routes say
 	Learning  bool       // whether anybody's packets change where the next ones go
 	Checksum  bool       // over IPv4, whether packets are sent with a UDP checksum
 	ZeroTx6   bool       // over IPv6, whether packets are sent without one
@@ -54,7 +54,7 @@ func (t Tunnel) key() string { return t.Name }
 func (t Tunnel) add() string {
 	words := []string{
 		"ip link add", t.Name, "address", t.MAC.String(), fmt.Sprintf("mtu %d up type vxlan id %d", t.MTU, t.VNI),
-		fmt.Sprintf("local %s dev %s dstport %d", t.Local, t.Device, t.Port),
+		fmt.Sprintf("local %s%s dstport %d", t.Local, on(t.Device), t.Port),
 		no(t.Learning) + "learning", no(t.Checksum) + "udpcsum", no(t.ZeroTx6) + "udp6zerocsumtx", no(t.ZeroRx6) + "udp6zerocsumrx",
 	}
 	line := strings.Join(words, " ") + different(t.Different)
@@ -64,6 +64,13 @@ func (t Tunnel) add() string {
 	return line
 }
 func (t Tunnel) remove() string { return "ip link del " + t.Name }
+
+func on(device string) string {
+	if device == "" {
+		return ""
+	}
+	return " dev " + device
+}
 
 func no(yes bool) string {
 	if yes {

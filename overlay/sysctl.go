@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,19 +99,13 @@ func notForwarding(dir string, links []string) []string {
 	return off
 }
 
-// uplinks is the underlay's link and those of IPv4's default routes, by name.
-func (k *kernel) uplinks(underlay string) ([]string, error) {
-	links := []string{underlay}
-	routes, err := dumped("routes", func() ([]netlink.Route, error) {
-		everywhere := &netlink.Route{Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0))}
-		return k.Handle.Handle.RouteListFiltered(netlink.FAMILY_V4, everywhere, netlink.RT_FILTER_DST)
-	})
+// uplinks is the underlay's links and those of IPv4's default routes, by name.
+func (k *kernel) uplinks(underlay []string) ([]string, error) {
+	links, err := k.defaultLinks(netlink.FAMILY_V4)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range routes {
-		links = append(links, k.linksOf(r)...)
-	}
+	links = append(links, underlay...)
 	links = slices.DeleteFunc(links, func(name string) bool {
 		_, found := k.links[name]
 		return !found || isDevice(name)
@@ -121,19 +114,10 @@ func (k *kernel) uplinks(underlay string) ([]string, error) {
 	return slices.Compact(links), nil
 }
 
-// linksOf is the names of the links that a route leads out by.
-func (k *kernel) linksOf(r netlink.Route) []string {
-	links := []string{k.name(r.LinkIndex)}
-	for _, hop := range r.MultiPath {
-		links = append(links, k.name(hop.LinkIndex))
-	}
-	return links
-}
-
 // advertisedLinks is the links that have something from a router advertisement: a route, or an address that can expire. The underlay's
-// link counts as well, as its router may not have spoken yet.
-func (k *kernel) advertisedLinks(underlay string) ([]string, error) {
-	links := []string{underlay}
+// link counts as well, as their router may not have spoken yet.
+func (k *kernel) advertisedLinks(underlay []string) ([]string, error) {
+	links := slices.Clone(underlay)
 	routes, err := dumped("routes", func() ([]netlink.Route, error) {
 		advertised := &netlink.Route{Protocol: unix.RTPROT_RA}
 		return k.Handle.Handle.RouteListFiltered(netlink.FAMILY_V6, advertised, netlink.RT_FILTER_PROTOCOL)

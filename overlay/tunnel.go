@@ -91,10 +91,6 @@ func (k *kernel) startTunnel(link netlink.Link) error {
 // createTunnel sends RTM_NEWLINK with attributes of our own making: the netlink library can't say "no UDP checksums", only "yes" or
 // nothing, which is "yes" too.
 func (k *kernel) createTunnel(t Tunnel) error {
-	device, err := k.index(t.Device)
-	if err != nil {
-		return err
-	}
 	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	request.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	request.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(t.Name)))
@@ -102,7 +98,13 @@ func (k *kernel) createTunnel(t Tunnel) error {
 	request.AddData(nl.NewRtAttr(unix.IFLA_MTU, uint32Attr(t.MTU)))
 	data := addVXLANInfo(request)
 	data.AddRtAttr(nl.IFLA_VXLAN_ID, nl.Uint32Attr(t.VNI))
-	data.AddRtAttr(nl.IFLA_VXLAN_LINK, uint32Attr(device))
+	if t.Device != "" {
+		device, err := k.index(t.Device)
+		if err != nil {
+			return err
+		}
+		data.AddRtAttr(nl.IFLA_VXLAN_LINK, uint32Attr(device))
+	}
 	if t.Local.Is4() {
 		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL, t.Local.AsSlice())
 	} else {
@@ -113,7 +115,7 @@ func (k *kernel) createTunnel(t Tunnel) error {
 	data.AddRtAttr(nl.IFLA_VXLAN_UDP_CSUM, boolAttr(t.Checksum))
 	data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_TX, boolAttr(t.ZeroTx6))
 	data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, boolAttr(t.ZeroRx6))
-	_, err = request.Execute(unix.NETLINK_ROUTE, 0)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -94,14 +95,27 @@ func (r *Reconciler) routeConcerns(m syscall.NetlinkMessage) bool {
 	if p := m.Data[protocolAt]; p == byte(RouteProtocol) || p == unix.RTPROT_RA {
 		return true
 	}
+	to := addrOf(attribute(m, unix.SizeofRtMsg, unix.RTA_DST))
+	if endpoints := r.endpoints.Load(); endpoints != nil && covers(to, int(m.Data[lengthAt]), *endpoints) {
+		return true
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	to := addrOf(attribute(m, unix.SizeofRtMsg, unix.RTA_DST))
 	if r.inputs == nil || !to.IsValid() {
 		return false
 	}
 	network := r.inputs.config.network(familyOf(to))
 	return network.Contains(to) && int(m.Data[lengthAt]) < to.BitLen() // pods' own routes are of one address
+}
+
+// covers says whether one of the addresses, which are in order, is in a route's destination; a default route has none.
+func covers(to netip.Addr, bits int, addresses []netip.Addr) bool {
+	if !to.IsValid() {
+		return bits == 0
+	}
+	prefix := netip.PrefixFrom(to, bits)
+	i, _ := slices.BinarySearchFunc(addresses, to, netip.Addr.Compare)
+	return i < len(addresses) && prefix.Contains(addresses[i])
 }
 
 // isTunnel says whether data begins with the index of the tunnel device.
