@@ -38,8 +38,7 @@ type Config struct {
 	MTU           int    // bytes of the largest packet to put on the underlay; 0: what the underlay's link takes
 	DirectRouting bool
 
-	// Underlay is the family that the tunnel uses. With AnyFamily it is that of the node's UnderlayIP or first address.
-	// It isn't in net-conf.json.
+	// Underlay is the family that the tunnel uses. With AnyFamily all nodes derive it from the Nodes. It isn't in net-conf.json.
 	Underlay Family
 }
 

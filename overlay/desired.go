@@ -61,7 +61,7 @@ func Desired(own string, nodes []Node, c Config, links []Link) (Plan, error) {
 	if i < 0 {
 		return Plan{}, fmt.Errorf("there is no node %s", own)
 	}
-	if err := b.takeOwn(nodes[i]); err != nil {
+	if err := b.takeOwn(nodes[i], nodes); err != nil {
 		return Plan{}, err
 	}
 	b.takeEndpoints(b.own)
@@ -92,9 +92,9 @@ type builder struct {
 }
 
 // takeOwn finds the node's place on the underlay and adds what concerns it alone.
-func (b *builder) takeOwn(n Node) error {
+func (b *builder) takeOwn(n Node, all []Node) error {
 	b.own = n
-	if err := b.findUnderlay(); err != nil {
+	if err := b.findUnderlay(all); err != nil {
 		return err
 	}
 	if len(b.usable(n.PodCIDRs)) == 0 {

@@ -7,9 +7,9 @@
 // so whatever was deleted or altered by hand comes back. A State prints as the commands a person would type.
 //
 // A node has one tunnel device, sluice.<VNI>, on one underlay family; it carries pods of both families. Nothing about it has to be
-// agreed: the device's MAC follows from the node's name, its addresses are the network addresses of the node's pod CIDRs. For each
-// peer there is a permanent neighbour (tunnel address to MAC), a forwarding database entry (MAC to underlay address), and then a
-// route. They go in the reverse order.
+// agreed: every node derives the same family from the Nodes, the device's MAC follows from the node's name, its addresses are the
+// network addresses of the node's pod CIDRs. For each peer there is a permanent neighbour (tunnel address to MAC), a forwarding database
+// entry (MAC to underlay address), and then a route. They go in the reverse order.
 //
 // What is ours is known by the device's name and by the route protocol (RouteProtocol). Everything on the device that isn't desired
 // is removed; other devices, and routes of other protocols, are left alone, except that a route to a peer's pods replaces any

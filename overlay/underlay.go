@@ -5,24 +5,74 @@ import (
 	"net/netip"
 )
 
-// underlay is the family that the node's tunnel uses, and the node's address of it: the zero Addr if it has none.
-func underlay(own Node, c Config) (Family, netip.Addr) {
+// underlay is the family that the node's tunnel uses, and the node's address of it: the zero Addr if it has none. All is among the nodes.
+//
+// A tunnel has one family, and its ends must have the same. So unless it is configured, all nodes derive it from the same Nodes. Without
+// a tunnel there is nothing to agree on: each node goes by its own order.
+func underlay(own Node, all []Node, c Config) (Family, netip.Addr) {
 	family := c.Underlay
-	if family == AnyFamily {
-		switch {
-		case own.UnderlayIP.IsValid():
-			family = familyOf(own.UnderlayIP)
-		case len(own.Addresses) > 0:
-			family = familyOf(own.Addresses[0])
-		}
+	switch {
+	case family != AnyFamily:
+	case c.Backend == HostGW:
+		family = own.firstFamily()
+	default:
+		family = familyOfTunnels(all)
 	}
 	return family, own.address(family)
 }
 
+// familyOfTunnels is the family that at least half of the nodes have an address of, those without any left out. If that is true of both,
+// it is the one that the most senior node has first. So no newcomer changes how others are reached, and no single node, however senior,
+// takes the others to a family that they don't have.
+func familyOfTunnels(nodes []Node) Family {
+	var senior *Node
+	has, total := map[Family]int{}, 0
+	for i := range nodes {
+		n := &nodes[i]
+		if n.firstFamily() == AnyFamily {
+			continue
+		}
+		total++
+		for _, f := range []Family{IPv4, IPv6} {
+			if a := n.address(f); a.IsValid() && checkEndpoint(a) == "" {
+				has[f]++
+			}
+		}
+		if senior == nil || bySeniority(*n, *senior) < 0 {
+			senior = n
+		}
+	}
+	if senior == nil {
+		return AnyFamily
+	}
+	first := senior.firstFamily()
+	if 2*has[first] >= total {
+		return first
+	}
+	return first.other()
+}
+
+// firstFamily is the family of the node's first address, of those that can be a node's; AnyFamily if there is none.
+func (n Node) firstFamily() Family {
+	for _, a := range append([]netip.Addr{n.UnderlayIP}, n.Addresses...) {
+		if a.IsValid() && checkEndpoint(a) == "" {
+			return familyOf(a)
+		}
+	}
+	return AnyFamily
+}
+
+func (f Family) other() Family {
+	if f == IPv4 {
+		return IPv6
+	}
+	return IPv4
+}
+
 // findUnderlay finds the link with the node's underlay address. On a node that is a router, the address may be on a link that leads
 // nowhere: then routes say by which links other nodes are reached, and nothing is bound to one of these.
-func (b *builder) findUnderlay() error {
-	b.family, b.plan.Local = underlay(b.own, b.config)
+func (b *builder) findUnderlay(all []Node) error {
+	b.family, b.plan.Local = underlay(b.own, all, b.config)
 	if !b.plan.Local.IsValid() {
 		return fmt.Errorf("node %s has no address on the underlay (%s)", b.own.Name, b.family)
 	}

@@ -17,7 +17,7 @@ func (r *Reconciler) addWays(k *kernel, in inputs, links []Link) ([]Link, error)
 	if own < 0 {
 		return links, nil
 	}
-	family, local := underlay(in.nodes[own], in.config)
+	family, local := underlay(in.nodes[own], in.nodes, in.config)
 	b := builder{links: links}
 	if at, found := b.linkOf(local); !found || !at.Loopback {
 		r.endpoints.Store(nil)

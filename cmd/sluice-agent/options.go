@@ -75,7 +75,7 @@ func (o *options) policyFlags(fs *flag.FlagSet) {
 
 func (o *options) networkFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.netConf, "net-conf", "/etc/sluice/net-conf.json", "configuration of the pod network, as flannel's; read again when it changes")
-	fs.StringVar(&o.underlayFamily, "underlay-family", "", "address family of the tunnel: ipv4 or ipv6; empty: that of the node's first InternalIP")
+	fs.StringVar(&o.underlayFamily, "underlay-family", "", "address family of the tunnel: ipv4 or ipv6; empty: what all nodes derive from the Node objects")
 	fs.BoolVar(&o.masquerade, "ip-masq", true, "give what pods send out of the pod network the node's address")
 	fs.StringVar(&o.masqueradeToNodes, "masquerade-to-nodes", string(controllers.MasqueradeAuto),
 		"the same for what pods send to nodes: auto (unless the node's pods are reached without a tunnel), always or never")
