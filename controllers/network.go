@@ -315,7 +315,7 @@ func boolValue(b bool) float64 {
 
 // rules is what the ruleset has to know.
 func (n *PodNetwork) rules(s NetworkState, nodes []overlay.Node) Network {
-	out := Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Masquerade: n.options.Masquerade}
+	out := Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Own: s.Own, Masquerade: n.options.Masquerade}
 	// Where the node can't take part, an earlier agent's tunnel may still be up:
 	// its port stays closed, then to everybody.
 	if s.Config.Backend == overlay.VXLAN {

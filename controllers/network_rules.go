@@ -14,6 +14,7 @@ import (
 type Network struct {
 	Pods    []netip.Prefix // of all nodes
 	OwnPods []netip.Prefix // of this node
+	Own     []netip.Addr   // at which this node is, and its pods' host ports
 
 	Tunnel    string       // the tunnel device; empty without one
 	Port      uint16       // of the tunnel, UDP
@@ -29,7 +30,7 @@ type Network struct {
 // Where the network's base chains sit. README.md of package nft says why.
 const (
 	priorityRaw         = -300 // before connection tracking
-	priorityDestination = -101 // before kube-proxy's Services: a host port is the more specific
+	priorityDestination = -99  // after kube-proxy's Services: a pod's host port must not take what is theirs
 	prioritySource      = 99   // before kube-proxy's masquerading
 )
 
@@ -57,7 +58,11 @@ func ownPodsSet(family string) string   { return nft.Name("network", "own-pods",
 func endpointsSet(family string) string { return nft.Name("network", "endpoints", family) }
 func directSet(family string) string    { return nft.Name("network", "direct", family) }
 
-// Host ports by the node's address, and those that count for all of them.
+// hostPortChain names a base chain of host ports. They have a version of their own: the first one was before kube-proxy's.
+func hostPortChain(name string) string { return nft.Name(name, "2") }
+
+// Where host ports are, those by the node's address, and those that count for all of them.
+func ownSet(family string) string         { return nft.Name("network", "own", family) }
 func hostPortMap(family string) string    { return nft.Name("host-ports", "address", family) }
 func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }
 func hairpinSet(family string) string     { return nft.Name("host-ports", "hairpin", family) }
@@ -94,8 +99,12 @@ func (n *Network) addTo(out *nft.Ruleset) {
 		out.AddChain(&nft.Chain{Name: tunnelForward, Rules: n.tunnelForwardRules()})
 		out.AddChain(&nft.Chain{Name: tunnelInput, Rules: n.tunnelInputRules()})
 	}
-	chain("host-ports", nft.Base{Type: nft.NATChain, Hook: nft.HookPrerouting, Priority: priorityDestination}, hostPortRules())
-	chain("own-host-ports", nft.Base{Type: nft.NATChain, Hook: nft.HookOutput, Priority: priorityDestination}, hostPortRules())
+	hostPorts := func(name string, hook nft.Hook) {
+		base := &nft.Base{Type: nft.NATChain, Hook: hook, Priority: priorityDestination}
+		out.AddChain(&nft.Chain{Name: hostPortChain(name), Base: base, Rules: hostPortRules()})
+	}
+	hostPorts("host-ports", nft.HookPrerouting)
+	hostPorts("own-host-ports", nft.HookOutput)
 	chain("masquerade", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: prioritySource}, n.masqueradeRules())
 	if n.Masquerade {
 		out.AddChain(&nft.Chain{Name: leaving, Rules: n.leavingRules()})
@@ -111,6 +120,7 @@ func (n *Network) addSets(out *nft.Ruleset, family string, is4 bool) {
 		{Name: podsSet(family), Interval: true, Comment: "pods of all nodes", Elements: ranges(n.Pods, is4)},
 		{Name: podsGuard(family), Interval: true, Guard: true, Comment: "pods of all nodes: nobody else may use their addresses, and nothing to them is masqueraded", Elements: ranges(n.Pods, is4)},
 		{Name: ownPodsSet(family), Interval: true, Comment: "pods of this node", Elements: ranges(n.OwnPods, is4)},
+		{Name: ownSet(family), Interval: true, Comment: "this node, where its pods' host ports are", Elements: ranges(n.hostPortRanges(), is4)},
 		{Name: endpointsSet(family), Comment: "nodes, as the tunnel's packets have them", Elements: addresses(n.Endpoints, is4)},
 		{Name: directSet(family), Guard: true, Comment: "nodes that pods reach with their own addresses", Elements: addresses(n.Direct, is4)},
 	} {
@@ -231,14 +241,25 @@ func (n *Network) toTunnel() nft.MatchPort {
 	return nft.MatchPort{Proto: protocolUDP, First: n.Port, Last: n.Port}
 }
 
-// hostPortRules lead host ports to pods.
+// hostPortRanges is where host ports are: the node's own addresses, and those by which only itself can reach it.
+func (n *Network) hostPortRanges() []netip.Prefix {
+	all := []netip.Prefix{loopback4}
+	for _, a := range n.Own {
+		all = append(all, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return all
+}
+
+// hostPortRules lead host ports to pods. An address of the node's may have moved elsewhere since it was told, so it has to be local
+// as well.
 func hostPortRules() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
 		dst := addrField(false, f.is4)
+		own := nft.InSet{Fields: []nft.Field{dst}, Set: ownSet(f.suffix)}
 		rules = append(rules,
-			rule("", nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Map: hostPortMap(f.suffix)}),
-			rule("", nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Map: anyHostPortMap(f.suffix)}),
+			rule("", own, nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Map: hostPortMap(f.suffix)}),
+			rule("", own, nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Map: anyHostPortMap(f.suffix)}),
 		)
 	}
 	return rules

@@ -121,6 +121,53 @@ func TestHostPortForFewerAddressesCounts(t *testing.T) {
 	}
 }
 
+// A host port takes nothing that a Service of its number has, as kube-proxy leads it, and nothing at an address that is local but not the
+// node's own. Controls: without the Service, and at the node's own address, it is the host port's.
+func TestHostPortsLeaveOthersAlone(t *testing.T) {
+	t.Parallel()
+	w := newPacketWorld(t, RulesetConfig{Network: testNetwork()})
+	id := w.hosts["dev/web"].Interface()
+	virtual4, virtual6 := netip.MustParseAddr("203.0.113.99"), netip.MustParseAddr("2001:db8:99::99")
+	for _, virtual := range []netip.Addr{virtual4, virtual6} { // as kube-proxy in IPVS mode has Services' addresses, and routers theirs
+		w.node.AddAddr(virtual)
+	}
+	w.render.SetHostPorts(id, []cni.HostPort{
+		{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}, // the node's own process has it too
+		{HostPort: 30099, ContainerPort: 80, Protocol: "tcp"},
+		{HostIP: virtual4, HostPort: 80, ContainerPort: 80, Protocol: "tcp"},
+	})
+	w.touch("dev/web")
+	answers := func(from string, to netip.AddrPort, by string) {
+		t.Helper()
+		if r := w.hosts[from].MustReach(t, testnet.TCP, to); !strings.HasPrefix(r.Reply, by+" ") {
+			t.Errorf("%s to %s: answered by %q, want %s", from, to, r.Reply, by)
+		}
+	}
+	for _, from := range []string{"out", "node", "dev/db"} {
+		answers(from, netip.AddrPortFrom(virtual4, 80), "node")
+		answers(from, netip.AddrPortFrom(virtual6, 80), "node")
+		answers(from, netip.AddrPortFrom(w.addr("node", 4), 80), "dev/web")
+		answers(from, netip.AddrPortFrom(w.addr("node", 6), 80), "dev/web")
+	}
+	for _, family := range bothFamilies {
+		to := netip.AddrPortFrom(w.addr("node", family), 30099)
+		for _, from := range []string{"out", "node", "dev/web"} {
+			answers(from, to, "dev/web")
+		}
+	}
+	w.node.NftInput(fmt.Sprintf(`table inet kube-proxy {
+		chain services { ip daddr %s tcp dport 30099 dnat ip to %s:80; ip6 daddr %s tcp dport 30099 dnat ip6 to [%s]:80; }
+		chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
+		chain nat-output { type nat hook output priority -100; jump services; }
+	}`, w.addr("node", 4), w.addr("dev/db", 4), w.addr("node", 6), w.addr("dev/db", 6)))
+	for _, family := range bothFamilies {
+		to := netip.AddrPortFrom(w.addr("node", family), 30099)
+		for _, from := range []string{"out", "node", "dev/web"} {
+			answers(from, to, "dev/db")
+		}
+	}
+}
+
 type hostPortEnd struct {
 	from  string
 	proto testnet.Protocol

@@ -23,6 +23,7 @@ func testNetwork() Network {
 	return Network{
 		Pods:    []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")},
 		OwnPods: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")},
+		Own:     []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:2::1")},
 		Tunnel:  "sluice.1", Port: 8472,
 		Local:      netip.MustParseAddr("198.51.100.1"),
 		Endpoints:  []netip.Addr{netip.MustParseAddr("192.0.2.10")},

@@ -26,14 +26,15 @@ type Options struct {
 }
 
 // Status is what came of the last pass. While the node itself can't take part, all but the first two fields are as they were before:
-// what is in the kernel stays there.
+// what is in the kernel stays there. Own is always of the last pass.
 type Status struct {
-	Ready   bool       // everything is as desired
-	Reason  string     // why it isn't
-	MTU     int        // of pods, bytes; 0 if not known yet
-	Tunnel  string     // the tunnel device; empty without one
-	Device  string     // the underlay's link; empty: whichever the routes say
-	Local   netip.Addr // the node's address on the underlay
+	Ready   bool         // everything is as desired
+	Reason  string       // why it isn't
+	MTU     int          // of pods, bytes; 0 if not known yet
+	Tunnel  string       // the tunnel device; empty without one
+	Device  string       // the underlay's link; empty: whichever the routes say
+	Local   netip.Addr   // the node's address on the underlay
+	Own     []netip.Addr // at which the node itself is, in order: not the addresses of Services, whose links lead nowhere
 	Peers   []Peer
 	Skipped []Skipped
 	Changes uint64 // how many things were added, changed or removed since the start, whatever the reason
@@ -171,7 +172,7 @@ func (r *Reconciler) pass(k *kernel) bool {
 	if in == nil {
 		return true
 	}
-	status := Status{Changes: old.Changes}
+	status := Status{Changes: old.Changes, Own: old.Own}
 	var plan Plan
 	err := r.do(func() (err error) { plan, err = r.converge(k, *in, &status); return err })
 	if plan.MTU != 0 {
@@ -181,9 +182,9 @@ func (r *Reconciler) pass(k *kernel) bool {
 			status.Tunnel = in.config.Device()
 		}
 	} else { // the node can't take part: what is there goes on
-		changes := status.Changes
+		changes, own := status.Changes, status.Own
 		status = old
-		status.Changes = changes
+		status.Changes, status.Own = changes, own
 	}
 	status.Ready, status.Reason = err == nil, ""
 	if err != nil {
@@ -240,6 +241,9 @@ func (r *Reconciler) round(k *kernel, in inputs, status *Status) (plan Plan, set
 		return Plan{}, true, err
 	}
 	r.noteTunnel(k, in.config.Device()) // before reading what is on it: later changes are told of
+	if i := slices.IndexFunc(in.nodes, func(n Node) bool { return n.Name == in.own }); i >= 0 {
+		status.Own = ownAddresses(in.nodes[i], links)
+	}
 	if links, err = r.addWays(k, in, links); err != nil {
 		return Plan{}, true, err
 	}
