@@ -29,6 +29,7 @@ func (s *Server) add(ctx context.Context, request AddRequest) (AddAnswer, error)
 	}
 	a, before, err := s.place(request)
 	s.noteExhaustion(err)
+	s.noteHostPorts(request, err)
 	if errors.Is(err, errExhausted) || errors.Is(err, errNoPodCIDR) {
 		err = tryAgain("no address for the pod", err)
 	}
@@ -170,6 +171,11 @@ func (s *Server) place(request AddRequest) (a, before Attachment, err error) {
 	if isOld && (before.PodNamespace != request.PodNamespace || before.PodName != request.PodName || before.PodUID != request.PodUID) {
 		return a, before, types.NewError(types.ErrInvalidEnvironmentVariables, "the container is of another pod",
 			fmt.Sprintf("%s/%s with UID %s", before.PodNamespace, before.PodName, before.PodUID))
+	}
+	if !isOld {
+		if err := s.checkReserved(request.HostPorts); err != nil {
+			return a, before, err
+		}
 	}
 	if err := s.checkHostPorts(id, request.HostPorts); err != nil {
 		return a, before, err

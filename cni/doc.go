@@ -50,7 +50,7 @@
 // runtimes never call it, and lose a DEL now and then, the server also looks for pods that are gone by itself; in doubt, a pod lives.
 //
 // Of the error codes, ADD has 11 (try again) for whatever passes by itself, 4 and 7 for what was asked wrongly, 2 for capabilities in mode
-// "policy", and 101 for a host port that another pod has; CHECK 100 for differences; STATUS 50.
+// "policy", 101 for a host port that another pod has, and 102 for one that is the node's; CHECK 100 for differences; STATUS 50.
 //
 // In mode "policy", behind another plugin that wires the pods, ADD takes the addresses from prevResult, waits for the policy and passes
 // prevResult on; nothing in the pod's namespace is touched by any verb.

@@ -40,9 +40,10 @@ const (
 
 // Codes that the library has no name for: one of the CNI specification, for a plugin that can't serve ADD, and our own.
 const (
-	codeNotAvailable  = 50
-	codeDiffers       = 100 // CHECK: something isn't as ADD left it
-	codeHostPortTaken = 101 // ADD: a host port is another pod's
+	codeNotAvailable     = 50
+	codeDiffers          = 100 // CHECK: something isn't as ADD left it
+	codeHostPortTaken    = 101 // ADD: a host port is another pod's
+	codeHostPortReserved = 102 // ADD: a host port is the node's
 )
 
 // AddRequest asks for a place in the network for one interface of a pod. The first five fields are required.

@@ -44,6 +44,9 @@ type ServerOptions struct {
 	CoolDown   time.Duration    // how long a used address rests before another pod gets it; 60 s by default
 	Now        func() time.Time // time.Now by default
 
+	// ReservedPorts are ports of the node that no pod to come gets as a host port. Pods that have them keep them.
+	ReservedPorts []ReservedPort
+
 	// ReapInterval is the time between two looks for attachments whose pod is gone, without a DEL; 10 s by default. An attachment is
 	// dropped when two looks in a row find its pod gone.
 	ReapInterval time.Duration
@@ -81,6 +84,7 @@ type Server struct {
 	addresses   *allocator
 	nodeAddrs   []netip.Addr
 	mtu         int
+	tunnelPort  uint16 // 0: there is no tunnel
 
 	datapathReady  bool
 	datapathReason string // why it isn't

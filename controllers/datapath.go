@@ -23,6 +23,8 @@ type Datapath struct {
 	Masquerade bool
 	Forward    *ForwardCheck
 
+	ReserveTunnel bool // no pod gets the tunnel's port as a host port
+
 	ConfDir    string              // of CNI configurations; empty: none
 	Conflist   cni.ConflistOptions // what stands there
 	SubnetFile string              // flannel's subnet.env; empty: none
@@ -48,6 +50,13 @@ func (d *Datapath) SetState(s NetworkState) {
 	if s.Ready {
 		d.Server.SetPodCIDRs(s.PodCIDRs)
 		d.Server.SetMTU(s.MTU)
+	}
+	if d.ReserveTunnel {
+		port := s.Config.Port
+		if s.Config.Backend != overlay.VXLAN {
+			port = 0
+		}
+		d.Server.SetTunnelPort(port)
 	}
 	d.Forward.SetPods(networksOf(s.Config), s.PodCIDRs)
 	d.tell()

@@ -144,9 +144,13 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	recorder := mgr.GetEventRecorder("sluice-agent")
 	nodeEvents := controllers.NodeEvents{Node: o.node, Recorder: recorder}
 	a.enforcer.Events = nodeEvents
+	reserved, reserveTunnel, err := o.reservedPorts()
+	if err != nil {
+		return err
+	}
 	server, err := cni.NewServer(cni.ServerOptions{
 		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
-		OnProblem: nodeEvents.Warn, CoolDown: o.coolDown, SysctlDir: o.sysctlDir,
+		OnProblem: nodeEvents.Warn, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
 	})
 	if err != nil {
 		return err
@@ -175,7 +179,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	datapath := &controllers.Datapath{
 		Enforcer: a.enforcer, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
 		ConfDir: o.cniConfDir, Conflist: cni.ConflistOptions{Socket: o.socket, StateDir: o.stateDir},
-		Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
+		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
 	}
 	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})
 	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run}

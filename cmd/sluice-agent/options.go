@@ -29,6 +29,7 @@ type options struct {
 
 	netConf, underlayFamily, masqueradeToNodes string
 	masquerade, forwardAccept                  bool
+	forbiddenHostPorts                         string
 
 	cniConfDir, subnetFile, sysctlDir, runDir string
 	coolDown                                  time.Duration
@@ -80,6 +81,8 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.masqueradeToNodes, "masquerade-to-nodes", string(controllers.MasqueradeAuto),
 		"the same for what pods send to nodes: auto (unless the node's pods are reached without a tunnel), always or never")
 	fs.BoolVar(&o.forwardAccept, "forward-accept", false, "keep a rule in others' FORWARD or DOCKER-USER chain that accepts the pod network")
+	fs.StringVar(&o.forbiddenHostPorts, "forbidden-host-ports", "10250/tcp,6443/tcp,2379/tcp,2380/tcp,agent,tunnel",
+		"ports of the node that no pod gets as a host port, such as 10250/tcp; agent: that of --http-address; tunnel: that of net-conf.json")
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the CNI configuration is written once the node can take pods; empty: nowhere")
 	fs.DurationVar(&o.coolDown, "address-cool-down", time.Minute,
 		"how long a pod's address rests before another pod gets it: long enough for every node to learn that the pod is gone")
@@ -112,6 +115,9 @@ func (o *options) check() error {
 		if !slices.Contains(f.allowed, f.value) {
 			return fmt.Errorf("%s=%q: expected one of %q", f.name, f.value, f.allowed)
 		}
+	}
+	if _, _, err := o.reservedPorts(); err != nil {
+		return err
 	}
 	if o.coolDown <= 0 {
 		return fmt.Errorf("--address-cool-down=%s: expected more than 0", o.coolDown)
