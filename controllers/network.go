@@ -218,7 +218,7 @@ func (n *PodNetwork) pass() {
 		return 1
 	})
 	n.overlay.Set(n.options.Node, nodes, config)
-	if !stated {
+	if !stated || status.Config != config { // or it would be told of this configuration what came of another one
 		return
 	}
 	state := NetworkState{Config: config, PodCIDRs: podCIDRsOf(own, config), Status: status}

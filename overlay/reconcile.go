@@ -25,11 +25,12 @@ type Options struct {
 	OnStatus  func(Status) // called after each change of the status, by Run's goroutine; may be nil
 }
 
-// Status is what came of the last pass. While the node itself can't take part, all but the first two fields are as they were before:
-// what is in the kernel stays there. Own is always of the last pass.
+// Status is what came of the last pass. While the node itself can't take part, all but the first three fields are as they were before:
+// what is in the kernel stays there. Own and Config are always of the last pass.
 type Status struct {
 	Ready   bool         // everything is as desired
 	Reason  string       // why it isn't
+	Config  Config       // under which that is so
 	MTU     int          // of pods, bytes; 0 if not known yet
 	Tunnel  string       // the tunnel device; empty without one
 	Device  string       // the underlay's link; empty: whichever the routes say
@@ -186,7 +187,7 @@ func (r *Reconciler) pass(k *kernel) bool {
 		status = old
 		status.Changes, status.Own = changes, own
 	}
-	status.Ready, status.Reason = err == nil, ""
+	status.Ready, status.Reason, status.Config = err == nil, "", in.config
 	if err != nil {
 		status.Reason = err.Error()
 	}
