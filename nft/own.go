@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -31,6 +33,9 @@ type ownership struct {
 	probed   bool
 	possible bool // the kernel has owned tables that persist
 	ours     bool // our connection owns it
+	// former are the netlink ports of connections that were given up since the
+	// table was last claimed: see readOwner.
+	former []uint32
 }
 
 // Owned reports whether nobody but this Table can change the table at the
@@ -67,7 +72,7 @@ func (t *Table) claim(ctx context.Context) error {
 	if err := t.probeOwning(ctx); err != nil {
 		return err
 	}
-	exists, flags, owner, err := t.conn.readTable()
+	exists, flags, owner, err := t.readOwner(ctx)
 	if err != nil {
 		t.abandon(nil)
 		return fmt.Errorf("reading table %s: %w", TableName, err)
@@ -89,8 +94,39 @@ func (t *Table) claim(ctx context.Context) error {
 	if err := t.transact(ctx, []Op{{Kind: AddTable}}); err != nil {
 		return fmt.Errorf("claiming table %s: %w", TableName, err)
 	}
-	t.own.ours = true
+	t.own.ours, t.own.former = true, nil
 	return nil
+}
+
+// askAgain is how long a closed connection is left to let go of the table
+// before it is looked at again.
+const askAgain = 2 * time.Millisecond
+
+// readOwner asks for the table alone. Where a connection owns it that this
+// Table has closed, it waits, at most as long as for a transaction: the kernel
+// lets go when nobody holds the socket any more, and a child process that is
+// being started (fork) holds all of its parent's until it runs its program.
+func (t *Table) readOwner(ctx context.Context) (exists bool, flags, owner uint32, err error) {
+	deadline := time.NewTimer(t.opts.FlushTimeout)
+	defer deadline.Stop()
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
+	for {
+		exists, flags, owner, err = t.conn.readTable()
+		if err != nil || owner == t.conn.port() || !slices.Contains(t.own.former, owner) {
+			return exists, flags, owner, err
+		}
+		if t.opts.onHeld != nil {
+			t.opts.onHeld()
+		}
+		select {
+		case <-again.C:
+		case <-deadline.C:
+			return exists, flags, owner, nil
+		case <-ctx.Done():
+			return false, 0, 0, fmt.Errorf("waiting for an earlier connection to let go of it: %w", ctx.Err())
+		}
+	}
 }
 
 // probeOwning finds out whether the kernel has tables that are owned and

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // canOwn skips a test on a kernel without owned tables that persist.
@@ -251,4 +253,44 @@ func TestLostConnectionClaimsAgain(t *testing.T) {
 	if !table.Owned() {
 		t.Errorf("not claimed again: %s", table.WhyNotOwned())
 	}
+}
+
+// TestHeldConnectionClaimsAgain: a connection that the Table has closed, but
+// that a process which is being started still holds, isn't another owner.
+func TestHeldConnectionClaimsAgain(t *testing.T) {
+	t.Parallel()
+	canOwn(t)
+	n := newNamespace(t)
+	table := n.open(Options{Own: true})
+	mustSync(t, table, everything())
+	held := holdSocket(t, table.conn.raw)
+	table.abandon(nil)
+	if out := n.nft("list", "table", "inet", TableName); !strings.Contains(out, "flags owner") {
+		t.Fatalf("control: the table has no owner while its socket is held:\n%s", out)
+	}
+	table.opts.onHeld = sync.OnceFunc(func() {
+		if err := unix.Close(held); err != nil {
+			t.Error(err)
+		}
+	})
+	mustApply(t, table, Patch{})
+	mustMatch(t, table)
+	if !table.Owned() {
+		t.Errorf("not claimed again: %s", table.WhyNotOwned())
+	}
+}
+
+// holdSocket duplicates a connection's descriptor, as fork does.
+func holdSocket(t *testing.T, raw *netlink.Conn) int {
+	t.Helper()
+	sc, err := raw.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held int
+	var dupErr error
+	if err := sc.Control(func(fd uintptr) { held, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || dupErr != nil {
+		t.Fatal(err, dupErr)
+	}
+	return held
 }

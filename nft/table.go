@@ -45,6 +45,9 @@ type Options struct {
 	// tune replaces what is done to a new socket, for tests.
 	tune func(*netlink.Conn) error
 
+	// onHeld is called when a former connection still owns the table, for tests.
+	onHeld func()
+
 	// hasty leaves out the waiting for packets under way, for tests that
 	// want more transactions in less time.
 	hasty bool
@@ -333,6 +336,7 @@ func (t *Table) flush(ctx context.Context) error {
 func (t *Table) abandon(idle <-chan struct{}) {
 	c := t.conn
 	t.conn, t.stale, t.own.ours = nil, true, false
+	t.own.former = append(t.own.former, c.port())
 	if idle == nil {
 		idle = closedChannel()
 	}
