@@ -203,16 +203,7 @@ func BenchmarkFirstPacket(b *testing.B) {
 	for _, policies := range []int{0, 1, 10, 32, 100} {
 		b.Run(fmt.Sprintf("policies=%d", policies), func(b *testing.B) {
 			node := testnet.NewNode(b)
-			c := policy.NewCluster(policy.Options{Node: "here"})
-			c.SetNamespace("ns-0", nil)
-			var hosts []*testnet.Host
-			for i := range 2 {
-				p := benchPod(i)
-				h := node.Pod(p.ID.Name, p.Addresses...)
-				hosts = append(hosts, h)
-				c.SetPod(p)
-				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: h.Interface(), Addresses: p.Addresses})
-			}
+			hosts, c := benchPair(node)
 			for i := range policies {
 				peer := "nobody"
 				if i == policies-1 {
@@ -225,29 +216,71 @@ func BenchmarkFirstPacket(b *testing.B) {
 				}
 				c.SetPolicy(policy.Parse(np))
 			}
-			c.Take()
-			table := openTable(b, node)
-			if err := table.Sync(context.Background(), NewRenderer(RulesetConfig{}).Ruleset(c)); err != nil {
-				b.Fatal(err)
-			}
 			sink := hosts[1].Sink(testnet.UDP, 9000)
-			b.ResetTimer()
-			flood := hosts[0].Flood(netip.AddrPortFrom(hosts[1].Addr4(), 9000))
-			poll := time.NewTicker(100 * time.Microsecond)
-			for flood.Sent() < uint64(b.N) {
-				<-poll.C
-			}
-			poll.Stop()
-			elapsed := b.Elapsed()
-			b.StopTimer()
-			sent := flood.Stop()
-			b.ReportMetric(float64(elapsed.Nanoseconds())/float64(sent), "ns/packet")
+			benchFlood(b, node, c, hosts, 9000)
 			if sink.Received() == 0 {
 				b.Fatal("no packet arrived")
 			}
-			if err := table.Close(); err != nil {
+		})
+	}
+}
+
+// benchPair makes two pods of the first namespace.
+func benchPair(node *testnet.Node) (hosts []*testnet.Host, c *policy.Cluster) {
+	c = policy.NewCluster(policy.Options{Node: "here"})
+	c.SetNamespace("ns-0", nil)
+	for i := range 2 {
+		p := benchPod(i)
+		h := node.Pod(p.ID.Name, p.Addresses...)
+		hosts = append(hosts, h)
+		c.SetPod(p)
+		c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: h.Interface(), Addresses: p.Addresses})
+	}
+	return hosts, c
+}
+
+// benchFlood puts the policies into force and measures a flood of the first
+// pod's to the other.
+func benchFlood(b *testing.B, node *testnet.Node, c *policy.Cluster, hosts []*testnet.Host, port uint16) {
+	b.Helper()
+	c.Take()
+	table := openTable(b, node)
+	if err := table.Sync(context.Background(), NewRenderer(RulesetConfig{}).Ruleset(c)); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	flood := hosts[0].Flood(netip.AddrPortFrom(hosts[1].Addr4(), port))
+	poll := time.NewTicker(100 * time.Microsecond)
+	for flood.Sent() < uint64(b.N) {
+		<-poll.C
+	}
+	poll.Stop()
+	elapsed := b.Elapsed()
+	b.StopTimer()
+	sent := flood.Stop()
+	b.ReportMetric(float64(elapsed.Nanoseconds())/float64(sent), "ns/packet")
+	if err := table.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkDeniedPacket: the time that one packet takes which a pod sends and
+// the policy of another denies: no rule of it matches. The reference has none.
+func BenchmarkDeniedPacket(b *testing.B) {
+	for _, blocks := range []int{0, 100, 5000} {
+		b.Run(fmt.Sprintf("blocks=%d", blocks), func(b *testing.B) {
+			rules := ""
+			if blocks > 0 {
+				rules = growing[0].policies(blocks)[0]
+			}
+			node := testnet.NewNode(b)
+			hosts, c := benchPair(node)
+			np, err := meaning.RenderPolicy("ns-0/p", `{podSelector: {matchLabels: {app: "1"}}, `+rules+`}`, meaning.Addr)
+			if err != nil {
 				b.Fatal(err)
 			}
+			c.SetPolicy(policy.Parse(np))
+			benchFlood(b, node, c, hosts, 80)
 		})
 	}
 }

@@ -28,10 +28,12 @@ import (
 type Enforcer struct {
 	table *nft.Table
 	log   logr.Logger
-	// Events is the node that repairs are told of, and OnRefused, which may be
-	// nil, what the kernel refuses. Both are set before Run.
+	// Events is the node that repairs are told of. OnRefused is told what the
+	// kernel refuses, and OnShed which policies cost too much, and why; both may
+	// be nil. All are set before Run.
 	Events    NodeEvents
 	OnRefused func(Refusal)
+	OnShed    func(k policy.Key, reason string)
 	wake      chan struct{} // holds a token while there may be something to commit
 
 	mu      sync.Mutex
@@ -41,11 +43,15 @@ type Enforcer struct {
 	since   time.Time
 	started bool
 	lastErr error // of the last commit
-	// told counts updates, and done is what it was when the last successful
-	// commit took its changes.
-	told, done uint64
+	// told counts updates. isolated is what it was when the last successful
+	// commit took its changes, and done when one took all of them: some rules may
+	// have to wait, see pace, while endpoints never do.
+	told, isolated, done uint64
+	pace                 pace
+	more                 bool // the last commit left something
 	// enforced are the endpoints whose policy is in the kernel; pending says
-	// of others, taken for commits that haven't succeeded, what they will be.
+	// of others, taken for commits that haven't succeeded or whose policies'
+	// rules have to wait, what they will be.
 	enforced map[string]struct{}
 	pending  map[string]bool
 	// committed is closed, and replaced, by every successful commit.
@@ -54,6 +60,7 @@ type Enforcer struct {
 	repairs  repairs
 	refusals refusals
 	denials  denialCounts
+	shed     map[policy.Key]struct{} // policies that were told to cost too much
 	// affected are the connections that changes concern which aren't committed yet; cutter is told of them then, if there is one.
 	affected policy.Affected
 	cutter   *Cutter
@@ -185,7 +192,9 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	e.mu.Lock()
 	since, told, first, failed := e.since, e.told, !e.started, e.lastErr != nil
 	e.since, e.started = time.Time{}, true
-	changes := e.cluster.Take()
+	start := time.Now()
+	changes := e.cluster.TakeSome(e.pace.next(first))
+	e.more = e.cluster.Backlog()
 	e.noteAffected(changes, first)
 	for _, id := range changes.Endpoints {
 		_, e.pending[id] = e.cluster.Endpoint(id)
@@ -218,21 +227,33 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	if e.done == 0 {
 		e.tellOwner()
 	}
-	if !first && !patch.Empty() {
+	if !first && !patch.Empty() && !since.IsZero() {
 		commitSeconds.Observe(time.Since(since).Seconds())
 	}
+	e.pace.note(time.Since(start), e.more)
+	if e.more {
+		e.signal()
+	}
 	e.noteRefused(left)
+	e.noteShed()
 	e.noteCommit(told)
 	e.tellCutter()
 	return nil
 }
 
-// noteCommit says that everything up to an update is in the kernel.
+// noteCommit says that everything up to an update is in the kernel, but for
+// what has to wait.
 func (e *Enforcer) noteCommit(told uint64) {
-	e.done = told
+	e.isolated = told
+	if !e.more {
+		e.done = told
+	}
 	for id, exists := range e.pending {
 		if exists && e.refusals.blocked[id] != nil {
 			delete(e.enforced, id) // it stays pending
+			continue
+		}
+		if exists && e.more && e.cluster.Waiting(id) {
 			continue
 		}
 		if exists {
@@ -295,8 +316,8 @@ func (e *Enforcer) Detach(ctx context.Context, id string) error {
 	return e.await(ctx, func() error { return nil })
 }
 
-// await returns once everything told so far is committed and lacks, called
-// with the lock held, returns nil. When ctx ends first it says why.
+// await returns once everything told so far is committed, but for rules that
+// have to wait, and lacks, called with the lock held, returns nil. When ctx ends first it says why.
 func (e *Enforcer) await(ctx context.Context, lacks func() error) error {
 	e.mu.Lock()
 	told := e.told
@@ -304,7 +325,7 @@ func (e *Enforcer) await(ctx context.Context, lacks func() error) error {
 	for {
 		e.mu.Lock()
 		committed, missing, failed := e.committed, lacks(), e.lastErr
-		done := e.done >= told
+		done := e.isolated >= told
 		e.mu.Unlock()
 		if done && missing == nil {
 			return nil

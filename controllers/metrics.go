@@ -69,7 +69,7 @@ var (
 // stats are those of the CNI server.
 func RegisterMetrics(stats func() cni.Stats) error {
 	for _, c := range []prometheus.Collector{
-		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, endpointsEnforced, policyProblems,
+		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, policiesShed, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, linksNotForwarding, podMTU,
 		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
 		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),

@@ -59,7 +59,7 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 			return fmt.Errorf("watching %T: %w", kind.object, err)
 		}
 	}
-	a.Enforcer.OnRefused = a.reportRefused
+	a.Enforcer.OnRefused, a.Enforcer.OnShed = a.reportRefused, a.reportShed
 	if a.Departures != nil {
 		forget := manager.RunnableFunc(func(ctx context.Context) error {
 			a.Departures.run(ctx, a.Enforcer)

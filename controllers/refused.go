@@ -123,8 +123,9 @@ func (e *Enforcer) refused() int {
 // policiesOf lists the policies whose rules need an object, sorted.
 func (r *Renderer) policiesOf(c *policy.Cluster, o nft.Object) []policy.Key {
 	found := map[policy.Key]bool{}
-	for ref := range r.rules {
-		if o.Chain == policyChain(ref) && o.Chain != "" || o.Set != "" && usesSet(c, ref, o.Set) {
+	for ref, rules := range r.rules {
+		chain := o.Chain != "" && (o.Chain == policyChain(ref) || slices.Contains(rules.parts, o.Chain))
+		if chain || o.Set != "" && usesSet(c, ref, o.Set) {
 			found[ref.Policy] = true
 		}
 	}

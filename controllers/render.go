@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-net/sluice/cni"
@@ -20,7 +21,7 @@ import (
 type Renderer struct {
 	cfg       RulesetConfig
 	endpoints map[string]renderedEndpoint
-	rules     map[policy.Ref][]portSet
+	rules     map[policy.Ref]renderedRules
 	profiles  counter
 	ports     counter
 	// holders are the endpoints that have an entry in a dispatch map. More
@@ -72,7 +73,7 @@ func (c counter) drop(name string) (last bool) {
 // NewRenderer returns a Renderer that has rendered nothing.
 func NewRenderer(cfg RulesetConfig) *Renderer {
 	return &Renderer{
-		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref][]portSet{},
+		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref]renderedRules{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
 		hostPorts: map[string][]cni.HostPort{}, portsChanged: map[string]struct{}{},
 	}
@@ -305,6 +306,11 @@ func (p profile) chain() *nft.Chain {
 
 func policyChain(ref policy.Ref) string {
 	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String())
+}
+
+// partChain names the chain of a part of a policy's rules.
+func partChain(ref policy.Ref, i int) string {
+	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String(), strconv.Itoa(i))
 }
 
 // shortHash tells things apart whose full text would be too long for a name.

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/nft"
@@ -48,26 +49,58 @@ func portsText(ranges []selector.PortRange) string {
 	return strings.Join(parts, ".")
 }
 
-// patchRules replaces the chain of one policy and direction.
+// renderedRules is what stands in the ruleset for a policy in one direction
+// besides its chain.
+type renderedRules struct {
+	ports []portSet
+	parts []string // chains
+}
+
+// patchRules replaces the chain of one policy and direction, and those of its
+// parts, if there are several: then it jumps to each that has rules.
 func (r *Renderer) patchRules(out *nft.Patch, c *policy.Cluster, ref policy.Ref) {
-	clauses, used := c.Clauses(ref)
-	old := r.rules[ref]
-	var sets []portSet
+	parts, used := c.Parts(ref)
+	old, now := r.rules[ref], renderedRules{}
+	for _, name := range old.parts {
+		out.Chains[name] = nil
+	}
 	if used {
 		chain := &nft.Chain{Name: policyChain(ref)}
-		for _, cl := range clauses {
-			chain.Rules = append(chain.Rules, clauseRules(ref, cl)...)
-			if len(cl.Ports) > 1 {
-				sets = append(sets, newPortSet(cl.Ports))
+		for i, part := range parts {
+			rules := now.render(ref, part)
+			if len(parts) == 1 {
+				chain.Rules = rules
+			} else if len(rules) > 0 {
+				name := partChain(ref, i)
+				out.Chains[name] = &nft.Chain{Name: name, Rules: rules}
+				chain.Rules = append(chain.Rules, rule("", nft.Do{Verdict: nft.JumpTo(name)}))
+				now.parts = append(now.parts, name)
 			}
 		}
 		out.Chains[chain.Name] = chain
-		r.rules[ref] = sets
+		r.rules[ref] = now
 	} else {
 		out.Chains[policyChain(ref)] = nil
 		delete(r.rules, ref)
 	}
-	for _, s := range sets {
+	r.patchPorts(out, old.ports, now.ports)
+}
+
+// render returns the rules of clauses, and notes the port sets that they need.
+func (r *renderedRules) render(ref policy.Ref, clauses []policy.Clause) []nft.Rule {
+	var out []nft.Rule
+	for _, cl := range clauses {
+		out = append(out, clauseRules(ref, cl)...)
+		if len(cl.Ports) > 1 {
+			r.ports = append(r.ports, newPortSet(cl.Ports))
+		}
+	}
+	return out
+}
+
+// patchPorts counts the uses of port sets, and makes and deletes them.
+func (r *Renderer) patchPorts(out *nft.Patch, old, now []portSet) {
+	for _, s := range now {
 		if r.ports.add(s.name) {
 			out.Sets[s.name] = &nft.SetPatch{Create: s.set()}
 		}
@@ -102,16 +135,15 @@ func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
 		if cl.Peer != nil && !hasFamily(cl.Peer, f.is4) {
 			continue
 		}
-		var match []nft.Statement
-		if cl.Peer != nil {
-			match = append(match, nft.InSet{Fields: []nft.Field{peerField(ref.Direction, f.is4)}, Set: setName(cl.Peer.ID, f.suffix)})
-		}
+		match := portMatch(cl.Ports) // the cheapest first
 		if cl.Named != nil {
 			match = append(match, nft.InSet{
 				Fields: []nft.Field{addrField(false, f.is4), nft.L4Proto, nft.DstPort}, Set: setName(cl.Named.ID, f.suffix),
 			})
 		}
-		match = append(match, portMatch(cl.Ports)...)
+		if cl.Peer != nil {
+			match = append(match, nft.InSet{Fields: []nft.Field{peerField(ref.Direction, f.is4)}, Set: setName(cl.Peer.ID, f.suffix)})
+		}
 		out = append(out, rule(comment, append(match, do(nft.Accept))...))
 	}
 	return out
@@ -130,10 +162,10 @@ func portMatch(ports []selector.PortRange) []nft.Statement {
 	return []nft.Statement{nft.MatchPort{Proto: ports[0].Protocol, First: ports[0].First, Last: ports[0].Last}}
 }
 
-// hasFamily reports whether a set can have members of a family: an ipBlock
-// only of its own.
+// hasFamily reports whether a set can have members of a family: ipBlocks only
+// of their own.
 func hasFamily(s *policy.Set, is4 bool) bool {
-	return s.ID.Kind != policy.BlockSet || s.Block.CIDR.Addr().Is4() == is4
+	return s.ID.Kind != policy.BlockSet || slices.ContainsFunc(s.Blocks, func(b policy.Block) bool { return b.CIDR.Addr().Is4() == is4 })
 }
 
 // setName names the set of one family.
@@ -196,7 +228,7 @@ func element(s policy.Set, m policy.Member) nft.Element {
 	case policy.BlockSet:
 		return nft.RangeElement(m.First, m.Last)
 	case policy.PortSet, policy.LocalPortSet:
-		return nft.AddrProtoPortElement(m.First, s.ID.Port.Protocol, m.Port)
+		return nft.AddrProtoPortElement(m.First, m.Protocol, m.Port)
 	case policy.PodSet:
 	}
 	return nft.AddrElement(m.First)

@@ -151,7 +151,7 @@ func (e *Enforcer) repair(ctx context.Context) error {
 		return err
 	}
 	e.noteRefused(left)
-	e.noteCommit(e.done)
+	e.noteCommit(e.isolated)
 	return nil
 }
 

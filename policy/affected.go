@@ -91,11 +91,13 @@ func (c *Cluster) users(sets map[SetID]SetChange) map[SetID]map[Ref]bool {
 		return out
 	}
 	for ref, state := range c.rules {
-		eachSet(state.clauses, func(s *Set) {
-			if refs := out[s.ID]; refs != nil {
-				refs[ref] = true
-			}
-		})
+		for _, part := range state.parts {
+			eachSet(part, func(s *Set) {
+				if refs := out[s.ID]; refs != nil {
+					refs[ref] = true
+				}
+			})
+		}
 	}
 	return out
 }

@@ -13,6 +13,8 @@ type Options struct {
 	Node string
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
+	// Bounds are what each namespace's policies may cost.
+	Bounds Bounds
 }
 
 // Cluster is the policy-relevant state of a cluster as one node sees it. It
@@ -36,10 +38,15 @@ type Cluster struct {
 	compiled        map[string]EndpointPolicy
 	dirtyEndpoints  map[string]struct{}
 	dirtyRules      map[Ref]struct{}
+	unused          []*Set // uses of sets that rules have given up
+	unfilled        int    // sets of which the last Take left members
+	accounts        map[string]*account
+	shed            map[Key]shedPolicy // policies that are without rules now
 }
 
 // NewCluster returns an empty Cluster.
 func NewCluster(opts Options) *Cluster {
+	opts.Bounds = opts.Bounds.withDefaults()
 	return &Cluster{
 		opts:            opts,
 		namespaces:      map[string]map[string]string{},
@@ -57,6 +64,8 @@ func NewCluster(opts Options) *Cluster {
 		compiled:        map[string]EndpointPolicy{},
 		dirtyEndpoints:  map[string]struct{}{},
 		dirtyRules:      map[Ref]struct{}{},
+		accounts:        map[string]*account{},
+		shed:            map[Key]shedPolicy{},
 	}
 }
 
@@ -83,20 +92,31 @@ func (c *Cluster) DeleteNamespace(name string) {
 	c.applyPeerChanges(c.peers.DeleteNamespace(name))
 }
 
-// applyPeerChanges brings the sets of the named selectors in line.
+// applyPeerChanges brings the sets of the named selectors in line. A pod that
+// one selector of a set has lost may be picked by another one of it.
 func (c *Cluster) applyPeerChanges(changes []selector.Change) {
+	type pick struct {
+		set SetID
+		pod selector.Pod
+	}
+	changed := map[pick]struct{}{}
 	for _, ch := range changes {
 		for id := range c.setsBySelector[ch.Selector] {
-			set := c.sets[id]
-			for _, m := range c.contribution(set, ch.Pod) {
-				set.put(m, ch.Member)
-			}
+			changed[pick{id, ch.Pod}] = struct{}{}
+		}
+	}
+	for ch := range changed {
+		set := c.sets[ch.set]
+		in := c.picks(set, ch.pod)
+		for _, m := range c.contribution(set, ch.pod) {
+			set.put(m, in)
 		}
 	}
 }
 
 // SetPolicy adds or replaces a policy.
 func (c *Cluster) SetPolicy(p Policy) {
+	c.restore(p.Key.Namespace, true)
 	old := c.policies[p.Key]
 	c.policies[p.Key] = &p
 	subject := c.subjects.Add(p.Subject)
@@ -117,6 +137,7 @@ func (c *Cluster) SetPolicy(p Policy) {
 
 // DeletePolicy forgets a policy.
 func (c *Cluster) DeletePolicy(k Key) {
+	c.restore(k.Namespace, true)
 	old := c.policies[k]
 	if old == nil {
 		return

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/selector"
@@ -200,7 +199,7 @@ func (c *Cluster) matchesName(r Rule, f Flow, d Direction, peer *Peer) bool {
 		}
 	}
 	for _, p := range destination.Ports {
-		if p.Number == f.Port && p.Protocol == f.Protocol && slices.Contains(r.Named, p.NamedPort) {
+		if p.Number == f.Port && p.Protocol == f.Protocol && containsPort(r.Named, p.NamedPort) {
 			return true
 		}
 	}

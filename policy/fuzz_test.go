@@ -208,7 +208,7 @@ func answers(c *policy.Cluster, np *networkingv1.NetworkPolicy, flows []policy.F
 	return out
 }
 
-// TestHugePolicies: what a policy becomes is in proportion to it, whatever is in it, and the rest of it counts.
+// TestHugePolicies: a rule is as many clauses as it means, whatever it lists, and what is told of a policy has an end.
 func TestHugePolicies(t *testing.T) {
 	t.Parallel()
 	const many = 20_000
@@ -224,20 +224,11 @@ func TestHugePolicies(t *testing.T) {
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "huge"}}
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{rule, {From: rule.From[:1], Ports: rule.Ports[:1]}}
 	p := policy.Parse(np)
-	if clauses := p.Clauses(policy.Ingress); len(clauses) != many+1 {
-		t.Errorf("%d clauses, want one for each block with the number, and the second rule's", len(clauses))
+	if clauses := p.Clauses(policy.Ingress); len(clauses) != 3 {
+		t.Errorf("%d clauses, want two for the first rule, by number and by name, and one for the second", len(clauses))
 	}
-	if len(p.Problems) != 1 || p.Problems[0].Field != "spec.ingress[0].ports" {
+	if len(p.Problems) > 0 {
 		t.Errorf("problems: %v", p.Problems)
-	}
-
-	np.Spec.Ingress = nil
-	for range many / 100 {
-		np.Spec.Ingress = append(np.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: rule.From[:90], Ports: rule.Ports[:90]})
-	}
-	p = policy.Parse(np)
-	if clauses := p.Clauses(policy.Ingress); len(clauses) != 90*90 {
-		t.Errorf("many rules of many names: %d clauses, want those of the first", len(clauses))
 	}
 
 	long := strings.Repeat("x", 5_000)

@@ -93,10 +93,7 @@ func (r *replica) matches(cl policy.Clause, peer netip.Addr, f policy.Flow) bool
 		return false
 	}
 	if cl.Named != nil {
-		if cl.Named.ID.Port.Protocol != f.Protocol {
-			return false
-		}
-		if _, ok := r.sets[cl.Named.ID][policy.Member{f.Destination, f.Destination, f.Port}]; !ok {
+		if _, ok := r.sets[cl.Named.ID][policy.Member{f.Destination, f.Destination, f.Protocol, f.Port}]; !ok {
 			return false
 		}
 	}

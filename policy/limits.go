@@ -11,9 +11,6 @@ import (
 // server has some megabytes at most, and all that is made of it has a size in
 // proportion to that, except for what is here.
 const (
-	// maxCombinations bounds the clauses of port names: each name is looked up
-	// together with each peer of its rule.
-	maxCombinations = 10_000
 	// maxProblems bounds what is told, each with an Event.
 	maxProblems = 50
 	// maxProblemText is how long a field's path, its value and what was expected
@@ -23,10 +20,8 @@ const (
 
 // limits counts what a policy has used up so far.
 type limits struct {
-	problems     []Problem
-	more         int // problems that aren't listed
-	combinations int
-	subjectText  int // length of the subject's selector
+	problems []Problem
+	more     int // problems that aren't listed
 }
 
 func (l *limits) problem(at *field.Path, value any, expected string) {
@@ -45,30 +40,6 @@ func (l *limits) allProblems(spec *field.Path) []Problem {
 		return l.problems
 	}
 	return append(l.problems, Problem{Field: spec.String(), Value: fmt.Sprintf("%d more fields", l.more), Expected: "values that can be used"})
-}
-
-// limitNames takes the port names of a rule away, which then allow nothing,
-// where the policy has too many.
-func (l *limits) limitNames(at *field.Path, r *Rule) {
-	if len(r.Named) == 0 {
-		return
-	}
-	const perText = 64 // a selector or ipBlock of many bytes counts as many peers
-	cost := 0
-	for _, peer := range r.Peers {
-		cost += 1 + (len(peer.String())+l.subjectText)/perText
-	}
-	if r.AnyPeer {
-		cost = 1 + l.subjectText/perText
-	}
-	cost *= len(r.Named)
-	if l.combinations+cost > maxCombinations {
-		l.problem(at, fmt.Sprintf("%d port names with %d peers", len(r.Named), len(r.Peers)),
-			fmt.Sprintf("at most %d combinations of port names and peers in a policy, long peers counting more", maxCombinations))
-		r.Named = nil
-		return
-	}
-	l.combinations += cost
 }
 
 // shorten keeps the beginning of what is too long to be told.

@@ -309,7 +309,7 @@ func (m *Meaning) named(s *subject, d Direction, r Rule, v *view, ofSelector boo
 	}
 	var out []selector.PortRange
 	for _, p := range destination.Ports {
-		if slices.Contains(r.Named, p.NamedPort) {
+		if containsPort(r.Named, p.NamedPort) {
 			out = append(out, selector.PortRange{Protocol: p.Protocol, First: p.Number, Last: p.Number})
 		}
 	}

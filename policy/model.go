@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/selector"
@@ -98,7 +100,7 @@ type Rule struct {
 	Peers   []Peer
 	// AnyPort is set when the rule names no ports: any port of any protocol,
 	// ICMP included. Otherwise Ports (canonical, see selector.MergePorts) and
-	// Named list what matches.
+	// Named (sorted) list what matches.
 	AnyPort bool
 	Ports   []selector.PortRange
 	Named   []NamedPort
@@ -155,6 +157,17 @@ type NamedPort struct {
 }
 
 func (n NamedPort) String() string { return ProtocolName(n.Protocol) + " " + n.Name }
+
+// Compare orders named ports by protocol, then name.
+func (n NamedPort) Compare(o NamedPort) int {
+	return cmp.Or(cmp.Compare(n.Protocol, o.Protocol), strings.Compare(n.Name, o.Name))
+}
+
+// containsPort searches a sorted list: a rule and a pod may have thousands each.
+func containsPort(sorted []NamedPort, n NamedPort) bool {
+	_, found := slices.BinarySearchFunc(sorted, n, NamedPort.Compare)
+	return found
+}
 
 // IP protocol numbers that a NetworkPolicy can name (IANA protocol-numbers).
 const (

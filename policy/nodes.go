@@ -125,7 +125,7 @@ func (c *Cluster) refillBlocks() {
 	c.nodes.changed = false
 	for id, set := range c.sets {
 		if id.Kind == BlockSet {
-			set.replace(blockMembers(set.Block, c.trustedNodes(), c.opts.Node))
+			set.replace(c.blockMembers(set.Blocks))
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 // newer validation would refuse.
 func Parse(np *networkingv1.NetworkPolicy) Policy {
 	p := &parser{namespace: np.Namespace}
-	spec := field.NewPath("spec")
+	spec := specPath
 	out := Policy{
 		Key:  Key{Namespace: np.Namespace, Name: np.Name},
 		Tier: TierNetworkPolicy,
@@ -29,7 +29,6 @@ func Parse(np *networkingv1.NetworkPolicy) Policy {
 			Pods:      p.subject(spec.Child("podSelector"), np.Spec.PodSelector),
 		},
 	}
-	p.subjectText = len(out.Subject.Key())
 	ingress, egress := p.types(spec, np.Spec)
 	if ingress {
 		out.Ingress = p.ingress(spec.Child("ingress"), np.Spec.Ingress)
@@ -41,9 +40,12 @@ func Parse(np *networkingv1.NetworkPolicy) Policy {
 	} else if len(np.Spec.Egress) > 0 {
 		p.problem(spec.Child("egress"), "rules", "Egress in policyTypes; the rules are ignored")
 	}
+	p.limitClauses(&out)
 	out.Problems = p.allProblems(spec)
 	return out
 }
+
+var specPath = field.NewPath("spec")
 
 // parser collects the problems of one policy.
 type parser struct {
@@ -98,7 +100,6 @@ func (p *parser) rule(index int, at *field.Path, peersField string,
 		}
 	}
 	r.Ports, r.Named = p.ports(at.Child("ports"), ports)
-	p.limitNames(at.Child("ports"), &r)
 	return r
 }
 

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -37,9 +36,7 @@ func (p *parser) ports(at *field.Path, in []networkingv1.NetworkPolicyPort) ([]s
 			}
 		}
 	}
-	slices.SortFunc(named, func(a, b NamedPort) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(named, NamedPort.Compare)
 	return selector.MergePorts(ranges), slices.Compact(named)
 }
 

@@ -251,8 +251,8 @@ func (c *Cluster) contribute(p selector.Pod, in bool) {
 	each(c.subjects, c.localBySelector)
 }
 
-// contribution lists the members that a pod, picked by the set's selector,
-// puts into the set.
+// contribution lists the members that a pod, picked by the set, puts into it;
+// one may be listed twice.
 func (c *Cluster) contribution(set *setState, p selector.Pod) []Member {
 	var out []Member
 	for _, a := range c.pods.owned(p) {
@@ -261,8 +261,8 @@ func (c *Cluster) contribution(set *setState, p selector.Pod) []Member {
 			continue
 		}
 		for _, port := range c.pods.lookup(p).Ports {
-			if m := (Member{First: a, Last: a, Port: port.Number}); port.NamedPort == set.ID.Port && !slices.Contains(out, m) {
-				out = append(out, m)
+			if containsPort(set.Ports, port.NamedPort) {
+				out = append(out, Member{First: a, Last: a, Protocol: port.Protocol, Port: port.Number})
 			}
 		}
 	}

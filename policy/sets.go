@@ -1,11 +1,14 @@
 package policy
 
+import "github.com/sluice-net/sluice/selector"
+
 // setState is a set in use, its members, and what became of them since the
 // last Take.
 type setState struct {
 	Set
 	users   int
-	fresh   bool // made since the last Take
+	payers  map[*account]int // uses that count in an account
+	fresh   bool             // made since the last Take
 	members map[Member]struct{}
 	// before says of each member touched since the last Take whether it was
 	// one then.
@@ -13,7 +16,7 @@ type setState struct {
 }
 
 func newSetState(s Set) *setState {
-	return &setState{Set: s, fresh: true, members: map[Member]struct{}{}, before: map[Member]bool{}}
+	return &setState{Set: s, fresh: true, members: map[Member]struct{}{}, payers: map[*account]int{}, before: map[Member]bool{}}
 }
 
 // put adds or removes a member; it is idempotent.
@@ -25,10 +28,15 @@ func (s *setState) put(m Member, in bool) {
 	if _, touched := s.before[m]; !touched {
 		s.before[m] = was
 	}
+	delta := 1
 	if in {
 		s.members[m] = struct{}{}
 	} else {
 		delete(s.members, m)
+		delta = -1
+	}
+	for a := range s.payers {
+		a.members += delta
 	}
 }
 
@@ -46,17 +54,23 @@ func (s *setState) replace(members []Member) {
 	}
 }
 
-// take returns what joined and what left since the last call.
-func (s *setState) take() SetChange {
+// take returns what joined and what left since the last call, of the former
+// as many as the budget says.
+func (s *setState) take(budget *int) SetChange {
 	ch := SetChange{Set: s.Set, Created: s.fresh}
 	for m, was := range s.before {
-		if _, is := s.members[m]; is && !was {
+		_, is := s.members[m]
+		if is && !was {
+			if *budget <= 0 {
+				continue
+			}
+			*budget--
 			ch.Add = append(ch.Add, m)
 		} else if !is && was {
 			ch.Remove = append(ch.Remove, m)
 		}
+		delete(s.before, m)
 	}
-	clear(s.before)
 	s.fresh = false
 	return ch
 }
@@ -72,21 +86,20 @@ func (c *Cluster) acquire(s *Set) {
 	set.users = 1
 	c.sets[s.ID] = set
 	if s.ID.Kind == BlockSet {
-		set.replace(blockMembers(s.Block, c.trustedNodes(), c.opts.Node))
+		set.replace(c.blockMembers(s.Blocks))
 		return
 	}
-	index, byselector := c.peers, c.setsBySelector
-	if s.ID.Kind == LocalPortSet {
-		index, byselector = c.subjects, c.localBySelector
-	}
-	key := index.Add(s.Selector)
-	if byselector[key] == nil {
-		byselector[key] = map[SetID]struct{}{}
-	}
-	byselector[key][s.ID] = struct{}{}
-	for p := range index.Members(key) {
-		for _, m := range c.contribution(set, p) {
-			set.put(m, true)
+	index, bySelector := c.pickers(s.ID.Kind)
+	for _, picker := range s.Pods {
+		key := index.Add(picker)
+		if bySelector[key] == nil {
+			bySelector[key] = map[SetID]struct{}{}
+		}
+		bySelector[key][s.ID] = struct{}{}
+		for p := range index.Members(key) {
+			for _, m := range c.contribution(set, p) {
+				set.put(m, true)
+			}
 		}
 	}
 }
@@ -98,18 +111,33 @@ func (c *Cluster) release(s *Set) (gone bool) {
 		return false
 	}
 	delete(c.sets, s.ID)
-	if s.ID.Kind == BlockSet {
-		return true
+	index, bySelector := c.pickers(s.ID.Kind)
+	for _, key := range s.Keys {
+		delete(bySelector[key], s.ID)
+		if len(bySelector[key]) == 0 {
+			delete(bySelector, key)
+		}
+		index.Remove(key)
 	}
-	index, byselector := c.peers, c.setsBySelector
-	if s.ID.Kind == LocalPortSet {
-		index, byselector = c.subjects, c.localBySelector
-	}
-	key := s.ID.Selector
-	delete(byselector[key], s.ID)
-	if len(byselector[key]) == 0 {
-		delete(byselector, key)
-	}
-	index.Remove(key)
 	return true
+}
+
+// pickers returns the index that knows which pods the selectors of a kind of
+// sets pick, and the sets by those selectors.
+func (c *Cluster) pickers(kind SetKind) (*selector.Index, map[selector.Key]map[SetID]struct{}) {
+	if kind == LocalPortSet {
+		return c.subjects, c.localBySelector
+	}
+	return c.peers, c.setsBySelector
+}
+
+// picks reports whether any of the set's selectors picks a pod.
+func (c *Cluster) picks(set *setState, p selector.Pod) bool {
+	index, bySelector := c.pickers(set.ID.Kind)
+	for key := range index.Selectors(p) {
+		if _, of := bySelector[key][set.ID]; of {
+			return true
+		}
+	}
+	return false
 }

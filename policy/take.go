@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"cmp"
 	"maps"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -60,35 +62,74 @@ func (ch *Changes) Empty() bool {
 	return len(ch.Endpoints) == 0 && len(ch.Rules) == 0 && len(ch.Sets) == 0
 }
 
-// rulesState are the rules of a policy in a direction that local endpoints use.
-type rulesState struct {
-	users   int // endpoints isolated by it
-	clauses []Clause
-	active  bool // clauses are told to the caller and their sets acquired
-}
+// Everything is a budget without limit, see TakeSome.
+const Everything = math.MaxInt
 
 // Take returns what changed since the last call.
-func (c *Cluster) Take() Changes {
+func (c *Cluster) Take() Changes { return c.TakeSome(Everything) }
+
+// TakeSome returns what changed since the last call, but of new rules, of what
+// joins sets and of sets to delete only as much as the budget says, in members
+// of sets; a rule counts for many. What is left waits for the next call, and
+// Backlog says so.
+//
+// Whatever takes something away comes at once: an endpoint under its policies,
+// rules that a policy no longer has, members that leave. So every state in
+// between allows only what the last one allows. The smallest come first, so
+// that what little others need doesn't wait behind something huge.
+func (c *Cluster) TakeSome(budget int) Changes {
 	out := Changes{Sets: map[SetID]SetChange{}, oneWay: map[string]Direction{}}
 	c.refillBlocks()
 	out.Endpoints = c.takeEndpoints(out.oneWay)
-	out.Rules = c.takeRules(out.Sets)
-	for id, set := range c.sets {
-		if !set.fresh && len(set.before) == 0 {
-			continue
-		}
-		ch := set.take()
-		if ch.Created || len(ch.Add)+len(ch.Remove) > 0 {
-			out.Sets[id] = ch
+	rules, members := budget, budget
+	out.Rules = c.takeRules(&rules)
+	c.freeSets(out.Sets, &rules)
+	c.takeSets(out.Sets, &members)
+	return out
+}
+
+// Backlog reports whether the last TakeSome left something.
+func (c *Cluster) Backlog() bool { return len(c.dirtyRules)+len(c.unused)+c.unfilled > 0 }
+
+// Waiting reports whether rules of the policies that isolate an endpoint are
+// among what the last TakeSome left: so far they allow less than they say.
+func (c *Cluster) Waiting(id string) bool {
+	e := c.compiled[id]
+	waits := false
+	e.eachRef(func(ref Ref) {
+		_, dirty := c.dirtyRules[ref]
+		waits = waits || dirty
+	})
+	return waits
+}
+
+// takeSets takes what became of the sets' members; those with little to add
+// come first.
+func (c *Cluster) takeSets(sets map[SetID]SetChange, budget *int) {
+	var changed []*setState
+	for _, set := range c.sets {
+		if set.fresh || len(set.before) > 0 {
+			changed = append(changed, set)
 		}
 	}
-	return out
+	slices.SortFunc(changed, func(a, b *setState) int { return cmp.Compare(len(a.before), len(b.before)) })
+	c.unfilled = 0
+	for _, set := range changed {
+		ch := set.take(budget)
+		if len(set.before) > 0 {
+			c.unfilled++
+		}
+		if ch.Created || len(ch.Add)+len(ch.Remove) > 0 {
+			sets[set.ID] = ch
+		}
+	}
 }
 
 // takeEndpoints recompiles the marked endpoints, counts the uses of rules and
 // marks those whose use began or ended.
 func (c *Cluster) takeEndpoints(oneWay map[string]Direction) []string {
 	var changed []string
+	namespaces := map[string]struct{}{}
 	for id := range c.dirtyEndpoints {
 		old, was := c.compiled[id]
 		now, is := c.compile(id)
@@ -101,6 +142,7 @@ func (c *Cluster) takeEndpoints(oneWay map[string]Direction) []string {
 		}
 		c.useRules(now, 1)
 		c.useRules(old, -1)
+		namespaces[old.Pod.Namespace] = struct{}{}
 		if is {
 			c.compiled[id] = now
 		} else {
@@ -108,6 +150,9 @@ func (c *Cluster) takeEndpoints(oneWay map[string]Direction) []string {
 		}
 	}
 	clear(c.dirtyEndpoints)
+	for namespace := range namespaces {
+		c.restore(namespace, false)
+	}
 	slices.Sort(changed)
 	return changed
 }
@@ -128,66 +173,24 @@ func onlyIsolation(old, now EndpointPolicy) (Direction, bool) {
 	return 0, false
 }
 
+// useRules counts uses of rules.
 func (c *Cluster) useRules(e EndpointPolicy, delta int) {
+	e.eachRef(func(ref Ref) {
+		if c.rules[ref] == nil {
+			c.rules[ref] = &rulesState{}
+		}
+		c.rules[ref].users += delta
+		c.dirtyRules[ref] = struct{}{}
+	})
+}
+
+// eachRef calls f for all rules that isolate the endpoint.
+func (e *EndpointPolicy) eachRef(f func(Ref)) {
 	for _, d := range Directions {
 		for _, stage := range e.Isolation(d) {
 			for _, k := range stage.Policies {
-				ref := Ref{k, d}
-				if c.rules[ref] == nil {
-					c.rules[ref] = &rulesState{}
-				}
-				c.rules[ref].users += delta
-				c.dirtyRules[ref] = struct{}{}
+				f(Ref{k, d})
 			}
-		}
-	}
-}
-
-// takeRules brings the marked rules in line with their use and their policy.
-// Sets are acquired before any is released, so that one which stays in use
-// isn't emptied in between.
-func (c *Cluster) takeRules(sets map[SetID]SetChange) []Ref {
-	var changed []Ref
-	var released []Clause
-	for ref := range c.dirtyRules {
-		state := c.rules[ref]
-		if state == nil {
-			continue
-		}
-		active := state.users > 0
-		var clauses []Clause
-		if active {
-			clauses = c.policies[ref.Policy].Clauses(ref.Direction)
-		}
-		if !active {
-			delete(c.rules, ref)
-		}
-		if active == state.active && reflect.DeepEqual(clauses, state.clauses) {
-			continue
-		}
-		changed = append(changed, ref)
-		eachSet(clauses, c.acquire)
-		released = append(released, state.clauses...)
-		state.clauses, state.active = clauses, active
-	}
-	clear(c.dirtyRules)
-	eachSet(released, func(s *Set) {
-		fresh := c.sets[s.ID].fresh
-		if c.release(s) && !fresh {
-			sets[s.ID] = SetChange{Set: *s, Deleted: true}
-		}
-	})
-	slices.SortFunc(changed, Ref.Compare)
-	return changed
-}
-
-func eachSet(clauses []Clause, f func(*Set)) {
-	for _, cl := range clauses {
-		if cl.Peer != nil {
-			f(cl.Peer)
-		}
-		if cl.Named != nil {
-			f(cl.Named)
 		}
 	}
 }
@@ -244,7 +247,17 @@ func (c *Cluster) Clauses(ref Ref) ([]Clause, bool) {
 	if r == nil {
 		return nil, false
 	}
-	return r.clauses, true
+	return slices.Concat(r.parts...), true
+}
+
+// Parts returns the same in the parts in which TakeSome brings it: one, unless
+// there is a lot. The order of clauses doesn't matter.
+func (c *Cluster) Parts(ref Ref) ([][]Clause, bool) {
+	r := c.rules[ref]
+	if r == nil {
+		return nil, false
+	}
+	return r.parts, true
 }
 
 // All returns the whole state as one Changes, as of the last Take.

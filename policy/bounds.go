@@ -1,0 +1,199 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// MaxPolicyClauses bounds the clauses of one policy, both directions.
+const MaxPolicyClauses = 1000
+
+// Bounds say what the policies of one namespace that select pods of this node
+// may cost it. The defaults are far above any honest use. The kernel finds a
+// set by reading all of the table's, so sets cost with the square of their
+// number, and every member takes memory.
+type Bounds struct {
+	Clauses int // of those policies; 0: 4,000
+	Members int // of the sets that they look up; 0: 2,000,000
+}
+
+func (b Bounds) withDefaults() Bounds {
+	return Bounds{Clauses: cmp.Or(b.Clauses, 4000), Members: cmp.Or(b.Members, 2_000_000)}
+}
+
+// account is what the policies of one namespace cost this node at the moment.
+type account struct{ members int }
+
+// shedPolicy is a policy that was emptied, as it was told.
+type shedPolicy struct {
+	whole     *Policy
+	byMembers bool // it met the bound on members
+}
+
+// account returns a namespace's account.
+func (c *Cluster) account(namespace string) *account {
+	a := c.accounts[namespace]
+	if a == nil {
+		a = &account{}
+		c.accounts[namespace] = a
+	}
+	return a
+}
+
+// charge notes one more use of a set, which counts once.
+func (a *account) charge(s *setState) {
+	if s.payers[a]++; s.payers[a] == 1 {
+		a.members += len(s.members)
+	}
+}
+
+func (a *account) discharge(s *setState) {
+	if s.payers[a]--; s.payers[a] == 0 {
+		delete(s.payers, a)
+		a.members -= len(s.members)
+	}
+}
+
+// keepClauseBounds empties policies, the costliest first, of each namespace
+// whose marked rules are too many together: they isolate, and allow nothing.
+// What it decides depends only on which policies there are and whom they select.
+func (c *Cluster) keepClauseBounds(changed map[Ref]struct{}) {
+	namespaces := map[string]bool{}
+	for ref := range c.dirtyRules {
+		namespaces[ref.Policy.Namespace] = true
+	}
+	costs := map[string]map[Key]int{}
+	for ref, state := range c.rules {
+		if namespace := ref.Policy.Namespace; namespaces[namespace] && state.users > 0 {
+			if costs[namespace] == nil {
+				costs[namespace] = map[Key]int{}
+			}
+			costs[namespace][ref.Policy] += c.policies[ref.Policy].Section(ref.Direction).clauses()
+		}
+	}
+	for _, cost := range costs {
+		for sum(cost) > c.opts.Bounds.Clauses {
+			k := costliest(cost)
+			delete(cost, k)
+			c.empty(k, false, changed)
+		}
+	}
+}
+
+// keepMemberBound does the same where the sets of a namespace's policies have
+// too many members. Which pods there are isn't known before the sets are
+// filled, so it depends on what came first.
+func (c *Cluster) keepMemberBound(namespace string, changed map[Ref]struct{}) {
+	for c.account(namespace).members > c.opts.Bounds.Members {
+		cost := map[Key]int{}
+		for ref, state := range c.rules {
+			if ref.Policy.Namespace != namespace {
+				continue
+			}
+			for _, part := range state.parts {
+				eachSet(part, func(s *Set) { cost[ref.Policy] += 1 + len(c.sets[s.ID].members) })
+			}
+		}
+		c.empty(costliest(cost), true, changed)
+	}
+}
+
+func sum(cost map[Key]int) (out int) {
+	for _, n := range cost {
+		out += n
+	}
+	return out
+}
+
+func costliest(cost map[Key]int) Key {
+	return slices.MaxFunc(slices.Collect(maps.Keys(cost)), func(a, b Key) int {
+		return cmp.Or(cmp.Compare(cost[a], cost[b]), a.Compare(b))
+	})
+}
+
+// empty takes a policy's rules away, and notes in changed whose.
+func (c *Cluster) empty(k Key, byMembers bool, changed map[Ref]struct{}) {
+	whole := c.policies[k]
+	c.shed[k] = shedPolicy{whole, byMembers}
+	c.policies[k] = whole.emptied()
+	for _, d := range Directions {
+		c.advance(Ref{k, d}, new(int), changed)
+	}
+}
+
+// emptied is the policy without its rules: it isolates whom it isolated.
+func (p *Policy) emptied() *Policy {
+	out := *p
+	if out.Ingress != nil {
+		out.Ingress = &Section{}
+	}
+	if out.Egress != nil {
+		out.Egress = &Section{}
+	}
+	return &out
+}
+
+// restore gives the emptied policies of a namespace back their rules, since
+// what has changed may have made room; those that met the bound on members only
+// when a policy has changed, as filling their sets to find out costs a lot.
+func (c *Cluster) restore(namespace string, byMembers bool) {
+	for k, shed := range c.shed {
+		if k.Namespace != namespace || shed.byMembers && !byMembers {
+			continue
+		}
+		delete(c.shed, k)
+		c.policies[k] = shed.whole
+		for _, d := range Directions {
+			c.dirtyRules[Ref{k, d}] = struct{}{}
+		}
+	}
+}
+
+// clauses counts what Clauses lists for a section; nil has none.
+func (s *Section) clauses() (out int) {
+	if s == nil {
+		return 0
+	}
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		isBlock := func(p Peer) bool { return p.Block != nil }
+		isSelector := func(p Peer) bool { return p.Selector != nil }
+		peers := count(r.AnyPeer, slices.ContainsFunc(r.Peers, isBlock), slices.ContainsFunc(r.Peers, isSelector))
+		out += peers * count(r.AnyPort, len(r.Ports) > 0, len(r.Named) > 0)
+	}
+	return out
+}
+
+func count(these ...bool) (out int) {
+	for _, is := range these {
+		if is {
+			out++
+		}
+	}
+	return out
+}
+
+// Shed lists the policies, sorted, whose rules are left out because the
+// policies of their namespace cost this node too much.
+func (c *Cluster) Shed() []Key { return slices.SortedFunc(maps.Keys(c.shed), Key.Compare) }
+
+// ShedReason says which bound the policies of a namespace meet of which Shed
+// lists one.
+func (c *Cluster) ShedReason(namespace string) string {
+	return fmt.Sprintf("those policies of namespace %s that select pods of this node have more than %d rules, counted for each kind of peers and ports, "+
+		"or look up more than %d addresses; this is one of the costliest: it isolates, and allows nothing, until a policy of the namespace is changed or deleted",
+		namespace, c.opts.Bounds.Clauses, c.opts.Bounds.Members)
+}
+
+// limitClauses leaves a policy that has too many clauses without rules.
+func (l *limits) limitClauses(p *Policy) {
+	n := p.Ingress.clauses() + p.Egress.clauses()
+	if n <= MaxPolicyClauses {
+		return
+	}
+	l.problem(specPath, fmt.Sprintf("%d rules, counted for each kind of peers and ports", n),
+		fmt.Sprintf("at most %d of them in one policy; it isolates, and allows nothing", MaxPolicyClauses))
+	*p = *p.emptied()
+}

@@ -1,0 +1,101 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/selector"
+)
+
+// SetKind says what a set holds.
+type SetKind uint8
+
+const (
+	// PodSet holds the addresses of the pods that any of its selectors picks.
+	PodSet SetKind = iota
+	// BlockSet holds the ranges of ipBlocks.
+	BlockSet
+	// PortSet holds address, protocol and number of named ports, for every pod
+	// that any of its selectors picks.
+	PortSet
+	// LocalPortSet is a PortSet of this node's endpoints only, for ingress.
+	LocalPortSet
+)
+
+// SetID identifies a set: equal IDs mean equal members.
+type SetID struct {
+	Kind SetKind
+	// Peers spells the selectors or blocks, and Ports the named ports, sorted;
+	// where that is long, its beginning and a hash of it.
+	Peers, Ports string
+}
+
+func (id SetID) String() string {
+	if id.Ports == "" {
+		return id.Peers
+	}
+	return id.Ports + " of " + id.Peers
+}
+
+// Set is a set that clauses refer to, with what is needed to fill it.
+type Set struct {
+	ID     SetID
+	Pods   []selector.Selector // any of which picks the pods, with the keys in Keys
+	Keys   []selector.Key
+	Blocks []Block
+	Ports  []NamedPort
+}
+
+// Member is an element of a set: one address (Last equals First), a range of
+// them in a BlockSet, an address with a protocol and port in a PortSet.
+type Member struct {
+	First, Last netip.Addr
+	Protocol    uint8
+	Port        uint16
+}
+
+func podSet(pods []selector.Selector) *Set {
+	out := &Set{Pods: pods, Keys: make([]selector.Key, len(pods))}
+	texts := make([]string, len(pods))
+	for i, s := range pods {
+		out.Keys[i] = s.Key()
+		texts[i] = string(out.Keys[i])
+	}
+	out.ID = SetID{Kind: PodSet, Peers: spell(texts)}
+	return out
+}
+
+func portSet(kind SetKind, pods []selector.Selector, ports []NamedPort) *Set {
+	out := podSet(pods)
+	texts := make([]string, len(ports))
+	for i, n := range ports {
+		texts[i] = n.String()
+	}
+	out.ID.Kind, out.ID.Ports, out.Ports = kind, spell(texts), ports
+	return out
+}
+
+func blockSet(blocks []Block) *Set {
+	texts := make([]string, len(blocks))
+	for i, b := range blocks {
+		texts[i] = b.String()
+	}
+	return &Set{ID: SetID{Kind: BlockSet, Peers: spell(texts)}, Blocks: blocks}
+}
+
+// maxSpelt is how long the text of a SetID may be, in bytes, before the hash.
+const maxSpelt = 200
+
+// spell joins texts, in an order that depends on nothing but them.
+func spell(texts []string) string {
+	slices.Sort(texts)
+	out := strings.Join(texts, "; ")
+	if len(out) <= maxSpelt {
+		return out
+	}
+	sum := sha256.Sum256([]byte(out))
+	return strings.ToValidUTF8(out[:maxSpelt], "") + "... " + hex.EncodeToString(sum[:])
+}
