@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"net/netip"
+
 	"go4.org/netipx"
 
 	"github.com/sluice-net/sluice/selector"
@@ -100,7 +102,7 @@ func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
 func (c *Cluster) blockMembers(blocks []Block) []Member {
 	var set netipx.IPSetBuilder
 	for _, b := range blocks {
-		for _, r := range blockRanges(b, c.trustedNodes(), c.opts.Node) {
+		for _, r := range blockRanges(b, c.trustedNodes()) {
 			set.AddRange(r)
 		}
 	}
@@ -115,26 +117,21 @@ func (c *Cluster) blockMembers(blocks []Block) []Member {
 	return out
 }
 
-// blockRanges returns the ranges of a block. A tunnel address of
-// another node stands for that node, whose packets to pods carry it: it is in
-// the block when any of the node's addresses of that family is in the CIDR and
-// none is in an except.
-func blockRanges(b Block, nodes map[string]Node, own string) []netipx.IPRange {
-	ranges := selector.Subtract(b.CIDR, b.Except)
+// blockRanges returns the ranges of a block. A tunnel address stands
+// for its node, whose packets to pods carry it wherever they go through the
+// tunnel: it is in the block by what is said of the node, not by the range that
+// it lies in.
+func blockRanges(b Block, nodes map[string]Node) []netipx.IPRange {
 	var set netipx.IPSetBuilder
-	for _, r := range ranges {
+	for _, r := range selector.Subtract(b.CIDR, b.Except) {
 		set.AddRange(r)
 	}
-	for name, n := range nodes {
-		if name == own {
-			continue
-		}
+	for _, n := range nodes {
 		for _, cidr := range n.PodCIDRs {
 			switch tunnel := cidr.Addr(); {
-			case tunnel.Is4() != b.CIDR.Addr().Is4():
-			case b.containsNode(n):
+			case b.containsTunnel(n, tunnel):
 				set.Add(tunnel)
-			default:
+			case b.CIDR.Contains(tunnel):
 				set.Remove(tunnel)
 			}
 		}
@@ -146,19 +143,22 @@ func blockRanges(b Block, nodes map[string]Node, own string) []netipx.IPRange {
 	return built.Ranges()
 }
 
-// containsNode reports whether any address of the node is in the block's CIDR
-// and none in an except.
-func (b Block) containsNode(n Node) bool {
-	in := false
+// containsTunnel reports whether a tunnel address of a node is in the block:
+// the CIDR names this very address, or has one that the node has elsewhere; and
+// none of the node's is in an except. Where there is no tunnel, the same packets
+// come from the latter. A range of the pod network means pods: outsiders whose
+// connections a node sends on come from its tunnel address too.
+func (b Block) containsTunnel(n Node, tunnel netip.Addr) bool {
+	if tunnel.Is4() != b.CIDR.Addr().Is4() {
+		return false
+	}
+	in := b.CIDR.IsSingleIP() && b.CIDR.Addr() == tunnel
 	for i := range len(n.Addresses) + len(n.PodCIDRs) {
 		a := n.address(i)
-		if !b.CIDR.Contains(a) {
-			continue
-		}
-		if !b.Contains(a) {
+		if b.CIDR.Contains(a) && !b.Contains(a) {
 			return false
 		}
-		in = true
+		in = in || i < len(n.Addresses) && b.Contains(a)
 	}
 	return in
 }

@@ -218,14 +218,14 @@ func (c *Cluster) matchesPeer(peer Peer, a netip.Addr) bool {
 	return rec.live() && peer.Selector.Matches(p.Namespace, c.namespaces[p.Namespace], rec.Labels)
 }
 
-// matchesBlock: a tunnel address of another node stands for that node.
+// matchesBlock: a tunnel address stands for its node.
 func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
 	if a.Is4() != b.CIDR.Addr().Is4() {
 		return false
 	}
-	for name, n := range c.trustedNodes() {
-		if name != c.opts.Node && n.hasTunnel(a) {
-			return b.containsNode(n)
+	for _, n := range c.trustedNodes() {
+		if n.hasTunnel(a) {
+			return b.containsTunnel(n, a)
 		}
 	}
 	return b.Contains(a)

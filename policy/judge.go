@@ -14,7 +14,7 @@ type Judge struct {
 	own     map[netip.Addr]bool // addresses of the node
 	pods    map[selector.Pod]*judged
 	known   map[judgedFlow]bool
-	tunnels map[netip.Addr]*Node // of other nodes; nil: not looked at yet
+	tunnels map[netip.Addr]*Node // whose they are; nil: not looked at yet
 }
 
 // judged is a pod that is attached here and its policies, by direction.
@@ -124,16 +124,14 @@ func (j *Judge) matchesPeer(p *Peer, a netip.Addr) bool {
 	}
 	if j.tunnels == nil {
 		j.tunnels = map[netip.Addr]*Node{}
-		for name, n := range j.c.trustedNodes() {
+		for _, n := range j.c.trustedNodes() {
 			for _, t := range n.TunnelAddresses() {
-				if name != j.c.opts.Node {
-					j.tunnels[t] = &n
-				}
+				j.tunnels[t] = &n
 			}
 		}
 	}
 	if n := j.tunnels[a]; n != nil {
-		return p.Block.containsNode(*n)
+		return p.Block.containsTunnel(*n, a)
 	}
 	return p.Block.Contains(a)
 }

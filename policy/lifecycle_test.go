@@ -2,6 +2,8 @@ package policy_test
 
 import (
 	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 )
 
 // hereNode is the node that the Cluster belongs to.
-var hereNode = policy.Node{Name: "here", Addresses: addrs("198.51.100.1"), PodCIDRs: prefixes("10.244.1.0/24")}
+var hereNode = policy.Node{Name: "here", Addresses: addrs("198.51.100.1", "2001:db8::1"), PodCIDRs: prefixes("10.244.1.0/24", "fd00:1::/64")}
 
 // bench is a small cluster for the life of pods: this node is "here".
 type bench struct {
@@ -96,6 +98,7 @@ func (b *bench) expectFlow(f policy.Flow, want bool) {
 
 const (
 	webAddr, dbAddr, outAddr = "10.244.1.10", "10.244.1.11", "192.0.2.1"
+	dbAddr6                  = "fd00:1::11"
 	remoteAddr               = "10.244.2.10"
 	dbFromWeb                = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`
 )
@@ -264,31 +267,59 @@ func TestHostNetworkPodIsItsNode(t *testing.T) {
 	}
 }
 
+// TestTunnelAddressStandsForItsNode: in both directions and families, of another node and of the pod's own.
 func TestTunnelAddressStandsForItsNode(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		block     string
-		want      bool
-		forgotten bool // the verdict once the node is gone and the address is one like any other
+		block, block6 string // with the node's number for N
+		want          bool
+		forgotten     bool // the verdict once the node is gone and the address is one like any other
 	}{
-		"one of its addresses":           {`{cidr: 198.51.100.2/32}`, true, false},
-		"the tunnel address itself":      {`{cidr: 10.244.0.0/16}`, true, true},
-		"excepted by another address":    {`{cidr: 0.0.0.0/0, except: [198.51.100.2/32]}`, false, true},
-		"excepted by the tunnel address": {`{cidr: 0.0.0.0/0, except: [10.244.2.0/32]}`, false, false},
-		"another node's address":         {`{cidr: 198.51.100.1/32}`, false, false},
-		"an address of the other family": {`{cidr: "2001:db8::2/128"}`, false, false},
+		"one of its addresses":           {`{cidr: 198.51.100.N/32}`, `{cidr: "2001:db8::N/128"}`, true, false},
+		"a range of them":                {`{cidr: 198.51.100.0/24}`, `{cidr: "2001:db8::/64"}`, true, false},
+		"the tunnel address itself":      {`{cidr: 10.244.N.0/32}`, `{cidr: "fd00:N::/128"}`, true, true},
+		"the pod network":                {`{cidr: 10.244.0.0/16}`, `{cidr: "fd00::/16"}`, false, true},
+		"the node's pods":                {`{cidr: 10.244.N.0/24}`, `{cidr: "fd00:N::/64"}`, false, true},
+		"two addresses":                  {`{cidr: 10.244.N.0/31}`, `{cidr: "fd00:N::/127"}`, false, true},
+		"all addresses":                  {`{cidr: 0.0.0.0/0}`, `{cidr: "::/0"}`, true, true},
+		"excepted by another address":    {`{cidr: 0.0.0.0/0, except: [198.51.100.N/32]}`, `{cidr: "::/0", except: ["2001:db8::N/128"]}`, false, true},
+		"excepted by the tunnel address": {`{cidr: 0.0.0.0/0, except: [10.244.N.0/32]}`, `{cidr: "::/0", except: ["fd00:N::/128"]}`, false, false},
+		"excepted with the pod network":  {`{cidr: 0.0.0.0/0, except: [10.244.0.0/16]}`, `{cidr: "::/0", except: ["fd00::/16"]}`, false, false},
+		"a third node's address":         {`{cidr: 198.51.100.3/32}`, `{cidr: "2001:db8::3/128"}`, false, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, map[string]string{"dev/p": `{podSelector: {}, ingress: [{from: [{ipBlock: ` + tc.block + `}]}]}`})
-			db := pod("db", "u1", "db", dbAddr)
-			b.c.SetPod(db)
-			b.c.SetEndpoint(attach(db, dbAddr))
-			b.expect("10.244.2.0", dbAddr, tc.want)
-			b.c.DeleteNode("there")
-			b.expect("10.244.2.0", dbAddr, tc.forgotten)
-		})
+		for i, node := range []string{"here", "there"} {
+			number := strconv.Itoa(i + 1)
+			t.Run(name+"/"+node, func(t *testing.T) {
+				t.Parallel()
+				blocks := strings.ReplaceAll(`{ipBlock: `+tc.block+`}, {ipBlock: `+tc.block6+`}`, "N", number)
+				b := newBench(t, map[string]string{
+					"dev/p": `{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [` + blocks + `]}], egress: [{to: [` + blocks + `]}]}`,
+				})
+				db := pod("db", "u1", "db", dbAddr, dbAddr6)
+				b.c.SetPod(db)
+				b.c.SetEndpoint(attach(db, dbAddr, dbAddr6))
+				for tunnel, to := range map[string]string{"10.244." + number + ".0": dbAddr, "fd00:" + number + "::": dbAddr6} {
+					b.expect(to, tunnel, tc.want)
+					b.expect(tunnel, to, tc.want || node == "here") // what a pod's own node sends always passes
+				}
+				b.c.DeleteNode(node)
+				for tunnel, to := range map[string]string{"10.244." + number + ".0": dbAddr, "fd00:" + number + "::": dbAddr6} {
+					b.expect(to, tunnel, tc.forgotten)
+				}
+			})
+		}
 	}
+}
+
+// TestTunnelAddressesOfOneFamily: a block of one family has none of the other's, whosever they are.
+func TestTunnelAddressesOfOneFamily(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"dev/p": `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.2/32}}]}]}`})
+	db := pod("db", "u1", "db", dbAddr, dbAddr6)
+	b.c.SetPod(db)
+	b.c.SetEndpoint(attach(db, dbAddr, dbAddr6))
+	b.expect("10.244.2.0", dbAddr, true)
+	b.expect("fd00:2::", dbAddr6, false)
 }
 
 func TestLabelsChangeOnRunningPods(t *testing.T) {

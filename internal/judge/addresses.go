@@ -124,17 +124,17 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 	return false
 }
 
-// standsFor returns whom an ipBlock is held against for an address: itself, or
-// the other node whose tunnel address it is, by all the node's addresses of the
-// family.
-func (w *World) standsFor(a netip.Addr) []netip.Addr {
+// tunnelOf returns the addresses of the node whose tunnel address this is, of
+// its family: those it has elsewhere, and those of the tunnel. It returns none
+// where it is nobody's tunnel address.
+func (w *World) tunnelOf(a netip.Addr) (elsewhere, tunnels []netip.Addr) {
+	otherFamily := func(b netip.Addr) bool { return b.Is4() != a.Is4() }
 	for _, n := range w.Nodes {
-		if n.Name != w.Node && slices.Contains(w.tunnelAddresses(n), a) {
-			all := append(nodeAddresses(n), a)
-			return slices.DeleteFunc(all, func(b netip.Addr) bool { return b.Is4() != a.Is4() })
+		if tunnels := w.tunnelAddresses(n); slices.Contains(tunnels, a) {
+			return slices.DeleteFunc(nodeAddresses(n), otherFamily), slices.DeleteFunc(tunnels, otherFamily)
 		}
 	}
-	return []netip.Addr{a}
+	return nil, nil
 }
 
 func nodeAddresses(n *corev1.Node) []netip.Addr {

@@ -159,7 +159,8 @@ func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace strin
 // blockMatches: in cidr and in none of except. What can't be read costs the
 // block, and so does an except outside cidr.
 //
-// Another node's tunnel address stands for that node.
+// "A node's tunnel address: by any of its status.addresses in cidr; by itself
+// only where the block names that very address; none of either in except."
 func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 	_, cidr, err := netutils.ParseCIDRSloppy(block.CIDR)
 	if err != nil {
@@ -173,13 +174,18 @@ func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 		}
 		excepts = append(excepts, except)
 	}
-	addresses := w.standsFor(a)
+	elsewhere, tunnels := w.tunnelOf(a)
+	if len(tunnels) == 0 {
+		elsewhere = []netip.Addr{a}
+	}
 	for _, except := range excepts {
-		if anyIn(except, addresses) {
+		if anyIn(except, elsewhere) || anyIn(except, tunnels) {
 			return false
 		}
 	}
-	return anyIn(cidr, addresses)
+	ones, bits := cidr.Mask.Size()
+	veryAddress := ones == bits && anyIn(cidr, []netip.Addr{a})
+	return veryAddress || anyIn(cidr, elsewhere)
 }
 
 func anyIn(cidr *net.IPNet, addresses []netip.Addr) bool {
