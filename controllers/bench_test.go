@@ -23,6 +23,7 @@ const benchLocalPods = 100
 // selecting an app, with a label peer, a namespace peer and a block.
 func benchCluster(policies, pods int) *policy.Cluster {
 	c := policy.NewCluster(policy.Options{Node: "here"})
+	c.SetNode(policy.Node{Name: "here", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}})
 	for i := range pods {
 		p := benchPod(i)
 		if i%100 == 0 {

@@ -48,6 +48,7 @@ func TestPodsElsewhereLeave(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			c := policy.NewCluster(policy.Options{Node: "node"})
+			c.SetNode(policy.Node{Name: "elsewhere", PodCIDRs: []netip.Prefix{netip.PrefixFrom(addr, 24).Masked()}})
 			a := &Agent{Node: "node", Departures: NewDepartures(nil, 0)}
 			a.setPod(c, test.before)
 			if left := a.Departures.take(); len(left) != 0 {

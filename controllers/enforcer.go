@@ -29,11 +29,13 @@ type Enforcer struct {
 	table *nft.Table
 	log   logr.Logger
 	// Events is the node that repairs are told of. OnRefused is told what the
-	// kernel refuses, and OnShed which policies cost too much, and why; both may
-	// be nil. All are set before Run.
+	// kernel refuses, OnShed which policies cost too much, and why, and OnLeft the
+	// addresses that pods lost when their node did; these may be nil. All are set
+	// before Run.
 	Events    NodeEvents
 	OnRefused func(Refusal)
 	OnShed    func(k policy.Key, reason string)
+	OnLeft    func(addrs []netip.Addr)
 	wake      chan struct{} // holds a token while there may be something to commit
 
 	mu      sync.Mutex
@@ -90,9 +92,12 @@ func (e *Enforcer) Update(f func(c *policy.Cluster)) {
 	e.signal()
 }
 
-// SetNetwork says what the ruleset has to know of the pod network.
+// SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses are pods'.
 func (e *Enforcer) SetNetwork(n Network) {
-	e.Update(func(*policy.Cluster) { e.render.SetNetwork(n, e.render.cfg.PodRanges) })
+	e.Update(func(c *policy.Cluster) {
+		c.SetPodNetworks(n.Pods)
+		e.render.SetNetwork(n, e.render.cfg.PodRanges)
+	})
 }
 
 // setGuard says which addresses are those of pods that another plugin wires.
@@ -122,11 +127,11 @@ func (e *Enforcer) signal() {
 	}
 }
 
-// Explain judges a flow by what is known now.
-func (e *Enforcer) Explain(f policy.Flow) policy.Answer {
+// Explain judges a flow by what is known now; own are addresses of this node.
+func (e *Enforcer) Explain(f policy.Flow, own ...netip.Addr) policy.Answer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.cluster.Explain(f)
+	return e.cluster.Explain(f, own...)
 }
 
 // Ready is nil once the first write is done; it is a health check.
@@ -196,6 +201,9 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	changes := e.cluster.TakeSome(e.pace.next(first))
 	e.more = e.cluster.Backlog()
 	e.noteAffected(changes, first)
+	if e.OnLeft != nil {
+		e.OnLeft(changes.Left)
+	}
 	for _, id := range changes.Endpoints {
 		_, e.pending[id] = e.cluster.Endpoint(id)
 	}

@@ -65,7 +65,7 @@ func (f *ForeignPods) set(c *policy.Cluster, p *policy.Pod) {
 		f.hold(id, foreignPod{})
 		return
 	}
-	c.SetEndpoint(policy.Endpoint{ID: id, Pod: p.ID, Addresses: p.Addresses})
+	c.SetEndpoint(policy.Endpoint{ID: id, Pod: p.ID, Addresses: p.Addresses, FromStatus: true})
 	f.hold(id, foreignPod{p.ID, p.Addresses})
 }
 

@@ -16,11 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/policy"
 )
-
-// UnderlayAnnotation of a Node names the address that its tunnel uses, where
-// that isn't its first InternalIP. An administrator writes it.
-const UnderlayAnnotation = "sluice.network/underlay-ip"
 
 // ToNodes says whether pods reach nodes with the node's address instead of
 // their own.
@@ -384,13 +381,13 @@ func overlayNode(node *corev1.Node) (overlay.Node, error) {
 	out := overlay.Node{
 		Name: node.Name, PodCIDRs: podCIDRs(node), Addresses: internalIPs(node), Created: node.CreationTimestamp.Time,
 	}
-	text, has := node.Annotations[UnderlayAnnotation]
+	text, has := node.Annotations[policy.UnderlayAnnotation]
 	if !has {
 		return out, nil
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {
-		return out, fmt.Errorf("annotation %s: %.50q: expected an IP address", UnderlayAnnotation, text)
+		return out, fmt.Errorf("annotation %s: %.50q: expected an IP address", policy.UnderlayAnnotation, text)
 	}
 	out.UnderlayIP = a.Unmap()
 	return out, nil

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/policy"
 )
 
 func TestDirectAddresses(t *testing.T) {
@@ -45,7 +46,7 @@ func TestDirectAddresses(t *testing.T) {
 func TestOverlayNode(t *testing.T) {
 	t.Parallel()
 	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{UnderlayAnnotation: "192.0.2.9"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{policy.UnderlayAnnotation: "192.0.2.9"}},
 		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "what"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeHostName, Address: "n"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
@@ -58,7 +59,7 @@ func TestOverlayNode(t *testing.T) {
 		t.Errorf("%+v, error %v", got, err)
 	}
 	for _, text := range []string{"eth1", "", "fe80::1%eth0", strings.Repeat("9", 1000)} {
-		node.Annotations[UnderlayAnnotation] = text
+		node.Annotations[policy.UnderlayAnnotation] = text
 		got, err := overlayNode(node)
 		if err == nil || !strings.HasPrefix(err.Error(), "annotation sluice.network/underlay-ip: ") || len(err.Error()) > 200 || got.UnderlayIP.IsValid() {
 			t.Errorf("%.20q: %+v, error %v", text, got.UnderlayIP, err)
@@ -69,7 +70,7 @@ func TestOverlayNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, has := stripped.(*corev1.Node).Annotations[UnderlayAnnotation]; !has {
+	if _, has := stripped.(*corev1.Node).Annotations[policy.UnderlayAnnotation]; !has {
 		t.Error("the annotation is stripped")
 	}
 }

@@ -94,7 +94,7 @@ func (r *replay) start() {
 	}
 	r.agent = &Agent{
 		Node: ownNode, Reader: r.store, Log: logr.Discard(),
-		Enforcer: NewEnforcer(nil, policy.Options{Node: ownNode}, cfg, logr.Discard()),
+		Enforcer: NewEnforcer(nil, policy.Options{Node: ownNode, ForeignPods: r.foreign}, cfg, logr.Discard()),
 		Foreign:  ForeignPods{Enabled: r.foreign, Guard: r.foreign},
 	}
 	r.agent.Enforcer.Adopt(slices.Collect(maps.Values(r.attached)))

@@ -279,7 +279,7 @@ func TestRandomPathsOneState(t *testing.T) {
 // drawEvents draws the events that lead to a random world, in a random order.
 // What was there before and isn't in that world goes.
 func drawEvents(t *rapid.T, before []event, label string) []event {
-	o := randomcluster.ObjectsGen().Draw(t, label)
+	o := randomcluster.ObjectsGen(false).Draw(t, label)
 	var out []event
 	for _, ns := range o.Namespaces {
 		out = append(out, has(ns))

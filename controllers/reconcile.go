@@ -61,6 +61,7 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 	}
 	a.Enforcer.OnRefused, a.Enforcer.OnShed = a.reportRefused, a.reportShed
 	if a.Departures != nil {
+		a.Enforcer.OnLeft = a.Departures.leave
 		forget := manager.RunnableFunc(func(ctx context.Context) error {
 			a.Departures.run(ctx, a.Enforcer)
 			return nil

@@ -20,7 +20,8 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := RulesetConfig{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"), IPVS: rapid.Bool().Draw(t, "ipvs")}
-		c, w := policy.NewCluster(policy.Options{Node: "n1"}), randomcluster.NewWorld()
+		world := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, w := policy.NewCluster(world), randomcluster.NewWorld(world)
 		if rapid.Bool().Draw(t, "network") { // it never comes or goes while pods are there
 			cfg.Network = drawNetwork(t)
 		}
@@ -70,8 +71,8 @@ func drawNetwork(t *rapid.T) Network {
 func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := policy.Options{Node: "n1", AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
-		c, w := policy.NewCluster(opts), randomcluster.NewWorld()
+		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
+		c, w := policy.NewCluster(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(5, 60).Draw(t, "events") {
 			w.Event(t, c)
 		}

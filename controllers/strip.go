@@ -7,6 +7,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/policy"
 )
 
 // CacheOptions strips what is cached down to what is used: an agent holds
@@ -42,8 +44,8 @@ func strip(in any) (any, error) {
 	case *corev1.Node:
 		out := &corev1.Node{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}
 		out.Labels = nil
-		if underlay, ok := in.Annotations[UnderlayAnnotation]; ok {
-			out.Annotations = map[string]string{UnderlayAnnotation: underlay}
+		if underlay, ok := in.Annotations[policy.UnderlayAnnotation]; ok {
+			out.Annotations = map[string]string{policy.UnderlayAnnotation: underlay}
 		}
 		out.Spec.PodCIDR, out.Spec.PodCIDRs = in.Spec.PodCIDR, in.Spec.PodCIDRs
 		out.Status.Addresses = in.Status.Addresses

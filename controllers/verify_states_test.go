@@ -27,8 +27,8 @@ type verifyState struct {
 func drawVerifyState(t *rapid.T) *verifyState {
 	s := &verifyState{cfg: RulesetConfig{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
 	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
-	opts := policy.Options{Node: "n1", AllowPodToNode: s.cfg.AllowPodToNode}
-	w := randomcluster.NewWorld()
+	opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: s.cfg.AllowPodToNode}
+	w := randomcluster.NewWorld(opts)
 	s.cluster = policy.NewCluster(opts)
 	for range rapid.IntRange(5, 60).Draw(t, "events") {
 		w.Event(t, s.cluster)

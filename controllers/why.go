@@ -28,10 +28,15 @@ func WhyHandler(e *Enforcer) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		own, err := ownAddresses()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		out := WhyAnswer{Allowed: true}
 		var texts []string
 		for _, f := range flows {
-			a := e.Explain(f)
+			a := e.Explain(f, own...)
 			out.Allowed = out.Allowed && a.Allowed
 			texts = append(texts, fmt.Sprintf("%s -> %s %s: %s", f.Source, f.Destination, portText(f), a))
 		}
@@ -91,10 +96,22 @@ func (e *Enforcer) resolve(which, s string) ([]netip.Addr, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	addresses := e.cluster.PodAddresses(namespace, name)
-	if len(addresses) == 0 {
-		return nil, fmt.Errorf("%s %q: no such pod, or it has no address yet", which, s)
+	if len(addresses) > 0 {
+		return addresses, nil
 	}
-	return addresses, nil
+	if said, node := e.cluster.PodClaims(namespace, name); len(said) > 0 {
+		return nil, fmt.Errorf("%s %q: its status says %s, which can't be an address of a pod of node %q, or is another pod's", which, s, joined(said), node)
+	}
+	return nil, fmt.Errorf("%s %q: no such pod, or it has no address yet", which, s)
+}
+
+// joined lists addresses for people.
+func joined(addrs []netip.Addr) string {
+	texts := make([]string, len(addrs))
+	for i, a := range addrs {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, " and ")
 }
 
 // parsePort reads "80", "80/tcp", "53/udp", "80/sctp" or "icmp".

@@ -28,13 +28,18 @@ func WhyLiveHandler(e *Enforcer, list func(of []netip.Addr) ([]Connection, error
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		own, err := ownAddresses()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		all, err := list(ends)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(e.explainLive(all, wanted)); err != nil {
+		if err := json.NewEncoder(w).Encode(e.explainLive(all, wanted, own)); err != nil {
 			e.log.V(1).Info("Answering a question failed", "reason", err.Error())
 		}
 	})
@@ -70,8 +75,8 @@ func (e *Enforcer) liveQuestion(src, dst, port string) (ends []netip.Addr, wante
 }
 
 // explainLive judges connections as their first packets were: by who opened
-// them and who answers, behind any Service.
-func (e *Enforcer) explainLive(all []Connection, wanted func(Connection) bool) WhyAnswer {
+// them and who answers, behind any Service. Own are this node's addresses.
+func (e *Enforcer) explainLive(all []Connection, wanted func(Connection) bool, own []netip.Addr) WhyAnswer {
 	out := WhyAnswer{Allowed: true}
 	var texts []string
 	more := 0
@@ -83,7 +88,7 @@ func (e *Enforcer) explainLive(all []Connection, wanted func(Connection) bool) W
 			more++
 			continue
 		}
-		a := e.Explain(policy.Flow{Source: c.Source.Addr(), Destination: c.ReplySource.Addr(), Protocol: c.Protocol, Port: c.ReplySource.Port()})
+		a := e.Explain(policy.Flow{Source: c.Source.Addr(), Destination: c.ReplySource.Addr(), Protocol: c.Protocol, Port: c.ReplySource.Port()}, own...)
 		out.Allowed = out.Allowed && a.Allowed
 		texts = append(texts, liveText(c, a))
 	}

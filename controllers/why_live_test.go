@@ -40,6 +40,7 @@ func TestWhyLive(t *testing.T) {
 		for _, ns := range meaning.Namespaces() {
 			c.SetNamespace(ns.Name, ns.Labels)
 		}
+		c.SetNode(policy.NodeFrom(meaning.Node()))
 		for _, p := range meaning.Pods() {
 			c.SetPod(policy.PodFrom(p))
 		}

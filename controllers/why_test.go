@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -31,9 +32,13 @@ func TestWhy(t *testing.T) {
 		for _, ns := range meaning.Namespaces() {
 			c.SetNamespace(ns.Name, ns.Labels)
 		}
+		c.SetNode(policy.NodeFrom(meaning.Node()))
 		for _, p := range meaning.Pods() {
 			c.SetPod(policy.PodFrom(p))
 		}
+		liar := policy.PodFrom(meaning.Pods()[0])
+		liar.ID.Name, liar.ID.UID, liar.Addresses = "liar", "liar", []netip.Addr{netip.MustParseAddr("203.0.113.7")}
+		c.SetPod(liar)
 		c.SetPolicy(policy.Parse(np))
 	})
 	for _, tc := range []struct {
@@ -60,6 +65,7 @@ func TestWhy(t *testing.T) {
 	for _, tc := range []struct{ src, dst, port, want string }{
 		{"nobody", "dev/db", "80", `source "nobody": expected an address, or a pod`},
 		{"dev/web", "dev/none", "80", `destination "dev/none": no such pod`},
+		{"dev/liar", "dev/db", "80", `source "dev/liar": its status says 203.0.113.7, which can't be an address of a pod of node`},
 		{"dev/web", "dev/db", "0", `port "0": expected a number from 1 to 65535`},
 		{"dev/web", "dev/db", "80/dccp", `protocol "dccp": expected tcp, udp or sctp`},
 		{"dev/web", "dev/db", "", `port "": expected a number`},

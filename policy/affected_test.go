@@ -22,7 +22,7 @@ func TestAffectedByMembers(t *testing.T) {
 	pod := func(name, app string, a netip.Addr) policy.Pod {
 		return policy.Pod{
 			ID:     selector.Pod{Namespace: "a", Name: name, UID: name},
-			Labels: map[string]string{"app": app}, Addresses: []netip.Addr{a},
+			Labels: map[string]string{"app": app}, Addresses: []netip.Addr{a}, Node: "n2",
 		}
 	}
 	allow := func(app string) {
@@ -38,6 +38,7 @@ func TestAffectedByMembers(t *testing.T) {
 		}))
 	}
 	c.SetNamespace("a", nil)
+	c.SetNode(policy.Node{Name: "n2", PodCIDRs: prefixes("10.0.1.0/24")})
 	for name, at := range map[string]netip.Addr{"db": local, "free": other} {
 		c.SetPod(pod(name, name, at))
 		c.SetEndpoint(policy.Endpoint{ID: name, Pod: selector.Pod{Namespace: "a", Name: name, UID: name}, Addresses: []netip.Addr{at}})

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	"go4.org/netipx"
 
@@ -102,7 +103,7 @@ func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
 func (c *Cluster) blockMembers(blocks []Block) []Member {
 	var set netipx.IPSetBuilder
 	for _, b := range blocks {
-		for _, r := range blockRanges(b, c.trustedNodes()) {
+		for _, r := range blockRanges(b, c.nodes.standing.nodes) {
 			set.AddRange(r)
 		}
 	}
@@ -144,21 +145,19 @@ func blockRanges(b Block, nodes map[string]Node) []netipx.IPRange {
 }
 
 // containsTunnel reports whether a tunnel address of a node is in the block:
-// the CIDR names this very address, or has one that the node has elsewhere; and
-// none of the node's is in an except. Where there is no tunnel, the same packets
-// come from the latter. A range of the pod network means pods: outsiders whose
+// the CIDR names this very address, or has that of the underlay, from which the
+// same packets come where there is no tunnel; and none that the node claims is
+// in an except. A range of the pod network means pods: outsiders whose
 // connections a node sends on come from its tunnel address too.
 func (b Block) containsTunnel(n Node, tunnel netip.Addr) bool {
 	if tunnel.Is4() != b.CIDR.Addr().Is4() {
 		return false
 	}
 	in := b.CIDR.IsSingleIP() && b.CIDR.Addr() == tunnel
-	for i := range len(n.Addresses) + len(n.PodCIDRs) {
-		a := n.address(i)
+	for a := range n.claims {
 		if b.CIDR.Contains(a) && !b.Contains(a) {
 			return false
 		}
-		in = in || i < len(n.Addresses) && b.Contains(a)
 	}
-	return in
+	return in || slices.ContainsFunc(n.Underlay, b.CIDR.Contains)
 }

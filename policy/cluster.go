@@ -2,6 +2,7 @@ package policy
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/sluice-net/sluice/selector"
@@ -11,6 +12,8 @@ import (
 type Options struct {
 	// Node is this node's name.
 	Node string
+	// ForeignPods says that another plugin decides which addresses pods have.
+	ForeignPods bool
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
 	// Bounds are what each namespace's policies may cost.
@@ -41,7 +44,8 @@ type Cluster struct {
 	unused          []*Set // uses of sets that rules have given up
 	unfilled        int    // sets of which the last Take left members
 	accounts        map[string]*account
-	shed            map[Key]shedPolicy // policies that are without rules now
+	shed            map[Key]shedPolicy      // policies that are without rules now
+	left            map[netip.Addr]struct{} // since the last Take
 }
 
 // NewCluster returns an empty Cluster.
@@ -50,7 +54,7 @@ func NewCluster(opts Options) *Cluster {
 	return &Cluster{
 		opts:            opts,
 		namespaces:      map[string]map[string]string{},
-		nodes:           nodeBook{told: map[string]Node{}},
+		nodes:           nodeBook{told: map[string]Node{}, standing: newStanding(nil, opts, nil)},
 		policies:        map[Key]*Policy{},
 		bySubject:       map[selector.Key]map[Key]struct{}{},
 		subjects:        selector.NewIndex(),
@@ -66,6 +70,7 @@ func NewCluster(opts Options) *Cluster {
 		dirtyRules:      map[Ref]struct{}{},
 		accounts:        map[string]*account{},
 		shed:            map[Key]shedPolicy{},
+		left:            map[netip.Addr]struct{}{},
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/selector"
@@ -71,34 +72,42 @@ func (n NearMiss) String() string {
 }
 
 // Explain judges a flow with the policies known now. Ends on other nodes are
-// judged too, as far as their pods and policies are known.
-func (c *Cluster) Explain(f Flow) Answer {
+// judged too, as far as their pods and policies are known. Own are addresses
+// that this node has, whatever its object says.
+func (c *Cluster) Explain(f Flow, own ...netip.Addr) Answer {
+	c.settle()
 	f.Source, f.Destination = f.Source.Unmap(), f.Destination.Unmap()
 	source, destination := c.podAt(f.Source), c.podAt(f.Destination)
-	if source != nil && destination != nil && source.ID == destination.ID {
-		return Answer{Allowed: true, Exempt: "a pod may always reach itself"}
+	isNode := func(pod *podRecord, a netip.Addr) bool {
+		name := c.nodeOf(pod)
+		return c.isNode(name, a) || name == c.opts.Node && slices.Contains(own, a)
 	}
+	const itself = "a pod may always reach itself"
 	out := Answer{Allowed: true}
-	if source != nil {
-		if c.opts.AllowPodToNode && c.isNode(c.nodeOf(source), f.Destination) {
-			out.Exempt = "pods may reach their own node"
-		} else {
-			out.Egress = c.decide(source, Egress, f)
-			out.Allowed = out.Egress.Allowed
-		}
+	switch {
+	case source == nil:
+	case c.pods.has(source.ID, f.Destination):
+		out.Exempt = itself
+	case c.opts.AllowPodToNode && isNode(source, f.Destination):
+		out.Exempt = "pods may reach their own node"
+	default:
+		out.Egress = c.decide(source, Egress, f)
+		out.Allowed = out.Egress.Allowed
 	}
-	if destination != nil {
-		if c.isNode(c.nodeOf(destination), f.Source) {
-			out.Exempt = "a node may always reach its own pods"
-		} else {
-			out.Ingress = c.decide(destination, Ingress, f)
-			out.Allowed = out.Allowed && out.Ingress.Allowed
-		}
+	switch {
+	case destination == nil:
+	case c.pods.has(destination.ID, f.Source):
+		out.Exempt = itself
+	case isNode(destination, f.Source):
+		out.Exempt = "a node may always reach its own pods"
+	default:
+		out.Ingress = c.decide(destination, Ingress, f)
+		out.Allowed = out.Allowed && out.Ingress.Allowed
 	}
 	return out
 }
 
-// podAt returns the pod that an address belongs to, if policies can select it
+// podAt returns the pod whose policies govern an address, if they can select it
 // or if it must wait until they can.
 func (c *Cluster) podAt(a netip.Addr) *podRecord {
 	p, ok := c.pods.owner(a)
@@ -107,6 +116,14 @@ func (c *Cluster) podAt(a netip.Addr) *podRecord {
 	}
 	if rec := c.pods.lookup(p); rec.live() || rec.subject() || !rec.known {
 		return rec
+	}
+	return nil
+}
+
+// peerAt returns the pod that selectors mean by an address.
+func (c *Cluster) peerAt(a netip.Addr) *podRecord {
+	if p, ok := c.pods.peer(a); ok {
+		return c.pods.lookup(p)
 	}
 	return nil
 }
@@ -120,9 +137,10 @@ func (c *Cluster) nodeOf(r *podRecord) string {
 	return r.Node
 }
 
+// isNode reports whether a node, as far as that is believed, has an address.
 func (c *Cluster) isNode(name string, a netip.Addr) bool {
-	n, ok := c.trustedNodes()[name]
-	return ok && n.has(a)
+	n := c.nodes.standing.nodes[name]
+	return slices.Contains(n.Underlay, a) || c.nodes.standing.tunnels[a] == name && name != ""
 }
 
 func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
@@ -188,15 +206,16 @@ func matchesNumber(r Rule, f Flow) bool {
 // may meet, and a peer that is no selector leaves it to be any such pod of a
 // known namespace.
 func (c *Cluster) matchesName(r Rule, f Flow, d Direction, peer *Peer) bool {
-	destination := c.podAt(f.Destination)
+	at := c.podAt
+	if d == Egress {
+		at = c.peerAt
+	}
+	destination := at(f.Destination)
 	if destination == nil {
 		return false
 	}
-	if d == Egress {
-		known := c.namespaces[destination.ID.Namespace] != nil || peer != nil && peer.Selector != nil
-		if !known || !destination.live() {
-			return false
-		}
+	if d == Egress && c.namespaces[destination.ID.Namespace] == nil && (peer == nil || peer.Selector == nil) {
+		return false
 	}
 	for _, p := range destination.Ports {
 		if p.Number == f.Port && p.Protocol == f.Protocol && containsPort(r.Named, p.NamedPort) {
@@ -210,12 +229,8 @@ func (c *Cluster) matchesPeer(peer Peer, a netip.Addr) bool {
 	if peer.Block != nil {
 		return c.matchesBlock(*peer.Block, a)
 	}
-	p, ok := c.pods.owner(a)
-	if !ok {
-		return false
-	}
-	rec := c.pods.lookup(p)
-	return rec.live() && peer.Selector.Matches(p.Namespace, c.namespaces[p.Namespace], rec.Labels)
+	rec := c.peerAt(a)
+	return rec != nil && peer.Selector.Matches(rec.ID.Namespace, c.namespaces[rec.ID.Namespace], rec.Labels)
 }
 
 // matchesBlock: a tunnel address stands for its node.
@@ -223,10 +238,8 @@ func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
 	if a.Is4() != b.CIDR.Addr().Is4() {
 		return false
 	}
-	for _, n := range c.trustedNodes() {
-		if n.hasTunnel(a) {
-			return b.containsTunnel(n, a)
-		}
+	if n, ok := c.nodes.standing.tunnelOf(a); ok {
+		return b.containsTunnel(n, a)
 	}
 	return b.Contains(a)
 }

@@ -10,11 +10,10 @@ import (
 // Judge says of many flows, quickly, whether this node's part of them is allowed: the egress of a source and the ingress of a
 // destination that are attached here. It holds for the Cluster as it is when NewJudge is called, and must not be used after a change.
 type Judge struct {
-	c       *Cluster
-	own     map[netip.Addr]bool // addresses of the node
-	pods    map[selector.Pod]*judged
-	known   map[judgedFlow]bool
-	tunnels map[netip.Addr]*Node // whose they are; nil: not looked at yet
+	c     *Cluster
+	own   map[netip.Addr]bool // addresses of the node
+	pods  map[selector.Pod]*judged
+	known map[judgedFlow]bool
 }
 
 // judged is a pod that is attached here and its policies, by direction.
@@ -29,8 +28,9 @@ type judgedFlow struct {
 	direction Direction
 }
 
-// NewJudge returns a Judge. The addresses are those that this node has, whatever its Node object says.
+// NewJudge returns a Judge. The addresses are those that this node has: what its Node object says doesn't count.
 func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
+	c.settle()
 	j := &Judge{c: c, own: map[netip.Addr]bool{}, pods: map[selector.Pod]*judged{}, known: map[judgedFlow]bool{}}
 	for _, a := range own {
 		j.own[a.Unmap().WithZone("")] = true
@@ -40,21 +40,17 @@ func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
 
 // Allows reports whether neither end's policies deny the flow here. An end that isn't attached to this node is not asked.
 func (j *Judge) Allows(f Flow) bool {
-	from, isPod := j.c.pods.owner(f.Source)
-	if to, ok := j.c.pods.owner(f.Destination); ok && isPod && from == to {
-		return true // a pod reaches itself, by any of its addresses
-	}
 	source, destination := j.podAt(f.Source), j.podAt(f.Destination)
 	toNode := j.c.opts.AllowPodToNode && j.isOwn(f.Destination)
-	if source != nil && !toNode && !j.allows(source, Egress, f) {
+	if source != nil && !toNode && !j.c.pods.has(source.ID, f.Destination) && !j.allows(source, Egress, f) {
 		return false
 	}
-	return destination == nil || j.isOwn(f.Source) || j.allows(destination, Ingress, f)
+	return destination == nil || j.isOwn(f.Source) || j.c.pods.has(destination.ID, f.Source) || j.allows(destination, Ingress, f)
 }
 
 // isOwn reports whether an address is this node's.
 func (j *Judge) isOwn(a netip.Addr) bool {
-	return j.own[a] || a.IsLoopback() || j.c.isNode(j.c.opts.Node, a)
+	return j.own[a] || a.IsLoopback()
 }
 
 // podAt returns the pod at an address, if it is attached here by it.
@@ -107,31 +103,9 @@ func (j *Judge) matches(r Rule, d Direction, f Flow) bool {
 		other = f.Destination
 	}
 	for i := range r.Peers {
-		if p := &r.Peers[i]; j.matchesPeer(p, other) && port(p) {
+		if p := &r.Peers[i]; j.c.matchesPeer(*p, other) && port(p) {
 			return true
 		}
 	}
 	return false
-}
-
-// matchesPeer is Cluster.matchesPeer, which looks through all nodes for a block.
-func (j *Judge) matchesPeer(p *Peer, a netip.Addr) bool {
-	if p.Block == nil {
-		return j.c.matchesPeer(*p, a)
-	}
-	if a.Is4() != p.Block.CIDR.Addr().Is4() {
-		return false
-	}
-	if j.tunnels == nil {
-		j.tunnels = map[netip.Addr]*Node{}
-		for _, n := range j.c.trustedNodes() {
-			for _, t := range n.TunnelAddresses() {
-				j.tunnels[t] = &n
-			}
-		}
-	}
-	if n := j.tunnels[a]; n != nil {
-		return p.Block.containsTunnel(*n, a)
-	}
-	return p.Block.Contains(a)
 }

@@ -31,8 +31,9 @@ func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 	tr := &trial{c: policy.NewCluster(opts), r: newReplica()}
 	tr.world = &judge.World{
 		Namespaces: o.Namespaces, Pods: o.Pods, Nodes: o.Nodes, Policies: o.Policies,
-		Node: opts.Node, PodToNode: opts.AllowPodToNode,
+		Node: opts.Node, PodToNode: opts.AllowPodToNode, ForeignPods: opts.ForeignPods, PodNetworks: o.PodNetworks,
 	}
+	tr.c.SetPodNetworks(o.PodNetworks)
 	for _, at := range o.Attachments {
 		seen := at.Pod
 		p := policy.PodFrom(at.Pod)
@@ -41,8 +42,8 @@ func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 		} else {
 			seen = nil
 		}
-		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: "slup" + at.ID, Addresses: at.Addresses})
-		tr.world.Attachments = append(tr.world.Attachments, judge.Attachment{Pod: seen, Addresses: at.Addresses})
+		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: "slup" + at.ID, Addresses: at.Addresses, FromStatus: at.FromStatus})
+		tr.world.Attachments = append(tr.world.Attachments, judge.Attachment{Pod: seen, Addresses: at.Addresses, FromStatus: at.FromStatus})
 		tr.c.DeletePod(p.ID.Namespace, p.ID.Name) // those that exist come again
 	}
 	for _, in := range o.Pods {
@@ -131,12 +132,7 @@ func (tr *trial) checkCompiled(f judge.Flow, d policy.Direction, side judge.Side
 }
 
 func (tr *trial) isNode(a netip.Addr) bool {
-	for _, n := range tr.world.Nodes {
-		if own := policy.NodeFrom(n); n.Name == tr.world.Node {
-			return slices.Contains(own.Addresses, a) || slices.Contains(own.TunnelAddresses(), a)
-		}
-	}
-	return false
+	return slices.Contains(tr.world.AddressesOf(tr.world.Node), a)
 }
 
 // meaningObjects is the world of the meaning cases, every pod attached.
@@ -213,8 +209,9 @@ func TestJudgeOnRandomClusters(t *testing.T) {
 	t.Parallel()
 	var states, flows atomic.Int64
 	rapid.Check(t, func(t *rapid.T) {
-		objects := randomcluster.ObjectsGen().Draw(t, "objects")
-		tr, err := newTrial(objects, policy.Options{Node: randomcluster.OwnNode, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
+		foreign := rapid.Bool().Draw(t, "foreign pods")
+		objects := randomcluster.ObjectsGen(foreign).Draw(t, "objects")
+		tr, err := newTrial(objects, policy.Options{Node: randomcluster.OwnNode, ForeignPods: foreign, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,7 @@ type Meaning struct {
 
 // Attachment is an endpoint of this node, as it is now.
 type Attachment struct {
-	Endpoint // Addresses are only those that belong to the pod, sorted
+	Endpoint // Addresses are only those that the pod's policies govern, sorted
 	// Known: the pod is, so that its policies are enforced. What isn't known
 	// carries nothing.
 	Known bool
@@ -76,8 +76,9 @@ type allowedKey struct {
 // Snapshot copies what the cluster's policies mean now. It costs no more than
 // copying a few maps: the rest is worked out by Meaning, later.
 func (c *Cluster) Snapshot() *Cluster {
+	c.settle()
 	out := &Cluster{
-		opts: c.opts, namespaces: maps.Clone(c.namespaces), nodes: nodeBook{believed: c.trustedNodes()},
+		opts: c.opts, namespaces: maps.Clone(c.namespaces), nodes: nodeBook{standing: c.nodes.standing},
 		policies: maps.Clone(c.policies), endpoints: maps.Clone(c.endpoints),
 	}
 	out.pods.records = maps.Clone(c.pods.records)
@@ -102,8 +103,7 @@ func (c *Cluster) Meaning() *Meaning {
 		e := c.endpoints[id]
 		rec := c.pods.lookup(e.Pod)
 		a := Attachment{Endpoint: e, Known: rec.subject()}
-		owned := c.pods.owned(e.Pod)
-		a.Addresses = slices.DeleteFunc(owned, func(x netip.Addr) bool { return !slices.Contains(e.Addresses, x) })
+		a.Addresses = slices.DeleteFunc(c.pods.governed(e.Pod), func(x netip.Addr) bool { return !slices.Contains(e.Addresses, x) })
 		m.endpoints = append(m.endpoints, a)
 		if a.Known && m.subjects[e.Pod] == nil {
 			m.subjects[e.Pod] = m.newSubject(rec, ordered)
@@ -158,7 +158,7 @@ func (m *Meaning) Attachments() []Attachment { return m.endpoints }
 
 // NodeAddresses lists what is known of this node's addresses.
 func (m *Meaning) NodeAddresses() []netip.Addr {
-	n := m.c.trustedNodes()[m.c.opts.Node]
+	n := m.c.nodes.standing.nodes[m.c.opts.Node]
 	return slices.Concat(n.Addresses, n.TunnelAddresses())
 }
 
@@ -184,8 +184,7 @@ func (m *Meaning) Open(p selector.Pod, d Direction) bool {
 
 // Itself reports whether an address is one of the pod's own.
 func (m *Meaning) Itself(p selector.Pod, a netip.Addr) bool {
-	o, ok := m.c.pods.owner(a)
-	return ok && o == p
+	return m.c.pods.has(p, a)
 }
 
 // View says what policies see of an address.
@@ -206,15 +205,13 @@ func (m *Meaning) look(a netip.Addr) View {
 		}
 	}
 	text := ""
-	if o, ok := m.c.pods.owner(a); ok {
-		if rec := m.c.pods.lookup(o); rec.live() {
-			for i, b := range m.selectors(rec) {
-				out.peers[i] |= b
-			}
-			out.pod = rec
-			if len(rec.Ports) > 0 {
-				text = fmt.Sprint(rec.Ports, m.c.namespaces[rec.ID.Namespace] != nil)
-			}
+	if rec := m.c.peerAt(a); rec != nil {
+		for i, b := range m.selectors(rec) {
+			out.peers[i] |= b
+		}
+		out.pod = rec
+		if len(rec.Ports) > 0 {
+			text = fmt.Sprint(rec.Ports, m.c.namespaces[rec.ID.Namespace] != nil)
 		}
 	}
 	key := string(out.peers) + text
@@ -324,7 +321,7 @@ func (m *Meaning) Addresses() []netip.Addr {
 	for a := range m.c.pods.claims {
 		out = append(out, a)
 	}
-	for _, n := range m.c.trustedNodes() {
+	for _, n := range m.c.nodes.standing.nodes {
 		out = append(out, n.Addresses...)
 		out = append(out, n.TunnelAddresses()...)
 	}

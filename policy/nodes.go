@@ -1,13 +1,9 @@
 package policy
 
 import (
-	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/sluice-net/sluice/internal/prefixset"
 )
 
 // Node is what policy needs of a node.
@@ -17,6 +13,9 @@ type Node struct {
 	Created time.Time
 	// Addresses are those of status.addresses.
 	Addresses []netip.Addr
+	// Underlay are those from which other nodes get what it sends outside of the tunnel, at most one of each family: that of the annotation, or
+	// the first InternalIP.
+	Underlay []netip.Addr
 	// PodCIDRs are the masked ranges of the node's pods.
 	PodCIDRs []netip.Prefix
 }
@@ -30,62 +29,38 @@ func (n Node) TunnelAddresses() []netip.Addr {
 	return out
 }
 
-// address is the i-th of all addresses of the node, those outside the pod network first.
-func (n Node) address(i int) netip.Addr {
-	if i < len(n.Addresses) {
-		return n.Addresses[i]
-	}
-	return n.PodCIDRs[i-len(n.Addresses)].Addr()
-}
-
-func (n Node) hasTunnel(a netip.Addr) bool {
-	return slices.ContainsFunc(n.PodCIDRs, func(p netip.Prefix) bool { return p.Addr() == a })
-}
-
-// has reports whether an address is one of the node's, inside the pod network or outside.
-func (n Node) has(a netip.Addr) bool { return slices.Contains(n.Addresses, a) || n.hasTunnel(a) }
-
-// trusted are nodes with those of their pod CIDRs that they can be believed to have: one that overlaps that of a node which comes first, or
-// begins with such a node's address, would make a tunnel address of somebody else's address. The overlay believes no more.
-func trusted(nodes map[string]Node, own string) map[string]Node {
-	out := make(map[string]Node, len(nodes))
-	addresses := map[netip.Addr]bool{}
-	var taken prefixset.Set
-	for _, n := range bySeniority(nodes, own) {
-		var cidrs []netip.Prefix
-		for _, cidr := range n.PodCIDRs {
-			if _, overlaps := taken.Overlapping(cidr); !overlaps && !addresses[cidr.Addr()] {
-				taken.Add(cidr, n.Name)
-				cidrs = append(cidrs, cidr)
+// claims calls yield for every address that the node says it has, outside the pod network and inside.
+func (n Node) claims(yield func(netip.Addr) bool) {
+	for _, list := range [][]netip.Addr{n.Addresses, n.Underlay} {
+		for _, a := range list {
+			if !yield(a) {
+				return
 			}
 		}
-		for _, a := range n.Addresses {
-			addresses[a] = true
-		}
-		n.PodCIDRs = cidrs
-		out[n.Name] = n
 	}
-	return out
-}
-
-// bySeniority lists nodes: first the own one, then by age and name.
-func bySeniority(nodes map[string]Node, own string) []Node {
-	return slices.SortedFunc(maps.Values(nodes), func(a, b Node) int {
-		if (a.Name == own) != (b.Name == own) {
-			if a.Name == own {
-				return -1
-			}
-			return 1
+	for _, cidr := range n.PodCIDRs {
+		if !yield(cidr.Addr()) {
+			return
 		}
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
-	})
+	}
 }
 
-// nodeBook is what is known of nodes, by name.
+func (n Node) equal(o Node) bool {
+	return n.Created.Equal(o.Created) && slices.Equal(n.Addresses, o.Addresses) && slices.Equal(n.Underlay, o.Underlay) && slices.Equal(n.PodCIDRs, o.PodCIDRs)
+}
+
+// sameClaims reports whether two states of a node, as far as it is believed, have the same addresses and ranges.
+func (n Node) sameClaims(o Node) bool {
+	o.Created = n.Created
+	return n.equal(o)
+}
+
+// nodeBook is what is known of nodes.
 type nodeBook struct {
-	told     map[string]Node
-	believed map[string]Node // what of it is trusted; nil: not known yet. It is replaced, not changed.
-	changed  bool            // since ipBlocks were filled
+	told     map[string]Node // by name
+	networks []netip.Prefix  // of all pods; nil: not known
+	standing *standing       // what pods and sets go by
+	changed  bool            // told or networks, since the standing was found
 }
 
 // SetNode adds or updates a node.
@@ -94,37 +69,60 @@ func (c *Cluster) SetNode(n Node) {
 		return
 	}
 	c.nodes.told[n.Name] = n
-	c.nodes.believed, c.nodes.changed = nil, true
-}
-
-func (n Node) equal(o Node) bool {
-	return n.Created.Equal(o.Created) && slices.Equal(n.Addresses, o.Addresses) && slices.Equal(n.PodCIDRs, o.PodCIDRs)
+	c.nodes.changed = true
 }
 
 // DeleteNode forgets a node.
 func (c *Cluster) DeleteNode(name string) {
 	if _, ok := c.nodes.told[name]; ok {
 		delete(c.nodes.told, name)
-		c.nodes.believed, c.nodes.changed = nil, true
+		c.nodes.changed = true
 	}
 }
 
-// trustedNodes are all nodes as far as they are believed, by name.
-func (c *Cluster) trustedNodes() map[string]Node {
-	if c.nodes.believed == nil {
-		c.nodes.believed = trusted(c.nodes.told, c.opts.Node)
+// SetPodNetworks says which ranges all pods of the cluster are in, and pod CIDRs of nodes must be. Until then, and where another plugin
+// makes the network, they may be anywhere.
+func (c *Cluster) SetPodNetworks(networks []netip.Prefix) {
+	if !slices.Equal(networks, c.nodes.networks) {
+		c.nodes.networks, c.nodes.changed = slices.Clone(networks), true
 	}
-	return c.nodes.believed
 }
 
-// refillBlocks recomputes the ipBlocks in use after nodes have changed: a tunnel address may have joined or left them.
-func (c *Cluster) refillBlocks() {
+// settle finds out anew what nodes are believed, after any of them has changed, and brings the pods and sets in line that this touches. A
+// burst of changes is settled once, when something is asked.
+func (c *Cluster) settle() {
 	if !c.nodes.changed {
 		return
 	}
-	c.nodes.changed = false
+	old, now := c.nodes.standing, newStanding(c.nodes.told, c.opts, c.nodes.networks)
+	c.nodes.standing, c.nodes.changed = now, false
+	var changed []Node // states before and after
+	for name, n := range now.nodes {
+		if was, ok := old.nodes[name]; !ok || !was.sameClaims(n) {
+			changed = append(changed, was, n)
+		}
+	}
+	for name, was := range old.nodes {
+		if _, ok := now.nodes[name]; !ok {
+			changed = append(changed, was, Node{})
+		}
+	}
+	c.reconsiderPods(changed)
+	c.refillBlocks(changed)
+}
+
+// refillBlocks recomputes those ipBlocks in use that hold or held an address of nodes which have changed.
+func (c *Cluster) refillBlocks(changed []Node) {
 	for id, set := range c.sets {
-		if id.Kind == BlockSet {
+		concerns := func(n Node) bool {
+			for a := range n.claims {
+				if slices.ContainsFunc(set.Blocks, func(b Block) bool { return b.CIDR.Contains(a) }) {
+					return true
+				}
+			}
+			return false
+		}
+		if id.Kind == BlockSet && slices.ContainsFunc(changed, concerns) {
 			set.replace(c.blockMembers(set.Blocks))
 		}
 	}

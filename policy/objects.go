@@ -14,7 +14,7 @@ import (
 type Pod struct {
 	ID     selector.Pod
 	Labels map[string]string
-	// Addresses are the pod's own, of either family, never IPv4-mapped.
+	// Addresses are what its status says, of either family, never IPv4-mapped.
 	Addresses []netip.Addr
 	// Node is the name of the pod's node, empty while it is not scheduled.
 	Node string
@@ -44,6 +44,9 @@ type Endpoint struct {
 	// wired the pod and only the address is known.
 	Interface string
 	Addresses []netip.Addr
+	// FromStatus says that nobody but the pod's status knows of the Addresses.
+	// Its policies govern them; whether others meet it there is another matter.
+	FromStatus bool
 }
 
 // mirrorAnnotation holds the UID by which the container runtime knows a
@@ -111,15 +114,27 @@ func podPorts(s corev1.PodSpec) []PodPort {
 	return out
 }
 
+// UnderlayAnnotation of a Node names the address that its tunnel uses, where
+// that isn't its first InternalIP of the underlay's family.
+const UnderlayAnnotation = "sluice.network/underlay-ip"
+
 // NodeFrom reads a Node object, and leaves out what can't be read.
 func NodeFrom(in *corev1.Node) Node {
 	out := Node{Name: in.Name, Created: in.CreationTimestamp.Time}
+	if a, err := netip.ParseAddr(in.Annotations[UnderlayAnnotation]); err == nil && a.Zone() == "" {
+		out.Underlay = append(out.Underlay, a.Unmap())
+	}
 	for _, a := range in.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
 			continue
 		}
 		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" {
-			out.Addresses = append(out.Addresses, addr.Unmap())
+			addr = addr.Unmap()
+			out.Addresses = append(out.Addresses, addr)
+			sameFamily := func(b netip.Addr) bool { return b.Is4() == addr.Is4() }
+			if a.Type == corev1.NodeInternalIP && !slices.ContainsFunc(out.Underlay, sameFamily) {
+				out.Underlay = append(out.Underlay, addr)
+			}
 		}
 	}
 	cidrs := in.Spec.PodCIDRs

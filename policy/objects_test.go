@@ -52,14 +52,18 @@ func TestPodFrom(t *testing.T) {
 func TestNodeFrom(t *testing.T) {
 	t.Parallel()
 	got := policy.NodeFrom(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n1"},
+		ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{policy.UnderlayAnnotation: "192.0.2.9"}},
 		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00::/64", "nonsense"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
 			{Type: corev1.NodeExternalIP, Address: "2001:db8::1"}, {Type: corev1.NodeInternalIP, Address: "bad"},
+			{Type: corev1.NodeInternalIP, Address: "192.0.2.2"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::2"},
 		}},
 	})
-	want := policy.Node{Name: "n1", Addresses: addrs("192.0.2.1", "2001:db8::1"), PodCIDRs: prefixes("10.244.1.0/24", "fd00::/64")}
+	want := policy.Node{
+		Name: "n1", Addresses: addrs("192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"), Underlay: addrs("192.0.2.9", "2001:db8::2"),
+		PodCIDRs: prefixes("10.244.1.0/24", "fd00::/64"),
+	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}

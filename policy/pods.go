@@ -1,11 +1,12 @@
 package policy
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
+
+	"go4.org/netipx"
 
 	"github.com/sluice-net/sluice/selector"
 )
@@ -18,12 +19,16 @@ type podBook struct {
 	// current is the pod that has a namespace and name now.
 	current map[Key]selector.Pod
 	claims  map[netip.Addr][]selector.Pod
+	// byNode are the known pods of each node.
+	byNode map[string]map[selector.Pod]struct{}
 }
 
 // podRecord is one pod. It outlives its object while it is attached. Records
 // are replaced, never modified.
 type podRecord struct {
 	Pod
+	// believed are those of the addresses in its status that can be its own.
+	believed []netip.Addr
 	// known: the object was seen; gone: it was deleted since.
 	known, gone bool
 	endpoints   map[string]Endpoint
@@ -34,6 +39,7 @@ func newPodBook() podBook {
 		records: map[selector.Pod]*podRecord{},
 		current: map[Key]selector.Pod{},
 		claims:  map[netip.Addr][]selector.Pod{},
+		byNode:  map[string]map[selector.Pod]struct{}{},
 	}
 }
 
@@ -44,29 +50,6 @@ func (r *podRecord) live() bool { return r.known && !r.gone && !r.Finished && !r
 // attachment to its detachment, also when its object is already gone.
 func (r *podRecord) subject() bool { return r.known && !r.HostNetwork && len(r.endpoints) > 0 }
 
-// addresses lists what the pod claims: its status while it lives, and its
-// attachments as long as they exist.
-func (r *podRecord) addresses() []netip.Addr {
-	var out []netip.Addr
-	if r.live() {
-		out = append(out, r.Addresses...)
-	}
-	for _, e := range r.endpoints {
-		out = append(out, e.Addresses...)
-	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
-}
-
-func (r *podRecord) attachedTo(a netip.Addr) bool {
-	for _, e := range r.endpoints {
-		if slices.Contains(e.Addresses, a) {
-			return true
-		}
-	}
-	return false
-}
-
 // lookup returns a pod's record; for an unknown pod an empty one.
 func (b *podBook) lookup(p selector.Pod) *podRecord {
 	if r := b.records[p]; r != nil {
@@ -75,67 +58,19 @@ func (b *podBook) lookup(p selector.Pod) *podRecord {
 	return &podRecord{Pod: Pod{ID: p}}
 }
 
-// owner returns the pod that an address belongs to. An attachment to this
-// node decides; then a live pod wins over one that isn't, an attachment whose
-// pod isn't known yet over one whose pod has come to its end, one that stays
-// over one that ends, and the newer over the older.
-func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
-	claims := b.claims[a]
-	if len(claims) == 0 {
-		return selector.Pod{}, false
-	}
-	return slices.MaxFunc(claims, func(p, q selector.Pod) int {
-		x, y := b.records[p], b.records[q]
-		return cmp.Or(
-			compareBool(x.attachedTo(a), y.attachedTo(a)),
-			compareBool(x.live(), y.live()),
-			compareBool(!x.known, !y.known),
-			compareBool(!x.Terminating, !y.Terminating),
-			x.Created.Compare(y.Created),
-			cmp.Compare(x.ID.Namespace, y.ID.Namespace),
-			cmp.Compare(x.ID.Name, y.ID.Name),
-			cmp.Compare(x.ID.UID, y.ID.UID),
-		)
-	}), true
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
-}
-
-// owned lists the addresses that belong to the pod.
-func (b *podBook) owned(p selector.Pod) []netip.Addr {
-	return slices.DeleteFunc(b.lookup(p).addresses(), func(a netip.Addr) bool {
-		o, _ := b.owner(a)
-		return o != p
-	})
-}
-
-// claimants adds to out every pod that claims one of the addresses.
-func (b *podBook) claimants(addresses []netip.Addr, out map[selector.Pod]struct{}) {
-	for _, a := range addresses {
-		for _, p := range b.claims[a] {
-			out[p] = struct{}{}
-		}
-	}
-}
-
 // store replaces a pod's record and its claims.
 func (b *podBook) store(next *podRecord) {
 	p := next.ID
-	for _, a := range b.lookup(p).addresses() {
+	old := b.lookup(p)
+	b.file(p, old.Node, next.Node)
+	for _, a := range old.addresses() {
 		b.claims[a] = slices.DeleteFunc(b.claims[a], func(q selector.Pod) bool { return q == p })
 		if len(b.claims[a]) == 0 {
 			delete(b.claims, a)
 		}
 	}
 	if len(next.endpoints) == 0 && (!next.known || next.gone) {
+		b.file(p, next.Node, "")
 		delete(b.records, p)
 		return
 	}
@@ -143,6 +78,23 @@ func (b *podBook) store(next *podRecord) {
 	for _, a := range next.addresses() {
 		b.claims[a] = append(b.claims[a], p)
 	}
+}
+
+// file notes that a pod went from one node to another; "" is none.
+func (b *podBook) file(p selector.Pod, from, to string) {
+	if from != "" && from != to {
+		delete(b.byNode[from], p)
+		if len(b.byNode[from]) == 0 {
+			delete(b.byNode, from)
+		}
+	}
+	if to == "" {
+		return
+	}
+	if b.byNode[to] == nil {
+		b.byNode[to] = map[selector.Pod]struct{}{}
+	}
+	b.byNode[to][p] = struct{}{}
 }
 
 // SetPod adds or updates a pod. A pod with the namespace and name of an older
@@ -153,7 +105,10 @@ func (c *Cluster) SetPod(in Pod) {
 		c.dropPod(old)
 	}
 	c.pods.current[name] = in.ID
-	c.updatePod(in.ID, func(r *podRecord) { r.Pod, r.known, r.gone = in, true, false })
+	c.updatePod(in.ID, func(r *podRecord) {
+		r.Pod, r.known, r.gone = in, true, false
+		r.believed = c.nodes.standing.ofPod(&in)
+	})
 }
 
 // DeletePod says that the pod's object is gone. An attached pod keeps its
@@ -254,8 +209,12 @@ func (c *Cluster) contribute(p selector.Pod, in bool) {
 // contribution lists the members that a pod, picked by the set, puts into it;
 // one may be listed twice.
 func (c *Cluster) contribution(set *setState, p selector.Pod) []Member {
+	addresses := c.pods.met
+	if set.ID.Kind == LocalPortSet {
+		addresses = c.pods.governed
+	}
 	var out []Member
-	for _, a := range c.pods.owned(p) {
+	for _, a := range addresses(p) {
 		if set.ID.Kind == PodSet {
 			out = append(out, Member{First: a, Last: a})
 			continue
@@ -269,12 +228,69 @@ func (c *Cluster) contribution(set *setState, p selector.Pod) []Member {
 	return out
 }
 
-// PodAddresses lists the addresses that belong to the pod which has this
-// namespace and name now, sorted.
+// reconsiderPods holds the addresses of pods against what is believed of nodes
+// now, after these have changed: of the pods of those nodes and, where the
+// addresses of pods say nothing of their node, of all that might be concerned.
+func (c *Cluster) reconsiderPods(changed []Node) {
+	pods := map[selector.Pod]struct{}{}
+	for _, n := range changed {
+		maps.Copy(pods, c.pods.byNode[n.Name])
+	}
+	if c.opts.ForeignPods {
+		c.pods.within(changed, pods)
+	}
+	for p := range pods {
+		had := c.pods.own(p)
+		c.updatePod(p, func(r *podRecord) { r.believed = c.nodes.standing.ofPod(&r.Pod) })
+		for _, a := range had {
+			if !c.pods.has(p, a) {
+				c.left[a] = struct{}{}
+			}
+		}
+	}
+}
+
+// within adds to out the pods whose status has an address of these nodes, or in
+// their pod CIDRs.
+func (b *podBook) within(nodes []Node, out map[selector.Pod]struct{}) {
+	var all netipx.IPSetBuilder
+	for _, n := range nodes {
+		for a := range n.claims {
+			all.Add(a)
+		}
+		for _, cidr := range n.PodCIDRs {
+			all.AddPrefix(cidr)
+		}
+	}
+	places, err := all.IPSet()
+	if err != nil {
+		return // only invalid prefixes fail
+	}
+	for p, r := range b.records {
+		if slices.ContainsFunc(r.Addresses, places.Contains) {
+			out[p] = struct{}{}
+		}
+	}
+}
+
+// PodAddresses lists the addresses of the pod which has this namespace and
+// name now, sorted.
 func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
+	c.settle()
 	p, ok := c.pods.current[Key{namespace, name}]
 	if !ok {
 		return nil
 	}
-	return c.pods.owned(p)
+	return c.pods.own(p)
+}
+
+// PodClaims lists the addresses in the status of the pod which has this
+// namespace and name now, believed or not, and the node that it says it is on.
+// A pod of the host's network has none.
+func (c *Cluster) PodClaims(namespace, name string) (said []netip.Addr, node string) {
+	r := c.pods.lookup(c.pods.current[Key{namespace, name}])
+	if r.HostNetwork {
+		return nil, r.Node
+	}
+	return r.Addresses, r.Node
 }

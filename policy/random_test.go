@@ -77,7 +77,8 @@ func checkFlow(t *rapid.T, c *policy.Cluster, r *replica, f policy.Flow) {
 func TestIncrementalEqualsFromScratch(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		c, r, w := policy.NewCluster(policy.Options{Node: "n1"}), newReplica(), randomcluster.NewWorld()
+		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, r, w := policy.NewCluster(opts), newReplica(), randomcluster.NewWorld(opts)
 		for i := range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
 			if rapid.IntRange(0, 3).Draw(t, fmt.Sprintf("take %d", i)) == 0 {
@@ -101,7 +102,8 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 func TestAllEqualsTheSumOfTakes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		c, r, w := policy.NewCluster(policy.Options{Node: "n1"}), newReplica(), randomcluster.NewWorld()
+		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, r, w := policy.NewCluster(opts), newReplica(), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 20).Draw(t, "events") {
 			w.Event(t, c)
 		}

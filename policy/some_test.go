@@ -20,7 +20,8 @@ import (
 func TestTakeSome(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		c, r, w := policy.NewCluster(policy.Options{Node: "n1"}), newReplica(), randomcluster.NewWorld()
+		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, r, w := policy.NewCluster(opts), newReplica(), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 3).Draw(t, "rounds") {
 			for range rapid.IntRange(1, 15).Draw(t, "events") {
 				w.Event(t, c)
@@ -72,6 +73,9 @@ func checkAllowsLess(t *rapid.T, now, end *replica) {
 // boundsWorld has a pod in each of two namespaces, both attached here.
 func boundsWorld(b policy.Bounds) (*policy.Cluster, *replica) {
 	c := policy.NewCluster(policy.Options{Node: "n1", Bounds: b})
+	for name, cidr := range map[string]string{"n1": "10.244.0.0/24", "n2": "10.244.1.0/24"} {
+		c.SetNode(policy.Node{Name: name, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(cidr)}})
+	}
 	for i, namespace := range []string{"tenant", "other"} {
 		c.SetNamespace(namespace, nil)
 		p := policy.Pod{ID: selector.Pod{Namespace: namespace, Name: "pod", UID: namespace}, Labels: map[string]string{"app": "web"}, Node: "n1",

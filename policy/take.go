@@ -24,8 +24,9 @@ type Isolation []Stage
 
 // EndpointPolicy is an attachment and what is enforced on it.
 type EndpointPolicy struct {
-	Endpoint // Addresses are only those that belong to the pod, sorted
-	// Self are all addresses of the pod, sorted: it may have more attachments.
+	Endpoint // Addresses are only those that the pod's policies govern, sorted
+	// Self are all addresses that the pod has, sorted: it may have more
+	// attachments.
 	Self            []netip.Addr
 	Ingress, Egress Isolation
 }
@@ -53,6 +54,9 @@ type Changes struct {
 	Endpoints []string // sorted
 	Rules     []Ref    // sorted
 	Sets      map[SetID]SetChange
+	// Left are addresses that pods have no longer because of what their nodes
+	// say now, sorted. Those that pods leave by themselves aren't among them.
+	Left []netip.Addr
 
 	oneWay map[string]Direction // of Endpoints of which nothing else has changed but the isolation in this direction
 }
@@ -79,7 +83,8 @@ func (c *Cluster) Take() Changes { return c.TakeSome(Everything) }
 // that what little others need doesn't wait behind something huge.
 func (c *Cluster) TakeSome(budget int) Changes {
 	out := Changes{Sets: map[SetID]SetChange{}, oneWay: map[string]Direction{}}
-	c.refillBlocks()
+	c.settle()
+	out.Left = c.takeLeft()
 	out.Endpoints = c.takeEndpoints(out.oneWay)
 	rules, members := budget, budget
 	out.Rules = c.takeRules(&rules)
@@ -123,6 +128,16 @@ func (c *Cluster) takeSets(sets map[SetID]SetChange, budget *int) {
 			sets[set.ID] = ch
 		}
 	}
+}
+
+func (c *Cluster) takeLeft() []netip.Addr {
+	maps.DeleteFunc(c.left, func(a netip.Addr, _ struct{}) bool {
+		_, again := c.pods.peer(a)
+		return again
+	})
+	out := slices.SortedFunc(maps.Keys(c.left), netip.Addr.Compare)
+	clear(c.left)
+	return out
 }
 
 // takeEndpoints recompiles the marked endpoints, counts the uses of rules and
@@ -206,9 +221,9 @@ func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 	if !rec.subject() {
 		return EndpointPolicy{}, false
 	}
-	out := EndpointPolicy{Endpoint: e, Self: c.pods.owned(e.Pod)}
+	out := EndpointPolicy{Endpoint: e, Self: c.pods.own(e.Pod)}
 	out.Addresses = nil
-	for _, a := range out.Self {
+	for _, a := range c.pods.governed(e.Pod) {
 		if slices.Contains(e.Addresses, a) {
 			out.Addresses = append(out.Addresses, a)
 		}

@@ -43,7 +43,8 @@ func TestJudgeAgreesWithTheEvaluator(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
 	rapid.Check(t, func(t *rapid.T) {
-		c, w := policy.NewCluster(policy.Options{Node: "n1"}), randomcluster.NewWorld()
+		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, w := policy.NewCluster(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
 		}
@@ -63,7 +64,8 @@ func TestAffectedFlows(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
 	rapid.Check(t, func(t *rapid.T) {
-		c, w := policy.NewCluster(policy.Options{Node: "n1"}), randomcluster.NewWorld()
+		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, w := policy.NewCluster(opts), randomcluster.NewWorld(opts)
 		verdicts := func() map[policy.Flow]bool {
 			out := make(map[policy.Flow]bool, len(flows))
 			j := c.NewJudge(nil)
@@ -94,7 +96,7 @@ func TestAffectedFlows(t *testing.T) {
 	})
 }
 
-// TestJudgeExemptions: the node reaches its pods from any of its addresses, and its pods are reached by themselves.
+// TestJudgeExemptions: the node reaches its pods from any address that it has, and its pods are reached by themselves.
 func TestJudgeExemptions(t *testing.T) {
 	t.Parallel()
 	addr := netip.MustParseAddr
@@ -113,7 +115,7 @@ func TestJudgeExemptions(t *testing.T) {
 		c.SetNode(policy.Node{Name: "n2", Addresses: []netip.Addr{addr("192.0.2.2")}})
 		c.SetEndpoint(policy.Endpoint{ID: "e", Pod: p.ID, Addresses: []netip.Addr{pod}})
 		c.Take()
-		j := c.NewJudge([]netip.Addr{extra})
+		j := c.NewJudge([]netip.Addr{extra}) // which its object doesn't say
 		for _, test := range []struct {
 			source, destination netip.Addr
 			want                bool
@@ -124,10 +126,10 @@ func TestJudgeExemptions(t *testing.T) {
 			{other, pod, false},
 			{extra, pod, true},
 			{addr("127.0.0.1"), pod, true},
-			{addr("192.0.2.1"), pod, true},
+			{addr("192.0.2.1"), pod, false}, // its object says so, which anybody may have written
 			{addr("192.0.2.2"), pod, false},
 			{pod, extra, allow},
-			{pod, addr("192.0.2.1"), allow},
+			{pod, addr("192.0.2.1"), false},
 			{pod, addr("192.0.2.2"), false},
 		} {
 			if got := j.Allows(policy.Flow{Source: test.source, Destination: test.destination, Protocol: policy.ProtocolTCP, Port: 80}); got != test.want {

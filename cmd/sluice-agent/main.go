@@ -85,7 +85,7 @@ func runAgent(ctx context.Context, args []string) error {
 	allow := o.podToNode == "allow"
 	samples := controllers.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
 	enforcer := controllers.NewEnforcer(table,
-		policy.Options{Node: o.node, AllowPodToNode: allow},
+		policy.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
 		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel)},
 		log.WithName("enforcer"))
 	a := &agent{options: o, log: log, enforcer: enforcer, samples: samples}

@@ -80,7 +80,7 @@ func TestKnownErrors(t *testing.T) {
 			pod := func(name, address string) *randomPod {
 				return &randomPod{policy.Pod{
 					ID:     selector.Pod{Namespace: "x", Name: name, UID: name},
-					Labels: map[string]string{"app": name}, Addresses: []netip.Addr{netip.MustParseAddr(address)},
+					Labels: map[string]string{"app": name}, Addresses: []netip.Addr{netip.MustParseAddr(address)}, Node: "node1",
 				}, namespaceLabels}
 			}
 			client, server := pod("client", "10.0.0.1"), pod("server", "10.0.0.2")

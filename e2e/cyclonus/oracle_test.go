@@ -116,13 +116,14 @@ func compare(t *testing.T, r *probe.Resources, state *connectivity.TestCaseState
 // newCluster hands the same objects to policy.
 func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.NetworkPolicy) *policy.Cluster {
 	t.Helper()
-	c := policy.NewCluster(policy.Options{Node: "node1"})
+	c := policy.NewCluster(policy.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
+	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range r.Namespaces {
 		c.SetNamespace(name, labels)
 	}
 	for _, pod := range r.Pods {
 		object := pod.KubePod()
-		object.UID = types.UID(podKey(pod))
+		object.UID, object.Spec.NodeName = types.UID(podKey(pod)), "node1"
 		object.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: pod.IP, PodIPs: []corev1.PodIP{{IP: pod.IP}, {IP: sixth(pod.IP)}}}
 		c.SetPod(policy.PodFrom(object))
 	}

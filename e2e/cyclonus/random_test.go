@@ -119,7 +119,8 @@ func (w *randomWorld) compare(t *rapid.T) (allowed, denied int) {
 
 // cluster is the world as policy is told of it.
 func (w *randomWorld) cluster() *policy.Cluster {
-	c := policy.NewCluster(policy.Options{Node: "node1"})
+	c := policy.NewCluster(policy.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
+	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range w.namespaces {
 		c.SetNamespace(name, labels)
 	}
@@ -206,9 +207,9 @@ func drawLabels(t *rapid.T, of string) map[string]string {
 func drawPod(t *rapid.T, namespace string, number int) policy.Pod {
 	name := fmt.Sprintf("pod%d", number)
 	out := policy.Pod{
-		ID:        selector.Pod{Namespace: namespace, Name: name, UID: name},
-		Labels:    drawLabels(t, name),
-		Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", number)), netip.MustParseAddr(fmt.Sprintf("fd00::%d", number))},
+		ID:     selector.Pod{Namespace: namespace, Name: name, UID: name},
+		Labels: drawLabels(t, name),
+		Node:   "node1", Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", number)), netip.MustParseAddr(fmt.Sprintf("fd00::%d", number))},
 	}
 	taken := map[string]bool{} // cyclonus knows one name of a port
 	for range rapid.IntRange(0, 3).Draw(t, "ports of "+name) {

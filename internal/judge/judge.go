@@ -39,6 +39,10 @@ type World struct {
 	Attachments []Attachment
 	// PodToNode is the setting that lets pods reach their own node.
 	PodToNode bool
+	// ForeignPods says that another plugin gives pods their addresses.
+	ForeignPods bool
+	// PodNetworks are the ranges of all pods; nil if they aren't known.
+	PodNetworks []netip.Prefix
 }
 
 // Attachment is a pod that has been wired on the node that looks.
@@ -48,6 +52,9 @@ type Attachment struct {
 	// are never wired.
 	Pod       *corev1.Pod
 	Addresses []netip.Addr
+	// FromStatus: the addresses are those of the pod's status, and nobody else
+	// knows of them.
+	FromStatus bool
 }
 
 // Flow is the first packet of a connection, after DNAT and before SNAT. Port
@@ -89,7 +96,7 @@ func (w *World) egress(f Flow) Side {
 	if !governed {
 		return Side{Allowed: true}
 	}
-	if w.itself(f) || w.PodToNode && w.isOwnNode(f.Destination, f.Source) {
+	if w.has(source, f.Source, f.Destination) || w.PodToNode && w.isOwnNode(f.Destination, f.Source) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if source == nil { // An attachment whose pod isn't known carries nothing.
@@ -104,7 +111,7 @@ func (w *World) ingress(f Flow) Side {
 		return Side{Allowed: true}
 	}
 	// "… OR if the traffic source is the pod's local node" (NetworkPolicySpec.Ingress).
-	if w.itself(f) || w.isOwnNode(f.Source, f.Destination) {
+	if w.has(destination, f.Destination, f.Source) || w.isOwnNode(f.Source, f.Destination) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if destination == nil {

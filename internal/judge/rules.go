@@ -159,8 +159,8 @@ func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace strin
 // blockMatches: in cidr and in none of except. What can't be read costs the
 // block, and so does an except outside cidr.
 //
-// "A node's tunnel address: by any of its status.addresses in cidr; by itself
-// only where the block names that very address; none of either in except."
+// "A node in an ipBlock: by its address on the underlay; by its tunnel address
+// only where the block names that very address; none that it claims in except."
 func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 	_, cidr, err := netutils.ParseCIDRSloppy(block.CIDR)
 	if err != nil {
@@ -174,23 +174,24 @@ func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 		}
 		excepts = append(excepts, except)
 	}
-	elsewhere, tunnels := w.tunnelOf(a)
-	if len(tunnels) == 0 {
-		elsewhere = []netip.Addr{a}
+	self := []netip.Addr{a}
+	in, out := self, self
+	node := w.tunnelOf(a)
+	if node != nil {
+		in, out = w.underlayAddresses(node), append(nodeAddresses(node), w.tunnelAddresses(node)...)
 	}
 	for _, except := range excepts {
-		if anyIn(except, elsewhere) || anyIn(except, tunnels) {
+		if anyIn(except, out, a.Is4()) {
 			return false
 		}
 	}
 	ones, bits := cidr.Mask.Size()
-	veryAddress := ones == bits && anyIn(cidr, []netip.Addr{a})
-	return veryAddress || anyIn(cidr, elsewhere)
+	return ones == bits && anyIn(cidr, self, a.Is4()) || anyIn(cidr, in, a.Is4())
 }
 
-func anyIn(cidr *net.IPNet, addresses []netip.Addr) bool {
+func anyIn(cidr *net.IPNet, addresses []netip.Addr, is4 bool) bool {
 	for _, a := range addresses {
-		if cidr.Contains(a.AsSlice()) {
+		if a.Is4() == is4 && cidr.Contains(a.AsSlice()) {
 			return true
 		}
 	}

@@ -27,6 +27,7 @@ func addrs(in ...string) []netip.Addr {
 var (
 	Addresses = addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.128", "fd00::1", "fd00::2", "fd00::3")
 	blocks    = []string{"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.128/25", "::/0", "fd00::2/127", "255.255.255.255/32"}
+	ranges    = []string{"10.0.0.0/32", "10.0.0.127/32", "10.0.0.0/30", allOfThem, "10.0.0.128/25", "fd00::/64", "fd00::2/127"}
 	Strangers = addrs("0.0.0.0", "10.0.0.0", "10.0.0.127", "10.0.0.129", "255.255.255.255", "fd00::", "fd00::4", "192.0.2.1")
 	Ports     = []uint16{0, 1, 79, 80, 81, 8080, 65535}
 )
@@ -117,6 +118,7 @@ func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 			ID:          selector.Pod{Namespace: namespace, Name: name, UID: rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "uid")},
 			Labels:      labelsGen().Draw(t, "labels"),
 			Addresses:   rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 0, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
+			Node:        rapid.SampledFrom([]string{"n1", "n2", "n2", "n3", ""}).Draw(t, "node"),
 			HostNetwork: rapid.IntRange(0, 9).Draw(t, "host") == 0,
 			Terminating: rapid.IntRange(0, 4).Draw(t, "terminating") == 0,
 			Finished:    rapid.IntRange(0, 9).Draw(t, "finished") == 0,

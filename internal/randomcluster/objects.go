@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/policy"
 )
 
 // Objects is a state of a cluster as an API server and the node OwnNode know
@@ -20,6 +22,8 @@ type Objects struct {
 	Nodes       []*corev1.Node
 	Policies    []*networkingv1.NetworkPolicy
 	Attachments []Attached
+	// PodNetworks are the ranges of all pods; nil if they aren't known.
+	PodNetworks []netip.Prefix
 }
 
 // OwnNode is the node that has the attachments.
@@ -33,25 +37,32 @@ type Attached struct {
 	Pod       *corev1.Pod
 	Seen      bool
 	Addresses []netip.Addr
+	// FromStatus: nobody knows of the addresses but the pod's status.
+	FromStatus bool
 }
 
-// podTexts are the addresses of pods: of the ranges of n1, n2 and no node.
+// podTexts are the addresses of pods: of the ranges of n1, n2 and no node, a
+// node's, and a tunnel's.
 var podTexts = [][]string{
-	{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.65", "10.0.0.66", "10.0.0.200"},
+	{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.65", "10.0.0.66", "10.0.0.200", "192.0.2.12", "10.0.0.64"},
 	{"fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1"},
 }
+
+// allOfThem is the range of all pods.
+const allOfThem = "10.0.0.0/24"
 
 // objectBlocks are ipBlocks round those addresses and the nodes', some of them
 // spelled as an API server lets in or has let in once.
 var objectBlocks = []string{
-	"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.2/32", "10.0.0.64/26", "10.0.0.64/32", "10.0.0.0/32", "10.0.0.0/24", "192.0.2.0/28", "192.0.2.12/32", "255.255.255.254/31",
+	"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.2/32", "10.0.0.64/26", "10.0.0.64/32", "10.0.0.0/32", "10.0.0.0/25", "192.0.2.0/28", "192.0.2.12/32", "255.255.255.254/31",
 	"::/0", "fd00::2/127", "fd00::/64", "fd00:0:0:1::/128", "2001:db8::/32", "2001:db8::12/128",
 	"10.0.0.3/30", "010.000.0.2/31", "::ffff:10.0.0.0/126", "::ffff:0:0/95", "fd00::3/126", "10.0.0.0/33", "10.0.0.1", "",
 }
 
-// ObjectsGen draws a state. No two pods are of the same age: who of two of
+// ObjectsGen draws a state; foreign says that another plugin gives pods their
+// addresses. No two pods are of the same age: who of two of
 // the same age has an address is nobody's promise.
-func ObjectsGen() *rapid.Generator[Objects] {
+func ObjectsGen(foreign bool) *rapid.Generator[Objects] {
 	return rapid.Custom(func(t *rapid.T) Objects {
 		var out Objects
 		for _, name := range []string{"a", "b"} {
@@ -60,11 +71,14 @@ func ObjectsGen() *rapid.Generator[Objects] {
 			}
 		}
 		out.Nodes = nodes(t)
+		if rapid.Bool().Draw(t, "networks known") {
+			out.PodNetworks = []netip.Prefix{netip.MustParsePrefix(allOfThem), netip.MustParsePrefix("fd00::/48")}
+		}
 		ages := rapid.Permutation([]int{0, 1, 2, 3, 4, 5}).Draw(t, "ages")
 		for i := range rapid.IntRange(2, len(ages)).Draw(t, "pods") {
 			name := []string{"p", "q", "r"}[i%3]
 			pod := object(t, []string{"a", "b"}[i/3], name, fmt.Sprintf("u%d", i), ages[i])
-			out.place(t, pod)
+			out.place(t, pod, foreign)
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "policies") {
 			np := policyGen(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"), fmt.Sprintf("n%d", i)).Draw(t, "policy")
@@ -87,7 +101,7 @@ func nodes(t *rapid.T) []*corev1.Node {
 			continue
 		}
 		if i == 2 && rapid.IntRange(0, 3).Draw(t, "range taken over") == 0 {
-			cidrs = []string{rapid.SampledFrom([]string{"10.0.0.64/26", "10.0.0.0/24", "10.0.0.2/31", "192.0.2.11/32", "192.0.2.12/32"}).Draw(t, "claim")}
+			cidrs = []string{rapid.SampledFrom([]string{"10.0.0.64/26", allOfThem, "10.0.0.2/31", "192.0.2.11/32", "192.0.2.12/32"}).Draw(t, "claim")}
 		}
 		created := metav1.NewTime(time.Unix(rapid.Int64Range(1, 3).Draw(t, "node created"), 0))
 		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: created}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}}
@@ -95,6 +109,14 @@ func nodes(t *rapid.T) []*corev1.Node {
 			if rapid.IntRange(0, 3).Draw(t, "no address") > 0 {
 				n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
 			}
+		}
+		if rapid.IntRange(0, 5).Draw(t, "hostile") == 0 {
+			claim := rapid.SampledFrom([]string{"192.0.2.11", "192.0.2.99", "10.0.0.2", "2001:db8::12", "127.0.0.1"}).Draw(t, "claimed address")
+			n.Status.Addresses = append([]corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: claim}}, n.Status.Addresses...)
+		}
+		if rapid.IntRange(0, 5).Draw(t, "annotated") == 0 {
+			underlay := rapid.SampledFrom([]string{fmt.Sprintf("192.0.2.3%d", i+1), "2001:db8::12", "10.0.0.2", "nonsense"}).Draw(t, "annotation")
+			n.Annotations = map[string]string{policy.UnderlayAnnotation: underlay}
 		}
 		if rapid.IntRange(0, 3).Draw(t, "external") == 0 {
 			external := rapid.SampledFrom([]string{fmt.Sprintf("192.0.2.2%d", i+1), "10.0.0.64", "10.0.0.2"}).Draw(t, "external address")
@@ -148,7 +170,7 @@ func containerPort(t *rapid.T) corev1.ContainerPort {
 
 // place adds a pod to the state: as an object, as an attachment, or both. The
 // attachment's addresses needn't be those that the status tells.
-func (o *Objects) place(t *rapid.T, pod *corev1.Pod) {
+func (o *Objects) place(t *rapid.T, pod *corev1.Pod, foreign bool) {
 	known := true
 	if pod.Spec.NodeName != "n2" && !pod.Spec.HostNetwork && rapid.IntRange(0, 2).Draw(t, "attached") > 0 {
 		at := Attached{ID: "e-" + string(pod.UID), Pod: pod, Seen: rapid.IntRange(0, 7).Draw(t, "never seen") > 0}
@@ -158,6 +180,7 @@ func (o *Objects) place(t *rapid.T, pod *corev1.Pod) {
 		if len(at.Addresses) == 0 || rapid.IntRange(0, 4).Draw(t, "other address") == 0 {
 			at.Addresses = []netip.Addr{netip.MustParseAddr(rapid.SampledFrom(podTexts[0]).Draw(t, "address"))}
 		}
+		at.FromStatus = foreign && rapid.Bool().Draw(t, "from its status")
 		o.Attachments = append(o.Attachments, at)
 		known = at.Seen && rapid.IntRange(0, 5).Draw(t, "object gone") > 0
 	}

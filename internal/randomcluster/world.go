@@ -10,6 +10,7 @@ package randomcluster
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -20,6 +21,8 @@ import (
 
 // World is the end state that a sequence of events led to.
 type World struct {
+	opts       policy.Options
+	networks   []netip.Prefix
 	namespaces map[string]map[string]string
 	nodes      map[string]policy.Node
 	policies   map[policy.Key]policy.Policy
@@ -30,13 +33,14 @@ type World struct {
 }
 
 // NewWorld returns an empty World.
-func NewWorld() *World {
-	return &World{map[string]map[string]string{}, map[string]policy.Node{}, map[policy.Key]policy.Policy{}, map[policy.Key]policy.Pod{}, map[string]policy.Endpoint{}, map[selector.Pod]policy.Pod{}}
+func NewWorld(opts policy.Options) *World {
+	return &World{opts, nil, map[string]map[string]string{}, map[string]policy.Node{}, map[policy.Key]policy.Policy{}, map[policy.Key]policy.Pod{}, map[string]policy.Endpoint{}, map[selector.Pod]policy.Pod{}}
 }
 
 // Build feeds the end state to a new Cluster, once.
 func (w *World) Build() *policy.Cluster {
-	c := policy.NewCluster(policy.Options{Node: "n1"})
+	c := policy.NewCluster(w.opts)
+	c.SetPodNetworks(w.networks)
 	for _, e := range w.endpoints {
 		c.SetEndpoint(e)
 	}
@@ -87,7 +91,7 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 	namespace := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
 	name := rapid.SampledFrom([]string{"p", "q", "r"}).Draw(t, "name")
 	key := policy.Key{Namespace: namespace, Name: name}
-	switch rapid.IntRange(0, 9).Draw(t, "event") {
+	switch rapid.IntRange(0, 11).Draw(t, "event") {
 	case 0:
 		l := labelsGen().Draw(t, "labels")
 		w.namespaces[namespace] = l
@@ -121,8 +125,12 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 		} else {
 			e := policy.Endpoint{
 				ID: id, Pod: selector.Pod{Namespace: namespace, Name: name, UID: "u1"},
-				Interface: rapid.SampledFrom([]string{"slup" + id, ""}).Draw(t, "interface"),
-				Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
+				Interface:  rapid.SampledFrom([]string{"slup" + id, ""}).Draw(t, "interface"),
+				Addresses:  rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
+				FromStatus: w.opts.ForeignPods && rapid.Bool().Draw(t, "from its status"),
+			}
+			if e.FromStatus {
+				e.Interface = ""
 			}
 			if w.endpoints[id].Pod != e.Pod {
 				delete(w.endpoints, id)
@@ -133,11 +141,19 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 		}
 		w.forgetGhosts()
 	case 9:
+		if w.networks = nil; rapid.Bool().Draw(t, "networks known") {
+			w.networks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("fd00::/64")}
+		}
+		c.SetPodNetworks(w.networks)
+	default:
 		n := policy.Node{
 			Name:      rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
-			Addresses: rapid.SliceOfN(rapid.SampledFrom(Strangers), 0, 2).Draw(t, "addresses"),
-			PodCIDRs:  rapid.SliceOfN(rapid.Map(rapid.SampledFrom(Strangers[:2]), single), 0, 1).Draw(t, "pod CIDR"),
+			Addresses: rapid.SliceOfN(rapid.SampledFrom(slices.Concat(Strangers, Addresses[:2])), 0, 2).Draw(t, "addresses"),
+			PodCIDRs:  rapid.SliceOfN(rapid.Map(rapid.SampledFrom(ranges), netip.MustParsePrefix), 0, 2).Draw(t, "pod CIDR"),
 			Created:   time.Unix(rapid.Int64Range(1, 2).Draw(t, "created"), 0),
+		}
+		if len(n.Addresses) > 0 {
+			n.Underlay = n.Addresses[:1]
 		}
 		if n.Name == "n2" && rapid.Bool().Draw(t, "delete node") {
 			delete(w.nodes, n.Name)
@@ -148,5 +164,3 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 		}
 	}
 }
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

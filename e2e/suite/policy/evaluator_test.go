@@ -22,9 +22,9 @@ func (w *world) judge(ctx context.Context, cells []*cell) {
 
 // evaluator reads the world's objects.
 func (w *world) evaluator(ctx context.Context) *policy.Cluster {
-	evaluator := policy.NewCluster(policy.Options{})
+	evaluator := policy.NewCluster(policy.Options{ForeignPods: true})
 	gomega.EventuallyWithOffset(2, ctx, func(g gomega.Gomega, ctx context.Context) {
-		evaluator = policy.NewCluster(policy.Options{})
+		evaluator = policy.NewCluster(policy.Options{ForeignPods: true})
 		nodes, err := w.cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		g.Expect(err).NotTo(gomega.HaveOccurred())
 		for i := range nodes.Items {

@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/internal/prefixset"
+)
+
+// standing is what is believed of what all nodes say. It is a value: replaced, never changed.
+type standing struct {
+	// foreign: another plugin says which addresses pods have.
+	foreign bool
+	// nodes have only those of their PodCIDRs and Underlay that are believed.
+	nodes map[string]Node
+	// ranges are the believed pod CIDRs, tunnels their first addresses, each with the node's name.
+	ranges  prefixset.Set
+	tunnels map[netip.Addr]string
+	// taken are addresses of nodes, at which no pod can be.
+	taken map[netip.Addr]bool
+}
+
+// newStanding weighs what nodes say. Networks are the ranges of all pods; nil where they aren't known.
+func newStanding(told map[string]Node, opts Options, networks []netip.Prefix) *standing {
+	s := &standing{
+		foreign: opts.ForeignPods, nodes: make(map[string]Node, len(told)),
+		tunnels: map[netip.Addr]string{}, taken: map[netip.Addr]bool{},
+	}
+	inOrder := bySeniority(told, opts.Node)
+	s.believeRanges(inOrder, networks)
+	s.believeUnderlay(inOrder)
+	return s
+}
+
+// believeRanges believes the pod CIDRs within the pod network; not one that overlaps that of a node which comes first, or begins with such a
+// node's address: it would make a tunnel address of somebody else's address. The overlay believes no more.
+func (s *standing) believeRanges(inOrder []Node, networks []netip.Prefix) {
+	addresses := map[netip.Addr]bool{}
+	for _, n := range inOrder {
+		var cidrs []netip.Prefix
+		for _, cidr := range n.PodCIDRs {
+			_, overlaps := s.ranges.Overlapping(cidr)
+			inside := networks == nil || slices.ContainsFunc(networks, func(network netip.Prefix) bool { return within(cidr, network) })
+			if inside && !overlaps && !addresses[cidr.Addr()] {
+				s.ranges.Add(cidr, n.Name)
+				s.tunnels[cidr.Addr()], s.taken[cidr.Addr()] = n.Name, true
+				cidrs = append(cidrs, cidr)
+			}
+		}
+		for _, a := range slices.Concat(n.Addresses, n.Underlay) {
+			addresses[a] = true
+		}
+		n.PodCIDRs = cidrs
+		s.nodes[n.Name] = n
+	}
+}
+
+// believeUnderlay believes addresses of nodes that aren't pods', and of two nodes with one address the one that comes first.
+func (s *standing) believeUnderlay(inOrder []Node) {
+	owners := map[netip.Addr]bool{}
+	for _, n := range inOrder {
+		var underlay []netip.Addr
+		for _, a := range n.Underlay {
+			if a.IsGlobalUnicast() && !owners[a] && s.rangeOf(a) == "" {
+				owners[a] = true
+				underlay = append(underlay, a)
+			}
+		}
+		for _, a := range slices.Concat(n.Addresses, n.Underlay) {
+			if s.rangeOf(a) == "" {
+				s.taken[a] = true
+			}
+		}
+		n = s.nodes[n.Name]
+		n.Underlay = underlay
+		s.nodes[n.Name] = n
+	}
+}
+
+// rangeOf is the node in whose pod CIDRs an address is, or "".
+func (s *standing) rangeOf(a netip.Addr) string {
+	name, _ := s.ranges.Overlapping(netip.PrefixFrom(a, a.BitLen()))
+	return name
+}
+
+// bySeniority lists nodes: first the own one, then by age and name.
+func bySeniority(nodes map[string]Node, own string) []Node {
+	return slices.SortedFunc(maps.Values(nodes), func(a, b Node) int {
+		if (a.Name == own) != (b.Name == own) {
+			if a.Name == own {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// tunnelOf is the node that a tunnel address stands for.
+func (s *standing) tunnelOf(a netip.Addr) (Node, bool) {
+	name, ok := s.tunnels[a]
+	return s.nodes[name], ok
+}
+
+// ofPod returns those addresses of a pod that can be its own: within the pod CIDRs of its node, and no node's. Where another plugin gives
+// pods their addresses, they may be outside of all CIDRs too; whether such a one is a pod's at all can't be known then.
+func (s *standing) ofPod(p *Pod) []netip.Addr {
+	if _, known := s.nodes[p.Node]; !known {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range p.Addresses {
+		in := s.rangeOf(a)
+		if !s.taken[a] && (in == p.Node || in == "" && s.foreign) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
