@@ -59,6 +59,7 @@ type Enforcer struct {
 	// committed is closed, and replaced, by every successful commit.
 	committed chan struct{}
 
+	failing  failing
 	repairs  repairs
 	refusals refusals
 	denials  denialCounts
@@ -164,6 +165,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 			err = e.commit(ctx)
 		}
 		if err == nil {
+			e.noteSuccess()
 			retry = firstRetry
 			select {
 			case <-ctx.Done():
@@ -172,8 +174,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 			continue
 		}
 		if ctx.Err() == nil {
-			e.log.Error(err, "Writing the ruleset failed; trying again", "after", retry.String())
-			applyErrors.Inc()
+			e.noteFailure(err, retry)
 		}
 		pause(ctx, retry)
 		retry = min(2*retry, lastRetry)

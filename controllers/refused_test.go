@@ -6,8 +6,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-logr/logr/funcr"
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
@@ -219,4 +222,40 @@ func TestRefusedBase(t *testing.T) {
 	w.run()
 	w.allowed(slices.Concat(dbByPod, dbByBlock, rest)...)
 	w.denied(slices.Concat(dbDenied, restNot)...)
+}
+
+// TestFailureIsToldOnce: while nothing can be written, each cause is told once,
+// however often it is tried; and then that it is over.
+func TestFailureIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newEnforcerWorld(t, nft.Options{Own: true})
+	var lines atomic.Int32
+	w.e.log = funcr.New(func(_, args string) {
+		if strings.Contains(args, "Writing the ruleset failed") || strings.Contains(args, "written again") {
+			lines.Add(1)
+		}
+	}, funcr.Options{})
+	refused := []string{baseChain("ingress"), baseChain("egress")}
+	for i, name := range refused {
+		w.spoil(func(o nft.Object) bool { return o.Chain == name })
+		for range 5 {
+			if err := w.e.commit(context.Background()); err == nil {
+				t.Fatal("it was written")
+			} else {
+				w.e.noteFailure(err, 0)
+			}
+		}
+		if n := lines.Load(); n != int32(i+1) {
+			t.Errorf("%d causes: %d lines", i+1, n)
+		}
+	}
+	w.spoil(nil)
+	w.run()
+	w.allowed(dbByPod...)
+	w.until("the end to be told", func() bool { return lines.Load() == 3 })
+	for _, want := range []string{"RulesetNotWritten", "RulesetNotWritten", "RulesetWritten"} {
+		if event := <-w.recorder.Events; !strings.Contains(event, want) {
+			t.Errorf("event %q, want %s", event, want)
+		}
+	}
 }
