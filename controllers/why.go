@@ -1,12 +1,17 @@
 package controllers
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -19,8 +24,10 @@ type WhyAnswer struct {
 
 // WhyHandler answers GET with the query parameters src, dst (an address, or
 // namespace/name of a pod) and port ("80", "80/udp", "icmp"): whether such a
-// new connection is allowed, and why.
-func WhyHandler(e *Enforcer) http.Handler {
+// new connection is allowed, and why. To the address of a Service, which it
+// looks for in api, it is one answer for each pod that may answer. An address
+// of the pod network that nobody has gets none.
+func WhyHandler(e *Enforcer, api client.Reader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		flows, err := e.flows(q.Get("src"), q.Get("dst"), q.Get("port"))
@@ -36,9 +43,13 @@ func WhyHandler(e *Enforcer) http.Handler {
 		out := WhyAnswer{Allowed: true}
 		var texts []string
 		for _, f := range flows {
-			a := e.Explain(f, own...)
-			out.Allowed = out.Allowed && a.Allowed
-			texts = append(texts, fmt.Sprintf("%s -> %s %s: %s", f.Source, f.Destination, portText(f), a))
+			text, allowed, err := e.answer(r.Context(), api, f, own)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+				return
+			}
+			out.Allowed = out.Allowed && allowed
+			texts = append(texts, text)
 		}
 		out.Text = strings.Join(texts, "\n")
 		w.Header().Set("Content-Type", "application/json")
@@ -46,6 +57,62 @@ func WhyHandler(e *Enforcer) http.Handler {
 			e.log.V(1).Info("Answering a question failed", "reason", err.Error())
 		}
 	})
+}
+
+// apiPatience bounds how long an answer waits for the API server.
+const apiPatience = 5 * time.Second
+
+// answer judges one flow, for people; behind a Service, every flow that may
+// become of it.
+func (e *Enforcer) answer(ctx context.Context, api client.Reader, f policy.Flow, own []netip.Addr) (text string, allowed bool, err error) {
+	for which, a := range map[string]netip.Addr{"source": f.Source, "destination": f.Destination} {
+		if e.whose(a, own) == policy.Nobodys {
+			return "", false, fmt.Errorf("%s %s: an address of the pod network that no pod has, as far as is known here: nobody answers there", which, a)
+		}
+	}
+	plain := func(f policy.Flow) string {
+		a := e.Explain(f, own...)
+		allowed = a.Allowed
+		return fmt.Sprintf("%s -> %s %s: %s", f.Source, f.Destination, portText(f), a)
+	}
+	if e.whose(f.Destination, own) != policy.Elsewhere {
+		return plain(f), allowed, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiPatience)
+	defer cancel()
+	service, err := serviceAt(ctx, api, f.Destination)
+	if err != nil {
+		return "", false, fmt.Errorf("destination %s: no pod's and no node's address, and whether it is a Service's can't be told: %w. If it is, "+
+			"ask about the pods behind it (kubectl get endpointslices), at their ports. If it is a host's outside:\n%s", f.Destination, err, plain(f))
+	}
+	if service == nil {
+		return plain(f), allowed, nil
+	}
+	backends, err := backendsOf(ctx, api, service, f)
+	if err != nil {
+		return "", false, fmt.Errorf("destination %s: %w", f.Destination, err)
+	}
+	if len(backends) == 0 {
+		return "", false, fmt.Errorf("destination %s: Service %s/%s has nobody who answers now", f.Destination, service.Namespace, service.Name)
+	}
+	texts := []string{fmt.Sprintf("%s is Service %s/%s: policies judge who answers, at its own port", f.Destination, service.Namespace, service.Name)}
+	all := true
+	for _, b := range backends {
+		f.Destination, f.Port = b.Addr(), b.Port()
+		texts = append(texts, plain(f))
+		all = all && allowed
+	}
+	return strings.Join(texts, "\n"), all, nil
+}
+
+// whose says what kind of address one is; own are this node's.
+func (e *Enforcer) whose(a netip.Addr, own []netip.Addr) policy.Whose {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if w := e.cluster.Whose(a); w == policy.APods || !slices.Contains(own, a) {
+		return w
+	}
+	return policy.ANodes
 }
 
 func portText(f policy.Flow) string {

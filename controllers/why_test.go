@@ -9,15 +9,23 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
 )
 
 func askWhy(t *testing.T, e *Enforcer, src, dst, port string) (status int, body string) {
 	t.Helper()
+	return askWhyOf(t, e, serviceObjects{}, src, dst, port)
+}
+
+// askWhyOf asks with the Services of an API server.
+func askWhyOf(t *testing.T, e *Enforcer, api client.Reader, src, dst, port string) (status int, body string) {
+	t.Helper()
 	query := url.Values{"src": {src}, "dst": {dst}, "port": {port}}
 	w := httptest.NewRecorder()
-	WhyHandler(e).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/why?"+query.Encode(), nil))
+	WhyHandler(e, api).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/why?"+query.Encode(), nil))
 	return w.Code, w.Body.String()
 }
 

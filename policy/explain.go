@@ -107,6 +107,33 @@ func (c *Cluster) Explain(f Flow, own ...netip.Addr) Answer {
 	return out
 }
 
+// Whose says what kind of address one is, as far as objects tell.
+type Whose int
+
+// An address is a pod's or a node's; of the pod network but nobody's; or out of
+// the cluster, or a Service's, which objects known here don't tell.
+const (
+	Elsewhere Whose = iota
+	APods
+	ANodes
+	Nobodys
+)
+
+// Whose says what kind of address one is.
+func (c *Cluster) Whose(a netip.Addr) Whose {
+	c.settle()
+	s := c.nodes.standing
+	switch {
+	case c.podAt(a) != nil:
+		return APods
+	case s.taken[a]:
+		return ANodes
+	case s.rangeOf(a) != "", slices.ContainsFunc(c.nodes.networks, func(p netip.Prefix) bool { return p.Contains(a) }):
+		return Nobodys
+	}
+	return Elsewhere
+}
+
 // podAt returns the pod whose policies govern an address, if they can select it
 // or if it must wait until they can.
 func (c *Cluster) podAt(a netip.Addr) *podRecord {

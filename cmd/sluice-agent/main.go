@@ -161,7 +161,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	if err := controllers.RegisterDenialMetrics(a.enforcer); err != nil {
 		return err
 	}
-	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer))
+	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer, mgr.GetAPIReader()))
 	server.Handle("/v1/why-live", controllers.WhyLiveHandler(a.enforcer, a.enforcer.Connections))
 	verifier := &controllers.Verifier{Enforcer: a.enforcer, Events: nodeEvents, Log: a.log.WithName("verify")}
 	server.Handle("/v1/verify", controllers.VerifyHandler(verifier))

@@ -1,6 +1,8 @@
 package enforce
 
 import (
+	"context"
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -133,6 +135,12 @@ func unreadableField(w *world) {
 	w.allowed("dev/web > dev/db tcp/80")
 }
 
+// serviceOf is a Service with one endpoint.
+const serviceOf = `{apiVersion: v1, kind: Service, metadata: {namespace: dev, name: behind}, spec: {ports: [{name: http, port: 8080}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: dev, name: behind, labels: {kubernetes.io/service-name: behind}},
+ addressType: IPv4, endpoints: [{addresses: [%s]}], ports: [{name: http, port: 80}]}`
+
 func whyAnswers(w *world) {
 	w.setPolicies(map[string]string{"dev/p": fromProdClients})
 	w.denied("dev/web > dev/db tcp/80")
@@ -145,6 +153,19 @@ func whyAnswers(w *world) {
 	}
 	if answer, err := w.Why(w.t.Context(), "node1", "dev/nobody", "dev/db", "80"); err == nil {
 		w.t.Errorf("a pod that isn't there: %s", answer)
+	}
+	if answer, err := w.Why(w.t.Context(), "node1", "dev/web", "10.244.77.77", "80"); err == nil || !contains(err.Error(), "10.244.77.77", "no pod has") {
+		w.t.Errorf("an address that nobody has: %s (%v)", answer, err)
+	}
+	db := w.addr("dev/db", "", 4)
+	w.must(w.Apply(w.t.Context(), fmt.Sprintf(serviceOf, db)))
+	defer func() { w.must(w.Delete(context.WithoutCancel(w.t.Context()), fmt.Sprintf(serviceOf, db))) }()
+	var service corev1.Service
+	w.must(w.Client().Get(w.t.Context(), client.ObjectKey{Namespace: "dev", Name: "behind"}, &service))
+	answer, err := w.Why(w.t.Context(), "node1", "dev/web", service.Spec.ClusterIP, "8080")
+	w.must(err)
+	if !contains(answer, "is Service dev/behind", db.String()+" TCP 80: denied", "isolated by dev/p") {
+		w.t.Errorf("of a Service:\n%s", answer)
 	}
 	w.deletePolicies("dev/p")
 	w.allowed("dev/web > dev/db tcp/80")

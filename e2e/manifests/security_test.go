@@ -252,6 +252,7 @@ func roleProblems(role *rbacv1.ClusterRole) (problems []string) {
 	reads, reports := []string{"get", "list", "watch"}, []string{"create", "patch"}
 	needed := map[string][]string{
 		"/pods": reads, "/namespaces": reads, "/nodes": reads, "networking.k8s.io/networkpolicies": reads,
+		"/services": {"list"}, "discovery.k8s.io/endpointslices": {"list"},
 		"/events": reports, "events.k8s.io/events": reports,
 	}
 	if role.AggregationRule != nil {

@@ -28,8 +28,10 @@ var permissions = map[schema.GroupResource][]string{
 	{Resource: "nodes"}:      read,
 	{Resource: "pods"}:       read,
 	{Group: "networking.k8s.io", Resource: "networkpolicies"}: read,
-	{Resource: "events"}:                         {"create", "patch"},
-	{Group: "events.k8s.io", Resource: "events"}: {"create", "patch"},
+	{Resource: "services"}:                                  {"list"},
+	{Group: "discovery.k8s.io", Resource: "endpointslices"}: {"list"},
+	{Resource: "events"}:                                    {"create", "patch"},
+	{Group: "events.k8s.io", Resource: "events"}:            {"create", "patch"},
 }
 
 // undocumented are verbs that the API server checks but doesn't tell of.
@@ -68,7 +70,7 @@ var _ = ginkgo.Describe("The agent's permissions", framework.Fast, func() {
 		gomega.Expect(wrong).To(gomega.BeEmpty())
 		// The control: the questions were about what exists, and the answers not all the same.
 		ginkgo.AddReportEntry("access reviews", fmt.Sprintf("%d asked, %d allowed", asked, allowed))
-		gomega.Expect(allowed).To(gomega.Equal(2*(4*len(read)+2*2)), "allowed answers")
+		gomega.Expect(allowed).To(gomega.Equal(2*(4*len(read)+2*2+2*1)), "allowed answers")
 	}, ginkgo.SpecTimeout(2*time.Minute))
 
 	ginkgo.It("in the kernel are two capabilities", framework.OnKind, func(ctx ginkgo.SpecContext) {
