@@ -2,6 +2,8 @@ package assets
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,32 +67,56 @@ func TestOutsideOfTheRepository(t *testing.T) {
 	}
 }
 
-// Of two processes that build, one waits for the other.
-func TestCacheIsLocked(t *testing.T) {
+// Of two processes that make the same thing one waits for the other; who makes something else, or finds it made, doesn't.
+func TestLocks(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	first, unlock, err := lockedCache(t.Context(), t.Output())
+	t.Setenv("KUBEBUILDER_ASSETS", "")
+	repo, err := findRepository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	locked := make(chan string)
-	go func() {
-		second, unlock, err := lockedCache(t.Context(), t.Output())
-		if err != nil {
-			t.Error(err)
-		} else {
-			unlock()
-		}
-		locked <- second
-	}()
-	select {
-	case <-locked:
-		t.Error("two have the lock")
-	case <-time.After(300 * time.Millisecond):
-		unlock()
-		if second := <-locked; second != first {
-			t.Errorf("caches %s and %s", first, second)
+	pins, err := readPins(repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := cacheFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := filepath.Join(cache, "control-plane-"+pins.key)
+	unlock, err := lock(t.Context(), t.Output(), made, "it")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := lock(t.Context(), t.Output(), made+"-not", "something else")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	busy, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := ControlPlane(busy, t.Output()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("what isn't made yet is waited for: %v", err)
+	}
+	if err := os.Mkdir(made, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if err := os.WriteFile(filepath.Join(made, name), nil, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
+	soon, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if control, err := ControlPlane(soon, t.Output()); err != nil || control.Etcd != filepath.Join(made, "etcd") {
+		t.Errorf("what is made is waited for: %+v (%v)", control, err)
+	}
+	unlock()
+	again, err := lock(t.Context(), t.Output(), made, "it")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
 }
 
 func TestBuildSaysWhatIsWrong(t *testing.T) {

@@ -27,6 +27,16 @@ type goBuild struct {
 	ldflags  string
 }
 
+// alone runs the build while nobody else runs it for the same thing.
+func (b goBuild) alone(ctx context.Context, progress io.Writer, thing string) error {
+	unlock, err := lock(ctx, progress, thing, b.what)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return b.run(ctx, progress)
+}
+
 func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 	if err := os.MkdirAll(filepath.Dir(b.output), 0o755); err != nil {
 		return err
@@ -55,38 +65,45 @@ func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 	}
 }
 
-// lockedCache returns the cache folder, which only this process works in until it calls unlock.
-func lockedCache(ctx context.Context, progress io.Writer) (dir string, unlock func(), err error) {
-	dir, err = os.UserCacheDir()
+// cacheFolder is where what is built is kept.
+func cacheFolder() (string, error) {
+	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir() // a service has no home
 	}
 	dir = filepath.Join(dir, "sluice")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", nil, fmt.Errorf("making the cache: %w", err)
+		return "", fmt.Errorf("making the cache: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return "", nil, fmt.Errorf("locking the cache: %w", err)
-	}
-	if err := waitForLock(ctx, file, progress); err != nil {
-		_ = file.Close()
-		return "", nil, fmt.Errorf("locking %s: %w", file.Name(), err)
-	}
-	return dir, func() { _ = file.Close() }, nil // which unlocks it
+	return dir, nil
 }
 
-func waitForLock(ctx context.Context, file *os.File, progress io.Writer) error {
+// lock waits until nobody else makes the same thing, which has a file of that name beside it. What is said while it waits goes to progress.
+// Others, who make something else or find what they need, don't wait.
+func lock(ctx context.Context, progress io.Writer, thing, what string) (unlock func(), err error) {
+	file, err := os.OpenFile(thing+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", what, err)
+	}
+	if err := waitForLock(ctx, file, progress, what); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("locking %s: %w", file.Name(), err)
+	}
+	return func() { _ = file.Close() }, nil // which unlocks it
+}
+
+func waitForLock(ctx context.Context, file *os.File, progress io.Writer, what string) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for spoke := time.Now(); ; {
+	start := time.Now()
+	for spoke := start; ; {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
 		if time.Since(spoke) > progressEvery {
 			spoke = time.Now()
-			linef(progress, "waiting for another process that builds")
+			linef(progress, "waiting for another process that builds %s: %s so far", what, time.Since(start).Round(time.Second))
 		}
 		select {
 		case <-tick.C:

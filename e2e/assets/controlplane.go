@@ -17,7 +17,7 @@ type Control struct {
 }
 
 // ControlPlane returns the control plane's programs. What it does when that takes long goes to progress, one line each.
-// It may be called by several processes at once; one of them does the work.
+// It may be called by several processes at once; one of them does the work, and who finds it done waits for nobody.
 func ControlPlane(ctx context.Context, progress io.Writer) (Control, error) {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
 		control, err := controlIn(dir)
@@ -30,17 +30,24 @@ func ControlPlane(ctx context.Context, progress io.Writer) (Control, error) {
 	if err != nil {
 		return Control{}, err
 	}
-	cache, unlock, err := lockedCache(ctx, progress)
+	cache, err := cacheFolder()
 	if err != nil {
 		return Control{}, err
 	}
-	defer unlock()
 	pins, err := readPins(repo)
 	if err != nil {
 		return Control{}, err
 	}
 	dir := filepath.Join(cache, "control-plane-"+pins.key)
 	if control, err := controlIn(dir); err == nil {
+		return control, nil
+	}
+	unlock, err := lock(ctx, progress, dir, "the control plane")
+	if err != nil {
+		return Control{}, err
+	}
+	defer unlock()
+	if control, err := controlIn(dir); err == nil { // somebody else has just made it
 		return control, nil
 	}
 	err = downloadControlPlane(ctx, progress, repo, pins, cache, dir)

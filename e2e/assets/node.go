@@ -56,7 +56,11 @@ func NodePrograms(ctx context.Context, progress io.Writer, dir string) (Node, er
 	if err != nil {
 		return Node{}, err
 	}
-	_, unlock, err := lockedCache(ctx, progress)
+	cache, err := cacheFolder()
+	if err != nil {
+		return Node{}, err
+	}
+	unlock, err := lock(ctx, progress, filepath.Join(cache, "node-programs"), "what a Node has") // two at a time would take twice as long
 	if err != nil {
 		return Node{}, err
 	}

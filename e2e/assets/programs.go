@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"path/filepath"
+	"strings"
 )
 
 // Programs is the paths of what is built from this repository for a lab.
@@ -67,22 +68,21 @@ func stockPlugins(repo repository, dir string, names ...string) goBuild {
 	return b
 }
 
-// build builds what is asked for, given the folder for it, while nobody else builds.
+// build builds what is asked for, given the folder for it.
 func build(ctx context.Context, progress io.Writer, builds func(repo repository, dir string) []goBuild) (Programs, error) {
 	repo, err := findRepository()
 	if err != nil {
 		return Programs{}, err
 	}
-	cache, unlock, err := lockedCache(ctx, progress)
+	cache, err := cacheFolder()
 	if err != nil {
 		return Programs{}, err
 	}
-	defer unlock()
 	// One clone doesn't run what another built.
 	sum := sha256.Sum256([]byte(repo))
 	dir := filepath.Join(cache, "bin-"+hex.EncodeToString(sum[:])[:12])
 	for _, b := range builds(repo, dir) {
-		if err := b.run(ctx, progress); err != nil {
+		if err := b.alone(ctx, progress, dir+"-"+strings.ReplaceAll(b.what, " ", "-")); err != nil {
 			return Programs{}, err
 		}
 	}
