@@ -200,7 +200,7 @@ func TestInterrupt(t *testing.T) {
 	if err := s.cmd.Wait(); err != nil {
 		t.Errorf("lab up, interrupted: %v", err)
 	}
-	for _, want := range []string{"kubeconfig", "lab probe --name " + name, "removing the lab"} {
+	for _, want := range []string{"kubeconfig", "lab=" + s.program + "\n", "lab probe --name " + name, "removing the lab"} {
 		if !strings.Contains(output, want) {
 			t.Errorf("lab up doesn't say %q:\n%s", want, output)
 		}

@@ -43,12 +43,12 @@ type Lab struct {
 // machine it builds programs, which takes minutes; Options.Progress says so. When ctx ends before, what was made is removed.
 // It is an error if there is a lab of this name.
 func Up(ctx context.Context, options Options) (*Lab, error) {
+	if err := options.Check(); err != nil {
+		return nil, err
+	}
 	options, err := options.complete()
 	if err != nil {
 		return nil, err
-	}
-	if os.Geteuid() != 0 {
-		return nil, errors.New("a lab needs root, for network namespaces")
 	}
 	files, err := assets.ControlPlane(ctx, options.Progress)
 	if err != nil {
@@ -74,6 +74,14 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	return l, nil
 }
 
+// checkFree says whether there is a lab of a name.
+func checkFree(name string) error {
+	if _, err := os.Lstat(stateDir(name)); err == nil {
+		return fmt.Errorf("there is a lab %s already: lab down --name %s removes it", name, name)
+	}
+	return nil
+}
+
 // claim makes the lab's folder, which only one process can.
 func (l *Lab) claim() error {
 	if err := os.MkdirAll(stateRoot, 0o755); err != nil {
@@ -82,7 +90,7 @@ func (l *Lab) claim() error {
 	dir := stateDir(l.options.Name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("there is a lab %s already: lab down --name %s removes it", l.options.Name, l.options.Name)
+			return checkFree(l.options.Name)
 		}
 		return err
 	}

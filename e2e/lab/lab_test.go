@@ -293,6 +293,9 @@ func TestFaults(t *testing.T) {
 	if err := node.WaitAgentReady(t.Context()); err == nil {
 		t.Error("a killed agent is ready")
 	}
+	if text, err := Describe(t.Context(), l.Name()); err != nil || !strings.HasSuffix(text, "; not ready: nor is the agent of node1") {
+		t.Errorf("without an agent the lab is %q (%v)", text, err)
+	}
 	reach("without the agent")
 	must(t, l.Apply(t.Context(), podManifest("dev", "waiting", "node1", nil, "80")))
 	must(t, eventually(t.Context(), 20*time.Second, "the pod to say why it doesn't start", func() (bool, error) {
@@ -304,6 +307,9 @@ func TestFaults(t *testing.T) {
 	}))
 	must(t, node.StartAgent())
 	must(t, node.WaitAgentReady(within(t, time.Minute)))
+	if text, err := Describe(t.Context(), l.Name()); err != nil || !strings.HasSuffix(text, "; ready") {
+		t.Errorf("with a new agent the lab is %q (%v)", text, err)
+	}
 	reach("with a new agent")
 	must(t, l.WaitReady(within(t, 30*time.Second), "dev/waiting"))
 }

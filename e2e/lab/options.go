@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"slices"
 )
@@ -76,6 +77,18 @@ const (
 	minMTU     = 1280 + 70 // what IPv6 needs, in a tunnel over IPv6
 	maxMTU     = 65535
 )
+
+// Check says whether there can be a lab like this, here and now, before anything is built for it.
+func (o Options) Check() error {
+	o, err := o.complete()
+	switch {
+	case err != nil:
+		return err
+	case os.Geteuid() != 0:
+		return errors.New("a lab needs root, for network namespaces")
+	}
+	return checkFree(o.Name)
+}
 
 func (o Options) complete() (Options, error) {
 	o.Name = cmp.Or(o.Name, DefaultName)

@@ -1,13 +1,20 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containernetworking/plugins/pkg/ns"
 )
 
 // stateRoot holds a folder for each lab. It is on tmpfs where a reboot ends the lab as well.
@@ -60,8 +67,8 @@ func (o Options) state() state {
 
 func (s state) plan() plan { return plan{pods: s.Families, underlay: s.Underlay, subnets: s.Subnets} }
 
-// String is the lab in a line.
-func (s state) String() string {
+// describe is the lab in a line.
+func (s state) describe(ctx context.Context) string {
 	backend := string(s.Backend)
 	if backend == "" {
 		backend = "no agents"
@@ -72,18 +79,51 @@ func (s state) String() string {
 		status = "its process has died"
 	case !s.Ready:
 		status = "not ready yet"
+	case s.Backend != "":
+		if silent := s.silentAgents(ctx); len(silent) > 0 {
+			status = "not ready: nor is the agent of " + strings.Join(silent, ", ")
+		}
 	}
 	return fmt.Sprintf("%s: %d nodes, %s, pods %s, underlay %s with subnets: %d, rp_filter %s, MTU %d; %s",
 		s.Name, len(s.Nodes), backend, s.Families, s.Underlay, s.Subnets, s.RPFilter, s.MTU, status)
 }
 
-// Describe says in a line what a lab is like.
-func Describe(name string) (string, error) {
+// silentAgents lists the nodes whose agents don't say that they are ready.
+func (s state) silentAgents(ctx context.Context) (nodes []string) {
+	silent := make([]bool, len(s.Nodes))
+	var all sync.WaitGroup
+	for i, node := range s.Nodes {
+		all.Go(func() { silent[i] = !agentReady(ctx, nsPath(nsName(s.Name, node.Name))) })
+	}
+	all.Wait()
+	for i, node := range s.Nodes {
+		if silent[i] {
+			nodes = append(nodes, node.Name)
+		}
+	}
+	return nodes
+}
+
+// agentReady asks the agent in a network namespace.
+func agentReady(ctx context.Context, space string) bool {
+	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = ns.WithNetNSPath(space, func(ns.NetNS) (err error) {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	return answersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz")
+}
+
+// Describe says in a line what a lab is like, and whether it is ready now.
+func Describe(ctx context.Context, name string) (string, error) {
 	s, err := readState(name)
 	if err != nil {
 		return "", err
 	}
-	return s.String(), nil
+	return s.describe(ctx), nil
 }
 
 func stateDir(lab string) string { return filepath.Join(stateRoot, lab) }

@@ -243,3 +243,21 @@ func TestProcessesAreKnownByTheirStart(t *testing.T) {
 	}))
 	must(t, cmd.Wait())
 }
+
+// TestCheck: what is wrong with a lab is said before anything is built for it.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("a lab needs root")
+	}
+	name := testName("check")
+	must(t, Options{Name: name}.Check())
+	must(t, os.MkdirAll(stateDir(name), 0o700))
+	t.Cleanup(func() { must(t, os.Remove(stateDir(name))) })
+	if err := (Options{Name: name}).Check(); err == nil || !strings.Contains(err.Error(), "there is a lab "+name+" already") {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if err := (Options{Name: "../" + name}).Check(); err == nil {
+		t.Error("a name that is a path")
+	}
+}

@@ -62,13 +62,13 @@ func down(ctx context.Context, args []string) error {
 	return errors.Join(errs...)
 }
 
-func list(context.Context, []string) error {
+func list(ctx context.Context, _ []string) error {
 	names, err := lab.List()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		description, err := lab.Describe(name)
+		description, err := lab.Describe(ctx, name)
 		if err != nil {
 			description = fmt.Sprintf("%s: %s", name, err) // killed before it had written its state
 		}

@@ -46,6 +46,9 @@ func up(ctx context.Context, args []string) error {
 	}
 	options.Families, options.Underlay = lab.Families(*families), lab.Families(*underlay)
 	options.Backend, options.RPFilter = lab.Backend(*backend), lab.RPFilter(*rpFilter)
+	if err := options.Check(); err != nil {
+		return err
+	}
 	if *detach {
 		return startDetached(ctx, options.Name, args)
 	}
@@ -58,7 +61,7 @@ func up(ctx context.Context, args []string) error {
 		sayReady(err.Error())
 		return err
 	}
-	fmt.Print(introduction(l.View, time.Since(start)))
+	fmt.Print(introduction(ctx, l.View, time.Since(start)))
 	sayReady(readyWord)
 	<-ctx.Done()
 	fmt.Println("removing the lab")
@@ -111,7 +114,7 @@ func startDetached(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Print(introduction(l, 0))
+	fmt.Print(introduction(ctx, l, 0))
 	return cmd.Process.Release()
 }
 
@@ -127,11 +130,15 @@ func sayReady(word string) {
 }
 
 // introduction says how to play.
-func introduction(l *lab.View, took time.Duration) string {
+func introduction(ctx context.Context, l *lab.View, took time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "lab %s is ready", l.Name())
 	if took > 0 {
 		fmt.Fprintf(&b, " after %.1f s", took.Seconds())
+	}
+	self, err := os.Executable()
+	if err != nil {
+		self = "lab"
 	}
 	kubectl := l.Kubectl()
 	if kubectl == "" {
@@ -142,18 +149,18 @@ func introduction(l *lab.View, took time.Duration) string {
 		flag = " --name " + l.Name()
 	}
 	fmt.Fprintf(&b, ", with %s and a host %q beside them\n", strings.Join(l.NodeNames(), ", "), lab.Outside)
-	if description, err := lab.Describe(l.Name()); err == nil {
+	if description, err := lab.Describe(ctx, l.Name()); err == nil {
 		fmt.Fprintln(&b, description)
 	}
 	fmt.Fprintf(&b, `
   export KUBECONFIG=%s
-  alias kubectl=%s
+  alias kubectl=%s lab=%s
   kubectl apply -f YOUR-MANIFESTS      pods (every containerPort is served) and NetworkPolicies
   lab probe%s                          who reaches whom
   lab exec%s NAMESPACE/POD -- COMMAND  be in a pod's network; also: node1, outside
   lab down%s                           remove it
 
 logs and state are in %s
-`, l.Kubeconfig(), kubectl, flag, flag, flag, l.Dir())
+`, l.Kubeconfig(), kubectl, self, flag, flag, flag, l.Dir())
 	return b.String()
 }
