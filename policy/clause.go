@@ -103,7 +103,7 @@ func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
 func (c *Cluster) blockMembers(blocks []Block) []Member {
 	var set netipx.IPSetBuilder
 	for _, b := range blocks {
-		for _, r := range blockRanges(b, c.nodes.standing.nodes) {
+		for _, r := range blockRanges(b, c.nodes.standing) {
 			set.AddRange(r)
 		}
 	}
@@ -122,12 +122,13 @@ func (c *Cluster) blockMembers(blocks []Block) []Member {
 // for its node, whose packets to pods carry it wherever they go through the
 // tunnel: it is in the block by what is said of the node, not by the range that
 // it lies in.
-func blockRanges(b Block, nodes map[string]Node) []netipx.IPRange {
+func blockRanges(b Block, s *standing) []netipx.IPRange {
 	var set netipx.IPSetBuilder
 	for _, r := range selector.Subtract(b.CIDR, b.Except) {
 		set.AddRange(r)
 	}
-	for _, n := range nodes {
+	for name := range s.claimants(b.CIDR) {
+		n := s.nodes[name]
 		for _, cidr := range n.PodCIDRs {
 			switch tunnel := cidr.Addr(); {
 			case b.containsTunnel(n, tunnel):

@@ -20,6 +20,14 @@ type standing struct {
 	tunnels map[netip.Addr]string
 	// taken are addresses of nodes, at which no pod can be.
 	taken map[netip.Addr]bool
+	// claims are sorted by address: a policy may have thousands of blocks, a cluster thousands of nodes.
+	claims []claim
+}
+
+// claim is an address that a node says it has.
+type claim struct {
+	address netip.Addr
+	node    string
 }
 
 // newStanding weighs what nodes say. Networks are the ranges of all pods; nil where they aren't known.
@@ -31,7 +39,26 @@ func newStanding(told map[string]Node, opts Options, networks []netip.Prefix) *s
 	inOrder := bySeniority(told, opts.Node)
 	s.believeRanges(inOrder, networks)
 	s.believeUnderlay(inOrder)
+	for name, n := range s.nodes {
+		for a := range n.claims {
+			s.claims = append(s.claims, claim{a, name})
+		}
+	}
+	slices.SortFunc(s.claims, func(a, b claim) int { return a.address.Compare(b.address) })
 	return s
+}
+
+// claimants are the names of the nodes that say they have an address in a block.
+func (s *standing) claimants(block netip.Prefix) map[string]bool {
+	out := map[string]bool{}
+	first, _ := slices.BinarySearchFunc(s.claims, block.Addr(), func(c claim, a netip.Addr) int { return c.address.Compare(a) })
+	for _, c := range s.claims[first:] {
+		if !block.Contains(c.address) {
+			break
+		}
+		out[c.node] = true
+	}
+	return out
 }
 
 // believeRanges believes the pod CIDRs within the pod network; not one that overlaps that of a node which comes first, or begins with such a
