@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,19 @@ type goBuild struct {
 	ldflags  string
 }
 
+// withoutPackages is what go build -v says but for the packages that it begins with.
+func withoutPackages(output string) string {
+	var out strings.Builder
+	for line := range strings.Lines(output) {
+		if strings.ContainsAny(strings.TrimSpace(line), " :") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
+func (b goBuild) env() []string { return append(os.Environ(), "CGO_ENABLED=0") }
+
 // alone runs the build while nobody else runs it for the same thing.
 func (b goBuild) alone(ctx context.Context, progress io.Writer, thing string) error {
 	unlock, err := lock(ctx, progress, thing, b.what)
@@ -41,12 +55,24 @@ func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 	if err := os.MkdirAll(filepath.Dir(b.output), 0o755); err != nil {
 		return err
 	}
-	args := append([]string{"build", "-trimpath", "-ldflags", b.ldflags, "-o", b.output}, b.packages...)
+	args := append([]string{"build", "-v", "-trimpath", "-ldflags", b.ldflags, "-o", b.output}, b.packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = b.module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Dir, cmd.Env = b.module, b.env()
 	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
+	packages := buildProgress{programs: len(b.packages)}
+	both := io.MultiWriter(&output, &packages)
+	cmd.Stdout, cmd.Stderr = both, both    // one value, so that one goroutine writes
+	ctx, cancel := context.WithCancel(ctx) // for who asks what is left
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	ask := sync.OnceFunc(func() {
+		asking.Go(func() {
+			if sizes, err := b.left(ctx); err == nil { // it is built all the same
+				packages.expect(sizes, time.Now())
+			}
+		})
+	})
 	done := make(chan error, 1)
 	start := time.Now()
 	go func() { done <- cmd.Run() }()
@@ -55,10 +81,11 @@ func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 	for {
 		select {
 		case <-tick.C:
-			linef(progress, "building %s: %s so far", b.what, time.Since(start).Round(time.Second))
+			ask()
+			linef(progress, "building %s: %s so far%s", b.what, time.Since(start).Round(time.Second), packages.text(time.Now()))
 		case err := <-done:
 			if err != nil {
-				return fmt.Errorf("building %s: %w\n%s", b.what, err, output.String())
+				return fmt.Errorf("building %s: %w\n%s", b.what, err, withoutPackages(output.String()))
 			}
 			return nil
 		}

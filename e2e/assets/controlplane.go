@@ -87,13 +87,13 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 	}
 	builds := []goBuild{
 		{
-			what:     fmt.Sprintf("etcd %s (about half a minute on two cores, then cached)", pins.etcd),
+			what:     fmt.Sprintf("etcd %s (then cached)", pins.etcd),
 			module:   repo.file("e2e", "assets", "etcd"),
 			packages: []string{etcdModule},
 			output:   filepath.Join(unfinished, "etcd"),
 			ldflags:  "-s -w",
 		}, {
-			what:     fmt.Sprintf("kube-apiserver and kubectl %s (about four minutes on two cores, then cached)", pins.kubernetes),
+			what:     fmt.Sprintf("kube-apiserver and kubectl %s (then cached)", pins.kubernetes),
 			module:   repo.file("e2e", "assets", "kubernetes"),
 			packages: []string{kubernetesModule + "/cmd/kube-apiserver", kubernetesModule + "/cmd/kubectl"},
 			output:   unfinished + "/",

@@ -106,7 +106,7 @@ func nodeBuilds(repo repository, node Node) ([]goBuild, error) {
 		return nil, err
 	}
 	kubernetes := goBuild{
-		what:    fmt.Sprintf("Kubernetes %s (six minutes on two cores, then cached)", node.Kubernetes),
+		what:    fmt.Sprintf("Kubernetes %s (then cached)", node.Kubernetes),
 		module:  repo.file("e2e", "assets", "kubernetes"),
 		output:  node.Programs + "/",
 		ldflags: kubernetesLdflags(node.Kubernetes),
