@@ -16,6 +16,8 @@ type packet struct {
 	port     uint16
 	localSrc bool // the source is an address of the node
 	localDst bool
+	// who sent the first packet of the connection, and who sends the answers
+	origSrc, replySrc netip.Addr
 }
 
 // traverse sends a packet through the base chains of a hook, in order, and
@@ -135,19 +137,18 @@ func (p packet) key(fields []nft.Field) (e nft.Element, ok bool) {
 	var b strings.Builder
 	for _, f := range fields {
 		switch f {
-		case nft.SrcAddr4, nft.DstAddr4, nft.SrcAddr6, nft.DstAddr6:
-			a := p.src
-			if f == nft.DstAddr4 || f == nft.DstAddr6 {
-				a = p.dst
-			}
-			if a.Is4() != (f == nft.SrcAddr4 || f == nft.DstAddr4) {
+		case nft.SrcAddr4, nft.SrcAddr6, nft.DstAddr4, nft.DstAddr6, nft.OriginalSrc4, nft.OriginalSrc6, nft.ReplySrc4, nft.ReplySrc6:
+			a := p.address(f)
+			if !a.IsValid() || a.BitLen() != 8*sizeOf(f) {
 				return nft.Element{}, false
 			}
 			b.Write(a.AsSlice())
 		case nft.InIface:
-			fmt.Fprintf(&b, "%s%s", p.iif, strings.Repeat("\x00", 16-len(p.iif)))
+			b.WriteString(p.iif)
+			b.WriteString(padding[len(p.iif):])
 		case nft.OutIface:
-			fmt.Fprintf(&b, "%s%s", p.oif, strings.Repeat("\x00", 16-len(p.oif)))
+			b.WriteString(p.oif)
+			b.WriteString(padding[len(p.oif):])
 		case nft.L4Proto:
 			b.Write([]byte{p.protocol, 0, 0, 0})
 		case nft.DstPort:
@@ -155,6 +156,32 @@ func (p packet) key(fields []nft.Field) (e nft.Element, ok bool) {
 		}
 	}
 	return nft.Element{First: b.String()}, true
+}
+
+const padding = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // of an interface's name
+
+// address is what the packet has in a field of addresses.
+func (p packet) address(f nft.Field) netip.Addr {
+	switch f {
+	case nft.SrcAddr4, nft.SrcAddr6:
+		return p.src
+	case nft.DstAddr4, nft.DstAddr6:
+		return p.dst
+	case nft.OriginalSrc4, nft.OriginalSrc6:
+		return p.origSrc
+	default:
+		return p.replySrc
+	}
+}
+
+// sizeOf is how many bytes a field takes up in a key.
+func sizeOf(f nft.Field) int {
+	switch f {
+	case nft.L4Proto, nft.DstPort, nft.SrcAddr4, nft.DstAddr4, nft.OriginalSrc4, nft.ReplySrc4:
+		return 4
+	default:
+		return 16
+	}
 }
 
 func (p packet) in(rs *nft.Ruleset, s nft.InSet) (bool, error) {
@@ -185,10 +212,7 @@ func (p packet) in(rs *nft.Ruleset, s nft.InSet) (bool, error) {
 func within(key string, r nft.Element, fields []nft.Field) bool {
 	at := 0
 	for _, f := range fields {
-		size := 4
-		if f == nft.SrcAddr6 || f == nft.DstAddr6 {
-			size = 16
-		}
+		size := sizeOf(f)
 		part := key[at : at+size]
 		if part < r.First[at:at+size] || part > r.Last[at:at+size] {
 			return false

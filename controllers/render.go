@@ -225,6 +225,7 @@ func remove(sp *nft.SetPatch, e nft.Element) {
 // is isolated, its chain.
 func (cfg *RulesetConfig) endpoint(e *policy.EndpointPolicy) renderedEndpoint {
 	out := renderedEndpoint{pod: e.Pod, elements: map[dispatchKey]nft.Verdict{}, chains: map[string]*nft.Chain{}}
+	cfg.addEnds(out.elements, e.Interface, e.Addresses)
 	for _, d := range policy.Directions {
 		verdict := nft.Verdict{Kind: nft.Accept}
 		if isolation := e.Isolation(d); len(isolation) > 0 {
@@ -243,7 +244,7 @@ func (cfg *RulesetConfig) endpoint(e *policy.EndpointPolicy) renderedEndpoint {
 			if e.Interface != "" {
 				out.elements[dispatchKey{vethMap(d, family), nft.AddrIfaceElement(a, e.Interface)}] = verdict
 			}
-			if e.Interface == "" || cfg.IPVS {
+			if cfg.byAddress(e.Interface) {
 				out.elements[dispatchKey{addrMap(d, family), nft.AddrElement(a)}] = verdict
 			}
 		}

@@ -117,15 +117,16 @@ func (cfg *RulesetConfig) base() *nft.Ruleset {
 		}
 		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
 	}
-	add("egress", nft.HookForward, -2, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, passing(), cfg.Network.toForwarded())...)
-	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing()...)
-	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing())...)
+	add("egress", nft.HookForward, -2, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress), cfg.Network.toForwarded())...)
+	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing(policy.Ingress)...)
+	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress))...)
 	if cfg.IPVS {
 		local := rule("the node's own packets", nft.MatchLocalSrc{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
-		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(), resets(), local)...)
-		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(), resets(), local)...)
+		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(policy.Egress), resets(), local)...)
+		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(policy.Ingress), resets(), local)...)
 	}
 	cfg.addCut(out)
+	addErrors(out)
 	cfg.Network.addTo(out)
 	return out
 }
@@ -161,14 +162,13 @@ func rule(comment string, statements ...nft.Statement) nft.Rule {
 
 func do(kind nft.VerdictKind) nft.Do { return nft.Do{Verdict: nft.Verdict{Kind: kind}} }
 
-// passing lists what every base chain lets through first.
-func passing() []nft.Rule {
-	return []nft.Rule{
-		rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept)),
-		rule("errors about them", nft.MatchCT{State: nft.CTRelated}, nft.MatchProto{Proto: protocolICMP}, do(nft.Accept)),
-		rule("errors about them", nft.MatchCT{State: nft.CTRelated}, nft.MatchProto{Proto: protocolICMPv6}, do(nft.Accept)),
-		rule("neighbour discovery, which is never routed", nft.MatchND{}, do(nft.Accept)),
-	}
+// passing lists what a base chain lets through first.
+func passing(d policy.Direction) []nft.Rule {
+	return slices.Concat(
+		[]nft.Rule{rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept))},
+		errorRules(d),
+		[]nft.Rule{rule("neighbour discovery, which is never routed", nft.MatchND{}, do(nft.Accept))},
+	)
 }
 
 const (

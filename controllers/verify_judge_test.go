@@ -227,14 +227,10 @@ func (w *judgeWorld) cut(s *nft.Set, key string, around func(netip.Addr), port f
 			return
 		}
 		switch f {
-		case nft.SrcAddr4, nft.DstAddr4:
-			address, _ = netip.AddrFromSlice([]byte(key[:4]))
+		case nft.SrcAddr4, nft.DstAddr4, nft.OriginalSrc4, nft.ReplySrc4, nft.SrcAddr6, nft.DstAddr6, nft.OriginalSrc6, nft.ReplySrc6:
+			address, _ = netip.AddrFromSlice([]byte(key[:sizeOf(f)]))
 			around(address)
-			key = key[4:]
-		case nft.SrcAddr6, nft.DstAddr6:
-			address, _ = netip.AddrFromSlice([]byte(key[:16]))
-			around(address)
-			key = key[16:]
+			key = key[sizeOf(f):]
 		case nft.InIface, nft.OutIface:
 			name := strings.TrimRight(key[:16], "\x00")
 			if !slices.Contains(w.where[address], name) {
@@ -303,6 +299,16 @@ func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
 		}
 		return true
 	}
+	for _, ends := range w.ends(p) {
+		v := p
+		v.protocol, v.state, v.origSrc, v.replySrc = protocolICMPv6, nft.CTRelated, ends[0], ends[1]
+		if p.src.Is4() {
+			v.protocol = protocolICMP
+		}
+		if !try(v) {
+			return false
+		}
+	}
 	for _, state := range []nft.CTState{nft.CTInvalid, nft.CTEstablished, nft.CTRelated, nft.CTUntracked} {
 		for _, pp := range []protoPort{{protocolTCP, 80}, {protocolUDP, 8472}, {1, 0}, {protocolICMPv6, 0}} {
 			v := p
@@ -318,6 +324,26 @@ func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
 	v := p
 	v.protocol, v.port, v.state, v.noSYN = protocolTCP, 80, nft.CTNew, true
 	return try(v)
+}
+
+// ends are the connections that an error can be about, where that is asked. In
+// what is sent to one address either end can be anybody; to the others, the sender or not.
+func (w *judgeWorld) ends(p judgedPacket) [][2]netip.Addr {
+	if p.hook != nft.HookForward && p.hook != nft.HookInput {
+		return nil
+	}
+	stranger := w.addresses[slices.IndexFunc(w.addresses, func(a netip.Addr) bool { return a.Is4() == p.src.Is4() })]
+	out := [][2]netip.Addr{{stranger, stranger}}
+	list := []netip.Addr{p.src}
+	if p.dst == stranger {
+		list = w.addresses
+	}
+	for _, a := range list {
+		if a.Is4() == p.src.Is4() {
+			out = append(out, [2]netip.Addr{a, stranger}, [2]netip.Addr{stranger, a})
+		}
+	}
+	return out
 }
 
 // differ finds a packet that two rulesets treat differently, or nil.

@@ -33,6 +33,17 @@ func AddrIfaceElement(a netip.Addr, iface string) Element {
 	return Element{First: string(append(a.Unmap().AsSlice(), ifaceBytes(iface)...))}
 }
 
+// AddrPairElement is the member of a set keyed by two addresses of one family.
+func AddrPairElement(a, b netip.Addr) Element {
+	return Element{First: string(append(a.Unmap().AsSlice(), b.Unmap().AsSlice()...))}
+}
+
+// AddrIfacePairElement is the member of a set keyed by address . interface name
+// . address, both of one family.
+func AddrIfacePairElement(a netip.Addr, iface string, b netip.Addr) Element {
+	return Element{First: AddrIfaceElement(a, iface).First + string(b.Unmap().AsSlice())}
+}
+
 // ProtoPortsElement is the member of an interval set keyed by protocol .
 // destination port: first to last, both included.
 func ProtoPortsElement(proto uint8, first, last uint16) Element {

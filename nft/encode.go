@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -89,22 +90,51 @@ func equals(data ...byte) *expr.Cmp {
 }
 
 // load puts a field into the register.
-func load(f Field, register uint32) expr.Any {
+func (e *encoder) load(f Field, register uint32) {
 	switch f {
 	case SrcAddr4, DstAddr4, SrcAddr6, DstAddr6:
-		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset(), Len: uint32(f.size())}
+		e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset(), Len: uint32(f.size())})
+	case OriginalSrc4, OriginalSrc6:
+		e.loadEnd(f, register, originalDirection)
+	case ReplySrc4, ReplySrc6:
+		e.loadEnd(f, register, replyDirection)
 	case InIface:
-		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}
+		e.add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register})
 	case OutIface:
-		return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}
+		e.add(&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register})
 	case L4Proto:
-		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}
+		e.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
 	default: // DstPort: checkKey lets no other by
-		return transport(2, 2, register)
+		e.add(transport(2, 2, register))
 	}
 }
 
-// offset is where an address field sits in the network header.
+// The directions of a connection (IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY).
+const (
+	originalDirection byte = iota
+	replyDirection
+)
+
+// loadEnd puts the source that a connection has in one direction into the
+// register. The library neither writes nor reads the direction, so attributes are
+// in the kernel's order: what is read back is compared as bytes.
+func (e *encoder) loadEnd(f Field, register uint32, direction byte) {
+	key := uint32(unix.NFT_CT_SRC_IP)
+	if f.family() == 6 {
+		key = unix.NFT_CT_SRC_IP6
+	}
+	data, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_CT_DREG, Data: binary.BigEndian.AppendUint32(nil, register)},
+		{Type: unix.NFTA_CT_KEY, Data: binary.BigEndian.AppendUint32(nil, key)},
+		{Type: unix.NFTA_CT_DIRECTION, Data: []byte{direction}},
+	})
+	if err == nil {
+		err = e.addRaw("ct", data)
+	}
+	e.err = cmp.Or(e.err, err)
+}
+
+// offset is where an address field sits in the network header; 0 for others.
 func (f Field) offset() uint32 {
 	return map[Field]uint32{SrcAddr4: 12, DstAddr4: 16, SrcAddr6: 8, DstAddr6: 24}[f]
 }
@@ -129,7 +159,7 @@ func (e *encoder) loadFields(fields []Field) error {
 		if word%4 == 0 {
 			register = uint32(register1 + word/4)
 		}
-		e.add(load(f, register))
+		e.load(f, register)
 		word += f.words()
 	}
 	return nil
@@ -144,7 +174,7 @@ const (
 func checkKey(fields []Field) error {
 	words := 0
 	for _, f := range fields {
-		if f < SrcAddr4 || f > DstPort {
+		if f < SrcAddr4 || f >= foreignField {
 			return fmt.Errorf("field number %d is none of this package", f)
 		}
 		words += f.words()
@@ -167,17 +197,19 @@ func (m MatchIface) encode(e *encoder) error {
 	if wildcard {
 		data = data[:len(prefix)]
 	}
-	e.add(load(m.Field, register1), equals(data...))
+	e.load(m.Field, register1)
+	e.add(equals(data...))
 	return nil
 }
 
 func (m MatchAddr) encode(e *encoder) error {
 	addr := m.Addr.Unmap()
-	if !addr.IsValid() || m.Field.family() == 0 || (m.Field.family() == 4) != addr.Is4() {
+	if !addr.IsValid() || m.Field.offset() == 0 || (m.Field.family() == 4) != addr.Is4() {
 		return fmt.Errorf("%s can't be compared with address %s", m.Field, m.Addr)
 	}
 	e.needFamily(m.Field.family())
-	e.add(load(m.Field, register1), equals(addr.AsSlice()...))
+	e.load(m.Field, register1)
+	e.add(equals(addr.AsSlice()...))
 	return nil
 }
 
@@ -186,7 +218,7 @@ func (m MatchAddr) encode(e *encoder) error {
 func (m MatchPrefix) encode(e *encoder) error {
 	p := m.Prefix.Masked()
 	family := m.Field.family()
-	if !p.IsValid() || family == 0 || p.Addr().Is4In6() || (family == 4) != p.Addr().Is4() {
+	if !p.IsValid() || m.Field.offset() == 0 || p.Addr().Is4In6() || (family == 4) != p.Addr().Is4() {
 		return fmt.Errorf("%s can't be compared with prefix %s", m.Field, m.Prefix)
 	}
 	e.needFamily(family)
@@ -200,8 +232,8 @@ func (m MatchPrefix) encode(e *encoder) error {
 	for i := range bits {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
+	e.load(m.Field, register1)
 	e.add(
-		load(m.Field, register1),
 		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(addr)), Mask: mask, Xor: make([]byte, len(addr))},
 		equals(addr...),
 	)
@@ -218,7 +250,7 @@ func (m MatchPort) encode(e *encoder) error {
 		return fmt.Errorf("port range %d-%d is empty", m.First, m.Last)
 	}
 	e.needProto(m.Proto)
-	e.add(load(DstPort, register1))
+	e.load(DstPort, register1)
 	first, last := binary.BigEndian.AppendUint16(nil, m.First), binary.BigEndian.AppendUint16(nil, m.Last)
 	e.addRange(first, last)
 	return nil

@@ -2,7 +2,8 @@ package nft
 
 import "github.com/google/nftables"
 
-// A Field is a part of a packet that rules match and sets are keyed by.
+// A Field is a part of a packet, or of what connection tracking knows of it, that
+// rules match and sets are keyed by.
 type Field uint8
 
 // The fields. The digit is the IP version.
@@ -15,6 +16,13 @@ const (
 	OutIface
 	L4Proto
 	DstPort
+	// Who sent the first packet of the packet's connection, and who sends the
+	// answers, behind whatever translation: its two ends. An error about a
+	// connection has that connection's. Packets without a connection don't match.
+	OriginalSrc4
+	OriginalSrc6
+	ReplySrc4
+	ReplySrc6
 
 	// foreignField stands for a key type of a set that isn't ours.
 	foreignField
@@ -23,9 +31,9 @@ const (
 // datatype is the nftables type of the field; invalid for foreign ones.
 func (f Field) datatype() nftables.SetDatatype {
 	switch f {
-	case SrcAddr4, DstAddr4:
+	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:
 		return nftables.TypeIPAddr
-	case SrcAddr6, DstAddr6:
+	case SrcAddr6, DstAddr6, OriginalSrc6, ReplySrc6:
 		return nftables.TypeIP6Addr
 	case InIface, OutIface:
 		return nftables.TypeIFName
@@ -47,9 +55,9 @@ func (f Field) words() int { return (f.size() + 3) / 4 }
 // family is the IP version that the field implies, 0 if none.
 func (f Field) family() int {
 	switch f {
-	case SrcAddr4, DstAddr4:
+	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:
 		return 4
-	case SrcAddr6, DstAddr6:
+	case SrcAddr6, DstAddr6, OriginalSrc6, ReplySrc6:
 		return 6
 	default:
 		return 0
@@ -75,6 +83,14 @@ func (f Field) String() string {
 		return "meta l4proto"
 	case DstPort:
 		return "th dport"
+	case OriginalSrc4:
+		return "ct original ip saddr"
+	case OriginalSrc6:
+		return "ct original ip6 saddr"
+	case ReplySrc4:
+		return "ct reply ip saddr"
+	case ReplySrc6:
+		return "ct reply ip6 saddr"
 	default:
 		return "unknown"
 	}

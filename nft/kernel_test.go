@@ -171,6 +171,9 @@ func everything() *Ruleset {
 	set("set/named6", false, []Field{DstAddr6, L4Proto, DstPort}, AddrProtoPortElement(addr("fd00::1"), 17, 53))
 	set("set/empty4", true, []Field{SrcAddr4})
 	set("set/networks4", true, []Field{SrcAddr4}, RangeElement(addr("10.0.0.0"), addr("10.255.255.255")))
+	set("set/ends4", false, []Field{SrcAddr4, InIface, OriginalSrc4}, AddrIfacePairElement(addr("10.0.0.1"), "slup0123456789a", addr("10.0.0.2")))
+	set("set/ends6", false, []Field{SrcAddr6, InIface, ReplySrc6}, AddrIfacePairElement(addr("fd00::1"), "slup0123456789a", addr("fd00::2")))
+	set("set/pairs6", false, []Field{SrcAddr6, OriginalSrc6}, AddrPairElement(addr("fd00::1"), addr("fd00::2")))
 
 	maps := func(name string, key []Field, elements map[Element]Verdict) {
 		r.AddSet(&Set{Name: name, Key: key, Verdicts: true, Elements: elements})
@@ -246,6 +249,10 @@ func everything() *Ruleset {
 		rule(Dispatch{[]Field{DstAddr4}, "map/addr4"}),
 		rule(Dispatch{[]Field{DstAddr6}, "map/addr6"}),
 		rule(Dispatch{[]Field{DstAddr6, OutIface}, "map/out6"}),
+		rule(MatchCT{CTRelated}, InSet{[]Field{SrcAddr4, InIface, OriginalSrc4}, "set/ends4"}, accept),
+		rule(InSet{[]Field{SrcAddr4, InIface, ReplySrc4}, "set/ends4"}, accept),
+		rule(InSet{[]Field{SrcAddr6, InIface, OriginalSrc6}, "set/ends6"}, accept),
+		rule(InSet{[]Field{SrcAddr6, ReplySrc6}, "set/pairs6"}, accept),
 		rule(MatchIface{InIface, "slup*"}, drop),
 		rule(MatchIface{OutIface, "sluice.1"}, ret),
 		rule(MatchIface{InIface, "slup0123456789a"}, MatchPort{17, 8472, 8472}, drop),

@@ -250,7 +250,7 @@ func (e Element) String() string {
 
 func (f Field) format(b []byte) string {
 	switch f {
-	case SrcAddr4, DstAddr4, SrcAddr6, DstAddr6:
+	case SrcAddr4, DstAddr4, SrcAddr6, DstAddr6, OriginalSrc4, OriginalSrc6, ReplySrc4, ReplySrc6:
 		a, _ := netip.AddrFromSlice(b)
 		return a.String()
 	case InIface, OutIface:

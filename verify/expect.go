@@ -30,10 +30,13 @@ type expectations struct {
 	// wired. Whoever is in neither isn't programmed.
 	links map[link]*policy.Attachment
 	alone map[netip.Addr]*policy.Attachment
+	// own are, for each of these places of a pod (no veth: alone), the addresses by
+	// which the pod may be an end of a connection.
+	own map[link]map[netip.Addr]bool
 }
 
 func newExpectations(n *Node, m *policy.Meaning) *expectations {
-	x := &expectations{node: n, meaning: m, links: map[link]*policy.Attachment{}, alone: map[netip.Addr]*policy.Attachment{}}
+	x := &expectations{node: n, meaning: m, links: map[link]*policy.Attachment{}, alone: map[netip.Addr]*policy.Attachment{}, own: map[link]map[netip.Addr]bool{}}
 	list := m.Attachments()
 	for i := range list {
 		if !list[i].Known {
@@ -44,6 +47,13 @@ func newExpectations(n *Node, m *policy.Meaning) *expectations {
 				x.alone[a] = &list[i]
 			} else {
 				x.links[link{a, list[i].Interface}] = &list[i]
+			}
+			at := link{a, list[i].Interface}
+			if x.own[at] == nil {
+				x.own[at] = map[netip.Addr]bool{}
+			}
+			for _, end := range list[i].Addresses {
+				x.own[at][end] = true
 			}
 		}
 	}
@@ -184,13 +194,13 @@ func (x *expectations) forward(c *readback.Class, p *progress) {
 	if x.cut(c, p) {
 		return
 	}
-	x.always(c, p)
+	x.always(c, p, policy.Egress)
 	if x.node.Tunnel && isVeth(c.In) && !contains(x.node.Pods, c.Dst) {
 		p.drop(x.toTunnel(), "a pod to a tunnel")
 	}
 	x.sender(c, p)
 	p.next()
-	x.always(c, p)
+	x.always(c, p, policy.Ingress)
 	x.receiver(c, p)
 }
 
@@ -210,7 +220,7 @@ func (x *expectations) input(c *readback.Class, p *progress) {
 			p.drop(x.toTunnel(), "tunnel packets of others")
 		}
 	}
-	x.always(c, p)
+	x.always(c, p, policy.Egress)
 	x.sender(c, p)
 }
 
@@ -226,18 +236,37 @@ func (x *expectations) cut(c *readback.Class, p *progress) bool {
 
 // always is what passes whatever the policies: packets of connections that
 // were allowed, errors about them, neighbour discovery.
-func (x *expectations) always(c *readback.Class, p *progress) {
+func (x *expectations) always(c *readback.Class, p *progress, d policy.Direction) {
 	const firstND, lastND, ndHops = 133, 137, 255
 	switch c.State {
 	case readback.Established:
 		p.pass(p.open, "packets of allowed connections pass")
 	case readback.Related:
-		p.pass(readback.Protocol(protocolICMP).Or(readback.Protocol(protocolICMPv6)), "errors about allowed connections pass")
+		if x.byEnd(c) || d == policy.Ingress && !x.fromPod(c) {
+			p.pass(readback.Protocol(protocolICMP).Or(readback.Protocol(protocolICMPv6)), "errors about allowed connections pass")
+		}
 	default:
 	}
 	if c.Type >= firstND && c.Type <= lastND && c.Hops == ndHops && !c.Src.Is4() {
 		p.pass(readback.Protocol(protocolICMPv6), "neighbour discovery passes")
 	}
+}
+
+// senderAt is where a packet's sender is, if it is a pod.
+func senderAt(c *readback.Class) link {
+	if isVeth(c.In) {
+		return link{c.Src, c.In}
+	}
+	return link{address: c.Src}
+}
+
+// fromPod: a pod of this node sends, whether or not it is programmed.
+func (x *expectations) fromPod(c *readback.Class) bool { return isVeth(c.In) || x.alone[c.Src] != nil }
+
+// byEnd: the sender is a pod of this node, and an end of the connection.
+func (x *expectations) byEnd(c *readback.Class) bool {
+	own := x.own[senderAt(c)]
+	return own[c.OrigSrc] || own[c.ReplySrc]
 }
 
 const notProgrammed = "what belongs to no pod that is programmed carries nothing"

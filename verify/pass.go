@@ -48,6 +48,9 @@ func (d Difference) String() string {
 	if c.Label != (readback.Label{}) {
 		kind += ", cut"
 	}
+	if c.State == readback.Related {
+		kind += fmt.Sprintf(" to %s and %s", c.OrigSrc, c.ReplySrc)
+	}
 	if c.Type != 0 {
 		kind += fmt.Sprintf(", type %d, hop limit %d", c.Type, c.Hops)
 	}

@@ -27,6 +27,7 @@ func (p *Pass) plan() {
 				func() error { return p.toNode(at, groups) },
 				func() error { return p.posing(at, groups) },
 				func() error { return p.toLocals(at) },
+				func() error { return p.errors(at, groups) },
 				func() error { return p.neighbours(at.face(), at.address) },
 			)
 		}
@@ -50,7 +51,7 @@ func (p *Pass) plan() {
 
 // kinds are the variations of a class that the policies of a pod tell apart.
 func (p *Pass) kinds(c readback.Class) []readback.Class {
-	c.Hops, c.RouteBack, c.State = 64, true, readback.New
+	c = fresh(c)
 	out := []readback.Class{c}
 	vary := func(f func(v *readback.Class)) {
 		v := c
@@ -63,12 +64,26 @@ func (p *Pass) kinds(c readback.Class) []readback.Class {
 	vary(func(v *readback.Class) {
 		v.State, v.NoSYN, v.Label = readback.Established, true, readback.LabelWith(p.x.node.CutLabel)
 	})
+	other := stranger(c.Src.Is4())
 	for _, state := range []readback.State{readback.Related, readback.Invalid, readback.Untracked} {
+		var end netip.Addr // no connection
+		if state == readback.Related {
+			end = other
+		}
 		for _, noSYN := range []bool{false, true} {
-			vary(func(v *readback.Class) { v.State, v.NoSYN = state, noSYN })
+			vary(func(v *readback.Class) { v.State, v.NoSYN, v.OrigSrc, v.ReplySrc = state, noSYN, end, end })
 		}
 	}
+	for _, ends := range [][2]netip.Addr{{c.Src, other}, {other, c.Src}} {
+		vary(func(v *readback.Class) { v.State, v.OrigSrc, v.ReplySrc = readback.Related, ends[0], ends[1] })
+	}
 	return out
+}
+
+// fresh is the class as a new connection, from its source to its destination.
+func fresh(c readback.Class) readback.Class {
+	c.Hops, c.RouteBack, c.State, c.OrigSrc, c.ReplySrc = 64, true, readback.New, c.Src, c.Dst
+	return c
 }
 
 func (p *Pass) compareKinds(hook readback.Hook, c readback.Class) error {
@@ -82,8 +97,7 @@ func (p *Pass) compareKinds(hook readback.Hook, c readback.Class) error {
 
 // newOnly compares a new connection alone.
 func (p *Pass) newOnly(hook readback.Hook, c readback.Class) error {
-	c.Hops, c.RouteBack, c.State = 64, true, readback.New
-	return p.compare(hook, c)
+	return p.compare(hook, fresh(c))
 }
 
 // outward: what a pod sends to everybody who isn't on this node.
@@ -170,8 +184,36 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 // there, all; each is the sender once.
 func (p *Pass) toLocals(at place) error {
 	for _, to := range p.placesOf(at.address.Is4()) {
-		if err := p.compareKinds(readback.Forward, readback.Class{In: at.face(), Out: to.face(), Src: at.address, Dst: to.address}); err != nil {
+		c := readback.Class{In: at.face(), Out: to.face(), Src: at.address, Dst: to.address}
+		if err := p.compareKinds(readback.Forward, c); err != nil {
 			return err
+		}
+		// To where that pod isn't: not even by an error of a pod that is no end.
+		c = fresh(c)
+		c.Out, c.State, c.OrigSrc, c.ReplySrc = nobody, readback.Related, stranger(at.address.Is4()), stranger(at.address.Is4())
+		if err := p.compare(readback.Forward, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errors: what a pod sends about connections, by each address that may be an end
+// of them.
+func (p *Pass) errors(at place, groups []netip.Addr) error {
+	other := stranger(at.address.Is4())
+	for _, end := range groups {
+		for _, ends := range [][2]netip.Addr{{end, other}, {other, end}} {
+			c := fresh(readback.Class{In: at.face(), Src: at.address, Dst: other})
+			c.State, c.OrigSrc, c.ReplySrc = readback.Related, ends[0], ends[1]
+			local := c
+			c.Out, local.DstLocal = uplink, true
+			if err := p.compare(readback.Forward, c); err != nil {
+				return err
+			}
+			if err := p.compare(readback.Input, local); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -21,6 +21,8 @@ type (
 	Sink = probe.Sink
 	// FloodOption alters a flood.
 	FloodOption = probe.FloodOption
+	// Quoted is the packet that an ICMP error is about.
+	Quoted = probe.Quoted
 	// TCPFlags are the control bits of a TCP segment.
 	TCPFlags = probe.TCPFlags
 )
@@ -85,4 +87,9 @@ func (h *Host) SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32)
 // SendUDP sends one UDP datagram of a few bytes, as probe.SendUDP does. The source need not be the host's.
 func (h *Host) SendUDP(src, dst netip.AddrPort) error {
 	return h.Do(func() error { return probe.SendUDP(src, dst) })
+}
+
+// SendICMPError sends an ICMP error about any packet, as probe.SendICMPError does.
+func (h *Host) SendICMPError(src, dst netip.Addr, about Quoted, mtu uint16, payload []byte) error {
+	return h.Do(func() error { return probe.SendICMPError(src, dst, about, mtu, payload) })
 }

@@ -2,6 +2,7 @@ package readback
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -44,6 +45,10 @@ type Class struct {
 	State    State
 	// Label of the connection, all of it.
 	Label Label
+	// OrigSrc and ReplySrc are who sent the connection's first packet and who
+	// sends its answers. An error about a connection has that connection's.
+	// Neither is valid where there is no connection.
+	OrigSrc, ReplySrc netip.Addr
 	// DNATed: the connection's destination was translated.
 	DNATed bool
 	// RouteBack: the node reaches the source through In.
@@ -117,6 +122,11 @@ func (v *value) read(c *Class, s source, tracked bool, within Region) error {
 			return fmt.Errorf("%s before connection tracking", s)
 		}
 		v.readConnection(c, s.kind)
+	case origSrc, replySrc:
+		if !tracked {
+			return fmt.Errorf("%s before connection tracking", s)
+		}
+		return v.readEnd(c, s)
 	default:
 		return fmt.Errorf("%s can't be read here", s)
 	}
@@ -148,6 +158,21 @@ func (v *value) readConnection(c *Class, kind sourceKind) {
 	default:
 		v.set(c.Label[:]...)
 	}
+}
+
+// errNoConnection is why the kernel goes on with the next rule.
+var errNoConnection = errors.New("no connection of this IP version")
+
+func (v *value) readEnd(c *Class, s source) error {
+	end := c.OrigSrc
+	if s.kind == replySrc {
+		end = c.ReplySrc
+	}
+	if !end.IsValid() || end.Is4() != (s.length == 4) {
+		return errNoConnection
+	}
+	v.set(end.AsSlice()...)
+	return nil
 }
 
 func (v *value) readNetwork(c *Class, s source) error {

@@ -2,6 +2,7 @@ package readback
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -138,6 +139,8 @@ func (r *run) key(c *chain) memoKey {
 		{readsState, func() { k.class.State = in.State }},
 		{readsStatus, func() { k.class.DNATed = in.DNATed }},
 		{readsLabel, func() { k.class.Label = in.Label }},
+		{readsOrigSrc, func() { k.class.OrigSrc = in.OrigSrc }},
+		{readsReplySrc, func() { k.class.ReplySrc = in.ReplySrc }},
 		{readsBack, func() { k.class.RouteBack = in.RouteBack }},
 		{readsSrcLocal, func() { k.class.SrcLocal = in.SrcLocal }},
 		{readsDstLocal, func() { k.class.DstLocal = in.DstLocal }},
@@ -196,11 +199,17 @@ func (r *run) rule(c *chain, rule *rule, in Region, out *walked) (Region, error)
 		switch s := s.(type) {
 		case *match:
 			ok, err := r.match(s, &in)
+			if errors.Is(err, errNoConnection) {
+				return nil, nil
+			}
 			if err != nil || !ok {
 				return nil, err
 			}
 		case *lookup:
 			hits, err := r.lookup(s, in)
+			if errors.Is(err, errNoConnection) {
+				return nil, nil
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -104,7 +104,7 @@ func (m *machine) meta(data []byte) error {
 const labelSize = 16
 
 func (m *machine) ct(data []byte) error {
-	f, err := fields(data, unix.NFTA_CT_DREG, unix.NFTA_CT_KEY, unix.NFTA_CT_SREG)
+	f, err := fields(data, unix.NFTA_CT_DREG, unix.NFTA_CT_KEY, unix.NFTA_CT_SREG, unix.NFTA_CT_DIRECTION)
 	if err != nil {
 		return err
 	}
@@ -119,12 +119,21 @@ func (m *machine) ct(data []byte) error {
 		return m.add(mark)
 	}
 	from, ok := map[uint32]source{
-		unix.NFT_CT_STATE:  {kind: ctState, length: 4},
-		unix.NFT_CT_STATUS: {kind: ctStatus, length: 4},
-		unix.NFT_CT_LABELS: {kind: ctLabel, length: labelSize},
+		unix.NFT_CT_STATE:   {kind: ctState, length: 4},
+		unix.NFT_CT_STATUS:  {kind: ctStatus, length: 4},
+		unix.NFT_CT_LABELS:  {kind: ctLabel, length: labelSize},
+		unix.NFT_CT_SRC_IP:  {kind: origSrc, length: 4},
+		unix.NFT_CT_SRC_IP6: {kind: origSrc, length: 16},
 	}[n[1]]
 	if !ok {
 		return fmt.Errorf("key %d", n[1])
+	}
+	direction, directed := f[unix.NFTA_CT_DIRECTION]
+	if directed != (from.kind == origSrc) || directed && (len(direction) != 1 || direction[0] > 1) {
+		return fmt.Errorf("key %d of direction %v", n[1], direction)
+	}
+	if directed && direction[0] == 1 {
+		from.kind = replySrc
 	}
 	return m.load(n[0], &loaded{from: from})
 }

@@ -21,6 +21,8 @@ const (
 	ctState
 	ctStatus
 	ctLabel
+	origSrc   // the source of a connection's first packet, an address
+	replySrc  // that of its answers
 	routeBack // 4 bytes: whether the source is reached through where the packet came from
 	srcLocal  // 4 bytes: RTN_LOCAL if the source is an address of the node
 	dstLocal
@@ -36,7 +38,7 @@ func (s source) String() string {
 	default:
 	}
 	return [...]string{inName: "iifname", outName: "oifname", ipVersion: "nfproto", protocol: "l4proto", ctState: "ct state",
-		ctStatus: "ct status", ctLabel: "ct label", routeBack: "fib saddr . iif", srcLocal: "fib saddr type", dstLocal: "fib daddr type",
+		ctStatus: "ct status", ctLabel: "ct label", origSrc: "ct original saddr", replySrc: "ct reply saddr", routeBack: "fib saddr . iif", srcLocal: "fib saddr type", dstLocal: "fib daddr type",
 		constant: "constant"}[s.kind]
 }
 
@@ -56,10 +58,19 @@ var (
 	dst6 = source{networkHeader, 24, 16}
 )
 
+// isEnd reports whether a source is an end of the packet's connection.
+func (s source) isEnd() bool { return s.kind == origSrc || s.kind == replySrc }
+
+// ofAddress reports whether a source may be an address or part of one.
+func (s source) ofAddress() bool { return s.kind == networkHeader || s.isEnd() }
+
 // addressPart tells which bytes of an address a source is: begin is where, in
 // the address. ok is false for what isn't within one address. The IP version
-// is not told by the source.
+// is not told by what comes from a packet's header.
 func (s source) addressPart(is4 bool) (isSource bool, begin int, ok bool) {
+	if s.isEnd() {
+		return true, 0, (s.length == 4) == is4
+	}
 	if s.kind != networkHeader {
 		return false, 0, false
 	}
@@ -77,7 +88,7 @@ func (s source) addressPart(is4 bool) (isSource bool, begin int, ok bool) {
 }
 
 // reads are the parts of a Class that a chain looks at.
-type reads uint16
+type reads uint32
 
 const (
 	readsIn reads = 1 << iota
@@ -89,6 +100,8 @@ const (
 	readsState
 	readsStatus
 	readsLabel
+	readsOrigSrc
+	readsReplySrc
 	readsBack
 	readsSrcLocal
 	readsDstLocal
@@ -123,7 +136,7 @@ func (s source) reads() reads {
 	default:
 	}
 	return [...]reads{inName: readsIn, outName: readsOut, ctState: readsState, ctStatus: readsStatus, ctLabel: readsLabel,
-		routeBack: readsBack, srcLocal: readsSrcLocal, dstLocal: readsDstLocal, constant: 0}[s.kind]
+		origSrc: readsOrigSrc, replySrc: readsReplySrc, routeBack: readsBack, srcLocal: readsSrcLocal, dstLocal: readsDstLocal, constant: 0}[s.kind]
 }
 
 func readsOf(s step) reads {

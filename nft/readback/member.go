@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -48,7 +47,7 @@ func newMemberships(chains []*chain, indexes []*index) memberships {
 		for _, r := range c.rules {
 			for _, s := range r.steps {
 				t, ok := s.(*match)
-				if !ok || t.from.kind != networkHeader {
+				if !ok || !t.from.ofAddress() {
 					continue
 				}
 				text := fmt.Sprintf("%v %x %x %x %d", t.from, t.mask, t.first, t.last, t.version)
@@ -75,6 +74,9 @@ func newMemberships(chains []*chain, indexes []*index) memberships {
 func applies(version int, is4 bool) bool { return version == 0 || (version == 4) == is4 }
 
 func whole(s source, is4 bool) bool {
+	if s.isEnd() {
+		return (s.length == 4) == is4
+	}
 	if is4 {
 		return s == src4 || s == dst4
 	}
@@ -94,23 +96,24 @@ func (m *memberships) addIndex(f *familyMembers, ix *index, is4 bool) {
 	if !applies(ix.version, is4) || ix.set.verdicts {
 		return // verdicts are looked up by the address itself
 	}
-	at, addresses, begin := 0, 0, 0
+	at, addresses, pieces, begin := 0, 0, 0, 0
 	for _, part := range ix.parts {
-		if _, _, ok := part.addressPart(is4); ok {
+		if _, _, ok := part.addressPart(is4); ok && whole(part, is4) {
 			addresses++
-			if !whole(part, is4) {
-				addresses = 2 // as bad as two
-			}
 			begin = at
+		} else if ok {
+			pieces++
 		}
 		if !part.symbolic() {
 			at += part.length
 		}
 	}
 	switch {
-	case addresses == 0:
-	case addresses > 1:
+	case addresses == 0 && pieces == 0:
+	case pieces > 0:
 		f.parts = append(f.parts, ix)
+	case addresses > 1:
+		m.addPairs(f, ix, is4)
 	case ix.ranges != nil:
 		f.ranges = append(f.ranges, ix)
 		for _, e := range ix.ranges {
@@ -129,6 +132,23 @@ func (m *memberships) addIndex(f *familyMembers, ix *index, is4 bool) {
 			a := addrOf([]byte(key[begin : begin+size]))
 			text := fmt.Sprintf("%d %q %q %v", ix.id, key[:begin], key[begin+size:], hits[0].region)
 			f.exact[a] = append(f.exact[a], m.token(text))
+		}
+	}
+}
+
+// addPairs is addIndex of keys of several addresses: each of those is like no
+// other.
+func (m *memberships) addPairs(f *familyMembers, ix *index, is4 bool) {
+	for key := range ix.keys {
+		at := 0
+		for _, part := range ix.parts {
+			if whole(part, is4) {
+				a := addrOf([]byte(key[at : at+part.length]))
+				f.exact[a] = append(f.exact[a], m.token("in a pair: "+a.String()))
+			}
+			if !part.symbolic() {
+				at += part.length
+			}
 		}
 	}
 }
@@ -163,11 +183,11 @@ func (m *memberships) name(a netip.Addr) int32 {
 	}
 	text = append(text, '|')
 	text = append(text, f.inside(a)...)
-	c := Class{Src: a, Dst: a}
+	c := Class{Src: a, Dst: a, OrigSrc: a, ReplySrc: a}
 	var v value
 	for _, t := range f.others {
 		// An error is one for every address.
-		ok := v.readNetwork(&c, t.from) == nil
+		ok := v.read(&c, t.from, true, nil) == nil
 		if ok {
 			ok, _ = t.holds(&v)
 		}
@@ -226,101 +246,6 @@ func (f *familyMembers) inParts(a netip.Addr) bool {
 	return false
 }
 
-// Addresses lists the addresses that rules and sets name: the ends of ranges,
-// members, what is compared with. Whatever is between two neighbours of it is
-// treated alike.
-func (p *Program) Addresses() []netip.Addr {
-	var out []netip.Addr
-	add := func(b []byte) {
-		if a := addrOf(b); a.IsValid() {
-			out = append(out, a)
-		}
-	}
-	for _, ix := range p.indexes {
-		for _, e := range ix.set.elements {
-			at := 0
-			for _, part := range ix.parts {
-				if part.kind == networkHeader {
-					add(e.first[at : at+part.length])
-					add(e.last[at : at+part.length])
-				}
-				at += 4 * wordsOf(part.length)
-			}
-		}
-	}
-	for _, c := range p.chains {
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				if t, ok := s.(*match); ok && t.from.kind == networkHeader {
-					for _, b := range t.ends() {
-						add(b)
-					}
-				}
-			}
-		}
-	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
-}
-
-// ends are the first and last address that a comparison names, as far as they
-// can be told: what it leaves open is 0 or 1.
-func (t *match) ends() [][]byte {
-	size := 4
-	switch {
-	case t.from.length > 4 || t.from.offset >= 20 || t.version == 6:
-		size = 16
-	case t.from.offset == hopOffset6:
-		return nil
-	}
-	_, begin, ok := t.from.addressPart(size == 4)
-	if !ok || begin+len(t.first) > size {
-		return nil
-	}
-	first, last := make([]byte, size), ones(size)
-	copy(first[begin:], t.first)
-	copy(last[begin:], t.last)
-	for i, mask := range t.mask {
-		last[begin+i] |= ^mask
-	}
-	return [][]byte{first, last}
-}
-
-// Dispatched lists the addresses that maps give verdicts for: Evaluator's
-// Signature doesn't tell them apart.
-func (p *Program) Dispatched() []netip.Addr {
-	var out []netip.Addr
-	for _, ix := range p.indexes {
-		if !ix.set.verdicts {
-			continue
-		}
-		for _, e := range ix.set.elements {
-			at := 0
-			for _, part := range ix.parts {
-				if a := addrOf(e.first[at : at+part.length]); part.kind == networkHeader && a.IsValid() {
-					out = append(out, a)
-				}
-				at += 4 * wordsOf(part.length)
-			}
-		}
-	}
-	return out
-}
-
-// Interfaces lists the names of interfaces, and the beginnings of names, that
-// the rules of some hooks name, also by way of sets.
-func (p *Program) Interfaces(hooks ...Hook) []string {
-	found := map[string]bool{}
-	for _, c := range p.reached(hooks) {
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				interfacesOf(s, found)
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(found))
-}
-
 // SignatureAt numbers addresses as Evaluator's Signature does, but goes by the
 // rules alone that packets can meet at some hooks: also by those that look up
 // verdicts, for which each address is one of its own.
@@ -374,23 +299,4 @@ func (p *Program) reached(hooks []Hook) []*chain {
 		}
 	}
 	return out
-}
-
-func interfacesOf(s step, found map[string]bool) {
-	switch s := s.(type) {
-	case *match:
-		if s.from.kind == inName || s.from.kind == outName {
-			found[text(s.first)] = true
-		}
-	case *lookup:
-		at := 0
-		for _, part := range s.parts {
-			if part.kind == inName || part.kind == outName {
-				for _, e := range s.set.elements {
-					found[text(e.first[at:at+part.length])] = true
-				}
-			}
-			at += 4 * wordsOf(part.length)
-		}
-	}
 }

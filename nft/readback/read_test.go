@@ -31,6 +31,7 @@ func TestUnknownIsAnError(t *testing.T) {
 		"route":                    {base + "chain c { fib saddr oif missing drop; }", "result 1"},
 		"reject":                   {base + "chain c { reject with icmpx admin-prohibited; }", "type 2"},
 		"connection's mark":        {base + "chain c { ct mark 1 accept; }", "key 3"},
+		"connection's destination": {base + "chain c { ct original ip daddr 10.0.0.1 accept; }", "key 20"},
 		"behind a limit":           {base + "chain c { limit rate 1/second accept; }", "behind a limit"},
 		"policy":                   {"chain b { type filter hook forward priority 0; policy drop; }", "policy"},
 		"type":                     {"chain b { type route hook output priority 0; }", `type "route"`},
@@ -118,6 +119,53 @@ func TestReadsWhatIsThere(t *testing.T) {
 		if got.Pass.String() != c.pass || got.Reset.String() != c.reset {
 			t.Errorf("%+v: passes %s, resets %s, drops %s", c, got.Pass, got.Reset, got.Drop)
 		}
+	}
+}
+
+// TestEndsOfConnections: a connection's ends are read as such, each in its direction, and what has no connection of the IP version doesn't match.
+func TestEndsOfConnections(t *testing.T) {
+	t.Parallel()
+	n := testnet.NewNode(t)
+	n.NftInput(`table inet sluice {
+		set pairs { type ipv4_addr . ifname . ipv4_addr; elements = { 10.0.0.1 . "slup1" . 10.0.0.1 }; }
+		chain base {
+			type filter hook forward priority 0
+			ct state related ip saddr . iifname . ct original ip saddr @pairs meta l4proto icmp accept
+			ct state related ip saddr . iifname . ct reply ip saddr @pairs meta l4proto tcp accept
+			ct state established ct original ip6 saddr fd00::1 accept
+			drop
+		}
+	}
+`)
+	p, err := read(t, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, other := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	for _, c := range []struct {
+		src, original, reply netip.Addr
+		in                   string
+		state                readback.State
+		pass                 string
+	}{
+		{own, own, other, "slup1", readback.Related, "ICMP"},
+		{own, other, own, "slup1", readback.Related, "TCP"},
+		{own, other, other, "slup1", readback.Related, "nothing"},
+		{own, netip.Addr{}, netip.Addr{}, "slup1", readback.Related, "nothing"},
+		{own, own, own, "slup2", readback.Related, "nothing"},
+		{other, own, own, "slup1", readback.Related, "nothing"},
+		{own, own, own, "slup1", readback.New, "nothing"},
+		{own, own, own, "slup1", readback.Established, "nothing"}, // it has IPv4's
+	} {
+		class := readback.Class{In: c.in, Out: "eth0", Src: c.src, Dst: other, State: c.state, OrigSrc: c.original, ReplySrc: c.reply}
+		got, err := readback.NewEvaluator(p).Evaluate(readback.Forward, class)
+		if err != nil || got.Pass.String() != c.pass {
+			t.Errorf("%+v: passes %s, error %v", c, got.Pass, err)
+		}
+	}
+	ev := readback.NewEvaluator(p)
+	if ev.Signature(own) == ev.Signature(other) {
+		t.Error("an address of a pair is like one that isn't")
 	}
 }
 

@@ -181,7 +181,8 @@ var _ = ginkgo.Describe("meaning of single cases", func() {
 var _ = ginkgo.Describe("meaning that is tested elsewhere", func() {
 	for _, elsewhere := range []struct{ line, why string }{
 		{"fragments follow their first", "it takes hand-made packets: TestFragments of controllers"},
-		{"ICMP errors of a tracked flow pass", "it takes hand-made packets: TestICMPErrorsPass, TestExpectationsDontPass and TestInvalidIsDropped of controllers"},
+		{"ICMP errors pass by who can know", "it takes hand-made packets: TestICMPErrorsPass and TestForgedErrorsAreJudged of controllers"},
+		{"what else is related, or INVALID", "it takes hand-made packets: TestExpectationsDontPass and TestInvalidIsDropped of controllers"},
 		{"TCP segments without SYN are denied with a reset", "it takes hand-made packets: TestDenialOfMidStreamTCPIsAReset of controllers"},
 		{"a pod's start", "it is a suite of its own: start"},
 		{"pods that are finished or were deleted by force", "they can't be told to connect: TestFinishedOrForceDeletedPodKeepsItsPolicyUntilDetached of policy"},
