@@ -7,20 +7,29 @@ import (
 )
 
 // How often a node's connections are looked through. In the long run a look is followed by ten times as much rest as it took of a
-// processor, a second at most; after a pause three seconds of rest can be saved up, so that a few changes in a row, each with its second
-// look, needn't wait for each other.
+// processor, however long that is: what tenants do makes looks long. After a pause three seconds of rest can be saved up, so that a few
+// changes in a row, each with its second look, needn't wait for each other.
 const (
 	restAfterLook = 10
 	shortestRest  = 20 * time.Millisecond
-	longestRest   = time.Second
 	restSaved     = 3 * time.Second
+	// failedLook is what a look counts for that failed, at least.
+	failedLook = 100 * time.Millisecond
 	// lookAgain is when packets have left that were under way in a commit, and with them the last connections it hasn't judged.
 	lookAgain = time.Second
+	// mostDirect is how many listings the kernel makes for one look, each of what it finds by an address.
+	mostDirect = 8
 )
 
-// An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and once more a while later. The zero
-// value is ready. It has no clock: times are its caller's.
+// An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and once more a while later. What the
+// kernel finds by a few addresses has a pace of its own: it doesn't wait for the rest that is due to looks through all that there is, nor
+// those for its. The zero value is ready. It has no clock: times are its caller's.
 type agenda struct {
+	direct, all queue
+}
+
+// A queue is what waits for one kind of looks.
+type queue struct {
 	fresh policy.Ends
 	again []secondLook // the earliest first
 	paid  time.Time    // looks so far have to be followed by rest until then
@@ -31,54 +40,98 @@ type secondLook struct {
 	ends policy.Ends
 }
 
-// add puts ends of connections on the agenda.
+// A look is what to look at now.
+type look struct {
+	ends   policy.Ends
+	direct bool // the kernel finds all of it by address
+}
+
+// add puts ends of connections on the agenda. The kernel finds entries by their IPv4 addresses alone.
 func (a *agenda) add(ends policy.Ends) {
-	if a.fresh == nil {
-		a.fresh = policy.Ends{}
+	direct, others := policy.Ends{}, policy.Ends{}
+	direct.Add(a.direct.fresh)
+	for addr, role := range ends {
+		if addr.Unmap().Is4() {
+			direct[addr] |= role
+		} else {
+			others[addr] = role
+		}
 	}
-	a.fresh.Add(ends)
+	if len(queriesFor(direct)) <= mostDirect {
+		a.direct.fresh = direct
+	} else {
+		others = ends
+	}
+	if a.all.fresh == nil {
+		a.all.fresh = policy.Ends{}
+	}
+	a.all.fresh.Add(others)
 }
 
 // never is longer than anybody waits.
 const never = time.Duration(1<<63 - 1)
 
-// next returns the ends to look at now, and takes them off the agenda; or, if there are none, how long it will be until it is worth
+// next returns what to look at now, and takes it off the agenda; or, if there is nothing, how long it will be until it is worth
 // asking again.
-func (a *agenda) next(now time.Time) (ends policy.Ends, wait time.Duration) {
-	wait = never
-	if len(a.again) > 0 {
-		wait = a.again[0].at.Sub(now)
+func (a *agenda) next(now time.Time) (l look, wait time.Duration) {
+	ends, soonest := a.direct.next(now, mostDirect)
+	if len(ends) > 0 {
+		return look{ends, true}, 0
 	}
-	if len(a.fresh) > 0 {
+	ends, wait = a.all.next(now, 0)
+	return look{ends: ends}, min(wait, soonest)
+}
+
+// looked says that a look has ended, and what processor time it took. Without that, looks follow each other without a rest.
+func (a *agenda) looked(now time.Time, l look, took time.Duration) {
+	if l.direct {
+		a.direct.pay(now, took)
+	} else {
+		a.all.pay(now, took)
+	}
+}
+
+// next is agenda's of one queue: second looks, then what is fresh, as long as the kernel makes no more than most listings, unless that is 0.
+func (q *queue) next(now time.Time, most int) (ends policy.Ends, wait time.Duration) {
+	wait = never
+	if len(q.again) > 0 {
+		wait = q.again[0].at.Sub(now)
+	}
+	if len(q.fresh) > 0 {
 		wait = 0
 	}
-	if pace := a.paid.Add(-restSaved).Sub(now); wait != never {
+	if pace := q.paid.Add(-restSaved).Sub(now); wait != never {
 		wait = max(wait, pace)
 	}
 	if wait > 0 {
 		return nil, wait
 	}
 	ends = policy.Ends{}
-	ends.Add(a.fresh)
-	for len(a.again) > 0 && !a.again[0].at.After(now) {
-		ends.Add(a.again[0].ends)
-		a.again = a.again[1:]
+	take := func(more policy.Ends) bool {
+		both := policy.Ends{}
+		both.Add(ends)
+		both.Add(more)
+		if most > 0 && len(ends) > 0 && len(queriesFor(both)) > most {
+			return false
+		}
+		ends = both
+		return true
 	}
-	if len(a.fresh) > 0 {
-		a.again = append(a.again, secondLook{now.Add(lookAgain), a.fresh})
-		a.fresh = nil
+	for len(q.again) > 0 && !q.again[0].at.After(now) && take(q.again[0].ends) {
+		q.again = q.again[1:]
+	}
+	if len(q.fresh) > 0 && take(q.fresh) {
+		q.again = append(q.again, secondLook{now.Add(lookAgain), q.fresh})
+		q.fresh = nil
 	}
 	return ends, 0
 }
 
-// looked says that a look has ended, and what processor time it took. Without that, looks follow each other without a rest.
-func (a *agenda) looked(now time.Time, took time.Duration) {
-	if a.paid.Before(now) {
-		a.paid = now
+func (q *queue) pay(now time.Time, took time.Duration) {
+	if q.paid.Before(now) {
+		q.paid = now
 	}
-	a.paid = a.paid.Add(restAfter(took))
+	q.paid = q.paid.Add(restAfter(took))
 }
 
-func restAfter(took time.Duration) time.Duration {
-	return min(max(restAfterLook*took, shortestRest), longestRest)
-}
+func restAfter(took time.Duration) time.Duration { return max(restAfterLook*took, shortestRest) }

@@ -99,19 +99,19 @@ func (e *Enforcer) tellCutter() {
 func (c *Cutter) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		c.plan()
-		ends, wait := c.agenda.next(time.Now())
-		if len(ends) == 0 {
+		look, wait := c.agenda.next(time.Now())
+		if len(look.ends) == 0 {
 			c.pause(ctx, wait)
 			continue
 		}
-		took, err := c.sweep(ends)
+		took, err := c.sweep(look.ends)
 		if err != nil {
 			c.opts.Log.Error(err, "Connections that policy denies may go on; trying again")
 			sweepErrors.Inc()
-			c.agenda.add(ends)
-			took = longestRest
+			c.agenda.add(look.ends)
+			took = max(took, failedLook)
 		}
-		c.agenda.looked(time.Now(), took)
+		c.agenda.looked(time.Now(), look, took)
 	}
 	return nil
 }
