@@ -14,6 +14,7 @@ import (
 type Entry struct {
 	Orig, Reply Tuple
 	Labels      Labels
+	State       State
 
 	// What names the entry to the kernel: its family, and the values of attributes, as they came.
 	family  uint8  // unix.AF_INET or unix.AF_INET6
@@ -44,6 +45,7 @@ func parseEntry(m []byte) (e Entry, ok bool) {
 		return Entry{}, false
 	}
 	e.family = m[0]
+	var status, protocol []byte
 	for kind, value := range attribute.All(m[nl.SizeofNfgenmsg:]) {
 		switch kind {
 		case nl.CTA_TUPLE_ORIG:
@@ -56,8 +58,13 @@ func parseEntry(m []byte) (e Entry, ok bool) {
 			e.rawID = value
 		case nl.CTA_LABELS:
 			copy(e.Labels[:], value)
+		case nl.CTA_STATUS:
+			status = value
+		case nl.CTA_PROTOINFO:
+			protocol = value
 		}
 	}
+	e.State = stateOf(status, protocol)
 	return e, e.Orig.Src.IsValid() && e.Orig.Dst.IsValid()
 }
 

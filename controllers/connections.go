@@ -18,6 +18,8 @@ type Connection struct {
 	ReplySource netip.AddrPort
 	// Cut says that the connection is marked: its packets are dropped or reset.
 	Cut bool
+	// State is how far it has come.
+	State conntrack.State
 }
 
 // Connections lists the connections of which an end is one of the addresses,
@@ -45,6 +47,7 @@ func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
 			Destination: netip.AddrPortFrom(entry.Orig.Dst, entry.Orig.DstPort),
 			ReplySource: netip.AddrPortFrom(entry.Reply.Src, entry.Reply.SrcPort),
 			Cut:         entry.Labels.Has(label),
+			State:       entry.State,
 		}
 	}
 	return out, nil

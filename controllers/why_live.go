@@ -16,7 +16,7 @@ const mostConnections = 200
 
 // WhyLiveHandler answers GET with the query parameters src and dst as those of
 // WhyHandler: which connections between them this node tracks, whoever opened
-// them, what policies say of each now, and whether it is being cut. With port
+// them, how far each has come, what policies say of it now, and whether it is being cut. With port
 // it is those that src opened to that port of dst; dst may be the address of a
 // Service, and port the Service's. list lists the connections that
 // have one of some addresses as an end, such as Connections.
@@ -108,10 +108,11 @@ func liveText(c Connection, a policy.Answer) string {
 	if c.Destination != c.ReplySource {
 		text += " by way of " + endText(c.Destination)
 	}
+	text += ", " + c.State.String()
 	switch {
 	case c.Cut:
 		text += ", being cut"
-	case !a.Allowed:
+	case !a.Allowed && c.State.GoesOn():
 		text += ", goes on"
 	}
 	return text + ": " + a.String()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-net/sluice/conntrack"
 	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
 )
@@ -51,9 +52,11 @@ func TestWhyLive(t *testing.T) {
 	connection := func(protocol uint8, from netip.Addr, fromPort uint16, to netip.Addr, port uint16) Connection {
 		return Connection{
 			Protocol: protocol, Source: netip.AddrPortFrom(from, fromPort),
-			Destination: netip.AddrPortFrom(to, port), ReplySource: netip.AddrPortFrom(to, port),
+			Destination: netip.AddrPortFrom(to, port), ReplySource: netip.AddrPortFrom(to, port), State: conntrack.Established,
 		}
 	}
+	unanswered, closed := connection(policy.ProtocolTCP, web, 1006, db, 83), connection(policy.ProtocolTCP, web, 1007, db, 84)
+	unanswered.State, closed.State = conntrack.Unanswered, conntrack.Closed
 	translated := connection(policy.ProtocolTCP, web, 1003, db, 80)
 	translated.Destination = service
 	cut := connection(policy.ProtocolTCP, web, 1002, db, 81)
@@ -61,6 +64,7 @@ func TestWhyLive(t *testing.T) {
 	all := []Connection{
 		connection(policy.ProtocolTCP, web, 1000, db, 80), connection(policy.ProtocolTCP, web, 1001, db, 82), cut, translated,
 		connection(policy.ProtocolUDP, db, 1004, web, 80), connection(policy.ProtocolTCP, netip.MustParseAddr("192.0.2.1"), 1005, db, 80),
+		unanswered, closed,
 	}
 	list := func([]netip.Addr) ([]Connection, error) { return all, nil }
 	for _, tc := range []struct {
@@ -69,9 +73,10 @@ func TestWhyLive(t *testing.T) {
 		connections    int
 		text           []string
 	}{
-		{"dev/web", "dev/db", "", false, 5, []string{
-			web.String() + ":1000 -> " + db.String() + ":80: allowed", ":82, goes on: denied", ":81, being cut: denied",
-			":80 by way of 10.96.0.10:8080: allowed\n  egress of dev/web: open, no policy selects the pod\n  ingress of dev/db: allowed by dev/p", "UDP " + db.String() + ":1004",
+		{"dev/web", "dev/db", "", false, 7, []string{
+			web.String() + ":1000 -> " + db.String() + ":80, established: allowed", ":82, established, goes on: denied", ":81, established, being cut: denied",
+			":83, unanswered: denied", ":84, closed: denied",
+			":80 by way of 10.96.0.10:8080, established: allowed\n  egress of dev/web: open, no policy selects the pod\n  ingress of dev/db: allowed by dev/p", "UDP " + db.String() + ":1004",
 		}},
 		{"dev/web", "dev/db", "80", true, 2, []string{"by way of"}},
 		{"dev/web", "dev/db", "80/udp", true, 0, []string{"tracks no such connection"}},
