@@ -15,20 +15,33 @@ import (
 // conflistName sorts before what other networks are usually called, as a runtime takes the first.
 const conflistName = "05-sluice.conflist"
 
+const conflistMode fs.FileMode = 0o644
+
 // ConflistOptions say what is in the network configuration. The zero value is right where nothing is out of the ordinary.
 type ConflistOptions struct {
 	Name       string // of the network; "sluice" by default
 	CNIVersion string // of the CNI specification; "1.1.0" by default
 	Socket     string // of the agent; DefaultSocket if empty
 	StateDir   string // of the agent; DefaultStateDir if empty
+	Exclusive  bool   // take out what others append to our configuration
+}
+
+// ConflistState is what InstallConflist found and did.
+type ConflistState struct {
+	Changed bool
+	// Edited says what somebody else had made of our configuration that was put right; empty where there was none, or nothing to put right.
+	Edited string
+	// Appended are the types of the plugins that others have put behind ours, and Before the files that a runtime takes before ours,
+	// and which so decide about the network.
+	Appended, Before []string
 }
 
 // conflist is a network configuration list (https://github.com/containernetworking/cni/blob/main/SPEC.md, section 1).
 type conflist struct {
-	CNIVersion  string           `json:"cniVersion"`
-	CNIVersions []string         `json:"cniVersions,omitempty"`
-	Name        string           `json:"name"`
-	Plugins     []conflistPlugin `json:"plugins"`
+	CNIVersion  string   `json:"cniVersion"`
+	CNIVersions []string `json:"cniVersions,omitempty"`
+	Name        string   `json:"name"`
+	Plugins     []any    `json:"plugins"` // ours, then others' as they wrote them
 }
 
 type conflistPlugin struct {
@@ -40,7 +53,7 @@ type conflistPlugin struct {
 
 // content is the file. Runtimes of before CNI 1.1 know nothing of cniVersions and refuse a cniVersion that they don't know, so that one
 // stays at what all read, and who knows more finds the newer one beside it.
-func (o ConflistOptions) content() ([]byte, error) {
+func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 	const readByAll = "1.0.0"
 	plugin := conflistPlugin{Type: "sluice", Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
 	if o.Socket != DefaultSocket {
@@ -52,7 +65,10 @@ func (o ConflistOptions) content() ([]byte, error) {
 	list := conflist{
 		CNIVersion: cmp.Or(o.CNIVersion, "1.1.0"),
 		Name:       cmp.Or(o.Name, "sluice"),
-		Plugins:    []conflistPlugin{plugin},
+		Plugins:    []any{plugin},
+	}
+	for _, other := range appended {
+		list.Plugins = append(list.Plugins, other)
 	}
 	if list.CNIVersion == "1.1.0" {
 		list.CNIVersions = []string{readByAll, list.CNIVersion}
@@ -63,33 +79,53 @@ func (o ConflistOptions) content() ([]byte, error) {
 }
 
 // InstallConflist writes the network configuration into a runtime's directory (usually /etc/cni/net.d), which must exist, whole or not at
-// all. A file that is right already is left alone: some runtimes load everything anew at each change. SortedBefore names the files that a
-// runtime takes before ours, and which so decide about the network.
-func InstallConflist(dir string, o ConflistOptions) (changed bool, sortedBefore []string, err error) {
-	content, err := o.content()
-	if err != nil {
-		return false, nil, fmt.Errorf("writing the network configuration: %w", err)
-	}
+// all. A file that says already what it should is left alone, however it is laid out: some runtimes load everything anew at each change.
+// What others have put behind our plugin stays, in their order, unless the options say otherwise.
+func InstallConflist(dir string, o ConflistOptions) (ConflistState, error) {
 	path := filepath.Join(dir, conflistName)
-	if changed, err = replaceFile(path, content); err != nil {
-		return false, nil, fmt.Errorf("writing the network configuration %s: %w", path, err)
+	found := readChain(path)
+	if o.Exclusive {
+		found.exclude()
 	}
-	if changed {
-		if err := removeUnfinished(dir); err != nil { // of an agent that died writing it
-			return true, nil, fmt.Errorf("writing the network configuration %s: %w", path, err)
+	state := ConflistState{Appended: found.types()}
+	content, err := o.content(found.appended)
+	if err != nil {
+		return state, fmt.Errorf("writing the network configuration: %w", err)
+	}
+	if !found.says(content) {
+		state.Edited = found.wrong()
+		if state.Changed, err = replaceFile(path, content); err != nil {
+			return state, fmt.Errorf("writing the network configuration %s: %w", path, err)
 		}
 	}
-	sortedBefore, err = configurationsBefore(dir)
-	return changed, sortedBefore, err
+	if state.Changed {
+		if err := removeUnfinished(dir); err != nil { // of an agent that died writing it
+			return state, fmt.Errorf("writing the network configuration %s: %w", path, err)
+		}
+	}
+	state.Before, err = configurationsBefore(dir)
+	return state, err
 }
 
 // RemoveConflist removes the network configuration from a runtime's directory, and what is left of writing it. One that isn't there is no
-// error.
-func RemoveConflist(dir string) error {
-	if err := errors.Join(removeFile(filepath.Join(dir, conflistName)), removeUnfinished(dir)); err != nil {
-		return fmt.Errorf("removing the network configuration: %w", err)
+// error. What others had put behind our plugin is of no use without it: that is kept in a file beside it, which no runtime reads, to be put
+// behind another network's; kept is its path, if there is one.
+func RemoveConflist(dir string) (kept string, err error) {
+	path := filepath.Join(dir, conflistName)
+	if appended := readChain(path).appended; len(appended) > 0 {
+		kept = path + othersEnding
+		content, err := json.MarshalIndent(map[string]any{"plugins": appended}, "", "  ")
+		if err != nil {
+			return "", fmt.Errorf("keeping what others appended to %s: %w", path, err)
+		}
+		if _, err := replaceFile(kept, append(content, '\n')); err != nil {
+			return "", fmt.Errorf("keeping what others appended to %s: %w", path, err)
+		}
 	}
-	return nil
+	if err := errors.Join(removeFile(path), removeUnfinished(dir)); err != nil {
+		return kept, fmt.Errorf("removing the network configuration: %w", err)
+	}
+	return kept, nil
 }
 
 // configurationEndings are those of the files that runtimes read.
@@ -114,8 +150,7 @@ func configurationsBefore(dir string) ([]string, error) {
 
 // replaceFile gives a file this content, readable by all, and makes sure that it survives a crash. It tells whether it had to.
 func replaceFile(path string, content []byte) (changed bool, err error) {
-	const mode = 0o644
-	if isFile(path, content, mode) {
+	if isFile(path, content, conflistMode) {
 		return false, nil
 	}
 	dir := filepath.Dir(path)
@@ -129,7 +164,7 @@ func replaceFile(path string, content []byte) (changed bool, err error) {
 		}
 	}()
 	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(conflistMode), f.Sync(), f.Close()); err != nil {
 		return false, err
 	}
 	if err = os.Rename(f.Name(), path); err != nil {

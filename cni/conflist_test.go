@@ -18,9 +18,9 @@ func TestInstallConflist(t *testing.T) {
 	path := filepath.Join(dir, "05-sluice.conflist")
 	install := func(o ConflistOptions, wantChanged bool) string {
 		t.Helper()
-		changed, before, err := InstallConflist(dir, o)
-		if err != nil || changed != wantChanged || len(before) != 0 {
-			t.Fatalf("got changed %t, before %v, %v; want changed %t", changed, before, err, wantChanged)
+		state, err := InstallConflist(dir, o)
+		if err != nil || state.Changed != wantChanged || len(state.Before)+len(state.Appended) != 0 {
+			t.Fatalf("got %+v, %v; want changed %t", state, err, wantChanged)
 		}
 		content, err := os.ReadFile(path)
 		if err != nil {
@@ -64,8 +64,10 @@ func TestInstallConflist(t *testing.T) {
 			t.Errorf("got %s, want %s and no cniVersions", other, part)
 		}
 	}
-	if err := errors.Join(RemoveConflist(dir), RemoveConflist(dir)); err != nil {
-		t.Error(err)
+	for range 2 {
+		if kept, err := RemoveConflist(dir); err != nil || kept != "" {
+			t.Errorf("kept %q, %v", kept, err)
+		}
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("%v is left (%v)", entries, err)
@@ -76,7 +78,7 @@ func TestInstallConflist(t *testing.T) {
 func TestConflistIsReadByRuntimes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if _, _, err := InstallConflist(dir, ConflistOptions{}); err != nil {
+	if _, err := InstallConflist(dir, ConflistOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := libcni.LoadNetworkConf(dir, "sluice")
@@ -108,7 +110,8 @@ func TestSortedBefore(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "01-directory.conf"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, got, err := InstallConflist(dir, ConflistOptions{})
+	state, err := InstallConflist(dir, ConflistOptions{})
+	got := state.Before
 	want := []string{"00-multus.conf", "04.conflist", "05-a.json", "05-sluice.conf"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v (%v), want %v", got, err, want)
@@ -133,21 +136,21 @@ func TestInstallConflistInTheWay(t *testing.T) {
 	if err := os.Symlink(elsewhere, filepath.Join(dir, conflistName)); err != nil {
 		t.Fatal(err)
 	}
-	if changed, _, err := InstallConflist(dir, ConflistOptions{}); err != nil || !changed {
-		t.Errorf("got %t, %v", changed, err)
+	if state, err := InstallConflist(dir, ConflistOptions{}); err != nil || !state.Changed {
+		t.Errorf("got %+v, %v", state, err)
 	}
 	if content, err := os.ReadFile(elsewhere); err != nil || string(content) != "precious" {
 		t.Errorf("the link's target is %q (%v)", content, err)
 	}
 	missing := filepath.Join(dir, "missing")
-	if _, _, err := InstallConflist(missing, ConflistOptions{}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := InstallConflist(missing, ConflistOptions{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want an error that the directory is missing", err)
 	}
 	inTheWay := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(inTheWay, conflistName, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := InstallConflist(inTheWay, ConflistOptions{}); err == nil {
+	if _, err := InstallConflist(inTheWay, ConflistOptions{}); err == nil {
 		t.Error("a directory is in the way, and there is no error")
 	}
 	if entries, err := os.ReadDir(inTheWay); err != nil || len(entries) != 1 {

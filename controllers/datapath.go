@@ -1,7 +1,9 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -39,7 +41,9 @@ type Datapath struct {
 	failed map[string]string // by what failed, so that it is told once
 
 	// Of Run's goroutine.
-	warnedOf []string // configurations that come before ours
+	installed bool     // our configuration was in place at least once
+	appended  []string // plugins that others appended to it
+	warnedOf  []string // configurations that come before ours
 }
 
 // SetState takes in what came of the network's last pass.
@@ -130,12 +134,14 @@ func (d *Datapath) keepFiles() {
 	// The configuration makes the runtime call us, so it comes last, and once
 	// it is there it stays: without it the node isn't ready.
 	if ready, _ := d.ready(); ready && d.ConfDir != "" {
-		changed, before, err := cni.InstallConflist(d.ConfDir, d.Conflist)
+		state, err := cni.InstallConflist(d.ConfDir, d.Conflist)
 		d.note("The CNI configuration can't be written", err)
-		if changed {
+		if state.Changed {
 			d.Log.Info("Wrote the CNI configuration", "directory", d.ConfDir)
 		}
-		d.warn(before)
+		if err == nil {
+			d.tellConflist(state)
+		}
 	}
 }
 
@@ -156,6 +162,21 @@ func (d *Datapath) writeSubnet() {
 		}
 	}
 	d.noteLocked("The subnet file can't be written", env.WriteFile(d.SubnetFile))
+}
+
+// tellConflist tells what others do to our configuration and beside it. What was there before the agent's first look is an earlier
+// agent's, perhaps with other flags: nobody's edit.
+func (d *Datapath) tellConflist(s cni.ConflistState) {
+	if d.installed && s.Edited != "" {
+		d.Log.Info("Somebody has edited our CNI configuration; it is put right", "directory", d.ConfDir, "edited", s.Edited)
+		d.Events.Warn("CNIConfigEdited", "somebody has edited our CNI configuration in "+d.ConfDir+", and it is put right: "+s.Edited)
+	}
+	if !slices.Equal(s.Appended, d.appended) {
+		d.Log.Info("The plugins have changed that others append to our CNI configuration", "directory", d.ConfDir, "plugins", s.Appended)
+		d.Events.Say("CNIPluginsAppended", fmt.Sprintf("plugins that others have appended to our CNI configuration in %s, in this order: %s", d.ConfDir, cmp.Or(strings.Join(s.Appended, ", "), "none")))
+	}
+	d.installed, d.appended = true, s.Appended
+	d.warn(s.Before)
 }
 
 // warn says that the runtime takes another network's configuration, when that

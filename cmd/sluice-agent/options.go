@@ -32,6 +32,7 @@ type options struct {
 	forbiddenHostPorts                         string
 
 	cniConfDir, subnetFile, sysctlDir, runDir string
+	cniExclusive                              bool
 	coolDown                                  time.Duration
 
 	zap zap.Options
@@ -86,6 +87,7 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the CNI configuration is written once the node can take pods; empty: nowhere")
 	fs.DurationVar(&o.coolDown, "address-cool-down", time.Minute,
 		"how long a pod's address rests before another pod gets it: long enough for every node to learn that the pod is gone")
+	fs.BoolVar(&o.cniExclusive, "cni-exclusive", false, "take plugins out that others append to the CNI configuration, such as a mesh's")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "where the node's subnet is written for other tools; empty: nowhere")
 	fs.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys/net", "where the node's network sysctls can be written")
 	fs.StringVar(&o.runDir, "run-dir", "/run", "where NetworkManager and systemd-networkd are told to leave our links alone; empty: nowhere")

@@ -72,8 +72,12 @@ func (u *uninstaller) run(ctx context.Context) error {
 		return err
 	}
 	if u.cniConfDir != "" {
-		if err := cni.RemoveConflist(u.cniConfDir); err != nil {
+		kept, err := cni.RemoveConflist(u.cniConfDir)
+		if err != nil {
 			return err
+		}
+		if kept != "" {
+			fmt.Printf("plugins that others had appended to our CNI configuration are in %s, to be put behind another network's\n", kept)
 		}
 	}
 	if err := cni.RemoveLinks(); err != nil {

@@ -145,7 +145,7 @@ func (n *installed) dump() (lines []string) {
 func (n *installed) installFiles() {
 	n.t.Helper()
 	n.buildPlugin()
-	_, _, err := cni.InstallConflist(n.u.cniConfDir, cni.ConflistOptions{Socket: n.u.socket, StateDir: n.u.stateDir})
+	_, err := cni.InstallConflist(n.u.cniConfDir, cni.ConflistOptions{Socket: n.u.socket, StateDir: n.u.stateDir})
 	n.must(err)
 	_, err = cni.InstallDropIns(n.u.runDir)
 	n.must(err)
