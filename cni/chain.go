@@ -35,21 +35,21 @@ func readChain(path string) chain {
 	}
 	c := chain{exists: true}
 	if !info.Mode().IsRegular() || info.Size() > mostConflist {
-		c.problem("it isn't a file of at most %d bytes", mostConflist)
+		c.problemf("it isn't a file of at most %d bytes", mostConflist)
 		return c
 	}
 	if c.content, err = os.ReadFile(path); err != nil {
-		c.problem("it can't be read: %v", err)
+		c.problemf("it can't be read: %v", err)
 		return c
 	}
 	if info.Mode() != conflistMode {
-		c.problem("its mode is %s, want %s", info.Mode(), conflistMode)
+		c.problemf("its mode is %s, want %s", info.Mode(), conflistMode)
 	}
 	var list struct {
 		Plugins []json.RawMessage `json:"plugins"`
 	}
 	if err := json.Unmarshal(c.content, &list); err != nil {
-		c.problem("it isn't a network configuration list: %v", err)
+		c.problemf("it isn't a network configuration list: %v", err)
 		return c
 	}
 	c.divide(list.Plugins)
@@ -65,15 +65,15 @@ func (c *chain) divide(plugins []json.RawMessage) {
 		case kind == "sluice" && ours < 0:
 			ours = i
 		case ours < 0:
-			c.problem("plugin %.50q stands before sluice", kind)
+			c.problemf("plugin %.50q stands before sluice", kind)
 		case kind == "" || kind == "sluice" || len(c.appended) == mostChained:
-			c.problem("plugins[%d] of type %.50q: expected a type of its own, and at most %d behind sluice", i, kind, mostChained)
+			c.problemf("plugins[%d] of type %.50q: expected a type of its own, and at most %d behind sluice", i, kind, mostChained)
 		default:
 			c.appended = append(c.appended, p)
 		}
 	}
 	if ours < 0 {
-		c.problem("plugin sluice isn't in it")
+		c.problemf("plugin sluice isn't in it")
 	}
 }
 
@@ -88,14 +88,14 @@ func typeOf(plugin json.RawMessage) string {
 	return p.Type
 }
 
-func (c *chain) problem(format string, args ...any) {
+func (c *chain) problemf(format string, args ...any) {
 	c.problems = append(c.problems, fmt.Sprintf(format, args...))
 }
 
 // exclude leaves out what others appended.
 func (c *chain) exclude() {
 	for _, kind := range c.types() {
-		c.problem("plugin %.50q stands behind sluice", kind)
+		c.problemf("plugin %.50q stands behind sluice", kind)
 	}
 	c.appended = nil
 }

@@ -63,7 +63,7 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	w.allowed(dbByPod...)
 	w.settle()
 	w.allowed(toTenant...)
-	w.denied("dev/db > prod/web tcp/81")
+	w.denied("ops/probe > prod/web tcp/81")
 
 	w.setPolicies(map[string]string{"prod/e": costlyRules(901)})
 	w.settle()
@@ -82,6 +82,39 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	if after := w.installed(); after != before {
 		t.Errorf("something is left:\n%s\nbefore:\n%s", after, before)
 	}
+}
+
+// TestDiesAmongParts: an agent that ends while policies are written part by part
+// leaves less allowed than they say, for their own pods alone; the next one
+// writes the rest.
+func TestDiesAmongParts(t *testing.T) {
+	t.Parallel()
+	w := newEnforcerWorld(t, nft.Options{})
+	stop := w.run()
+	w.settle()
+	tenants := map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900), "prod/c": costlyRules(900)}
+	const last = "dev/db > prod/web tcp/80"
+	w.setPolicies(tenants)
+	w.until("the tenant's pod to be isolated", func() bool {
+		return strings.Contains(w.installed(), "policy/prod/a/ingress")
+	})
+	stop()
+	if told, done := w.progress(); done == told {
+		t.Error("everything was written before the agent ended")
+	}
+	w.denied("ops/probe > prod/web tcp/81", "prod/web > dev/db tcp/80")
+	w.allowed(slices.Concat(dbByPod, rest)...)
+
+	if err := w.table.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.enforcer(nft.Options{NetNS: w.node.NSFd()})
+	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
+	w.setPolicies(tenants)
+	w.run()
+	w.settle()
+	w.allowed(slices.Concat([]string{last}, dbByPod, rest)...)
+	w.denied("ops/probe > prod/web tcp/81", "prod/web > dev/db tcp/80")
 }
 
 // installed is the ruleset as the kernel lists it, without counters, line by line.

@@ -124,8 +124,8 @@ func (e *Enforcer) refused() int {
 func (r *Renderer) policiesOf(c *policy.Cluster, o nft.Object) []policy.Key {
 	found := map[policy.Key]bool{}
 	for ref, rules := range r.rules {
-		chain := o.Chain != "" && (o.Chain == policyChain(ref) || slices.Contains(rules.parts, o.Chain))
-		if chain || o.Set != "" && usesSet(c, ref, o.Set) {
+		_, part := rules[o.Chain]
+		if part || o.Chain == policyChain(ref) || o.Set != "" && usesSet(c, ref, o.Set) {
 			found[ref.Policy] = true
 		}
 	}

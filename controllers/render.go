@@ -21,7 +21,7 @@ import (
 type Renderer struct {
 	cfg       RulesetConfig
 	endpoints map[string]renderedEndpoint
-	rules     map[policy.Ref]renderedRules
+	rules     map[policy.Ref]map[string]renderedPart // by chain
 	profiles  counter
 	ports     counter
 	// holders are the endpoints that have an entry in a dispatch map. More
@@ -73,7 +73,7 @@ func (c counter) drop(name string) (last bool) {
 // NewRenderer returns a Renderer that has rendered nothing.
 func NewRenderer(cfg RulesetConfig) *Renderer {
 	return &Renderer{
-		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref]renderedRules{},
+		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref]map[string]renderedPart{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
 		hostPorts: map[string][]cni.HostPort{}, portsChanged: map[string]struct{}{},
 	}

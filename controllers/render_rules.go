@@ -49,72 +49,90 @@ func portsText(ranges []selector.PortRange) string {
 	return strings.Join(parts, ".")
 }
 
-// renderedRules is what stands in the ruleset for a policy in one direction
-// besides its chain.
-type renderedRules struct {
-	ports []portSet
-	parts []string // chains
+// renderedPart is a chain with a part of a policy's rules.
+type renderedPart struct {
+	clauses []policy.Clause
+	ports   []portSet
 }
 
-// patchRules replaces the chain of one policy and direction, and those of its
-// parts, if there are several: then it jumps to each that has rules.
+// patchRules replaces the chain of one policy and direction, or, where its rules
+// are in several parts, those that have changed: then its own chain jumps to
+// each that has rules.
 func (r *Renderer) patchRules(out *nft.Patch, c *policy.Cluster, ref policy.Ref) {
 	parts, used := c.Parts(ref)
-	old, now := r.rules[ref], renderedRules{}
-	for _, name := range old.parts {
-		out.Chains[name] = nil
-	}
-	if used {
-		chain := &nft.Chain{Name: policyChain(ref)}
-		for i, part := range parts {
-			rules := now.render(ref, part)
-			if len(parts) == 1 {
-				chain.Rules = rules
-			} else if len(rules) > 0 {
-				name := partChain(ref, i)
-				out.Chains[name] = &nft.Chain{Name: name, Rules: rules}
-				chain.Rules = append(chain.Rules, rule("", nft.Do{Verdict: nft.JumpTo(name)}))
-				now.parts = append(now.parts, name)
-			}
+	main, old, now := policyChain(ref), r.rules[ref], map[string]renderedPart{}
+	jumps := &nft.Chain{Name: main}
+	for i, part := range parts {
+		switch {
+		case len(parts) == 1:
+			now[main] = renderPart(out, ref, main, part, old[main])
+		case len(part) > 0:
+			name := partChain(ref, i)
+			now[name] = renderPart(out, ref, name, part, old[name])
+			jumps.Rules = append(jumps.Rules, rule("", nft.Do{Verdict: nft.JumpTo(name)}))
 		}
-		out.Chains[chain.Name] = chain
-		r.rules[ref] = now
-	} else {
-		out.Chains[policyChain(ref)] = nil
-		delete(r.rules, ref)
 	}
-	r.patchPorts(out, old.ports, now.ports)
+	if len(parts) != 1 {
+		out.Chains[main] = nil
+		if used {
+			out.Chains[main] = jumps
+		}
+	}
+	for name := range old {
+		if _, stays := now[name]; !stays && name != main {
+			out.Chains[name] = nil
+		}
+	}
+	delete(r.rules, ref)
+	if used {
+		r.rules[ref] = now
+	}
+	r.patchPorts(out, old, now)
 }
 
-// render returns the rules of clauses, and notes the port sets that they need.
-func (r *renderedRules) render(ref policy.Ref, clauses []policy.Clause) []nft.Rule {
-	var out []nft.Rule
-	for _, cl := range clauses {
-		out = append(out, clauseRules(ref, cl)...)
+// renderPart renders a chain, unless it is the one that stands there. Parts are
+// replaced, never changed.
+func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Clause, old renderedPart) renderedPart {
+	if len(part) > 0 && len(part) == len(old.clauses) && &part[0] == &old.clauses[0] {
+		return old
+	}
+	now := renderedPart{clauses: part}
+	chain := &nft.Chain{Name: name}
+	for _, cl := range part {
+		chain.Rules = append(chain.Rules, clauseRules(ref, cl)...)
 		if len(cl.Ports) > 1 {
-			r.ports = append(r.ports, newPortSet(cl.Ports))
+			now.ports = append(now.ports, newPortSet(cl.Ports))
 		}
 	}
-	return out
+	out.Chains[name] = chain
+	return now
 }
 
 // patchPorts counts the uses of port sets, and makes and deletes them.
-func (r *Renderer) patchPorts(out *nft.Patch, old, now []portSet) {
-	for _, s := range now {
-		if r.ports.add(s.name) {
-			out.Sets[s.name] = &nft.SetPatch{Create: s.set()}
+func (r *Renderer) patchPorts(out *nft.Patch, old, now map[string]renderedPart) {
+	for _, part := range now {
+		for _, s := range part.ports {
+			if r.ports.add(s.name) {
+				out.Sets[s.name] = &nft.SetPatch{Create: s.set()}
+			}
 		}
 	}
-	for _, s := range old {
-		if !r.ports.drop(s.name) {
-			continue
+	for _, part := range old {
+		for _, s := range part.ports {
+			r.dropPorts(out, s)
 		}
-		if created := out.Sets[s.name]; created != nil {
-			delete(out.Sets, s.name) // made and given up by the same patch
-			continue
-		}
-		out.Sets[s.name] = nil
 	}
+}
+
+func (r *Renderer) dropPorts(out *nft.Patch, s portSet) {
+	if !r.ports.drop(s.name) {
+		return
+	}
+	if out.Sets[s.name] != nil {
+		delete(out.Sets, s.name) // made and given up by the same patch
+		return
+	}
+	out.Sets[s.name] = nil
 }
 
 // clauseRules renders a clause: a rule for each family that it can match, or

@@ -12,6 +12,16 @@ type rulesState struct {
 	users int        // endpoints isolated by it
 	told  bool       // the caller knows of it
 	parts [][]Clause // what the caller was told; their sets are in use
+	want  [][]Clause // what a policy says
+	of    *Policy    // that policy
+}
+
+// wanted are the parts of the rules as the policy has them.
+func (s *rulesState) wanted(p *Policy, d Direction) [][]Clause {
+	if s.of != p {
+		s.want, s.of = partsOf(p.Clauses(d)), p
+	}
+	return s.want
 }
 
 // What bringing rules forward counts for, in members of sets.
@@ -102,7 +112,7 @@ func (c *Cluster) advance(ref Ref, budget *int, changed map[Ref]struct{}) {
 	used := state.users > 0
 	var want [][]Clause
 	if used {
-		want = partsOf(c.policies[ref.Policy].Clauses(ref.Direction))
+		want = state.wanted(c.policies[ref.Policy], ref.Direction)
 	}
 	if resized := c.resize(ref, state, len(want)); resized || used != state.told {
 		state.told = used
@@ -113,12 +123,15 @@ func (c *Cluster) advance(ref Ref, budget *int, changed map[Ref]struct{}) {
 		if equalClauses(part, state.parts[i]) {
 			continue
 		}
-		changed[ref] = struct{}{}
 		if left = left || *budget <= 0; left {
-			c.takePart(ref, state, i, nil)
+			if len(state.parts[i]) > 0 {
+				c.takePart(ref, state, i, nil)
+				changed[ref] = struct{}{}
+			}
 			continue
 		}
 		c.takePart(ref, state, i, part)
+		changed[ref] = struct{}{}
 		*budget -= clauseCost * len(part)
 		c.keepMemberBound(ref.Policy.Namespace, changed)
 		if _, emptied := c.shed[ref.Policy]; emptied {
