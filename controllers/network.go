@@ -81,7 +81,7 @@ type PodNetwork struct {
 	lastRules   Network
 	lastState   NetworkState
 	lastError   error
-	toldSkipped []overlay.Skipped
+	skips       skips
 	toldFilters map[string]string
 	toldLinks   []string // that don't forward
 }
@@ -89,7 +89,7 @@ type PodNetwork struct {
 // NewPodNetwork returns a PodNetwork that does nothing before Run.
 func NewPodNetwork(o NetworkOptions) *PodNetwork {
 	n := &PodNetwork{
-		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, settled: make(chan struct{}),
+		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, settled: make(chan struct{}), skips: skips{},
 		conf: netConf{path: o.ConfigFile, saved: o.SavedFile, log: o.Log},
 	}
 	o.Overlay.OnStatus = func(s overlay.Status) {
@@ -178,6 +178,8 @@ func (n *PodNetwork) Run(ctx context.Context) error {
 	defer cancel()
 	running.Go(func() { failed <- watchFile(ctx, n.options.ConfigFile, lookAnyway, n.signal) })
 	running.Go(func() { failed <- n.overlay.Run(ctx) })
+	tick := time.NewTicker(lookAnyway)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -188,6 +190,8 @@ func (n *PodNetwork) Run(ctx context.Context) error {
 			}
 		case <-n.wake:
 			n.pass()
+		case <-tick.C:
+			n.noteSkipped(time.Now())
 		}
 	}
 }
@@ -268,7 +272,7 @@ func (n *PodNetwork) report(err error, reason string) {
 	}
 }
 
-// noteState tells which nodes can't be reached.
+// noteState tells how the network is.
 func (n *PodNetwork) noteState(s NetworkState) {
 	networkPeers.Set(float64(len(s.Peers)))
 	networkSkipped.Set(float64(len(s.Skipped)))
@@ -278,12 +282,7 @@ func (n *PodNetwork) noteState(s NetworkState) {
 		n.options.Log.Info("Reverse path filters of the node, which are left as they are", "rp_filter", s.ReversePathFilters)
 	}
 	n.toldFilters = s.ReversePathFilters
-	for _, skipped := range s.Skipped {
-		if !slices.Contains(n.toldSkipped, skipped) {
-			n.options.Events.WarnAbout(skipped.Node, "NodeSkipped", skipped.String())
-		}
-	}
-	n.toldSkipped = s.Skipped
+	n.noteSkipped(time.Now())
 	n.noteLinks(s.NotForwarding)
 }
 

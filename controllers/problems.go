@@ -81,14 +81,15 @@ func (a *Agent) reportRefused(r Refusal) {
 // patience is how long an object is waited for that an Event is put on; it is in the cache.
 const patience = 5 * time.Second
 
-// reportProblems puts an Event on a policy for each field that can't be read.
-func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem) {
+// reportProblems logs each field of a policy that can't be read, and puts an
+// Event on the policy where it is this node that tells.
+func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem, tells bool) {
 	if !a.problems.first(np, len(problems)) {
 		return
 	}
 	for _, p := range problems {
 		a.Log.Info("A field of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "field", p.Field, "value", p.Value, "expected", p.Expected)
-		if a.Events != nil {
+		if a.Events != nil && tells {
 			a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", p)
 		}
 	}

@@ -30,7 +30,7 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := func() int {
-		a.reportProblems(np, policy.Parse(np).Problems)
+		a.reportProblems(np, policy.Parse(np).Problems, true)
 		n := len(recorder.Events)
 		for range n {
 			if text := <-recorder.Events; !strings.Contains(text, "UnreadableField") || !strings.Contains(text, "spec.ingress[0]") {
@@ -54,6 +54,10 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 		if got := report(); got != step.want {
 			t.Errorf("%s: %d events, want %d", step.what, got, step.want)
 		}
+	}
+	np.Generation++
+	if a.reportProblems(np, policy.Parse(np).Problems, false); len(recorder.Events) > 0 {
+		t.Error("two nodes tell of one policy")
 	}
 	if a.problems.total != 2 {
 		t.Errorf("%d problems are counted, want 2", a.problems.total)

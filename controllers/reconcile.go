@@ -264,5 +264,5 @@ func podCIDRs(n *corev1.Node) []netip.Prefix {
 func (a *Agent) setPolicy(c *policy.Cluster, np *networkingv1.NetworkPolicy) {
 	p := policy.Parse(np)
 	c.SetPolicy(p)
-	a.reportProblems(np, p.Problems)
+	a.reportProblems(np, p.Problems, tells(a.Node, c.Nodes(), string(np.UID)))
 }

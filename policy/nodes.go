@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -79,6 +80,9 @@ func (c *Cluster) DeleteNode(name string) {
 		c.nodes.changed = true
 	}
 }
+
+// Nodes lists the names of all known nodes, in no order.
+func (c *Cluster) Nodes() []string { return slices.Collect(maps.Keys(c.nodes.told)) }
 
 // SetPodNetworks says which ranges all pods of the cluster are in, and pod CIDRs of nodes must be. Until then, and where another plugin
 // makes the network, they may be anywhere.

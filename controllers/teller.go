@@ -1,0 +1,22 @@
+package controllers
+
+import "hash/fnv"
+
+// tells reports whether a node is the one that tells of an object what all
+// nodes would say alike. Each node finds the same one: the highest by
+// rendezvous hashing of the nodes' names. One that doesn't know all nodes yet
+// may take itself for it as well.
+func tells(node string, nodes []string, object string) bool {
+	rank := func(name string) uint64 {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(object + "\x00" + name))
+		return h.Sum64()
+	}
+	own := rank(node)
+	for _, other := range nodes {
+		if r := rank(other); other != node && (r > own || r == own && other > node) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,42 @@
+package controllers
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// TestOneNodeTells: of each object one node tells, whoever comes in whatever
+// order, and the work is shared.
+func TestOneNodeTells(t *testing.T) {
+	t.Parallel()
+	var nodes []string
+	for i := range 20 {
+		nodes = append(nodes, fmt.Sprintf("node%d", i))
+	}
+	byNode := map[string]int{}
+	const objects = 400
+	for i := range objects {
+		object := fmt.Sprintf("uid-%d", i)
+		tellers := 0
+		for j, node := range nodes {
+			others := slices.Concat(nodes[j:], nodes[:j])
+			if !tells(node, others, object) {
+				continue
+			}
+			tellers++
+			byNode[node]++
+			if !tells(node, others[:5], object) || !tells(node, nil, object) {
+				t.Errorf("%s: %s doesn't tell while it knows fewer nodes", object, node)
+			}
+		}
+		if tellers != 1 {
+			t.Errorf("%s: %d nodes tell", object, tellers)
+		}
+	}
+	for node, n := range byNode {
+		if n > objects/4 {
+			t.Errorf("%s tells of %d of %d objects", node, n, objects)
+		}
+	}
+}
