@@ -24,7 +24,7 @@ func (b Bounds) withDefaults() Bounds {
 }
 
 // account is what the policies of one namespace cost this node at the moment.
-type account struct{ members int }
+type account struct{ sets, members int }
 
 // shedPolicy is a policy that was emptied, as it was told.
 type shedPolicy struct {
@@ -45,6 +45,7 @@ func (c *Cluster) account(namespace string) *account {
 // charge notes one more use of a set, which counts once.
 func (a *account) charge(s *setState) {
 	if s.payers[a]++; s.payers[a] == 1 {
+		a.sets++
 		a.members += len(s.members)
 	}
 }
@@ -52,6 +53,7 @@ func (a *account) charge(s *setState) {
 func (a *account) discharge(s *setState) {
 	if s.payers[a]--; s.payers[a] == 0 {
 		delete(s.payers, a)
+		a.sets--
 		a.members -= len(s.members)
 	}
 }
@@ -86,7 +88,7 @@ func (c *Cluster) keepClauseBounds(changed map[Ref]struct{}) {
 // too many members. Which pods there are isn't known before the sets are
 // filled, so it depends on what came first.
 func (c *Cluster) keepMemberBound(namespace string, changed map[Ref]struct{}) {
-	for c.account(namespace).members > c.opts.Bounds.Members {
+	for a := c.accounts[namespace]; a != nil && a.members > c.opts.Bounds.Members; {
 		cost := map[Key]int{}
 		for ref, state := range c.rules {
 			if ref.Policy.Namespace != namespace {

@@ -172,6 +172,9 @@ func (c *Cluster) takePart(ref Ref, state *rulesState, i int, part []Clause) {
 		c.unused = append(c.unused, s)
 	})
 	state.parts[i] = part
+	if a.sets == 0 {
+		delete(c.accounts, ref.Policy.Namespace) // or every namespace that ever was would be looked at
+	}
 }
 
 // freeSets gives back the uses of sets that rules have given up, as far as the
