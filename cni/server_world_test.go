@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must happen.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // fakeEnforcer remembers what it was asked. It is a fake of the agent, not of the kernel: it decides nothing.
 type fakeEnforcer struct {

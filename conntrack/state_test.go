@@ -61,7 +61,7 @@ func awaitStates(t *testing.T, node *testnet.Node, from netip.Addr, want map[uin
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var got map[uint16]State
-	for deadline := time.Now().Add(10 * time.Second); !maps.Equal(got, want); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !maps.Equal(got, want); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("connections from %s are %v, want %v", from, got, want)
 		}

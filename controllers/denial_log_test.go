@@ -68,7 +68,7 @@ func (w *denialWorld) eventually(what string, f func() bool) {
 	w.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !f(); <-tick.C {
+	for deadline := time.Now().Add(testPatience); !f(); <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("waited in vain for %s", what)
 		}
@@ -80,7 +80,7 @@ func (w *denialWorld) expectLine(l *lines, want ...string) {
 	w.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(testPatience); ; <-tick.C {
 		for _, line := range l.all() {
 			missing := 0
 			for _, part := range want {

@@ -96,7 +96,7 @@ func (w *denialWorld) parse(key, spec string) policy.Policy {
 func (w *denialWorld) commit(f func(c *policy.Cluster)) {
 	w.t.Helper()
 	w.enforcer.Update(f)
-	ctx, cancel := inTime(30 * time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	if err := w.enforcer.await(ctx, func() error { return nil }); err != nil {
 		w.t.Fatal(err)
@@ -157,7 +157,7 @@ func (w *denialWorld) expect(when string, want ...string) {
 	w.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); w.denials() != strings.Join(want, "\n"); <-tick.C {
+	for deadline := time.Now().Add(testPatience); w.denials() != strings.Join(want, "\n"); <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: counted\n%s\nwant\n%s", when, w.denials(), strings.Join(want, "\n"))
 		}
@@ -211,7 +211,7 @@ func TestDenialsAreCountedExactly(t *testing.T) {
 	}
 	w.expect("reset", denied(policy.Ingress, 9, 8), fmt.Sprintf("dev/web egress 3 packets %d bytes", 2*size6+segment))
 
-	ctx, cancel := inTime(30 * time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	if err := w.enforcer.Detach(ctx, w.attachment().ID()); err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func (w *denialWorld) awaitMore(flood *testnet.Flood, than uint64) {
 	const some = 100
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); flood.Sent() < than+some; <-tick.C {
+	for deadline := time.Now().Add(testPatience); flood.Sent() < than+some; <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatal("the flood has stopped")
 		}

@@ -65,6 +65,9 @@ func testPod() policy.Pod {
 	return policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: "u1"}, Node: meaning.NodeName}
 }
 
+// testPatience is how long a test waits for what must come, on the busiest machine.
+const testPatience = 2 * time.Minute
+
 func inTime(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
@@ -74,7 +77,7 @@ func TestAttachReturnsWhenThePolicyIsInTheKernel(t *testing.T) {
 	e, node, run := newEnforcer(t)
 	attached := make(chan error)
 	go func() {
-		ctx, cancel := inTime(10 * time.Second)
+		ctx, cancel := inTime(testPatience)
 		defer cancel()
 		attached <- e.Attach(ctx, testAttachment())
 	}()
@@ -93,7 +96,7 @@ func TestAttachReturnsWhenThePolicyIsInTheKernel(t *testing.T) {
 	if !strings.Contains(listing, `10.244.1.9 . "slup00000000001" : accept`) {
 		t.Errorf("Attach returned, but the kernel has\n%s", listing)
 	}
-	ctx, cancel := inTime(10 * time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	if err := e.Detach(ctx, testAttachment().ID()); err != nil {
 		t.Fatal(err)
@@ -140,7 +143,7 @@ func TestAdoptKeepsTheDispatch(t *testing.T) {
 	e, node, run := newEnforcer(t)
 	e.Update(func(c *policy.Cluster) { c.SetPod(testPod()) })
 	run()
-	ctx, cancel := inTime(10 * time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	if err := e.Attach(ctx, testAttachment()); err != nil {
 		t.Fatal(err)

@@ -62,10 +62,7 @@ func (r *ownNodeReader) Get(_ context.Context, key client.ObjectKey, into client
 // in the kernel, and one that sees the object made anew keeps it until that has podCIDRs.
 func TestGuardOutlivesTheAgent(t *testing.T) {
 	t.Parallel()
-	const (
-		before, after = "10.88.0.0/16", "10.99.0.0/16"
-		patience      = 10 * time.Second
-	)
+	const before, after = "10.88.0.0/16", "10.99.0.0/16"
 	e, node, _ := newEnforcer(t)
 	earlier := NewRenderer(RulesetConfig{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(policy.NewCluster(policy.Options{Node: meaning.NodeName}))
 	if err := e.table.Sync(t.Context(), earlier); err != nil {
@@ -107,7 +104,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 	}
 	api.set(before)
 	reconcile()
-	if err := committed(patience); err != nil {
+	if err := committed(testPatience); err != nil {
 		t.Fatal(err)
 	}
 	if !guards(before) {
@@ -124,7 +121,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		}
 		reconcile()
 		// What was told before is committed when this is.
-		ctx, cancel := inTime(patience)
+		ctx, cancel := inTime(testPatience)
 		err := e.Detach(ctx, "nobody")
 		cancel()
 		if err != nil {

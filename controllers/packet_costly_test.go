@@ -1,12 +1,10 @@
 package controllers
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/nft"
@@ -95,8 +93,10 @@ func TestDiesAmongParts(t *testing.T) {
 	tenants := map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900), "prod/c": costlyRules(900)}
 	const last = "dev/db > prod/web tcp/80"
 	w.setPolicies(tenants)
-	w.until("the tenant's pod to be isolated", func() bool {
-		return strings.Contains(w.installed(), "policy/prod/a/ingress")
+	w.until("the tenant's pod to be isolated, and rules to wait", func() bool {
+		w.e.mu.Lock()
+		defer w.e.mu.Unlock()
+		return w.e.isolated == w.e.told && w.e.done < w.e.told
 	})
 	stop()
 	if told, done := w.progress(); done == told {
@@ -126,7 +126,7 @@ func (w *enforcerWorld) installed() string {
 
 // reattach takes the attachment of a pod away, and makes it again.
 func (w *enforcerWorld) reattach(pod string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	namespace, name, _ := strings.Cut(pod, "/")
 	id := w.hosts[pod].Interface()

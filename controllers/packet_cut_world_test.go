@@ -77,7 +77,7 @@ func newCutWorld(t *testing.T, cfg RulesetConfig, opts CutterOptions, before fun
 // commit waits until the kernel has what the Enforcer was told.
 func (w *cutWorld) commit() {
 	w.t.Helper()
-	ctx, cancel := inTime(time.Minute)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	if err := w.e.await(ctx, func() error { return nil }); err != nil {
 		w.t.Fatal(err)

@@ -121,7 +121,7 @@ func (w *enforcerWorld) run() (stop func()) {
 // committed waits until all that was told is in the kernel.
 func (w *enforcerWorld) committed() {
 	w.t.Helper()
-	ctx, cancel := inTime(30 * time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	if err := w.e.await(ctx, func() error { return nil }); err != nil {
 		w.t.Fatal(err)
@@ -140,7 +140,7 @@ func (w *enforcerWorld) until(what string, holds func() bool) {
 	w.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); <-tick.C {
+	for deadline := time.Now().Add(testPatience); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("waited in vain for %s; the table is\n%s", what, w.node.Nft("list", "ruleset"))
 		}

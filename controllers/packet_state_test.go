@@ -49,7 +49,7 @@ func (c *packetCounter) expect(n int) {
 	c.last = fmt.Sprint(n)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(5 * time.Second); c.read() != c.last; <-tick.C {
+	for deadline := time.Now().Add(testPatience); c.read() != c.last; <-tick.C {
 		if time.Now().After(deadline) {
 			c.w.t.Errorf("%s: %s packets passed, want %s", c.name, c.read(), c.last)
 			return
@@ -256,7 +256,7 @@ func TestReinjectedByIPVS(t *testing.T) {
 			t.Helper()
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
-			for deadline := time.Now().Add(5 * time.Second); sink.Received() != n; <-tick.C {
+			for deadline := time.Now().Add(testPatience); sink.Received() != n; <-tick.C {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d packets received, want %d", sink.Received(), n)
 				}

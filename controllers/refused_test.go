@@ -164,7 +164,7 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 		return o == elementOf(vethMap(policy.Egress, "v4"), a.Addresses[0], a.Interface)
 	})
 	e.Update(func(c *policy.Cluster) { c.SetPod(testPod()) })
-	ctx, cancel := inTime(30 * time.Second)
+	ctx, cancel := inTime(testPatience)
 	defer cancel()
 	attached := make(chan error)
 	go func() { attached <- e.Attach(ctx, a) }()
@@ -191,7 +191,7 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 	e.Update(func(c *policy.Cluster) {
 		c.SetPod(policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "other", UID: "u2"}, Node: testPod().Node})
 	})
-	patient, cancel := inTime(30 * time.Second)
+	patient, cancel := inTime(testPatience)
 	defer cancel()
 	if err := e.Attach(patient, other); err != nil {
 		t.Errorf("another pod: %v", err)

@@ -210,7 +210,7 @@ func TestLostRecordsAreCounted(t *testing.T) {
 	}
 	// Once the buffer was full, the kernel drops until it is empty. So markers
 	// follow, numbered by their source port, until one comes through.
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

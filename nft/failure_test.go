@@ -92,7 +92,7 @@ func TestFlushHasADeadline(t *testing.T) {
 	})
 	start := time.Now()
 	err := table.Sync(context.Background(), big(200, 5, 100))
-	if took := time.Since(start); took < timeout || took > timeout+5*time.Second {
+	if took := time.Since(start); took < timeout || took > timeout+time.Minute {
 		t.Errorf("Sync took %v", took)
 	}
 	if !errors.Is(err, ErrUnknownOutcome) {

@@ -61,7 +61,7 @@ func passes(t *testing.T, n *testnet.Node, from *testnet.Host, match string, pac
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(5 * time.Second); !counted("came"); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !counted("came"); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("the packet didn't come as far as the rules")
 		}

@@ -29,7 +29,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // installed is a node, a network namespace and a few folders, with all that Sluice ever puts on one, beside what others have there.
 type installed struct {

@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 var binDirectory string // with the plugin in it
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // enforcer lets every pod in, once it may.
 type enforcer struct {

@@ -200,7 +200,7 @@ func (w *world) connect(f meaning.Flow, family int, opts ...probe.Option) probe.
 
 // settleTime is how long a change of policy may take until it is in force on
 // a busy machine; that it takes less is shown elsewhere.
-const settleTime = 20 * time.Second
+const settleTime = time.Minute
 
 // expect waits until every flow has its verdict, and then holds each to it
 // once more.

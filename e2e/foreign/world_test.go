@@ -155,7 +155,7 @@ func (w *world) addr(place string, is4 bool) netip.Addr {
 }
 
 // settleTime is how long a change may take until it is in force on a busy machine.
-const settleTime = 20 * time.Second
+const settleTime = time.Minute
 
 // expect waits until each flow connects, or doesn't, and then holds what is denied to it once more.
 func (w *world) expect(connects bool, flows ...flow) {

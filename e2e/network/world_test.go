@@ -29,7 +29,7 @@ const (
 	uplink = "eth0"     // of nodes
 
 	// settleTime is how long a change may take until it is in force on a busy machine, where a test isn't about how long it takes.
-	settleTime = 20 * time.Second
+	settleTime = time.Minute
 )
 
 // world is a lab, for a test or a part of one.

@@ -125,7 +125,7 @@ func TestConnectDeadline(t *testing.T) {
 		const timeout = 120 * time.Millisecond
 		start := time.Now()
 		a.MustNotReach(t, proto, at(addrsB[0], openPort), WithTimeout(timeout))
-		if took := time.Since(start); took < timeout || took > 10*timeout {
+		if took := time.Since(start); took < timeout || took > timeout+time.Minute {
 			t.Errorf("%s: silence took %v, want about %v", proto, took, timeout)
 		}
 	}
