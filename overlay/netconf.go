@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,9 +138,13 @@ func (o *object) key(key string) string { return strings.TrimPrefix(o.name+"."+k
 func (o *object) refuse(key, want string) { o.refuseValue(key, o.raw[key], want) }
 
 func (o *object) refuseValue(key string, value json.RawMessage, want string) {
-	if o.err == nil {
-		o.err = &ConfigError{Key: o.key(key), Value: shorten(string(value)), Want: want}
+	if o.err != nil {
+		return
 	}
+	if strings.EqualFold(strings.Trim(key, `"`), "PSK") {
+		value = json.RawMessage(`"..."`)
+	}
+	o.err = &ConfigError{Key: o.key(key), Value: shorten(string(value)), Want: want}
 }
 
 // read is the value of key, or otherwise if the object has no such key.
@@ -269,9 +274,13 @@ func quoted(key string) string {
 	return strconv.Quote(key)
 }
 
-// shorten keeps a message readable, whatever somebody wrote.
+// secret is a key of flannel's WireGuard backend within some JSON. Errors end up in Events, which many may read.
+var secret = regexp.MustCompile(`(?i)("PSK"\s*:\s*)(?:"(?:\\.|[^"\\])*"|[^\s,}\]]*)`)
+
+// shorten keeps a message readable, whatever somebody wrote, and leaves secrets out.
 func shorten(s string) string {
 	const enough = 60
+	s = secret.ReplaceAllString(s, `$1"..."`)
 	if len(s) <= enough {
 		return s
 	}
