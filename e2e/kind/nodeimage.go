@@ -50,7 +50,7 @@ func NodeImage(ctx context.Context, progress io.Writer) (Image, error) {
 		})
 		return Image{Name: stock, Stock: true}, err
 	}
-	linef(progress, "%s can't be pulled here, so the image of nodes is built (five to twenty minutes on two cores, once)", stock)
+	linef(progress, "%s can't be pulled here, so the image of nodes is built, once", stock)
 	return Image{Name: built}, buildNodeImage(ctx, progress, built)
 }
 
