@@ -73,6 +73,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	log := zap.New(zap.UseFlagOptions(&o.zap)).WithValues("node", o.node)
 	ctrl.SetLogger(log)
+	heedMemoryLimit(log)
 	cfg, err := restConfig(o.kubeconfig)
 	if err != nil {
 		return err

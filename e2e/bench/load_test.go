@@ -109,7 +109,7 @@ func in[T any](b *testing.B, h *testnet.Host, f func() (T, error)) T {
 	return value
 }
 
-func must(b *testing.B, err error) {
+func must(b testing.TB, err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/internal/memorygroup"
 )
 
 // A cluster of this size, of which one node is real: for its agent the others are objects, routes and neighbours.
@@ -71,6 +72,51 @@ func BenchmarkAgentMemory(b *testing.B) {
 	report(b, "alone", alone)
 	report(b, fmt.Sprintf("nodes=%d,pods=%d", manyNodes, manyPods), grown)
 	report(b, fmt.Sprintf("nodes=%d,pods=%d,restarted", manyNodes, manyPods), restarted)
+}
+
+// TestStartInLittleMemory: a start into many pods needs more memory than the agent has afterwards, and gets along with less where there is
+// a limit. Otherwise an agent that was killed for its memory would be killed again at each start.
+func TestStartInLittleMemory(t *testing.T) {
+	if !long {
+		t.Skip("only with SLUICE_LONG=1: it takes minutes")
+	}
+	group := memorygroup.New(t)
+	l, err := lab.Up(t.Context(), lab.Options{Name: fmt.Sprintf("little-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Down()) })
+	node := l.Nodes()[0]
+	names, err := l.CreateNodeObjects(t.Context(), manyNodes)
+	must(t, err)
+	must(t, createPods(t.Context(), l.Client(), names))
+	const littleMemory, plenty = 110 << 20, 8 << 30
+	for _, c := range []struct {
+		what, env string
+		limit     int64
+		kills     int
+	}{
+		{"without a limit", "AUTOMEMLIMIT=off", plenty, 0},
+		{"with a limit that the collector doesn't know", "AUTOMEMLIMIT=off", littleMemory, 1},
+		{"with the same limit", "NOTHING=", littleMemory, 1},
+	} {
+		node.KillAgent()
+		must(t, group.Limit(c.limit))
+		node.LaunchAgentBy(append(group.Launcher(), "/usr/bin/env", c.env)...)
+		must(t, node.StartAgent())
+		metrics, kills := newMetrics(node), 0
+		within(t, time.Minute, "agent that knows everything, or is killed", func() error {
+			if kills, err = group.Kills(); err != nil || kills == c.kills && node.AgentPID() == 0 {
+				return err
+			}
+			return metrics.atLeast(`controller_runtime_reconcile_total{controller="pod",result="success"}`, manyPods)
+		})
+		used, err := group.Usage()
+		must(t, err)
+		t.Logf("%s: %d MiB", c.what, used>>20)
+		if kills != c.kills {
+			t.Errorf("%s: %d agents have been killed, want %d", c.what, kills, c.kills)
+		}
+	}
+	node.KillAgent()
 }
 
 // memoryOf reads what the node's agent has in memory now, and the most that it had.

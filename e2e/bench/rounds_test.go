@@ -79,7 +79,7 @@ func await(b *testing.B, what string, check func() error) {
 }
 
 // within is await with a limit of its own.
-func within(b *testing.B, limit time.Duration, what string, check func() error) {
+func within(b testing.TB, limit time.Duration, what string, check func() error) {
 	b.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

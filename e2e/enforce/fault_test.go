@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/internal/memorygroup"
 	"github.com/sluice-net/sluice/internal/probe"
 )
 
@@ -26,6 +27,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		test func(w *world)
 	}{
 		{"the agent is killed and started again under traffic", agentRestarts},
+		{"the agent is killed for its memory", agentOutOfMemory},
 		{"the agent is dead while pods start", agentDeadWhilePodsStart},
 		{"the API server is away", apiServerAway},
 		{"the agent starts while the API server is away", agentStartsWithoutAPIServer},
@@ -74,15 +76,18 @@ func (w *world) watchDenied(flows []string) (stop func()) {
 	return func() { cancel(); all.Wait() }
 }
 
+// watchedPort is one that stillAllowed are on.
+const watchedPort = 80
+
 // watchFlow keeps an allowed connection busy until stop, and fails the test if
 // it ever breaks.
-func (w *world) watchFlow(from, to string, protocol probe.Protocol, port uint16) (stop func()) {
+func (w *world) watchFlow(from, to string, protocol probe.Protocol) (stop func()) {
 	w.t.Helper()
-	f := meaning.Flow{From: from, To: to, Protocol: string(protocol), Port: port}
+	f := meaning.Flow{From: from, To: to, Protocol: string(protocol), Port: watchedPort}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var all sync.WaitGroup
 	for _, family := range []int{4, 6} {
-		flow, err := w.OpenFlow(w.place(from, to), protocol, addrPort(w.addr(to, from, family), port))
+		flow, err := w.OpenFlow(w.place(from, to), protocol, addrPort(w.addr(to, from, family), watchedPort))
 		w.must(err)
 		all.Go(func() {
 			defer flow.Close()
@@ -100,8 +105,8 @@ func (w *world) watchFlow(from, to string, protocol probe.Protocol, port uint16)
 func agentRestarts(w *world) {
 	w.policiesUnderFault()
 	stopDenied := w.watchDenied(stillDenied)
-	stopTCP := w.watchFlow("dev/web", "dev/db", probe.TCP, 80)
-	stopUDP := w.watchFlow("dev/web", "dev/db", probe.UDP, 80)
+	stopTCP := w.watchFlow("dev/web", "dev/db", probe.TCP)
+	stopUDP := w.watchFlow("dev/web", "dev/db", probe.UDP)
 	for round := range 5 {
 		for _, node := range w.Nodes() {
 			before := w.ruleset(node)
@@ -126,6 +131,70 @@ func agentRestarts(w *world) {
 		w.must(node.WaitAgentReady(w.t.Context()))
 	}
 	w.allowed(stillDenied...)
+}
+
+// agentOutOfMemory: while the kernel kills each agent that starts, and one that works, what is in the kernel holds; with enough memory the
+// next one goes on.
+func agentOutOfMemory(w *world) {
+	const tooLittle, plenty = 6 << 20, 8 << 30
+	group := memorygroup.New(w.t)
+	w.policiesUnderFault()
+	node := w.Node("node2")
+	node.KillAgent()
+	node.LaunchAgentBy(group.Launcher()...)
+	w.t.Cleanup(func() { // for the tests behind this one, also if it fails
+		node.KillAgent()
+		node.LaunchAgentBy()
+		w.must(node.StartAgent())
+		w.must(node.WaitAgentReady(context.Background()))
+	})
+	before := w.ruleset(node)
+	stopDenied := w.watchDenied(stillDenied)
+	stopFlow := w.watchFlow("prod/web", "ops/probe", probe.TCP)
+	w.must(group.Limit(tooLittle))
+	for killed := range 3 {
+		w.must(node.StartAgent())
+		w.killedForMemory(node, group, killed+1)
+		w.same(node, before, "while agents are killed at their start")
+	}
+	w.must(group.Limit(plenty))
+	w.must(node.StartAgent())
+	w.must(node.WaitAgentReady(w.t.Context()))
+	w.same(node, before, "when an agent has enough memory")
+
+	used, err := group.Usage()
+	w.must(err)
+	w.must(group.Limit(used + 1<<20))
+	large := map[string]string{"prod/large": manyBlocks(20_000)}
+	w.setPolicies(large)
+	w.killedForMemory(node, group, 4)
+	w.must(group.Limit(plenty))
+	w.must(node.StartAgent())
+	w.must(node.WaitAgentReady(w.t.Context()))
+	w.denied("ops/probe > prod/web tcp/81")
+	stopFlow()
+	stopDenied()
+	w.deletePolicies("prod/large", "dev/db", "dev/web")
+	w.allowed(stillDenied...)
+}
+
+// killedForMemory waits until the kernel has killed so many agents, and the node's is gone.
+func (w *world) killedForMemory(node *lab.Node, group memorygroup.Group, kills int) {
+	w.t.Helper()
+	w.eventually("the kernel to kill the agent", func() bool {
+		n, err := group.Kills()
+		w.must(err)
+		return n == kills && node.AgentPID() == 0
+	})
+}
+
+// manyBlocks is a policy for all pods of its namespace that lets n single addresses in.
+func manyBlocks(n int) string {
+	var peers strings.Builder
+	for i := range n {
+		fmt.Fprintf(&peers, "{ipBlock: {cidr: 203.%d.%d.%d/32}}, ", i>>16, i>>8&255, i&255)
+	}
+	return `{podSelector: {}, ingress: [{from: [` + peers.String() + `], ports: [{port: 80}]}]}`
 }
 
 // ruleset lists a node's table without its counters and its first lines: they
@@ -194,7 +263,7 @@ func agentDeadWhilePodsStart(w *world) {
 func apiServerAway(w *world) {
 	w.policiesUnderFault()
 	stop := w.watchDenied(stillDenied)
-	flow := w.watchFlow("dev/web", "dev/db", probe.TCP, 80)
+	flow := w.watchFlow("dev/web", "dev/db", probe.TCP)
 	w.StopAPIServer()
 	w.allowed(stillAllowed...)
 	w.must(w.StartAPIServer(w.t.Context()))

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr/testr"
+
+	"github.com/sluice-net/sluice/internal/memorygroup"
+)
+
+// TestHeedsMemoryLimit: the collector of garbage knows what the container may have, as long as nobody tells it otherwise.
+func TestHeedsMemoryLimit(t *testing.T) { //nolint:paralleltest // in the process that it starts, the limit is everybody's
+	const env = "SLUICE_TEST_HEED"
+	if os.Getenv(env) != "" {
+		heedMemoryLimit(testr.New(t))
+		fmt.Println("limit", debug.SetMemoryLimit(-1))
+		return
+	}
+	group := memorygroup.New(t)
+	const limit = 5 << 28
+	for _, c := range []struct {
+		limit   int64
+		setting string
+		want    int64
+	}{
+		{math.MaxInt64 &^ 0xfff, "NOTHING=", math.MaxInt64},
+		{limit, "NOTHING=", limit / 5 * 4},
+		{limit, "GOMEMLIMIT=4096", 4096},
+	} {
+		if err := group.Limit(c.limit); err != nil {
+			t.Fatal(err)
+		}
+		launcher := append(group.Launcher(), os.Args[0], "-test.run=^TestHeedsMemoryLimit$")
+		cmd := exec.Command(launcher[0], launcher[1:]...)
+		cmd.Env = append(os.Environ(), env+"=1", c.setting)
+		out, err := cmd.CombinedOutput()
+		if want := fmt.Sprintln("limit", c.want); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("limit %d, %s: %v, got\n%swant %s", c.limit, c.setting, err, out, want)
+		}
+	}
+}
