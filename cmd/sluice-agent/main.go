@@ -183,7 +183,8 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
 	}
 	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})
-	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run}
+	tracking := &controllers.TrackingCheck{SysctlDir: o.sysctlDir, Events: nodeEvents, Log: a.log.WithName("tracking")}
+	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run, tracking.Run}
 	if o.verify == "continuous" {
 		parts = append(parts, verifier.Run)
 	}

@@ -3,18 +3,21 @@ package enforce
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/internal/memorygroup"
 	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/internal/testnet"
 )
 
 // TestFaults: the agent or the API server dies.
@@ -28,6 +31,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	}{
 		{"the agent is killed and started again under traffic", agentRestarts},
 		{"the agent is killed for its memory", agentOutOfMemory},
+		{"connection tracking is full", connectionTrackingFull},
 		{"the agent is dead while pods start", agentDeadWhilePodsStart},
 		{"the API server is away", apiServerAway},
 		{"the agent starts while the API server is away", agentStartsWithoutAPIServer},
@@ -176,6 +180,51 @@ func agentOutOfMemory(w *world) {
 	stopDenied()
 	w.deletePolicies("prod/large", "dev/db", "dev/web")
 	w.allowed(stillDenied...)
+}
+
+// connectionTrackingFull: no new connection, and nothing that is denied; what is tracked goes on, but for what policy comes to deny; and it is
+// told.
+func connectionTrackingFull(w *world) {
+	w.policiesUnderFault()
+	node := w.Node("node1")
+	stopFlow := w.watchFlow("prod/web", "ops/probe", probe.TCP)
+	cut, err := w.OpenFlow("dev/web", probe.TCP, addrPort(w.addr("dev/db", "dev/web", 4), watchedPort))
+	w.must(err)
+	defer cut.Close()
+	w.must(cut.Echo())
+	w.must(node.Do(func() error { _, err := testnet.FillTracking(); return err }))
+	defer func() { w.must(node.Do(testnet.EmptyTracking)) }()
+	w.denied(append(slices.Clone(stillDenied), "dev/web > dev/db tcp/80")...)
+	w.eventually("the Event", func() bool { return w.hasEvent("ConntrackFull") })
+	w.must(cut.Echo())
+	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
+	w.eventually("the connection's end", func() bool { return cut.Echo() != nil })
+	stopFlow()
+	w.must(node.Do(testnet.EmptyTracking))
+	w.eventually("the end to be told", func() bool { return w.hasEvent("ConntrackHasRoom") })
+
+	node.KillAgent()
+	w.must(node.Do(func() error { _, err := testnet.FillTracking(); return err }))
+	w.must(node.StartAgent())
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Second)
+	defer cancel()
+	if err := node.WaitAgentReady(ctx); err == nil {
+		w.t.Error("an agent is ready without a connection to the API server")
+	}
+	w.denied(stillDenied...)
+	w.must(node.Do(testnet.EmptyTracking))
+	w.must(node.WaitAgentReady(w.t.Context()))
+	w.allowed("prod/web > ops/probe tcp/80")
+	w.deletePolicies("dev/db", "dev/web")
+	w.allowed(stillDenied...)
+}
+
+// hasEvent tells whether there is an Event with this reason.
+func (w *world) hasEvent(reason string) bool {
+	w.t.Helper()
+	var events eventsv1.EventList
+	w.must(w.Client().List(w.t.Context(), &events))
+	return slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Reason == reason })
 }
 
 // killedForMemory waits until the kernel has killed so many agents, and the node's is gone.

@@ -1,0 +1,93 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	trackedConnections = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_tracked_connections",
+		Help: "Connections that the node's connection tracking knows.",
+	})
+	trackedConnectionsMax = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sluice_tracked_connections_max",
+		Help: "Connections that the node's connection tracking has room for (nf_conntrack_max).",
+	})
+)
+
+// TrackingCheck tells when the node's connection tracking has no room left:
+// the kernel drops what would begin a connection then, whatever policies say.
+// What is tracked goes on.
+type TrackingCheck struct {
+	SysctlDir string
+	Events    NodeEvents
+	Log       logr.Logger
+
+	full bool // as it was told
+}
+
+// Run looks every ten seconds until ctx ends.
+func (c *TrackingCheck) Run(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		c.look()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// look tells what has changed since the last time. Where nothing is tracked there is nothing to tell.
+func (c *TrackingCheck) look() {
+	count, err := c.number("nf_conntrack_count")
+	if err != nil {
+		return
+	}
+	limit, err := c.number("nf_conntrack_max")
+	if err != nil || limit == 0 { // 0: there is none
+		return
+	}
+	trackedConnections.Set(float64(count))
+	trackedConnectionsMax.Set(float64(limit))
+	full := isTrackingFull(count, limit, c.full)
+	if full == c.full {
+		return
+	}
+	c.full = full
+	if !full {
+		c.Log.Info("Connection tracking has room again", "connections", count, "max", limit)
+		c.Events.Say("ConntrackHasRoom", fmt.Sprintf("connection tracking has room again: %d of %d", count, limit))
+		return
+	}
+	c.Log.Info("Connection tracking is full: what would begin a connection is dropped", "connections", count, "max", limit)
+	c.Events.Warn("ConntrackFull", fmt.Sprintf("connection tracking has %d of %d connections: what would begin another one is dropped, whatever "+
+		"policies say; see who has so many (conntrack -L), or raise net.netfilter.nf_conntrack_max", count, limit))
+}
+
+// isTrackingFull says so from 99 % on, as a table that is full is one below its limit from time to time, and until a tenth is free.
+func isTrackingFull(count, limit int, was bool) bool {
+	if was {
+		return count > limit-limit/10
+	}
+	return count >= limit-limit/100
+}
+
+func (c *TrackingCheck) number(name string) (int, error) {
+	text, err := os.ReadFile(filepath.Join(c.SysctlDir, "netfilter", name))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
