@@ -129,6 +129,23 @@ func (t *Table) readOwner(ctx context.Context) (exists bool, flags, owner uint32
 	}
 }
 
+// awaitOrphan waits until the kernel has let go of the closed connection that
+// owned the table, at most as long as for a transaction.
+func (t *Table) awaitOrphan(former uint32) error {
+	t.own.ours, t.own.former = false, []uint32{former}
+	c, err := dial(t.opts.NetNS, t.opts.FlushTimeout, tuneSocket)
+	if err != nil {
+		return err
+	}
+	t.conn = c
+	_, _, owner, err := t.readOwner(context.Background())
+	if err == nil && owner == former {
+		err = fmt.Errorf("the closed connection, with the netlink port %d, still owns table %s", owner, TableName)
+	}
+	t.conn = nil
+	return errors.Join(err, c.close())
+}
+
 // probeOwning finds out whether the kernel has tables that are owned and
 // persist, by a transaction that is refused whatever it has.
 func (t *Table) probeOwning(ctx context.Context) error {

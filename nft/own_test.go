@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -277,6 +278,39 @@ func TestHeldConnectionClaimsAgain(t *testing.T) {
 	mustMatch(t, table)
 	if !table.Owned() {
 		t.Errorf("not claimed again: %s", table.WhyNotOwned())
+	}
+}
+
+// TestCloseLeavesAnOrphan: whoever comes after Close can claim the table, also
+// while a child that is being started holds the socket for a moment.
+func TestCloseLeavesAnOrphan(t *testing.T) {
+	t.Parallel()
+	canOwn(t)
+	n := newNamespace(t)
+	table := n.open(Options{Own: true})
+	mustSync(t, table, everything())
+	held := holdSocket(t, table.conn.raw)
+	waited := false
+	table.opts.onHeld = sync.OnceFunc(func() {
+		waited = true
+		if err := unix.Close(held); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := table.Close(); err != nil || !waited {
+		t.Errorf("closed with %v; waited: %t", err, waited)
+	}
+	mustSync(t, n.open(Options{Own: true}), everything())
+
+	table = newNamespace(t).open(Options{Own: true})
+	mustSync(t, table, NewRuleset())
+	table.opts.FlushTimeout = 50 * time.Millisecond
+	held = holdSocket(t, table.conn.raw)
+	if err := table.Close(); err == nil || !strings.Contains(err.Error(), "still owns table sluice") {
+		t.Errorf("closed with %v while the socket is held", err)
+	}
+	if err := unix.Close(held); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -94,17 +94,21 @@ func Open(opts Options) (*Table, error) {
 	return t, nil
 }
 
-// Close disconnects. What is installed stays.
+// Close disconnects. What is installed stays, and is an orphan when Close
+// returns, for whoever claims it next.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.conn == nil {
 		return nil
 	}
-	c := t.conn
+	c, owned := t.conn, t.own.ours
 	t.conn = nil
 	if err := c.close(); err != nil {
 		return fmt.Errorf("closing the connection to nftables: %w", err)
+	}
+	if owned {
+		return t.awaitOrphan(c.port())
 	}
 	return nil
 }
