@@ -45,7 +45,7 @@ func (r *podRecord) wiredTo(a netip.Addr) bool {
 // owner returns the pod whose policies govern an address. An attachment to
 // this node decides; then a live pod that was wired with it wins over others, a
 // live pod over one that isn't, an attachment whose pod isn't known yet over one
-// whose pod has come to its end, and one that stays over one that ends. Of those left, the oldest says on which node the
+// whose pod has come to its end, a wired one over others, and one that stays over one that ends. Of those left, the oldest says on which node the
 // address is, and the newest there has it: addresses go from pod to pod of one
 // node, and nobody takes one away from a node.
 func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
@@ -87,6 +87,7 @@ func (b *podBook) choose(a netip.Addr, claims []selector.Pod, here func(*podReco
 			compareBool(x.live() && x.wiredTo(a), y.live() && y.wiredTo(a)),
 			compareBool(x.live(), y.live()),
 			compareBool(!x.known, !y.known),
+			compareBool(x.wiredTo(a), y.wiredTo(a)),
 			compareBool(!x.Terminating, !y.Terminating),
 		)
 	}

@@ -44,6 +44,13 @@ func attachedObject(pod *corev1.Pod, seen bool) randomcluster.Attached {
 	return randomcluster.Attached{ID: "e-" + string(pod.UID), Pod: pod, Seen: seen, Addresses: addrs(pod.Status.PodIPs[0].IP)}
 }
 
+// fromStatus is an attachment of a pod that isn't known, by what its status says.
+func fromStatus(pod *corev1.Pod) randomcluster.Attached {
+	at := attachedObject(pod, false)
+	at.FromStatus = true
+	return at
+}
+
 // TestDifferencesFound holds what the judge and the engine once read
 // differently, or what a random state showed only seldom.
 func TestDifferencesFound(t *testing.T) {
@@ -104,6 +111,10 @@ func TestDifferencesFound(t *testing.T) {
 				Attachments: []randomcluster.Attached{attachedObject(unscheduled, true)}}, "192.0.2.1", p, true},
 		{"an attachment that waits for its pod isn't under the last owner's policy",
 			randomcluster.Objects{Attachments: []randomcluster.Attached{attachedObject(gone, true), attachedObject(web, false)}}, p, out, false},
+		{"of two attachments that wait the one that was wired counts",
+			randomcluster.Objects{Attachments: []randomcluster.Attached{attachedObject(web, false), fromStatus(podObject("q", "u0", p))}}, p, p, true},
+		{"in any order",
+			randomcluster.Objects{Attachments: []randomcluster.Attached{fromStatus(gone), attachedObject(web, false)}}, p, p, true},
 		{"a pod of an unknown namespace has no named ports",
 			randomcluster.Objects{Nodes: []*corev1.Node{own}, Pods: []*corev1.Pod{web, podObject("q", "u2", q)}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
 				Policies: rules(`{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}`)}, p, q, false},

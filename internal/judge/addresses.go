@@ -27,7 +27,7 @@ func (w *World) subject(a netip.Addr) (pod *corev1.Pod, governed bool) {
 // attachment returns the attachment that has an address, or nil. Two can have
 // one where another plugin says which pods there are: then a pod that others may
 // meet comes first, above all one that was wired, before one that is yet to be
-// known, and that before one at its end.
+// known, that before one at its end, and of two alike the one that was wired.
 func (w *World) attachment(a netip.Addr) *Attachment {
 	var best *Attachment
 	for i := range w.Attachments {
@@ -45,8 +45,12 @@ func (w *World) comesBefore(a, b *Attachment) bool {
 		return aWired
 	case aExists != bExists:
 		return aExists
-	case a.Pod == nil || b.Pod == nil:
-		return b.Pod != nil
+	case (a.Pod == nil) != (b.Pod == nil):
+		return a.Pod == nil
+	case a.FromStatus != b.FromStatus:
+		return b.FromStatus
+	case a.Pod == nil:
+		return false
 	}
 	return better(a.Pod, b.Pod)
 }
