@@ -1,6 +1,9 @@
 package controllers
 
 import (
+	"maps"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sluice-net/sluice/policy"
@@ -19,14 +22,28 @@ const (
 	lookAgain = time.Second
 	// mostDirect is how many listings the kernel makes for one look, each of what it finds by an address.
 	mostDirect = 8
+	// crowdedFor is how long an address with a crowd of connections doesn't count as one by which the kernel finds few.
+	crowdedFor = time.Minute
 )
 
 // An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and once more a while later. What the
 // kernel finds by a few addresses has a pace of its own: it doesn't wait for the rest that is due to looks through all that there is, nor
-// those for its. The zero value is ready. It has no clock: times are its caller's.
+// those for its. Nor does any of them wait for looks at ends with a crowd of connections, which one tenant can make. The zero value is
+// ready. It has no clock: times are its caller's.
 type agenda struct {
-	direct, all queue
+	queues  [kinds]queue
+	crowded map[netip.Addr]time.Time // until when
 }
+
+// A kind of look, from the one that is over first to the one that takes longest.
+type kind int
+
+const (
+	direct kind = iota // the kernel finds all of it by address
+	all                // it is looked for among all connections
+	crowds             // at ends with a crowd of connections
+	kinds
+)
 
 // A queue is what waits for one kind of looks.
 type queue struct {
@@ -42,30 +59,45 @@ type secondLook struct {
 
 // A look is what to look at now.
 type look struct {
-	ends   policy.Ends
-	direct bool // the kernel finds all of it by address
+	ends policy.Ends
+	kind kind
 }
 
 // add puts ends of connections on the agenda. The kernel finds entries by their IPv4 addresses alone.
 func (a *agenda) add(ends policy.Ends) {
-	direct, others := policy.Ends{}, policy.Ends{}
-	direct.Add(a.direct.fresh)
+	quick, others, crowded := policy.Ends{}, policy.Ends{}, policy.Ends{}
+	quick.Add(a.queues[direct].fresh)
 	for addr, role := range ends {
-		if addr.Unmap().Is4() {
-			direct[addr] |= role
+		if _, is := a.crowded[addr]; is {
+			crowded[addr] = role
+		} else if addr.Unmap().Is4() {
+			quick[addr] |= role
 		} else {
 			others[addr] = role
 		}
 	}
-	if len(queriesFor(direct)) <= mostDirect {
-		a.direct.fresh = direct
+	if len(queriesFor(quick)) <= mostDirect {
+		a.queues[direct].fresh = quick
 	} else {
-		others = ends
+		others.Add(ends)
+		others.Remove(crowded)
 	}
-	if a.all.fresh == nil {
-		a.all.fresh = policy.Ends{}
+	a.queues[all].add(others)
+	a.queues[crowds].add(crowded)
+}
+
+// crowd says that these ends have a crowd of connections. They are looked at by themselves, for a while, so that those of one pod don't keep
+// others waiting.
+func (a *agenda) crowd(now time.Time, ends policy.Ends) {
+	if a.crowded == nil {
+		a.crowded = map[netip.Addr]time.Time{}
 	}
-	a.all.fresh.Add(others)
+	for addr := range ends {
+		a.crowded[addr] = now.Add(crowdedFor)
+	}
+	a.queues[direct].remove(ends)
+	a.queues[all].remove(ends)
+	a.queues[crowds].add(ends)
 }
 
 // never is longer than anybody waits.
@@ -74,21 +106,30 @@ const never = time.Duration(1<<63 - 1)
 // next returns what to look at now, and takes it off the agenda; or, if there is nothing, how long it will be until it is worth
 // asking again.
 func (a *agenda) next(now time.Time) (l look, wait time.Duration) {
-	ends, soonest := a.direct.next(now, mostDirect)
-	if len(ends) > 0 {
-		return look{ends, true}, 0
+	return a.nextBefore(now, kinds)
+}
+
+// nextBefore is next, of looks that are over before those of a kind.
+func (a *agenda) nextBefore(now time.Time, before kind) (l look, soonest time.Duration) {
+	maps.DeleteFunc(a.crowded, func(_ netip.Addr, until time.Time) bool { return !until.After(now) })
+	soonest = never
+	for k := range before {
+		most := 0
+		if k == direct {
+			most = mostDirect
+		}
+		ends, wait := a.queues[k].next(now, most)
+		if len(ends) > 0 {
+			return look{ends, k}, 0
+		}
+		soonest = min(soonest, wait)
 	}
-	ends, wait = a.all.next(now, 0)
-	return look{ends: ends}, min(wait, soonest)
+	return look{}, soonest
 }
 
 // looked says that a look has ended, and what processor time it took. Without that, looks follow each other without a rest.
 func (a *agenda) looked(now time.Time, l look, took time.Duration) {
-	if l.direct {
-		a.direct.pay(now, took)
-	} else {
-		a.all.pay(now, took)
-	}
+	a.queues[l.kind].pay(now, took)
 }
 
 // next is agenda's of one queue: second looks, then what is fresh, as long as the kernel makes no more than most listings, unless that is 0.
@@ -125,6 +166,22 @@ func (q *queue) next(now time.Time, most int) (ends policy.Ends, wait time.Durat
 		q.fresh = nil
 	}
 	return ends, 0
+}
+
+func (q *queue) add(ends policy.Ends) {
+	if q.fresh == nil {
+		q.fresh = policy.Ends{}
+	}
+	q.fresh.Add(ends)
+}
+
+// remove takes ends out, the second looks at them too.
+func (q *queue) remove(ends policy.Ends) {
+	q.fresh.Remove(ends)
+	for _, s := range q.again {
+		s.ends.Remove(ends)
+	}
+	q.again = slices.DeleteFunc(q.again, func(s secondLook) bool { return len(s.ends) == 0 })
 }
 
 func (q *queue) pay(now time.Time, took time.Duration) {

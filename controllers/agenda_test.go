@@ -33,7 +33,8 @@ type agendaTest struct {
 
 type timedLook struct {
 	at, end time.Time
-	direct  bool
+	found   kind // as it was found
+	kind    kind // as it was paid for
 	rest    time.Duration
 }
 
@@ -41,7 +42,7 @@ func (t *agendaTest) add(ends policy.Ends) {
 	t.a.add(ends)
 	for addr := range ends {
 		t.waiting[addr] = t.now
-		t.direct[addr] = t.a.direct.fresh[addr] != 0
+		t.direct[addr] = t.a.queues[direct].fresh[addr] != 0
 	}
 }
 
@@ -51,10 +52,16 @@ func (t *agendaTest) look() (wait time.Duration) {
 	if len(l.ends) == 0 {
 		return wait
 	}
-	if l.direct && len(queriesFor(l.ends)) > mostDirect {
+	if l.kind == direct && len(queriesFor(l.ends)) > mostDirect {
 		t.Fatalf("a direct look at %v", l.ends)
 	}
-	for addr := range l.ends {
+	crowd := policy.Ends{}
+	for addr, role := range l.ends {
+		if l.kind != crowds && rapid.IntRange(0, 5).Draw(t.T, "crowd") == 0 {
+			crowd[addr] = role // isn't looked at yet
+			t.direct[addr] = false
+			continue
+		}
 		if due, ok := t.second[addr]; ok && !t.now.Before(due) {
 			delete(t.second, addr)
 		}
@@ -69,15 +76,19 @@ func (t *agendaTest) look() (wait time.Duration) {
 		t.second[addr] = t.now.Add(lookAgain)
 		delete(t.waiting, addr)
 	}
-	longest := longestOther
-	if l.direct {
+	found, longest := l.kind, longestOther
+	if l.kind == direct {
 		longest = longestDirect
 	}
 	took := time.Duration(rapid.Int64Range(0, int64(longest)).Draw(t.T, "work"))
 	began := t.now
 	t.now = t.now.Add(took)
+	if len(crowd) > 0 {
+		t.a.crowd(t.now, crowd)
+		l.kind = crowds
+	}
 	t.a.looked(t.now, l, took)
-	t.looks = append(t.looks, timedLook{began, t.now, l.direct, restAfter(took)})
+	t.looks = append(t.looks, timedLook{began, t.now, found, l.kind, restAfter(took)})
 	t.quiet = t.now
 	return 0
 }
@@ -114,17 +125,11 @@ func TestAgenda(t *testing.T) {
 			t.Fatalf("never looked at %v, nor again at %v", t.waiting, t.second)
 		}
 		for i := range t.looks {
-			due, dueDirect := time.Duration(0), time.Duration(0)
+			var due [kinds]time.Duration
 			for j := i + 1; j < len(t.looks); j++ {
-				if last := t.looks[j-1]; last.direct {
-					dueDirect += last.rest
-				} else {
-					due += last.rest
-				}
-				owed := due
-				if t.looks[j].direct {
-					owed = dueDirect
-				}
+				last := t.looks[j-1]
+				due[last.kind] += last.rest
+				owed := due[t.looks[j].found]
 				if d := t.looks[j].at.Sub(t.looks[i].end); d < owed-restSaved {
 					t.Fatalf("%d looks within %s, which have to rest for %s", j-i+1, d, owed)
 				}
@@ -144,7 +149,7 @@ func TestLooksThroughEverythingRest(t *testing.T) {
 	}
 	a.add(everything)
 	l, _ := a.next(now)
-	if len(l.ends) != len(everything) || l.direct {
+	if len(l.ends) != len(everything) || l.kind == direct {
 		t.Fatalf("the first look: %+v", l)
 	}
 	a.looked(now, l, time.Second)
@@ -154,7 +159,7 @@ func TestLooksThroughEverythingRest(t *testing.T) {
 	}
 	a.add(oneAddr(200))
 	l, _ = a.next(now)
-	if len(l.ends) != 1 || !l.direct {
+	if len(l.ends) != 1 || l.kind != direct {
 		t.Errorf("one address: %+v", l)
 	}
 }

@@ -104,16 +104,35 @@ func (c *Cutter) Run(ctx context.Context) error {
 			c.pause(ctx, wait)
 			continue
 		}
-		took, err := c.sweep(look.ends)
-		if err != nil {
-			c.opts.Log.Error(err, "Connections that policy denies may go on; trying again")
-			sweepErrors.Inc()
-			c.agenda.add(look.ends)
-			took = max(took, failedLook)
-		}
-		c.agenda.looked(time.Now(), look, took)
+		c.carryOut(look)
 	}
 	return nil
+}
+
+// carryOut looks, and returns the processor time that it took.
+func (c *Cutter) carryOut(l look) time.Duration {
+	took, crowd, err := c.sweep(l)
+	if err != nil {
+		c.opts.Log.Error(err, "Connections that policy denies may go on; trying again")
+		sweepErrors.Inc()
+		c.agenda.add(l.ends)
+		took = max(took, failedLook)
+	}
+	if len(crowd) > 0 {
+		c.agenda.crowd(time.Now(), crowd)
+		l.kind = crowds // which pay for it
+	}
+	c.agenda.looked(time.Now(), l, took)
+	return took
+}
+
+// interrupt makes a look that doesn't wait for the one under way, if one is due.
+func (c *Cutter) interrupt(underWay kind) (took time.Duration) {
+	c.plan()
+	if l, _ := c.agenda.nextBefore(time.Now(), underWay); len(l.ends) > 0 {
+		took = c.carryOut(l)
+	}
+	return took
 }
 
 // plan puts what commits said on the agenda. What can only have become
@@ -144,16 +163,17 @@ func (c *Cutter) pause(ctx context.Context, d time.Duration) {
 }
 
 // sweep brings the connections with one of these ends in line with policy, and
-// returns the processor time that it took.
-func (c *Cutter) sweep(ends policy.Ends) (time.Duration, error) {
-	began := time.Now()
+// returns the processor time that it took. Those of a crowd it leaves as they
+// are, unless it is about crowds, and says at which ends that is.
+func (c *Cutter) sweep(l look) (cost time.Duration, crowd policy.Ends, err error) {
+	began, ends := time.Now(), l.ends
 	var cut, restored int
-	var cost time.Duration
-	err := c.opts.Do(func() error {
+	var others time.Duration // that other looks took meanwhile
+	err = c.opts.Do(func() error {
 		runtime.LockOSThread() // whose time is taken
 		defer runtime.UnlockOSThread()
 		before := processorTime(unix.RUSAGE_THREAD)
-		defer func() { cost = processorTime(unix.RUSAGE_THREAD) - before }()
+		defer func() { cost = processorTime(unix.RUSAGE_THREAD) - before - others }()
 		table, err := conntrack.Open()
 		if err != nil {
 			return err
@@ -167,6 +187,11 @@ func (c *Cutter) sweep(ends policy.Ends) (time.Duration, error) {
 		if err != nil {
 			return err
 		}
+		if l.kind != crowds {
+			crowd = crowdsOf(entries, ends)
+			ends.Remove(crowd)
+			entries = slices.DeleteFunc(entries, func(e conntrack.Entry) bool { return !ends.Has(e.Orig.Src, e.Reply.Src) })
+		}
 		c.cut.Remove(ends)
 		const atOnce = 1000 // judged with the lock held, 1 ms or so
 		for some := range slices.Chunk(entries, atOnce) {
@@ -175,6 +200,7 @@ func (c *Cutter) sweep(ends policy.Ends) (time.Duration, error) {
 			if err != nil {
 				return err
 			}
+			others += c.interrupt(l.kind)
 		}
 		return nil
 	})
@@ -182,7 +208,32 @@ func (c *Cutter) sweep(ends policy.Ends) (time.Duration, error) {
 	flowsRestored.Add(float64(restored))
 	sweepSeconds.Observe(time.Since(began).Seconds())
 	c.opts.Log.V(1).Info("Looked through connections", "addresses", len(ends), "cut", cut, "restored", restored, "took", time.Since(began).String())
-	return cost, err
+	return cost, crowd, err
+}
+
+// crowdsOf returns those of the ends that have more connections than others are to wait for.
+func crowdsOf(entries []conntrack.Entry, ends policy.Ends) policy.Ends {
+	const many = 2000
+	if len(entries) <= many {
+		return nil
+	}
+	count := map[netip.Addr]int{}
+	for i := range entries {
+		source, destination := entries[i].Orig.Src, entries[i].Reply.Src
+		if ends.Has(source, netip.Addr{}) {
+			count[source]++
+		}
+		if ends.Has(netip.Addr{}, destination) {
+			count[destination]++
+		}
+	}
+	crowd := policy.Ends{}
+	for addr, n := range count {
+		if n > many {
+			crowd[addr] = ends[addr]
+		}
+	}
+	return crowd
 }
 
 func queriesFor(ends policy.Ends) []conntrack.Query {

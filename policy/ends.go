@@ -25,8 +25,11 @@ func (e Ends) Add(o Ends) {
 // Remove takes out what o has.
 func (e Ends) Remove(o Ends) {
 	for a, role := range o {
-		if e[a] &^= role; e[a] == 0 {
+		switch left := e[a] &^ role; {
+		case left == 0:
 			delete(e, a)
+		case left != e[a]:
+			e[a] = left
 		}
 	}
 }
