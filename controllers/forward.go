@@ -65,7 +65,7 @@ func (f *ForwardCheck) Look(ctx context.Context) {
 	} else if !f.looked {
 		f.note("A rule in others' chains can't be removed", f.accepter.Remove(ctx))
 	}
-	blockers, err := forward.Blockers()
+	blockers, err := forward.Blockers(forward.Forward)
 	f.note("Others' chains can't be read", err)
 	switches, err := forward.ReadSwitches(f.SysctlDir)
 	f.note("The node's sysctls can't be read", err)

@@ -249,7 +249,7 @@ func TestAccepterLeavesUselessPlaces(t *testing.T) {
 	w.mustNotReach(familyIP)
 	w.mustEnsure(a, true, networks...)
 	w.mustReach(familyIP)
-	if got := w.run("iptables-nft", "-S"); !strings.Contains(got, strings.ReplaceAll(ourRules4, "CHAIN", legacyForward)) ||
+	if got := w.run("iptables-nft", "-S"); !strings.Contains(got, strings.ReplaceAll(ourRules4, "CHAIN", Forward.legacy)) ||
 		strings.Count(got, comment) != 2 {
 		t.Errorf("DOCKER-USER unreached:\n%s", got)
 	}

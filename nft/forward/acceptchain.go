@@ -35,7 +35,7 @@ func ensureChains(ctx context.Context, networks []netip.Prefix) (changed bool, e
 		return false, err
 	}
 	defer func() { _ = conn.CloseLasting() }() // nothing is queued
-	chains, err := listForwardChains(conn)
+	chains, err := listChains(conn, Forward)
 	errs := []error{err}
 	for _, f := range chains {
 		for _, p := range f.places(networks) {
@@ -49,14 +49,14 @@ func ensureChains(ctx context.Context, networks []netip.Prefix) (changed bool, e
 
 // place is a chain and the accepting rules that it should have.
 type place struct {
-	in    *forwardChain
+	in    *baseChain
 	chain *nftables.Chain
 	rules []*nftables.Rule
 	want  [][]expr.Any
 }
 
 // places returns the chains in which rules of ours may be: the base chain and DOCKER-USER.
-func (f *forwardChain) places(networks []netip.Prefix) []place {
+func (f *baseChain) places(networks []netip.Prefix) []place {
 	var want [][]expr.Any
 	family := familyName(f.table.Family)
 	if f.needsAccept() {
@@ -78,7 +78,7 @@ func (f *forwardChain) places(networks []netip.Prefix) []place {
 }
 
 // needsAccept tells whether something in the chain may drop packets of pods.
-func (f *forwardChain) needsAccept() bool {
+func (f *baseChain) needsAccept() bool {
 	if f.dormant {
 		return false
 	}
@@ -86,7 +86,7 @@ func (f *forwardChain) needsAccept() bool {
 		return true
 	}
 	others := slices.ContainsFunc(f.rules, func(r *nftables.Rule) bool { return !ours(r) })
-	return others && f.table.Family != nftables.TableFamilyINet && f.table.Name == legacyFilter && f.chain.Name == legacyForward
+	return others && f.table.Family != nftables.TableFamilyINet && f.table.Name == legacyFilter && f.chain.Name == Forward.legacy
 }
 
 // ensure makes the chain's rules of ours those that are wanted, all at once.

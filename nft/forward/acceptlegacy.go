@@ -14,7 +14,7 @@ import (
 
 // ensureLegacy does what Ensure says in one family of legacy iptables. Its rules can be read without a program, but can't be changed.
 func (a *Accepter) ensureLegacy(ctx context.Context, f legacyFamily, networks []netip.Prefix) (changed bool, err error) {
-	table, err := f.read(a.net())
+	table, err := f.read(a.net(), Forward)
 	if err != nil || !table.present {
 		return false, err
 	}
@@ -25,7 +25,7 @@ func (a *Accepter) ensureLegacy(ctx context.Context, f legacyFamily, networks []
 	}
 	program, err := a.legacyProgram(ctx, f)
 	if err != nil {
-		if table.policy != verdictDrop && !table.mentions(comment) {
+		if !table.blocker().blocks() && !table.mentions(comment) {
 			return false, nil // nothing says that its rules are in the way
 		}
 		return false, fmt.Errorf("changing %s: %w", table.blocker(), err)
@@ -67,8 +67,8 @@ var ourRule = regexp.MustCompile(`^-A (\S+) (-[sd]) (\S+) -m comment --comment "
 
 // legacyChanges returns the arguments of the commands that lead from the listed rules of the table to those for networks.
 func legacyChanges(listed []string, networks []netip.Prefix) [][]string {
-	chain := legacyForward
-	if slices.ContainsFunc(listed, func(line string) bool { return ruleOf(line, legacyForward) && legacyJump(line) == dockerUser }) {
+	chain := Forward.legacy
+	if slices.ContainsFunc(listed, func(line string) bool { return ruleOf(line, Forward.legacy) && legacyJump(line) == dockerUser }) {
 		chain = dockerUser
 	}
 	type rule struct{ chain, side, network string }

@@ -26,7 +26,7 @@ const (
 	familyINet = "inet"
 )
 
-// Blocker is a base chain on the hook forward that drops or rejects what no rule of it accepted.
+// Blocker is a base chain that drops or rejects what no rule of it accepted.
 type Blocker struct {
 	Backend  string // NFTables or LegacyIPTables
 	Family   string // "ip", "ip6" or "inet", which is both
@@ -43,25 +43,28 @@ func (b Blocker) String() string {
 		if b.Family == familyIP6 {
 			program = "ip6tables"
 		}
-		return fmt.Sprintf("legacy %s table %s, chain %s (policy %s)", program, b.Table, b.Chain, strings.ToUpper(b.Policy))
+		return fmt.Sprintf("legacy %s table %s, chain %s (%s)", program, b.Table, b.Chain, b.end(strings.ToUpper))
 	}
-	end := "policy " + b.Policy
+	return fmt.Sprintf("nftables table %s %s, chain %s (%s)", b.Family, b.Table, b.Chain, b.end(strings.ToLower))
+}
+
+// end says how the chain ends, its verdicts in the backend's letters.
+func (b Blocker) end(letters func(string) string) string {
+	end := "policy " + letters(b.Policy)
 	if b.LastRule != "" {
-		end += ", last rule " + b.LastRule
+		end += ", last rule " + letters(b.LastRule)
 	}
-	return fmt.Sprintf("nftables table %s %s, chain %s (%s)", b.Family, b.Table, b.Chain, end)
+	return end
 }
 
 // judges tells whether packets of a family ("ip" or "ip6") come by.
 func (b Blocker) judges(family string) bool { return b.Family == family || b.Family == familyINet }
 
-// Blockers returns the base chains on the hook forward that block by their policy or their last rule: those of nftables, without
-// the table `inet sluice`, dormant tables and the bridge family, and those of legacy iptables. Whether one blocks pods is another
-// matter: a rule before its end may accept them, see Probe. After an error the result has what could be read all the same.
-func Blockers() ([]Blocker, error) { return blockers(threadNet) }
-
-func blockers(procNet string) ([]Blocker, error) {
-	chains, err := readForwardChains()
+// Blockers returns the base chains on a hook that block by their policy or their last rule: those of nftables, without
+// the table `inet sluice`, dormant tables and the bridge family, and those of legacy iptables. Whether one blocks what pods need is
+// another matter: a rule before its end may accept that, see Probe. After an error the result has what could be read all the same.
+func Blockers(h Hook) ([]Blocker, error) {
+	chains, err := readChains(h)
 	errs := []error{err}
 	var found []Blocker
 	for _, c := range chains {
@@ -70,7 +73,7 @@ func blockers(procNet string) ([]Blocker, error) {
 		}
 	}
 	for _, f := range legacyFamilies() {
-		t, err := f.read(procNet)
+		t, err := f.read(threadNet, h)
 		errs = append(errs, err)
 		if b := t.blocker(); b.blocks() {
 			found = append(found, b)

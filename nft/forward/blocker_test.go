@@ -1,7 +1,9 @@
 package forward
 
 import (
+	"encoding/binary"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,7 +63,7 @@ func TestBlockersOfNFTables(t *testing.T) {
 			t.Parallel()
 			w := world{t: t, node: testnet.NewNode(t)}
 			w.install(tt.ruleset)
-			if diff := cmp.Diff(tt.want, w.blockers()); diff != "" {
+			if diff := cmp.Diff(tt.want, w.blockers(Forward)); diff != "" {
 				t.Errorf("blockers, -want +got:\n%s", diff)
 			}
 		})
@@ -90,6 +92,17 @@ func TestBlockersOfIPTables(t *testing.T) {
 			}, nil,
 		},
 		{
+			"iptables-legacy", [][]string{{"-A", "FORWARD", "-i", "x", "-j", "ACCEPT"}, {"-A", "FORWARD", "-m", "comment", "--comment", "no more", "-j", "REJECT"}},
+			[]string{"legacy iptables table filter, chain FORWARD (policy ACCEPT, last rule REJECT)"},
+		},
+		{"ip6tables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}}, []string{"legacy ip6tables table filter, chain FORWARD (policy ACCEPT, last rule DROP)"}},
+		{
+			"ip6tables-legacy", // none of them takes all that comes as far
+			[][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, nil,
+		},
+		{"iptables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "!", "-i", "x", "-j", "DROP"}}, nil},
+		{"iptables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "-j", "ACCEPT"}}, nil},
+		{
 			"ip6tables-legacy",
 			[][]string{
 				{"-A", "INPUT", "-j", "ACCEPT"}, {"-N", "OWN"}, {"-A", "FORWARD", "-j", "OWN"}, {"-P", "FORWARD", "DROP"},
@@ -104,18 +117,75 @@ func TestBlockersOfIPTables(t *testing.T) {
 			for _, args := range tt.setup {
 				w.run(tt.program, args...)
 			}
-			if diff := cmp.Diff(tt.want, w.blockers()); diff != "" {
+			if diff := cmp.Diff(tt.want, w.blockers(Forward)); diff != "" {
 				t.Errorf("blockers, -want +got:\n%s", diff)
 			}
 		})
 	}
 }
 
+// Each hook's own chains are named, whatever is on the others.
+func TestBlockersOfEachHook(t *testing.T) {
+	t.Parallel()
+	w := world{t: t, node: testnet.NewNode(t)}
+	w.run("iptables-nft", "-P", "INPUT", "DROP")
+	w.run("ip6tables-nft", "-A", "OUTPUT", "-j", "REJECT")
+	w.run("iptables-legacy", "-P", "OUTPUT", "DROP")
+	w.run("ip6tables-legacy", "-A", "INPUT", "-j", "DROP")
+	w.install(`table inet fw {
+		chain in { type filter hook input priority 10; policy accept; ct state established,related accept; reject with icmpx admin-prohibited; }
+		chain out { type filter hook output priority 10; policy drop; }
+		chain nat { type nat hook input priority 10; policy drop; }
+		chain through { type filter hook forward priority 10; policy drop; } }
+		table inet sluice { chain in { type filter hook input priority 0; policy drop; } }`)
+	for _, tt := range []struct {
+		hook Hook
+		want []string
+	}{
+		{Input, []string{
+			"nftables table ip filter, chain INPUT (policy drop)",
+			"nftables table inet fw, chain in (policy accept, last rule reject)",
+			"legacy ip6tables table filter, chain INPUT (policy ACCEPT, last rule DROP)",
+		}},
+		{Output, []string{
+			"nftables table ip6 filter, chain OUTPUT (policy accept, last rule reject)",
+			"nftables table inet fw, chain out (policy drop)",
+			"legacy iptables table filter, chain OUTPUT (policy DROP)",
+		}},
+		{Forward, []string{"nftables table inet fw, chain through (policy drop)"}},
+	} {
+		if diff := cmp.Diff(tt.want, w.blockers(tt.hook)); diff != "" {
+			t.Errorf("blockers on %s, -want +got:\n%s", tt.hook, diff)
+		}
+	}
+}
+
+// Whatever is in the entries, they are read to an end or refused.
+func FuzzLegacyEntries(f *testing.F) {
+	for _, family := range legacyFamilies() {
+		entry := make([]byte, family.entryLen+targetHeader+8)
+		binary.NativeEndian.PutUint16(entry[family.targetOffset:], uint16(family.entryLen))
+		binary.NativeEndian.PutUint16(entry[family.targetOffset+2:], uint16(len(entry)))
+		f.Add(entry, len(entry), family.name == familyIP)
+		f.Add(append(slices.Clone(entry), entry...), 2*len(entry), family.name == familyIP)
+	}
+	f.Fuzz(func(t *testing.T, entries []byte, policy int, is4 bool) {
+		family := legacyFamilies()[1]
+		if is4 {
+			family = legacyFamilies()[0]
+		}
+		table := legacyTable{family: family, entries: entries}
+		if last, err := table.lastOf(0, policy); err != nil && last != "" {
+			t.Errorf("%q with error %v", last, err)
+		}
+	})
+}
+
 // Asking the kernel for a legacy table creates it.
 func TestBlockersCreateNothing(t *testing.T) {
 	t.Parallel()
 	w := world{t: t, node: testnet.NewNode(t)}
-	w.blockers()
+	w.blockers(Forward)
 	err := w.node.Do(func() error {
 		for _, f := range legacyFamilies() {
 			names, err := os.ReadFile(threadNet + "/" + f.names)
@@ -140,6 +210,9 @@ func TestLegacyEntriesOutOfBounds(t *testing.T) {
 			table := legacyTable{family: f, entries: make([]byte, length)}
 			if v, err := table.verdict(length - 1); err == nil {
 				t.Errorf("%s: verdict %d at the end of %d bytes", f.program, v, length)
+			}
+			if last, err := table.lastOf(0, 2*f.entryLen); err == nil {
+				t.Errorf("%s: last rule %q in %d bytes", f.program, last, length)
 			}
 		}
 	}

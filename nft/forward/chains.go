@@ -19,8 +19,8 @@ const tableOwned = 2
 // patience is how long the kernel may take to answer.
 const patience = 5 * time.Second
 
-// forwardChain is a base chain on the hook forward of a table that isn't ours.
-type forwardChain struct {
+// baseChain is a base chain on one hook of a table that isn't ours.
+type baseChain struct {
 	table   *nftables.Table
 	owned   bool // by a process: nobody else may change the table
 	dormant bool // the table judges nothing
@@ -43,18 +43,18 @@ func dial(deadline time.Time) (*nftables.Conn, error) {
 	return conn, nil
 }
 
-func readForwardChains() ([]*forwardChain, error) {
+func readChains(h Hook) ([]*baseChain, error) {
 	conn, err := dial(time.Now().Add(patience))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.CloseLasting() }() // nothing is queued
-	return listForwardChains(conn)
+	return listChains(conn, h)
 }
 
-// listForwardChains reads the base chains that judge what is forwarded, with their rules. A chain whose rules can't be read is
+// listChains reads the base chains that judge packets on a hook, with their rules. A chain whose rules can't be read is
 // there without them, and in the error.
-func listForwardChains(conn *nftables.Conn) ([]*forwardChain, error) {
+func listChains(conn *nftables.Conn, h Hook) ([]*baseChain, error) {
 	tables, err := conn.ListTables()
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables tables: %w", err)
@@ -63,17 +63,17 @@ func listForwardChains(conn *nftables.Conn) ([]*forwardChain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables chains: %w", err)
 	}
-	var found []*forwardChain
+	var found []*baseChain
 	var errs []error
 	for _, t := range tables {
-		if !judgesForwarded(t) {
+		if !judges(t) {
 			continue
 		}
 		flags := tableFlags(t)
-		var ofTable []*forwardChain
+		var ofTable []*baseChain
 		for _, c := range chains {
-			if sameTable(c.Table, t) && onForward(c) {
-				f := &forwardChain{table: t, owned: flags&tableOwned != 0, dormant: flags&unix.NFT_TABLE_F_DORMANT != 0, chain: c}
+			if sameTable(c.Table, t) && h.has(c) {
+				f := &baseChain{table: t, owned: flags&tableOwned != 0, dormant: flags&unix.NFT_TABLE_F_DORMANT != 0, chain: c}
 				f.rules, err = readRules(conn, t, c)
 				errs = append(errs, err)
 				ofTable = append(ofTable, f)
@@ -94,7 +94,7 @@ func readRules(conn *nftables.Conn, t *nftables.Table, c *nftables.Chain) ([]*nf
 }
 
 // addUsers adds the table's chain DOCKER-USER, if there is one, to that of its base chains which leads there, or to any.
-func addUsers(conn *nftables.Conn, ofTable []*forwardChain, all []*nftables.Chain) (err error) {
+func addUsers(conn *nftables.Conn, ofTable []*baseChain, all []*nftables.Chain) (err error) {
 	if len(ofTable) == 0 {
 		return nil
 	}
@@ -119,7 +119,8 @@ func tableFlags(t *nftables.Table) uint32 {
 	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, t.Flags))
 }
 
-func judgesForwarded(t *nftables.Table) bool {
+// judges tells whether a table may judge IP packets of others: ours doesn't count.
+func judges(t *nftables.Table) bool {
 	return familyName(t.Family) != "" && (t.Family != nftables.TableFamilyINet || t.Name != "sluice")
 }
 
@@ -139,12 +140,8 @@ func familyName(f nftables.TableFamily) string {
 
 func sameTable(a, b *nftables.Table) bool { return a.Name == b.Name && a.Family == b.Family }
 
-func onForward(c *nftables.Chain) bool {
-	return c.Type == nftables.ChainTypeFilter && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward
-}
-
 // blocker describes the chain, whether it blocks or not.
-func (f *forwardChain) blocker() Blocker {
+func (f *baseChain) blocker() Blocker {
 	b := Blocker{
 		Backend: NFTables, Family: familyName(f.table.Family), Table: f.table.Name, Chain: f.chain.Name, Policy: verdictAccept,
 	}

@@ -26,7 +26,7 @@ func useEverything(t *testing.T) {
 	if got := w.probe(brief); got != (Result{Blocked, Blocked}) {
 		t.Errorf("control: %v", got)
 	}
-	if got := w.blockers(); len(got) != 2 {
+	if got := w.blockers(Forward); len(got) != 2 {
 		t.Errorf("control: %v", got)
 	}
 	w.mustEnsure(&Accepter{}, true, networks...)

@@ -17,10 +17,7 @@ import (
 // threadNet is where the kernel shows what the calling thread's network namespace has.
 const threadNet = "/proc/thread-self/net"
 
-const (
-	legacyFilter  = "filter"
-	legacyForward = "FORWARD"
-)
+const legacyFilter = "filter"
 
 // Requests of getsockopt(2) on a raw socket, the same in both families, and the layout of their answers
 // (linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h).
@@ -30,7 +27,6 @@ const (
 
 	tableNameLen  = 32
 	numHooks      = 5
-	hookForward   = 2                              // NF_INET_FORWARD
 	infoEntries   = tableNameLen + 4               // after the name and valid_hooks: the offset of each hook's first rule
 	infoUnderflow = infoEntries + 4*numHooks       // the offset of each hook's policy
 	infoSize      = infoUnderflow + 4*numHooks + 4 // after num_entries: the size of all entries
@@ -46,32 +42,40 @@ type legacyFamily struct {
 	names        string // the file that names the tables which exist
 	domain       int
 	level        int
-	targetOffset int // where an entry says how far from its start its target is
+	targetOffset int // where an entry says how far from its start its target is; right behind that, the next entry
+	ipLen        int // of what an entry begins with, which addresses, links and protocol it is for
+	entryLen     int // of an entry before its matches
 }
 
 func legacyFamilies() []legacyFamily {
 	return []legacyFamily{
-		{name: familyIP, program: "iptables", names: "ip_tables_names", domain: unix.AF_INET, level: unix.SOL_IP, targetOffset: 88},
-		{name: familyIP6, program: "ip6tables", names: "ip6_tables_names", domain: unix.AF_INET6, level: unix.SOL_IPV6, targetOffset: 140},
+		{name: familyIP, program: "iptables", names: "ip_tables_names", domain: unix.AF_INET, level: unix.SOL_IP, targetOffset: 88, ipLen: 84, entryLen: 112},
+		{name: familyIP6, program: "ip6tables", names: "ip6_tables_names", domain: unix.AF_INET6, level: unix.SOL_IPV6, targetOffset: 140, ipLen: 136, entryLen: 168},
 	}
 }
 
 // legacyTable is what legacy iptables has in the table filter.
 type legacyTable struct {
-	family  legacyFamily
-	present bool
-	policy  string // of the chain FORWARD, as in nftables
-	rules   bool   // whether the chain FORWARD has any
-	entries []byte // all rules of the table, as the kernel holds them
+	family   legacyFamily
+	hook     Hook
+	present  bool
+	policy   string // of the hook's chain, as in nftables
+	lastRule string // "drop" or "reject" where the chain's last rule does so to every packet
+	rules    bool   // whether the hook's chain has any
+	entries  []byte // all rules of the table, as the kernel holds them
 }
 
 func (t legacyTable) blocker() Blocker {
-	return Blocker{Backend: LegacyIPTables, Family: t.family.name, Table: legacyFilter, Chain: legacyForward, Policy: t.policy}
+	b := Blocker{Backend: LegacyIPTables, Family: t.family.name, Table: legacyFilter, Chain: t.hook.legacy, Policy: t.policy}
+	if b.Policy != verdictDrop {
+		b.LastRule = t.lastRule
+	}
+	return b
 }
 
 // read reads the table filter. The kernel creates a table for whoever asks for it, so its list of tables is read first.
-func (f legacyFamily) read(procNet string) (legacyTable, error) {
-	t := legacyTable{family: f}
+func (f legacyFamily) read(procNet string, h Hook) (legacyTable, error) {
+	t := legacyTable{family: f, hook: h}
 	names, err := os.ReadFile(filepath.Join(procNet, f.names))
 	if errors.Is(err, os.ErrNotExist) {
 		return t, nil // a kernel without legacy iptables, or a module that isn't loaded
@@ -112,7 +116,8 @@ func (t *legacyTable) loadOnce(fd int) error {
 	}
 	number := binary.NativeEndian.Uint32
 	size := number(info[infoSize:])
-	first, policy := number(info[infoEntries+4*hookForward:]), number(info[infoUnderflow+4*hookForward:])
+	hook := 4 * int(t.hook.number)
+	first, policy := number(info[infoEntries+hook:]), number(info[infoUnderflow+hook:])
 
 	table := make([]byte, entriesHeader+size)
 	copy(table, legacyFilter)
@@ -126,12 +131,12 @@ func (t *legacyTable) loadOnce(fd int) error {
 	if err != nil {
 		return err
 	}
-	// A verdict v of netfilter's is written as -v-1, and NF_DROP is 0.
 	t.policy = verdictAccept
-	if verdict == -1 {
+	if verdict == legacyDrop {
 		t.policy = verdictDrop
 	}
-	return nil
+	t.lastRule, err = t.lastOf(int(first), int(policy))
+	return err
 }
 
 var errMalformed = errors.New("entries that aren't laid out as expected")

@@ -79,11 +79,11 @@ func (w world) mustNotReach(families ...string) {
 }
 
 // blockers returns the names of what blocks on the node.
-func (w world) blockers() []string {
+func (w world) blockers(h Hook) []string {
 	w.t.Helper()
 	var names []string
 	err := w.node.Do(func() error {
-		found, err := Blockers()
+		found, err := Blockers(h)
 		for _, b := range found {
 			names = append(names, b.String())
 		}
