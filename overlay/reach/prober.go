@@ -1,0 +1,198 @@
+package reach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/plugins/pkg/netlinksafe"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// Options are a Prober's settings.
+type Options struct {
+	Own      string        // the node's name
+	NetNS    ns.NetNS      // the node's; nil: that of the process. The caller keeps it open while Run runs
+	Interval time.Duration // between questions to a peer that answers; zero: DefaultInterval
+	OnReport func(Report)  // called every second by Run's goroutine
+}
+
+// Report is what is known so far.
+type Report struct {
+	Peers []PeerState // by name
+
+	// Heard is when something was last seen to have come in through the tunnel, whatever it was; the zero Time: not yet.
+	Heard time.Time
+
+	// How many questions were answered, weren't, and couldn't be sent, since the start.
+	Answered, Unanswered, Unsent uint64
+
+	// Err is why nobody can be asked.
+	Err error
+}
+
+// Prober asks peers through the tunnel. Set may be called at any time; Run runs once.
+type Prober struct {
+	options Options
+
+	mu     sync.Mutex
+	device string
+	peers  []Peer
+	set    bool // since Run looked last
+
+	// Of Run's goroutine.
+	rotation *Rotation
+	link     *netlinksafe.Handle
+	sockets  *sockets
+	index    int // of the link that the sockets are for
+	answers  chan Answer
+	received uint64 // packets, by the link's counter
+	report   Report
+}
+
+// New makes a Prober that asks nobody before Run and Set.
+func New(o Options) *Prober {
+	return &Prober{options: o, rotation: NewRotation(o.Own, o.Interval), answers: make(chan Answer, 64)}
+}
+
+// Set says by which device which peers are to be asked. No device: none.
+func (p *Prober) Set(device string, peers []Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.device, p.peers, p.set = device, slices.Clone(peers), true
+}
+
+// Run asks until ctx ends. Its error is about not being able to start.
+func (p *Prober) Run(ctx context.Context) error {
+	err := p.do(func() error {
+		h, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+		p.link = &h
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	defer p.link.Close()
+	defer p.close()
+	tick := time.NewTicker(p.rotation.gap)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-p.answers:
+			p.take(a)
+		case <-tick.C:
+			p.drain()
+			p.pass(time.Now())
+		}
+	}
+}
+
+// do runs f on a thread in the node's network namespace.
+func (p *Prober) do(f func() error) error {
+	if p.options.NetNS == nil {
+		return f()
+	}
+	return p.options.NetNS.Do(func(ns.NetNS) error { return f() })
+}
+
+func (p *Prober) take(a Answer) {
+	if p.rotation.Take(time.Now(), a) {
+		p.report.Answered++
+	}
+}
+
+// drain takes the answers that are there: nobody is silent because we are late.
+func (p *Prober) drain() {
+	for {
+		select {
+		case a := <-p.answers:
+			p.take(a)
+		default:
+			return
+		}
+	}
+}
+
+// pass asks whoever is due, and reports.
+func (p *Prober) pass(now time.Time) {
+	p.mu.Lock()
+	device, peers, set := p.device, p.peers, p.set
+	p.set = false
+	p.mu.Unlock()
+	if set {
+		p.rotation.Set(peers)
+	}
+	p.report.Err = p.open(now, device)
+	ask, unanswered := p.rotation.Ask(now)
+	p.report.Unanswered += uint64(unanswered)
+	for _, to := range ask {
+		err := errNotOpen
+		if p.sockets != nil {
+			err = p.sockets.ask(to)
+		}
+		if err != nil {
+			p.rotation.Unsent(now, to)
+			p.report.Unsent++
+		}
+	}
+	p.report.Peers = p.rotation.States()
+	if p.options.OnReport != nil {
+		p.options.OnReport(p.report)
+	}
+}
+
+var errNotOpen = errors.New("there is no socket")
+
+// open sees to it that there are sockets on the device as it is now, and notes what it has received.
+func (p *Prober) open(now time.Time, device string) error {
+	if device == "" {
+		p.close()
+		return nil
+	}
+	link, err := p.link.LinkByName(device)
+	if err != nil {
+		p.close()
+		return fmt.Errorf("looking for %s: %w", device, err)
+	}
+	attrs := link.Attrs()
+	p.hear(now, attrs)
+	own := overlay.MAC(append(slices.Clone(attrs.HardwareAddr), make([]byte, macLen)...)[:macLen])
+	if p.sockets != nil && p.index == attrs.Index && p.sockets.own == own && !p.sockets.broken.Load() {
+		return nil
+	}
+	p.close()
+	return p.do(func() (err error) {
+		p.sockets, err = openSockets(attrs.Index, device, own, p.answers)
+		p.index = attrs.Index
+		return err
+	})
+}
+
+// hear notes whether anything has come in since the last time.
+func (p *Prober) hear(now time.Time, link *netlink.LinkAttrs) {
+	if link.Statistics == nil {
+		return
+	}
+	if received := link.Statistics.RxPackets; received != p.received {
+		if received > 0 {
+			p.report.Heard = now
+		}
+		p.received = received
+	}
+}
+
+func (p *Prober) close() {
+	if p.sockets != nil {
+		p.sockets.close()
+		p.sockets = nil
+	}
+}
