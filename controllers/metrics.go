@@ -72,7 +72,7 @@ func RegisterMetrics(stats func() cni.Stats) error {
 		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, policiesShed, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, linksNotForwarding, podMTU,
 		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
-		forwardBlockers, forwardPasses, policyBypassed, newPoolCollector(stats),
+		forwardBlockers, forwardPasses, policyBypassed, tunnelPeers, tunnelProbes, newPoolCollector(stats),
 		trackedConnections, trackedConnectionsMax, flowsCut, flowsRestored, sweepSeconds, sweepErrors,
 	} {
 		if err := metrics.Registry.Register(c); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -34,6 +35,8 @@ type Agent struct {
 	// Foreign says how its pods are found.
 	Network *PodNetwork
 	Foreign ForeignPods
+	// Tunnel is told which nodes are ready; may be nil.
+	Tunnel *TunnelCheck
 	// Departures gets the addresses that pods have left; may be nil.
 	Departures *Departures
 
@@ -190,6 +193,7 @@ func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
 		if a.Network != nil {
 			a.Network.DeleteNode(key.Name)
 		}
+		a.Tunnel.SetNode(key.Name, false)
 	})
 }
 
@@ -217,6 +221,7 @@ func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 	if a.Network != nil {
 		a.Network.SetNode(n)
 	}
+	a.Tunnel.SetNode(n.Name, nodeReady(n))
 	if n.Name != a.Node {
 		return
 	}
@@ -232,6 +237,13 @@ func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 	if a.OwnNode != nil {
 		a.OwnNode(podCIDRs(n), internalIPs(n))
 	}
+}
+
+// nodeReady tells whether a node is ready, as far as Kubernetes knows.
+func nodeReady(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // internalIPs lists a node's InternalIPs; those that can't be read are left out.

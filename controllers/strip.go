@@ -52,6 +52,9 @@ func strip(in any) (any, error) {
 		}
 		out.Spec.PodCIDR, out.Spec.PodCIDRs = in.Spec.PodCIDR, in.Spec.PodCIDRs
 		out.Status.Addresses = in.Status.Addresses
+		if nodeReady(in) {
+			out.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		}
 		return out, nil
 	case *networkingv1.NetworkPolicy:
 		return &networkingv1.NetworkPolicy{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta), Spec: in.Spec}, nil

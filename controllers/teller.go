@@ -7,16 +7,22 @@ import "hash/fnv"
 // rendezvous hashing of the nodes' names. One that doesn't know all nodes yet
 // may take itself for it as well.
 func tells(node string, nodes []string, object string) bool {
+	return tellsAmong(node, nodes, object, 1)
+}
+
+// tellsAmong reports the same where several nodes tell, in case that one of
+// them can't.
+func tellsAmong(node string, nodes []string, object string, tellers int) bool {
 	rank := func(name string) uint64 {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(object + "\x00" + name))
 		return h.Sum64()
 	}
-	own := rank(node)
+	own, before := rank(node), 0
 	for _, other := range nodes {
 		if r := rank(other); other != node && (r > own || r == own && other > node) {
-			return false
+			before++
 		}
 	}
-	return true
+	return before < tellers
 }

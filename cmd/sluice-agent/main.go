@@ -108,8 +108,9 @@ type agent struct {
 	options  *options
 	log      logr.Logger
 	enforcer *controllers.Enforcer
-	network  *controllers.PodNetwork // nil with --policy-only
-	samples  uint64                  // of denied packets, for each pod and second
+	network  *controllers.PodNetwork  // nil with --policy-only
+	tunnel   *controllers.TunnelCheck // likewise, and nil if nobody is to be asked
+	samples  uint64                   // of denied packets, for each pod and second
 }
 
 func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
@@ -190,7 +191,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	if !o.policyOnly {
 		a.network = a.newNetwork(nodeEvents, datapath)
-		parts = append(parts, a.network.Run)
+		parts = append(parts, a.network.Run, a.tunnel.Run)
 	}
 	if a.samples > 0 {
 		denials := &controllers.DenialLog{Enforcer: a.enforcer, Group: uint16(o.logGroup), Log: a.log.WithName("denials")}
@@ -199,7 +200,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	departures := controllers.NewDepartures(server.ForgetConnections, o.forgetEvery())
 	reconcilers := &controllers.Agent{
 		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: recorder, Log: a.log.WithName("agent"),
-		Network: a.network, Departures: departures,
+		Network: a.network, Tunnel: a.tunnel, Departures: departures,
 		Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Departures: departures},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
 			server.SetNodeAddresses(addresses)
@@ -225,12 +226,18 @@ const savedNetConf = "net-conf.json"
 
 func (a *agent) newNetwork(nodeEvents controllers.NodeEvents, datapath *controllers.Datapath) *controllers.PodNetwork {
 	o := a.options
+	if o.tunnelProbeInterval > 0 {
+		a.tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, nodeEvents, a.log.WithName("tunnel"))
+	}
 	return controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, savedNetConf),
 		Underlay: o.underlay(), Masquerade: o.masquerade, ToNodes: controllers.ToNodes(o.masqueradeToNodes),
 		Overlay: overlay.Options{SysctlDir: o.sysctlDir, Log: a.log.WithName("overlay")},
 		Events:  nodeEvents, Log: a.log.WithName("network"),
-		OnRules: a.enforcer.SetNetwork, OnState: datapath.SetState,
+		OnRules: a.enforcer.SetNetwork, OnState: func(s controllers.NetworkState) {
+			datapath.SetState(s)
+			a.tunnel.SetState(s)
+		},
 	})
 }
 

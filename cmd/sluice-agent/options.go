@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/overlay/reach"
 )
 
 // options are the agent's flags.
@@ -33,7 +34,7 @@ type options struct {
 
 	cniConfDir, subnetFile, sysctlDir, runDir string
 	cniExclusive                              bool
-	coolDown                                  time.Duration
+	coolDown, tunnelProbeInterval             time.Duration
 
 	zap zap.Options
 }
@@ -82,6 +83,8 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.masqueradeToNodes, "masquerade-to-nodes", string(controllers.MasqueradeAuto),
 		"the same for what pods send to nodes: auto (unless the node's pods are reached without a tunnel), always or never")
 	fs.BoolVar(&o.forwardAccept, "forward-accept", false, "keep a rule in others' FORWARD or DOCKER-USER chain that accepts the pod network")
+	fs.DurationVar(&o.tunnelProbeInterval, "tunnel-probe-interval", reach.DefaultInterval,
+		"how often each node is asked whether the tunnel carries packets there and back, while it answers; 0: never")
 	fs.StringVar(&o.forbiddenHostPorts, "forbidden-host-ports", "10250/tcp,6443/tcp,2379/tcp,2380/tcp,agent,tunnel",
 		"ports of the node that no pod gets as a host port, such as 10250/tcp; agent: that of --http-address; tunnel: that of net-conf.json")
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the CNI configuration is written once the node can take pods; empty: nowhere")
@@ -98,6 +101,10 @@ const defaultLogGroup = 5185
 
 // maxLogPerSecond is more than the agent logs for all pods together.
 const maxLogPerSecond = 1000
+
+// Of --tunnel-probe-interval. With the longest, a silent node is told of after
+// half an hour.
+const shortestProbeInterval, longestProbeInterval = time.Second, 10 * time.Minute
 
 // check names the first flag whose value makes no sense.
 func (o *options) check() error {
@@ -123,6 +130,9 @@ func (o *options) check() error {
 	}
 	if o.coolDown <= 0 {
 		return fmt.Errorf("--address-cool-down=%s: expected more than 0", o.coolDown)
+	}
+	if i := o.tunnelProbeInterval; i != 0 && (i < shortestProbeInterval || i > longestProbeInterval) {
+		return fmt.Errorf("--tunnel-probe-interval=%s: expected %s to %s, or 0", i, shortestProbeInterval, longestProbeInterval)
 	}
 	if o.cutLabel < 1 || o.cutLabel > 127 {
 		return fmt.Errorf("--cut-label=%d: expected 1 to 127", o.cutLabel)

@@ -45,8 +45,8 @@ type Result struct {
 // returns "" if nothing does.
 func (r Result) Explain(blockers []Blocker) string {
 	sentences := []string{
-		r.IPv4.explain("IPv4", "net.ipv4.ip_forward", named(blockers, familyIP)),
-		r.IPv6.explain("IPv6", "net.ipv6.conf.all.forwarding", named(blockers, familyIP6)),
+		r.IPv4.explain("IPv4", "net.ipv4.ip_forward", Named(blockers, true)),
+		r.IPv6.explain("IPv6", "net.ipv6.conf.all.forwarding", Named(blockers, false)),
 	}
 	return strings.Join(strings.Fields(strings.Join(sentences, " ")), " ")
 }
@@ -64,7 +64,12 @@ func (o Outcome) explain(family, sysctl, blockers string) string {
 	}
 }
 
-func named(blockers []Blocker, family string) string {
+// Named names those of the blockers that judge IPv4 packets, or those that judge IPv6: one or the other of them may drop what does.
+func Named(blockers []Blocker, is4 bool) string {
+	family := familyIP6
+	if is4 {
+		family = familyIP
+	}
 	var names []string
 	for _, b := range blockers {
 		if b.judges(family) {

@@ -31,6 +31,9 @@ type Report struct {
 	// Heard is when something was last seen to have come in through the tunnel, whatever it was; the zero Time: not yet.
 	Heard time.Time
 
+	// Answer is when somebody answered last; the zero Time: nobody yet.
+	Answer time.Time
+
 	// How many questions were answered, weren't, and couldn't be sent, since the start.
 	Answered, Unanswered, Unsent uint64
 
@@ -105,8 +108,9 @@ func (p *Prober) do(f func() error) error {
 }
 
 func (p *Prober) take(a Answer) {
-	if p.rotation.Take(time.Now(), a) {
+	if now := time.Now(); p.rotation.Take(now, a) {
 		p.report.Answered++
+		p.report.Answer = now
 	}
 }
 

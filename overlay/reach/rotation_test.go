@@ -304,3 +304,23 @@ func TestUnsentIsntSilent(t *testing.T) {
 		t.Errorf("states %v, want %v (%d sent, %d unsent)", states, want, sent, unsent)
 	}
 }
+
+// BenchmarkSecond is what one second costs of a Rotation in which all answer.
+func BenchmarkSecond(b *testing.B) {
+	for _, n := range []int{15, 150, 1500} {
+		b.Run(fmt.Sprintf("peers=%d", n), func(b *testing.B) {
+			r := NewRotation("own", 0)
+			r.Set(somePeers(n))
+			second := 0
+			for b.Loop() {
+				now := start.Add(time.Duration(second) * time.Second)
+				second++
+				ask, _ := r.Ask(now)
+				for _, p := range ask {
+					r.Take(now, answerOf(p))
+				}
+				r.States()
+			}
+		})
+	}
+}

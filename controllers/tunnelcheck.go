@@ -1,0 +1,202 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/sluice-net/sluice/nft/forward"
+	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/overlay/reach"
+)
+
+// TunnelCheck finds out whether the tunnel carries packets to other nodes and
+// back, and tells it in the log, by Events and by metrics. Its methods may be
+// called from several goroutines, and those that tell it something also on nil.
+type TunnelCheck struct {
+	node     string
+	interval time.Duration
+	events   NodeEvents
+	log      logr.Logger
+	prober   *reach.Prober
+	blockers func(forward.Hook) ([]forward.Blocker, error)
+	now      func() time.Time
+
+	mu    sync.Mutex
+	ready map[string]time.Time // nodes, and since when
+	state NetworkState
+
+	// Of Run's goroutine.
+	last   reach.Report
+	told   toldTunnel
+	unable struct { // to ask anybody
+		since time.Time
+		told  bool
+	}
+}
+
+// toldTunnel is what was told last.
+type toldTunnel struct {
+	tunnelVerdict
+	at     time.Time
+	public bool // by an Event, since the trouble began
+}
+
+// NewTunnelCheck returns one for a node that asks each peer once in an interval.
+func NewTunnelCheck(node string, interval time.Duration, events NodeEvents, log logr.Logger) *TunnelCheck {
+	t := &TunnelCheck{
+		node: node, interval: interval, events: events, log: log, ready: map[string]time.Time{},
+		blockers: forward.Blockers, now: time.Now,
+	}
+	t.prober = reach.New(reach.Options{Own: node, Interval: interval, OnReport: t.look})
+	return t
+}
+
+// grace is how long something has to last to be told: a minute, unless somebody
+// wants it otherwise.
+func (t *TunnelCheck) grace() time.Duration { return 2 * t.interval }
+
+// SetNode says whether a node is ready; one that doesn't exist isn't.
+func (t *TunnelCheck) SetNode(name string, ready bool) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, was := t.ready[name]; ready && !was {
+		t.ready[name] = t.now()
+	} else if !ready {
+		delete(t.ready, name)
+	}
+}
+
+// SetState takes in what came of the network's last pass. While that isn't as
+// it should be, who was asked before is asked.
+func (t *TunnelCheck) SetState(s NetworkState) {
+	if t == nil || !s.Ready {
+		return
+	}
+	t.mu.Lock()
+	t.state = s
+	t.mu.Unlock()
+	t.prober.Set(s.Tunnel, throughTunnel(s.Peers))
+}
+
+// throughTunnel lists the peers that the tunnel leads to, each with one
+// address of its tunnel device: IPv4, if it has one.
+func throughTunnel(peers []overlay.Peer) (out []reach.Peer) {
+	for _, p := range peers {
+		var addr netip.Addr
+		for _, cidr := range p.PodCIDRs {
+			if slices.Contains(p.Direct, cidr) || addr.IsValid() && !cidr.Addr().Is4() {
+				continue
+			}
+			addr = cidr.Addr()
+		}
+		if addr.IsValid() {
+			out = append(out, reach.Peer{Name: p.Name, MAC: overlay.TunnelMAC(p.Name), Addr: addr})
+		}
+	}
+	return out
+}
+
+// Run asks until ctx ends.
+func (t *TunnelCheck) Run(ctx context.Context) error {
+	if t == nil {
+		return nil
+	}
+	return t.prober.Run(ctx)
+}
+
+// look takes in what is known now.
+func (t *TunnelCheck) look(r reach.Report) {
+	now := t.now()
+	t.mu.Lock()
+	counts, verdict := judgeTunnel(r, t.ready, now, t.grace())
+	counts.untried += max(len(t.state.Peers)-len(r.Peers), 0) // those that are reached without the tunnel
+	state := t.state
+	t.mu.Unlock()
+	counts.set()
+	countProbes(t.last, r)
+	t.last = r
+	t.noteError(now, r.Err)
+	t.tell(now, verdict, counts, state)
+}
+
+// noteError logs why nobody can be asked, once that has lasted.
+func (t *TunnelCheck) noteError(now time.Time, err error) {
+	u := &t.unable
+	switch {
+	case err == nil:
+		u.since, u.told = time.Time{}, false
+	case u.since.IsZero():
+		u.since = now
+	case !u.told && now.Sub(u.since) >= t.grace():
+		u.told = true
+		t.log.Error(err, "Other nodes can't be asked through the tunnel")
+	}
+}
+
+// tell tells what is wrong when it begins, again when it has become another
+// thing, and when it is over. A node that comes and goes is no reason to tell
+// of all others again, but now and then.
+func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state NetworkState) {
+	if v.trouble == noTrouble {
+		t.tellOver(n)
+		return
+	}
+	if v.same(t.told.tunnelVerdict) {
+		return
+	}
+	const rarely = 10 // times grace
+	public := tellsOfTunnel(t.node, v, t.last)
+	wait := t.grace()
+	if v.trouble == t.told.trouble && (t.told.public || !public) {
+		wait *= rarely
+	}
+	if t.told.trouble != noTrouble && now.Sub(t.told.at) < wait {
+		return
+	}
+	note := v.note(t.place(v, state), t.grace())
+	t.log.Info("The tunnel doesn't carry packets as it should", "silent", len(v.silent), "of", v.asked, "what", note)
+	if public {
+		t.events.Warn("TunnelBlocked", note)
+	}
+	t.told = toldTunnel{v, now, public || t.told.public}
+}
+
+func (t *TunnelCheck) tellOver(n tunnelCounts) {
+	if t.told.trouble == noTrouble {
+		return
+	}
+	t.log.Info("No node is silent through the tunnel any more", "answering", n.answering)
+	if t.told.public {
+		t.events.Say("TunnelPasses", fmt.Sprintf("no node that is ready is silent through the tunnel; %d answer", n.answering))
+	}
+	t.told = toldTunnel{}
+}
+
+// place is where the tunnel is, with the chains that may be to blame.
+func (t *TunnelCheck) place(v tunnelVerdict, s NetworkState) tunnelPlace {
+	named := func(h forward.Hook) string {
+		found, err := t.blockers(h)
+		if err != nil {
+			t.log.Error(err, "Others' chains can't be read", "hook", h.String())
+		}
+		return forward.Named(found, s.Local.Is4())
+	}
+	p := tunnelPlace{port: s.Config.Port, link: s.Device}
+	switch v.trouble {
+	case nothingIn:
+		p.in = named(forward.Input)
+	case allSilent:
+		p.out = named(forward.Output)
+	case noTrouble, someSilent:
+	}
+	return p
+}
