@@ -143,6 +143,22 @@ func (w *world) backend(backend lab.Backend) {
 			w.looksRight(conversation, tunnelled(backend, w.Node("node1"), node, addr), w.Node("node1"), node, mtu)
 		}
 	}
+	w.answers(backend)
+}
+
+// answers demands that every node that a tunnel leads to answers through it, whatever the ruleset and the nodes' filters are.
+func (w *world) answers(backend lab.Backend) {
+	w.t.Helper()
+	for _, node := range w.Nodes() {
+		through := 0
+		for _, peer := range w.Nodes() {
+			leads := func(cidr netip.Prefix) bool { return tunnelled(backend, node, peer, cidr.Addr()) }
+			if peer != node && slices.ContainsFunc(peer.PodCIDRs(), leads) {
+				through++
+			}
+		}
+		w.awaitTunnel(node.Name(), through, 0, len(w.Nodes())-1-through)
+	}
 }
 
 // podMTU is what pods get: what the tunnel leaves, also where some peers are reached without it.

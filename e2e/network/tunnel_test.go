@@ -29,7 +29,7 @@ func TestTunnelBlocked(t *testing.T) {
 	w.run("node3", "default/c")
 	nodes := w.NodeNames()
 	for _, node := range nodes {
-		w.awaitTunnel(node, 2, 0)
+		w.awaitTunnel(node, 2, 0, 0)
 	}
 	w.talk("default/a", "default/b")
 	for _, node := range nodes {
@@ -48,8 +48,8 @@ func TestTunnelBlocked(t *testing.T) {
 		"nftables table inet fw, chain in (policy drop)", "Accept UDP port 8472 on eth0"))
 	t.Log(w.awaitEvent("node1", "TunnelBlocked", "1 of 2 nodes don't answer through the tunnel (node2)", "UDP port 8472"))
 	w.awaitEvent("node3", "TunnelBlocked", "(node2)")
-	w.awaitTunnel("node2", 0, 2)
-	w.awaitTunnel("node1", 1, 1)
+	w.awaitTunnel("node2", 0, 2, 0)
+	w.awaitTunnel("node1", 1, 1, 0)
 	w.talk("default/a", "default/c")
 	if n := w.working("default/a", "default/b"); n != 0 {
 		t.Errorf("pods connect over %d families while that is told", n)
@@ -62,18 +62,22 @@ func TestTunnelBlocked(t *testing.T) {
 	w.nft("node2", "add rule inet fw in udp dport 8472 accept")
 	w.eventually(settleTime, "pods to talk again", func() bool { return w.working("default/a", "default/b") == 2 })
 	for _, node := range nodes {
-		w.awaitTunnel(node, 2, 0)
+		w.awaitTunnel(node, 2, 0, 0)
 		w.awaitEvent(node, "TunnelPasses", "2 answer")
 	}
 	w.talk("default/b", "default/c")
 }
 
-// awaitTunnel waits until a node counts so many others as answering and as silent.
-func (w *world) awaitTunnel(node string, answering, silent float64) {
+// awaitTunnel waits until a node counts so many others as answering, as silent, and as not asked.
+func (w *world) awaitTunnel(node string, answering, silent, untried int) {
 	w.t.Helper()
-	count := func(state string) float64 { return w.metric(node, fmt.Sprintf("sluice_tunnel_peers{state=%q}", state)) }
-	w.eventually(noticeTime, fmt.Sprintf("%v to answer and %v to be silent to %s", answering, silent, node), func() bool {
-		return count("answering") == answering && count("silent") == silent
+	w.eventually(noticeTime, fmt.Sprintf("%d to answer %s, %d to be silent and %d not to be asked", answering, node, silent, untried), func() bool {
+		for state, want := range map[string]int{"answering": answering, "silent": silent, "untried": untried} {
+			if w.metric(node, fmt.Sprintf("sluice_tunnel_peers{state=%q}", state)) != float64(want) {
+				return false
+			}
+		}
+		return true
 	})
 }
 
