@@ -63,8 +63,8 @@ func (d *Datapath) SetState(s NetworkState) {
 		d.Server.SetTunnelPort(port)
 	}
 	d.Forward.SetPods(networksOf(s.Config), s.PodCIDRs)
+	d.writeSubnet() // before pods can come, some of which read it
 	d.tell()
-	d.writeSubnet()
 }
 
 // tell tells the CNI server whether pods can come.
