@@ -30,7 +30,7 @@ func (s *Server) add(ctx context.Context, request AddRequest) (AddAnswer, error)
 	a, before, err := s.place(request)
 	s.noteExhaustion(err)
 	s.noteHostPorts(request, err)
-	if errors.Is(err, errExhausted) || errors.Is(err, errNoPodCIDR) {
+	if errors.Is(err, errExhausted) || errors.Is(err, errNoPodCIDR) || errors.Is(err, errAllRest) {
 		err = tryAgain("no address for the pod", err)
 	}
 	if err != nil {

@@ -224,7 +224,7 @@ func FuzzState(f *testing.F) {
 		}
 		s, err := NewServer(ServerOptions{
 			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &fakeEnforcer{}, withoutKernel: true,
-			Now: func() time.Time { return noon }, AddTimeout: time.Minute,
+			Now: func() time.Duration { return noon }, AddTimeout: time.Minute,
 		})
 		if err != nil {
 			t.Fatalf("it doesn't start: %v", err)

@@ -66,12 +66,8 @@ func (s *Server) beat() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wasReady = s.wasReady || s.lacks() == ""
-	h := heartbeat{BootID: s.records.bootID, Ready: s.wasReady, Reason: s.lacks()}
-	var err error
-	if h.Beat, err = sinceBoot(); err == nil {
-		err = writeJSON(heartbeatPath(s.opts.StateDir), h)
-	}
-	if err != nil {
+	h := heartbeat{BootID: s.records.bootID, Beat: sinceBoot(), Ready: s.wasReady, Reason: s.lacks()}
+	if err := writeJSON(heartbeatPath(s.opts.StateDir), h); err != nil {
 		s.opts.Log.Error(err, "The plugin doesn't know that the agent runs")
 	}
 }

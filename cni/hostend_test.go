@@ -268,7 +268,7 @@ func TestPhases(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var tr tracker
-			now := noon
+			now := time.Now()
 			for i, s := range steps {
 				now = now.Add(s.after)
 				if got := tr.observe(a, s.link, macs, now, time.Second); got != s.want {

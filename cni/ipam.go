@@ -14,16 +14,19 @@ import (
 var (
 	errNoPodCIDR = errors.New("the node has no podCIDR yet")
 	errExhausted = errors.New("no free address")
+	errAllRest   = errors.New("every address rests, as the record of those that were freed lately can't be read")
 )
 
 // allocator gives addresses out of the node's podCIDRs, each to one attachment at a time, and a freed one not before it has cooled
-// down: other nodes may still send to its last owner. It is a value that does no I/O: the caller says what time it is, and locks.
+// down: other nodes may still send to its last owner. It is a value that does no I/O: the caller says what time it is, since the boot,
+// and locks.
 type allocator struct {
 	coolDown time.Duration
-	prefixes []netip.Prefix          // at most one of each family
-	last     map[int]netip.Addr      // the latest given, by the bits of its family
-	taken    map[netip.Addr]struct{} // also addresses outside of prefixes, from before these changed
-	cooling  map[netip.Addr]time.Time
+	prefixes []netip.Prefix               // at most one of each family
+	last     map[int]netip.Addr           // the latest given, by the bits of its family
+	taken    map[netip.Addr]struct{}      // also addresses outside of prefixes, from before these changed
+	cooling  map[netip.Addr]time.Duration // since when
+	restTill time.Duration                // until then no address is given
 }
 
 func newAllocator(coolDown time.Duration) *allocator {
@@ -31,7 +34,7 @@ func newAllocator(coolDown time.Duration) *allocator {
 		coolDown: coolDown,
 		last:     map[int]netip.Addr{},
 		taken:    map[netip.Addr]struct{}{},
-		cooling:  map[netip.Addr]time.Time{},
+		cooling:  map[netip.Addr]time.Duration{},
 	}
 }
 
@@ -47,11 +50,14 @@ func (p *allocator) setPrefixes(prefixes []netip.Prefix) {
 }
 
 // allocate gives one address of each prefix, in their order, or none and an error.
-func (p *allocator) allocate(now time.Time) ([]netip.Addr, error) {
+func (p *allocator) allocate(now time.Duration) ([]netip.Addr, error) {
 	if len(p.prefixes) == 0 {
 		return nil, errNoPodCIDR
 	}
-	maps.DeleteFunc(p.cooling, func(_ netip.Addr, freed time.Time) bool { return now.Sub(freed) >= p.coolDown })
+	if now < p.restTill {
+		return nil, fmt.Errorf("%w: for %s more", errAllRest, (p.restTill - now).Round(time.Second))
+	}
+	maps.DeleteFunc(p.cooling, func(_ netip.Addr, freed time.Duration) bool { return now-freed >= p.coolDown })
 	var addrs []netip.Addr
 	for _, prefix := range p.prefixes {
 		addr, ok := p.next(prefix)
@@ -95,7 +101,7 @@ func isGivable(prefix netip.Prefix, addr netip.Addr) bool {
 }
 
 // exhausted says why a prefix has no address to give.
-func (p *allocator) exhausted(prefix netip.Prefix, now time.Time) error {
+func (p *allocator) exhausted(prefix netip.Prefix, now time.Duration) error {
 	of := p.stats(prefix, now)
 	if of.Cooling == 0 {
 		return fmt.Errorf("%w in %s: %d of %d in use", errExhausted, prefix, of.InUse, of.Size)
@@ -103,7 +109,7 @@ func (p *allocator) exhausted(prefix netip.Prefix, now time.Time) error {
 	wait := p.coolDown
 	for addr, freed := range p.cooling {
 		if prefix.Contains(addr) {
-			wait = min(wait, p.coolDown-now.Sub(freed))
+			wait = min(wait, p.coolDown-(now-freed))
 		}
 	}
 	return fmt.Errorf("%w in %s: %d of %d in use or cooling down, the first of %d that cool down for %s more",
@@ -111,7 +117,7 @@ func (p *allocator) exhausted(prefix netip.Prefix, now time.Time) error {
 }
 
 // stats counts the addresses of a prefix.
-func (p *allocator) stats(prefix netip.Prefix, now time.Time) PoolStats {
+func (p *allocator) stats(prefix netip.Prefix, now time.Duration) PoolStats {
 	of := PoolStats{Prefix: prefix, Size: poolSize(prefix)}
 	for addr := range p.taken {
 		if prefix.Contains(addr) && isGivable(prefix, addr) {
@@ -119,7 +125,7 @@ func (p *allocator) stats(prefix netip.Prefix, now time.Time) PoolStats {
 		}
 	}
 	for addr, freed := range p.cooling {
-		if prefix.Contains(addr) && isGivable(prefix, addr) && now.Sub(freed) < p.coolDown {
+		if prefix.Contains(addr) && isGivable(prefix, addr) && now-freed < p.coolDown {
 			of.Cooling++
 		}
 	}
@@ -147,43 +153,13 @@ func (p *allocator) claim(addr netip.Addr) {
 }
 
 // release frees an address that a pod may have used, from now.
-func (p *allocator) release(addr netip.Addr, now time.Time) {
+func (p *allocator) release(addr netip.Addr, now time.Duration) {
 	delete(p.taken, addr)
 	p.cooling[addr] = now
 }
 
+// restAll gives no address until all have cooled down: any may have been freed just now.
+func (p *allocator) restAll(now time.Duration) { p.restTill = now + p.coolDown }
+
 // giveBack frees an address that no pod has ever used, so that it needs no cool-down.
 func (p *allocator) giveBack(addr netip.Addr) { delete(p.taken, addr) }
-
-// ledger is what an allocator remembers over a restart.
-type ledger struct {
-	BootID  string                   `json:"bootID,omitempty"`
-	Last    []netip.Addr             `json:"last"`
-	Taken   []netip.Addr             `json:"taken"`
-	Cooling map[netip.Addr]time.Time `json:"cooling"` // since when
-}
-
-func (p *allocator) ledger() ledger {
-	return ledger{
-		Last:    slices.SortedFunc(maps.Values(p.last), netip.Addr.Compare),
-		Taken:   slices.SortedFunc(maps.Keys(p.taken), netip.Addr.Compare),
-		Cooling: maps.Clone(p.cooling),
-	}
-}
-
-// restore brings back what an allocator before this one knew. The attachments' addresses are claimed afterwards. What was taken and
-// isn't claimed then was freed by someone else at an unknown time, so it cools down from now.
-func (p *allocator) restore(from ledger, now time.Time) {
-	for _, addr := range from.Last {
-		p.last[addr.BitLen()] = addr
-	}
-	for addr, freed := range from.Cooling {
-		if freed.After(now) { // the clock went back
-			freed = now
-		}
-		p.cooling[addr] = freed
-	}
-	for _, addr := range from.Taken {
-		p.cooling[addr] = now
-	}
-}

@@ -85,8 +85,8 @@ func TestDetachFailsAfterDel(t *testing.T) {
 		t.Error("the pod answers after its DEL")
 	}
 	eventually(t, "the agent to find out", func() bool { return strings.Contains(n.log.String(), "kernel says no") })
-	if l := n.server.addresses.ledger(); len(l.Taken) != 2 || len(n.server.Attachments()) != 0 {
-		t.Errorf("taken are %v, attached %v", l.Taken, n.server.Attachments())
+	if l := n.server.addresses.ledger(); len(l.inUse()) != 2 || len(n.server.Attachments()) != 0 {
+		t.Errorf("taken are %v, attached %v", l.inUse(), n.server.Attachments())
 	}
 	n.enforcer.setDetach(nil)
 	n.server.reap(t.Context())

@@ -75,13 +75,9 @@ func (p plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	now, err := sinceBoot()
-	if err != nil {
-		return err
-	}
 	last, err := readHeartbeat(config.StateDir)
 	if err != nil {
 		return types.NewError(codeNotAvailable, "the node can't take pods", err.Error())
 	}
-	return last.status(now)
+	return last.status(sinceBoot())
 }

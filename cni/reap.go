@@ -124,7 +124,7 @@ func (s *Server) isPodGone(a Attachment, links []nodeLink) bool {
 	}
 	mac := a.HostMAC().String()
 	isIts := func(link nodeLink) bool { return link.name == a.Interface && link.mac == mac }
-	return !slices.ContainsFunc(links, isIts) && s.opts.Now().Sub(s.placed[a.ID()]) > addGrace
+	return !slices.ContainsFunc(links, isIts) && s.opts.Now()-s.placed[a.ID()] > addGrace
 }
 
 // isLeftOver tells whether a link is of a DEL whose server died before it removed the link: it is down, and nobody's.

@@ -197,7 +197,8 @@ func (r records) writeLedger(l ledger) error {
 	return nil
 }
 
-// readLedger returns an empty one where there is none. Of another boot's, only the last given addresses count: the pods are gone.
+// readLedger returns an empty one where there is none. Of another boot's the times don't count: the pods are gone, but other nodes may not
+// have heard of it, so that their addresses cool down from now.
 func (r records) readLedger() (ledger, error) {
 	var l ledger
 	err := readJSON(r.ledgerPath(), maxLedgerBytes, &l)
@@ -207,8 +208,8 @@ func (r records) readLedger() (ledger, error) {
 	if err != nil {
 		return ledger{}, fmt.Errorf("reading the addresses in use: %w", err)
 	}
-	if !r.isOfThisBoot(l.BootID) {
-		return ledger{Last: l.Last}, nil
+	if l.BootID == "" || l.BootID != r.bootID {
+		return l.ofUnknownTime(), nil
 	}
 	return l, nil
 }

@@ -40,9 +40,9 @@ type ServerOptions struct {
 	// AddressPoolExhausted. It must not block. May be nil.
 	OnProblem func(reason, message string)
 
-	AddTimeout time.Duration    // how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
-	CoolDown   time.Duration    // how long a used address rests before another pod gets it; 60 s by default
-	Now        func() time.Time // time.Now by default
+	AddTimeout time.Duration        // how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
+	CoolDown   time.Duration        // how long a used address rests before another pod gets it; 60 s by default
+	Now        func() time.Duration // since the boot, of a clock that nobody sets; the kernel's monotonic one by default
 
 	// ReservedPorts are ports of the node that no pod to come gets as a host port. Pods that have them keep them.
 	ReservedPorts []ReservedPort
@@ -91,9 +91,9 @@ type Server struct {
 	wasReady       bool   // once since the boot
 	exhausted      bool   // the latest ADD found no free address
 
-	placed   map[string]time.Time // by attachment: when its latest ADD began, or this server
-	suspects map[string]bool      // what the reaper's last look found without a pod
-	seen     map[string]bool      // by attachment: this process has seen its network namespace
+	placed   map[string]time.Duration // by attachment: when its latest ADD began, or this server
+	suspects map[string]bool          // what the reaper's last look found without a pod
+	seen     map[string]bool          // by attachment: this process has seen its network namespace
 }
 
 // NewServer makes a server and reads the records in the state directory. Records that can't be read or can't be true are logged and
@@ -106,7 +106,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	opts.CoolDown = cmp.Or(opts.CoolDown, defaultCoolDown)
 	opts.ReapInterval = cmp.Or(opts.ReapInterval, defaultReapInterval)
 	if opts.Now == nil {
-		opts.Now = time.Now
+		opts.Now = sinceBoot
 	}
 	if opts.step == nil {
 		opts.step = func(string) {}
@@ -123,7 +123,7 @@ func NewServer(opts ServerOptions) (*Server, error) {
 		addresses:      newAllocator(opts.CoolDown),
 		hostEnds:       newHostEnds(hostEndOptions{Log: opts.Log, SysctlDir: opts.SysctlDir, NetNS: opts.NetNS}),
 		datapathReason: "the agent has only just started",
-		placed:         map[string]time.Time{},
+		placed:         map[string]time.Duration{},
 		suspects:       map[string]bool{},
 		seen:           map[string]bool{},
 	}
@@ -144,7 +144,8 @@ func NewServer(opts ServerOptions) (*Server, error) {
 func (s *Server) load() error {
 	past, err := s.records.readLedger()
 	if err != nil {
-		s.opts.Log.Error(err, "Addresses that were freed lately may be given again too early")
+		s.opts.Log.Error(err, "Nobody knows which addresses were freed lately: no pod gets one until all have cooled down", "after", s.opts.CoolDown.String())
+		s.addresses.restAll(s.opts.Now())
 	}
 	s.addresses.restore(past, s.opts.Now())
 	s.records.removeUnfinished()

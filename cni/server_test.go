@@ -122,8 +122,8 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 			t.Fatal(name)
 		}
 		a.expect()
-		if l := a.server.addresses.ledger(); len(l.Cooling) > 0 {
-			t.Errorf("%s: %v cool down", name, l.Cooling)
+		if l := a.server.addresses.ledger(); len(l.Freed) > 0 {
+			t.Errorf("%s: %v cool down", name, l.Freed)
 		}
 	}
 	a.enforcer.setAttach(nil)
@@ -165,8 +165,8 @@ func TestDetachFails(t *testing.T) {
 	if got := a.server.Attachments(); len(got) != 0 {
 		t.Errorf("still attached: %v", got)
 	}
-	if l := a.server.addresses.ledger(); len(l.Taken) != 2 {
-		t.Errorf("taken are %v, want the two of %v", l.Taken, first.Addresses)
+	if l := a.server.addresses.ledger(); len(l.inUse()) != 2 {
+		t.Errorf("taken are %v, want the two of %v", l.inUse(), first.Addresses)
 	}
 	_, err := a.add(requestFor("c1", "pod-a"))
 	mustFail(t, err, types.ErrTryAgainLater, "kernel says no")
@@ -317,8 +317,8 @@ func TestRecordGone(t *testing.T) {
 	}
 	a.server.reap(context.Background())
 	a.expect("c2/eth0")
-	if l := a.server.addresses.ledger(); len(l.Cooling) != 2 {
-		t.Errorf("cooling down: %v, want the two of c1", l.Cooling)
+	if l := a.server.addresses.ledger(); len(l.Freed) != 2 {
+		t.Errorf("cooling down: %v, want the two of c1", l.Freed)
 	}
 
 	// The same while the server is away.
@@ -329,8 +329,8 @@ func TestRecordGone(t *testing.T) {
 	a.enforcer.forget()
 	a.start()
 	a.expect()
-	if l := a.server.addresses.ledger(); len(l.Cooling) != 4 {
-		t.Errorf("cooling down: %v, want all four", l.Cooling)
+	if l := a.server.addresses.ledger(); len(l.Freed) != 4 {
+		t.Errorf("cooling down: %v, want all four", l.Freed)
 	}
 }
 

@@ -257,8 +257,8 @@ func (a *testAgent) expect(ids ...string) {
 	if len(bad) > 0 {
 		a.t.Errorf("bad records: %v", bad)
 	}
-	if l, err := a.server.records.readLedger(); err != nil || len(l.Taken) != taken {
-		a.t.Errorf("taken %v and %v, want %d addresses", l.Taken, err, taken)
+	if l, err := a.server.records.readLedger(); err != nil || len(l.inUse()) != taken {
+		a.t.Errorf("taken %v and %v, want %d addresses", l.inUse(), err, taken)
 	}
 	entries, err := os.ReadDir(a.server.records.dir())
 	if err != nil || len(entries) != len(ids) {
@@ -272,10 +272,10 @@ func requestFor(container, pod string) AddRequest {
 
 type testClock struct {
 	mu  sync.Mutex
-	now time.Time
+	now time.Duration
 }
 
-func (c *testClock) Now() time.Time {
+func (c *testClock) Now() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
@@ -284,7 +284,7 @@ func (c *testClock) Now() time.Time {
 func (c *testClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+	c.now += d
 }
 
 type logText struct {

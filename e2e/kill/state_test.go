@@ -164,6 +164,7 @@ func describeFile(path, name string) (string, error) {
 	var known struct {
 		PodNamespace, PodName string
 		Addresses, Taken      []netip.Addr
+		Freed                 map[netip.Addr]time.Duration
 	}
 	isAttachment := strings.HasPrefix(name, "sluice/attachments/") && !strings.HasPrefix(filepath.Base(name), ".")
 	if isAttachment || name == "sluice/addresses.json" {
@@ -175,7 +176,8 @@ func describeFile(path, name string) (string, error) {
 	case isAttachment:
 		return fmt.Sprintf("sluice/attachments: %s/%s %s", known.PodNamespace, known.PodName, known.Addresses), nil
 	case name == "sluice/addresses.json":
-		return fmt.Sprintf("%s: taken %s", name, known.Taken), nil
+		coolsDown := func(addr netip.Addr) bool { _, is := known.Freed[addr]; return is }
+		return fmt.Sprintf("%s: taken %s", name, slices.DeleteFunc(known.Taken, coolsDown)), nil
 	}
 	return name + ": " + string(text), nil
 }
