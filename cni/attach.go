@@ -162,8 +162,21 @@ func (s *Server) inTheWay(request AddRequest) []chan struct{} {
 }
 
 // place returns the attachment as the request wants it, new or, with its addresses, the one that is on record, which is then also
-// returned as it was before.
+// returned as it was before. It is recorded; one that can't be is none.
 func (s *Server) place(request AddRequest) (a, before Attachment, err error) {
+	a, before, err = s.take(request)
+	if err != nil {
+		return a, before, err
+	}
+	if err := s.writeRecords(a); err != nil {
+		s.untake(a, before)
+		return a, before, tryAgain("the pod can't be recorded", err)
+	}
+	return a, before, nil
+}
+
+// take is place without the files.
+func (s *Server) take(request AddRequest) (a, before Attachment, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := AttachmentID(request.ContainerID, request.IfName)
@@ -198,25 +211,21 @@ func (s *Server) place(request AddRequest) (a, before Attachment, err error) {
 		Network: request.Network, Netns: request.Netns, NetnsInode: request.NetnsInode,
 		HostPorts: request.HostPorts, Bandwidth: request.Bandwidth, PolicyOnly: request.PolicyOnly,
 	}
-	if err := s.record(a); err != nil {
-		if !isOld {
-			s.free(a, unused)
-			err = errors.Join(err, s.records.remove(a.ContainerID, a.IfName))
-		}
-		return a, before, err
-	}
 	s.attachments[id] = a
 	s.placed[id] = s.opts.Now()
 	return a, before, nil
 }
 
-// record writes the ledger first: an address without a record is found by the next server, a record without its address would be.
-func (s *Server) record(a Attachment) error {
-	if err := s.records.writeLedger(s.addresses.ledger()); err != nil {
-		return err
+// untake makes take undone.
+func (s *Server) untake(a, before Attachment) {
+	s.mu.Lock()
+	if before.ContainerID != "" {
+		s.attachments[a.ID()] = before
+	} else {
+		s.remove(a, unused)
 	}
-	s.opts.step("taken")
-	return s.records.write(a)
+	s.mu.Unlock()
+	_ = s.writeLedger() // it is noted, and tried again
 }
 
 // checkHostPorts wants host ports that no other attachment has. The caller holds mu.

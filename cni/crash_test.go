@@ -120,7 +120,7 @@ func TestCrash(t *testing.T) {
 				if !strings.Contains(strings.Join(all, " "), lostAddresses) {
 					t.Errorf("%s isn't among %s", lostAddresses, all)
 				}
-				onDisk, _ := a.server.records.readAll()
+				onDisk, _, _ := a.server.records.readAll()
 				if diff := cmp.Diff(a.server.Attachments(), onDisk, cmp.Comparer(sameAddr)); diff != "" {
 					t.Errorf("attachments in memory and on disk:\n%s", diff)
 				}

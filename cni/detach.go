@@ -2,6 +2,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -19,11 +20,7 @@ func (s *Server) del(ctx context.Context, request DelRequest) (DelAnswer, error)
 	if err != nil {
 		return DelAnswer{}, tryAgain("another request for the same attachment is under way", err)
 	}
-	isCut, finish, err := s.leave(request)
-	if err != nil {
-		unlock()
-		return DelAnswer{}, tryAgain("the pod can't be detached", err)
-	}
+	isCut, finish := s.leave(request)
 	s.inBackground(func() {
 		defer unlock()
 		finish()
@@ -32,39 +29,39 @@ func (s *Server) del(ctx context.Context, request DelRequest) (DelAnswer, error)
 }
 
 // leave ends a pod's traffic, and returns what finishes its DEL. The caller holds the attachment's lock, also for that.
-func (s *Server) leave(request DelRequest) (isCut bool, finish func(), err error) {
+// A record that can't be removed is no reason to let it live: its addresses stay taken.
+func (s *Server) leave(request DelRequest) (isCut bool, finish func()) {
 	id := AttachmentID(request.ContainerID, request.IfName)
-	a, known, err := s.startLeaving(request.ContainerID, request.IfName)
-	if err != nil || !known {
-		return false, func() {}, err
+	a, known, _ := s.startLeaving(request.ContainerID, request.IfName)
+	if !known {
+		return false, func() {}
 	}
-	isCut, err = s.cutLink(a)
+	isCut, err := s.cutLink(a)
 	if err != nil {
 		s.opts.Log.Error(err, "The plugin has to remove the link", "attachment", id)
 	}
 	finish = func() {
 		ctx, cancel := context.WithTimeout(s.life, undoTimeout)
 		defer cancel()
-		if err := s.drop(ctx, id, used); err != nil && s.life.Err() == nil {
+		if err := s.drop(ctx, id, used); err != nil && !errors.Is(err, errRecordStays) && s.life.Err() == nil {
 			s.opts.Log.Error(err, "What a DEL left is tried again later", "attachment", id)
 		}
 	}
-	return isCut, finish, nil
+	return isCut, finish
 }
 
-// startLeaving removes an attachment's record: for the next server it is none. For this one it is one that leaves, until it is forgotten.
+// startLeaving removes an attachment's record: for the next server it is none. For this one it is one that leaves, until it is forgotten;
+// also if its record stays, which is then the error. The caller holds the attachment's lock.
 func (s *Server) startLeaving(containerID, ifName string) (a Attachment, known bool, err error) {
 	id := AttachmentID(containerID, ifName)
 	s.mu.Lock()
 	a, known = s.attachments[id]
-	_, leaves := s.leaving[id]
-	err = s.records.remove(containerID, ifName)
-	if err == nil && known && !leaves {
+	if _, leaves := s.leaving[id]; known && !leaves {
 		s.leaving[id] = make(chan struct{})
 	}
 	s.mu.Unlock()
 	s.keepHostEnds() // no longer this one
-	return a, known, err
+	return a, known, s.removeRecord(containerID, ifName)
 }
 
 // leaver returns the attachment if its DEL is answered and isn't done.
@@ -100,9 +97,9 @@ const (
 // The caller holds the attachment's lock. One that isn't known is no error. After an error it still leaves, and the reaper tries again.
 func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
 	containerID, ifName, _ := strings.Cut(id, "/")
-	a, known, err := s.startLeaving(containerID, ifName)
-	if err != nil || !known {
-		return err
+	a, known, stays := s.startLeaving(containerID, ifName)
+	if !known {
+		return stays
 	}
 	if _, err := s.cutLink(a); err != nil {
 		return err
@@ -118,12 +115,14 @@ func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
 	if err := s.connections.forget(a.Addresses); err != nil {
 		return err
 	}
-	s.forget(a, addresses)
+	if stays == nil {
+		s.forget(a, addresses)
+	}
 	if err := s.removeLink(a); err != nil {
 		s.opts.Log.Error(err, "A link that is down is left", "attachment", id)
 	}
 	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", id)
-	return nil
+	return stays
 }
 
 func (s *Server) dropAndUnlock(ctx context.Context, id string, unlock func()) error {
@@ -133,27 +132,25 @@ func (s *Server) dropAndUnlock(ctx context.Context, id string, unlock func()) er
 
 func (s *Server) forget(a Attachment, addresses usage) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	close(s.leaving[a.ID()])
 	delete(s.leaving, a.ID())
+	s.remove(a, addresses)
+	s.mu.Unlock()
+	// In memory they are free. If this fails, they are found without a record after a restart, and cool down once more.
+	_ = s.writeLedger() // it is noted, and tried again
+}
+
+// remove takes an attachment out of what is known, and gives its addresses back. The caller holds mu.
+func (s *Server) remove(a Attachment, addresses usage) {
 	delete(s.attachments, a.ID())
 	delete(s.placed, a.ID())
 	delete(s.seen, a.ID())
-	s.free(a, addresses)
-}
-
-// free gives the addresses of a forgotten attachment back. The caller holds mu.
-func (s *Server) free(a Attachment, addresses usage) {
 	for _, addr := range a.Addresses {
 		if addresses == used {
 			s.addresses.release(addr, s.opts.Now())
 		} else {
 			s.addresses.giveBack(addr)
 		}
-	}
-	if err := s.records.writeLedger(s.addresses.ledger()); err != nil {
-		// In memory they are free. After a restart they are found without a record, and cool down once more.
-		s.opts.Log.Error(err, "The ledger of addresses is out of date", "attachment", a.ID())
 	}
 }
 
@@ -165,7 +162,7 @@ func (s *Server) undo(ctx context.Context, a Attachment, isNew bool) {
 	if isNew && !a.PolicyOnly {
 		addresses = unused // it never had a link
 	}
-	if err := s.drop(ctx, a.ID(), addresses); err != nil {
+	if err := s.drop(ctx, a.ID(), addresses); err != nil && !errors.Is(err, errRecordStays) {
 		s.opts.Log.Error(err, "What a failed ADD left is tried again later", "attachment", a.ID())
 	}
 }

@@ -97,7 +97,7 @@ func (a *testAgent) state() (ids []string) {
 	for _, attachment := range a.server.Attachments() {
 		ids = append(ids, attachment.ID())
 	}
-	onDisk, bad := a.server.records.readAll()
+	onDisk, bad, _ := a.server.records.readAll()
 	var recorded []string
 	for _, attachment := range onDisk {
 		recorded = append(recorded, attachment.ID())

@@ -61,14 +61,29 @@ func (h heartbeat) status(now time.Duration) error {
 	return nil
 }
 
-// beat tells the plugins that the server runs, and how it is.
+// beat tells the plugins that the server runs, and how it is. It is also when what couldn't be written before is tried again.
 func (s *Server) beat() {
+	s.dir.writing.Lock()
+	defer s.dir.writing.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.wasReady = s.wasReady || s.lacks() == ""
 	h := heartbeat{BootID: s.records.bootID, Beat: sinceBoot(), Ready: s.wasReady, Reason: s.lacks()}
-	if err := writeJSON(heartbeatPath(s.opts.StateDir), h); err != nil {
-		s.opts.Log.Error(err, "The plugin doesn't know that the agent runs")
+	s.mu.Unlock()
+	again := map[string]error{troubleHeartbeat: s.records.writeHeartbeat(h)}
+	if s.dir.isLedgerStale {
+		again[troubleLedger] = s.writeLedgerLocked()
+	}
+	if s.dir.has(troubleRecord) {
+		again[troubleRecord] = s.records.tryWriting()
+	}
+	s.noteBeat(again)
+}
+
+// beatSoon has beatUntil tell the plugins what has changed.
+func (s *Server) beatSoon() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it will
 	}
 }
 
@@ -77,6 +92,8 @@ func (s *Server) beatUntil(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		select {
+		case <-s.changed:
+			s.beat()
 		case <-tick.C:
 			s.beat()
 			s.reportHostEnds()
@@ -105,7 +122,7 @@ func (s *Server) lacks() string {
 	case len(s.addresses.prefixes) == 0 && !s.opts.PolicyOnly:
 		return errNoPodCIDR.Error()
 	}
-	return ""
+	return s.dir.trouble()
 }
 
 // SetDatapathReady says whether the overlay and the first ruleset are in the kernel; if not, why. Until they are, every ADD fails
@@ -114,5 +131,5 @@ func (s *Server) SetDatapathReady(ready bool, reason string) {
 	s.mu.Lock()
 	s.datapathReady, s.datapathReason = ready, reason
 	s.mu.Unlock()
-	s.beat()
+	s.beatSoon()
 }

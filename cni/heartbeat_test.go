@@ -3,6 +3,7 @@ package cni
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,12 @@ func (a *testAgent) age(by time.Duration) {
 	if err := writeJSON(heartbeatPath(a.stateDir), h); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// becomesReady waits until STATUS succeeds.
+func (a *testAgent) becomesReady() {
+	a.t.Helper()
+	eventually(a.t, "STATUS to succeed", func() bool { return a.pluginStatus() == nil })
 }
 
 // TestStatusFails: for each of the causes that there are.
@@ -55,9 +62,12 @@ func TestStatusFails(t *testing.T) {
 		"silent": {func(a *testAgent) {
 			a.server.SetPodCIDRs(prefixes("10.1.0.0/24"))
 			a.server.SetDatapathReady(true, "")
+			a.becomesReady()
+			a.stop()
 			a.age(maxSilence + 2*time.Second)
 		}, "the node's agent has been silent for 1m2s"},
 		"what can't be read": {func(a *testAgent) {
+			a.stop()
 			if err := os.WriteFile(heartbeatPath(a.stateDir), []byte("{"), 0o600); err != nil {
 				a.t.Fatal(err)
 			}
@@ -67,12 +77,16 @@ func TestStatusFails(t *testing.T) {
 			t.Parallel()
 			a := newBareAgent(t)
 			c.make(a)
+			eventually(t, "STATUS to say "+c.says, func() bool {
+				err := a.pluginStatus()
+				return err != nil && strings.Contains(err.Error(), c.says)
+			})
 			mustFail(t, a.pluginStatus(), codeNotAvailable, c.says)
+			a.stop()
+			a.start()
 			a.server.SetPodCIDRs(prefixes("10.1.0.0/24"))
 			a.server.SetDatapathReady(true, "")
-			if err := a.pluginStatus(); err != nil {
-				t.Errorf("once all is well: %v", err)
-			}
+			a.becomesReady()
 		})
 	}
 }
@@ -113,6 +127,7 @@ func TestStatusHolds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a := newAgent(t)
+			a.becomesReady()
 			spoil(a)
 			if err := a.pluginStatus(); err != nil {
 				t.Error(err)
@@ -125,6 +140,7 @@ func TestStatusHolds(t *testing.T) {
 func TestNewAgentIsSilentToo(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)
+	a.becomesReady()
 	a.stop()
 	a.age(maxSilence + time.Second)
 	mustFail(t, a.pluginStatus(), codeNotAvailable, "silent")
@@ -139,9 +155,7 @@ func TestPolicyOnlyNeedsNoPodCIDR(t *testing.T) {
 	t.Parallel()
 	a := newBareAgent(t, func(o *ServerOptions) { o.PolicyOnly = true })
 	a.server.SetDatapathReady(true, "")
-	if err := a.pluginStatus(); err != nil {
-		t.Error(err)
-	}
+	a.becomesReady()
 	_, err := a.add(requestFor("c1", "pod-a"))
 	mustFail(t, err, types.ErrInvalidNetworkConfig, "enforces policy only", `"mode":"policy"`)
 }

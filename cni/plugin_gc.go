@@ -3,8 +3,10 @@ package cni
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -23,7 +25,10 @@ func (p plugin) gc(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.delTimeout) // after that the agent isn't asked any more
 	defer cancel()
 	// Files that are no record of an attachment are the agent's to report.
-	known, _ := openRecords(config.StateDir).readAll()
+	known, _, err := openRecords(config.StateDir).readAll()
+	if err != nil {
+		return types.NewError(types.ErrTryAgainLater, "what is attached can't be read", err.Error())
+	}
 	var failures []string
 	for _, a := range known {
 		isOurs := a.Network == config.Name || a.Network == "" // which older agents didn't write
@@ -69,13 +74,33 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 	return valid, nil
 }
 
-// status fails while the node should carry no pod at all. It asks nobody: an agent that is busy, or just being replaced, is no reason.
+// statusTimeout is how long an agent may take to say that it lives.
+const statusTimeout = 2 * time.Second
+
+// status fails while the node should carry no pod at all. It asks nobody while the agent's file says that all is well: an agent that is busy,
+// or just being replaced, is no reason.
 func (p plugin) status(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
 		return err
 	}
-	last, err := readHeartbeat(config.StateDir)
+	fromFile := statusByFile(config.StateDir)
+	if fromFile == nil {
+		return nil
+	}
+	// The agent may be well and its file system not.
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	fromAgent := NewClient(config.Socket).Call(ctx, PathStatus, StatusRequest{}, new(StatusAnswer))
+	if errors.Is(fromAgent, ErrNoAgent) {
+		return fromFile
+	}
+	return fromAgent
+}
+
+// statusByFile is the status by what the agent has left in its state directory.
+func statusByFile(stateDir string) error {
+	last, err := readHeartbeat(stateDir)
 	if err != nil {
 		return types.NewError(codeNotAvailable, "the node can't take pods", err.Error())
 	}

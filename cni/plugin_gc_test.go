@@ -99,7 +99,7 @@ func TestGCGoesOn(t *testing.T) {
 	undo()
 	mustFail(t, err, types.ErrTryAgainLater, "c2/eth0: removing the record")
 	n.expectNoLinks()
-	if left, bad := n.server.records.readAll(); len(left) != 1 || left[0].ID() != "c2/eth0" || errors.Join(bad...) != nil {
+	if left, bad, _ := n.server.records.readAll(); len(left) != 1 || left[0].ID() != "c2/eth0" || errors.Join(bad...) != nil {
 		t.Errorf("left %v and %v, want c2", left, bad)
 	}
 	if err := n.gc("sluice", `,"cni.dev/valid-attachments":[]`); err != nil {

@@ -103,10 +103,15 @@ func (s *Server) reapIf(ctx context.Context, a Attachment, reason string, isTrue
 		unlock()
 		return
 	}
-	s.opts.Log.Info("Dropping an attachment without a DEL", "reason", reason, "attachment", a.ID(), "namespace", a.PodNamespace, "pod", a.PodName)
-	if err := s.dropAndUnlock(ctx, a.ID(), unlock); err != nil {
-		s.opts.Log.Error(err, "An attachment can't be dropped yet", "attachment", a.ID())
+	err := s.dropAndUnlock(ctx, a.ID(), unlock)
+	if errors.Is(err, errRecordStays) {
+		return // which is told
 	}
+	if err != nil {
+		s.opts.Log.Error(err, "An attachment without a DEL can't be dropped yet", "reason", reason, "attachment", a.ID())
+		return
+	}
+	s.opts.Log.Info("Dropped an attachment without a DEL", "reason", reason, "attachment", a.ID(), "namespace", a.PodNamespace, "pod", a.PodName)
 }
 
 // isPodGone tells whether nothing is left of an attachment's pod. When in doubt it isn't: a pod that lives must never lose its place.

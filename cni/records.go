@@ -58,10 +58,25 @@ func (r records) makeDirectories() error {
 }
 
 func (r records) write(a Attachment) error {
+	if err := r.makeDirectories(); err != nil { // they may have been missing, and the disk full
+		return err
+	}
 	if err := writeJSON(r.path(a.ContainerID, a.IfName), record{a, r.bootID}); err != nil {
 		return fmt.Errorf("recording attachment %s: %w", a.ID(), err)
 	}
 	return nil
+}
+
+// tryWriting tells whether records can be written and removed.
+func (r records) tryWriting() error {
+	if err := r.makeDirectories(); err != nil {
+		return err
+	}
+	path := filepath.Join(r.dir(), temporary+"trial")
+	if err := writeJSON(path, record{}); err != nil {
+		return fmt.Errorf("recording attachments: %w", err)
+	}
+	return os.Remove(path)
 }
 
 // remove forgets an attachment. One that isn't there is no error.
@@ -108,15 +123,13 @@ func (r records) removeUnfinished() {
 	}
 }
 
-// readAll returns the attachments with a good record, sorted by ID, and an error for each other file. Records of another boot are
-// removed. Others may write meanwhile.
-func (r records) readAll() ([]Attachment, []error) {
+// readAll returns the attachments with a good record, sorted by ID, and in bad an error for each other file. Records of another boot are
+// removed. Without a directory there are none; one that can't be read is an error. Others may write meanwhile.
+func (r records) readAll() (all []Attachment, bad []error, err error) {
 	entries, err := os.ReadDir(r.dir())
-	if err != nil {
-		return nil, []error{fmt.Errorf("reading the records: %w", err)}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("reading the records: %w", err)
 	}
-	var all []Attachment
-	var bad []error
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), temporary) {
 			continue
@@ -141,7 +154,7 @@ func (r records) readAll() ([]Attachment, []error) {
 		all = append(all, a)
 	}
 	slices.SortFunc(all, func(a, b Attachment) int { return strings.Compare(a.ID(), b.ID()) })
-	return all, bad
+	return all, bad, nil
 }
 
 func (r records) readNamed(file string) (Attachment, error) {
@@ -214,7 +227,20 @@ func (r records) readLedger() (ledger, error) {
 	return l, nil
 }
 
+func (r records) writeHeartbeat(h heartbeat) error {
+	if err := writeJSON(heartbeatPath(r.stateDir), h); err != nil {
+		return fmt.Errorf("telling the plugin that the agent runs: %w", err)
+	}
+	return nil
+}
+
+// writeJSON replaces a file as a whole, or leaves it as it is.
 func writeJSON(path string, value any) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
 	data, err := json.Marshal(value)
 	if err != nil {
 		return err
@@ -228,7 +254,8 @@ func writeJSON(path string, value any) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	// Nothing is synced to a disk: what is here is only good until the machine stops.
+	// Nothing is synced to a disk: what is here is only good until the machine stops. A ledger that isn't whole then can't be read, and so
+	// every address rests.
 	_, err = f.Write(append(data, '\n'))
 	err = errors.Join(err, f.Close())
 	if err != nil {

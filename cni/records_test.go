@@ -40,7 +40,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
 	a, b := newAttachment("c1", "pod-a", "10.1.0.1", "fd00::1"), newAttachment("c2", "pod-b", "fd00::2")
 	r := newRecords(t, b, a, a)
-	got, bad := r.readAll()
+	got, bad, _ := r.readAll()
 	if diff := cmp.Diff([]Attachment{a, b}, got, cmp.Comparer(sameAddr)); diff != "" || len(bad) > 0 {
 		t.Fatalf("bad %v, (-want +got):\n%s", bad, diff)
 	}
@@ -56,7 +56,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got, _ := r.readAll(); len(got) != 1 || !r.isGone(a) || r.isGone(b) {
+	if got, _, _ := r.readAll(); len(got) != 1 || !r.isGone(a) || r.isGone(b) {
 		t.Errorf("after removing c1: %v", got)
 	}
 }
@@ -67,7 +67,7 @@ func TestNamesNeverCollide(t *testing.T) {
 	one, two := newAttachment("a.b", "pod-a", "10.1.0.1"), newAttachment("a", "pod-b", "10.1.0.2")
 	one.IfName, two.IfName = "c@d", "b.c@d"
 	one.Interface, two.Interface = InterfaceName("dev", "pod-a", "c@d"), InterfaceName("dev", "pod-b", "b.c@d")
-	got, bad := newRecords(t, one, two).readAll()
+	got, bad, _ := newRecords(t, one, two).readAll()
 	if len(got) != 2 || len(bad) > 0 {
 		t.Errorf("got %v and %v, want both", got, bad)
 	}
@@ -114,7 +114,7 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 			r := newRecords(t, good)
 			path := filepath.Join(r.dir(), c.file)
 			c.make(t, path)
-			got, bad := r.readAll()
+			got, bad, _ := r.readAll()
 			if diff := cmp.Diff([]Attachment{good}, got, cmp.Comparer(sameAddr)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -185,7 +185,7 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	ofLedger := filepath.Join(r.stateDir, temporary+"456")
 	write(`{"conta`)(t, path)
 	write(`{"last`)(t, ofLedger)
-	if got, bad := r.readAll(); len(got) != 0 || len(bad) != 0 {
+	if got, bad, _ := r.readAll(); len(got) != 0 || len(bad) != 0 {
 		t.Errorf("got %v and %v", got, bad)
 	}
 	if _, err := os.Lstat(path); err != nil {
@@ -262,7 +262,7 @@ func TestReboot(t *testing.T) {
 	if _, err := r.read("c1", "eth0"); !errors.Is(err, errOtherBoot) {
 		t.Errorf("reading the record of before: %v", err)
 	}
-	got, bad := r.readAll()
+	got, bad, _ := r.readAll()
 	if diff := cmp.Diff([]Attachment{b}, got, cmp.Comparer(sameAddr)); diff != "" || len(bad) > 0 {
 		t.Errorf("bad %v, (-want +got):\n%s", bad, diff)
 	}
@@ -293,7 +293,7 @@ func TestRecordOfAnOlderAgent(t *testing.T) {
 	if err := writeJSON(r.path("c1", "eth0"), newAttachment("c1", "pod-a", "10.1.0.1")); err != nil {
 		t.Fatal(err)
 	}
-	if got, bad := r.readAll(); len(got) != 1 || len(bad) > 0 {
+	if got, bad, _ := r.readAll(); len(got) != 1 || len(bad) > 0 {
 		t.Errorf("got %v and %v", got, bad)
 	}
 }

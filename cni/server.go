@@ -39,6 +39,8 @@ type ServerOptions struct {
 	// OnProblem is told what a person should hear of, once when it begins: reason is one word in CamelCase, such as
 	// AddressPoolExhausted. It must not block. May be nil.
 	OnProblem func(reason, message string)
+	// OnSolved is told likewise of the end of what OnProblem was told. May be nil.
+	OnSolved func(reason, message string)
 
 	AddTimeout time.Duration        // how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
 	CoolDown   time.Duration        // how long a used address rests before another pod gets it; 60 s by default
@@ -77,7 +79,10 @@ type Server struct {
 	background sync.WaitGroup  // of DELs that are answered
 	life       context.Context // of background; set by Run
 
-	mu          sync.Mutex // of what follows, and of the files in the state directory
+	dir     stateDir
+	changed chan struct{} // what the heartbeat says
+
+	mu          sync.Mutex // of what follows. Who holds it waits for no disk.
 	attachments map[string]Attachment
 	isStopped   bool
 	leaving     map[string]chan struct{} // those of the attachments that are being dropped; closed when they are
@@ -97,7 +102,7 @@ type Server struct {
 }
 
 // NewServer makes a server and reads the records in the state directory. Records that can't be read or can't be true are logged and
-// left out; only a directory that can't be used is an error. Nothing is served before Run.
+// left out; only a directory that can't be read is an error. Where it can't be written, ADD fails retryably. Nothing is served before Run.
 func NewServer(opts ServerOptions) (*Server, error) {
 	if opts.Socket == "" || opts.StateDir == "" || opts.Enforcer == nil {
 		return nil, errors.New("a CNI server needs a socket, a state directory and an enforcer")
@@ -114,10 +119,15 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	if opts.OnProblem == nil {
 		opts.OnProblem = func(string, string) {}
 	}
+	if opts.OnSolved == nil {
+		opts.OnSolved = func(string, string) {}
+	}
 	s := &Server{
 		opts:           opts,
 		records:        openRecords(opts.StateDir),
 		life:           context.Background(),
+		dir:            stateDir{troubles: map[string]string{}},
+		changed:        make(chan struct{}, 1),
 		attachments:    map[string]Attachment{},
 		leaving:        map[string]chan struct{}{},
 		addresses:      newAllocator(opts.CoolDown),
@@ -129,9 +139,6 @@ func NewServer(opts ServerOptions) (*Server, error) {
 	}
 	s.connections.walk = func(addrs []netip.Addr) error {
 		return s.inHost(func() error { return forgetConnections(addrs) })
-	}
-	if err := s.records.makeDirectories(); err != nil {
-		return nil, err
 	}
 	if err := s.load(); err != nil {
 		return nil, err
@@ -149,7 +156,10 @@ func (s *Server) load() error {
 	}
 	s.addresses.restore(past, s.opts.Now())
 	s.records.removeUnfinished()
-	known, bad := s.records.readAll()
+	known, bad, err := s.records.readAll()
+	if err != nil {
+		return err // without them all pods would lose their place
+	}
 	for _, err := range bad {
 		s.opts.Log.Error(err, "Left out an attachment", "directory", s.records.dir())
 	}
@@ -166,7 +176,9 @@ func (s *Server) load() error {
 	}
 	s.wasReady = last.Ready
 	s.keepHostEnds()
-	return s.records.writeLedger(s.addresses.ledger())
+	s.note(troubleRecord, s.records.makeDirectories())
+	_ = s.writeLedger() // it is noted, and tried again
+	return nil
 }
 
 // SetPodCIDRs says where addresses come from, in this order: the first valid prefix of each family. Before the first call with
@@ -177,7 +189,7 @@ func (s *Server) SetPodCIDRs(prefixes []netip.Prefix) {
 	s.addresses.setPrefixes(prefixes)
 	s.mu.Unlock()
 	s.keepHostEnds()
-	s.beat()
+	s.beatSoon()
 }
 
 // SetNodeAddresses says which addresses the node uses towards its pods: the first of each family. Without one of a family, or while it
@@ -222,10 +234,6 @@ func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, 
 // again later". It replaces the socket file of a server that is no more. It must be called once only.
 func (s *Server) Run(ctx context.Context) error {
 	s.beat()
-	listener, err := listen(s.opts.Socket)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	s.life = ctx
 	if !s.opts.PolicyOnly && !s.opts.withoutKernel && !s.opts.withoutHealing {
@@ -234,7 +242,10 @@ func (s *Server) Run(ctx context.Context) error {
 	s.background.Go(func() { s.reapUntil(ctx) })
 	s.background.Go(func() { s.beatUntil(ctx) })
 	defer s.endBackground(cancel)
-
+	listener, err := s.listen(ctx)
+	if err != nil || listener == nil {
+		return err
+	}
 	server := s.httpServer(ctx)
 	ended := make(chan struct{})
 	go func() {

@@ -244,7 +244,7 @@ func (a *testAgent) expect(ids ...string) {
 		have = append(have, attachment.ID())
 		taken += len(attachment.Addresses)
 	}
-	onDisk, bad := a.server.records.readAll()
+	onDisk, bad, _ := a.server.records.readAll()
 	var recorded []string
 	for _, attachment := range onDisk {
 		recorded = append(recorded, attachment.ID())

@@ -1,13 +1,38 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 )
+
+// listenAgain is the time between two tries to make the socket, on a file system that can't be written.
+const listenAgain = time.Second
+
+// listen makes the socket as soon as its file system can be written. It returns nil when ctx ends before.
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
+	tick := time.NewTicker(listenAgain)
+	defer tick.Stop()
+	for {
+		listener, err := listen(s.opts.Socket)
+		if err == nil || !isOfDisk(err) {
+			s.noteSocket(nil)
+			s.beatSoon()
+			return listener, err
+		}
+		s.noteSocket(err)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
 
 // listen makes the socket, for root alone, in the place of one that nobody listens on.
 func listen(path string) (net.Listener, error) {

@@ -6,6 +6,7 @@ import "net/netip"
 type Stats struct {
 	Attachments    int
 	Pools          []PoolStats // one for each podCIDR that addresses come from
+	StateFailing   bool        // the state directory, or the socket in it, can't be written
 	HealedHostEnds uint64      // times that something was wrong with a host end, and was put right, since the start
 }
 
@@ -22,7 +23,7 @@ type PoolStats struct {
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := Stats{Attachments: len(s.attachments) - len(s.leaving), HealedHostEnds: s.hostEnds.healed()}
+	stats := Stats{Attachments: len(s.attachments) - len(s.leaving), StateFailing: s.dir.trouble() != "", HealedHostEnds: s.hostEnds.healed()}
 	for _, prefix := range s.addresses.prefixes {
 		stats.Pools = append(stats.Pools, s.addresses.stats(prefix, s.opts.Now()))
 	}

@@ -25,7 +25,7 @@ func PodsLeft(stateDir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	attachments, _ := openRecords(stateDir).readAll() // what can't be read tells nothing
+	attachments, _, _ := openRecords(stateDir).readAll() // what can't be read tells nothing
 	recorded := map[string]Attachment{}
 	for _, a := range attachments {
 		recorded[a.Interface] = a

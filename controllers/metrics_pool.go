@@ -9,8 +9,8 @@ import (
 // poolCollector reports the addresses of this node's pods as they are when
 // asked.
 type poolCollector struct {
-	stats                               func() cni.Stats
-	size, inUse, cooling, healed, count *prometheus.Desc
+	stats                                        func() cni.Stats
+	size, inUse, cooling, failing, healed, count *prometheus.Desc
 }
 
 func newPoolCollector(stats func() cni.Stats) *poolCollector {
@@ -22,6 +22,7 @@ func newPoolCollector(stats func() cni.Stats) *poolCollector {
 		size:    desc("sluice_addresses", "Addresses that pods of this node can have.", "cidr"),
 		inUse:   desc("sluice_addresses_in_use", "Addresses that pods of this node have.", "cidr"),
 		cooling: desc("sluice_addresses_cooling", "Addresses that were given back and aren't given again yet.", "cidr"),
+		failing: desc("sluice_state_failing", "1 while the state directory can't be written, so that new pods don't start."),
 		healed:  desc("sluice_host_ends_healed_total", "Times that the node's end of a pod was found changed and put right."),
 		count:   desc("sluice_attachments", "Attachments of pods to this node's network."),
 	}
@@ -29,7 +30,7 @@ func newPoolCollector(stats func() cni.Stats) *poolCollector {
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.size, c.inUse, c.cooling, c.healed, c.count} {
+	for _, d := range []*prometheus.Desc{c.size, c.inUse, c.cooling, c.failing, c.healed, c.count} {
 		out <- d
 	}
 }
@@ -43,6 +44,7 @@ func (c *poolCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.inUse, prometheus.GaugeValue, float64(p.InUse), cidr)
 		out <- prometheus.MustNewConstMetric(c.cooling, prometheus.GaugeValue, float64(p.Cooling), cidr)
 	}
+	out <- prometheus.MustNewConstMetric(c.failing, prometheus.GaugeValue, boolValue(stats.StateFailing))
 	out <- prometheus.MustNewConstMetric(c.healed, prometheus.CounterValue, float64(stats.HealedHostEnds))
 	out <- prometheus.MustNewConstMetric(c.count, prometheus.GaugeValue, float64(stats.Attachments))
 }

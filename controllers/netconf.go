@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-	"github.com/go-logr/logr"
 
 	"github.com/sluice-net/sluice/overlay"
 )
@@ -22,8 +21,7 @@ import (
 // no sense goes on with what the node has.
 type netConf struct {
 	path  string
-	saved string // what was accepted last
-	log   logr.Logger
+	saved *keeper // what was accepted last
 
 	content []byte // of the file, when it was last looked at
 	err     error  // why that was refused
@@ -38,6 +36,9 @@ const netConfMax = 64 << 10
 func (n *netConf) read() (changed bool) {
 	content, err := readAtMost(n.path, netConfMax)
 	if err == nil && n.content != nil && bytes.Equal(content, n.content) {
+		if n.err == nil {
+			n.saved.keep(content) // if it couldn't be
+		}
 		return false
 	}
 	var config overlay.Config
@@ -49,23 +50,8 @@ func (n *netConf) read() (changed bool) {
 		return n.refuse(fmt.Errorf("%s: %w", n.path, err))
 	}
 	n.err, n.config = nil, &config
-	if err := save(n.saved, content); err != nil {
-		n.log.Error(err, "An agent that starts with a wrong configuration won't have this one", "file", n.saved)
-	}
+	n.saved.keep(content)
 	return true
-}
-
-// save replaces a file as a whole, so that an agent which dies meanwhile leaves the old one. One that is right already is left alone.
-func save(path string, content []byte) error {
-	if now, err := readAtMost(path, netConfMax); err == nil && bytes.Equal(now, content) {
-		return nil
-	}
-	// Whoever dies here leaves it to the next server of the state directory, which removes what is called so, or to the next write.
-	unfinished := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
-	if err := os.WriteFile(unfinished, content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(unfinished, path)
 }
 
 // refuse notes a problem. At the start it falls back on what was saved.
@@ -77,7 +63,7 @@ func (n *netConf) refuse(err error) (changed bool) {
 	if n.config != nil {
 		return true
 	}
-	if content, err := readAtMost(n.saved, netConfMax); err == nil {
+	if content, err := readAtMost(n.saved.path, netConfMax); err == nil {
 		if config, err := overlay.ParseConfig(content); err == nil {
 			n.config = &config
 		}

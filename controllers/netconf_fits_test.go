@@ -77,6 +77,7 @@ func TestReadinessIsOfTheConfiguration(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		n.conf.saved.settle(t)
 	})
 	awaitState := func(ready bool) {
 		t.Helper()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/overlay"
 )
@@ -22,7 +23,33 @@ const (
 func newConf(t *testing.T) *netConf {
 	t.Helper()
 	dir := t.TempDir()
-	return &netConf{path: filepath.Join(dir, "net-conf.json"), saved: filepath.Join(dir, "saved.json"), log: logr.Discard()}
+	return &netConf{path: filepath.Join(dir, "net-conf.json"), saved: newKeeper(t, filepath.Join(dir, "saved.json"))}
+}
+
+// newKeeper makes one that is done when the test's files go.
+func newKeeper(t *testing.T, path string) *keeper {
+	t.Helper()
+	k := &keeper{path: path, log: logr.Discard()}
+	t.Cleanup(func() { k.settle(t) })
+	return k
+}
+
+// settle waits until what is kept was written, or couldn't be.
+func (k *keeper) settle(t *testing.T) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		k.mu.Lock()
+		writing := k.writing
+		k.mu.Unlock()
+		if !writing {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it is still being written")
+		}
+	}
 }
 
 func (n *netConf) write(t *testing.T, content string) {
@@ -54,23 +81,61 @@ func TestNetConfIsSavedWhole(t *testing.T) {
 	n := newConf(t)
 	n.write(t, goodConf)
 	n.read()
-	blocked := filepath.Join(filepath.Dir(n.saved), ".new-"+filepath.Base(n.saved))
-	if err := os.Mkdir(blocked, 0o700); err != nil {
+	n.saved.settle(t)
+	blocked := filepath.Join(filepath.Dir(n.saved.path), ".new-"+filepath.Base(n.saved.path), "x")
+	if err := os.MkdirAll(blocked, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	n.write(t, otherConf)
 	n.read() // it can't be saved
-	if got, err := os.ReadFile(n.saved); err != nil || string(got) != goodConf {
+	n.saved.settle(t)
+	if got, err := os.ReadFile(n.saved.path); err != nil || string(got) != goodConf {
 		t.Errorf("saved is %q, error %v", got, err)
 	}
-	if err := os.Remove(blocked); err != nil {
+	if err := os.RemoveAll(filepath.Dir(blocked)); err != nil {
+		t.Fatal(err)
+	}
+	n.read() // the same file
+	n.saved.settle(t)
+	if got, err := os.ReadFile(n.saved.path); err != nil || string(got) != otherConf {
+		t.Errorf("saved is %q, error %v", got, err)
+	}
+}
+
+// What is kept for the next agent is nobody's reason to wait: a disk may hang.
+func TestNetConfWaitsForNoDisk(t *testing.T) {
+	t.Parallel()
+	n := newConf(t)
+	pipe := filepath.Join(filepath.Dir(n.saved.path), ".new-"+filepath.Base(n.saved.path))
+	if err := unix.Mkfifo(pipe, 0o600); err != nil { // opening it to write hangs until somebody reads
 		t.Fatal(err)
 	}
 	n.write(t, goodConf)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.read()
+		n.write(t, otherConf)
+		n.read()
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("who reads the configuration waits for the disk")
+	}
+	reader, err := os.Open(pipe) // it goes on
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	<-done
+	n.saved.settle(t)
+	if n.config.Backend != overlay.HostGW {
+		t.Errorf("config %+v", n.config)
+	}
 	n.read()
-	n.write(t, otherConf)
-	n.read()
-	if got, err := os.ReadFile(n.saved); err != nil || string(got) != otherConf {
+	n.saved.settle(t)
+	if got, err := os.ReadFile(n.saved.path); err != nil || string(got) != otherConf {
 		t.Errorf("saved is %q, error %v", got, err)
 	}
 }
@@ -81,6 +146,7 @@ func TestNetConfKeepsWhatWorks(t *testing.T) {
 	n := newConf(t)
 	n.write(t, goodConf)
 	n.read()
+	n.saved.settle(t)
 	n.write(t, badConf)
 	if !n.read() || n.err == nil || !strings.Contains(n.err.Error(), "Backend.VNI: -1: expected") {
 		t.Errorf("error %v", n.err)
@@ -103,7 +169,7 @@ func TestNetConfKeepsWhatWorks(t *testing.T) {
 		t.Errorf("once it is back: error %v", n.err)
 	}
 
-	restarted := &netConf{path: n.path, saved: n.saved, log: logr.Discard()}
+	restarted := &netConf{path: n.path, saved: newKeeper(t, n.saved.path)}
 	restarted.write(t, badConf)
 	if !restarted.read() || restarted.err == nil || restarted.config == nil || restarted.config.VNI != 7 {
 		t.Errorf("after a restart: config %+v, error %v", restarted.config, restarted.err)

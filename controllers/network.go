@@ -90,7 +90,7 @@ type PodNetwork struct {
 func NewPodNetwork(o NetworkOptions) *PodNetwork {
 	n := &PodNetwork{
 		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, settled: make(chan struct{}), skips: skips{},
-		conf: netConf{path: o.ConfigFile, saved: o.SavedFile, log: o.Log},
+		conf: netConf{path: o.ConfigFile, saved: &keeper{path: o.SavedFile, log: o.Log}},
 	}
 	o.Overlay.OnStatus = func(s overlay.Status) {
 		n.mu.Lock()

@@ -152,7 +152,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	server, err := cni.NewServer(cni.ServerOptions{
 		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
-		OnProblem: nodeEvents.Warn, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
+		OnProblem: nodeEvents.Warn, OnSolved: nodeEvents.Say, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
 	})
 	if err != nil {
 		return err

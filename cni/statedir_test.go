@@ -1,0 +1,319 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+)
+
+// disk is a small file system of the test's own that is mounted nowhere: it is reached by its descriptor, and gone with it.
+type disk struct {
+	t    *testing.T
+	root int
+}
+
+func newDisk(t *testing.T) *disk {
+	t.Helper()
+	fail := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	fail(err)
+	defer unix.Close(fs)
+	fail(unix.FsconfigSetString(fs, "size", "64k"))
+	fail(unix.FsconfigCreate(fs))
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	fail(err)
+	t.Cleanup(func() { fail(unix.Close(root)) })
+	return &disk{t, root}
+}
+
+func (d *disk) dir() string { return fmt.Sprintf("/proc/self/fd/%d", d.root) }
+
+// readOnly makes it read-only, or ends that.
+func (d *disk) readOnly(is bool) {
+	d.t.Helper()
+	change := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	if is {
+		change = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	}
+	// While a file is being written the kernel refuses it.
+	eventually(d.t, "the file system to change", func() bool {
+		err := unix.MountSetattr(d.root, "", unix.AT_EMPTY_PATH, &change)
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			d.t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
+// full fills it to the last byte, or empties it again.
+func (d *disk) full(is bool) {
+	d.t.Helper()
+	path := filepath.Join(d.dir(), "filler")
+	if !is {
+		if err := os.Remove(path); err != nil {
+			d.t.Fatal(err)
+		}
+		return
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		d.t.Fatal(err)
+	}
+}
+
+// faults are what a file system may come to.
+var faults = map[string]struct {
+	set  func(d *disk, is bool)
+	says string
+}{
+	"full":      {(*disk).full, "no space left on device"},
+	"read-only": {(*disk).readOnly, "read-only file system"},
+}
+
+// toldEvents collects what a server tells.
+type toldEvents struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (t *toldEvents) add(kind string) func(reason, message string) {
+	return func(reason, message string) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.all = append(t.all, kind+" "+reason+": "+message)
+	}
+}
+
+func (t *toldEvents) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(t.all, "\n")
+}
+
+func newAgentOn(t *testing.T, d *disk) (*testAgent, *toldEvents) {
+	t.Helper()
+	events := &toldEvents{}
+	a := makeAgent(t, []func(*ServerOptions){func(o *ServerOptions) {
+		o.OnProblem, o.OnSolved = events.add("Warning"), events.add("Normal")
+	}})
+	a.stateDir = d.dir()
+	a.socket = filepath.Join(d.dir(), "cni.sock")
+	a.start()
+	a.server.SetPodCIDRs(prefixes("10.1.0.0/29"))
+	a.becomesReady()
+	return a, events
+}
+
+// TestBadDisk: while the state directory can't be written, ADD fails retryably and says why, DEL succeeds, pods that run keep what they
+// have, and no address is given twice; once it can, all goes on by itself.
+func TestBadDisk(t *testing.T) {
+	t.Parallel()
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDisk(t)
+			a, events := newAgentOn(t, d)
+			kept := a.mustAdd(requestFor("c1", "pod-a"))
+			a.mustAdd(requestFor("c2", "pod-b"))
+			a.expect("c1/eth0", "c2/eth0")
+			fault.set(d, true)
+
+			_, err := a.add(requestFor("c3", "pod-c"))
+			mustFail(t, err, types.ErrTryAgainLater, "the pod can't be recorded", "addresses.json", fault.says)
+			if calls := a.enforcer.callText(); strings.Contains(calls, "c3") {
+				t.Errorf("a pod without a record was attached: %s", calls)
+			}
+			a.mustDel(requestFor("c2", "pod-b"))
+			a.settle()
+			if ids := a.enforcer.ids(); len(ids) != 1 || ids[0] != "c1/eth0" {
+				t.Errorf("enforced are %q, want c1 alone", ids)
+			}
+			if got := a.server.Stats(); got.Attachments != 1 || !got.StateFailing {
+				t.Errorf("the figures are %+v, want 1 attachment, and that the state fails", got)
+			}
+			fault.set(d, true) // what DEL removed made room
+			a.server.beat()
+			a.server.beat()
+			want := "Warning StateNotWritten: the state directory " + d.dir() + " can't be written, so that new pods don't start: "
+			if text := events.text(); !strings.HasPrefix(text, want) || !strings.Contains(text, fault.says) || strings.Count(text, "\n") > 0 {
+				t.Errorf("told %q, want once %q", text, want)
+			}
+
+			fault.set(d, false)
+			a.server.reap(t.Context()) // as it does every few seconds
+			a.server.beat()            // likewise
+			a.expect("c1/eth0")
+			if a.server.Stats().StateFailing {
+				t.Error("the state still fails")
+			}
+			if text := events.text(); !strings.HasSuffix(text, "Normal StateWritten: the state directory "+d.dir()+" is written again") {
+				t.Errorf("told %q, and not that it is over", text)
+			}
+			a.clock.advance(defaultCoolDown)
+			have := map[netip.Addr]bool{kept.Addresses[0].Addr(): true}
+			for i := range 5 { // all others of a /29
+				got := a.mustAdd(requestFor(fmt.Sprint("d", i), fmt.Sprint("pod-d", i))).Addresses[0].Addr()
+				if have[got] {
+					t.Errorf("%s is given twice", got)
+				}
+				have[got] = true
+			}
+		})
+	}
+}
+
+// TestStartOnBadDisk: an agent that starts on a directory that can't be written knows its pods, serves what it can, and the rest once it can.
+func TestStartOnBadDisk(t *testing.T) {
+	t.Parallel()
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDisk(t)
+			a, events := newAgentOn(t, d)
+			kept := a.mustAdd(requestFor("c1", "pod-a"))
+			a.stop()
+			fault.set(d, true)
+			server, err := NewServer(ServerOptions{
+				Socket: a.socket, StateDir: a.stateDir, Enforcer: a.enforcer, withoutKernel: true, Now: a.clock.Now,
+				OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
+			})
+			if err != nil {
+				t.Fatalf("it doesn't start: %v", err)
+			}
+			if all := server.Attachments(); len(all) != 1 || kept.Addresses[0].Addr() != all[0].Addresses[0] {
+				t.Errorf("it knows %v, want c1", all)
+			}
+			server.SetPodCIDRs(prefixes("10.1.0.0/29"))
+			server.SetDatapathReady(true, "")
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- server.Run(ctx) }()
+			defer func() {
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}()
+			eventually(t, "the Event", func() bool { return strings.Contains(events.text(), "Warning StateNotWritten") })
+			fault.set(d, false)
+			eventually(t, "ADD", func() bool { _, err := a.add(requestFor("c2", "pod-b")); return err == nil })
+			server.beat()
+			if text := events.text(); !strings.Contains(text, "Normal StateWritten") {
+				t.Errorf("told %q, and not that it is over", text)
+			}
+		})
+	}
+}
+
+// TestUnreadableRecords: without its records an agent would take every pod of the node for gone.
+func TestUnreadableRecords(t *testing.T) {
+	t.Parallel()
+	stateDir := t.TempDir()
+	write("")(t, filepath.Join(stateDir, "attachments"))
+	if _, err := NewServer(ServerOptions{Socket: "/s", StateDir: stateDir, Enforcer: &fakeEnforcer{}}); err == nil {
+		t.Error("it starts without its records")
+	}
+}
+
+// TestStatusOnBadDisk: an agent that can't tell the plugin by its file that it lives answers; of a node that never was ready, not well.
+func TestStatusOnBadDisk(t *testing.T) {
+	t.Parallel()
+	d := newDisk(t)
+	a, _ := newAgentOn(t, d)
+	a.age(maxSilence + time.Second)
+	d.readOnly(true)
+	if err := a.pluginStatus(); err != nil {
+		t.Errorf("the agent lives: %v", err)
+	}
+	a.stop()
+	mustFail(t, a.pluginStatus(), codeNotAvailable, "silent for 1m1s")
+
+	d = newDisk(t)
+	d.full(true)
+	b := makeAgent(t, nil)
+	b.stateDir, b.socket = d.dir(), filepath.Join(d.dir(), "cni.sock")
+	b.start()
+	mustFail(t, b.pluginStatus(), codeNotAvailable, "the node can't take pods", "addresses.json", "no space left on device")
+	d.full(false)
+	b.server.beat()
+	b.becomesReady()
+}
+
+// TestSlowDisk: while a file is being written, however long that takes, those who decide about policy and the network don't wait, nor
+// does who asks.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	writing, goOn := make(chan struct{}, 1), make(chan struct{})
+	var armed, waiting sync.Map
+	a := newAgent(t, func(o *ServerOptions) {
+		o.step = func(name string) {
+			if _, is := armed.Load(name); is {
+				select {
+				case writing <- struct{}{}:
+				default:
+				}
+				<-goOn
+			}
+		}
+	})
+	a.mustAdd(requestFor("c1", "pod-a"))
+	a.settle()
+	armed.Store("writing", true)
+	added := make(chan error, 1)
+	go func() { _, err := a.add(requestFor("c2", "pod-b")); added <- err }()
+	<-writing
+	for name, do := range map[string]func(){
+		"a Node's addresses":  func() { a.server.SetNodeAddresses([]netip.Addr{netip.MustParseAddr("192.0.2.1")}) },
+		"a Node's podCIDRs":   func() { a.server.SetPodCIDRs(prefixes("10.1.0.0/24")) },
+		"the network":         func() { a.server.SetDatapathReady(true, ""); a.server.SetMTU(1400); a.server.SetTunnelPort(1) },
+		"the attachments":     func() { a.server.Attachments() },
+		"the figures":         func() { a.server.Stats() },
+		"CHECK":               func() { _, _ = a.server.check(t.Context(), CheckRequest{ContainerID: "c1", IfName: "eth0"}) },
+		"STATUS of the agent": func() { _, _ = a.server.status(t.Context(), StatusRequest{}) },
+		"DEL of another pod":  func() { _ = a.call(PathDel, DelRequest{"c1", "eth0"}, new(DelAnswer)) },
+	} {
+		waiting.Store(name, true)
+		go func() { do(); waiting.Delete(name) }()
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience / 2); count(&waiting) > 0 && time.Now().Before(deadline); {
+		<-tick.C
+	}
+	waiting.Range(func(name, _ any) bool {
+		t.Errorf("%s waits for the disk", name)
+		return true
+	})
+	armed.Clear()
+	close(goOn)
+	if err := <-added; err != nil {
+		t.Error(err)
+	}
+	a.expect("c2/eth0")
+}
+
+func count(of *sync.Map) (n int) {
+	of.Range(func(any, any) bool { n++; return true })
+	return n
+}
