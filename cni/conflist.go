@@ -149,10 +149,12 @@ func configurationsBefore(dir string) ([]string, error) {
 }
 
 // replaceFile gives a file this content, readable by all, and makes sure that it survives a crash. It tells whether it had to.
+// Its errors don't name the file that was to become it, which is another one each time: an error that is the same is told once.
 func replaceFile(path string, content []byte) (changed bool, err error) {
 	if isFile(path, content, conflistMode) {
 		return false, nil
 	}
+	defer func() { err = withoutPath(err) }()
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, unfinished)
 	if err != nil {
@@ -171,6 +173,14 @@ func replaceFile(path string, content []byte) (changed bool, err error) {
 		return false, err
 	}
 	return true, syncDir(dir)
+}
+
+// withoutPath is what is wrong with a file, without the file's name.
+func withoutPath(err error) error {
+	if of := new(fs.PathError); errors.As(err, &of) {
+		return fmt.Errorf("%s: %w", of.Op, of.Err)
+	}
+	return err
 }
 
 func isFile(path string, content []byte, mode fs.FileMode) bool {

@@ -32,10 +32,23 @@ func InstallPlugin(program, dir string) (changed bool, err error) {
 		changed, err = copyProgram(program, path)
 		return errors.Join(err, removeUnfinished(dir))
 	})
+	if isOfDisk(err) && isProgram(path) {
+		return changed, fmt.Errorf("installing the plugin %s: %w: %w", path, ErrPluginStays, err)
+	}
 	if err != nil {
 		return changed, fmt.Errorf("installing the plugin %s: %w", path, err)
 	}
 	return changed, nil
+}
+
+// ErrPluginStays is part of an error of InstallPlugin where the file system is full, read-only or fails, and another version of the plugin is
+// there, which goes on working with this version of the agent.
+var ErrPluginStays = errors.New("the plugin that is there stays")
+
+// isProgram tells whether there is something that a runtime can execute.
+func isProgram(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode() == pluginMode && info.Size() > 0
 }
 
 // RemovePlugin removes what InstallPlugin put there, and what it left when it was killed. What isn't there is no error.

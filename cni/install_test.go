@@ -3,6 +3,7 @@ package cni
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-net/sluice/internal/testdisk"
 )
 
 // program is a real program with something behind it that tells it from others.
@@ -146,6 +149,52 @@ func TestInstallPluginRefuses(t *testing.T) {
 			}
 			if left := unfinishedIn(t, dir); len(left) > 0 {
 				t.Errorf("left %v", left)
+			}
+		})
+	}
+}
+
+// TestInstallPluginOnBadDisk: a plugin that is there stays, whole, and the error says that it does; without one it is an error like others.
+func TestInstallPluginOnBadDisk(t *testing.T) {
+	t.Parallel()
+	for _, fault := range testdisk.Faults() {
+		t.Run(fault.Name, func(t *testing.T) {
+			t.Parallel()
+			disk := testdisk.New(t)
+			program := filepath.Join(t.TempDir(), "program")
+			path := filepath.Join(disk.Dir(), PluginName)
+			install := func(content string) error {
+				if err := os.WriteFile(program, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				_, err := InstallPlugin(program, disk.Dir())
+				return err
+			}
+			if err := install("old"); err != nil {
+				t.Fatal(err)
+			}
+			fault.Set(disk, true)
+			if err := install("old"); err != nil {
+				t.Errorf("there is nothing to write: %v", err)
+			}
+			err := install("new")
+			if !errors.Is(err, ErrPluginStays) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), fault.Says) {
+				t.Errorf("got %v, want that it stays, its name and %q", err, fault.Says)
+			}
+			if got, err := os.ReadFile(path); err != nil || string(got) != "old" {
+				t.Errorf("there is %q, %v", got, err)
+			}
+			fault.Set(disk, false)
+			if err := RemovePlugin(disk.Dir()); err != nil {
+				t.Fatal(err)
+			}
+			fault.Set(disk, true)
+			if err := install("new"); err == nil || errors.Is(err, ErrPluginStays) {
+				t.Errorf("without a plugin: %v", err)
+			}
+			fault.Set(disk, false)
+			if err := install("new"); err != nil {
+				t.Errorf("once it can: %v", err)
 			}
 		})
 	}

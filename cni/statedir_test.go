@@ -2,10 +2,8 @@ package cni
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,83 +11,9 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/testdisk"
 )
-
-// disk is a small file system of the test's own that is mounted nowhere: it is reached by its descriptor, and gone with it.
-type disk struct {
-	t    *testing.T
-	root int
-}
-
-func newDisk(t *testing.T) *disk {
-	t.Helper()
-	fail := func(err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	fail(err)
-	defer unix.Close(fs)
-	fail(unix.FsconfigSetString(fs, "size", "64k"))
-	fail(unix.FsconfigCreate(fs))
-	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	fail(err)
-	t.Cleanup(func() { fail(unix.Close(root)) })
-	return &disk{t, root}
-}
-
-func (d *disk) dir() string { return fmt.Sprintf("/proc/self/fd/%d", d.root) }
-
-// readOnly makes it read-only, or ends that.
-func (d *disk) readOnly(is bool) {
-	d.t.Helper()
-	change := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
-	if is {
-		change = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	}
-	// While a file is being written the kernel refuses it.
-	eventually(d.t, "the file system to change", func() bool {
-		err := unix.MountSetattr(d.root, "", unix.AT_EMPTY_PATH, &change)
-		if err != nil && !errors.Is(err, unix.EBUSY) {
-			d.t.Fatal(err)
-		}
-		return err == nil
-	})
-}
-
-// full fills it to the last byte, or empties it again.
-func (d *disk) full(is bool) {
-	d.t.Helper()
-	path := filepath.Join(d.dir(), "filler")
-	if !is {
-		if err := os.Remove(path); err != nil {
-			d.t.Fatal(err)
-		}
-		return
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		d.t.Fatal(err)
-	}
-}
-
-// faults are what a file system may come to.
-var faults = map[string]struct {
-	set  func(d *disk, is bool)
-	says string
-}{
-	"full":      {(*disk).full, "no space left on device"},
-	"read-only": {(*disk).readOnly, "read-only file system"},
-}
 
 // toldEvents collects what a server tells.
 type toldEvents struct {
@@ -111,14 +35,14 @@ func (t *toldEvents) text() string {
 	return strings.Join(t.all, "\n")
 }
 
-func newAgentOn(t *testing.T, d *disk) (*testAgent, *toldEvents) {
+func newAgentOn(t *testing.T, d *testdisk.Disk) (*testAgent, *toldEvents) {
 	t.Helper()
 	events := &toldEvents{}
 	a := makeAgent(t, []func(*ServerOptions){func(o *ServerOptions) {
 		o.OnProblem, o.OnSolved = events.add("Warning"), events.add("Normal")
 	}})
-	a.stateDir = d.dir()
-	a.socket = filepath.Join(d.dir(), "cni.sock")
+	a.stateDir = d.Dir()
+	a.socket = filepath.Join(d.Dir(), "cni.sock")
 	a.start()
 	a.server.SetPodCIDRs(prefixes("10.1.0.0/29"))
 	a.becomesReady()
@@ -129,18 +53,18 @@ func newAgentOn(t *testing.T, d *disk) (*testAgent, *toldEvents) {
 // have, and no address is given twice; once it can, all goes on by itself.
 func TestBadDisk(t *testing.T) {
 	t.Parallel()
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
+	for _, fault := range testdisk.Faults() {
+		t.Run(fault.Name, func(t *testing.T) {
 			t.Parallel()
-			d := newDisk(t)
+			d := testdisk.New(t)
 			a, events := newAgentOn(t, d)
 			kept := a.mustAdd(requestFor("c1", "pod-a"))
 			a.mustAdd(requestFor("c2", "pod-b"))
 			a.expect("c1/eth0", "c2/eth0")
-			fault.set(d, true)
+			fault.Set(d, true)
 
 			_, err := a.add(requestFor("c3", "pod-c"))
-			mustFail(t, err, types.ErrTryAgainLater, "the pod can't be recorded", "addresses.json", fault.says)
+			mustFail(t, err, types.ErrTryAgainLater, "the pod can't be recorded", "addresses.json", fault.Says)
 			if calls := a.enforcer.callText(); strings.Contains(calls, "c3") {
 				t.Errorf("a pod without a record was attached: %s", calls)
 			}
@@ -152,22 +76,22 @@ func TestBadDisk(t *testing.T) {
 			if got := a.server.Stats(); got.Attachments != 1 || !got.StateFailing {
 				t.Errorf("the figures are %+v, want 1 attachment, and that the state fails", got)
 			}
-			fault.set(d, true) // what DEL removed made room
+			fault.Set(d, true) // what DEL removed made room
 			a.server.beat()
 			a.server.beat()
-			want := "Warning StateNotWritten: the state directory " + d.dir() + " can't be written, so that new pods don't start: "
-			if text := events.text(); !strings.HasPrefix(text, want) || !strings.Contains(text, fault.says) || strings.Count(text, "\n") > 0 {
+			want := "Warning StateNotWritten: the state directory " + d.Dir() + " can't be written, so that new pods don't start: "
+			if text := events.text(); !strings.HasPrefix(text, want) || !strings.Contains(text, fault.Says) || strings.Count(text, "\n") > 0 {
 				t.Errorf("told %q, want once %q", text, want)
 			}
 
-			fault.set(d, false)
+			fault.Set(d, false)
 			a.server.reap(t.Context()) // as it does every few seconds
 			a.server.beat()            // likewise
 			a.expect("c1/eth0")
 			if a.server.Stats().StateFailing {
 				t.Error("the state still fails")
 			}
-			if text := events.text(); !strings.HasSuffix(text, "Normal StateWritten: the state directory "+d.dir()+" is written again") {
+			if text := events.text(); !strings.HasSuffix(text, "Normal StateWritten: the state directory "+d.Dir()+" is written again") {
 				t.Errorf("told %q, and not that it is over", text)
 			}
 			a.clock.advance(defaultCoolDown)
@@ -186,14 +110,14 @@ func TestBadDisk(t *testing.T) {
 // TestStartOnBadDisk: an agent that starts on a directory that can't be written knows its pods, serves what it can, and the rest once it can.
 func TestStartOnBadDisk(t *testing.T) {
 	t.Parallel()
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
+	for _, fault := range testdisk.Faults() {
+		t.Run(fault.Name, func(t *testing.T) {
 			t.Parallel()
-			d := newDisk(t)
+			d := testdisk.New(t)
 			a, events := newAgentOn(t, d)
 			kept := a.mustAdd(requestFor("c1", "pod-a"))
 			a.stop()
-			fault.set(d, true)
+			fault.Set(d, true)
 			server, err := NewServer(ServerOptions{
 				Socket: a.socket, StateDir: a.stateDir, Enforcer: a.enforcer, withoutKernel: true, Now: a.clock.Now,
 				OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
@@ -216,7 +140,7 @@ func TestStartOnBadDisk(t *testing.T) {
 				}
 			}()
 			eventually(t, "the Event", func() bool { return strings.Contains(events.text(), "Warning StateNotWritten") })
-			fault.set(d, false)
+			fault.Set(d, false)
 			eventually(t, "ADD", func() bool { _, err := a.add(requestFor("c2", "pod-b")); return err == nil })
 			server.beat()
 			if text := events.text(); !strings.Contains(text, "Normal StateWritten") {
@@ -239,23 +163,23 @@ func TestUnreadableRecords(t *testing.T) {
 // TestStatusOnBadDisk: an agent that can't tell the plugin by its file that it lives answers; of a node that never was ready, not well.
 func TestStatusOnBadDisk(t *testing.T) {
 	t.Parallel()
-	d := newDisk(t)
+	d := testdisk.New(t)
 	a, _ := newAgentOn(t, d)
 	a.age(maxSilence + time.Second)
-	d.readOnly(true)
+	d.ReadOnly(true)
 	if err := a.pluginStatus(); err != nil {
 		t.Errorf("the agent lives: %v", err)
 	}
 	a.stop()
 	mustFail(t, a.pluginStatus(), codeNotAvailable, "silent for 1m1s")
 
-	d = newDisk(t)
-	d.full(true)
+	d = testdisk.New(t)
+	d.Full(true)
 	b := makeAgent(t, nil)
-	b.stateDir, b.socket = d.dir(), filepath.Join(d.dir(), "cni.sock")
+	b.stateDir, b.socket = d.Dir(), filepath.Join(d.Dir(), "cni.sock")
 	b.start()
 	mustFail(t, b.pluginStatus(), codeNotAvailable, "the node can't take pods", "addresses.json", "no space left on device")
-	d.full(false)
+	d.Full(false)
 	b.server.beat()
 	b.becomesReady()
 }

@@ -38,12 +38,13 @@ type Datapath struct {
 	committed bool
 	state     NetworkState
 
-	failed map[string]string // by what failed, so that it is told once
+	changes chan struct{} // of state; made by signal
 
-	// Of Run's goroutine.
-	installed bool     // our configuration was in place at least once
-	appended  []string // plugins that others appended to it
-	warnedOf  []string // configurations that come before ours
+	// Of Run's goroutine, which alone writes files: nobody else waits for a disk.
+	failed    map[string]string // by what failed, so that it is told once
+	installed bool              // our configuration was in place at least once
+	appended  []string          // plugins that others appended to it
+	warnedOf  []string          // configurations that come before ours
 }
 
 // SetState takes in what came of the network's last pass.
@@ -63,8 +64,21 @@ func (d *Datapath) SetState(s NetworkState) {
 		d.Server.SetTunnelPort(port)
 	}
 	d.Forward.SetPods(networksOf(s.Config), s.PodCIDRs)
-	d.writeSubnet() // before pods can come, some of which read it
 	d.tell()
+	select {
+	case d.changed() <- struct{}{}:
+	default: // Run is about to look
+	}
+}
+
+// changed has room for one that tells Run of a new state.
+func (d *Datapath) changed() chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changes == nil {
+		d.changes = make(chan struct{}, 1)
+	}
+	return d.changes
 }
 
 // tell tells the CNI server whether pods can come.
@@ -104,10 +118,22 @@ func (d *Datapath) Run(ctx context.Context) error {
 		d.Forward.Look(ctx) // before pods can come, whose addresses it might try
 		d.setCommitted()
 		d.keepFiles()
+		if !d.awaitTick(ctx, tick.C) {
+			return nil
+		}
+	}
+}
+
+// awaitTick keeps up with the state until the next tick, or returns false when ctx ends.
+func (d *Datapath) awaitTick(ctx context.Context, tick <-chan time.Time) bool {
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+			return false
+		case <-tick:
+			return true
+		case <-d.changed():
+			d.keepFiles()
 		}
 	}
 }
@@ -147,21 +173,22 @@ func (d *Datapath) keepFiles() {
 
 func (d *Datapath) writeSubnet() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.SubnetFile == "" || !d.state.Ready {
+	state := d.state
+	d.mu.Unlock()
+	if d.SubnetFile == "" || !state.Ready {
 		return
 	}
 	env := overlay.SubnetEnv{
-		Network: d.state.Config.Network, IPv6Network: d.state.Config.IPv6Network, MTU: d.state.MTU, Masquerade: d.Masquerade,
+		Network: state.Config.Network, IPv6Network: state.Config.IPv6Network, MTU: state.MTU, Masquerade: d.Masquerade,
 	}
-	for _, p := range d.state.PodCIDRs {
+	for _, p := range state.PodCIDRs {
 		if p.Addr().Is4() {
 			env.Subnet = p
 		} else {
 			env.IPv6Subnet = p
 		}
 	}
-	d.noteLocked("The subnet file can't be written", env.WriteFile(d.SubnetFile))
+	d.note("The subnet file can't be written", env.WriteFile(d.SubnetFile))
 }
 
 // tellConflist tells what others do to our configuration and beside it. What was there before the agent's first look is an earlier
@@ -193,23 +220,20 @@ func (d *Datapath) warn(before []string) {
 	d.Events.Warn("OtherCNIFirst", "CNI configurations come before ours in "+d.ConfDir+", and the container runtime takes the first: "+strings.Join(before, ", "))
 }
 
-// note logs an error when it begins, and when it is another one.
+// note tells of an error when it begins, when it is another one, and when it is over.
 func (d *Datapath) note(what string, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.noteLocked(what, err)
-}
-
-func (d *Datapath) noteLocked(what string, err error) {
 	if d.failed == nil {
 		d.failed = map[string]string{}
 	}
-	if err == nil {
+	was := d.failed[what]
+	switch {
+	case err == nil && was != "":
 		delete(d.failed, what)
-		return
-	}
-	if d.failed[what] != err.Error() {
+		d.Log.Info("A file of the node is written again", "was", was)
+		d.Events.Say("NodeFileWritten", "it is written again; it was: "+was)
+	case err != nil && was != err.Error():
 		d.failed[what] = err.Error()
 		d.Log.Error(err, what)
+		d.Events.Warn("NodeFileNotWritten", what+", what is there stays as it is: "+err.Error())
 	}
 }

@@ -49,6 +49,9 @@ func (e SubnetEnv) WriteFile(path string) error {
 		return fmt.Errorf("making the folder of %s: %w", path, err)
 	}
 	if err := replaceFile(path, content); err != nil {
+		if of := new(fs.PathError); errors.As(err, &of) {
+			err = of.Err // which has another path each time: an error that is the same is told once
+		}
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	unfinished, _ := filepath.Glob(unfinishedPattern(path)) // of who died writing it; the pattern is good

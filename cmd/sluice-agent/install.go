@@ -30,6 +30,11 @@ func runInstall(_ context.Context, args []string) error {
 		*plugin = filepath.Join(filepath.Dir(self), cni.PluginName)
 	}
 	changed, err := cni.InstallPlugin(*plugin, *binDir)
+	if errors.Is(err, cni.ErrPluginStays) {
+		// The agent starts after this; for an older plugin it must not stay away.
+		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

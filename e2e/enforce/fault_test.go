@@ -35,6 +35,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		{"the agent is dead while pods start", agentDeadWhilePodsStart},
 		{"the API server is away", apiServerAway},
 		{"the agent starts while the API server is away", agentStartsWithoutAPIServer},
+		{"the agent starts on directories that are read-only", agentStartsReadOnly},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			w := *w

@@ -88,9 +88,7 @@ func noPodCIDR(w *world) {
 	if n := w.metric("node2", "sluice_network_ready"); n != 1 {
 		w.t.Errorf("sluice_network_ready is %v, want 1", n)
 	}
-	if _, err := os.Stat(node.SubnetFile()); err != nil {
-		w.t.Error(err)
-	}
+	w.eventually(settleTime, "the subnet file to be there", func() bool { _, err := os.Stat(node.SubnetFile()); return err == nil })
 	w.run("node2", "default/d")
 	w.talk("default/a", "default/d")
 }

@@ -1,0 +1,76 @@
+package controllers
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/internal/testdisk"
+)
+
+// TestNodeFilesOnBadDisk: what the agent can't write on the node is told once, with its end, and what is there stays whole.
+func TestNodeFilesOnBadDisk(t *testing.T) {
+	t.Parallel()
+	for _, fault := range testdisk.Faults() {
+		t.Run(fault.Name, func(t *testing.T) {
+			t.Parallel()
+			disk := testdisk.New(t)
+			recorder := events.NewFakeRecorder(100)
+			d := &Datapath{
+				ConfDir: disk.Dir(), SubnetFile: filepath.Join(disk.Dir(), "subnet.env"), committed: true,
+				Events: NodeEvents{"n1", recorder}, Log: logr.Discard(),
+			}
+			d.state.Ready = true
+			told := func(want ...string) {
+				t.Helper()
+				d.keepFiles()
+				d.keepFiles() // tells nothing more
+				if len(recorder.Events) != len(want) {
+					t.Fatalf("%d Events, want %d", len(recorder.Events), len(want))
+				}
+				for _, says := range want {
+					if got := <-recorder.Events; !strings.Contains(got, says) || strings.Contains(got, ".new") {
+						t.Errorf("told %q, want it to say %q and no passing name", got, says)
+					}
+				}
+			}
+			told()
+			conflist := filepath.Join(disk.Dir(), "05-sluice.conflist")
+			before := contentOf(t, conflist)
+
+			fault.Set(disk, true)
+			told()                // all is as it should be
+			d.state.MTU = 1400    // now it isn't
+			d.Conflist.Name = "x" // likewise
+			told("Warning NodeFileNotWritten The subnet file can't be written, what is there stays as it is: writing "+d.SubnetFile+": "+fault.Says,
+				"Warning NodeFileNotWritten The CNI configuration can't be written, what is there stays as it is: writing the network configuration "+conflist)
+			if now := contentOf(t, conflist); now != before {
+				t.Errorf("the configuration is %s, and was %s", now, before)
+			}
+			entries, err := os.ReadDir(disk.Dir())
+			if err != nil || len(entries) > 3 { // the third is what fills the disk
+				t.Errorf("there are %v, error %v", entries, err)
+			}
+
+			fault.Set(disk, false)
+			d.installed = false // what is there is another agent's, and nobody's edit
+			told("Normal NodeFileWritten", "Normal NodeFileWritten")
+			if now := contentOf(t, conflist); !strings.Contains(now, `"name": "x"`) || !strings.Contains(contentOf(t, d.SubnetFile), "MTU=1400") {
+				t.Errorf("not written: %s", now)
+			}
+		})
+	}
+}
+
+func contentOf(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path) //nolint:gosec // the test's own file
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
