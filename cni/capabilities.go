@@ -1,15 +1,11 @@
 package cni
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
-
-	"github.com/containernetworking/cni/pkg/types"
 )
 
 // HostPort is a port of the node that leads to a port of the pod: one entry of the CNI capability portMappings.
@@ -130,55 +126,4 @@ func (b Bandwidth) validate() error {
 		}
 	}
 	return nil
-}
-
-// runtimeConfig is what a runtime adds for the plugin's capabilities
-// (https://github.com/containernetworking/cni/blob/main/CONVENTIONS.md).
-type runtimeConfig struct {
-	PortMappings []struct {
-		HostPort      int64  `json:"hostPort"`
-		ContainerPort int64  `json:"containerPort"`
-		Protocol      string `json:"protocol"`
-		HostIP        string `json:"hostIP"`
-	} `json:"portMappings"`
-	Bandwidth Bandwidth `json:"bandwidth"`
-}
-
-// parseRuntimeConfig checks what a runtime asks for. Errors name the field, its value, and what it may be. An absent one asks for
-// nothing.
-func parseRuntimeConfig(raw json.RawMessage) ([]HostPort, Bandwidth, error) {
-	if len(raw) == 0 {
-		return nil, Bandwidth{}, nil
-	}
-	var config runtimeConfig
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return nil, Bandwidth{}, types.NewError(types.ErrDecodingFailure, "decoding runtimeConfig", err.Error())
-	}
-	invalid := func(err error) error {
-		return types.NewError(types.ErrInvalidNetworkConfig, "runtimeConfig asks for what can't be", err.Error())
-	}
-	var ports []HostPort
-	for i, m := range config.PortMappings {
-		field := fmt.Sprintf("portMappings[%d]", i)
-		for name, port := range map[string]int64{"hostPort": m.HostPort, "containerPort": m.ContainerPort} {
-			if port < 1 || port > math.MaxUint16 {
-				return nil, Bandwidth{}, invalid(fmt.Errorf("%s.%s: %d, want 1 to 65535", field, name, port))
-			}
-		}
-		p := HostPort{
-			HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort), Protocol: strings.ToLower(m.Protocol),
-		}
-		if m.HostIP != "" {
-			addr, err := netip.ParseAddr(m.HostIP)
-			if err != nil {
-				return nil, Bandwidth{}, invalid(fmt.Errorf("%s.hostIP: %s, want an IP address", field, quote(m.HostIP)))
-			}
-			p.HostIP = addr.Unmap()
-		}
-		ports = append(ports, p)
-	}
-	if err := errors.Join(validateHostPorts(ports), config.Bandwidth.validate()); err != nil {
-		return nil, Bandwidth{}, invalid(err)
-	}
-	return ports, config.Bandwidth, nil
 }

@@ -26,6 +26,8 @@ func FuzzPlugin(f *testing.F) {
 		`{"cniVersion":"1.1.0","name":"sluice","type":"sluice"}`,
 		`{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:192.0.2.1"}],` +
 			`"bandwidth":{"ingressRate":8000,"ingressBurst":800}}}`,
+		`{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":1e400,"containerPort":-0,"protocol":"t\u0000"},null],` +
+			`"bandwidth":{"ingressRate":18446744073709551616,"egressBurst":[{}]}}}`,
 		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],` +
 			`"ips":[{"address":"10.1.0.1/32","interface":0}],"routes":[{"dst":"0.0.0.0/0"}]}}`,
 		`{"cniVersion":"0.4.0","name":"n","mode":"policy","prevResult":{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.1.0.1/32"}]}}`,

@@ -40,9 +40,9 @@ func parseConfig(stdin []byte) (Config, error) {
 	if err := json.Unmarshal(stdin, &config); err != nil {
 		return Config{}, types.NewError(types.ErrDecodingFailure, "decoding the network configuration", err.Error())
 	}
-	for key, path := range map[string]string{"socket": config.Socket, "stateDir": config.StateDir} {
-		if !filepath.IsAbs(path) {
-			return Config{}, types.NewError(types.ErrInvalidNetworkConfig, key+" isn't an absolute path", quote(path))
+	for _, of := range []struct{ key, path string }{{"socket", config.Socket}, {"stateDir", config.StateDir}} {
+		if !filepath.IsAbs(of.path) {
+			return Config{}, types.NewError(types.ErrInvalidNetworkConfig, of.key+" isn't an absolute path", quote(of.path))
 		}
 	}
 	return config, nil
