@@ -78,26 +78,38 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	a := &agent{options: o, log: log}
+	mgr, err := a.newManager(cfg)
+	if err != nil {
+		return err
+	}
+	a.events = controllers.NodeEvents{Node: o.node, Recorder: mgr.GetEventRecorder("sluice-agent")}
+	if err := beAlone(ctx, o, a.events, log); err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	table, err := nft.Open(nft.Options{Own: o.ownTable, Tallied: controllers.DeniedChains})
 	if err != nil {
 		return err
 	}
 	defer table.Close()
 	allow := o.podToNode == "allow"
-	samples := controllers.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
-	enforcer := controllers.NewEnforcer(table,
+	a.samples = controllers.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
+	a.enforcer = controllers.NewEnforcer(table,
 		policy.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
-		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel)},
+		controllers.RulesetConfig{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: a.samples, CutLabel: uint8(o.cutLabel)},
 		log.WithName("enforcer"))
-	a := &agent{options: o, log: log, enforcer: enforcer, samples: samples}
-	mgr, err := a.newManager(cfg)
-	if err != nil {
-		return err
-	}
 	if err := a.addParts(mgr); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+// ignoreEnd is err, unless that only says that the agent is to end.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
 }
 
 // forever is longer than a node is up.
@@ -108,6 +120,7 @@ type agent struct {
 	options  *options
 	log      logr.Logger
 	enforcer *controllers.Enforcer
+	events   controllers.NodeEvents
 	network  *controllers.PodNetwork  // nil with --policy-only
 	tunnel   *controllers.TunnelCheck // likewise, and nil if nobody is to be asked
 	samples  uint64                   // of denied packets, for each pod and second
@@ -131,7 +144,7 @@ func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
 		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return controllers.RESTMapper(), nil },
 		Controller:     config.Controller{CacheSyncTimeout: forever},
 		Metrics: metricsserver.Options{
-			BindAddress: a.options.httpAddress, ExtraHandlers: controllers.HealthHandlers(networkReady, a.enforcer.Ready),
+			BindAddress: a.options.httpAddress, ExtraHandlers: controllers.HealthHandlers(networkReady, a.ready),
 		},
 	})
 	if err != nil {
@@ -140,11 +153,12 @@ func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
 	return mgr, nil
 }
 
+func (a *agent) ready() error { return a.enforcer.Ready() } // which is there before anybody asks
+
 // addParts adds everything that runs to the manager.
 func (a *agent) addParts(mgr ctrl.Manager) error {
 	o := a.options
-	recorder := mgr.GetEventRecorder("sluice-agent")
-	nodeEvents := controllers.NodeEvents{Node: o.node, Recorder: recorder}
+	nodeEvents := a.events
 	a.enforcer.Events = nodeEvents
 	reserved, reserveTunnel, err := o.reservedPorts()
 	if err != nil {
@@ -199,7 +213,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	departures := controllers.NewDepartures(server.ForgetConnections, o.forgetEvery())
 	reconcilers := &controllers.Agent{
-		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: recorder, Log: a.log.WithName("agent"),
+		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: nodeEvents.Recorder, Log: a.log.WithName("agent"),
 		Network: a.network, Tunnel: a.tunnel, Departures: departures,
 		Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Departures: departures},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/sluice-net/sluice/controllers"
+)
+
+const standbyPatience = 10 * time.Second
+
+func standingBy(t *testing.T, stateDir, socket string) (told chan string, done chan error, agent *onlyAgent) {
+	t.Helper()
+	told, done = make(chan string, 10), make(chan error, 1)
+	agent = &onlyAgent{stateDir: stateDir, socket: socket, standsBy: func(why string) { told <- why }}
+	go func() { done <- agent.wait(t.Context()) }()
+	return told, done, agent
+}
+
+func within[T any](t *testing.T, what string, from <-chan T) (got T) {
+	t.Helper()
+	select {
+	case got = <-from:
+	case <-time.After(standbyPatience):
+		t.Fatalf("no %s", what)
+	}
+	return got
+}
+
+// TestOnlyAgent: the second agent of a node stands by, without a file of its own, and takes over when the first ends.
+func TestOnlyAgent(t *testing.T) {
+	t.Parallel()
+	stateDir := filepath.Join(t.TempDir(), "state")
+	socket := filepath.Join(stateDir, "cni.sock")
+	told, done, first := standingBy(t, stateDir, socket)
+	if err := within(t, "first agent", done); err != nil || len(told) > 0 {
+		t.Fatalf("the first agent waits: %v", err)
+	}
+	told, done, second := standingBy(t, stateDir, socket)
+	if why := within(t, "word of the first", told); !strings.Contains(why, "locked "+stateDir) {
+		t.Errorf("told %q", why)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("the second goes on beside the first: %v", err)
+	case <-time.After(2 * lookAgain):
+	}
+	if entries, err := os.ReadDir(stateDir); err != nil || len(entries) > 0 {
+		t.Errorf("it has written %v, error %v", entries, err)
+	}
+	if err := first.lock.Close(); err != nil { // as its end does
+		t.Fatal(err)
+	}
+	if err := within(t, "second agent", done); err != nil {
+		t.Error(err)
+	}
+	if err := second.lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOnlyAgentBesideAnOlder: an agent that takes no lock is known by its socket; what a dead one left isn't one.
+func TestOnlyAgentBesideAnOlder(t *testing.T) {
+	t.Parallel()
+	stateDir := t.TempDir()
+	socket := filepath.Join(stateDir, "cni.sock")
+	older, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	older.SetUnlinkOnClose(false)
+	told, done, _ := standingBy(t, stateDir, socket)
+	if why := within(t, "word of the older", told); !strings.Contains(why, "answers on "+socket) {
+		t.Errorf("told %q", why)
+	}
+	if err := older.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := within(t, "end of the wait", done); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStandsBy: who stands by lives, isn't ready, and says so on the node.
+func TestStandsBy(t *testing.T) {
+	t.Parallel()
+	stateDir := t.TempDir()
+	_, done, first := standingBy(t, stateDir, "/nowhere")
+	if err := within(t, "first agent", done); err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	recorder := events.NewFakeRecorder(10)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere", httpAddress: address}, controllers.NodeEvents{Node: "n1", Recorder: recorder}, logr.Discard())
+	}()
+	if event := within(t, "Event", recorder.Events); !strings.HasPrefix(event, "Warning AnotherAgent") {
+		t.Errorf("told %q", event)
+	}
+	for path, want := range map[string]string{"/healthz": "200 ok", "/readyz": "503 stands by: another agent has locked"} {
+		var got string
+		for deadline := time.Now().Add(standbyPatience); got == "" && time.Now().Before(deadline); {
+			got = ask(t.Context(), "http://"+address+path)
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	if err := first.lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := within(t, "end of the wait", ended); err != nil {
+		t.Error(err)
+	}
+	if got := ask(t.Context(), "http://"+address+"/healthz"); got != "" {
+		t.Errorf("it still answers %q", got)
+	}
+}
+
+func ask(ctx context.Context, url string) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return ""
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return ""
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	return response.Status[:3] + " " + string(body)
+}
