@@ -66,10 +66,15 @@ type process struct {
 // startSecond starts another agent on a node, with the arguments of the first. It dies with the test.
 func (w *world) startSecond(node *lab.Node) *process {
 	w.t.Helper()
+	return w.startProgram(node, w.agentLine(node))
+}
+
+// agentLine is the program and the arguments of the agent that the lab has started on a node.
+func (w *world) agentLine(node *lab.Node) []string {
+	w.t.Helper()
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", node.AgentPID()))
 	w.must(err)
-	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-	return w.startProgram(node, args)
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
 func (w *world) startProgram(node *lab.Node, args []string) *process {
