@@ -10,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
@@ -197,13 +196,13 @@ func connectionTrackingFull(w *world) {
 	w.must(node.Do(func() error { _, err := testnet.FillTracking(); return err }))
 	defer func() { w.must(node.Do(testnet.EmptyTracking)) }()
 	w.denied(append(slices.Clone(stillDenied), "dev/web > dev/db tcp/80")...)
-	w.eventually("the Event", func() bool { return w.hasEvent("ConntrackFull") })
+	w.eventually("the Event", func() bool { return w.hasEvent(node, "ConntrackFull") })
 	w.must(cut.Echo())
 	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
 	w.eventually("the connection's end", func() bool { return cut.Echo() != nil })
 	stopFlow()
 	w.must(node.Do(testnet.EmptyTracking))
-	w.eventually("the end to be told", func() bool { return w.hasEvent("ConntrackHasRoom") })
+	w.eventually("the end to be told", func() bool { return w.hasEvent(node, "ConntrackHasRoom") })
 
 	node.KillAgent()
 	w.must(node.Do(func() error { _, err := testnet.FillTracking(); return err }))
@@ -219,14 +218,6 @@ func connectionTrackingFull(w *world) {
 	w.allowed("prod/web > ops/probe tcp/80")
 	w.deletePolicies("dev/db", "dev/web")
 	w.allowed(stillDenied...)
-}
-
-// hasEvent tells whether there is an Event with this reason.
-func (w *world) hasEvent(reason string) bool {
-	w.t.Helper()
-	var events eventsv1.EventList
-	w.must(w.Client().List(w.t.Context(), &events))
-	return slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Reason == reason })
 }
 
 // killedForMemory waits until the kernel has killed so many agents, and the node's is gone.
