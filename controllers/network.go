@@ -66,8 +66,11 @@ type PodNetwork struct {
 	conf    netConf
 	wake    chan struct{} // holds a token while there may be something to do
 
-	mu      sync.Mutex
-	nodes   map[string]overlay.Node
+	mu    sync.Mutex
+	nodes map[string]overlay.Node
+	// unreadable is what was told of nodes' annotations that can't be read.
+	unreadable map[string]string
+
 	listed  bool // nodes is complete
 	status  overlay.Status
 	stated  bool // status is of a pass
@@ -89,7 +92,7 @@ type PodNetwork struct {
 // NewPodNetwork returns a PodNetwork that does nothing before Run.
 func NewPodNetwork(o NetworkOptions) *PodNetwork {
 	n := &PodNetwork{
-		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, settled: make(chan struct{}), skips: skips{},
+		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, unreadable: map[string]string{}, settled: make(chan struct{}), skips: skips{},
 		conf: netConf{path: o.ConfigFile, saved: &keeper{path: o.SavedFile, log: o.Log}},
 	}
 	o.Overlay.OnStatus = func(s overlay.Status) {
@@ -108,12 +111,12 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 	n.mu.Lock()
 	same := reflect.DeepEqual(n.nodes[node.Name], next)
 	n.nodes[node.Name] = next
+	news := n.noteUnreadable(node.Name, err)
 	n.mu.Unlock()
-	if same {
-		return
+	if !same {
+		n.signal()
 	}
-	n.signal()
-	if err != nil {
+	if news {
 		n.options.Log.Error(err, "An annotation of a node can't be read", "of", node.Name)
 		if node.Name == n.options.Node {
 			n.options.Events.Warn("InvalidAnnotation", err.Error())
@@ -121,10 +124,24 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 	}
 }
 
+// noteUnreadable reports whether an error about a node is one that wasn't told.
+// A node with an annotation that can't be read is the same as one without. The
+// caller holds mu.
+func (n *PodNetwork) noteUnreadable(name string, err error) (news bool) {
+	if err == nil {
+		delete(n.unreadable, name)
+		return false
+	}
+	news = n.unreadable[name] != err.Error()
+	n.unreadable[name] = err.Error()
+	return news
+}
+
 // DeleteNode forgets a node.
 func (n *PodNetwork) DeleteNode(name string) {
 	n.mu.Lock()
 	delete(n.nodes, name)
+	delete(n.unreadable, name)
 	n.mu.Unlock()
 	n.signal()
 }

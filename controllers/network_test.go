@@ -115,3 +115,29 @@ func TestLinksThatDontForwardAreTold(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestUnreadableAnnotationIsTold: also of a node that is known already, and
+// once for each value.
+func TestUnreadableAnnotationIsTold(t *testing.T) {
+	t.Parallel()
+	recorder := events.NewFakeRecorder(10)
+	n := NewPodNetwork(NetworkOptions{Node: "n", Events: NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
+	for i, step := range []struct {
+		annotation string
+		told       int
+	}{{"", 0}, {"nowhere", 1}, {"nowhere", 0}, {"192.0.2.1", 0}, {"nowhere", 1}, {"elsewhere", 1}} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+		if step.annotation != "" {
+			node.Annotations = map[string]string{policy.UnderlayAnnotation: step.annotation}
+		}
+		n.SetNode(node)
+		if got := len(recorder.Events); got != step.told {
+			t.Errorf("step %d: %d Events, want %d", i, got, step.told)
+		}
+		for len(recorder.Events) > 0 {
+			if got := <-recorder.Events; !strings.Contains(got, step.annotation) {
+				t.Errorf("step %d: %s", i, got)
+			}
+		}
+	}
+}
