@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -120,11 +119,7 @@ func denialLine(d policy.Direction, r *nflog.Record, a policy.Answer, leftOut ui
 	case decision.Allowed:
 		out = append(out, "allowedNow", true)
 	default:
-		names := make([]string, len(decision.Isolating))
-		for i, k := range decision.Isolating {
-			names[i] = k.String()
-		}
-		out = append(out, "policies", strings.Join(names, ","))
+		out = append(out, "policies", policy.List(decision.Isolating, ","))
 		if decision.Nearest != nil {
 			out = append(out, "nearest", decision.Nearest.String())
 		}

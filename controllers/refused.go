@@ -98,7 +98,7 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 		if r.told[o] {
 			continue
 		}
-		e.log.Error(refusal.Err, "The kernel refuses a part of the ruleset; what needs it allows less", "object", o.String(), "policies", refusal.Policies)
+		e.log.Error(refusal.Err, "The kernel refuses a part of the ruleset; what needs it allows less", "object", o.String(), "policies", policy.List(refusal.Policies, ", "))
 		if e.OnRefused != nil {
 			go e.OnRefused(refusal)
 		}

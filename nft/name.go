@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -92,14 +93,15 @@ func clamp(s string, n int) string {
 	return s[:n]
 }
 
-// clampComment makes a comment what nft takes: no double quotes, no control
-// characters, valid UTF-8, at most 127 bytes. Where it changes anything, it
+// clampComment makes a comment what nft takes: no double quotes, nothing
+// that a terminal doesn't print (policies' names are in comments, and others'
+// names may be one day), valid UTF-8, at most 127 bytes. Where it changes anything, it
 // appends a hash, so that different comments stay different.
 func clampComment(s string) string {
 	const mark = " ~"
 	const digits = 12
 	clean := strings.Map(func(r rune) rune {
-		if r == '"' || r < ' ' || r == 0x7f || r == utf8.RuneError {
+		if r == '"' || !unicode.IsPrint(r) || r == utf8.RuneError {
 			return '_'
 		}
 		return r

@@ -129,6 +129,7 @@ func TestComments(t *testing.T) {
 		{strings.Repeat("x", 127), strings.Repeat("x", 127)},
 		{"é", "é"},
 		{`a "quoted"` + "\nline", "a _quoted__line ~*"},
+		{"dev/\x1b[2J\u009b\u202ex", "dev/_[2J__x ~*"},
 		{long, long[:113] + " ~*"},
 		{strings.Repeat("é", 100), strings.Repeat("é", 56) + " ~*"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -53,7 +54,7 @@ type RuleRef struct {
 func (r RuleRef) String() string {
 	s := fmt.Sprintf("%s %s rule %d", r.Policy, r.Direction, r.Rule)
 	if r.Peer != "" {
-		s += " (" + r.Peer + ")"
+		s += " (" + shorten(printable.Line(r.Peer)) + ")"
 	}
 	return s
 }
@@ -303,11 +304,7 @@ func (d Decision) String() string {
 	case d.By != nil:
 		return at + ": allowed by " + d.By.String()
 	}
-	names := make([]string, len(d.Isolating))
-	for i, k := range d.Isolating {
-		names[i] = k.String()
-	}
-	s := at + ": denied, isolated by " + strings.Join(names, ", ")
+	s := at + ": denied, isolated by " + List(d.Isolating, ", ")
 	if d.Nearest != nil {
 		s += "; nearest was " + d.Nearest.String()
 	}

@@ -1,6 +1,8 @@
 package policy_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/sluice-net/sluice/internal/meaning"
@@ -43,5 +45,23 @@ func TestExplainNamesPolicyAndRule(t *testing.T) {
 		if got := c.Explain(worldFlow(f, 4)).String(); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", flow, got, want)
 		}
+	}
+}
+
+// TestExplanationsAreBounded: an answer for people has a length that people
+// read, however many policies isolate a pod and whatever a rule lists.
+func TestExplanationsAreBounded(t *testing.T) {
+	t.Parallel()
+	var keys []policy.Key
+	for i := range 1000 {
+		keys = append(keys, policy.Key{"dev", fmt.Sprintf("p%d", i)})
+	}
+	nearest := policy.NearMiss{RuleRef: policy.RuleRef{Ref: policy.Ref{Policy: keys[0]}, Peer: strings.Repeat("10.0.0.0/8\x1b\n", 10_000)}}
+	text := policy.Decision{Isolating: keys, Nearest: &nearest}.String()
+	if len(text) > 1000 || !strings.Contains(text, "dev/p9, and 990 more; nearest was dev/p0") || strings.ContainsAny(text, "\x1b\n") {
+		t.Errorf("%d bytes: %q", len(text), text[:min(len(text), 2000)])
+	}
+	if got := policy.List(keys[:2], ","); got != "dev/p0,dev/p1" {
+		t.Errorf("two policies: %q", got)
 	}
 }

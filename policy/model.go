@@ -23,6 +23,23 @@ func (k Key) Compare(o Key) int {
 	return strings.Compare(k.Name, o.Name)
 }
 
+// mostNamed is how many policies are named where there may be any number: in
+// a line about each packet, an answer to a person.
+const mostNamed = 10
+
+// List names policies for people, the first of them where there are many.
+func List(keys []Key, separator string) string {
+	named := keys[:min(len(keys), mostNamed)]
+	names := make([]string, len(named), len(named)+1)
+	for i, k := range named {
+		names[i] = k.String()
+	}
+	if more := len(keys) - len(named); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, separator)
+}
+
 // Direction is seen from the pod a policy selects.
 type Direction uint8
 

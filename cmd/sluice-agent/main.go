@@ -24,12 +24,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
@@ -38,7 +38,7 @@ import (
 func main() {
 	run, args := command(os.Args[1:])
 	if err := run(ctrl.SetupSignalHandler(), args); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
+		fmt.Fprintln(printable.Writer(os.Stderr), "sluice-agent:", err)
 		os.Exit(exitCode(err))
 	}
 }
@@ -71,8 +71,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	log := zap.New(zap.UseFlagOptions(&o.zap)).WithValues("node", o.node)
-	ctrl.SetLogger(log)
+	log := setLogger(o)
 	heedMemoryLimit(log)
 	cfg, err := restConfig(o.kubeconfig)
 	if err != nil {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/internal/printable"
 )
 
 // The exit codes of verify.
@@ -58,7 +60,7 @@ func runVerify(ctx context.Context, args []string) error {
 		return exitError{exitUnverified, err}
 	}
 	for _, d := range answer.Differences {
-		fmt.Println(d)
+		fmt.Fprintln(printable.Writer(os.Stdout), d)
 	}
 	switch {
 	case answer.Error != "":

@@ -5,8 +5,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/sluice-net/sluice/controllers"
 )
@@ -42,6 +45,40 @@ func TestVerifyExitCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNothingIsPrintedRaw: what an agent answers is printed without anything
+// that does something to a terminal.
+func TestNothingIsPrintedRaw(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	serveAnswer(t, socket, controllers.VerifyAnswer{Total: 1, Classes: 1, Differences: []string{"dev/db " + hostile}})
+	printed := captureStdout(t, func() {
+		if err := runVerify(t.Context(), []string{"--socket", socket}); exitCode(err) != exitDiffers {
+			t.Errorf("got %v", err)
+		}
+	})
+	if !strings.Contains(printed, "dev/db ") || strings.ContainsFunc(printed, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+		t.Errorf("printed: %q", printed)
+	}
+}
+
+// captureStdout returns what f prints.
+func captureStdout(t *testing.T, f func()) string {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "stdout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	old := os.Stdout
+	os.Stdout = file
+	defer func() { os.Stdout = old }()
+	f()
+	text, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func serveAnswer(t *testing.T, socket string, answer controllers.VerifyAnswer) {

@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/internal/printable"
 )
 
 // whyTimeout is more than an agent that works needs to answer.
@@ -44,6 +46,6 @@ func runWhy(ctx context.Context, args []string) error {
 	if err := askAgent(ctx, *socket, path+"?"+query.Encode(), &answer); err != nil {
 		return err
 	}
-	fmt.Println(answer.Text)
+	fmt.Fprintln(printable.Writer(os.Stdout), answer.Text)
 	return nil
 }
