@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -62,14 +63,14 @@ func (l *DenialLog) read(ctx context.Context, opened func()) error {
 	}
 	defer reader.Close()
 	opened()
-	budget := lineBudget{most: linesPerSecond}
+	budget := denialBudget{most: linesPerSecond}
 	return reader.Run(ctx, func(r nflog.Record) {
 		direction, ours := sampleDirection(r.Prefix)
 		if !ours {
 			return
 		}
 		denialsUntold.Add(float64(r.Lost))
-		leftOut, ok := budget.take(time.Now(), uint64(r.Lost))
+		leftOut, ok := budget.take(time.Now(), l.Enforcer.namespaceAt(judgedEnd(direction, &r)), uint64(r.Lost))
 		if !ok {
 			denialsUntold.Inc()
 			return
@@ -130,27 +131,40 @@ func denialLine(d policy.Direction, r *nflog.Record, a policy.Answer, leftOut ui
 	return out
 }
 
-// lineBudget bounds lines within each second, counted from the first line
-// after the last one's end, and counts what it leaves out.
-type lineBudget struct {
+// judgedEnd is the address of the pod whose policies denied a packet.
+func judgedEnd(d policy.Direction, r *nflog.Record) netip.Addr {
+	if d == policy.Egress {
+		return r.Source
+	}
+	return r.Destination
+}
+
+// denialBudget bounds lines within each second, counted from the first line
+// after the last one's end, and counts what it leaves out. No namespace gets
+// more lines than are left, so that others always have some: of 100, one alone
+// gets 50, two that both want more 33 each.
+type denialBudget struct {
 	most    int
 	since   time.Time
 	lines   int
+	by      map[string]int // lines of each namespace
 	leftOut uint64
 }
 
-// take asks for a line, where some may have been lost before. It returns how
-// many were left out since the last line, or that there is none to be had.
-func (b *lineBudget) take(now time.Time, lost uint64) (leftOut uint64, ok bool) {
+// take asks for a line about a pod of a namespace, where some may have been
+// lost before. It returns how many were left out since the last line, or that
+// there is none to be had.
+func (b *denialBudget) take(now time.Time, namespace string, lost uint64) (leftOut uint64, ok bool) {
 	b.leftOut += lost
 	if now.Sub(b.since) >= time.Second {
-		b.since, b.lines = now, 0
+		b.since, b.lines, b.by = now, 0, map[string]int{}
 	}
-	if b.lines >= b.most {
+	if b.by[namespace] >= b.most-b.lines {
 		b.leftOut++
 		return 0, false
 	}
 	b.lines++
+	b.by[namespace]++
 	leftOut, b.leftOut = b.leftOut, 0
 	return leftOut, true
 }

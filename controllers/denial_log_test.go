@@ -185,7 +185,7 @@ const maxUsefulRate = 1000
 func TestLineBudget(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		b := lineBudget{most: rapid.IntRange(1, 5).Draw(t, "most")}
+		b := denialBudget{most: rapid.IntRange(1, 5).Draw(t, "most")}
 		now := time.Unix(1000, 0)
 		var came, told, leftOut uint64
 		perSecond := map[time.Time]int{}
@@ -193,7 +193,7 @@ func TestLineBudget(t *testing.T) {
 			now = now.Add(time.Duration(pause) * time.Millisecond)
 			lost := rapid.Uint64Range(0, 3).Draw(t, "lost")
 			came += 1 + lost
-			if n, ok := b.take(now, lost); ok {
+			if n, ok := b.take(now, rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "namespace"), lost); ok {
 				told++
 				leftOut += n
 				perSecond[b.since]++
@@ -208,6 +208,24 @@ func TestLineBudget(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLinesAreShared: whatever one namespace's pods are denied, there are lines
+// left for another's.
+func TestLinesAreShared(t *testing.T) {
+	t.Parallel()
+	now, b := time.Unix(1000, 0), denialBudget{most: linesPerSecond}
+	lines := map[string]int{}
+	for _, namespace := range []string{"flood", "other flood", "quiet"} {
+		for range 1000 {
+			if _, ok := b.take(now, namespace, 0); ok {
+				lines[namespace]++
+			}
+		}
+	}
+	if lines["flood"] < linesPerSecond/2 || lines["other flood"] < linesPerSecond/4 || lines["quiet"] < linesPerSecond/8 {
+		t.Errorf("lines: %v", lines)
+	}
 }
 
 // TestDenialLineOfWhatHasChanged: the cluster is asked a moment after the

@@ -29,12 +29,12 @@ type Enforcer struct {
 	table *nft.Table
 	log   logr.Logger
 	// Events is the node that repairs are told of. OnRefused is told what the
-	// kernel refuses, OnShed which policies cost too much, and why, and OnLeft the
-	// addresses that pods lost when their node did; these may be nil. All are set
-	// before Run.
+	// kernel refuses, OnShed which policies of a namespace cost too much, and
+	// why, and OnLeft the addresses that pods lost when their node did; these may
+	// be nil. All are set before Run.
 	Events    NodeEvents
 	OnRefused func(Refusal)
-	OnShed    func(k policy.Key, reason string)
+	OnShed    func(policies []policy.Key, reason string)
 	OnLeft    func(addrs []netip.Addr)
 	wake      chan struct{} // holds a token while there may be something to commit
 
@@ -64,6 +64,7 @@ type Enforcer struct {
 	refusals refusals
 	denials  denialCounts
 	shed     map[policy.Key]struct{} // policies that were told to cost too much
+	lines    fairLog                 // about what policies of a namespace cause
 	// affected are the connections that changes concern which aren't committed yet; cutter is told of them then, if there is one.
 	affected policy.Affected
 	cutter   *Cutter
@@ -133,6 +134,14 @@ func (e *Enforcer) Explain(f policy.Flow, own ...netip.Addr) policy.Answer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.cluster.Explain(f, own...)
+}
+
+// namespaceAt is the namespace of the pod that policies mean by an address, or
+// "".
+func (e *Enforcer) namespaceAt(a netip.Addr) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cluster.NamespaceAt(a)
 }
 
 // Ready is nil once the first write is done; it is a health check.

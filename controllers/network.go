@@ -80,6 +80,8 @@ type PodNetwork struct {
 	everReady bool
 	why       string
 
+	lines fairLog // about what other nodes cause
+
 	// Of Run's goroutine.
 	lastRules   Network
 	lastState   NetworkState
@@ -117,7 +119,7 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 		n.signal()
 	}
 	if news {
-		n.options.Log.Error(err, "An annotation of a node can't be read", "of", node.Name)
+		n.lines.info(n.options.Log, node.Name, "An annotation of a node can't be read", "of", node.Name, "reason", err.Error())
 		if node.Name == n.options.Node {
 			n.options.Events.Warn("InvalidAnnotation", err.Error())
 		}

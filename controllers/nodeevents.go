@@ -38,10 +38,15 @@ func (e NodeEvents) put(kind, reason, note string, related runtime.Object) {
 	e.Recorder.Eventf(nodeReference(e.Node), related, kind, reason, action, "%s", clampNote(note))
 }
 
-// clampNote cuts a note to what the API server takes, 1 kB, in whole
-// characters.
-func clampNote(note string) string {
-	const most, end = 1024, " ..."
+// longestNote is what the API server takes, in bytes.
+const longestNote = 1024
+
+// clampNote cuts a note to what the API server takes.
+func clampNote(note string) string { return clampTo(note, longestNote) }
+
+// clampTo cuts a note to so many bytes, in whole characters.
+func clampTo(note string, most int) string {
+	const end = " ..."
 	if len(note) <= most {
 		return note
 	}

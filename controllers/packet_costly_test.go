@@ -44,7 +44,11 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, nft.Options{})
 	shed := make(chan policy.Key, 100)
-	w.e.OnShed = func(k policy.Key, _ string) { shed <- k }
+	w.e.OnShed = func(policies []policy.Key, _ string) {
+		for _, k := range policies {
+			shed <- k
+		}
+	}
 	w.run()
 	w.settle()
 	toTenant := []string{"dev/db > prod/web tcp/80"}

@@ -81,16 +81,33 @@ func (a *Agent) reportRefused(r Refusal) {
 // patience is how long an object is waited for that an Event is put on; it is in the cache.
 const patience = 5 * time.Second
 
-// reportProblems logs each field of a policy that can't be read, and puts an
-// Event on the policy where it is this node that tells.
+// reportProblems logs which fields of a policy can't be read, and puts an
+// Event on the policy where it is this node that tells: one, as the API
+// server's clients take Events of one reason about one version for the same.
 func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem, tells bool) {
-	if !a.problems.first(np, len(problems)) {
+	if !a.problems.first(np, len(problems)) || len(problems) == 0 {
 		return
 	}
-	for _, p := range problems {
-		a.Log.Info("A field of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "field", p.Field, "value", p.Value, "expected", p.Expected)
-		if a.Events != nil && tells {
-			a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", p)
-		}
+	a.lines.info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))
+	if a.Events != nil && tells {
+		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", problemNote(problems, longestNote))
 	}
+}
+
+// longestLogNote is how much one log line says of one policy, in bytes.
+const longestLogNote = 4 << 10
+
+// problemNote lists problems, as many as fit into so many bytes, one at least.
+func problemNote(problems []policy.Problem, most int) string {
+	const more = "; and %d more"
+	most -= len(more)
+	note := clampTo(problems[0].String(), most)
+	for i, p := range problems[1:] {
+		next := note + "; " + p.String()
+		if len(next) > most {
+			return note + fmt.Sprintf(more, len(problems)-i-1)
+		}
+		note = next
+	}
+	return note
 }

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,8 +20,8 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// TestProblemsAreReportedOncePerVersion: an Event for each field, again only
-// when the policy was changed or made anew.
+// TestProblemsAreReportedOncePerVersion: an Event that names the fields, again
+// only when the policy was changed or made anew.
 func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
@@ -33,8 +34,8 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 		a.reportProblems(np, policy.Parse(np).Problems, true)
 		n := len(recorder.Events)
 		for range n {
-			if text := <-recorder.Events; !strings.Contains(text, "UnreadableField") || !strings.Contains(text, "spec.ingress[0]") {
-				t.Errorf("event %q names no field", text)
+			if text := <-recorder.Events; !strings.Contains(text, "UnreadableField") || !strings.Contains(text, "spec.ingress[0].from[0]") || !strings.Contains(text, "; spec.ingress[0].ports[0]") {
+				t.Errorf("event %q doesn't name the fields", text)
 			}
 		}
 		return n
@@ -44,11 +45,11 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 		change func()
 		want   int
 	}{
-		{"a new policy", func() {}, 2},
+		{"a new policy", func() {}, 1},
 		{"seen again", func() {}, 0},
-		{"edited", func() { np.Generation++ }, 2},
-		{"made anew", func() { np.UID = "other" }, 2},
-		{"forgotten and back", func() { a.problems.forget(client.ObjectKeyFromObject(np)) }, 2},
+		{"edited", func() { np.Generation++ }, 1},
+		{"made anew", func() { np.UID = "other" }, 1},
+		{"forgotten and back", func() { a.problems.forget(client.ObjectKeyFromObject(np)) }, 1},
 	} {
 		step.change()
 		if got := report(); got != step.want {
@@ -61,6 +62,30 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 	}
 	if a.problems.total != 2 {
 		t.Errorf("%d problems are counted, want 2", a.problems.total)
+	}
+}
+
+// TestProblemNote: what doesn't fit is counted, and what is told has a bounded
+// length, whatever a field's value is.
+func TestProblemNote(t *testing.T) {
+	t.Parallel()
+	long := policy.Problem{Field: "spec.x", Value: strings.Repeat("\x1b", 5000), Expected: "a number"}
+	short := policy.Problem{Field: "spec.y", Value: "1", Expected: "a name"}
+	const shortText = `spec.y: "1" is not usable: expected a name`
+	for _, c := range []struct {
+		problems []policy.Problem
+		ends     string
+	}{
+		{[]policy.Problem{short}, shortText},
+		{[]policy.Problem{short, short}, shortText + "; " + shortText},
+		{[]policy.Problem{short, long, short}, shortText + "; and 2 more"},
+		{[]policy.Problem{long, short}, " ...; and 1 more"},
+		{slices.Repeat([]policy.Problem{short}, 51), "; and 28 more"},
+	} {
+		got := problemNote(c.problems, longestNote)
+		if !strings.HasSuffix(got, c.ends) || len(got) > longestNote {
+			t.Errorf("%d bytes: %s, want it to end with %q", len(got), got, c.ends)
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ type Agent struct {
 	Departures *Departures
 
 	problems problemLog
+	lines    fairLog // about what policies of a namespace cause
 
 	makeOwnNode sync.Once
 	ownNode     chan struct{} // closed once this node's object was read

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -27,35 +28,56 @@ func (e *Enforcer) noteShed() {
 		return
 	}
 	told := make(map[policy.Key]struct{}, len(now))
+	news := map[string][]policy.Key{}
 	for _, k := range now {
 		told[k] = struct{}{}
-		if _, was := e.shed[k]; was {
-			continue
-		}
-		reason := e.cluster.ShedReason(k.Namespace)
-		e.log.Info("A policy costs too much, and allows nothing", "policy", k.String(), "reason", reason)
-		if e.OnShed != nil {
-			go e.OnShed(k, reason)
+		if _, was := e.shed[k]; !was {
+			news[k.Namespace] = append(news[k.Namespace], k)
 		}
 	}
+	over := map[string][]policy.Key{}
 	for k := range e.shed {
 		if _, is := told[k]; !is {
-			e.log.Info("A policy no longer costs too much, or is gone", "policy", k.String())
+			over[k.Namespace] = append(over[k.Namespace], k)
 		}
+	}
+	for namespace, policies := range news {
+		e.tellShed(namespace, policies)
+	}
+	for namespace, policies := range over {
+		slices.SortFunc(policies, policy.Key.Compare)
+		e.lines.info(e.log, namespace, "Policies no longer cost too much, or are gone", "policies", policy.List(policies, ", "))
 	}
 	e.shed = told
 	policiesShed.Set(float64(len(now)))
 }
 
-// reportShed puts an Event on a policy that costs too much.
-func (a *Agent) reportShed(k policy.Key, reason string) {
+// tellShed tells of policies of one namespace, sorted. On all nodes that run
+// pods of the namespace it may be the same, so few of them put Events.
+func (e *Enforcer) tellShed(namespace string, policies []policy.Key) {
+	reason := e.cluster.ShedReason(namespace)
+	e.lines.info(e.log, namespace, "Policies cost too much, and allow nothing", "policies", policy.List(policies, ", "), "reason", reason)
+	if e.OnShed != nil && tellsAmong(e.cluster.Name(), e.cluster.NodesOf(namespace), namespace, shedTellers) {
+		go e.OnShed(policies, reason)
+	}
+}
+
+// shedTellers is how many of the nodes that run pods of a namespace put an
+// Event on its policies. The bound is each node's own, so one may not be
+// enough.
+const shedTellers = 3
+
+// reportShed puts an Event on each policy that costs too much.
+func (a *Agent) reportShed(policies []policy.Key, reason string) {
 	if a.Events == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	np := &networkingv1.NetworkPolicy{}
-	if a.Reader.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: k.Name}, np) == nil {
-		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "TooCostly", "Enforce", "%s", clampNote("node "+a.Node+": "+reason))
+	for _, k := range policies[:min(len(policies), mostWaiting)] {
+		np := &networkingv1.NetworkPolicy{}
+		if a.Reader.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: k.Name}, np) == nil {
+			a.Events.Eventf(np, nil, corev1.EventTypeWarning, "TooCostly", "Enforce", "%s", clampNote("node "+a.Node+": "+reason))
+		}
 	}
 }

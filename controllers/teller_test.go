@@ -40,3 +40,24 @@ func TestOneNodeTells(t *testing.T) {
 		}
 	}
 }
+
+// TestFewNodesTell: of a namespace three of the nodes tell, each on its own.
+func TestFewNodesTell(t *testing.T) {
+	t.Parallel()
+	var nodes []string
+	for i := range 1500 {
+		nodes = append(nodes, fmt.Sprintf("node%d", i))
+	}
+	tellers := 0
+	for _, node := range nodes {
+		if tellsAmong(node, nodes, "dev", 3) {
+			tellers++
+		}
+	}
+	if tellers != 3 {
+		t.Errorf("%d nodes tell, want 3", tellers)
+	}
+	if !tellsAmong(nodes[0], nodes[:3], "dev", 3) || !tellsAmong("alone", nil, "dev", 1) {
+		t.Error("few nodes don't all tell")
+	}
+}

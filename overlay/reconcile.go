@@ -206,9 +206,9 @@ func (r *Reconciler) note(old, status Status) {
 	if old.Reason != status.Reason || old.Ready != status.Ready {
 		r.options.Log.Info("Overlay", "ready", status.Ready, "reason", status.Reason, "mtu", status.MTU)
 	}
-	if !reflect.DeepEqual(old.Skipped, status.Skipped) {
-		for _, s := range status.Skipped {
-			r.options.Log.Info("Skipped a node", "node", s.Node, "reason", s.Reason)
+	for _, s := range status.Skipped { // whoever gets the status tells of those that last
+		if !slices.Contains(old.Skipped, s) {
+			r.options.Log.V(1).Info("Skipped a node", "node", s.Node, "reason", s.Reason)
 		}
 	}
 	if r.options.OnStatus != nil {

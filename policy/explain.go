@@ -148,6 +148,15 @@ func (c *Cluster) podAt(a netip.Addr) *podRecord {
 	return nil
 }
 
+// NamespaceAt is the namespace of the pod whose policies govern an address, or
+// "".
+func (c *Cluster) NamespaceAt(a netip.Addr) string {
+	if p := c.podAt(a.Unmap()); p != nil {
+		return p.ID.Namespace
+	}
+	return ""
+}
+
 // peerAt returns the pod that selectors mean by an address.
 func (c *Cluster) peerAt(a netip.Addr) *podRecord {
 	if p, ok := c.pods.peer(a); ok {

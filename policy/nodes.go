@@ -84,6 +84,23 @@ func (c *Cluster) DeleteNode(name string) {
 // Nodes lists the names of all known nodes, in no order.
 func (c *Cluster) Nodes() []string { return slices.Collect(maps.Keys(c.nodes.told)) }
 
+// Name is the name of this node.
+func (c *Cluster) Name() string { return c.opts.Node }
+
+// NodesOf lists the nodes that have pods of a namespace, in no order.
+func (c *Cluster) NodesOf(namespace string) []string {
+	var out []string
+	for node, pods := range c.pods.byNode {
+		for p := range pods {
+			if p.Namespace == namespace {
+				out = append(out, node)
+				break
+			}
+		}
+	}
+	return out
+}
+
 // SetPodNetworks says which ranges all pods of the cluster are in, and pod CIDRs of nodes must be. Until then, and where another plugin
 // makes the network, they may be anywhere.
 func (c *Cluster) SetPodNetworks(networks []netip.Prefix) {

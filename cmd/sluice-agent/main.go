@@ -157,7 +157,9 @@ func (a *agent) ready() error { return a.enforcer.Ready() } // which is there be
 // addParts adds everything that runs to the manager.
 func (a *agent) addParts(mgr ctrl.Manager) error {
 	o := a.options
-	nodeEvents := a.events
+	eventQueue := controllers.NewEventQueue(a.events.Recorder)
+	nodeEvents := controllers.NodeEvents{Node: o.node, Recorder: eventQueue}
+	podEvents := controllers.NodeEvents{Node: o.node, Recorder: eventQueue.From("pods of the node")}
 	a.enforcer.Events = nodeEvents
 	reserved, reserveTunnel, err := o.reservedPorts()
 	if err != nil {
@@ -165,7 +167,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	server, err := cni.NewServer(cni.ServerOptions{
 		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
-		OnProblem: nodeEvents.Warn, OnSolved: nodeEvents.Say, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
+		OnProblem: podEvents.Warn, OnSolved: podEvents.Say, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
 	})
 	if err != nil {
 		return err
@@ -198,7 +200,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})
 	tracking := &controllers.TrackingCheck{SysctlDir: o.sysctlDir, Events: nodeEvents, Log: a.log.WithName("tracking")}
-	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run, tracking.Run}
+	parts := []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run, tracking.Run, eventQueue.Run}
 	if o.verify == "continuous" {
 		parts = append(parts, verifier.Run)
 	}
@@ -212,7 +214,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	departures := controllers.NewDepartures(server.ForgetConnections, o.forgetEvery())
 	reconcilers := &controllers.Agent{
-		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: nodeEvents.Recorder, Log: a.log.WithName("agent"),
+		Node: o.node, Reader: mgr.GetClient(), Enforcer: a.enforcer, Events: eventQueue, Log: a.log.WithName("agent"),
 		Network: a.network, Tunnel: a.tunnel, Departures: departures,
 		Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Departures: departures},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
