@@ -73,7 +73,7 @@ func RegisterMetrics(stats func() cni.Stats) error {
 		networkReady, networkPeers, networkSkipped, networkChanges, linksNotForwarding, podMTU,
 		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
 		forwardBlockers, forwardPasses, policyBypassed, tunnelPeers, tunnelProbes, newPoolCollector(stats),
-		trackedConnections, trackedConnectionsMax, flowsCut, flowsRestored, sweepSeconds, sweepErrors, eventsLeftOut,
+		trackedConnections, trackedConnectionsMax, flowsCut, flowsRestored, sweepSeconds, sweepErrors, eventsLeftOut, apiHeard,
 	} {
 		if err := metrics.Registry.Register(c); err != nil {
 			return err

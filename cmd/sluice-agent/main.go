@@ -77,7 +77,8 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{options: o, log: log}
+	a := &agent{options: o, log: log, api: controllers.NewAPIGuard(o.apiSilence, log.WithName("api"))}
+	cfg.Wrap(a.api.Wrap)
 	mgr, err := a.newManager(cfg)
 	if err != nil {
 		return err
@@ -123,6 +124,7 @@ type agent struct {
 	network  *controllers.PodNetwork  // nil with --policy-only
 	tunnel   *controllers.TunnelCheck // likewise, and nil if nobody is to be asked
 	samples  uint64                   // of denied packets, for each pod and second
+	api      *controllers.APIGuard
 }
 
 func (a *agent) newManager(cfg *rest.Config) (ctrl.Manager, error) {
@@ -161,6 +163,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	nodeEvents := controllers.NodeEvents{Node: o.node, Recorder: eventQueue}
 	podEvents := controllers.NodeEvents{Node: o.node, Recorder: eventQueue.From("pods of the node")}
 	a.enforcer.Events = nodeEvents
+	a.api.SetEvents(nodeEvents)
 	reserved, reserveTunnel, err := o.reservedPorts()
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ func TestParseFlags(t *testing.T) {
 		"--log-per-second=1001: expected":                           {"--node-name=n1", "--log-per-second=1001"},
 		"--tunnel-probe-interval=500ms: expected 1s to 10m0s, or 0": {"--node-name=n1", "--tunnel-probe-interval=500ms"},
 		"--tunnel-probe-interval=-1s: expected":                     {"--node-name=n1", "--tunnel-probe-interval=-1s"},
+		"--api-silence=1m0s: expected":                              {"--node-name=n1", "--api-silence=1m"},
 		`--forbidden-host-ports: "80": expected a port with its protocol, such as 10250/tcp, or agent, or tunnel`: {"--node-name=n1", "--forbidden-host-ports=1/tcp,80"},
 		`argument "run": expected`:             {"--node-name=n1", "run"},
 		`invalid value "many" for flag -log-g`: {"--node-name=n1", "--log-group=many"},

@@ -34,7 +34,7 @@ type options struct {
 
 	cniConfDir, subnetFile, sysctlDir, runDir string
 	cniExclusive                              bool
-	coolDown, tunnelProbeInterval             time.Duration
+	coolDown, tunnelProbeInterval, apiSilence time.Duration
 
 	zap zap.Options
 }
@@ -47,6 +47,8 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&o.stateDir, "state-dir", "/run/sluice", "where attachments are recorded, on tmpfs if possible")
 	fs.StringVar(&o.socket, "socket", "", "socket of the CNI server (default STATE-DIR/cni.sock)")
 	fs.StringVar(&o.httpAddress, "http-address", "127.0.0.1:9808", "where /healthz, /readyz and /metrics are served; 0: nowhere")
+	fs.DurationVar(&o.apiSilence, "api-silence", 3*time.Minute,
+		"how long the API server, which sends something in each watch each minute, may send nothing before it is asked anew")
 	o.policyFlags(fs)
 	o.networkFlags(fs)
 	o.zap.BindFlags(fs)
@@ -106,6 +108,9 @@ const maxLogPerSecond = 1000
 // half an hour.
 const shortestProbeInterval, longestProbeInterval = time.Second, 10 * time.Minute
 
+// minAPISilence is beyond what an API server keeps silent for.
+const minAPISilence = 90 * time.Second
+
 // check names the first flag whose value makes no sense.
 func (o *options) check() error {
 	if o.node == "" {
@@ -133,6 +138,9 @@ func (o *options) check() error {
 	}
 	if i := o.tunnelProbeInterval; i != 0 && (i < shortestProbeInterval || i > longestProbeInterval) {
 		return fmt.Errorf("--tunnel-probe-interval=%s: expected %s to %s, or 0", i, shortestProbeInterval, longestProbeInterval)
+	}
+	if o.apiSilence < minAPISilence {
+		return fmt.Errorf("--api-silence=%s: expected at least %s, as an API server may be silent for a minute", o.apiSilence, minAPISilence)
 	}
 	if o.cutLabel < 1 || o.cutLabel > 127 {
 		return fmt.Errorf("--cut-label=%d: expected 1 to 127", o.cutLabel)

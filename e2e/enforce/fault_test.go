@@ -36,6 +36,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		{"the agent starts while the API server is away", agentStartsWithoutAPIServer},
 		{"the agent starts on directories that are read-only", agentStartsReadOnly},
 		{"a second agent is started on a node", secondAgent},
+		{"the connection to the API server is dead", connectionIsDead},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			w := *w

@@ -73,6 +73,9 @@ func (n *Node) Nft(ctx context.Context, args ...string) (string, error) {
 // CutAPI ends the agent's connections to the API server and refuses new ones, until RestoreAPI. The runner isn't affected.
 func (n *Node) CutAPI() { n.proxy.cut() }
 
+// HoldAPI makes the agent's connections to the API server carry nothing any more, in either direction, without an end. New ones do.
+func (n *Node) HoldAPI() { n.proxy.hold() }
+
 // RestoreAPI undoes CutAPI.
 func (n *Node) RestoreAPI() error { return n.proxy.restore() }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // apiProxyAddress is where a node reaches the API server, in its own namespace.
@@ -18,11 +19,15 @@ type proxy struct {
 	mu       sync.Mutex
 	listener net.Listener // nil while cut
 	conns    map[net.Conn]bool
+	lines    map[*line]bool
 	done     sync.WaitGroup
 }
 
+// line is a connection through the proxy.
+type line struct{ dead atomic.Bool }
+
 func newProxy(space, target string) *proxy {
-	return &proxy{space: space, target: target, conns: map[net.Conn]bool{}}
+	return &proxy{space: space, target: target, conns: map[net.Conn]bool{}, lines: map[*line]bool{}}
 }
 
 // restore lets connections pass. It may be called while they do.
@@ -58,6 +63,15 @@ func (p *proxy) cut() {
 	p.done.Wait()
 }
 
+// hold makes the connections that there are carry nothing any more, and lets them live. New ones are as always.
+func (p *proxy) hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.lines {
+		l.dead.Store(true)
+	}
+}
+
 func (p *proxy) accept(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -82,15 +96,35 @@ func (p *proxy) carry(client net.Conn) {
 	if !p.keep(server) {
 		return
 	}
+	l := &line{}
+	p.mu.Lock()
+	p.lines[l] = true
+	p.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { copyAndClose(server, client) })
-	both.Go(func() { copyAndClose(client, server) })
+	both.Go(func() { l.copyAndClose(server, client) })
+	both.Go(func() { l.copyAndClose(client, server) })
 	both.Wait()
+	p.mu.Lock()
+	delete(p.lines, l)
+	p.mu.Unlock()
+}
+
+// Write loses what a dead line is given.
+func (w lineWriter) Write(b []byte) (int, error) {
+	if w.line.dead.Load() {
+		return len(b), nil
+	}
+	return w.to.Write(b)
+}
+
+type lineWriter struct {
+	line *line
+	to   io.Writer
 }
 
 // copyAndClose ends both directions with the first that ends: the API server's clients don't half-close.
-func copyAndClose(to, from net.Conn) {
-	_, _ = io.Copy(to, from)
+func (l *line) copyAndClose(to, from net.Conn) {
+	_, _ = io.Copy(lineWriter{l, to}, from)
 	_ = to.Close()
 	_ = from.Close()
 }

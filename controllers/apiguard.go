@@ -1,0 +1,120 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+)
+
+// APIGuard looks after the connections to the API server. A connection that is
+// dead is noticed by HTTP/2's pings (30 s after the last word, and 15 s without
+// an answer, see client-go). But one may live, through a proxy, say, and what
+// is asked through it never be answered: the API server ends a watch after some
+// minutes, and nobody else does. It sends something, a bookmark, in each watch
+// each minute. So where nothing comes for Silence, the request is given up, and
+// made again by who made it.
+type APIGuard struct {
+	silence time.Duration
+	hearing apiHearing
+}
+
+// NewAPIGuard returns an APIGuard; it tells on log, and on events once these
+// are set.
+func NewAPIGuard(silence time.Duration, log logr.Logger) *APIGuard {
+	return &APIGuard{silence: silence, hearing: apiHearing{log: log}}
+}
+
+// SetEvents says where to tell of a long silence. It is called before the
+// first request.
+func (g *APIGuard) SetEvents(e NodeEvents) { g.hearing.events = e }
+
+// Wrap is for the configuration of clients.
+func (g *APIGuard) Wrap(next http.RoundTripper) http.RoundTripper { return guarded{g, next} }
+
+type guarded struct {
+	guard *APIGuard
+	next  http.RoundTripper
+}
+
+// WrappedRoundTripper lets client-go find the transport.
+func (t guarded) WrappedRoundTripper() http.RoundTripper { return t.next }
+
+func (t guarded) RoundTrip(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(request.Context())
+	e := &exchange{guard: t.guard, caller: request.Context(), cancel: cancel}
+	if request.URL.Query().Get("watch") == "true" {
+		e.resource = path.Base(request.URL.Path)
+	}
+	e.timer = time.AfterFunc(t.guard.silence, func() { e.silent.Store(true); cancel() })
+	response, err := t.next.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		return nil, e.end(err)
+	}
+	e.timer.Stop()
+	if response.StatusCode == http.StatusOK {
+		e.hear()
+	}
+	e.body, response.Body = response.Body, e
+	return response, nil
+}
+
+// exchange is one request, and the body of its answer.
+type exchange struct {
+	guard    *APIGuard
+	resource string // that is watched; or ""
+	caller   context.Context
+	cancel   func()
+	body     io.ReadCloser
+	timer    *time.Timer // runs while something is waited for
+	silent   atomic.Bool
+}
+
+// Read waits for as long as silence may last. That nobody reads is no silence.
+func (e *exchange) Read(p []byte) (int, error) {
+	e.timer.Reset(e.guard.silence)
+	n, err := e.body.Read(p)
+	e.timer.Stop()
+	if n > 0 {
+		e.hear()
+	}
+	if err != nil {
+		err = e.end(err)
+	}
+	return n, err
+}
+
+func (e *exchange) Close() error {
+	e.timer.Stop()
+	e.cancel()
+	return e.body.Close()
+}
+
+func (e *exchange) hear() {
+	if e.resource != "" {
+		e.guard.hearing.hear(time.Now(), e.resource)
+	}
+}
+
+// end says how a request ended that gives an error.
+func (e *exchange) end(err error) error {
+	e.timer.Stop()
+	e.cancel()
+	if e.silent.Load() {
+		// What clients take for the end of a connection.
+		err = fmt.Errorf("the API server has sent nothing for %s: %w", e.guard.silence, io.ErrUnexpectedEOF)
+	}
+	if e.resource != "" && !errors.Is(err, io.EOF) && e.caller.Err() == nil {
+		e.guard.hearing.miss(time.Now(), e.resource, err)
+	}
+	if e.silent.Load() && e.body != nil {
+		return io.ErrUnexpectedEOF // as it is: the readers compare
+	}
+	return err
+}
