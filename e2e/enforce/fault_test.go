@@ -37,6 +37,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		{"the agent starts on directories that are read-only", agentStartsReadOnly},
 		{"a second agent is started on a node", secondAgent},
 		{"the connection to the API server is dead", connectionIsDead},
+		{"the API server comes back with other objects and without history", otherHistory},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			w := *w

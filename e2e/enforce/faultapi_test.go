@@ -1,6 +1,18 @@
 package enforce
 
-import "os/exec"
+import (
+	"os/exec"
+	"sync/atomic"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/internal/probe"
+)
 
 // connectionIsDead: packets of the agent's connection to the API server get
 // lost both ways, and nobody ends it. It is noticed by HTTP/2's pings, with
@@ -24,4 +36,80 @@ func connectionIsDead(w *world) {
 	})
 	w.deletePolicies("dev/db")
 	w.allowed(flow)
+}
+
+// otherHistory: the API server is away from an agent, and when it is back
+// objects were deleted and made anew, under the same names with other UIDs and
+// contents, and of the changes in between nothing is left.
+func otherHistory(w *world) {
+	const (
+		closes, lives, opens = "dev/web > dev/db tcp/81", "prod/web > dev/db tcp/80", "dev/web > dev/db tcp/80"
+		never, neverEither   = "prod/web > dev/db tcp/81", "ops/probe > dev/db tcp/80"
+	)
+	node := w.Node(w.node["dev/db"])
+	if node.Name() == w.node["dev/web"] {
+		w.t.Fatal("both pods are on the node of which the agent is cut off")
+	}
+	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, ingress: [` +
+		`{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: prod}}}], ports: [{port: 80}]},` +
+		`{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 81}]}]}`})
+	w.denied(opens, never, neverEither)
+	w.allowed(closes, lives)
+	stop := w.watchDenied([]string{never, neverEither})
+	flow, err := w.OpenFlow(w.place("prod/web", "dev/db"), probe.TCP, addrPort(w.addr("dev/db", "prod/web", 4), 80))
+	w.must(err)
+	defer flow.Close()
+	w.must(flow.Echo())
+	before := w.ruleset(node)
+
+	node.CutAPI()
+	var old networkingv1.NetworkPolicyList
+	w.must(w.Client().List(w.t.Context(), &old))
+	w.deletePolicies("dev/db")
+	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, ingress: [` +
+		`{from: [{podSelector: {matchLabels: {app: other}}}], ports: [{port: 80}]}]}`})
+	w.again("dev/web", map[string]string{"app": "other"})
+	w.StopAPIServer()
+	w.must(w.StartAPIServer(w.t.Context()))
+	w.historyIsGone(old.ResourceVersion)
+	w.same(node, before, "while the agent hears nothing")
+	w.must(flow.Echo())
+	w.allowed(lives)
+
+	w.must(node.RestoreAPI())
+	w.denied(closes, lives)
+	w.allowed(opens)
+	var ended atomic.Bool
+	w.eventually("the connection to end that is denied now", func() bool {
+		ended.Store(ended.Load() || flow.Echo() != nil)
+		return ended.Load()
+	})
+	stop()
+	relisted := w.ruleset(node)
+	node.KillAgent()
+	w.must(node.StartAgent())
+	w.must(node.WaitAgentReady(w.t.Context()))
+	w.same(node, relisted, "of an agent that never knew the old objects")
+	w.deletePolicies("dev/db")
+	w.again("dev/web", map[string]string{"app": "web"})
+	w.allowed(closes, lives, opens, never)
+}
+
+// historyIsGone demands that nobody can go on from a version.
+func (w *world) historyIsGone(version string) {
+	w.t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", w.Kubeconfig())
+	w.must(err)
+	c, err := client.NewWithWatch(config, client.Options{})
+	w.must(err)
+	changes, err := c.Watch(w.t.Context(), &networkingv1.NetworkPolicyList{}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: version}})
+	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		return
+	}
+	w.must(err)
+	defer changes.Stop()
+	first := <-changes.ResultChan()
+	if status, is := first.Object.(*metav1.Status); first.Type != watch.Error || !is || status.Reason != metav1.StatusReasonExpired {
+		w.t.Fatalf("version %s isn't too old: %s %v", version, first.Type, first.Object)
+	}
 }
