@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -22,7 +23,9 @@ import (
 // reads for a while.
 func TestSilentRequestsEnd(t *testing.T) {
 	t.Parallel()
-	const silence = time.Second
+	const silence, patience = 3 * time.Second, 30 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	stop := make(chan struct{})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		flush := func() { _, _ = io.WriteString(w, "event\n"); w.(http.Flusher).Flush() }
@@ -39,9 +42,9 @@ func TestSilentRequestsEnd(t *testing.T) {
 		case "/never":
 			wait()
 		case "/goes-on":
-			tick := time.NewTicker(silence / 10)
+			tick := time.NewTicker(silence / 30)
 			defer tick.Stop()
-			for range 25 {
+			for range 40 {
 				<-tick.C
 				flush()
 			}
@@ -53,8 +56,15 @@ func TestSilentRequestsEnd(t *testing.T) {
 	defer close(stop)
 	client := server.Client()
 	client.Transport = NewAPIGuard(silence, logr.Discard()).Wrap(client.Transport)
+	open := func(path string) (*http.Response, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+path, http.NoBody)
+		if err != nil {
+			return nil, err
+		}
+		return client.Do(request)
+	}
 	get := func(path string) (text string, err error) {
-		response, err := client.Get(server.URL + path)
+		response, err := open(path)
 		if err != nil {
 			return "", err
 		}
@@ -65,23 +75,27 @@ func TestSilentRequestsEnd(t *testing.T) {
 		all, err := io.ReadAll(response.Body)
 		return string(all), err
 	}
+	var all sync.WaitGroup
 	for path, want := range map[string]struct {
 		text string
 		err  error
 	}{
-		"/stops?watch=true": {"event\n", io.ErrUnexpectedEOF}, "/never?watch=true": {"", io.ErrUnexpectedEOF}, "/goes-on?watch=true": {strings.Repeat("event\n", 25), nil},
+		"/stops?watch=true": {"event\n", io.ErrUnexpectedEOF}, "/never?watch=true": {"", io.ErrUnexpectedEOF}, "/goes-on?watch=true": {strings.Repeat("event\n", 40), nil},
 	} {
-		if text, err := get(path); text != want.text || !errors.Is(err, want.err) {
-			t.Errorf("%s: got %q, %v; want %q, %v", path, text, err, want.text, want.err)
-		}
+		all.Go(func() {
+			if text, err := get(path); text != want.text || !errors.Is(err, want.err) {
+				t.Errorf("%s: got %q, %v; want %q, %v", path, text, err, want.text, want.err)
+			}
+		})
 	}
-	response, err := client.Get(server.URL + "/goes-on")
+	all.Wait()
+	response, err := open("/goes-on")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	lines := bufio.NewReader(response.Body)
-	pause(t.Context(), 2*silence)
+	pause(ctx, silence*4/3)
 	if line, err := lines.ReadString('\n'); err != nil {
 		t.Errorf("read late: %q, %v", line, err)
 	}

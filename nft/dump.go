@@ -1,9 +1,11 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -82,6 +84,24 @@ func (c *conn) dump(message uint16, attrs ...netlink.Attribute) (bodies [][]byte
 		}
 	}
 	return nil, err
+}
+
+// dumpTwice repeats a list of several messages until it comes twice alike. Some
+// time after a change the kernel resizes the hash table of a large set, and
+// doesn't say so: a list that was begun before goes on at another place, and
+// lacks members or has them twice.
+func (c *conn) dumpTwice(message uint16, attrs ...netlink.Attribute) ([][]byte, error) {
+	bodies, err := c.dump(message, attrs...)
+	for range maxDumps {
+		if err != nil || len(bodies) < 2 {
+			return bodies, err
+		}
+		before := bodies
+		if bodies, err = c.dump(message, attrs...); err == nil && slices.EqualFunc(before, bodies, bytes.Equal) {
+			return bodies, nil
+		}
+	}
+	return nil, errors.Join(err, errInterrupted)
 }
 
 func nameAttr(kind uint16, name string) netlink.Attribute {

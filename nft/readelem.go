@@ -20,7 +20,7 @@ type kernelElement struct {
 
 // readElements reads the members of a set.
 func (c *conn) readElements(set *Set) (map[Element]Verdict, error) {
-	bodies, err := c.dump(unix.NFT_MSG_GETSETELEM,
+	bodies, err := c.dumpTwice(unix.NFT_MSG_GETSETELEM,
 		nameAttr(unix.NFTA_SET_ELEM_LIST_TABLE, TableName), nameAttr(unix.NFTA_SET_ELEM_LIST_SET, set.Name))
 	if err != nil {
 		return nil, fmt.Errorf("reading elements of set %s: %w", set.Name, err)

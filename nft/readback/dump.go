@@ -17,10 +17,12 @@
 package readback
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -145,14 +147,26 @@ func readElements(ctx context.Context, conn *netlink.Conn, d *Dump) error {
 				continue
 			}
 			set := text(a.data)
-			d.Elements[set], err = ask(conn, unix.NFT_MSG_GETSETELEM, netlink.Dump,
-				name{unix.NFTA_SET_ELEM_LIST_TABLE, TableName}, name{unix.NFTA_SET_ELEM_LIST_SET, set})
-			if err != nil {
+			if d.Elements[set], err = askTwice(conn, set); err != nil {
 				return fmt.Errorf("reading set %s: %w", set, err)
 			}
 		}
 	}
 	return nil
+}
+
+// askTwice lists a set's elements. A list of several messages has to come twice alike: while the kernel resizes a set's hash table, which it does some
+// time after a change and doesn't tell, a list lacks elements.
+func askTwice(conn *netlink.Conn, set string) (elements [][]byte, err error) {
+	for try := range maxTries {
+		before := elements
+		elements, err = ask(conn, unix.NFT_MSG_GETSETELEM, netlink.Dump,
+			name{unix.NFTA_SET_ELEM_LIST_TABLE, TableName}, name{unix.NFTA_SET_ELEM_LIST_SET, set})
+		if err != nil || len(elements) < 2 || try > 0 && slices.EqualFunc(before, elements, bytes.Equal) {
+			return elements, err
+		}
+	}
+	return nil, errInterrupted
 }
 
 // name is an attribute that holds a name.
