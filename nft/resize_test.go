@@ -2,18 +2,19 @@ package nft
 
 import (
 	"net/netip"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// TestListsWhileTheKernelResizes: what is read of a large set right after a change is what is in it. Some time after a change that makes it much
-// larger or smaller the kernel resizes its hash table, and a list that was begun before goes on at another place.
+// TestListsWhileTheKernelResizes: what is read of a large set is what is in it. Some time after a change that makes it much larger or smaller
+// the kernel resizes its hash table, and a list that was begun before goes on at another place.
 func TestListsWhileTheKernelResizes(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	table := n.open(Options{})
-	const size, stay = 6000, 100
+	const size, stay, changes = 6000, 100, 60
 	all, come, leave := map[Element]Verdict{}, map[Element]Verdict{}, map[Element]struct{}{}
 	for i := range uint16(size) {
 		e, target := AddrProtoPortElement(natNode[1], unix.IPPROTO_TCP, i+1), NATTarget(netip.AddrPortFrom(natPods[1], i+1))
@@ -23,14 +24,35 @@ func TestListsWhileTheKernelResizes(t *testing.T) {
 		}
 	}
 	r := NewRuleset()
-	r.AddSet(&Set{Name: "ports", Key: []Field{DstAddr6, L4Proto, DstPort}, Targets: DstAddr6, Elements: all})
+	set := r.AddSet(&Set{Name: "ports", Key: []Field{DstAddr6, L4Proto, DstPort}, Targets: DstAddr6, Elements: all})
 	mustSync(t, table, r)
-	for range 15 {
-		for _, p := range []*SetPatch{{Remove: leave}, {Put: come}} {
-			mustApply(t, table, Patch{Sets: map[string]*SetPatch{"ports": p}})
-			for range 2 {
-				mustMatch(t, table)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		reader := n.open(Options{})
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				got, err := reader.conn.readElements(set)
+				if err == nil && len(got) != size && len(got) != stay { // an error: it changed whenever it was read
+					t.Errorf("%d elements are read, want %d or %d", len(got), size, stay)
+					return
+				}
 			}
-		}
+		})
 	}
+	for i := range changes {
+		p := &SetPatch{Put: come}
+		if i%2 == 0 {
+			p = &SetPatch{Remove: leave}
+		}
+		mustApply(t, table, Patch{Sets: map[string]*SetPatch{"ports": p}})
+	}
+	close(done)
+	readers.Wait()
+	mustMatch(t, table)
 }
