@@ -23,24 +23,46 @@ const lookAgain = 100 * time.Millisecond
 type onlyAgent struct {
 	stateDir, socket string
 	standsBy         func(why string) // told once, when there is another agent
-	lock             *os.File         // nil: not ours
+	noLock           func(err error)  // told where there can't be a lock: then only a socket tells of another agent
+	lock             *os.File         // nil: there is none
 }
 
 // wait returns nil once no other agent is there, at once when the last one ends, or the context's error. An agent of before there was a lock
-// is known by its socket.
+// is known by its socket. Where the directory can't be made or locked, as its disk is full, say, nobody is kept from enforcing policy.
 func (a *onlyAgent) wait(ctx context.Context) error {
+	dir, err := a.openDir()
+	if err == nil {
+		if err = a.takeLock(ctx, dir); err == nil {
+			a.lock = dir
+		} else {
+			err = errors.Join(err, dir.Close())
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		a.noLock(err)
+	}
+	return a.awaitSilence(ctx)
+}
+
+func (a *onlyAgent) openDir() (*os.File, error) {
 	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
-		return fmt.Errorf("making --state-dir: %w", err)
+		return nil, fmt.Errorf("making --state-dir: %w", err)
 	}
 	dir, err := os.Open(a.stateDir)
 	if err != nil {
-		return fmt.Errorf("locking --state-dir: %w", err)
+		return nil, fmt.Errorf("locking --state-dir: %w", err)
 	}
-	if err := a.takeLock(ctx, dir); err != nil {
-		return errors.Join(err, dir.Close())
+	return dir, nil
+}
+
+// release lets the next agent go on. An agent that isn't referred to any more loses its lock as well, as files are closed then.
+func (a *onlyAgent) release() {
+	if a.lock != nil {
+		_ = a.lock.Close()
 	}
-	a.lock = dir
-	return a.awaitSilence(ctx)
 }
 
 func (a *onlyAgent) takeLock(ctx context.Context, dir *os.File) error {
@@ -99,17 +121,18 @@ func answers(ctx context.Context, socket string) bool {
 }
 
 // beAlone waits until this is the node's only agent, tells of another one, and answers for its health meanwhile, where the address is free.
-func beAlone(ctx context.Context, o *options, events controllers.NodeEvents, log logr.Logger) error {
+// It is the only one until it is released.
+func beAlone(ctx context.Context, o *options, events controllers.NodeEvents, log logr.Logger) (*onlyAgent, error) {
 	stop := func() {}
 	only := &onlyAgent{stateDir: o.stateDir, socket: o.socket, standsBy: func(why string) {
 		stop()
 		log.Info("Another agent runs on this node: this one stands by, and takes over when that ends", "reason", why)
 		events.Warn("AnotherAgent", "a second agent was started on this node; it writes nothing and stands by until the first ends: "+why)
 		stop = serveStandby(ctx, o.httpAddress, why)
-	}}
+	}, noLock: func(err error) { log.Error(err, "A second agent isn't kept from this node but by the socket") }}
 	err := only.wait(ctx)
 	stop()
-	return err
+	return only, err
 }
 
 // serveStandby answers that this agent lives and isn't ready, unless the address is another agent's.

@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/controllers"
@@ -69,6 +72,53 @@ func TestOnlyAgent(t *testing.T) {
 	}
 }
 
+// TestLockLasts: the agent that beAlone returned has the lock until it is released, and not only until the next collection of garbage.
+func TestLockLasts(t *testing.T) {
+	t.Parallel()
+	stateDir := t.TempDir()
+	only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"}, controllers.NodeEvents{}, logr.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := func() bool {
+		dir, err := os.Open(stateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		err = flock(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	for range 3 {
+		runtime.GC()
+	}
+	if !locked() {
+		t.Error("the lock is gone while the agent runs")
+	}
+	only.release()
+	if locked() {
+		t.Error("the lock outlives the agent")
+	}
+}
+
+// TestWithoutALock: where there can't be a lock an agent goes on, and says so.
+func TestWithoutALock(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var why error
+	agent := &onlyAgent{stateDir: filepath.Join(file, "state"), socket: "/nowhere", noLock: func(err error) { why = err }}
+	if err := agent.wait(t.Context()); err != nil || why == nil || !strings.Contains(why.Error(), "making --state-dir") {
+		t.Errorf("ended with %v, told %v", err, why)
+	}
+	agent.release()
+}
+
 // TestOnlyAgentBesideAnOlder: an agent that takes no lock is known by its socket; what a dead one left isn't one.
 func TestOnlyAgentBesideAnOlder(t *testing.T) {
 	t.Parallel()
@@ -110,7 +160,9 @@ func TestStandsBy(t *testing.T) {
 	recorder := events.NewFakeRecorder(10)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere", httpAddress: address}, controllers.NodeEvents{Node: "n1", Recorder: recorder}, logr.Discard())
+		only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere", httpAddress: address}, controllers.NodeEvents{Node: "n1", Recorder: recorder}, logr.Discard())
+		only.release()
+		ended <- err
 	}()
 	if event := within(t, "Event", recorder.Events); !strings.HasPrefix(event, "Warning AnotherAgent") {
 		t.Errorf("told %q", event)

@@ -84,9 +84,11 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	a.events = controllers.NodeEvents{Node: o.node, Recorder: mgr.GetEventRecorder("sluice-agent")}
-	if err := beAlone(ctx, o, a.events, log); err != nil {
+	only, err := beAlone(ctx, o, a.events, log)
+	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
+	defer only.release()
 	table, err := nft.Open(nft.Options{Own: o.ownTable, Tallied: controllers.DeniedChains})
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func secondAgent(w *world) {
 	flow := w.watchFlow("prod/web", "ops/probe", probe.TCP)
 	first := node.AgentPID()
 	second := w.startSecond(node)
-	w.eventually("the second agent to stand by", second.says("stands by"))
+	w.eventually("the second agent to stand by", second.says("another agent has locked"))
 	w.eventually("an Event of it", func() bool { return w.hasEvent(node, "AnotherAgent") })
 	w.same(node, before, "beside a second agent")
 	if now := w.stateFiles(node); now != files {
