@@ -150,11 +150,11 @@ func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state
 		t.tellOver(n)
 		return
 	}
-	if v.same(t.told.tunnelVerdict) {
-		return
-	}
 	const rarely = 10 // times grace
 	public := tellsOfTunnel(t.node, v, t.last)
+	if v.same(t.told.tunnelVerdict) && (t.told.public || !public) { // public by now: those that told may be gone
+		return
+	}
 	wait := t.grace()
 	if v.trouble == t.told.trouble && (t.told.public || !public) {
 		wait *= rarely
