@@ -55,14 +55,14 @@ type Prober struct {
 	link     *netlinksafe.Handle
 	sockets  *sockets
 	index    int // of the link that the sockets are for
-	answers  chan Answer
+	answers  chan heard
 	received uint64 // packets, by the link's counter
 	report   Report
 }
 
 // New makes a Prober that asks nobody before Run and Set.
 func New(o Options) *Prober {
-	return &Prober{options: o, rotation: NewRotation(o.Own, o.Interval), answers: make(chan Answer, 64)}
+	return &Prober{options: o, rotation: NewRotation(o.Own, o.Interval), answers: make(chan heard, 64)}
 }
 
 // Set says by which device which peers are to be asked. No device: none.
@@ -107,10 +107,10 @@ func (p *Prober) do(f func() error) error {
 	return p.options.NetNS.Do(func(ns.NetNS) error { return f() })
 }
 
-func (p *Prober) take(a Answer) {
-	if now := time.Now(); p.rotation.Take(now, a) {
+func (p *Prober) take(h heard) {
+	if p.rotation.Take(h.at, h.Answer) {
 		p.report.Answered++
-		p.report.Answer = now
+		p.report.Answer = h.at
 	}
 }
 

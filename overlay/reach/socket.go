@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,14 +19,14 @@ import (
 type sockets struct {
 	own       overlay.MAC
 	arp, icmp *os.File // icmp is nil in a kernel without IPv6
-	answers   chan<- Answer
+	answers   chan<- heard
 	stop      chan struct{}
 	readers   sync.WaitGroup
 	broken    atomic.Bool // nothing is heard any more: the device went down or away
 }
 
 // openSockets opens them for a link of the calling thread's network namespace.
-func openSockets(index int, name string, own overlay.MAC, answers chan<- Answer) (s *sockets, err error) {
+func openSockets(index int, name string, own overlay.MAC, answers chan<- heard) (s *sockets, err error) {
 	s = &sockets{own: own, answers: answers, stop: make(chan struct{})}
 	if s.arp, err = openARP(index); err != nil {
 		return nil, fmt.Errorf("opening a packet socket on %s: %w", name, err)
@@ -96,6 +97,12 @@ func (s *sockets) ask(p Peer) error {
 	return errors.Join(err, os.NewSyscallError("sendto", sent))
 }
 
+// heard is an answer, and when it came.
+type heard struct {
+	Answer
+	at time.Time
+}
+
 // read passes answers on until the socket is closed or fails.
 func (s *sockets) read(f *os.File, one func(*os.File, []byte) (Answer, bool, error)) {
 	buffer := make([]byte, 1500)
@@ -109,7 +116,7 @@ func (s *sockets) read(f *os.File, one func(*os.File, []byte) (Answer, bool, err
 			continue
 		}
 		select {
-		case s.answers <- a:
+		case s.answers <- heard{a, time.Now()}:
 		case <-s.stop:
 			return
 		}

@@ -162,7 +162,7 @@ func (m *machine) peer(c overlay.Config) Peer {
 // asks says whether a peer answers one of some questions.
 func (m *machine) asks(p Peer, within time.Duration) bool {
 	m.t.Helper()
-	answers := make(chan Answer, 10)
+	answers := make(chan heard, 10)
 	var s *sockets
 	err := m.netns.Do(func(ns.NetNS) error {
 		link, err := netlink.LinkByName("sluice.1")
@@ -182,7 +182,8 @@ func (m *machine) asks(p Peer, within time.Duration) bool {
 			m.t.Fatalf("%s: asking %s: %v", m.node.Name, p.Name, err)
 		}
 		select {
-		case a := <-answers:
+		case h := <-answers:
+			a := h.Answer
 			if want := (Answer{Addr: p.Addr, MAC: p.MAC}); a != want && (!a.Addr.Is6() || a.Addr != p.Addr) {
 				m.t.Fatalf("%s asked %v and heard %v", m.node.Name, want, a)
 			}
