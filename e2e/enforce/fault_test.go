@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		{"the agent starts on directories that are read-only", agentStartsReadOnly},
 		{"a second agent is started on a node", secondAgent},
 		{"the connection to the API server is dead", connectionIsDead},
+		{"the API server answers late", apiAnswersLate},
 		{"the API server comes back with other objects and without history", otherHistory},
 	} {
 		t.Run(part.name, func(t *testing.T) {
@@ -195,19 +197,20 @@ func connectionTrackingFull(w *world) {
 	w.must(err)
 	defer cut.Close()
 	w.must(cut.Echo())
-	w.must(node.Do(func() error { _, err := testnet.FillTracking(); return err }))
-	defer func() { w.must(node.Do(testnet.EmptyTracking)) }()
+	empty := w.keepTrackingFull(node)
+	defer empty()
 	w.denied(append(slices.Clone(stillDenied), "dev/web > dev/db tcp/80")...)
 	w.eventually("the Event", func() bool { return w.hasEvent(node, "ConntrackFull") })
 	w.must(cut.Echo())
 	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
 	w.eventually("the connection's end", func() bool { return cut.Echo() != nil })
 	stopFlow()
-	w.must(node.Do(testnet.EmptyTracking))
+	empty()
 	w.eventually("the end to be told", func() bool { return w.hasEvent(node, "ConntrackHasRoom") })
 
 	node.KillAgent()
-	w.must(node.Do(func() error { _, err := testnet.FillTracking(); return err }))
+	empty = w.keepTrackingFull(node)
+	defer empty()
 	w.must(node.StartAgent())
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Second)
 	defer cancel()
@@ -215,11 +218,43 @@ func connectionTrackingFull(w *world) {
 		w.t.Error("an agent is ready without a connection to the API server")
 	}
 	w.denied(stillDenied...)
-	w.must(node.Do(testnet.EmptyTracking))
+	empty()
 	w.must(node.WaitAgentReady(w.t.Context()))
 	w.allowed("prod/web > ops/probe tcp/80")
 	w.deletePolicies("dev/db", "dev/web")
 	w.allowed(stillDenied...)
+}
+
+// keepTrackingFull fills a node's connection tracking, and takes up what room others leave, until empty is called.
+func (w *world) keepTrackingFull(node *lab.Node) (empty func()) {
+	w.t.Helper()
+	made := 0
+	fill := func() error {
+		return node.Do(func() (err error) { made, err = testnet.FillTracking(made); return err })
+	}
+	w.must(fill())
+	ctx, cancel := context.WithCancel(w.t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				ended <- nil
+				return
+			case <-tick.C:
+			}
+			if err := fill(); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	return sync.OnceFunc(func() {
+		cancel()
+		w.must(errors.Join(<-ended, node.Do(testnet.EmptyTracking)))
+	})
 }
 
 // killedForMemory waits until the kernel has killed so many agents, and the node's is gone.

@@ -18,26 +18,26 @@ import (
 const crowdMark = 0x5106
 
 // FillTracking makes connections of hosts that no test means, which the kernel doesn't give up for others (assured TCP), until there is room
-// for no other in the connection tracking of the thread's network namespace. It returns how many there are. Whatever is tracked and
-// ends makes room again.
-func FillTracking() (int, error) {
+// for no other in the connection tracking of the thread's network namespace. Whatever is tracked and ends makes room again: made is how many
+// were made before, 0 at first, and is returned as it is then.
+func FillTracking(made int) (int, error) {
 	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return 0, fmt.Errorf("opening a netlink socket: %w", err)
+		return made, fmt.Errorf("opening a netlink socket: %w", err)
 	}
 	defer func() { _ = unix.Close(socket) }()
 	limit, err := trackingNumber("max")
 	if err != nil {
-		return 0, err
+		return made, err
 	}
 	const batch = 200
-	for made := 0; ; {
+	for most := made + 2*limit; ; {
 		count, err := trackingNumber("count")
 		if err != nil || count >= limit {
-			return count, err
+			return made, err
 		}
-		if made > 2*limit {
-			return count, fmt.Errorf("after %d tries there are %d connections, want %d", made, count, limit)
+		if made > most {
+			return made, fmt.Errorf("after %d tries there are %d connections, want %d", 2*limit, count, limit)
 		}
 		var messages []byte
 		for range min(batch, limit-count) {
@@ -45,7 +45,7 @@ func FillTracking() (int, error) {
 			made++
 		}
 		if err := unix.Sendto(socket, messages, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			return count, fmt.Errorf("making connections: %w", err)
+			return made, fmt.Errorf("making connections: %w", err)
 		}
 	}
 }
@@ -77,7 +77,9 @@ func trackingNumber(name string) (int, error) {
 
 // assured is the message that makes the nth connection.
 func assured(n int) []byte {
-	client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(200 + n>>16), byte(n >> 8), byte(n)}), 1000)
+	const networks = 56 // from 10.200.0.0/16 on
+	port := uint16(1000 + n>>16/networks)
+	client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(200 + n>>16%networks), byte(n >> 8), byte(n)}), port)
 	server := netip.MustParseAddrPort("203.0.113.2:80")
 	number := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 	nested := func(kind int, parts ...[]byte) []byte {
