@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -19,15 +18,14 @@ type Group struct {
 	Dir string
 
 	usage, limit, events string // names of files
+	swap                 string // likewise, of what may be swapped; "": there is no such file
 }
 
 // versions are where a group can be made, and how its files are called there.
 var versions = []Group{
-	{"/sys/fs/cgroup/memory", "memory.usage_in_bytes", "memory.limit_in_bytes", "memory.oom_control"},
-	{"/sys/fs/cgroup", "memory.current", "memory.max", "memory.events"},
+	{"/sys/fs/cgroup/memory", "memory.usage_in_bytes", "memory.limit_in_bytes", "memory.oom_control", ""},
+	{"/sys/fs/cgroup", "memory.current", "memory.max", "memory.events", "memory.swap.max"},
 }
-
-var made atomic.Int32
 
 // New makes a group, which is removed at the end of the test; its processes must have ended then. Where no group can be made, the test is
 // skipped.
@@ -35,15 +33,21 @@ func New(t testing.TB) Group {
 	t.Helper()
 	var errs []error
 	for _, g := range versions {
-		g.Dir = filepath.Join(g.Dir, fmt.Sprintf("sluice-test-%d-%d", os.Getpid(), made.Add(1)))
-		if err := os.Mkdir(g.Dir, 0o700); err != nil {
+		dir, err := os.MkdirTemp(g.Dir, "sluice-test-")
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		g.Dir = dir
 		t.Cleanup(func() { g.remove(t) })
 		if _, err := os.Stat(filepath.Join(g.Dir, g.limit)); err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if g.swap != "" {
+			if err := os.WriteFile(filepath.Join(g.Dir, g.swap), []byte("0"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
 		}
 		return g
 	}
