@@ -200,6 +200,7 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd policy.Ends, err error
 			if err != nil {
 				return err
 			}
+			// What it cuts or restores may be in entries as it was, and is only counted twice.
 			others += c.interrupt(l.kind)
 		}
 		return nil

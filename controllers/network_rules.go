@@ -228,7 +228,7 @@ func (n *Network) toForwarded() []nft.Rule {
 	return []nft.Rule{rule("", n.toTunnel(), nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
 }
 
-// toInput is the input chain's part of that, before everything else: most of
+// toInput is the input chain's part of that, before all but the rule for cut connections: most of
 // what comes in is the tunnel's.
 func (n *Network) toInput() []nft.Rule {
 	if !n.enabled() || n.Tunnel == "" {
