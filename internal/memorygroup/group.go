@@ -33,7 +33,7 @@ func New(t testing.TB) Group {
 	t.Helper()
 	var errs []error
 	for _, g := range versions {
-		dir, err := os.MkdirTemp(g.Dir, "sluice-test-")
+		dir, err := os.MkdirTemp(g.Dir, "sluice-test-") //nolint:usetesting // it is removed by rmdir alone
 		if err != nil {
 			errs = append(errs, err)
 			continue
