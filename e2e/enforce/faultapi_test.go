@@ -1,8 +1,12 @@
 package enforce
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"sync/atomic"
+	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/internal/probe"
 )
 
@@ -36,6 +41,51 @@ func connectionIsDead(w *world) {
 	})
 	w.deletePolicies("dev/db")
 	w.allowed(flow)
+}
+
+// apiAnswersLate: whatever the API server says arrives seconds later. The agent starts, pods start, and policies are in force, that much later
+// each; nothing is given up.
+func apiAnswersLate(w *world) {
+	if os.Getenv("SLUICE_LONG") == "" {
+		w.t.Skip("waits for late answers: set SLUICE_LONG=1")
+	}
+	const late = 9 * time.Second
+	node := w.Node(w.node["dev/db"])
+	w.policiesUnderFault()
+	before := w.ruleset(node)
+	stopDenied := w.watchDenied(stillDenied)
+	node.DelayAPI(late)
+	w.t.Cleanup(func() { // for the tests behind this one, also if it fails
+		node.DelayAPI(0)
+		node.KillAgent()
+		w.must(node.StartAgent())
+		w.must(node.WaitAgentReady(context.Background()))
+	})
+	node.KillAgent()
+	start := time.Now()
+	passed := func(what string) {
+		w.t.Logf("%s: %s", what, time.Since(start).Round(time.Second))
+		start = time.Now()
+	}
+	w.must(node.StartAgent())
+	w.eventually("the agent to be ready", func() bool {
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		return node.WaitAgentReady(ctx) == nil
+	})
+	passed("ready")
+	w.same(node, before, "when an agent has started")
+	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
+	w.eventually("the policy to be in force", func() bool { return !w.connect(meaning.MustFlows([]string{"dev/web > dev/db tcp/80"})[0], 4).OK })
+	passed("policy")
+	w.must(w.Client().Create(w.t.Context(), latePod("late", node.Name(), fmt.Sprintf("tcp://%s", addrPort(w.addr("ops/probe", "", 4), 80)))))
+	w.must(w.WaitReady(w.t.Context(), "ops/late"))
+	passed("pod")
+	w.must(w.deletePod("ops/late"))
+	stopDenied()
+	w.deletePolicies("dev/db", "dev/web")
+	w.allowed(stillDenied...)
+	passed("no policies")
 }
 
 // otherHistory: the API server is away from an agent, and when it is back

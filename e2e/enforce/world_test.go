@@ -190,7 +190,8 @@ func (w *world) outside(end string, family int) netip.Addr {
 	return addrs[0]
 }
 
-func (w *world) connect(f meaning.Flow, family int, opts ...probe.Option) probe.Result {
+func (w *world) connect(f meaning.Flow, family int) probe.Result {
+	var opts []probe.Option
 	if f.From == "out" || f.From == "out2" {
 		opts = append(opts, probe.FromAddr(w.outside(f.From, family)))
 	}

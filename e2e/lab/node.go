@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // Node is a node of a lab. Its methods may be called concurrently.
@@ -75,6 +76,9 @@ func (n *Node) CutAPI() { n.proxy.cut() }
 
 // HoldAPI makes the agent's connections to the API server carry nothing any more, in either direction, without an end. New ones do.
 func (n *Node) HoldAPI() { n.proxy.hold() }
+
+// DelayAPI has the API server's answers to the node arrive so much later, on connections that are made from now on.
+func (n *Node) DelayAPI(by time.Duration) { n.proxy.delay(by) }
 
 // RestoreAPI undoes CutAPI.
 func (n *Node) RestoreAPI() error { return n.proxy.restore() }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // apiProxyAddress is where a node reaches the API server, in its own namespace.
@@ -21,6 +22,7 @@ type proxy struct {
 	conns    map[net.Conn]bool
 	lines    map[*line]bool
 	done     sync.WaitGroup
+	late     atomic.Int64 // see delay
 }
 
 // line is a connection through the proxy.
@@ -102,7 +104,11 @@ func (p *proxy) carry(client net.Conn) {
 	p.mu.Unlock()
 	var both sync.WaitGroup
 	both.Go(func() { l.copyAndClose(server, client) })
-	both.Go(func() { l.copyAndClose(client, server) })
+	if late := time.Duration(p.late.Load()); late > 0 {
+		both.Go(func() { l.copyLate(client, server, late) })
+	} else {
+		both.Go(func() { l.copyAndClose(client, server) })
+	}
 	both.Wait()
 	p.mu.Lock()
 	delete(p.lines, l)
@@ -145,4 +151,40 @@ func (p *proxy) drop(conn net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, conn)
+}
+
+// delay has answers arrive so much later, on connections that are made from now on.
+func (p *proxy) delay(by time.Duration) { p.late.Store(int64(by)) }
+
+// copyLate is copyAndClose of what arrives later than it was sent.
+func (l *line) copyLate(to, from net.Conn, by time.Duration) {
+	type piece struct {
+		data []byte
+		due  time.Time
+	}
+	const most = 1 << 16
+	under := make(chan piece, most)
+	var carrying sync.WaitGroup
+	carrying.Go(func() {
+		for p := range under {
+			<-time.After(time.Until(p.due))
+			if _, err := (lineWriter{l, to}).Write(p.data); err != nil {
+				_ = from.Close()
+			}
+		}
+		_ = to.Close()
+	})
+	for {
+		data := make([]byte, most)
+		n, err := from.Read(data)
+		if n > 0 {
+			under <- piece{data[:n], time.Now().Add(by)}
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(under)
+	carrying.Wait()
+	_ = from.Close()
 }
