@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,9 +42,7 @@ func (e *Enforcer) noteShed() {
 			over[k.Namespace] = append(over[k.Namespace], k)
 		}
 	}
-	for namespace, policies := range news {
-		e.tellShed(namespace, policies)
-	}
+	e.tellShed(news)
 	for namespace, policies := range over {
 		slices.SortFunc(policies, policy.Key.Compare)
 		e.lines.info(e.log, namespace, "Policies no longer cost too much, or are gone", "policies", policy.List(policies, ", "))
@@ -52,13 +51,19 @@ func (e *Enforcer) noteShed() {
 	policiesShed.Set(float64(len(now)))
 }
 
-// tellShed tells of policies of one namespace, sorted. On all nodes that run
-// pods of the namespace it may be the same, so few of them put Events.
-func (e *Enforcer) tellShed(namespace string, policies []policy.Key) {
-	reason := e.cluster.ShedReason(namespace)
-	e.lines.info(e.log, namespace, "Policies cost too much, and allow nothing", "policies", policy.List(policies, ", "), "reason", reason)
-	if e.OnShed != nil && tellsAmong(e.cluster.Name(), e.cluster.NodesOf(namespace), namespace, shedTellers) {
-		go e.OnShed(policies, reason)
+// tellShed tells of policies, by namespace and sorted. On all nodes that run
+// pods of a namespace it may be the same, so few of them put Events.
+func (e *Enforcer) tellShed(news map[string][]policy.Key) {
+	if len(news) == 0 {
+		return
+	}
+	nodes := e.cluster.NodesOf(slices.Collect(maps.Keys(news))...)
+	for namespace, policies := range news {
+		reason := e.cluster.ShedReason(namespace)
+		e.lines.info(e.log, namespace, "Policies cost too much, and allow nothing", "policies", policy.List(policies, ", "), "reason", reason)
+		if e.OnShed != nil && tellsAmong(e.cluster.Name(), nodes[namespace], namespace, shedTellers) {
+			go e.OnShed(policies, reason)
+		}
 	}
 }
 

@@ -87,14 +87,18 @@ func (c *Cluster) Nodes() []string { return slices.Collect(maps.Keys(c.nodes.tol
 // Name is the name of this node.
 func (c *Cluster) Name() string { return c.opts.Node }
 
-// NodesOf lists the nodes that have pods of a namespace, in no order.
-func (c *Cluster) NodesOf(namespace string) []string {
-	var out []string
+// NodesOf lists the nodes that have pods of each of some namespaces, by
+// namespace and in no order. It walks all pods, once.
+func (c *Cluster) NodesOf(namespaces ...string) map[string][]string {
+	out := make(map[string][]string, len(namespaces))
+	for _, namespace := range namespaces {
+		out[namespace] = nil
+	}
 	for node, pods := range c.pods.byNode {
 		for p := range pods {
-			if p.Namespace == namespace {
-				out = append(out, node)
-				break
+			found, asked := out[p.Namespace]
+			if asked && (len(found) == 0 || found[len(found)-1] != node) {
+				out[p.Namespace] = append(found, node)
 			}
 		}
 	}
