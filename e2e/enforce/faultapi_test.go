@@ -152,13 +152,20 @@ func (w *world) historyIsGone(version string) {
 	w.must(err)
 	c, err := client.NewWithWatch(config, client.Options{})
 	w.must(err)
-	changes, err := c.Watch(w.t.Context(), &networkingv1.NetworkPolicyList{}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: version}})
+	ctx, cancel := context.WithTimeout(w.t.Context(), settleTime)
+	defer cancel()
+	changes, err := c.Watch(ctx, &networkingv1.NetworkPolicyList{}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: version}})
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
 		return
 	}
 	w.must(err)
 	defer changes.Stop()
-	first := <-changes.ResultChan()
+	var first watch.Event
+	select {
+	case first = <-changes.ResultChan():
+	case <-ctx.Done():
+		w.t.Fatalf("waited %v for an answer to a watch from version %s", settleTime, version)
+	}
 	if status, is := first.Object.(*metav1.Status); first.Type != watch.Error || !is || status.Reason != metav1.StatusReasonExpired {
 		w.t.Fatalf("version %s isn't too old: %s %v", version, first.Type, first.Object)
 	}
