@@ -17,7 +17,7 @@ import (
 
 var eventsLeftOut = prometheus.NewCounter(prometheus.CounterOpts{
 	Name: "sluice_events_left_out_total",
-	Help: "Events that weren't put on their objects because too many of the same namespace waited.",
+	Help: "Events that weren't put on their objects because too many of the same source (a namespace, another node) waited.",
 })
 
 // EventQueue stands before a recorder of client-go, which takes Events in one
