@@ -58,9 +58,7 @@ func (t guarded) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, e.end(err)
 	}
 	e.timer.Stop()
-	if response.StatusCode == http.StatusOK {
-		e.hear()
-	}
+	e.answered(request, response)
 	e.body, response.Body = response.Body, e
 	return response, nil
 }
@@ -74,6 +72,24 @@ type exchange struct {
 	body     io.ReadCloser
 	timer    *time.Timer // runs while something is waited for
 	silent   atomic.Bool
+	closed   atomic.Bool // by who reads
+}
+
+// answered notes how the request was answered. Nothing is heard of the objects
+// from a refusal, whatever it says in its body. One is no news: API servers
+// without watch lists, as 1.33 is, answer 422 to a watch that asks for what
+// there is already, and are asked in another way then.
+func (e *exchange) answered(request *http.Request, response *http.Response) {
+	switch {
+	case e.resource == "":
+		return
+	case response.StatusCode == http.StatusOK:
+		e.hear()
+		return
+	case response.StatusCode != http.StatusUnprocessableEntity || request.URL.Query().Get("sendInitialEvents") != "true":
+		e.guard.hearing.miss(time.Now(), e.resource, errors.New(response.Status))
+	}
+	e.resource = ""
 }
 
 // Read waits for as long as silence may last. That nobody reads is no silence.
@@ -90,7 +106,9 @@ func (e *exchange) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close ends a Read that waits, too: that is no end of the API server's.
 func (e *exchange) Close() error {
+	e.closed.Store(true)
 	e.timer.Stop()
 	e.cancel()
 	return e.body.Close()
@@ -110,10 +128,15 @@ func (e *exchange) end(err error) error {
 		// What clients take for the end of a connection.
 		err = fmt.Errorf("the API server has sent nothing for %s: %w", e.guard.silence, io.ErrUnexpectedEOF)
 	}
-	if e.resource != "" && !errors.Is(err, io.EOF) && e.caller.Err() == nil {
+	fellSilent := e.silent.Load() && e.body != nil
+	switch {
+	case e.resource == "" || errors.Is(err, io.EOF) || e.caller.Err() != nil || e.closed.Load():
+	case fellSilent:
+		e.guard.hearing.fallSilent(time.Now(), e.resource)
+	default:
 		e.guard.hearing.miss(time.Now(), e.resource, err)
 	}
-	if e.silent.Load() && e.body != nil {
+	if fellSilent {
 		return io.ErrUnexpectedEOF // as it is: the readers compare
 	}
 	return err

@@ -7,25 +7,23 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/go-logr/logr"
-	"github.com/go-logr/logr/funcr"
-	"k8s.io/client-go/tools/events"
 )
 
-// TestSilentRequestsEnd: over a connection that lives and answers HTTP/2's
-// pings, an answer that stops coming, and one that never begins, end as a
-// connection does; one that goes on is left alone, and so is one that nobody
-// reads for a while.
-func TestSilentRequestsEnd(t *testing.T) {
-	t.Parallel()
-	const silence, patience = 3 * time.Second, 30 * time.Second
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+// guardedServer is an API server that does what its path says, and a client of
+// it that a guard looks after.
+type guardedServer struct {
+	*httptest.Server
+	guard *APIGuard
+	lines func() []string // of the guard's log
+}
+
+func newGuardedServer(t *testing.T, silence time.Duration, http2 bool) *guardedServer {
+	t.Helper()
 	stop := make(chan struct{})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		flush := func() { _, _ = io.WriteString(w, "event\n"); w.(http.Flusher).Flush() }
@@ -42,102 +40,144 @@ func TestSilentRequestsEnd(t *testing.T) {
 		case "/never":
 			wait()
 		case "/goes-on":
-			tick := time.NewTicker(silence / 30)
+			tick := time.NewTicker(silence / 37)
 			defer tick.Stop()
 			for range 40 {
 				<-tick.C
 				flush()
 			}
+		default:
+			status, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+			if err != nil {
+				status = http.StatusNotFound
+			}
+			w.WriteHeader(status)
+			flush()
 		}
 	}))
-	server.EnableHTTP2 = true
+	server.EnableHTTP2 = http2
 	server.StartTLS()
-	defer server.Close()
-	defer close(stop)
-	client := server.Client()
-	client.Transport = NewAPIGuard(silence, logr.Discard()).Wrap(client.Transport)
-	open := func(path string) (*http.Response, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+path, http.NoBody)
-		if err != nil {
-			return nil, err
-		}
-		return client.Do(request)
+	t.Cleanup(func() { close(stop); server.Close() })
+	log, lines := linesOf()
+	guard := NewAPIGuard(silence, log)
+	server.Client().Transport = guard.Wrap(server.Client().Transport)
+	return &guardedServer{server, guard, lines}
+}
+
+func (s *guardedServer) open(ctx context.Context, path string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, http.NoBody)
+	if err != nil {
+		return nil, err
 	}
-	get := func(path string) (text string, err error) {
-		response, err := open(path)
-		if err != nil {
-			return "", err
-		}
-		defer func() { _ = response.Body.Close() }()
-		if response.ProtoMajor != 2 {
-			t.Errorf("%s came by %s", path, response.Proto)
-		}
-		all, err := io.ReadAll(response.Body)
-		return string(all), err
+	return s.Client().Do(request)
+}
+
+// get reads an answer from its beginning, or from some time on.
+func (s *guardedServer) get(ctx context.Context, path string, after time.Duration) (text string, err error) {
+	response, err := s.open(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if after > 0 {
+		pause(ctx, after)
+	}
+	all, err := io.ReadAll(response.Body)
+	return string(all), err
+}
+
+// TestSilentRequestsEnd: over a connection that lives and answers HTTP/2's
+// pings, an answer that stops coming, and one that never begins, end as a
+// connection does; one that goes on is left alone, and so is one that nobody
+// reads for a while. Of a watch that was answered isn't told yet.
+func TestSilentRequestsEnd(t *testing.T) {
+	t.Parallel()
+	// A machine may stand still for seconds, so silence is long, and all wait at
+	// the same time.
+	const silence, patience = 10 * time.Second, time.Minute
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	server := newGuardedServer(t, silence, true)
+	if first, err := server.open(ctx, "/200"); err != nil || first.Body.Close() != nil || first.ProtoMajor != 2 {
+		t.Fatalf("not HTTP/2: %v, %v", first, err)
 	}
 	var all sync.WaitGroup
 	for path, want := range map[string]struct {
-		text string
-		err  error
+		after time.Duration
+		text  string
+		err   error
 	}{
-		"/stops?watch=true": {"event\n", io.ErrUnexpectedEOF}, "/never?watch=true": {"", io.ErrUnexpectedEOF}, "/goes-on?watch=true": {strings.Repeat("event\n", 40), nil},
+		"/stops?watch=true":   {0, "event\n", io.ErrUnexpectedEOF},
+		"/never?watch=true":   {0, "", io.ErrUnexpectedEOF},
+		"/goes-on?watch=true": {0, strings.Repeat("event\n", 40), nil},
+		"/goes-on?late":       {silence * 21 / 20, strings.Repeat("event\n", 40), nil},
 	} {
 		all.Go(func() {
-			if text, err := get(path); text != want.text || !errors.Is(err, want.err) {
+			if text, err := server.get(ctx, path, want.after); text != want.text || !errors.Is(err, want.err) {
 				t.Errorf("%s: got %q, %v; want %q, %v", path, text, err, want.text, want.err)
 			}
 		})
 	}
 	all.Wait()
-	response, err := open("/goes-on")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	lines := bufio.NewReader(response.Body)
-	pause(ctx, silence*4/3)
-	if line, err := lines.ReadString('\n'); err != nil {
-		t.Errorf("read late: %q, %v", line, err)
+	wantLines(t, "the log", server.lines(), `"about"="never" "reason"="the API server has sent nothing for 10s: unexpected EOF"`)
+}
+
+// TestARefusalIsUnheard: from what refuses a watch nothing is heard of the
+// objects, though it says why. That watch lists aren't known is no news.
+func TestARefusalIsUnheard(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]struct {
+		heard bool
+		lines []string
+	}{
+		"/200?watch=true":                        {true, nil},
+		"/403?watch=true":                        {false, []string{`"about"="403" "reason"="403 Forbidden"`}},
+		"/503?watch=true":                        {false, []string{`"about"="503" "reason"="503 Service Unavailable"`}},
+		"/422?watch=true":                        {false, []string{`"about"="422" "reason"="422 Unprocessable Entity"`}},
+		"/422?watch=true&sendInitialEvents=true": {false, nil},
+		"/403":                                   {false, nil}, // no watch
+	} {
+		server := newGuardedServer(t, time.Minute, true)
+		if text, err := server.get(t.Context(), path, 0); text != "event\n" || err != nil {
+			t.Errorf("%s: got %q, %v", path, text, err)
+		}
+		about, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "?")
+		if heard := !server.guard.hearing.get(about).last.IsZero(); heard != want.heard {
+			t.Errorf("%s: heard %v, want %v", path, heard, want.heard)
+		}
+		wantLines(t, path, server.lines(), want.lines...)
 	}
 }
 
-// TestUnheardIsTold: once when it begins and once when it is over; after a
-// minute by an Event too.
-func TestUnheardIsTold(t *testing.T) {
+// TestWhoClosesMissesNothing: a watch that its reader closes, which ends a Read
+// that waits, is no loss; that the connection ends is one.
+func TestWhoClosesMissesNothing(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	var lines []string
-	recorder := events.NewFakeRecorder(10)
-	a := apiHearing{
-		log:    funcr.New(func(_, args string) { mu.Lock(); defer mu.Unlock(); lines = append(lines, args) }, funcr.Options{}),
-		events: NodeEvents{Node: "n", Recorder: recorder},
-	}
-	start := time.Unix(1000, 0)
-	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
-	a.hear(at(0), "pods")
-	a.hear(at(60), "pods")
-	for s := range 3 {
-		a.miss(at(70+s), "pods", errors.New("gone"))
-	}
-	a.hear(at(80), "pods")
-	a.hear(at(81), "pods")
-	a.miss(at(90), "pods", errors.New("gone"))
-	a.hear(at(200), "pods")
-	a.miss(at(300), "nodes", errors.New("never there"))
-	a.hear(at(310), "nodes")
-	want := []string{
-		`"about"="pods" "reason"="gone"`, `"about"="pods" "unheard"="20s"`, `"about"="pods" "reason"="gone"`, `"about"="pods" "unheard"="1m59s"`,
-		`"about"="nodes" "reason"="never there"`, `"about"="nodes" "unheard"="10s"`,
-	}
-	if len(lines) != len(want) {
-		t.Fatalf("got %q", lines)
-	}
-	for i := range want {
-		if !strings.HasSuffix(lines[i], want[i]) {
-			t.Errorf("line %d: %s, want %s", i, lines[i], want[i])
+	for _, http2 := range []bool{false, true} {
+		for who, lost := range map[string]bool{"reader": false, "server": true} {
+			server := newGuardedServer(t, time.Minute, http2)
+			response, err := server.open(t.Context(), "/stops?watch=true")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := bufio.NewReader(response.Body)
+			if line, err := body.ReadString('\n'); err != nil {
+				t.Fatalf("%q, %v", line, err)
+			}
+			ended := make(chan error)
+			go func() { _, err := body.ReadString('\n'); ended <- err }()
+			if lost {
+				server.CloseClientConnections()
+			} else if err := response.Body.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := <-ended; err == nil {
+				t.Errorf("%s closes (HTTP/2 %v): the Read has no error", who, http2)
+			}
+			_ = response.Body.Close()
+			if told := len(server.lines()) > 0; told != lost {
+				t.Errorf("%s closes (HTTP/2 %v): the log has %q", who, http2, server.lines())
+			}
 		}
-	}
-	if got := <-recorder.Events; !strings.Contains(got, "APIServerUnheard nothing was heard of the API server about pods for 1m59s") || len(recorder.Events) > 0 {
-		t.Errorf("Event %q, and %d more", got, len(recorder.Events))
 	}
 }
