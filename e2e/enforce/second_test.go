@@ -1,7 +1,9 @@
 package enforce
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,15 +119,22 @@ func (p *process) says(what string) func() bool {
 	return func() bool { return strings.Contains(p.log(), what) }
 }
 
-// stateFiles lists the node's state directory with what is in it, but for the heartbeat, which changes by itself.
+// stateFiles lists the node's state directory with what is in it, but for the heartbeat, which changes by itself, and for what the agent is
+// just writing.
 func (w *world) stateFiles(node *lab.Node) string {
 	w.t.Helper()
 	var all []string
 	w.must(filepath.WalkDir(filepath.Dir(node.Socket()), func(path string, entry os.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() || entry.Name() == "heartbeat.json" {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !entry.Type().IsRegular() || entry.Name() == "heartbeat.json" || strings.HasPrefix(entry.Name(), ".new-") {
 			return err
 		}
 		text, err := os.ReadFile(path) //nolint:gosec // the lab's own
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		all = append(all, path+" "+string(text))
 		return err
 	}))
