@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/sluice-net/sluice/internal/pathless"
 )
 
 // conflistName sorts before what other networks are usually called, as a runtime takes the first.
@@ -154,7 +156,7 @@ func replaceFile(path string, content []byte) (changed bool, err error) {
 	if isFile(path, content, conflistMode) {
 		return false, nil
 	}
-	defer func() { err = withoutPath(err) }()
+	defer func() { err = pathless.Error(err) }()
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, unfinished)
 	if err != nil {
@@ -173,14 +175,6 @@ func replaceFile(path string, content []byte) (changed bool, err error) {
 		return false, err
 	}
 	return true, syncDir(dir)
-}
-
-// withoutPath is what is wrong with a file, without the file's name.
-func withoutPath(err error) error {
-	if of := new(fs.PathError); errors.As(err, &of) {
-		return fmt.Errorf("%s: %w", of.Op, of.Err)
-	}
-	return err
 }
 
 func isFile(path string, content []byte, mode fs.FileMode) bool {

@@ -33,8 +33,8 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 					t.Fatalf("%d Events, want %d", len(recorder.Events), len(want))
 				}
 				for _, says := range want {
-					if got := <-recorder.Events; !strings.Contains(got, says) || strings.Contains(got, ".new") {
-						t.Errorf("told %q, want it to say %q and no passing name", got, says)
+					if got := <-recorder.Events; !strings.Contains(got, says) || !strings.Contains(got, fault.Says) || strings.Contains(got, ".new") {
+						t.Errorf("told %q, want it to say %q, %q and no passing name", got, says, fault.Says)
 					}
 				}
 			}
@@ -46,7 +46,7 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			told()                // all is as it should be
 			d.state.MTU = 1400    // now it isn't
 			d.Conflist.Name = "x" // likewise
-			told("Warning NodeFileNotWritten The subnet file can't be written, what is there stays as it is: writing "+d.SubnetFile+": "+fault.Says,
+			told("Warning NodeFileNotWritten The subnet file can't be written, what is there stays as it is: writing "+d.SubnetFile+": ",
 				"Warning NodeFileNotWritten The CNI configuration can't be written, what is there stays as it is: writing the network configuration "+conflist)
 			if now := contentOf(t, conflist); now != before {
 				t.Errorf("the configuration is %s, and was %s", now, before)
@@ -63,6 +63,49 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 				t.Errorf("not written: %s", now)
 			}
 		})
+	}
+}
+
+// TestNodeFilesInTheWay: a target that can't be replaced is told once, however often it is tried.
+func TestNodeFilesInTheWay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	recorder := events.NewFakeRecorder(100)
+	d := &Datapath{
+		ConfDir: dir, SubnetFile: filepath.Join(dir, "subnet.env"), RunDir: filepath.Join(dir, "run"), committed: true,
+		Events: NodeEvents{"n1", recorder}, Log: logr.Discard(),
+	}
+	d.state.Ready = true
+	inTheWay := []string{filepath.Join(dir, "05-sluice.conflist"), d.SubnetFile, filepath.Join(d.RunDir, "NetworkManager/conf.d/05-sluice.conf")}
+	for _, path := range inTheWay {
+		if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		d.keepFiles()
+	}
+	if len(recorder.Events) != len(inTheWay) {
+		t.Errorf("%d Events, want %d", len(recorder.Events), len(inTheWay))
+	}
+	for len(recorder.Events) > 0 {
+		if got := <-recorder.Events; !strings.HasPrefix(got, "Warning NodeFileNotWritten") || !strings.HasSuffix(got, "rename: file exists") {
+			t.Errorf("told %q", got)
+		}
+	}
+	for _, path := range inTheWay {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.keepFiles()
+	for range inTheWay {
+		if len(recorder.Events) == 0 {
+			t.Fatal("the end isn't told")
+		}
+		if got := <-recorder.Events; !strings.HasPrefix(got, "Normal NodeFileWritten") {
+			t.Errorf("told %q", got)
+		}
 	}
 }
 

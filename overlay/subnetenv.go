@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/pathless"
 )
 
 // SubnetEnv is what flannel tells other programs of a node about its pod network, in /run/flannel/subnet.env.
@@ -49,10 +51,7 @@ func (e SubnetEnv) WriteFile(path string) error {
 		return fmt.Errorf("making the folder of %s: %w", path, err)
 	}
 	if err := replaceFile(path, content); err != nil {
-		if of := new(fs.PathError); errors.As(err, &of) {
-			err = of.Err // which has another path each time: an error that is the same is told once
-		}
-		return fmt.Errorf("writing %s: %w", path, err)
+		return fmt.Errorf("writing %s: %w", path, pathless.Error(err))
 	}
 	unfinished, _ := filepath.Glob(unfinishedPattern(path)) // of who died writing it; the pattern is good
 	for _, file := range unfinished {
