@@ -149,13 +149,13 @@ func (s *Server) inTheWay(request AddRequest) []chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []chan struct{}
-	for id, done := range s.leaving {
+	for id, leaver := range s.leaving {
 		old := s.attachments[id]
 		_, samePort := overlap(request.HostPorts, old.HostPorts)
 		sameLink := old.Interface != "" && old.Interface == request.hostInterface()
 		sameAddr := slices.ContainsFunc(request.Addresses, func(addr netip.Addr) bool { return slices.Contains(old.Addresses, addr) })
 		if samePort || sameLink || sameAddr {
-			all = append(all, done)
+			all = append(all, leaver.done)
 		}
 	}
 	return all

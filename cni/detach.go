@@ -32,11 +32,14 @@ func (s *Server) del(ctx context.Context, request DelRequest) (DelAnswer, error)
 // A record that can't be removed is no reason to let it live: its addresses stay taken.
 func (s *Server) leave(request DelRequest) (isCut bool, finish func()) {
 	id := AttachmentID(request.ContainerID, request.IfName)
-	a, known, _ := s.startLeaving(request.ContainerID, request.IfName)
+	a, known, err := s.startLeaving(request.ContainerID, request.IfName)
 	if !known {
+		if err != nil {
+			s.opts.Log.Error(err, "A file in the place of a record is left", "attachment", id)
+		}
 		return false, func() {}
 	}
-	isCut, err := s.cutLink(a)
+	isCut, err = s.cutLink(a)
 	if err != nil {
 		s.opts.Log.Error(err, "The plugin has to remove the link", "attachment", id)
 	}
@@ -57,11 +60,18 @@ func (s *Server) startLeaving(containerID, ifName string) (a Attachment, known b
 	s.mu.Lock()
 	a, known = s.attachments[id]
 	if _, leaves := s.leaving[id]; known && !leaves {
-		s.leaving[id] = make(chan struct{})
+		s.leaving[id] = &leaver{done: make(chan struct{})}
 	}
 	s.mu.Unlock()
 	s.keepHostEnds() // no longer this one
 	return a, known, s.removeRecord(containerID, ifName)
+}
+
+// leaver is what is known of an attachment that leaves. mu guards it.
+type leaver struct {
+	done      chan struct{} // closed when it is forgotten
+	hasRecord bool          // it couldn't be removed
+	isOut     bool          // nothing else of it is left
 }
 
 // leaver returns the attachment if its DEL is answered and isn't done.
@@ -101,28 +111,56 @@ func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
 	if !known {
 		return stays
 	}
+	isOut := s.isOut(id) // if so, only the record was left
+	if !isOut {
+		if err := s.takeOut(ctx, a); err != nil {
+			return err
+		}
+	}
+	if stays == nil {
+		s.forget(a, addresses)
+	}
+	if !isOut {
+		s.clear(a)
+	}
+	return stays
+}
+
+// takeOut takes an attachment out of the enforcement, and what the kernel remembers of its addresses and host ports.
+func (s *Server) takeOut(ctx context.Context, a Attachment) error {
 	if _, err := s.cutLink(a); err != nil {
 		return err
 	}
-	if err := s.opts.Enforcer.Detach(ctx, id); err != nil {
-		return fmt.Errorf("detaching %s: %w", id, err)
+	if err := s.opts.Enforcer.Detach(ctx, a.ID()); err != nil {
+		return fmt.Errorf("detaching %s: %w", a.ID(), err)
 	}
 	if len(a.HostPorts) > 0 {
 		if err := s.inHost(func() error { return forgetHostPorts(a.HostPorts) }); err != nil {
 			return err
 		}
 	}
-	if err := s.connections.forget(a.Addresses); err != nil {
-		return err
-	}
-	if stays == nil {
-		s.forget(a, addresses)
-	}
+	return s.connections.forget(a.Addresses)
+}
+
+// clear removes the link of an attachment that was taken out. If its record stays, all else is done then.
+func (s *Server) clear(a Attachment) {
 	if err := s.removeLink(a); err != nil {
-		s.opts.Log.Error(err, "A link that is down is left", "attachment", id)
+		s.opts.Log.Error(err, "A link that is down is left", "attachment", a.ID())
+		return
 	}
-	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", id)
-	return stays
+	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", a.ID())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if leaver := s.leaving[a.ID()]; leaver != nil {
+		leaver.isOut = true
+	}
+}
+
+func (s *Server) isOut(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leaver := s.leaving[id]
+	return leaver != nil && leaver.isOut
 }
 
 func (s *Server) dropAndUnlock(ctx context.Context, id string, unlock func()) error {
@@ -132,7 +170,7 @@ func (s *Server) dropAndUnlock(ctx context.Context, id string, unlock func()) er
 
 func (s *Server) forget(a Attachment, addresses usage) {
 	s.mu.Lock()
-	close(s.leaving[a.ID()])
+	close(s.leaving[a.ID()].done)
 	delete(s.leaving, a.ID())
 	s.remove(a, addresses)
 	s.mu.Unlock()

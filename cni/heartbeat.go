@@ -69,14 +69,19 @@ func (s *Server) beat() {
 	s.wasReady = s.wasReady || s.lacks() == ""
 	h := heartbeat{BootID: s.records.bootID, Beat: sinceBoot(), Ready: s.wasReady, Reason: s.lacks()}
 	s.mu.Unlock()
-	again := map[string]error{troubleHeartbeat: s.records.writeHeartbeat(h)}
+	begun := s.dir.begin()
+	again := map[string]error{troubleHeartbeat: s.records.writeHeartbeat(h), troubleLedger: nil}
 	if s.dir.isLedgerStale {
 		again[troubleLedger] = s.writeLedgerLocked()
 	}
 	if s.dir.has(troubleRecord) {
 		again[troubleRecord] = s.records.tryWriting()
 	}
-	s.noteBeat(again)
+	if !s.recordStays() {
+		again[troubleStays] = nil
+	}
+	s.opts.step("looked")
+	s.noteBeat(begun, again)
 }
 
 // beatSoon has beatUntil tell the plugins what has changed.

@@ -65,7 +65,7 @@ func TestStatusFails(t *testing.T) {
 			a.becomesReady()
 			a.stop()
 			a.age(maxSilence + 2*time.Second)
-		}, "the node's agent has been silent for 1m2s"},
+		}, "the node's agent has been silent for "},
 		"what can't be read": {func(a *testAgent) {
 			a.stop()
 			if err := os.WriteFile(heartbeatPath(a.stateDir), []byte("{"), 0o600); err != nil {
@@ -111,7 +111,7 @@ func TestStatusHolds(t *testing.T) {
 		},
 		"no podCIDR any more":  func(a *testAgent) { a.server.SetPodCIDRs(nil) },
 		"a stopped agent":      func(a *testAgent) { a.stop() },
-		"silent for a while":   func(a *testAgent) { a.stop(); a.age(maxSilence - 5*time.Second) },
+		"silent for a while":   func(a *testAgent) { a.stop(); a.age(maxSilence / 2) },
 		"an agent that starts": func(a *testAgent) { a.stop(); a.isBare = true; a.start() },
 		"no socket": func(a *testAgent) {
 			if err := os.Remove(a.socket); err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/pathless"
 )
 
 const (
@@ -79,17 +81,20 @@ func (r records) tryWriting() error {
 	return os.Remove(path)
 }
 
-// remove forgets an attachment. One that isn't there is no error.
+// remove forgets an attachment. One that isn't there is no error, also on a file system that is read-only, which doesn't look first.
 func (r records) remove(containerID, ifName string) error {
-	if err := os.Remove(r.path(containerID, ifName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := r.path(containerID, ifName)
+	if err := os.Remove(path); err != nil && !isMissing(path) {
 		return fmt.Errorf("removing the record of attachment %s: %w", AttachmentID(containerID, ifName), err)
 	}
 	return nil
 }
 
 // isGone tells whether the record was removed. When in doubt it wasn't.
-func (r records) isGone(a Attachment) bool {
-	_, err := os.Lstat(r.path(a.ContainerID, a.IfName))
+func (r records) isGone(a Attachment) bool { return isMissing(r.path(a.ContainerID, a.IfName)) }
+
+func isMissing(path string) bool {
+	_, err := os.Lstat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
@@ -238,7 +243,7 @@ func (r records) writeHeartbeat(h heartbeat) error {
 func writeJSON(path string, value any) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("writing %s: %w", path, err)
+			err = fmt.Errorf("writing %s: %w", path, pathless.Error(err))
 		}
 	}()
 	data, err := json.Marshal(value)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/testdisk"
 )
 
 func newAttachment(container, pod string, addresses ...string) Attachment {
@@ -295,5 +297,22 @@ func TestRecordOfAnOlderAgent(t *testing.T) {
 	}
 	if got, bad, _ := r.readAll(); len(got) != 1 || len(bad) > 0 {
 		t.Errorf("got %v and %v", got, bad)
+	}
+}
+
+// TestRemoveMissingRecord: where nothing is there, nothing has to be removed, whatever the file system is like; what is there stays an error.
+func TestRemoveMissingRecord(t *testing.T) {
+	t.Parallel()
+	d := testdisk.New(t)
+	r := openRecords(d.Dir())
+	if err := r.write(newAttachment("c1", "pod-a", "10.1.0.2")); err != nil {
+		t.Fatal(err)
+	}
+	d.ReadOnly(true)
+	if err := r.remove("c2", "eth0"); err != nil {
+		t.Errorf("one that isn't there: %v", err)
+	}
+	if err := r.remove("c1", "eth0"); !errors.Is(err, unix.EROFS) {
+		t.Errorf("one that is there: %v, want an error", err)
 	}
 }

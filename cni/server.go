@@ -60,7 +60,7 @@ type ServerOptions struct {
 
 	withoutKernel  bool              // does nothing outside of the process and the state directory; for tests
 	withoutHealing bool              // leaves host ends as somebody made them; for tests
-	step           func(name string) // called after each step of an ADD; for tests
+	step           func(name string) // called after each step of an ADD or a beat; for tests
 }
 
 // A Server answers the plugins of one node. Its methods may be called concurrently.
@@ -85,7 +85,7 @@ type Server struct {
 	mu          sync.Mutex // of what follows. Who holds it waits for no disk.
 	attachments map[string]Attachment
 	isStopped   bool
-	leaving     map[string]chan struct{} // those of the attachments that are being dropped; closed when they are
+	leaving     map[string]*leaver // the attachments that are being dropped
 	addresses   *allocator
 	nodeAddrs   []netip.Addr
 	mtu         int
@@ -126,10 +126,10 @@ func NewServer(opts ServerOptions) (*Server, error) {
 		opts:           opts,
 		records:        openRecords(opts.StateDir),
 		life:           context.Background(),
-		dir:            stateDir{troubles: map[string]string{}},
+		dir:            stateDir{troubles: map[string]trouble{}},
 		changed:        make(chan struct{}, 1),
 		attachments:    map[string]Attachment{},
-		leaving:        map[string]chan struct{}{},
+		leaving:        map[string]*leaver{},
 		addresses:      newAllocator(opts.CoolDown),
 		hostEnds:       newHostEnds(hostEndOptions{Log: opts.Log, SysctlDir: opts.SysctlDir, NetNS: opts.NetNS}),
 		datapathReason: "the agent has only just started",

@@ -17,9 +17,17 @@ type stateDir struct {
 	writing       sync.Mutex // of the ledger and the heartbeat. Taken before mu.
 	isLedgerStale bool       // guarded by writing
 
-	mu       sync.Mutex
-	troubles map[string]string // by what can't be written: why
-	told     string            // the troubles, as far as they were told; empty: none
+	mu        sync.Mutex
+	troubles  map[string]trouble // by what can't be written
+	count     int                // of troubles that were noted
+	isTold    bool               // that there is one which keeps new pods from starting
+	staysTold bool               // that a record stays
+}
+
+// trouble is why something can't be written, and when that was noted, by the count.
+type trouble struct {
+	why  string
+	when int
 }
 
 // isOfDisk tells whether a file system gave this error that may take it back some day.
@@ -34,6 +42,7 @@ const (
 	troubleLedger    = "the addresses in use"
 	troubleRecord    = "a pod's record"
 	troubleSocket    = "the socket"
+	troubleStays     = "a record of a pod that is gone" // of no consequence for new pods, while the others are
 )
 
 // note remembers whether something could be written, and tells of a trouble once, when it begins. What can be written again is told by
@@ -45,39 +54,65 @@ func (s *Server) note(what string, err error) {
 	d := &s.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.troubles[what] = err.Error()
-	if d.told != "" {
-		return
+	d.count++
+	d.troubles[what] = trouble{err.Error(), d.count}
+	switch {
+	case d.isTold: // which says more than that a record stays
+	case what != troubleStays:
+		d.isTold = true
+		s.opts.Log.Error(err, "The state directory can't be written: new pods don't start until it can", "directory", s.opts.StateDir)
+		s.opts.OnProblem("StateNotWritten", fmt.Sprintf("the state directory %s can't be written, so that new pods don't start: %s",
+			s.opts.StateDir, err))
+	case !d.staysTold:
+		d.staysTold = true
+		s.opts.Log.Error(err, "A record of a pod that is gone can't be removed: its addresses stay taken until it can", "directory", s.opts.StateDir)
+		s.opts.OnProblem("StateNotWritten", fmt.Sprintf("a record of a pod that is gone can't be removed from the state directory %s, so that its addresses stay taken: %s",
+			s.opts.StateDir, err))
 	}
-	d.told = err.Error()
-	s.opts.Log.Error(err, "The state directory can't be written: new pods don't start until it can", "directory", s.opts.StateDir)
-	s.opts.OnProblem("StateNotWritten", fmt.Sprintf("the state directory %s can't be written, so that new pods don't start: %s",
-		s.opts.StateDir, err))
 }
 
 // noteSocket is note for the socket, which noteBeat doesn't look at; nil is its end.
 func (s *Server) noteSocket(err error) {
+	if err != nil {
+		s.note(troubleSocket, err)
+		return
+	}
 	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
 	delete(s.dir.troubles, troubleSocket)
-	s.dir.mu.Unlock()
-	s.note(troubleSocket, err)
 }
 
-// noteBeat forgets the troubles that a look at the directory hasn't found again, and tells of the end of the last one.
-func (s *Server) noteBeat(again map[string]error) {
+// noteBeat forgets the troubles that a look at the directory, begun at this count, hasn't found again, and tells of the end of the last
+// one. Nothing is known of what the look wasn't for, or of what was noted since it began.
+func (s *Server) noteBeat(begun int, again map[string]error) {
 	for what, err := range again {
 		s.note(what, err)
 	}
 	d := &s.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	maps.DeleteFunc(d.troubles, func(what, _ string) bool { return what != troubleSocket && again[what] == nil })
-	if d.told == "" || len(d.troubles) > 0 {
-		return
+	maps.DeleteFunc(d.troubles, func(what string, t trouble) bool {
+		err, isLooked := again[what]
+		return isLooked && err == nil && t.when <= begun
+	})
+	_, stays := d.troubles[troubleStays]
+	if d.isTold && (len(d.troubles) == 0 || stays && len(d.troubles) == 1) {
+		d.isTold = false
+		s.opts.Log.Info("The state directory is written again", "directory", s.opts.StateDir)
+		s.opts.OnSolved("StateWritten", "the state directory "+s.opts.StateDir+" is written again")
 	}
-	d.told = ""
-	s.opts.Log.Info("The state directory is written again", "directory", s.opts.StateDir)
-	s.opts.OnSolved("StateWritten", "the state directory "+s.opts.StateDir+" is written again")
+	if d.staysTold && !stays {
+		d.staysTold = false
+		s.opts.Log.Info("The records of pods that are gone are removed again", "directory", s.opts.StateDir)
+		s.opts.OnSolved("StateWritten", "the records of pods that are gone are removed again from the state directory "+s.opts.StateDir)
+	}
+}
+
+// begin is the count before a look at the directory.
+func (d *stateDir) begin() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.count
 }
 
 func (d *stateDir) has(what string) bool {
@@ -91,7 +126,12 @@ func (d *stateDir) has(what string) bool {
 func (d *stateDir) trouble() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return strings.Join(slices.Sorted(maps.Values(d.troubles)), "; ")
+	var all []string
+	for _, t := range d.troubles {
+		all = append(all, t.why)
+	}
+	slices.Sort(all)
+	return strings.Join(all, "; ")
 }
 
 // writeLedger writes the addresses as they are now.
@@ -131,9 +171,29 @@ var errRecordStays = errors.New("its record can't be removed yet")
 // removeRecord removes the record of an attachment that leaves. The caller holds its lock.
 func (s *Server) removeRecord(containerID, ifName string) error {
 	err := s.records.remove(containerID, ifName)
+	s.mu.Lock()
+	leaver := s.leaving[AttachmentID(containerID, ifName)]
+	if leaver != nil {
+		leaver.hasRecord = err != nil
+	}
+	s.mu.Unlock()
 	if err == nil {
 		return nil
 	}
-	s.note(troubleRecord, err)
+	if leaver != nil { // or it is a file that was left out at the start, which holds no addresses
+		s.note(troubleStays, err)
+	}
 	return fmt.Errorf("%w: %w", errRecordStays, err)
+}
+
+// recordStays tells whether an attachment that leaves has a record that couldn't be removed. The reaper tries again, and notes it if need be.
+func (s *Server) recordStays() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, leaver := range s.leaving {
+		if leaver.hasRecord {
+			return true
+		}
+	}
+	return false
 }

@@ -2,15 +2,19 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/internal/testdisk"
 )
@@ -33,6 +37,16 @@ func (t *toldEvents) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.Join(t.all, "\n")
+}
+
+// expect compares what was told with how each of it should begin.
+func (t *toldEvents) expect(tb testing.TB, want ...string) {
+	tb.Helper()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !slices.EqualFunc(t.all, want, strings.HasPrefix) {
+		tb.Errorf("told\n%s\nwant\n%s", strings.Join(t.all, "\n"), strings.Join(want, "\n"))
+	}
 }
 
 func newAgentOn(t *testing.T, d *testdisk.Disk) (*testAgent, *toldEvents) {
@@ -61,6 +75,8 @@ func TestBadDisk(t *testing.T) {
 			kept := a.mustAdd(requestFor("c1", "pod-a"))
 			a.mustAdd(requestFor("c2", "pod-b"))
 			a.expect("c1/eth0", "c2/eth0")
+			fault.Set(d, true)
+			a.server.beat() // one that was under way may have left room
 			fault.Set(d, true)
 
 			_, err := a.add(requestFor("c3", "pod-c"))
@@ -105,6 +121,130 @@ func TestBadDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRecordStays: one record that can't be removed is told once, and its attachment is taken out once; new pods start, what else goes
+// wrong is told, and once the record can be removed its addresses are free.
+func TestRecordStays(t *testing.T) {
+	t.Parallel()
+	events := &toldEvents{}
+	a := newAgent(t, func(o *ServerOptions) { o.OnProblem, o.OnSolved = events.add("Warning"), events.add("Normal") })
+	lost := a.mustAdd(requestFor("c1", "pod-a"))
+	freeRecord := a.inTheWay(a.server.records.path("c1", "eth0"))
+	a.mustDel(requestFor("c1", "pod-a"))
+	a.settle()
+	want := []string{"Warning StateNotWritten: a record of a pod that is gone can't be removed from the state directory "}
+	again := func() {
+		t.Helper()
+		for range 3 {
+			a.server.reap(t.Context())
+			a.server.beat()
+		}
+		events.expect(t, want...)
+		if !a.server.Stats().StateFailing {
+			t.Error("the figures don't show that the record stays")
+		}
+	}
+	again()
+	if got := a.mustAdd(requestFor("c2", "pod-b")); slices.Equal(got.Addresses, lost.Addresses) {
+		t.Errorf("%v are given while their record is there", got.Addresses)
+	}
+	freeHeartbeat := a.inTheWay(heartbeatPath(a.stateDir))
+	want = append(want, "Warning StateNotWritten: the state directory "+a.stateDir+" can't be written, so that new pods don't start: ")
+	again()
+	freeHeartbeat()
+	want = append(want, "Normal StateWritten: the state directory "+a.stateDir+" is written again")
+	again()
+	if calls := a.enforcer.callText(); strings.Count(calls, "detach c1/eth0") != 1 {
+		t.Errorf("taken out more than once: %s", calls)
+	}
+	if text := a.log.String(); strings.Count(text, "A record of a pod that is gone can't be removed") != 1 {
+		t.Errorf("logged other than once:\n%s", text)
+	}
+
+	freeRecord()
+	eventually(t, "the end", func() bool {
+		a.server.reap(t.Context()) // leaves alone what another is at
+		a.server.beat()
+		return !a.server.Stats().StateFailing
+	})
+	events.expect(t, append(want, "Normal StateWritten: the records of pods that are gone are removed again")...)
+	a.expect("c2/eth0")
+}
+
+// inTheWay puts something in a file's place that can be neither removed nor replaced, until free.
+func (a *testAgent) inTheWay(path string) (free func()) {
+	a.t.Helper()
+	a.betweenBeats(func() {
+		if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "full"), 0o700)); err != nil {
+			a.t.Fatal(err)
+		}
+	})
+	return func() {
+		a.betweenBeats(func() {
+			if err := os.RemoveAll(path); err != nil {
+				a.t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestTroubleBeginsDuringBeat: a beat doesn't end what began after it looked; the next one does.
+func TestTroubleBeginsDuringBeat(t *testing.T) {
+	t.Parallel()
+	events := &toldEvents{}
+	var begins func()
+	server := newServerOn(t, events, func(name string) {
+		if name == "looked" && begins != nil {
+			begins()
+		}
+	})
+	server.note(troubleRecord, unix.ENOSPC)
+	begins = func() { server.note(troubleRecord, unix.ENOSPC) }
+	server.beat()
+	events.expect(t, "Warning StateNotWritten")
+	begins = nil
+	server.beat()
+	events.expect(t, "Warning StateNotWritten", "Normal StateWritten")
+
+	begins = func() { server.note(troubleRecord, unix.ENOSPC) } // one that it hasn't looked for
+	server.beat()
+	events.expect(t, "Warning StateNotWritten", "Normal StateWritten", "Warning StateNotWritten")
+}
+
+// TestSocketStaysBroken: a beat between two tries to make the socket doesn't tell that the trouble is over.
+func TestSocketStaysBroken(t *testing.T) {
+	t.Parallel()
+	events := &toldEvents{}
+	server := newServerOn(t, events, nil)
+	server.noteSocket(unix.EROFS)
+	var tries sync.WaitGroup
+	tries.Go(func() {
+		for range 100_000 {
+			server.noteSocket(unix.EROFS)
+		}
+	})
+	for range 100_000 {
+		server.noteBeat(server.dir.begin(), nil)
+	}
+	tries.Wait()
+	events.expect(t, "Warning StateNotWritten")
+	server.noteSocket(nil)
+	server.noteBeat(server.dir.begin(), nil)
+	events.expect(t, "Warning StateNotWritten", "Normal StateWritten")
+}
+
+// newServerOn makes a server that doesn't run.
+func newServerOn(t *testing.T, events *toldEvents, step func(string)) *Server {
+	t.Helper()
+	server, err := NewServer(ServerOptions{
+		Socket: "/s", StateDir: t.TempDir(), Enforcer: &fakeEnforcer{}, withoutKernel: true, step: step,
+		OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server
 }
 
 // TestStartOnBadDisk: an agent that starts on a directory that can't be written knows its pods, serves what it can, and the rest once it can.
@@ -160,18 +300,27 @@ func TestUnreadableRecords(t *testing.T) {
 	}
 }
 
+// betweenBeats runs f while the agent writes neither its heartbeat nor the ledger.
+func (a *testAgent) betweenBeats(f func()) {
+	a.server.dir.writing.Lock()
+	defer a.server.dir.writing.Unlock()
+	f()
+}
+
 // TestStatusOnBadDisk: an agent that can't tell the plugin by its file that it lives answers; of a node that never was ready, not well.
 func TestStatusOnBadDisk(t *testing.T) {
 	t.Parallel()
 	d := testdisk.New(t)
 	a, _ := newAgentOn(t, d)
-	a.age(maxSilence + time.Second)
-	d.ReadOnly(true)
+	a.betweenBeats(func() {
+		a.age(maxSilence + time.Second)
+		d.ReadOnly(true)
+	})
 	if err := a.pluginStatus(); err != nil {
 		t.Errorf("the agent lives: %v", err)
 	}
 	a.stop()
-	mustFail(t, a.pluginStatus(), codeNotAvailable, "silent for 1m1s")
+	mustFail(t, a.pluginStatus(), codeNotAvailable, "silent for ")
 
 	d = testdisk.New(t)
 	d.Full(true)

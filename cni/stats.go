@@ -6,7 +6,7 @@ import "net/netip"
 type Stats struct {
 	Attachments    int
 	Pools          []PoolStats // one for each podCIDR that addresses come from
-	StateFailing   bool        // the state directory, or the socket in it, can't be written
+	StateFailing   bool        // the state directory, or the socket in it, can't be written, or a record not removed
 	HealedHostEnds uint64      // times that something was wrong with a host end, and was put right, since the start
 }
 

@@ -22,7 +22,7 @@ func newPoolCollector(stats func() cni.Stats) *poolCollector {
 		size:    desc("sluice_addresses", "Addresses that pods of this node can have.", "cidr"),
 		inUse:   desc("sluice_addresses_in_use", "Addresses that pods of this node have.", "cidr"),
 		cooling: desc("sluice_addresses_cooling", "Addresses that were given back and aren't given again yet.", "cidr"),
-		failing: desc("sluice_state_failing", "1 while the state directory can't be written, so that new pods don't start."),
+		failing: desc("sluice_state_failing", "1 while the state directory can't be written, so that new pods don't start, or a record in it can't be removed."),
 		healed:  desc("sluice_host_ends_healed_total", "Times that the node's end of a pod was found changed and put right."),
 		count:   desc("sluice_attachments", "Attachments of pods to this node's network."),
 	}
