@@ -126,23 +126,24 @@ func beAlone(ctx context.Context, o *options, events controllers.NodeEvents, log
 	stop := func() {}
 	only := &onlyAgent{stateDir: o.stateDir, socket: o.socket, standsBy: func(why string) {
 		stop()
-		log.Info("Another agent runs on this node: this one stands by, and takes over when that ends", "reason", why)
+		var health string
+		health, stop = serveStandby(ctx, o.httpAddress, why)
+		log.Info("Another agent runs on this node: this one stands by, and takes over when that ends", "reason", why, "health", health)
 		events.Warn("AnotherAgent", "a second agent was started on this node; it writes nothing and stands by until the first ends: "+why)
-		stop = serveStandby(ctx, o.httpAddress, why)
 	}, noLock: func(err error) { log.Error(err, "A second agent isn't kept from this node but by the socket") }}
 	err := only.wait(ctx)
 	stop()
 	return only, err
 }
 
-// serveStandby answers that this agent lives and isn't ready, unless the address is another agent's.
-func serveStandby(ctx context.Context, address, why string) (stop func()) {
+// serveStandby answers that this agent lives and isn't ready, unless the address is another agent's; at is where, or empty.
+func serveStandby(ctx context.Context, address, why string) (at string, stop func()) {
 	if address == "0" {
-		return func() {}
+		return "", func() {}
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
-		return func() {} // the first agent's: kubelet asks that one
+		return "", func() {} // the first agent's: kubelet asks that one
 	}
 	mux := http.NewServeMux()
 	for path, handler := range controllers.HealthHandlers(func() error { return errors.New("stands by: " + why) }) {
@@ -154,7 +155,7 @@ func serveStandby(ctx context.Context, address, why string) (stop func()) {
 		defer close(ended)
 		_ = server.Serve(listener) // until it is closed
 	}()
-	return func() {
+	return listener.Addr().String(), func() {
 		_ = server.Close()
 		<-ended
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/events"
 
@@ -149,31 +150,24 @@ func TestStandsBy(t *testing.T) {
 	if err := within(t, "first agent", done); err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
 	recorder := events.NewFakeRecorder(10)
-	ended := make(chan error, 1)
+	logged, ended := make(chan string, 10), make(chan error, 1)
+	log := funcr.New(func(_, args string) { logged <- args }, funcr.Options{})
 	go func() {
-		only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere", httpAddress: address}, controllers.NodeEvents{Node: "n1", Recorder: recorder}, logr.Discard())
+		o := &options{stateDir: stateDir, socket: "/nowhere", httpAddress: "127.0.0.1:0"}
+		only, err := beAlone(t.Context(), o, controllers.NodeEvents{Node: "n1", Recorder: recorder}, log)
 		only.release()
 		ended <- err
 	}()
+	line := within(t, "line of the log", logged)
+	_, address, _ := strings.Cut(line, `"health"="`)
+	address = strings.TrimSuffix(address, `"`)
 	if event := within(t, "Event", recorder.Events); !strings.HasPrefix(event, "Warning AnotherAgent") {
 		t.Errorf("told %q", event)
 	}
 	for path, want := range map[string]string{"/healthz": "200 ok", "/readyz": "503 stands by: another agent has locked"} {
-		var got string
-		for deadline := time.Now().Add(standbyPatience); got == "" && time.Now().Before(deadline); {
-			got = ask(t.Context(), "http://"+address+path)
-		}
-		if !strings.HasPrefix(got, want) {
-			t.Errorf("%s: %q, want %q", path, got, want)
+		if got := ask(t.Context(), "http://"+address+path); !strings.HasPrefix(got, want) { // it listens before it says where
+			t.Errorf("%s: %q, want %q, logged %s", path, got, want, line)
 		}
 	}
 	if err := first.lock.Close(); err != nil {
