@@ -85,6 +85,7 @@ func TestDetachFailsAfterDel(t *testing.T) {
 		t.Error("the pod answers after its DEL")
 	}
 	eventually(t, "the agent to find out", func() bool { return strings.Contains(n.log.String(), "kernel says no") })
+	n.settle() // the reaper leaves alone what DEL is still at
 	if l := n.server.addresses.ledger(); len(l.inUse()) != 2 || len(n.server.Attachments()) != 0 {
 		t.Errorf("taken are %v, attached %v", l.inUse(), n.server.Attachments())
 	}
