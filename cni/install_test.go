@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/testdisk"
+	"github.com/sluice-net/sluice/test/testdisk"
 )
 
 // program is a real program with something behind it that tells it from others.

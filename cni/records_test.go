@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/testdisk"
+	"github.com/sluice-net/sluice/test/testdisk"
 )
 
 func newAttachment(container, pod string, addresses ...string) Attachment {

@@ -16,7 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/testdisk"
+	"github.com/sluice-net/sluice/test/testdisk"
 )
 
 // toldEvents collects what a server tells.

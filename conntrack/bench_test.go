@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // BenchmarkFind looks for one pod's connections among others of its family.

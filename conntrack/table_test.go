@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/internal/attribute"
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 const tcp, udp = unix.IPPROTO_TCP, unix.IPPROTO_UDP

@@ -10,9 +10,9 @@ import (
 
 	"github.com/go-logr/logr"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // growing are policies of n things each. Every one of them selects the pods of
@@ -76,7 +76,7 @@ func benchGrowth(b *testing.B, specs []string) {
 	b.Helper()
 	var policies []policy.Policy
 	for i, spec := range specs {
-		np, err := meaning.RenderPolicy(fmt.Sprintf("ns-0/grows-%d", i), `{podSelector: {matchLabels: {app: "1"}}, `+spec+`}`, meaning.Addr)
+		np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/grows-%d", i), `{podSelector: {matchLabels: {app: "1"}}, `+spec+`}`, cases.Addr)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func setTenant(b *testing.B, c *policy.Cluster, round int) {
 		rules := list(900, func(j int) string {
 			return fmt.Sprintf("{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}", (round%2*4+i)*900+j, 1+j)
 		})
-		np, err := meaning.RenderPolicy(fmt.Sprintf("ns-0/tenant-%d", i), `{podSelector: {}, ingress: [`+rules+`]}`, meaning.Addr)
+		np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/tenant-%d", i), `{podSelector: {}, ingress: [`+rules+`]}`, cases.Addr)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // benchLocalPods is how many pods the node of the benchmarks runs, of the
@@ -54,9 +54,9 @@ func benchPod(i int) policy.Pod {
 
 // benchPolicy selects one app of the first namespace, where the node's pods are.
 func benchPolicy(i int) policy.Policy {
-	np, err := meaning.RenderPolicy(fmt.Sprintf("ns-0/policy-%d", i), fmt.Sprintf(`{podSelector: {matchLabels: {app: "%d"}}, policyTypes: [Ingress, Egress],
+	np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/policy-%d", i), fmt.Sprintf(`{podSelector: {matchLabels: {app: "%d"}}, policyTypes: [Ingress, Egress],
 		ingress: [{from: [{podSelector: {matchLabels: {app: "%d"}}}, {namespaceSelector: {matchLabels: {team: "%d"}}}], ports: [{port: %d}, {port: 443}]}],
-		egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.%d.0.0/16]}}]}]}`, i%20, (i+1)%20, i%10, 1000+i, i%200), meaning.Addr)
+		egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.%d.0.0/16]}}]}]}`, i%20, (i+1)%20, i%10, 1000+i, i%200), cases.Addr)
 	if err != nil {
 		panic(err)
 	}
@@ -210,8 +210,8 @@ func BenchmarkFirstPacket(b *testing.B) {
 				if i == policies-1 {
 					peer = "0"
 				}
-				np, err := meaning.RenderPolicy(fmt.Sprintf("ns-0/p-%03d", i), fmt.Sprintf(
-					`{podSelector: {matchLabels: {app: "1"}}, ingress: [{from: [{podSelector: {matchLabels: {app: "%s"}}}], ports: [{port: 9000, protocol: UDP}]}]}`, peer), meaning.Addr)
+				np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/p-%03d", i), fmt.Sprintf(
+					`{podSelector: {matchLabels: {app: "1"}}, ingress: [{from: [{podSelector: {matchLabels: {app: "%s"}}}], ports: [{port: 9000, protocol: UDP}]}]}`, peer), cases.Addr)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -276,7 +276,7 @@ func BenchmarkDeniedPacket(b *testing.B) {
 			}
 			node := testnet.NewNode(b)
 			hosts, c := benchPair(node)
-			np, err := meaning.RenderPolicy("ns-0/p", `{podSelector: {matchLabels: {app: "1"}}, `+rules+`}`, meaning.Addr)
+			np, err := cases.RenderPolicy("ns-0/p", `{podSelector: {matchLabels: {app: "1"}}, `+rules+`}`, cases.Addr)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // TestConnections: entries of the kernel are listed with who asked and who answers, behind a translation as well, and with the mark of

@@ -9,7 +9,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/tools/events"
 
-	"github.com/sluice-net/sluice/internal/testdisk"
+	"github.com/sluice-net/sluice/test/testdisk"
 )
 
 // TestNodeFilesOnBadDisk: what the agent can't write on the node is told once, with its end, and what is there stays whole.

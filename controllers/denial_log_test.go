@@ -13,9 +13,9 @@ import (
 	"github.com/go-logr/logr/funcr"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nflog"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // lines are what a DenialLog has logged.

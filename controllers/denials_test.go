@@ -14,10 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // denialWorld is a node with an Enforcer that runs, between the pod dev/web
@@ -57,7 +57,7 @@ func (w *denialWorld) start(specs ...string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.enforcer = NewEnforcer(table, policy.Options{Node: meaning.NodeName}, w.cfg, testr.New(w.t))
+	w.enforcer = NewEnforcer(table, policy.Options{Node: cases.NodeName}, w.cfg, testr.New(w.t))
 	w.enforcer.Adopt([]cni.Attachment{w.attachment()})
 	w.enforcer.Update(func(c *policy.Cluster) {
 		pod := testPod()
@@ -85,7 +85,7 @@ func (w *denialWorld) start(specs ...string) {
 
 func (w *denialWorld) parse(key, spec string) policy.Policy {
 	w.t.Helper()
-	np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+	np, err := cases.RenderPolicy(key, spec, cases.Addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -11,11 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 var comparers = cmp.Options{
@@ -32,7 +32,7 @@ func newEnforcer(t *testing.T) (e *Enforcer, node *testnet.Node, run func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e = NewEnforcer(table, policy.Options{Node: meaning.NodeName}, RulesetConfig{}, testr.New(t))
+	e = NewEnforcer(table, policy.Options{Node: cases.NodeName}, RulesetConfig{}, testr.New(t))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() {
@@ -62,7 +62,7 @@ func testAttachment() cni.Attachment {
 }
 
 func testPod() policy.Pod {
-	return policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: "u1"}, Node: meaning.NodeName}
+	return policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: "u1"}, Node: cases.NodeName}
 }
 
 // testPatience is how long a test waits for what must come, on the busiest machine.
@@ -155,7 +155,7 @@ func TestAdoptKeepsTheDispatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	again := NewEnforcer(table, policy.Options{Node: meaning.NodeName}, RulesetConfig{}, testr.New(t))
+	again := NewEnforcer(table, policy.Options{Node: cases.NodeName}, RulesetConfig{}, testr.New(t))
 	again.Adopt([]cni.Attachment{testAttachment()})
 	again.Update(func(c *policy.Cluster) { c.SetPod(testPod()) })
 	if err := again.commit(ctx); err != nil {

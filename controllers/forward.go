@@ -12,7 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sluice-net/sluice/nft/forward"
+	"github.com/sluice-net/sluice/nft/others"
 )
 
 // ForwardCheck finds out whether what the node forwards for pods gets
@@ -32,10 +32,10 @@ type ForwardCheck struct {
 	podCIDRs []netip.Prefix // of this node's pods
 
 	// Of the one goroutine that calls Look.
-	accepter forward.Accepter
+	accepter others.Accepter
 	looked   bool
-	blockers []forward.Blocker
-	switches forward.Switches
+	blockers []others.Blocker
+	switches others.Switches
 	probed   []netip.Prefix // the podCIDRs of the last probe
 	told     map[string]string
 }
@@ -65,9 +65,9 @@ func (f *ForwardCheck) Look(ctx context.Context) {
 	} else if !f.looked {
 		f.note("A rule in others' chains can't be removed", f.accepter.Remove(ctx))
 	}
-	blockers, err := forward.Blockers(forward.Forward)
+	blockers, err := others.Blockers(others.Forward)
 	f.note("Others' chains can't be read", err)
-	switches, err := forward.ReadSwitches(f.SysctlDir)
+	switches, err := others.ReadSwitches(f.SysctlDir)
 	f.note("The node's sysctls can't be read", err)
 	if changed || !slices.Equal(blockers, f.blockers) || switches != f.switches {
 		f.blockers, f.switches = blockers, switches
@@ -82,7 +82,7 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 	for _, b := range f.blockers {
 		forwardBlockers.With(prometheus.Labels{"backend": b.Backend, "family": b.Family, "table": b.Table, "chain": b.Chain}).Set(1)
 	}
-	options := forward.ProbeOptions{SysctlDir: f.SysctlDir}
+	options := others.ProbeOptions{SysctlDir: f.SysctlDir}
 	for _, p := range podCIDRs {
 		path, err := probePath(p, f.Taken())
 		switch {
@@ -94,17 +94,17 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 			options.IPv6 = path
 		}
 	}
-	if options.IPv4 == (forward.Path{}) && options.IPv6 == (forward.Path{}) {
+	if options.IPv4 == (others.Path{}) && options.IPv6 == (others.Path{}) {
 		return
 	}
-	result, err := forward.Probe(ctx, options)
+	result, err := others.Probe(ctx, options)
 	f.note("Forwarding can't be tried", err)
 	if err != nil {
 		return
 	}
-	for family, outcome := range map[string]forward.Outcome{"ipv4": result.IPv4, "ipv6": result.IPv6} {
-		if outcome != forward.NotTried {
-			forwardPasses.With(prometheus.Labels{"family": family}).Set(boolValue(outcome == forward.Passed))
+	for family, outcome := range map[string]others.Outcome{"ipv4": result.IPv4, "ipv6": result.IPv6} {
+		if outcome != others.NotTried {
+			forwardPasses.With(prometheus.Labels{"family": family}).Set(boolValue(outcome == others.Passed))
 		}
 	}
 	f.tell("ForwardingBlocked", result.Explain(f.blockers))
@@ -112,7 +112,7 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 
 // probePath picks two addresses of a range that nobody has: the last ones,
 // which are given last.
-func probePath(p netip.Prefix, taken []netip.Addr) (forward.Path, error) {
+func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 	const most = 16 // addresses to look at
 	var free []netip.Addr
 	for addr, n := lastAddr(p), 0; n < most && p.Contains(addr) && addr != p.Masked().Addr(); addr, n = addr.Prev(), n+1 {
@@ -120,10 +120,10 @@ func probePath(p netip.Prefix, taken []netip.Addr) (forward.Path, error) {
 			free = append(free, addr)
 		}
 		if len(free) == 2 {
-			return forward.Path{Source: free[1], Destination: free[0]}, nil
+			return others.Path{Source: free[1], Destination: free[0]}, nil
 		}
 	}
-	return forward.Path{}, fmt.Errorf("no two of the last addresses of %s are free", p)
+	return others.Path{}, fmt.Errorf("no two of the last addresses of %s are free", p)
 }
 
 // lastAddr is the last address of a prefix.
@@ -138,7 +138,7 @@ func lastAddr(p netip.Prefix) netip.Addr {
 
 // lookAtBridges looks for pods that talk past our ruleset.
 func (f *ForwardCheck) lookAtBridges(podCIDRs []netip.Prefix) {
-	bypasses, err := forward.BridgesBypass(podCIDRs, f.SysctlDir)
+	bypasses, err := others.BridgesBypass(podCIDRs, f.SysctlDir)
 	f.note("Bridges can't be looked at", err)
 	var texts []string
 	for _, b := range bypasses {

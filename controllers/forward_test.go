@@ -8,7 +8,7 @@ import (
 
 	"k8s.io/client-go/tools/events"
 
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // What the probe found is found anew when a sysctl changes on which it depends, and not without a cause.

@@ -13,9 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // fuzzWorld is the world of the meaning cases, with a policy in each namespace, as it would be in the kernel.
@@ -27,12 +27,12 @@ type fuzzWorld struct {
 
 func newFuzzWorld(t testing.TB) *fuzzWorld {
 	t.Helper()
-	w := &fuzzWorld{cluster: policy.NewCluster(policy.Options{Node: meaning.NodeName}), render: NewRenderer(RulesetConfig{LogPerSecond: 10})}
-	for _, ns := range meaning.Namespaces() {
+	w := &fuzzWorld{cluster: policy.NewCluster(policy.Options{Node: cases.NodeName}), render: NewRenderer(RulesetConfig{LogPerSecond: 10})}
+	for _, ns := range cases.Namespaces() {
 		w.cluster.SetNamespace(ns.Name, ns.Labels)
 	}
-	w.cluster.SetNode(policy.NodeFrom(meaning.Node()))
-	for i, in := range meaning.Pods() {
+	w.cluster.SetNode(policy.NodeFrom(cases.Node()))
+	for i, in := range cases.Pods() {
 		p := policy.PodFrom(in)
 		w.cluster.SetPod(p)
 		w.cluster.SetEndpoint(policy.Endpoint{ID: fmt.Sprint(i), Pod: p.ID, Interface: fmt.Sprintf("slup%d", i), Addresses: p.Addresses})
@@ -245,7 +245,7 @@ func FuzzPod(f *testing.F) {
 				t.Errorf("a pod with the address %s", a)
 			}
 		}
-		if isOurs := slices.ContainsFunc(meaning.Pods(), func(own *corev1.Pod) bool { return own.Namespace == namespace && own.Name == name }); isOurs {
+		if isOurs := slices.ContainsFunc(cases.Pods(), func(own *corev1.Pod) bool { return own.Namespace == namespace && own.Name == name }); isOurs {
 			return // it takes the place of one of this node's
 		}
 		w := newFuzzWorld(t)

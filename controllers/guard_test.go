@@ -15,9 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // ownNodeReader is an API server that has this node's object at most.
@@ -29,7 +29,7 @@ type ownNodeReader struct {
 func (r *ownNodeReader) set(podCIDRs ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: meaning.NodeName}, Spec: corev1.NodeSpec{PodCIDRs: podCIDRs}}
+	r.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: cases.NodeName}, Spec: corev1.NodeSpec{PodCIDRs: podCIDRs}}
 }
 
 func (r *ownNodeReader) remove() {
@@ -64,7 +64,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 	t.Parallel()
 	const before, after = "10.88.0.0/16", "10.99.0.0/16"
 	e, node, _ := newEnforcer(t)
-	earlier := NewRenderer(RulesetConfig{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(policy.NewCluster(policy.Options{Node: meaning.NodeName}))
+	earlier := NewRenderer(RulesetConfig{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(policy.NewCluster(policy.Options{Node: cases.NodeName}))
 	if err := e.table.Sync(t.Context(), earlier); err != nil {
 		t.Fatal(err)
 	}
@@ -75,10 +75,10 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		t.Fatal("the earlier agent guards nothing")
 	}
 	api := &ownNodeReader{}
-	a := &Agent{Node: meaning.NodeName, Reader: api, Enforcer: e, Log: testr.New(t), Foreign: ForeignPods{Enabled: true, Guard: true}}
+	a := &Agent{Node: cases.NodeName, Reader: api, Enforcer: e, Log: testr.New(t), Foreign: ForeignPods{Enabled: true, Guard: true}}
 	reconcile := func() {
 		t.Helper()
-		if err := a.reconcileNode(t.Context(), client.ObjectKey{Name: meaning.NodeName}); err != nil {
+		if err := a.reconcileNode(t.Context(), client.ObjectKey{Name: cases.NodeName}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,9 +11,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // hostileText draws what may stand where a text is expected.

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // costlyRules is a policy of n rules that share nothing, the last of which lets
@@ -137,7 +137,7 @@ func (w *enforcerWorld) reattach(pod string) error {
 	if err := w.e.Detach(ctx, id); err != nil {
 		return err
 	}
-	for _, in := range meaning.Pods() {
+	for _, in := range cases.Pods() {
 		if in.Namespace != namespace || in.Name != name {
 			continue
 		}

@@ -12,9 +12,9 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 const denyDB = `{podSelector: {matchLabels: {app: db}}}`

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // TestCrowdsKeepNobodyWaiting: while 30,000 connections of one pod are cut, that of another pod is, and in the end all are; both when

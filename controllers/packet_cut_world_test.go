@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // cutWorld is a packetWorld whose table an Enforcer writes, with a Cutter.
@@ -97,7 +97,7 @@ func (w *cutWorld) policies(specs map[string]string) {
 	w.t.Helper()
 	w.change(func(c *policy.Cluster) {
 		for key, spec := range specs {
-			np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+			np, err := cases.RenderPolicy(key, spec, cases.Addr)
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -114,7 +114,7 @@ func (w *cutWorld) policies(specs map[string]string) {
 func (w *cutWorld) relabel(name string, labels map[string]string) {
 	w.t.Helper()
 	w.change(func(c *policy.Cluster) {
-		for _, in := range meaning.Pods() {
+		for _, in := range cases.Pods() {
 			if in.Namespace+"/"+in.Name == name {
 				in.Labels = labels
 				c.SetPod(policy.PodFrom(in))

@@ -11,9 +11,9 @@ import (
 	"github.com/go-logr/logr/testr"
 	"k8s.io/client-go/tools/events"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // enforcerWorld is a packetWorld whose table a running Enforcer keeps.
@@ -74,15 +74,15 @@ func (w *enforcerWorld) enforcer(opts nft.Options) {
 		}
 	})
 	w.table = table
-	w.e = NewEnforcer(table, policy.Options{Node: meaning.NodeName}, RulesetConfig{}, testr.New(w.t))
-	w.e.Events = NodeEvents{meaning.NodeName, w.recorder}
+	w.e = NewEnforcer(table, policy.Options{Node: cases.NodeName}, RulesetConfig{}, testr.New(w.t))
+	w.e.Events = NodeEvents{cases.NodeName, w.recorder}
 	w.e.OnRefused = func(r Refusal) { w.refusals <- r }
 	w.e.Update(func(c *policy.Cluster) {
-		for _, ns := range meaning.Namespaces() {
+		for _, ns := range cases.Namespaces() {
 			c.SetNamespace(ns.Name, ns.Labels)
 		}
-		c.SetNode(policy.NodeFrom(meaning.Node()))
-		for _, in := range meaning.Pods() {
+		c.SetNode(policy.NodeFrom(cases.Node()))
+		for _, in := range cases.Pods() {
 			p := policy.PodFrom(in)
 			c.SetPod(p)
 			id := w.hosts[p.ID.Namespace+"/"+p.ID.Name].Interface()
@@ -94,7 +94,7 @@ func (w *enforcerWorld) enforcer(opts nft.Options) {
 func (w *enforcerWorld) setPolicies(specs map[string]string) {
 	w.t.Helper()
 	for key, spec := range specs {
-		np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+		np, err := cases.RenderPolicy(key, spec, cases.Addr)
 		if err != nil {
 			w.t.Fatal(err)
 		}

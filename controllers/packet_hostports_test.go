@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // TestHostPorts: a port of the node leads to the pod, from everywhere, and the

@@ -4,10 +4,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // service is a virtual address of each family, as of a ClusterIP.
@@ -127,7 +127,7 @@ func TestUnknownPodPackets(t *testing.T) {
 	p := policy.Pod{
 		ID:        selector.Pod{Namespace: "ops", Name: "late", UID: "late"},
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.99"), netip.MustParseAddr("fd00:10:244:1::99")},
-		Node:      meaning.NodeName,
+		Node:      cases.NodeName,
 	}
 	h := w.node.Pod("ops/late", p.Addresses...)
 	w.hosts["ops/late"] = h
@@ -179,7 +179,7 @@ func TestChangesOnRunningPods(t *testing.T) {
 	w.denied(flow)
 
 	var client, server policy.Pod
-	for _, in := range meaning.Pods() {
+	for _, in := range cases.Pods() {
 		switch p := policy.PodFrom(in); in.Namespace + "/" + in.Name {
 		case "prod/web":
 			client = p
@@ -215,7 +215,7 @@ func (w *packetWorld) bridgePods(names ...string) (pods []policy.Pod) {
 	for i, name := range names {
 		octet := byte(10 + i)
 		p := policy.Pod{
-			ID: selector.Pod{Namespace: "ops", Name: name, UID: name}, Node: meaning.NodeName, Labels: map[string]string{"app": name},
+			ID: selector.Pod{Namespace: "ops", Name: name, UID: name}, Node: cases.NodeName, Labels: map[string]string{"app": name},
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 88, 0, octet}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x88, 15: octet})},
 		}
 		h := w.node.BridgedPod("ops/"+name, p.Addresses...)

@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // packetCounter counts what passed our chains on forward: a base chain of the

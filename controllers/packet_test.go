@@ -5,8 +5,8 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // TestPackets sends real packets for every case of the meaning table: all of
@@ -14,11 +14,11 @@ import (
 // all of them again.
 func TestPackets(t *testing.T) {
 	t.Parallel()
-	for _, tc := range meaning.Cases() {
+	for _, tc := range cases.All() {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			w := newPacketWorld(t, RulesetConfig{})
-			allow, deny := meaning.MustFlows(tc.Allow), meaning.MustFlows(tc.Deny)
+			allow, deny := cases.MustFlows(tc.Allow), cases.MustFlows(tc.Deny)
 			w.expect(append(allow, deny...), true)
 			policies := w.applyCase(tc)
 			w.expect(allow, true)
@@ -29,9 +29,9 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-func (w *packetWorld) applyCase(tc meaning.Case) []*networkingv1.NetworkPolicy {
+func (w *packetWorld) applyCase(tc cases.Case) []*networkingv1.NetworkPolicy {
 	w.t.Helper()
-	policies, err := tc.Render(meaning.Addr)
+	policies, err := tc.Render(cases.Addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -8,10 +8,10 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // packetWorld is the world of the meaning cases with real packets: a node in
@@ -34,15 +34,15 @@ func newPacketWorld(t *testing.T, cfg RulesetConfig) *packetWorld {
 	t.Helper()
 	w := &packetWorld{
 		t: t, node: testnet.NewNode(t), hosts: map[string]*testnet.Host{},
-		cluster: policy.NewCluster(policy.Options{Node: meaning.NodeName, AllowPodToNode: cfg.AllowPodToNode}),
+		cluster: policy.NewCluster(policy.Options{Node: cases.NodeName, AllowPodToNode: cfg.AllowPodToNode}),
 		render:  NewRenderer(cfg),
 	}
-	for name, addresses := range meaning.Hosts {
+	for name, addresses := range cases.Hosts {
 		var addrs []netip.Addr
 		for _, a := range addresses {
 			addrs = append(addrs, netip.MustParseAddr(a))
 		}
-		if name != meaning.NodeName {
+		if name != cases.NodeName {
 			w.hosts[name] = w.node.Outside(name, addrs...)
 			continue
 		}
@@ -51,11 +51,11 @@ func newPacketWorld(t *testing.T, cfg RulesetConfig) *packetWorld {
 		}
 		w.hosts[name] = w.node.Host()
 	}
-	for _, ns := range meaning.Namespaces() {
+	for _, ns := range cases.Namespaces() {
 		w.cluster.SetNamespace(ns.Name, ns.Labels)
 	}
-	w.cluster.SetNode(policy.NodeFrom(meaning.Node()))
-	for _, in := range meaning.Pods() {
+	w.cluster.SetNode(policy.NodeFrom(cases.Node()))
+	for _, in := range cases.Pods() {
 		p := policy.PodFrom(in)
 		w.addPod(p, (*testnet.Node).Pod)
 	}
@@ -78,13 +78,13 @@ func (w *packetWorld) addPod(p policy.Pod, wire wiring) *testnet.Host {
 }
 
 func serve(h *testnet.Host) {
-	for _, p := range meaning.TCPPorts {
+	for _, p := range cases.TCPPorts {
 		h.ServeTCP(p)
 	}
-	for _, p := range meaning.UDPPorts {
+	for _, p := range cases.UDPPorts {
 		h.ServeUDP(p)
 	}
-	for _, p := range meaning.SCTPPorts {
+	for _, p := range cases.SCTPPorts {
 		h.ServeSCTP(p)
 	}
 }
@@ -127,7 +127,7 @@ func (w *packetWorld) apply() {
 func (w *packetWorld) setPolicy(specs map[string]string) {
 	w.t.Helper()
 	for key, spec := range specs {
-		np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+		np, err := cases.RenderPolicy(key, spec, cases.Addr)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func (w *packetWorld) addr(name string, family int) netip.Addr {
 }
 
 // expect tries every flow in every family it is meant for, side by side.
-func (w *packetWorld) expect(flows []meaning.Flow, connects bool) {
+func (w *packetWorld) expect(flows []cases.Flow, connects bool) {
 	w.t.Helper()
 	var all sync.WaitGroup
 	for _, f := range flows {
@@ -172,10 +172,10 @@ func (w *packetWorld) expect(flows []meaning.Flow, connects bool) {
 
 func (w *packetWorld) allowed(flows ...string) {
 	w.t.Helper()
-	w.expect(meaning.MustFlows(flows), true)
+	w.expect(cases.MustFlows(flows), true)
 }
 
 func (w *packetWorld) denied(flows ...string) {
 	w.t.Helper()
-	w.expect(meaning.MustFlows(flows), false)
+	w.expect(cases.MustFlows(flows), false)
 }

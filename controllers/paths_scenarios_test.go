@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // scenario is a piece of a cluster's life: what is there, and what happens.
@@ -98,7 +98,7 @@ func machine(name, address string, cidrs ...string) *corev1.Node {
 
 func rules(t *testing.T, key, spec string) *networkingv1.NetworkPolicy {
 	t.Helper()
-	np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+	np, err := cases.RenderPolicy(key, spec, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

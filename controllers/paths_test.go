@@ -13,8 +13,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/randomcluster"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
 const ownNode = randomcluster.OwnNode

@@ -14,10 +14,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	clientfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // TestProblemsAreReportedOncePerVersion: an Event that names the fields, again
@@ -26,7 +26,7 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	a := &Agent{Events: recorder, Log: testr.New(t)}
-	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {}, ingress: [{from: [{}], ports: [{port: 0}]}]}`, meaning.Addr)
+	np, err := cases.RenderPolicy("dev/p", `{podSelector: {}, ingress: [{from: [{}], ports: [{port: 0}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/randomcluster"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
 // TestPatchesAddUpToTheRuleset: whatever the events and the moments at which

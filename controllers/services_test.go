@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // serviceObjects are an API server's Services and EndpointSlices.
@@ -50,7 +50,7 @@ func endpointSlice(service string, family int, port string, number int32, ready 
 	}
 	for _, pod := range pods {
 		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{meaning.Addr(pod, family)}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+			Addresses: []string{cases.Addr(pod, family)}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 		})
 	}
 	return out
@@ -60,13 +60,13 @@ func endpointSlice(service string, family int, port string, number int32, ready 
 func TestWhyToAService(t *testing.T) {
 	t.Parallel()
 	e, _, _ := newEnforcer(t)
-	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, meaning.Addr)
+	np, err := cases.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Update(func(c *policy.Cluster) {
-		c.SetNode(policy.NodeFrom(meaning.Node()))
-		for _, p := range meaning.Pods() {
+		c.SetNode(policy.NodeFrom(cases.Node()))
+		for _, p := range cases.Pods() {
 			c.SetPod(policy.PodFrom(p))
 		}
 		c.SetPolicy(policy.Parse(np))
@@ -95,15 +95,15 @@ func TestWhyToAService(t *testing.T) {
 		}
 		return status, answer
 	}
-	web, db, nobody := "dev/web", meaning.Addr("dev/db", 4), strings.TrimSuffix(meaning.Addr("dev/db", 4), ".11")+".77"
+	web, db, nobody := "dev/web", cases.Addr("dev/db", 4), strings.TrimSuffix(cases.Addr("dev/db", 4), ".11")+".77"
 	for _, tc := range []struct {
 		dst, port string
 		allowed   bool
 		text      []string
 	}{
-		{"10.96.0.10", "8080", false, []string{"is Service dev/mixed", db + " TCP 81: denied", meaning.Addr("dev/web", 4) + " TCP 81: allowed"}},
+		{"10.96.0.10", "8080", false, []string{"is Service dev/mixed", db + " TCP 81: denied", cases.Addr("dev/web", 4) + " TCP 81: allowed"}},
 		{"203.0.113.10", "8081", true, []string{"is Service dev/mixed", db + " TCP 80: allowed"}},
-		{"fd00:10:96::10", "8080", true, []string{meaning.Addr("dev/db", 6) + " TCP 80: allowed"}},
+		{"fd00:10:96::10", "8080", true, []string{cases.Addr("dev/db", 6) + " TCP 80: allowed"}},
 		{"192.0.2.1", "80", true, []string{"192.0.2.1 TCP 80: allowed"}}, // a host outside
 	} {
 		status, answer := ask(api, web, tc.dst, tc.port)

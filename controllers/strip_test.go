@@ -9,8 +9,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // fullPod is a pod with every field that policy reads, and some that it doesn't.
@@ -43,7 +43,7 @@ func fullPod() *corev1.Pod {
 
 func TestStripKeepsWhatPolicyReads(t *testing.T) {
 	t.Parallel()
-	pods := append(meaning.Pods(), fullPod())
+	pods := append(cases.Pods(), fullPod())
 	for _, in := range pods {
 		out, err := strip(in)
 		if err != nil {
@@ -61,11 +61,11 @@ func TestStripKeepsWhatPolicyReads(t *testing.T) {
 			t.Errorf("kept more than is used: %+v", pod)
 		}
 	}
-	node, _ := strip(meaning.Node())
-	if diff := cmp.Diff(policy.NodeFrom(meaning.Node()), policy.NodeFrom(node.(*corev1.Node)), comparers); diff != "" {
+	node, _ := strip(cases.Node())
+	if diff := cmp.Diff(policy.NodeFrom(cases.Node()), policy.NodeFrom(node.(*corev1.Node)), comparers); diff != "" {
 		t.Error(diff)
 	}
-	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {}, ingress: [{ports: [{port: 80}]}]}`, meaning.Addr)
+	np, err := cases.RenderPolicy("dev/p", `{podSelector: {}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 
-	"github.com/sluice-net/sluice/nft/forward"
+	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/overlay/reach"
 )
@@ -24,7 +24,7 @@ type TunnelCheck struct {
 	events   NodeEvents
 	log      logr.Logger
 	prober   *reach.Prober
-	blockers func(forward.Hook) ([]forward.Blocker, error)
+	blockers func(others.Hook) ([]others.Blocker, error)
 	now      func() time.Time
 
 	mu    sync.Mutex
@@ -51,7 +51,7 @@ type toldTunnel struct {
 func NewTunnelCheck(node string, interval time.Duration, events NodeEvents, log logr.Logger) *TunnelCheck {
 	t := &TunnelCheck{
 		node: node, interval: interval, events: events, log: log, ready: map[string]time.Time{},
-		blockers: forward.Blockers, now: time.Now,
+		blockers: others.Blockers, now: time.Now,
 	}
 	t.prober = reach.New(reach.Options{Own: node, Interval: interval, OnReport: t.look})
 	return t
@@ -183,19 +183,19 @@ func (t *TunnelCheck) tellOver(n tunnelCounts) {
 
 // place is where the tunnel is, with the chains that may be to blame.
 func (t *TunnelCheck) place(v tunnelVerdict, s NetworkState) tunnelPlace {
-	named := func(h forward.Hook) string {
+	named := func(h others.Hook) string {
 		found, err := t.blockers(h)
 		if err != nil {
 			t.log.Error(err, "Others' chains can't be read", "hook", h.String())
 		}
-		return forward.Named(found, s.Local.Is4())
+		return others.Named(found, s.Local.Is4())
 	}
 	p := tunnelPlace{port: s.Config.Port, link: s.Device}
 	switch v.trouble {
 	case nothingIn:
-		p.in = named(forward.Input)
+		p.in = named(others.Input)
 	case allSilent:
-		p.out = named(forward.Output)
+		p.out = named(others.Output)
 	case noTrouble, someSilent:
 	}
 	return p

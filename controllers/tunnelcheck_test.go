@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/events"
 
-	"github.com/sluice-net/sluice/nft/forward"
+	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/overlay/reach"
 )
@@ -32,10 +32,10 @@ func newTunnelWorld(t *testing.T) *tunnelWorld {
 	w.TunnelCheck = NewTunnelCheck("own", 0, NodeEvents{Node: "own", Recorder: w.recorder}, log)
 	w.interval = reach.DefaultInterval
 	w.now = func() time.Time { return w.clock }
-	w.blockers = func(h forward.Hook) ([]forward.Blocker, error) {
-		return []forward.Blocker{
-			{Backend: forward.NFTables, Family: "inet", Table: "fw", Chain: h.String(), Policy: "drop"},
-			{Backend: forward.NFTables, Family: "ip6", Table: "other", Chain: "c", Policy: "drop"},
+	w.blockers = func(h others.Hook) ([]others.Blocker, error) {
+		return []others.Blocker{
+			{Backend: others.NFTables, Family: "inet", Table: "fw", Chain: h.String(), Policy: "drop"},
+			{Backend: others.NFTables, Family: "ip6", Table: "other", Chain: "c", Policy: "drop"},
 		}, nil
 	}
 	w.SetState(NetworkState{

@@ -11,9 +11,9 @@ import (
 
 	"github.com/go-logr/logr"
 
-	"github.com/sluice-net/sluice/nft/readback"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/verify"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 // Verifier holds what the kernel's table does against what the policies mean:
@@ -24,7 +24,7 @@ type Verifier struct {
 	Events   NodeEvents
 	Log      logr.Logger
 	// Kernel says where the table is.
-	Kernel readback.Options
+	Kernel kernel.Options
 
 	asked sync.Mutex // one request at a time: each takes a core
 
@@ -41,7 +41,7 @@ const (
 
 // verifyPair is what the kernel does and what it has to do, as of one moment.
 type verifyPair struct {
-	program *readback.Program
+	program *kernel.Program
 	meaning *policy.Cluster // a snapshot
 	node    *verify.Node
 }
@@ -73,8 +73,8 @@ func (v *Verifier) pair(ctx context.Context) (*verifyPair, error) {
 	if !ok {
 		return nil, errBusy
 	}
-	program, err := readback.Read(ctx, v.Kernel)
-	if v.Enforcer.toldNow() != told || errors.Is(err, readback.ErrChanging) {
+	program, err := kernel.Read(ctx, v.Kernel)
+	if v.Enforcer.toldNow() != told || errors.Is(err, kernel.ErrChanging) {
 		return nil, errBusy
 	}
 	if err != nil {

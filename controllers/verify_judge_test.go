@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-net/sluice/internal/randomcluster"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
 // The judge decides by brute force whether two typed rulesets mean the same:

@@ -8,12 +8,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/randomcluster"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
-	"github.com/sluice-net/sluice/nft/readback"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/randomcluster"
+	"github.com/sluice-net/sluice/test/testnet"
 	"github.com/sluice-net/sluice/verify"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 // verifyState is a random state of a cluster and its ruleset.
@@ -46,7 +46,7 @@ func drawVerifyState(t *rapid.T) *verifyState {
 }
 
 // pass holds a program against the state.
-func (s *verifyState) pass(p *readback.Program) (verify.Result, error) {
+func (s *verifyState) pass(p *kernel.Program) (verify.Result, error) {
 	return verify.NewPass(p, s.cluster.Snapshot().Meaning(), s.cfg.verified()).Run(context.Background())
 }
 
@@ -78,12 +78,12 @@ func openKernelTable(t *testing.T, space *testnet.Node) *nft.Table {
 
 // install makes a table that says what rs does, and reads it back. It begins
 // with none: the way from one state to another is tested elsewhere.
-func (k *kernelTable) install(rs *nft.Ruleset) (*readback.Program, error) {
+func (k *kernelTable) install(rs *nft.Ruleset) (*kernel.Program, error) {
 	k.space.NftInput("add table inet sluice\ndelete table inet sluice\n")
 	if err := k.Sync(context.Background(), rs.Clone()); err != nil {
 		return nil, err
 	}
-	return readback.Read(context.Background(), readback.Options{NetNS: k.space.NSFd()})
+	return kernel.Read(context.Background(), kernel.Options{NetNS: k.space.NSFd()})
 }
 
 // TestKernelDoesWhatPoliciesMean: whatever the state of the cluster, what is

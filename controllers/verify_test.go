@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/events"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
-	"github.com/sluice-net/sluice/nft/readback"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 	"github.com/sluice-net/sluice/verify"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 // askVerify asks as sluice-agent verify does.
@@ -40,14 +40,14 @@ func askVerify(t *testing.T, v *Verifier) VerifyAnswer {
 func verifiedNode(t *testing.T) (v *Verifier, node *testnet.Node, recorder *events.FakeRecorder) {
 	t.Helper()
 	e, node, _ := newEnforcer(t)
-	pod := policy.PodFrom(meaning.Pods()[0])
+	pod := policy.PodFrom(cases.Pods()[0])
 	e.Update(func(c *policy.Cluster) {
-		for _, ns := range meaning.Namespaces() {
+		for _, ns := range cases.Namespaces() {
 			c.SetNamespace(ns.Name, ns.Labels)
 		}
 		c.SetPod(pod)
 		c.SetEndpoint(policy.Endpoint{ID: "a", Pod: pod.ID, Interface: "slup1", Addresses: pod.Addresses})
-		np, err := meaning.RenderPolicy(pod.ID.Namespace+"/only", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}`, meaning.Addr)
+		np, err := cases.RenderPolicy(pod.ID.Namespace+"/only", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}`, cases.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func verifiedNode(t *testing.T) (v *Verifier, node *testnet.Node, recorder *even
 	}
 	recorder = events.NewFakeRecorder(10)
 	return &Verifier{
-		Enforcer: e, Events: NodeEvents{Node: meaning.NodeName, Recorder: recorder}, Log: testr.New(t), Kernel: readback.Options{NetNS: node.NSFd()},
+		Enforcer: e, Events: NodeEvents{Node: cases.NodeName, Recorder: recorder}, Log: testr.New(t), Kernel: kernel.Options{NetNS: node.NSFd()},
 	}, node, recorder
 }
 
@@ -171,13 +171,13 @@ func BenchmarkVerify(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("read/%s", sizeName(size)), func(b *testing.B) {
 			for b.Loop() {
-				if _, err := readback.Read(context.Background(), readback.Options{NetNS: node.NSFd()}); err != nil {
+				if _, err := kernel.Read(context.Background(), kernel.Options{NetNS: node.NSFd()}); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
 		b.Run(fmt.Sprintf("compare/%s", sizeName(size)), func(b *testing.B) {
-			p, err := readback.Read(context.Background(), readback.Options{NetNS: node.NSFd()})
+			p, err := kernel.Read(context.Background(), kernel.Options{NetNS: node.NSFd()})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -211,7 +211,7 @@ func BenchmarkVerifyContinuously(b *testing.B) {
 			if err := e.commit(b.Context()); err != nil {
 				b.Fatal(err)
 			}
-			v := &Verifier{Enforcer: e, Log: logr.Discard(), Kernel: readback.Options{NetNS: node.NSFd()}}
+			v := &Verifier{Enforcer: e, Log: logr.Discard(), Kernel: kernel.Options{NetNS: node.NSFd()}}
 			for b.Loop() {
 				ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 				begin, before := time.Now(), processorTime(unix.RUSAGE_SELF)

@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 func askLive(t *testing.T, e *Enforcer, list func([]netip.Addr) ([]Connection, error), src, dst, port string) (status int, a WhyAnswer) {
@@ -33,21 +33,21 @@ func askLive(t *testing.T, e *Enforcer, list func([]netip.Addr) ([]Connection, e
 func TestWhyLive(t *testing.T) {
 	t.Parallel()
 	e, _, _ := newEnforcer(t)
-	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, meaning.Addr)
+	np, err := cases.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Update(func(c *policy.Cluster) {
-		for _, ns := range meaning.Namespaces() {
+		for _, ns := range cases.Namespaces() {
 			c.SetNamespace(ns.Name, ns.Labels)
 		}
-		c.SetNode(policy.NodeFrom(meaning.Node()))
-		for _, p := range meaning.Pods() {
+		c.SetNode(policy.NodeFrom(cases.Node()))
+		for _, p := range cases.Pods() {
 			c.SetPod(policy.PodFrom(p))
 		}
 		c.SetPolicy(policy.Parse(np))
 	})
-	web, db := netip.MustParseAddr(meaning.Addr("dev/web", 4)), netip.MustParseAddr(meaning.Addr("dev/db", 4))
+	web, db := netip.MustParseAddr(cases.Addr("dev/web", 4)), netip.MustParseAddr(cases.Addr("dev/db", 4))
 	service := netip.MustParseAddrPort("10.96.0.10:8080")
 	connection := func(protocol uint8, from netip.Addr, fromPort uint16, to netip.Addr, port uint16) Connection {
 		return Connection{

@@ -11,8 +11,8 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 func askWhy(t *testing.T, e *Enforcer, src, dst, port string) (status int, body string) {
@@ -32,19 +32,19 @@ func askWhyOf(t *testing.T, e *Enforcer, api client.Reader, src, dst, port strin
 func TestWhy(t *testing.T) {
 	t.Parallel()
 	e, _, _ := newEnforcer(t)
-	np, err := meaning.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, meaning.Addr)
+	np, err := cases.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.Update(func(c *policy.Cluster) {
-		for _, ns := range meaning.Namespaces() {
+		for _, ns := range cases.Namespaces() {
 			c.SetNamespace(ns.Name, ns.Labels)
 		}
-		c.SetNode(policy.NodeFrom(meaning.Node()))
-		for _, p := range meaning.Pods() {
+		c.SetNode(policy.NodeFrom(cases.Node()))
+		for _, p := range cases.Pods() {
 			c.SetPod(policy.PodFrom(p))
 		}
-		liar := policy.PodFrom(meaning.Pods()[0])
+		liar := policy.PodFrom(cases.Pods()[0])
 		liar.ID.Name, liar.ID.UID, liar.Addresses = "liar", "liar", []netip.Addr{netip.MustParseAddr("203.0.113.7")}
 		c.SetPod(liar)
 		c.SetPolicy(policy.Parse(np))
@@ -58,7 +58,7 @@ func TestWhy(t *testing.T) {
 		{"dev/web", "dev/db", "81/tcp", false, "the port doesn't"},
 		{"dev/web", "dev/db", "80/udp", false, "isolated by dev/p"},
 		{"192.0.2.1", "dev/db", "80/SCTP", false, "SCTP 80: denied"},
-		{meaning.Addr("dev/db", 6), "dev/web", "icmp", true, "ICMPv6: allowed"},
+		{cases.Addr("dev/db", 6), "dev/web", "icmp", true, "ICMPv6: allowed"},
 	} {
 		status, body := askWhy(t, e, tc.src, tc.dst, tc.port)
 		var answer WhyAnswer

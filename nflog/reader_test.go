@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // The floods look for a gap between two states that both deny: a client sends

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sluice-net/sluice/internal/memorygroup"
+	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
 // pods is how many pod chains there are before and after; what they do differs.

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // These tests send packets through what translates addresses. Each begins with

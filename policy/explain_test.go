@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -38,7 +38,7 @@ func TestExplainNamesPolicyAndRule(t *testing.T) {
 		"dev/web > dev/web tcp/80": "allowed\n  a pod may always reach itself",
 		"out > out2 tcp/80":        "allowed\n  neither end is a pod that policies govern",
 	} {
-		f, err := meaning.ParseFlow(flow)
+		f, err := cases.ParseFlow(flow)
 		if err != nil {
 			t.Fatal(err)
 		}

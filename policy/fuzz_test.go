@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -22,15 +22,15 @@ import (
 // could change.
 func fuzzFlows(np *networkingv1.NetworkPolicy) []policy.Flow {
 	var ends, dev []netip.Addr // dev: those of the pods that the policy can select
-	for _, in := range meaning.Pods() {
+	for _, in := range cases.Pods() {
 		addresses := policy.PodFrom(in).Addresses
 		ends = append(ends, addresses...)
 		if in.Namespace == "dev" {
 			dev = append(dev, addresses...)
 		}
 	}
-	for name, addresses := range meaning.Hosts {
-		if name != meaning.NodeName { // whatever it sends is allowed
+	for name, addresses := range cases.Hosts {
+		if name != cases.NodeName { // whatever it sends is allowed
 			ends = append(ends, netip.MustParseAddr(addresses[0]), netip.MustParseAddr(addresses[1]))
 		}
 	}
@@ -45,7 +45,7 @@ func fuzzFlows(np *networkingv1.NetworkPolicy) []policy.Flow {
 		}
 	}
 	ends = slices.DeleteFunc(ends, func(a netip.Addr) bool {
-		return !a.IsValid() || a == netip.MustParseAddr(meaning.Hosts[meaning.NodeName][0])
+		return !a.IsValid() || a == netip.MustParseAddr(cases.Hosts[cases.NodeName][0])
 	})
 	var out []policy.Flow
 	for _, src := range ends {
@@ -128,11 +128,11 @@ func directionsOf(np *networkingv1.NetworkPolicy) (out []networkingv1.PolicyType
 // read allows nothing; and it allows what one of its pieces allows.
 func FuzzMeaning(f *testing.F) {
 	f.Add([]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["10.0.0.0/8"]}}]}]}`))
-	for i, c := range meaning.Cases() {
+	for i, c := range cases.All() {
 		if i%6 != 0 { // the corpus is also an ordinary test, and these have their own
 			continue
 		}
-		policies, err := c.Render(meaning.Addr)
+		policies, err := c.Render(cases.Addr)
 		if err != nil {
 			f.Fatal(err)
 		}

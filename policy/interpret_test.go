@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -135,12 +135,12 @@ func (r *replica) judge(f policy.Flow, node policy.Node) bool {
 // worldCluster returns a Cluster that holds the world of the meaning cases,
 // every pod of it attached.
 func worldCluster() *policy.Cluster {
-	c := policy.NewCluster(policy.Options{Node: meaning.NodeName})
-	for _, ns := range meaning.Namespaces() {
+	c := policy.NewCluster(policy.Options{Node: cases.NodeName})
+	for _, ns := range cases.Namespaces() {
 		c.SetNamespace(ns.Name, ns.Labels)
 	}
-	c.SetNode(policy.NodeFrom(meaning.Node()))
-	for _, in := range meaning.Pods() {
+	c.SetNode(policy.NodeFrom(cases.Node()))
+	for _, in := range cases.Pods() {
 		p := policy.PodFrom(in)
 		c.SetPod(p)
 		c.SetEndpoint(policy.Endpoint{ID: p.ID.UID, Pod: p.ID, Interface: "slup" + p.ID.UID, Addresses: p.Addresses})
@@ -150,10 +150,10 @@ func worldCluster() *policy.Cluster {
 
 var protocolNumbers = map[string]uint8{"tcp": policy.ProtocolTCP, "udp": policy.ProtocolUDP, "sctp": policy.ProtocolSCTP, "icmp": 1}
 
-func worldFlow(f meaning.Flow, family int) policy.Flow {
+func worldFlow(f cases.Flow, family int) policy.Flow {
 	out := policy.Flow{
-		Source:      netip.MustParseAddr(meaning.Addr(f.From, family)),
-		Destination: netip.MustParseAddr(meaning.Addr(f.To, family)),
+		Source:      netip.MustParseAddr(cases.Addr(f.From, family)),
+		Destination: netip.MustParseAddr(cases.Addr(f.To, family)),
 		Protocol:    protocolNumbers[f.Protocol],
 		Port:        f.Port,
 	}

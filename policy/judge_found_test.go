@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sluice-net/sluice/internal/judge"
-	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/test/randomcluster"
+	"github.com/sluice-net/sluice/test/spec"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -131,11 +131,11 @@ func TestDifferencesFound(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := judge.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: judge.TCP, Port: 80}
+			f := spec.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: spec.TCP, Port: 80}
 			if got := tr.world.Judge(f); got.Allowed != tc.want {
 				t.Errorf("the judge says %+v", got)
 			}
-			tr.world.Flows(func(f judge.Flow) {
+			tr.world.Flows(func(f spec.Flow) {
 				if err := tr.check(f); err != nil && !t.Failed() {
 					t.Error(err)
 				}

@@ -11,9 +11,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/judge"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/randomcluster"
+	"github.com/sluice-net/sluice/test/spec"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -21,7 +21,7 @@ import (
 // trial is a state of a cluster before three readers: the judge, who knows
 // the objects; the evaluator; and the compiled model.
 type trial struct {
-	world *judge.World
+	world *spec.World
 	c     *policy.Cluster
 	r     *replica
 }
@@ -29,7 +29,7 @@ type trial struct {
 // newTrial shows the objects to all three.
 func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 	tr := &trial{c: policy.NewCluster(opts), r: newReplica()}
-	tr.world = &judge.World{
+	tr.world = &spec.World{
 		Namespaces: o.Namespaces, Pods: o.Pods, Nodes: o.Nodes, Policies: o.Policies,
 		Node: opts.Node, PodToNode: opts.AllowPodToNode, ForeignPods: opts.ForeignPods, PodNetworks: o.PodNetworks,
 	}
@@ -43,7 +43,7 @@ func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 			seen = nil
 		}
 		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: "slup" + at.ID, Addresses: at.Addresses, FromStatus: at.FromStatus})
-		tr.world.Attachments = append(tr.world.Attachments, judge.Attachment{Pod: seen, Addresses: at.Addresses, FromStatus: at.FromStatus})
+		tr.world.Attachments = append(tr.world.Attachments, spec.Attachment{Pod: seen, Addresses: at.Addresses, FromStatus: at.FromStatus})
 		tr.c.DeletePod(p.ID.Namespace, p.ID.Name) // those that exist come again
 	}
 	for _, in := range o.Pods {
@@ -62,7 +62,7 @@ func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 }
 
 // check holds the three against each other for one flow.
-func (tr *trial) check(f judge.Flow) error {
+func (tr *trial) check(f spec.Flow) error {
 	ruling := tr.world.Judge(f)
 	answer := tr.c.Explain(policy.Flow(f))
 	if answer.Allowed != ruling.Allowed {
@@ -83,7 +83,7 @@ func (tr *trial) check(f judge.Flow) error {
 	return nil
 }
 
-func sameSide(side judge.Side, decision *policy.Decision) error {
+func sameSide(side spec.Side, decision *policy.Decision) error {
 	if decision == nil { // no pod, or exempt
 		if !side.Allowed {
 			return fmt.Errorf("the judge denies (%+v), the evaluator sees nothing to judge", side)
@@ -107,7 +107,7 @@ func sameSide(side judge.Side, decision *policy.Decision) error {
 // checkCompiled asks the endpoint that has the address, if one is enforced.
 // What exempts a flow (the pod itself, its own node) isn't compiled, and is
 // asked for here.
-func (tr *trial) checkCompiled(f judge.Flow, d policy.Direction, side judge.Side) error {
+func (tr *trial) checkCompiled(f spec.Flow, d policy.Direction, side spec.Side) error {
 	at, other := f.Source, f.Destination
 	if d == policy.Ingress {
 		at, other = other, at
@@ -136,17 +136,17 @@ func (tr *trial) isNode(a netip.Addr) bool {
 }
 
 // meaningObjects is the world of the meaning cases, every pod attached.
-func meaningObjects(t *testing.T, tc meaning.Case) randomcluster.Objects {
+func meaningObjects(t *testing.T, tc cases.Case) randomcluster.Objects {
 	t.Helper()
-	policies, err := tc.Render(meaning.Addr)
+	policies, err := tc.Render(cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := meaning.Node()
+	node := cases.Node()
 	other := node.DeepCopy()
 	other.Name, other.Spec.PodCIDRs = "other", []string{"10.244.2.0/24", "fd00:10:244:2::/64"}
 	other.Status.Addresses[0].Address, other.Status.Addresses[1].Address = "198.51.100.2", "2001:db8:2::2"
-	out := randomcluster.Objects{Namespaces: meaning.Namespaces(), Pods: meaning.Pods(), Policies: policies}
+	out := randomcluster.Objects{Namespaces: cases.Namespaces(), Pods: cases.Pods(), Policies: policies}
 	out.Nodes = append(out.Nodes, node, other)
 	for _, pod := range out.Pods {
 		at := randomcluster.Attached{ID: string(pod.UID), Pod: pod, Seen: true}
@@ -163,15 +163,15 @@ func meaningObjects(t *testing.T, tc meaning.Case) randomcluster.Objects {
 func TestJudgeOnMeaning(t *testing.T) {
 	t.Parallel()
 	var flows atomic.Int64
-	for _, tc := range meaning.Cases() {
+	for _, tc := range cases.All() {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			for _, podToNode := range []bool{false, true} {
-				tr, err := newTrial(meaningObjects(t, tc), policy.Options{Node: meaning.NodeName, AllowPodToNode: podToNode})
+				tr, err := newTrial(meaningObjects(t, tc), policy.Options{Node: cases.NodeName, AllowPodToNode: podToNode})
 				if err != nil {
 					t.Fatal(err)
 				}
-				tr.world.Flows(func(f judge.Flow) {
+				tr.world.Flows(func(f spec.Flow) {
 					flows.Add(1)
 					if err := tr.check(f); err != nil && !t.Failed() {
 						t.Error(err)
@@ -185,14 +185,14 @@ func TestJudgeOnMeaning(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() { t.Logf("proof: %d cases, %d flows", len(meaning.Cases()), flows.Load()) })
+	t.Cleanup(func() { t.Logf("proof: %d cases, %d flows", len(cases.All()), flows.Load()) })
 }
 
-func expectRuling(t *testing.T, w *judge.World, texts []string, want bool) {
+func expectRuling(t *testing.T, w *spec.World, texts []string, want bool) {
 	t.Helper()
-	for _, mf := range meaning.MustFlows(texts) {
+	for _, mf := range cases.MustFlows(texts) {
 		for _, family := range mf.Families {
-			if got := w.Judge(judge.Flow(worldFlow(mf, family))); got.Allowed != want {
+			if got := w.Judge(spec.Flow(worldFlow(mf, family))); got.Allowed != want {
 				t.Errorf("%s (IPv%d): the judge says %+v", mf, family, got)
 			}
 		}
@@ -215,8 +215,8 @@ func TestJudgeOnRandomClusters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var all []judge.Flow
-		tr.world.Flows(func(f judge.Flow) { all = append(all, f) })
+		var all []spec.Flow
+		tr.world.Flows(func(f spec.Flow) { all = append(all, f) })
 		states.Add(1)
 		step, start := max(1, len(all)/flowsOfAState), 0
 		if os.Getenv("SLUICE_LONG") != "" {

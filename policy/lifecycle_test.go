@@ -9,8 +9,8 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -47,7 +47,7 @@ func newBench(t *testing.T, policies map[string]string) *bench {
 
 func render(t *testing.T, key, spec string) *networkingv1.NetworkPolicy {
 	t.Helper()
-	np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+	np, err := cases.RenderPolicy(key, spec, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -15,7 +15,7 @@ import (
 // against the compiled model, which share only the parsed policy.
 func TestMeaning(t *testing.T) {
 	t.Parallel()
-	for _, tc := range meaning.Cases() {
+	for _, tc := range cases.All() {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			c := worldCluster()
@@ -23,11 +23,11 @@ func TestMeaning(t *testing.T) {
 			if err := r.apply(c, c.Take()); err != nil {
 				t.Fatal(err)
 			}
-			flows := append(meaning.MustFlows(tc.Allow), meaning.MustFlows(tc.Deny)...)
+			flows := append(cases.MustFlows(tc.Allow), cases.MustFlows(tc.Deny)...)
 			expectAll(t, c, r, flows, true, "before the policies")
 
 			var problems []string
-			policies, err := tc.Render(meaning.Addr)
+			policies, err := tc.Render(cases.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -41,8 +41,8 @@ func TestMeaning(t *testing.T) {
 			if err := r.apply(c, c.Take()); err != nil {
 				t.Fatal(err)
 			}
-			expectAll(t, c, r, meaning.MustFlows(tc.Allow), true, "allowed")
-			expectAll(t, c, r, meaning.MustFlows(tc.Deny), false, "denied")
+			expectAll(t, c, r, cases.MustFlows(tc.Allow), true, "allowed")
+			expectAll(t, c, r, cases.MustFlows(tc.Deny), false, "denied")
 			slices.Sort(problems)
 			want := slices.Sorted(slices.Values(tc.Problems))
 			if !slices.Equal(problems, want) {
@@ -63,7 +63,7 @@ func TestMeaning(t *testing.T) {
 	}
 }
 
-func expectAll(t *testing.T, c *policy.Cluster, r *replica, flows []meaning.Flow, want bool, when string) {
+func expectAll(t *testing.T, c *policy.Cluster, r *replica, flows []cases.Flow, want bool, when string) {
 	t.Helper()
 	for _, mf := range flows {
 		for _, family := range mf.Families {
@@ -72,7 +72,7 @@ func expectAll(t *testing.T, c *policy.Cluster, r *replica, flows []meaning.Flow
 			if a := c.Explain(f); a.Allowed != want {
 				t.Errorf("evaluator: %s: want %v: %s", name, want, a)
 			}
-			if got := r.judge(f, policy.NodeFrom(meaning.Node())); got != want {
+			if got := r.judge(f, policy.NodeFrom(cases.Node())); got != want {
 				t.Errorf("compiled model: %s: got %v", name, got)
 			}
 		}

@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/test/randomcluster"
 
 	"github.com/sluice-net/sluice/policy"
 )

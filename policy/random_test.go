@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/randomcluster"
+	"github.com/sluice-net/sluice/test/randomcluster"
 
 	"github.com/sluice-net/sluice/policy"
 )

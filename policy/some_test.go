@@ -8,9 +8,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/randomcluster"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/randomcluster"
 
 	"github.com/sluice-net/sluice/policy"
 )
@@ -93,7 +93,7 @@ func manyRules(t *testing.T, name string, n int) policy.Policy {
 	for i := range n {
 		rules += fmt.Sprintf("{from: [{ipBlock: {cidr: 192.0.2.%d/32}}], ports: [{port: %d}]},", i%256, 1+i)
 	}
-	np, err := meaning.RenderPolicy(name, `{podSelector: {}, ingress: [`+rules+`]}`, meaning.Addr)
+	np, err := cases.RenderPolicy(name, `{podSelector: {}, ingress: [`+rules+`]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestWhatIsLeftAllowsNothing(t *testing.T) {
 	t.Parallel()
 	c, r := boundsWorld(policy.Bounds{})
 	set := func(name, rules string) {
-		np, err := meaning.RenderPolicy(name, `{podSelector: {}, ingress: [`+rules+`]}`, meaning.Addr)
+		np, err := cases.RenderPolicy(name, `{podSelector: {}, ingress: [`+rules+`]}`, cases.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func TestMemberBound(t *testing.T) {
 	t.Parallel()
 	c, r := boundsWorld(policy.Bounds{Members: 10})
 	set := func(name, labels string) {
-		np, err := meaning.RenderPolicy(name, `{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: `+labels+`, operator: DoesNotExist}]}}]}]}`, meaning.Addr)
+		np, err := cases.RenderPolicy(name, `{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: `+labels+`, operator: DoesNotExist}]}}]}]}`, cases.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/randomcluster"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
 // someFlows are flows between all addresses, of every protocol and port.

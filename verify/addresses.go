@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-net/sluice/nft/readback"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 func (p *Pass) of(is4 bool) []netip.Addr {
@@ -78,7 +78,7 @@ func (p *Pass) nameInterfaces() {
 			veths[a.Interface] = true
 		}
 	}
-	for _, name := range p.program.Interfaces(readback.Prerouting, readback.Input, readback.Forward, readback.Output, readback.Postrouting) {
+	for _, name := range p.program.Interfaces(kernel.Prerouting, kernel.Input, kernel.Forward, kernel.Output, kernel.Postrouting) {
 		switch {
 		case name == "" || programmed[name] || strings.HasPrefix(vethPrefix, name):
 		case isVeth(name):
@@ -143,7 +143,7 @@ func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 
 // kindsAt are addresses that stand for all others at a hook where no policy is
 // asked: what holds for each two of them holds for any two.
-func (p *Pass) kindsAt(hook readback.Hook, groups []netip.Addr) (kinds []netip.Addr) {
+func (p *Pass) kindsAt(hook kernel.Hook, groups []netip.Addr) (kinds []netip.Addr) {
 	signature := p.program.SignatureAt(hook)
 	seen := map[string]bool{}
 	for _, a := range groups {

@@ -1,7 +1,7 @@
 // Package verify holds what the kernel's table does against what the policies
 // mean.
 //
-// On one side is a [readback.Program], which was read from the kernel, on the
+// On one side is a [kernel.Program], which was read from the kernel, on the
 // other a [policy.Meaning], which reads the policies themselves, and a [Node],
 // which says what has to hold besides them: that nobody poses as a pod, that
 // pods which aren't programmed carry nothing, that what is no pod's isn't

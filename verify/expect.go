@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/sluice-net/sluice/nft/readback"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 // Protocols that are treated apart.
@@ -62,38 +62,38 @@ func newExpectations(n *Node, m *policy.Meaning) *expectations {
 
 // progress is a class on its way through what has to be asked.
 type progress struct {
-	readback.Outcome
-	open readback.Region // not decided yet
+	kernel.Outcome
+	open kernel.Region // not decided yet
 	// passed by this chain already: it goes on to the next one
-	passed readback.Region
+	passed kernel.Region
 	// by is what decided, for people; the last one told counts.
 	by []decision
 }
 
 type decision struct {
-	region readback.Region
+	region kernel.Region
 	by     string
 }
 
-func (p *progress) pass(r readback.Region, by string) {
+func (p *progress) pass(r kernel.Region, by string) {
 	r = r.And(p.open)
 	p.note(r, by)
 	p.passed, p.open = p.passed.Or(r), p.open.Minus(r)
 }
 
-func (p *progress) drop(r readback.Region, by string) {
+func (p *progress) drop(r kernel.Region, by string) {
 	r = r.And(p.open)
 	p.note(r, by)
 	p.Drop, p.open = p.Drop.Or(r), p.open.Minus(r)
 }
 
-func (p *progress) reset(r readback.Region, by string) {
+func (p *progress) reset(r kernel.Region, by string) {
 	r = r.And(p.open)
 	p.note(r, by)
 	p.Reset, p.open = p.Reset.Or(r), p.open.Minus(r)
 }
 
-func (p *progress) note(r readback.Region, by string) {
+func (p *progress) note(r kernel.Region, by string) {
 	if !r.Empty() {
 		p.by = append(p.by, decision{r, by})
 	}
@@ -105,10 +105,10 @@ func (p *progress) next() {
 }
 
 // why says what decided about a point.
-func (p *progress) why(at readback.Region) string {
+func (p *progress) why(at kernel.Region) string {
 	out := "nothing forbids it"
 	for _, d := range p.by {
-		if !at.Empty() && d.region.Contains(readback.Region{{First: at[0].First, Last: at[0].First}}) {
+		if !at.Empty() && d.region.Contains(kernel.Region{{First: at[0].First, Last: at[0].First}}) {
 			out = d.by
 		}
 	}
@@ -116,18 +116,18 @@ func (p *progress) why(at readback.Region) string {
 }
 
 // expect says what has to become of a class at a hook.
-func (x *expectations) expect(hook readback.Hook, c *readback.Class) *progress {
+func (x *expectations) expect(hook kernel.Hook, c *kernel.Class) *progress {
 	p := &progress{open: c.Region()}
 	switch hook {
-	case readback.Prerouting:
+	case kernel.Prerouting:
 		x.prerouting(c, p)
-	case readback.Forward:
+	case kernel.Forward:
 		x.forward(c, p)
-	case readback.Input:
+	case kernel.Input:
 		x.input(c, p)
-	case readback.Output:
+	case kernel.Output:
 		x.output(c, p)
-	case readback.Postrouting: // nothing is judged there
+	case kernel.Postrouting: // nothing is judged there
 	}
 	p.Pass = p.open.Or(p.passed)
 	return p
@@ -136,7 +136,7 @@ func (x *expectations) expect(hook readback.Hook, c *readback.Class) *progress {
 func isVeth(name string) bool { return strings.HasPrefix(name, vethPrefix) }
 
 // prerouting: nobody sends from an address that isn't his.
-func (x *expectations) prerouting(c *readback.Class, p *progress) {
+func (x *expectations) prerouting(c *kernel.Class, p *progress) {
 	if len(x.node.Pods) == 0 {
 		return
 	}
@@ -164,7 +164,7 @@ func (x *expectations) prerouting(c *readback.Class, p *progress) {
 
 // fromPeer: where the tunnel's packets from a peer to this node come from and
 // go to.
-func (x *expectations) fromPeer(c *readback.Class) bool {
+func (x *expectations) fromPeer(c *kernel.Class) bool {
 	return x.node.Tunnel && x.node.Local.IsValid() && c.Dst == x.node.Local && x.isEndpoint(c.Src)
 }
 
@@ -177,12 +177,12 @@ func (x *expectations) isEndpoint(a netip.Addr) bool {
 	return false
 }
 
-func (x *expectations) toTunnel() readback.Region {
-	return readback.Ports(protocolUDP, x.node.Port, x.node.Port)
+func (x *expectations) toTunnel() kernel.Region {
+	return kernel.Ports(protocolUDP, x.node.Port, x.node.Port)
 }
 
 // output: what the node itself sends is nobody's to judge.
-func (x *expectations) output(c *readback.Class, p *progress) {
+func (x *expectations) output(c *kernel.Class, p *progress) {
 	n := x.node
 	if n.Tunnel && n.Local.IsValid() && c.Src == n.Local && x.isEndpoint(c.Dst) {
 		p.Untracked = x.toTunnel().And(p.open)
@@ -190,7 +190,7 @@ func (x *expectations) output(c *readback.Class, p *progress) {
 }
 
 // forward: egress of the one end, ingress of the other.
-func (x *expectations) forward(c *readback.Class, p *progress) {
+func (x *expectations) forward(c *kernel.Class, p *progress) {
 	if x.cut(c, p) {
 		return
 	}
@@ -206,7 +206,7 @@ func (x *expectations) forward(c *readback.Class, p *progress) {
 
 // input: what a pod sends to its own node is egress. The tunnel's port is for
 // peers alone.
-func (x *expectations) input(c *readback.Class, p *progress) {
+func (x *expectations) input(c *kernel.Class, p *progress) {
 	if x.cut(c, p) {
 		return
 	}
@@ -225,35 +225,35 @@ func (x *expectations) input(c *readback.Class, p *progress) {
 }
 
 // cut: connections that policies have come to forbid end.
-func (x *expectations) cut(c *readback.Class, p *progress) bool {
-	if c.Label != readback.LabelWith(x.node.CutLabel) {
+func (x *expectations) cut(c *kernel.Class, p *progress) bool {
+	if c.Label != kernel.LabelWith(x.node.CutLabel) {
 		return false
 	}
-	p.reset(readback.Protocol(protocolTCP), "the connection is cut")
+	p.reset(kernel.Protocol(protocolTCP), "the connection is cut")
 	p.drop(p.open, "the connection is cut")
 	return true
 }
 
 // always is what passes whatever the policies: packets of connections that
 // were allowed, errors about them, neighbour discovery.
-func (x *expectations) always(c *readback.Class, p *progress, d policy.Direction) {
+func (x *expectations) always(c *kernel.Class, p *progress, d policy.Direction) {
 	const firstND, lastND, ndHops = 133, 137, 255
 	switch c.State {
-	case readback.Established:
+	case kernel.Established:
 		p.pass(p.open, "packets of allowed connections pass")
-	case readback.Related:
+	case kernel.Related:
 		if x.byEnd(c) || d == policy.Ingress && !x.fromPod(c) {
-			p.pass(readback.Protocol(protocolICMP).Or(readback.Protocol(protocolICMPv6)), "errors about allowed connections pass")
+			p.pass(kernel.Protocol(protocolICMP).Or(kernel.Protocol(protocolICMPv6)), "errors about allowed connections pass")
 		}
 	default:
 	}
 	if c.Type >= firstND && c.Type <= lastND && c.Hops == ndHops && !c.Src.Is4() {
-		p.pass(readback.Protocol(protocolICMPv6), "neighbour discovery passes")
+		p.pass(kernel.Protocol(protocolICMPv6), "neighbour discovery passes")
 	}
 }
 
 // senderAt is where a packet's sender is, if it is a pod.
-func senderAt(c *readback.Class) link {
+func senderAt(c *kernel.Class) link {
 	if isVeth(c.In) {
 		return link{c.Src, c.In}
 	}
@@ -261,17 +261,17 @@ func senderAt(c *readback.Class) link {
 }
 
 // fromPod: a pod of this node sends, whether or not it is programmed.
-func (x *expectations) fromPod(c *readback.Class) bool { return isVeth(c.In) || x.alone[c.Src] != nil }
+func (x *expectations) fromPod(c *kernel.Class) bool { return isVeth(c.In) || x.alone[c.Src] != nil }
 
 // byEnd: the sender is a pod of this node, and an end of the connection.
-func (x *expectations) byEnd(c *readback.Class) bool {
+func (x *expectations) byEnd(c *kernel.Class) bool {
 	own := x.own[senderAt(c)]
 	return own[c.OrigSrc] || own[c.ReplySrc]
 }
 
 const notProgrammed = "what belongs to no pod that is programmed carries nothing"
 
-func (x *expectations) sender(c *readback.Class, p *progress) {
+func (x *expectations) sender(c *kernel.Class, p *progress) {
 	at := x.alone[c.Src]
 	if isVeth(c.In) {
 		at = x.links[link{c.Src, c.In}]
@@ -286,7 +286,7 @@ func (x *expectations) sender(c *readback.Class, p *progress) {
 	}
 }
 
-func (x *expectations) receiver(c *readback.Class, p *progress) {
+func (x *expectations) receiver(c *kernel.Class, p *progress) {
 	at := x.alone[c.Dst]
 	if isVeth(c.Out) {
 		at = x.links[link{c.Dst, c.Out}]
@@ -302,7 +302,7 @@ func (x *expectations) receiver(c *readback.Class, p *progress) {
 }
 
 // judge asks the policies of one pod.
-func (x *expectations) judge(at *policy.Attachment, d policy.Direction, c *readback.Class, p *progress) {
+func (x *expectations) judge(at *policy.Attachment, d policy.Direction, c *kernel.Class, p *progress) {
 	peer := c.Src
 	if d == policy.Egress {
 		peer = c.Dst
@@ -317,24 +317,24 @@ func (x *expectations) judge(at *policy.Attachment, d policy.Direction, c *readb
 	case d == policy.Egress && x.node.AllowPodToNode && c.DstLocal:
 		p.pass(p.open, "pods may reach their own node")
 		return
-	case c.State == readback.Invalid:
+	case c.State == kernel.Invalid:
 		p.drop(p.open, "connection tracking can't place it, and the pod is isolated")
 		return
 	}
 	p.pass(regionOf(x.meaning.Allowed(at.Pod, d, peer)), "") // who asks why is told by the policies
 	if c.NoSYN {
-		p.reset(readback.Protocol(protocolTCP), "")
+		p.reset(kernel.Protocol(protocolTCP), "")
 	}
 	p.drop(p.open, "")
 }
 
-func regionOf(a policy.Allowed) readback.Region {
+func regionOf(a policy.Allowed) kernel.Region {
 	if a.Any {
-		return readback.Everything()
+		return kernel.Everything()
 	}
-	spans := make([]readback.Span, len(a.Ports))
+	spans := make([]kernel.Span, len(a.Ports))
 	for i, r := range a.Ports {
-		spans[i] = readback.Ports(r.Protocol, r.First, r.Last)[0]
+		spans[i] = kernel.Ports(r.Protocol, r.First, r.Last)[0]
 	}
-	return readback.Union(spans)
+	return kernel.Union(spans)
 }

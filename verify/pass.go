@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/sluice-net/sluice/nft/readback"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 // Result is what a Pass found.
@@ -24,9 +24,9 @@ const MaxDifferences = 100
 
 // Difference is packets that the kernel treats otherwise than it should.
 type Difference struct {
-	Hook   readback.Hook
-	Class  readback.Class
-	Region readback.Region
+	Hook   kernel.Hook
+	Class  kernel.Class
+	Region kernel.Region
 	// Who is the pod and direction, or what else the packets are.
 	Who string
 	// Kernel and Meaning are what becomes of the packets, and what should, each
@@ -45,10 +45,10 @@ func (d Difference) String() string {
 	if c.NoSYN {
 		kind += ", no SYN"
 	}
-	if c.Label != (readback.Label{}) {
+	if c.Label != (kernel.Label{}) {
 		kind += ", cut"
 	}
-	if c.State == readback.Related {
+	if c.State == kernel.Related {
 		kind += fmt.Sprintf(" to %s and %s", c.OrigSrc, c.ReplySrc)
 	}
 	if c.Type != 0 {
@@ -61,8 +61,8 @@ func (d Difference) String() string {
 // concurrent use.
 type Pass struct {
 	x       *expectations
-	program *readback.Program
-	kernel  *readback.Evaluator
+	program *kernel.Program
+	kernel  *kernel.Evaluator
 	work    []func() error
 	result  Result
 	begun   bool
@@ -73,8 +73,8 @@ type Pass struct {
 }
 
 // NewPass returns a Pass over a program and the policies of the same moment.
-func NewPass(p *readback.Program, m *policy.Meaning, n *Node) *Pass {
-	return &Pass{x: newExpectations(n, m), program: p, kernel: readback.NewEvaluator(p)}
+func NewPass(p *kernel.Program, m *policy.Meaning, n *Node) *Pass {
+	return &Pass{x: newExpectations(n, m), program: p, kernel: kernel.NewEvaluator(p)}
 }
 
 // Step does some of the work: milliseconds of it, or, on big nodes, tens of
@@ -112,7 +112,7 @@ func (p *Pass) Run(ctx context.Context) (Result, error) {
 }
 
 // compare holds one class against what has to become of it.
-func (p *Pass) compare(hook readback.Hook, c readback.Class) error {
+func (p *Pass) compare(hook kernel.Hook, c kernel.Class) error {
 	p.result.Classes++
 	got, err := p.kernel.Evaluate(hook, c)
 	if err != nil {
@@ -120,7 +120,7 @@ func (p *Pass) compare(hook readback.Hook, c readback.Class) error {
 	}
 	want := p.x.expect(hook, &c)
 	for _, part := range []struct {
-		extra  readback.Region
+		extra  kernel.Region
 		kernel string
 	}{
 		{got.Pass.Minus(want.Pass), "passes it"},
@@ -136,7 +136,7 @@ func (p *Pass) compare(hook readback.Hook, c readback.Class) error {
 	return nil
 }
 
-func (p *Pass) differ(hook readback.Hook, c readback.Class, region readback.Region, kernel string, want *progress) {
+func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, kernel string, want *progress) {
 	p.result.Total++
 	if len(p.result.Differences) >= MaxDifferences {
 		return
@@ -149,8 +149,8 @@ func (p *Pass) differ(hook readback.Hook, c readback.Class, region readback.Regi
 }
 
 // ends are the pods that judge a class.
-func (x *expectations) ends(hook readback.Hook, c *readback.Class) (sender, receiver *policy.Attachment) {
-	if hook != readback.Forward && hook != readback.Input {
+func (x *expectations) ends(hook kernel.Hook, c *kernel.Class) (sender, receiver *policy.Attachment) {
+	if hook != kernel.Forward && hook != kernel.Input {
 		return nil, nil
 	}
 	if sender = x.alone[c.Src]; isVeth(c.In) {
@@ -159,13 +159,13 @@ func (x *expectations) ends(hook readback.Hook, c *readback.Class) (sender, rece
 	if receiver = x.alone[c.Dst]; isVeth(c.Out) {
 		receiver = x.links[link{c.Dst, c.Out}]
 	}
-	if hook == readback.Input {
+	if hook == kernel.Input {
 		receiver = nil
 	}
 	return sender, receiver
 }
 
-func (x *expectations) who(hook readback.Hook, c *readback.Class) string {
+func (x *expectations) who(hook kernel.Hook, c *kernel.Class) string {
 	sender, receiver := x.ends(hook, c)
 	switch {
 	case sender != nil && receiver != nil:
@@ -181,8 +181,8 @@ func (x *expectations) who(hook readback.Hook, c *readback.Class) string {
 }
 
 // meant says what has to become of the first point of a region.
-func (x *expectations) meant(hook readback.Hook, c *readback.Class, region readback.Region, want *progress) string {
-	at := readback.Region{{First: region[0].First, Last: region[0].First}}
+func (x *expectations) meant(hook kernel.Hook, c *kernel.Class, region kernel.Region, want *progress) string {
+	at := kernel.Region{{First: region[0].First, Last: region[0].First}}
 	what := "passed"
 	switch {
 	case want.Drop.Contains(at):

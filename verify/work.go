@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sluice-net/sluice/nft/readback"
+	"github.com/sluice-net/sluice/verify/kernel"
 )
 
 // uplink and bridge are interfaces that no rule names: the way out, and one
@@ -38,8 +38,8 @@ func (p *Pass) plan() {
 			func() error { return p.strangersForward(is4, groups) },
 			func() error { return p.strangersInput(is4, groups) },
 		)
-		for hook, compare := range map[readback.Hook]func(src, dst netip.Addr) error{
-			readback.Prerouting: p.origins, readback.Output: p.fromNode, readback.Postrouting: p.leaving,
+		for hook, compare := range map[kernel.Hook]func(src, dst netip.Addr) error{
+			kernel.Prerouting: p.origins, kernel.Output: p.fromNode, kernel.Postrouting: p.leaving,
 		} {
 			kinds := p.kindsAt(hook, groups)
 			for _, src := range kinds {
@@ -50,43 +50,43 @@ func (p *Pass) plan() {
 }
 
 // kinds are the variations of a class that the policies of a pod tell apart.
-func (p *Pass) kinds(c readback.Class) []readback.Class {
+func (p *Pass) kinds(c kernel.Class) []kernel.Class {
 	c = fresh(c)
-	out := []readback.Class{c}
-	vary := func(f func(v *readback.Class)) {
+	out := []kernel.Class{c}
+	vary := func(f func(v *kernel.Class)) {
 		v := c
 		f(&v)
 		out = append(out, v)
 	}
-	vary(func(v *readback.Class) { v.NoSYN = true })
-	vary(func(v *readback.Class) { v.DNATed = true })
-	vary(func(v *readback.Class) { v.State, v.NoSYN = readback.Established, true })
-	vary(func(v *readback.Class) {
-		v.State, v.NoSYN, v.Label = readback.Established, true, readback.LabelWith(p.x.node.CutLabel)
+	vary(func(v *kernel.Class) { v.NoSYN = true })
+	vary(func(v *kernel.Class) { v.DNATed = true })
+	vary(func(v *kernel.Class) { v.State, v.NoSYN = kernel.Established, true })
+	vary(func(v *kernel.Class) {
+		v.State, v.NoSYN, v.Label = kernel.Established, true, kernel.LabelWith(p.x.node.CutLabel)
 	})
 	other := stranger(c.Src.Is4())
-	for _, state := range []readback.State{readback.Related, readback.Invalid, readback.Untracked} {
+	for _, state := range []kernel.State{kernel.Related, kernel.Invalid, kernel.Untracked} {
 		var end netip.Addr // no connection
-		if state == readback.Related {
+		if state == kernel.Related {
 			end = other
 		}
 		for _, noSYN := range []bool{false, true} {
-			vary(func(v *readback.Class) { v.State, v.NoSYN, v.OrigSrc, v.ReplySrc = state, noSYN, end, end })
+			vary(func(v *kernel.Class) { v.State, v.NoSYN, v.OrigSrc, v.ReplySrc = state, noSYN, end, end })
 		}
 	}
 	for _, ends := range [][2]netip.Addr{{c.Src, other}, {other, c.Src}} {
-		vary(func(v *readback.Class) { v.State, v.OrigSrc, v.ReplySrc = readback.Related, ends[0], ends[1] })
+		vary(func(v *kernel.Class) { v.State, v.OrigSrc, v.ReplySrc = kernel.Related, ends[0], ends[1] })
 	}
 	return out
 }
 
 // fresh is the class as a new connection, from its source to its destination.
-func fresh(c readback.Class) readback.Class {
-	c.Hops, c.RouteBack, c.State, c.OrigSrc, c.ReplySrc = 64, true, readback.New, c.Src, c.Dst
+func fresh(c kernel.Class) kernel.Class {
+	c.Hops, c.RouteBack, c.State, c.OrigSrc, c.ReplySrc = 64, true, kernel.New, c.Src, c.Dst
 	return c
 }
 
-func (p *Pass) compareKinds(hook readback.Hook, c readback.Class) error {
+func (p *Pass) compareKinds(hook kernel.Hook, c kernel.Class) error {
 	for _, v := range p.kinds(c) {
 		if err := p.compare(hook, v); err != nil {
 			return err
@@ -96,7 +96,7 @@ func (p *Pass) compareKinds(hook readback.Hook, c readback.Class) error {
 }
 
 // newOnly compares a new connection alone.
-func (p *Pass) newOnly(hook readback.Hook, c readback.Class) error {
+func (p *Pass) newOnly(hook kernel.Hook, c kernel.Class) error {
 	return p.compare(hook, fresh(c))
 }
 
@@ -104,12 +104,12 @@ func (p *Pass) newOnly(hook readback.Hook, c readback.Class) error {
 func (p *Pass) outward(at place, groups []netip.Addr) error {
 	for _, peer := range groups {
 		for i, name := range p.names {
-			c := readback.Class{In: at.face(), Out: name, Src: at.address, Dst: peer}
+			c := kernel.Class{In: at.face(), Out: name, Src: at.address, Dst: peer}
 			if i > 0 {
-				if err := p.newOnly(readback.Forward, c); err != nil {
+				if err := p.newOnly(kernel.Forward, c); err != nil {
 					return err
 				}
-			} else if err := p.compareKinds(readback.Forward, c); err != nil {
+			} else if err := p.compareKinds(kernel.Forward, c); err != nil {
 				return err
 			}
 		}
@@ -121,12 +121,12 @@ func (p *Pass) outward(at place, groups []netip.Addr) error {
 func (p *Pass) inward(at place, groups []netip.Addr) error {
 	for _, peer := range groups {
 		for i, name := range p.names {
-			c := readback.Class{In: name, Out: at.face(), Src: peer, Dst: at.address}
+			c := kernel.Class{In: name, Out: at.face(), Src: peer, Dst: at.address}
 			if i > 0 {
-				if err := p.newOnly(readback.Forward, c); err != nil {
+				if err := p.newOnly(kernel.Forward, c); err != nil {
 					return err
 				}
-			} else if err := p.compareKinds(readback.Forward, c); err != nil {
+			} else if err := p.compareKinds(kernel.Forward, c); err != nil {
 				return err
 			}
 		}
@@ -138,16 +138,16 @@ func (p *Pass) inward(at place, groups []netip.Addr) error {
 func (p *Pass) toNode(at place, groups []netip.Addr) error {
 	own := p.x.meaning.NodeAddresses()
 	for _, peer := range groups {
-		c := readback.Class{In: at.face(), Src: at.address, Dst: peer, DstLocal: true}
+		c := kernel.Class{In: at.face(), Src: at.address, Dst: peer, DstLocal: true}
 		if slices.Contains(own, peer) || peer == stranger(peer.Is4()) {
-			if err := p.compareKinds(readback.Input, c); err != nil {
+			if err := p.compareKinds(kernel.Input, c); err != nil {
 				return err
 			}
-		} else if err := p.newOnly(readback.Input, c); err != nil {
+		} else if err := p.newOnly(kernel.Input, c); err != nil {
 			return err
 		}
 		c.DstLocal = false // multicast
-		if err := p.newOnly(readback.Input, c); err != nil {
+		if err := p.newOnly(kernel.Input, c); err != nil {
 			return err
 		}
 	}
@@ -158,9 +158,9 @@ func (p *Pass) toNode(at place, groups []netip.Addr) error {
 func (p *Pass) posing(at place, groups []netip.Addr) error {
 	other := stranger(at.address.Is4())
 	for _, a := range groups {
-		for hook, c := range map[readback.Hook][]readback.Class{
-			readback.Forward: {{In: at.face(), Out: uplink, Src: a, Dst: other}, {In: uplink, Out: at.face(), Src: other, Dst: a}},
-			readback.Input:   {{In: at.face(), Src: a, Dst: other, DstLocal: true}},
+		for hook, c := range map[kernel.Hook][]kernel.Class{
+			kernel.Forward: {{In: at.face(), Out: uplink, Src: a, Dst: other}, {In: uplink, Out: at.face(), Src: other, Dst: a}},
+			kernel.Input:   {{In: at.face(), Src: a, Dst: other, DstLocal: true}},
 		} {
 			for _, class := range c {
 				if err := p.compareKinds(hook, class); err != nil {
@@ -169,10 +169,10 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 			}
 		}
 		for _, end := range p.nodeEnds(other.Is4())[1:] {
-			if err := p.newOnly(readback.Forward, readback.Class{In: at.face(), Out: uplink, Src: a, Dst: end}); err != nil {
+			if err := p.newOnly(kernel.Forward, kernel.Class{In: at.face(), Out: uplink, Src: a, Dst: end}); err != nil {
 				return err
 			}
-			if err := p.newOnly(readback.Input, readback.Class{In: at.face(), Src: a, Dst: end, DstLocal: true}); err != nil {
+			if err := p.newOnly(kernel.Input, kernel.Class{In: at.face(), Src: a, Dst: end, DstLocal: true}); err != nil {
 				return err
 			}
 		}
@@ -184,14 +184,14 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 // there, all; each is the sender once.
 func (p *Pass) toLocals(at place) error {
 	for _, to := range p.placesOf(at.address.Is4()) {
-		c := readback.Class{In: at.face(), Out: to.face(), Src: at.address, Dst: to.address}
-		if err := p.compareKinds(readback.Forward, c); err != nil {
+		c := kernel.Class{In: at.face(), Out: to.face(), Src: at.address, Dst: to.address}
+		if err := p.compareKinds(kernel.Forward, c); err != nil {
 			return err
 		}
 		// To where that pod isn't: not even by an error of a pod that is no end.
 		c = fresh(c)
-		c.Out, c.State, c.OrigSrc, c.ReplySrc = nobody, readback.Related, stranger(at.address.Is4()), stranger(at.address.Is4())
-		if err := p.compare(readback.Forward, c); err != nil {
+		c.Out, c.State, c.OrigSrc, c.ReplySrc = nobody, kernel.Related, stranger(at.address.Is4()), stranger(at.address.Is4())
+		if err := p.compare(kernel.Forward, c); err != nil {
 			return err
 		}
 	}
@@ -204,14 +204,14 @@ func (p *Pass) errors(at place, groups []netip.Addr) error {
 	other := stranger(at.address.Is4())
 	for _, end := range groups {
 		for _, ends := range [][2]netip.Addr{{end, other}, {other, end}} {
-			c := fresh(readback.Class{In: at.face(), Src: at.address, Dst: other})
-			c.State, c.OrigSrc, c.ReplySrc = readback.Related, ends[0], ends[1]
+			c := fresh(kernel.Class{In: at.face(), Src: at.address, Dst: other})
+			c.State, c.OrigSrc, c.ReplySrc = kernel.Related, ends[0], ends[1]
 			local := c
 			c.Out, local.DstLocal = uplink, true
-			if err := p.compare(readback.Forward, c); err != nil {
+			if err := p.compare(kernel.Forward, c); err != nil {
 				return err
 			}
-			if err := p.compare(readback.Input, local); err != nil {
+			if err := p.compare(kernel.Input, local); err != nil {
 				return err
 			}
 		}
@@ -228,17 +228,17 @@ func (p *Pass) neighbours(face string, address netip.Addr) error {
 	other := stranger(false)
 	for kind := uint8(before); kind <= after; kind++ {
 		for _, hops := range []uint8{last - 1, last} {
-			c := readback.Class{State: readback.Untracked, Type: kind, Hops: hops, RouteBack: true}
+			c := kernel.Class{State: kernel.Untracked, Type: kind, Hops: hops, RouteBack: true}
 			c.In, c.Out, c.Src, c.Dst = face, uplink, address, other
-			if err := p.compare(readback.Forward, c); err != nil {
+			if err := p.compare(kernel.Forward, c); err != nil {
 				return err
 			}
 			c.In, c.Out, c.Src, c.Dst = uplink, face, other, address
-			if err := p.compare(readback.Forward, c); err != nil {
+			if err := p.compare(kernel.Forward, c); err != nil {
 				return err
 			}
 			c.In, c.Out, c.Src, c.Dst = face, "", address, other
-			if err := p.compare(readback.Input, c); err != nil {
+			if err := p.compare(kernel.Input, c); err != nil {
 				return err
 			}
 		}
@@ -251,17 +251,17 @@ func (p *Pass) unprogrammed(is4 bool, groups []netip.Addr) error {
 	other := stranger(is4)
 	for _, veth := range p.veths {
 		for _, a := range groups {
-			for _, c := range []readback.Class{
+			for _, c := range []kernel.Class{
 				{In: veth, Out: uplink, Src: a, Dst: other}, {In: veth, Out: uplink, Src: other, Dst: a},
 				{In: uplink, Out: veth, Src: a, Dst: other}, {In: uplink, Out: veth, Src: other, Dst: a},
 			} {
-				if err := p.compareKinds(readback.Forward, c); err != nil {
+				if err := p.compareKinds(kernel.Forward, c); err != nil {
 					return err
 				}
 			}
 			for _, end := range p.nodeEnds(is4) {
-				for _, c := range []readback.Class{{In: veth, Src: a, Dst: end, DstLocal: true}, {In: veth, Src: end, Dst: a, DstLocal: true}} {
-					if err := p.compareKinds(readback.Input, c); err != nil {
+				for _, c := range []kernel.Class{{In: veth, Src: a, Dst: end, DstLocal: true}, {In: veth, Src: end, Dst: a, DstLocal: true}} {
+					if err := p.compareKinds(kernel.Input, c); err != nil {
 						return err
 					}
 				}
@@ -276,8 +276,8 @@ func (p *Pass) strangersForward(is4 bool, groups []netip.Addr) error {
 	other := stranger(is4)
 	for _, in := range p.names {
 		for _, a := range groups {
-			for _, c := range []readback.Class{{In: in, Out: uplink, Src: a, Dst: other}, {In: uplink, Out: in, Src: other, Dst: a}} {
-				if err := p.compareKinds(readback.Forward, c); err != nil {
+			for _, c := range []kernel.Class{{In: in, Out: uplink, Src: a, Dst: other}, {In: uplink, Out: in, Src: other, Dst: a}} {
+				if err := p.compareKinds(kernel.Forward, c); err != nil {
 					return err
 				}
 			}
@@ -291,8 +291,8 @@ func (p *Pass) strangersInput(is4 bool, groups []netip.Addr) error {
 	for _, in := range p.names {
 		for _, a := range groups {
 			for _, b := range p.nodeEnds(is4) {
-				for _, c := range []readback.Class{{In: in, Src: a, Dst: b, DstLocal: true}, {In: in, Src: b, Dst: a, DstLocal: true}} {
-					if err := p.compareKinds(readback.Input, c); err != nil {
+				for _, c := range []kernel.Class{{In: in, Src: a, Dst: b, DstLocal: true}, {In: in, Src: b, Dst: a, DstLocal: true}} {
+					if err := p.compareKinds(kernel.Input, c); err != nil {
 						return err
 					}
 				}
@@ -320,9 +320,9 @@ func (p *Pass) origins(src, dst netip.Addr) error {
 		break // rules know them by the beginning of their names; others are named
 	}
 	for _, in := range faces {
-		for _, c := range p.kinds(readback.Class{In: in, Src: src, Dst: dst}) {
+		for _, c := range p.kinds(kernel.Class{In: in, Src: src, Dst: dst}) {
 			for _, c.RouteBack = range []bool{true, false} {
-				if err := p.compare(readback.Prerouting, c); err != nil {
+				if err := p.compare(kernel.Prerouting, c); err != nil {
 					return err
 				}
 			}
@@ -334,7 +334,7 @@ func (p *Pass) origins(src, dst netip.Addr) error {
 // fromNode: what the node itself sends is nobody's to judge.
 func (p *Pass) fromNode(src, dst netip.Addr) error {
 	for _, out := range append(slices.Clone(p.names), nobody) {
-		if err := p.compareKinds(readback.Output, readback.Class{Out: out, Src: src, Dst: dst, SrcLocal: true}); err != nil {
+		if err := p.compareKinds(kernel.Output, kernel.Class{Out: out, Src: src, Dst: dst, SrcLocal: true}); err != nil {
 			return err
 		}
 	}
@@ -345,7 +345,7 @@ func (p *Pass) fromNode(src, dst netip.Addr) error {
 func (p *Pass) leaving(src, dst netip.Addr) error {
 	for _, out := range append(slices.Clone(p.names), nobody) {
 		for _, in := range []string{"", uplink, nobody} {
-			if err := p.compareKinds(readback.Postrouting, readback.Class{In: in, Out: out, Src: src, Dst: dst, SrcLocal: in == ""}); err != nil {
+			if err := p.compareKinds(kernel.Postrouting, kernel.Class{In: in, Out: out, Src: src, Dst: dst, SrcLocal: in == ""}); err != nil {
 				return err
 			}
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/go-logr/logr/testr"
 
-	"github.com/sluice-net/sluice/internal/memorygroup"
+	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
 // TestHeedsMemoryLimit: the collector of garbage knows what the container may have, as long as nobody tells it otherwise.

@@ -22,7 +22,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/nft"
-	"github.com/sluice-net/sluice/nft/forward"
+	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
@@ -283,7 +283,7 @@ func (n *installed) installRules() {
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")},
 		})
 		rules := controllers.NewRenderer(controllers.RulesetConfig{Network: controllers.Network{Pods: pods, Tunnel: "sluice.1", Port: 8472}}).Ruleset(cluster)
-		_, errAccept := new(forward.Accepter).Ensure(n.t.Context(), pods)
+		_, errAccept := new(others.Accepter).Ensure(n.t.Context(), pods)
 		return errors.Join(table.Sync(n.t.Context(), rules), table.Close(), errAccept)
 	})
 	n.shell("ip link add slprobe0 up type veth peer name slprobe1; ip route add 10.244.1.250/32 dev slprobe0 proto 85; ip link add slprobe2 type veth peer name slprobe3")

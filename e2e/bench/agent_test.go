@@ -17,11 +17,11 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // agent is what the agent does for one node, but for the API server, whose objects it is handed, and the CNI server.
@@ -163,7 +163,7 @@ var policies = map[string]string{
 func (a *agent) setPolicies(b *testing.B) {
 	b.Helper()
 	for key, spec := range policies {
-		np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+		np, err := cases.RenderPolicy(key, spec, cases.Addr)
 		must(b, err)
 		a.enforcer.Update(func(c *policy.Cluster) { c.SetPolicy(policy.Parse(np)) })
 	}

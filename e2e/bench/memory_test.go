@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/memorygroup"
+	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
 // A cluster of this size, of which one node is real: for its agent the others are objects, routes and neighbours.

@@ -18,8 +18,8 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
-	"github.com/sluice-net/sluice/internal/meaning"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // The CNI project's plugins give a pod IPv4 only. With IPv6, both wait for duplicate address detection, a second or more.
@@ -157,7 +157,7 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 		"bench/web":      `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]}`,
 		"bench/dns":      `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.96.0.10/32}}], ports: [{port: 53, protocol: UDP}]}]}`,
 	} {
-		np, err := meaning.RenderPolicy(key, spec, meaning.Addr)
+		np, err := cases.RenderPolicy(key, spec, cases.Addr)
 		must(b, err)
 		a.enforcer.Update(func(c *policy.Cluster) { c.SetPolicy(policy.Parse(np)) })
 	}

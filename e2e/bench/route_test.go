@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/testnet"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // From the moment in which a node's agent hears of another Node, by backend, until a pod there answers. The Node object comes from

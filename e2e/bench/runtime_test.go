@@ -11,7 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/plugins/pkg/ns"
 
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // plugins are the packages of the programs that are compared, by the folder of the module that names their versions.

@@ -14,7 +14,7 @@ import (
 	"github.com/mattfenwick/cyclonus/pkg/worker"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 const (

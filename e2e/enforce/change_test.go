@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // TestChanges: what changes while pods run, or before they do.
@@ -70,7 +70,7 @@ func labelsChange(w *world) {
 // again deletes a pod of the world and creates it anew, with these labels.
 func (w *world) again(name string, labels map[string]string) {
 	w.t.Helper()
-	for _, in := range meaning.Pods() {
+	for _, in := range cases.Pods() {
 		if in.Namespace+"/"+in.Name != name {
 			continue
 		}

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // cutLimit is how long after the API's answer bytes of a denied connection may arrive. The long form, on a machine with nothing else to
@@ -132,7 +132,7 @@ var cutCases = []cutCase{
 // streams opens the flows in both families.
 func (w *world) streams(flows []string) (out []*stream) {
 	w.t.Helper()
-	for _, f := range meaning.MustFlows(flows) {
+	for _, f := range cases.MustFlows(flows) {
 		for _, family := range f.Families {
 			out = append(out, w.stream(f, family))
 		}

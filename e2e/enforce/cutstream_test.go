@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // stream is a connection over which both ends send a byte every 2 ms.
@@ -31,7 +31,7 @@ const streamPort = 7000
 var streamPorts atomic.Uint32
 
 // stream opens a connection and waits until bytes have come both ways. It ends with the test.
-func (w *world) stream(f meaning.Flow, family int) *stream {
+func (w *world) stream(f cases.Flow, family int) *stream {
 	w.t.Helper()
 	s := &stream{w: w, what: fmt.Sprintf("%s > %s %s IPv%d", f.From, f.To, f.Protocol, family), tcp: probe.Protocol(f.Protocol) == probe.TCP}
 	at := netip.AddrPortFrom(w.addr(f.To, f.From, family), streamPort+uint16(streamPorts.Add(1)))

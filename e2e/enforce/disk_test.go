@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // agentStartsReadOnly: an agent that can write neither its state directory nor the CNI configuration enforces policy all the same, and

@@ -2,6 +2,6 @@
 // real API server, the real agent and plugin on every node, real connections.
 //
 // It has no code of its own, only tests. What a NetworkPolicy means is in
-// internal/meaning; here the same cases run where the objects come from an API
+// test/cases; here the same cases run where the objects come from an API
 // server, and the pods' addresses from the plugin.
 package enforce

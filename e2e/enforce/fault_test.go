@@ -12,9 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/memorygroup"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/memorygroup"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // TestFaults: the agent or the API server dies.
@@ -66,7 +66,7 @@ func (w *world) policiesUnderFault() {
 func (w *world) watchDenied(flows []string) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var all sync.WaitGroup
-	for _, f := range meaning.MustFlows(flows) {
+	for _, f := range cases.MustFlows(flows) {
 		for _, family := range f.Families {
 			all.Go(func() {
 				for ctx.Err() == nil {
@@ -88,7 +88,7 @@ const watchedPort = 80
 // it ever breaks.
 func (w *world) watchFlow(from, to string, protocol probe.Protocol) (stop func()) {
 	w.t.Helper()
-	f := meaning.Flow{From: from, To: to, Protocol: string(protocol), Port: watchedPort}
+	f := cases.Flow{From: from, To: to, Protocol: string(protocol), Port: watchedPort}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var all sync.WaitGroup
 	for _, family := range []int{4, 6} {

@@ -15,8 +15,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // connectionIsDead: packets of the agent's connection to the API server get
@@ -76,7 +76,7 @@ func apiAnswersLate(w *world) {
 	passed("ready")
 	w.same(node, before, "when an agent has started")
 	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
-	w.eventually("the policy to be in force", func() bool { return !w.connect(meaning.MustFlows([]string{"dev/web > dev/db tcp/80"})[0], 4).OK })
+	w.eventually("the policy to be in force", func() bool { return !w.connect(cases.MustFlows([]string{"dev/web > dev/db tcp/80"})[0], 4).OK })
 	passed("policy")
 	w.must(w.Client().Create(w.t.Context(), latePod("late", node.Name(), fmt.Sprintf("tcp://%s", addrPort(w.addr("ops/probe", "", 4), 80)))))
 	w.must(w.WaitReady(w.t.Context(), "ops/late"))

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // TestMeaning runs the cases of the meaning table that an API server accepts,
@@ -17,7 +17,7 @@ func TestMeaning(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, labName(t, "meaning"), lab.Options{Nodes: 2})
 			w := newWorld(t, l, placement)
-			for _, tc := range meaning.Cases() {
+			for _, tc := range cases.All() {
 				if tc.NoServer || name == "across nodes" && namesTheNode(tc) {
 					continue
 				}
@@ -32,9 +32,9 @@ func TestMeaning(t *testing.T) {
 }
 
 // namesTheNode: across nodes there is no one node that a manifest could name.
-func namesTheNode(tc meaning.Case) bool {
+func namesTheNode(tc cases.Case) bool {
 	for _, spec := range tc.Policies {
-		if strings.Contains(spec, `"`+meaning.NodeName+`"`) {
+		if strings.Contains(spec, `"`+cases.NodeName+`"`) {
 			return true
 		}
 	}
@@ -42,9 +42,9 @@ func namesTheNode(tc meaning.Case) bool {
 }
 
 // run goes through one case; what it applied is deleted when it ends.
-func (w *world) run(tc meaning.Case) {
+func (w *world) run(tc cases.Case) {
 	w.t.Helper()
-	allow, deny := meaning.MustFlows(tc.Allow), meaning.MustFlows(tc.Deny)
+	allow, deny := cases.MustFlows(tc.Allow), cases.MustFlows(tc.Deny)
 	w.expect(append(allow, deny...), true)
 	var keys []string
 	for key := range tc.Policies {

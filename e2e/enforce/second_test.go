@@ -13,7 +13,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // secondAgent: it stands back as a whole and says so, takes over when the first ends, and stands back for it again.

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // TestConnectionTrackingFull: no new connection, and nothing that is denied; what is tracked goes on, but for what policy comes to deny; and it is

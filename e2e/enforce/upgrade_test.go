@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // previous is the commit whose agent stands for the release before this one.

@@ -20,8 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/meaning"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // newLab brings up a lab that ends with the test.
@@ -73,11 +73,11 @@ type world struct {
 func newWorld(t *testing.T, l *lab.Lab, placement map[string]string) *world {
 	t.Helper()
 	w := &world{Lab: l, t: t, node: placement}
-	for _, ns := range meaning.Namespaces() {
+	for _, ns := range cases.Namespaces() {
 		w.must(l.Client().Create(t.Context(), ns))
 	}
 	var names []string
-	for _, in := range meaning.Pods() {
+	for _, in := range cases.Pods() {
 		pod := labPod(in, placement[in.Namespace+"/"+in.Name])
 		w.must(l.Client().Create(t.Context(), pod))
 		names = append(names, pod.Namespace+"/"+pod.Name)
@@ -110,9 +110,9 @@ func labPod(in *corev1.Pod, node string) *corev1.Pod {
 			}
 		}
 	}
-	declare(corev1.ProtocolTCP, meaning.TCPPorts)
-	declare(corev1.ProtocolUDP, meaning.UDPPorts)
-	declare(corev1.ProtocolSCTP, meaning.SCTPPorts)
+	declare(corev1.ProtocolTCP, cases.TCPPorts)
+	declare(corev1.ProtocolUDP, cases.UDPPorts)
+	declare(corev1.ProtocolSCTP, cases.SCTPPorts)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: in.Namespace, Name: in.Name, Labels: in.Labels},
 		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "main", Image: "main", Ports: ports}}},
@@ -132,15 +132,15 @@ func (w *world) serve(place string) {
 			w.t.Cleanup(server.Close)
 		}
 	}
-	open(probe.TCP, meaning.TCPPorts)
-	open(probe.UDP, meaning.UDPPorts)
+	open(probe.TCP, cases.TCPPorts)
+	open(probe.UDP, cases.UDPPorts)
 	var sctp *probe.SCTPServer
 	w.must(w.Do(place, func() (err error) {
 		sctp, err = probe.ListenSCTP(place)
 		return err
 	}))
 	w.t.Cleanup(sctp.Close)
-	for _, port := range meaning.SCTPPorts {
+	for _, port := range cases.SCTPPorts {
 		sctp.Open(port)
 	}
 }
@@ -149,7 +149,7 @@ func (w *world) serve(place string) {
 // node of the pod at the other end.
 func (w *world) place(end, other string) string {
 	switch end {
-	case meaning.NodeName:
+	case cases.NodeName:
 		return w.node[other]
 	case "out", "out2":
 		return lab.Outside
@@ -164,7 +164,7 @@ func (w *world) addr(end, other string, family int) netip.Addr {
 		return w.outside(end, family)
 	}
 	var addrs []netip.Addr
-	if end == meaning.NodeName {
+	if end == cases.NodeName {
 		addrs = w.NodeAddrs(w.place(end, other))
 	} else {
 		pod, err := w.Pod(end)
@@ -190,7 +190,7 @@ func (w *world) outside(end string, family int) netip.Addr {
 	return addrs[0]
 }
 
-func (w *world) connect(f meaning.Flow, family int) probe.Result {
+func (w *world) connect(f cases.Flow, family int) probe.Result {
 	var opts []probe.Option
 	if f.From == "out" || f.From == "out2" {
 		opts = append(opts, probe.FromAddr(w.outside(f.From, family)))
@@ -205,9 +205,9 @@ const settleTime = time.Minute
 
 // expect waits until every flow has its verdict, and then holds each to it
 // once more.
-func (w *world) expect(flows []meaning.Flow, connects bool) {
+func (w *world) expect(flows []cases.Flow, connects bool) {
 	w.t.Helper()
-	w.each(flows, func(f meaning.Flow, family int) {
+	w.each(flows, func(f cases.Flow, family int) {
 		var r probe.Result
 		for deadline := time.Now().Add(settleTime); time.Now().Before(deadline); {
 			if r = w.connect(f, family); verdict(r, connects) {
@@ -221,7 +221,7 @@ func (w *world) expect(flows []meaning.Flow, connects bool) {
 	if connects || w.t.Failed() {
 		return
 	}
-	w.each(flows, func(f meaning.Flow, family int) {
+	w.each(flows, func(f cases.Flow, family int) {
 		if r := w.connect(f, family); !verdict(r, connects) {
 			w.t.Errorf("%s (IPv%d): was denied, then got %s", f, family, r)
 		}
@@ -235,7 +235,7 @@ func verdict(r probe.Result, connects bool) bool {
 	return !r.OK && lab.Cell{Result: r}.Denied()
 }
 
-func (w *world) each(flows []meaning.Flow, try func(f meaning.Flow, family int)) {
+func (w *world) each(flows []cases.Flow, try func(f cases.Flow, family int)) {
 	var all sync.WaitGroup
 	for _, f := range flows {
 		for _, family := range f.Families {
@@ -247,19 +247,19 @@ func (w *world) each(flows []meaning.Flow, try func(f meaning.Flow, family int))
 
 func (w *world) allowed(flows ...string) {
 	w.t.Helper()
-	w.expect(meaning.MustFlows(flows), true)
+	w.expect(cases.MustFlows(flows), true)
 }
 
 func (w *world) denied(flows ...string) {
 	w.t.Helper()
-	w.expect(meaning.MustFlows(flows), false)
+	w.expect(cases.MustFlows(flows), false)
 }
 
 // render fills a case's manifests with the lab's addresses. A manifest that
 // names the node means that of the pods it selects, so such cases are only for
 // a world on one node.
 func (w *world) render(name string, family int) string {
-	if name == meaning.NodeName {
+	if name == cases.NodeName {
 		return w.addr(name, slices.Sorted(maps.Keys(w.node))[0], family).String()
 	}
 	return w.addr(name, "", family).String()
@@ -269,7 +269,7 @@ func (w *world) render(name string, family int) string {
 func (w *world) setPolicies(specs map[string]string) {
 	w.t.Helper()
 	for key, spec := range specs {
-		np, err := meaning.RenderPolicy(key, spec, w.render)
+		np, err := cases.RenderPolicy(key, spec, w.render)
 		w.must(err)
 		w.setPolicy(np)
 	}

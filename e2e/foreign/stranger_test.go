@@ -15,7 +15,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // stranger is a namespace with the network of a pod, that the API server knows no pod for: one whose address isn't reported yet, or

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // crossing connects between pods on different nodes, and returns what of the client's packets was on its node's cable. The server must

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // Pod is a pod that runs, as its node's runner knows it. It is kept on disk, so it can be asked for without the API server.

@@ -13,8 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/internal/probe"
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 func at(addr netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(addr, port) }

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // The underlay drops what comes from a pod's address: what leaves the tunnel must have a node's, and what a node sends to a pod elsewhere

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // Nodes join, leave and change, and the others follow.

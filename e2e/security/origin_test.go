@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // The rules that drop what isn't from where it says.

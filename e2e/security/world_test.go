@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // patience is how long what must happen may take on a busy machine.

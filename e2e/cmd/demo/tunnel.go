@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // captureLimit is how long a captured packet may take to be seen.

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 const (

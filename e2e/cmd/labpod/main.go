@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 func main() {

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // patience is how many questions in a row may stay without an answer before the connection is given up for a new one.

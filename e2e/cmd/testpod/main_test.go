@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
-	"github.com/sluice-net/sluice/internal/testnet"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // beTestpod has the test binary be the program: so its signals, its output and its exit code are tested too.

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // sendLine is how much "send" puts into one line of a TCP connection.

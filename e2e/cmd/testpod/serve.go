@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
-	"github.com/sluice-net/sluice/internal/probe"
+	"github.com/sluice-net/sluice/test/probe"
 )
 
 // serve answers on ports until ctx ends, and for the time of --linger after that, as a server does that drains.

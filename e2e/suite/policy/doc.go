@@ -2,7 +2,7 @@
 // and kube-proxy's Services in between.
 //
 // The model: a world is a set of pods, and hosts that aren't pods, under short names. A cell is one connection in it, with what must
-// become of it. Specs apply policies and hold every cell to its verdict. Verdicts come from the cases of internal/meaning, from
+// become of it. Specs apply policies and hold every cell to its verdict. Verdicts come from the cases of test/cases, from
 // package policy's evaluator fed with the objects as the API server stores them, and from expectations written by hand, so that
 // neither is judged by itself alone.
 //

@@ -11,10 +11,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/e2e/suite/framework"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
-// The cases of internal/meaning, with their pods on one node and on two. Their hosts outside are nodes that none of their pods runs
+// The cases of test/cases, with their pods on one node and on two. Their hosts outside are nodes that none of their pods runs
 // on: to a policy another node is outside the pod network.
 var _ = ginkgo.Describe("meaning", ginkgo.Ordered, ginkgo.ContinueOnFailure, func() {
 	var servers *world // on every node, made once: its ports can be had once
@@ -36,7 +36,7 @@ var _ = ginkgo.Describe("meaning", ginkgo.Ordered, ginkgo.ContinueOnFailure, fun
 				w.control(ctx)
 			}, ginkgo.SpecTimeout(framework.Patience*3))
 
-			for _, tc := range meaning.Cases() {
+			for _, tc := range cases.All() {
 				ginkgo.It(tc.Line+": "+tc.Name, func(ctx ginkgo.SpecContext) {
 					w.run(ctx, tc)
 				}, ginkgo.SpecTimeout(framework.Patience*2))
@@ -50,7 +50,7 @@ var _ = ginkgo.Describe("meaning", ginkgo.Ordered, ginkgo.ContinueOnFailure, fun
 })
 
 // run holds the world to a case. What was applied is deleted after the spec.
-func (w *meaningWorld) run(ctx context.Context, tc meaning.Case) {
+func (w *meaningWorld) run(ctx context.Context, tc cases.Case) {
 	if tc.NoServer {
 		w.expectRefusedByServer(ctx, tc)
 		return
@@ -72,7 +72,7 @@ func (w *meaningWorld) run(ctx context.Context, tc meaning.Case) {
 }
 
 // expectRefusedByServer has the API server refuse every policy of a case, and skips: what isn't let in means nothing here.
-func (w *meaningWorld) expectRefusedByServer(ctx context.Context, tc meaning.Case) {
+func (w *meaningWorld) expectRefusedByServer(ctx context.Context, tc cases.Case) {
 	var refused []string
 	for _, np := range w.world.render(tc.Policies) {
 		_, err := w.cluster.Client.NetworkingV1().NetworkPolicies(np.Namespace).Create(ctx, np, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
@@ -89,7 +89,7 @@ func (w *meaningWorld) expectRefusedByServer(ctx context.Context, tc meaning.Cas
 func (w *meaningWorld) control(ctx context.Context) {
 	seen := map[string]bool{}
 	var cells []*cell
-	for _, tc := range meaning.Cases() {
+	for _, tc := range cases.All() {
 		if tc.NoServer || w.unfit(tc) != "" {
 			continue
 		}

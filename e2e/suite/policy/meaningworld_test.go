@@ -15,7 +15,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
 	"github.com/sluice-net/sluice/e2e/suite/framework"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // meaningOffset is how much higher every port of the cases is here, in flows and in policies: the cases have nodes serve too, and the
@@ -35,7 +35,7 @@ type meaningWorld struct {
 func servedPorts() []string {
 	var ports []string
 	for protocol, numbers := range map[string][]uint16{
-		testprogram.TCP: meaning.TCPPorts, testprogram.UDP: meaning.UDPPorts, testprogram.SCTP: meaning.SCTPPorts,
+		testprogram.TCP: cases.TCPPorts, testprogram.UDP: cases.UDPPorts, testprogram.SCTP: cases.SCTPPorts,
 	} {
 		for _, number := range numbers {
 			ports = append(ports, testprogram.Port{Protocol: protocol, Number: number + meaningOffset}.String())
@@ -74,7 +74,7 @@ func newMeaningWorld(ctx context.Context, servers *world, apart bool) *meaningWo
 	if apart && len(workers) < 2 {
 		ginkgo.Skip("this cluster has one node for pods")
 	}
-	for _, ns := range meaning.Namespaces() {
+	for _, ns := range cases.Namespaces() {
 		labels := map[string]string{}
 		if env := ns.Labels["env"]; env != "" {
 			labels["env"] = env
@@ -83,7 +83,7 @@ func newMeaningWorld(ctx context.Context, servers *world, apart bool) *meaningWo
 	}
 	var members []member
 	used := map[string]bool{}
-	for _, pod := range meaning.Pods() {
+	for _, pod := range cases.Pods() {
 		name := pod.Namespace + "/" + pod.Name
 		node := workers[0].Name
 		if apart && (name == "dev/db" || name == "prod/web") {
@@ -115,7 +115,7 @@ func newMeaningWorld(ctx context.Context, servers *world, apart bool) *meaningWo
 // end is the world's name of an end of a case's flow, given the other end: "node" is the node of the pod at the other end.
 func (w *meaningWorld) end(name, other string) string {
 	switch name {
-	case meaning.NodeName:
+	case cases.NodeName:
 		return w.nodeOf[other]
 	case "out":
 		return w.out
@@ -127,7 +127,7 @@ func (w *meaningWorld) end(name, other string) string {
 
 // cellsOf makes cells of a case's flows, and says which flows this cluster can't carry, and why.
 func (w *meaningWorld) cellsOf(texts []string) (cells []*cell, leftOut []string) {
-	for _, f := range meaning.MustFlows(texts) {
+	for _, f := range cases.MustFlows(texts) {
 		from, to := w.end(f.From, f.To), w.end(f.To, f.From)
 		if from == "" || to == "" {
 			leftOut = append(leftOut, f.String()+": no other node can stand for a host outside")
@@ -156,13 +156,13 @@ func (w *meaningWorld) cellsOf(texts []string) (cells []*cell, leftOut []string)
 }
 
 // unfit says why a case can't be held against this world, or "".
-func (w *meaningWorld) unfit(tc meaning.Case) string {
+func (w *meaningWorld) unfit(tc cases.Case) string {
 	for _, spec := range tc.Policies {
 		names := func(texts ...string) bool {
 			return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(spec, text) })
 		}
 		switch {
-		case names(`"`+meaning.NodeName+`"`) && w.nodeOf["dev/web"] != w.nodeOf["prod/web"]:
+		case names(`"`+cases.NodeName+`"`) && w.nodeOf["dev/web"] != w.nodeOf["prod/web"]:
 			return "it names the one node of its pods, which run on two here"
 		case w.out == "" && names(`"out`, "192.0.2.", "2001:db8:1:"), w.out2 == "" && names(`"out2"`, "192.0.2.", "2001:db8:1:"):
 			return "it names hosts outside, and there are too few other nodes to stand for them"
@@ -178,7 +178,7 @@ func (w *meaningWorld) render(specs map[string]string) []*networkingv1.NetworkPo
 		adapted[key] = w.replacer().Replace(spec)
 	}
 	out := w.renderWith(adapted, func(name string, family int) string {
-		if name == meaning.NodeName {
+		if name == cases.NodeName {
 			name = w.nodeOf["dev/web"]
 		}
 		return w.template(w.end(name, ""), family)

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
 	"github.com/sluice-net/sluice/e2e/suite/framework"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 // world is pods, and hosts that aren't pods, under short names.
@@ -195,7 +195,7 @@ func (w *world) render(specs map[string]string) []*networkingv1.NetworkPolicy {
 func (w *world) renderWith(specs map[string]string, template func(name string, family int) string) []*networkingv1.NetworkPolicy {
 	var out []*networkingv1.NetworkPolicy
 	for _, key := range slices.Sorted(maps.Keys(specs)) {
-		np, err := meaning.RenderPolicy(key, specs[key], template)
+		np, err := cases.RenderPolicy(key, specs[key], template)
 		gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 		np.Namespace = w.namespaces[np.Namespace]
 		out = append(out, np)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
 	"github.com/sluice-net/sluice/e2e/suite/framework"
-	"github.com/sluice-net/sluice/internal/meaning"
+	"github.com/sluice-net/sluice/test/cases"
 )
 
 const (
@@ -91,7 +91,7 @@ func newWorld(ctx context.Context) *world {
 }
 
 func (w *world) apply(ctx context.Context, key, spec string) {
-	np, err := meaning.RenderPolicy(key, spec, nil)
+	np, err := cases.RenderPolicy(key, spec, nil)
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	np.Namespace = w.namespaces[np.Namespace]
 	w.cluster.Apply(ctx, np)

@@ -1,0 +1,85 @@
+package others
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What a Blocker's chain belongs to.
+const (
+	NFTables       = "nftables"
+	LegacyIPTables = "iptables-legacy"
+)
+
+// What ends a chain, in the spelling of nftables.
+const (
+	verdictAccept = "accept"
+	verdictDrop   = "drop"
+	verdictReject = "reject"
+)
+
+// The address families of tables, in the spelling of nftables.
+const (
+	familyIP   = "ip"
+	familyIP6  = "ip6"
+	familyINet = "inet"
+)
+
+// Blocker is a base chain that drops or rejects what no rule of it accepted.
+type Blocker struct {
+	Backend  string // NFTables or LegacyIPTables
+	Family   string // "ip", "ip6" or "inet", which is both
+	Table    string
+	Chain    string
+	Policy   string // "drop", or "accept" where it is the last rule that blocks
+	LastRule string // "drop" or "reject" where the policy is "accept" and the last rule takes whatever comes as far; else ""
+}
+
+// String names the chain as a person would.
+func (b Blocker) String() string {
+	if b.Backend == LegacyIPTables {
+		program := "iptables"
+		if b.Family == familyIP6 {
+			program = "ip6tables"
+		}
+		return fmt.Sprintf("legacy %s table %s, chain %s (%s)", program, b.Table, b.Chain, b.end(strings.ToUpper))
+	}
+	return fmt.Sprintf("nftables table %s %s, chain %s (%s)", b.Family, b.Table, b.Chain, b.end(strings.ToLower))
+}
+
+// end says how the chain ends, its verdicts in the backend's letters.
+func (b Blocker) end(letters func(string) string) string {
+	end := "policy " + letters(b.Policy)
+	if b.LastRule != "" {
+		end += ", last rule " + letters(b.LastRule)
+	}
+	return end
+}
+
+// judges tells whether packets of a family ("ip" or "ip6") come by.
+func (b Blocker) judges(family string) bool { return b.Family == family || b.Family == familyINet }
+
+// Blockers returns the base chains on a hook that block by their policy or their last rule: those of nftables, without
+// the table `inet sluice`, dormant tables and the bridge family, and those of legacy iptables. Whether one blocks what pods need is
+// another matter: a rule before its end may accept that, see Probe. After an error the result has what could be read all the same.
+func Blockers(h Hook) ([]Blocker, error) {
+	chains, err := readChains(h)
+	errs := []error{err}
+	var found []Blocker
+	for _, c := range chains {
+		if b := c.blocker(); b.blocks() && !c.dormant {
+			found = append(found, b)
+		}
+	}
+	for _, f := range legacyFamilies() {
+		t, err := f.read(threadNet, h)
+		errs = append(errs, err)
+		if b := t.blocker(); b.blocks() {
+			found = append(found, b)
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+func (b Blocker) blocks() bool { return b.Policy == verdictDrop || b.LastRule != "" }
