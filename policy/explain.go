@@ -78,32 +78,28 @@ func (n NearMiss) String() string {
 func (c *Cluster) Explain(f Flow, own ...netip.Addr) Answer {
 	c.settle()
 	f.Source, f.Destination = f.Source.Unmap(), f.Destination.Unmap()
-	source, destination := c.podAt(f.Source), c.podAt(f.Destination)
-	isNode := func(pod *podRecord, a netip.Addr) bool {
-		name := c.nodeOf(pod)
-		return c.isNode(name, a) || name == c.opts.Node && slices.Contains(own, a)
-	}
-	const itself = "a pod may always reach itself"
 	out := Answer{Allowed: true}
-	switch {
-	case source == nil:
-	case c.pods.has(source.ID, f.Destination):
-		out.Exempt = itself
-	case c.opts.AllowPodToNode && isNode(source, f.Destination):
-		out.Exempt = "pods may reach their own node"
-	default:
-		out.Egress = c.decide(source, Egress, f)
-		out.Allowed = out.Egress.Allowed
-	}
-	switch {
-	case destination == nil:
-	case c.pods.has(destination.ID, f.Source):
-		out.Exempt = itself
-	case isNode(destination, f.Source):
-		out.Exempt = "a node may always reach its own pods"
-	default:
-		out.Ingress = c.decide(destination, Ingress, f)
-		out.Allowed = out.Allowed && out.Ingress.Allowed
+	for _, d := range []Direction{Egress, Ingress} {
+		at, other := f.ends(d)
+		pod := c.podAt(at)
+		if pod == nil {
+			continue
+		}
+		name := c.nodeOf(pod)
+		isNode := func(a netip.Addr) bool {
+			return c.isNode(name, a) || name == c.opts.Node && slices.Contains(own, a)
+		}
+		if why := c.exempt(pod, d, other, isNode); why != "" {
+			out.Exempt = why
+			continue
+		}
+		decision := c.decide(pod, d, f)
+		out.Allowed = out.Allowed && decision.Allowed
+		if d == Egress {
+			out.Egress = decision
+		} else {
+			out.Ingress = decision
+		}
 	}
 	return out
 }
@@ -180,19 +176,26 @@ func (c *Cluster) isNode(name string, a netip.Addr) bool {
 	return slices.Contains(n.Underlay, a) || c.nodes.standing.tunnels[a] == name && name != ""
 }
 
+// decide asks the policies of a pod, the end of a flow that a direction governs.
 func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
 	out := &Decision{Direction: d, Pod: pod.ID, Unknown: !pod.known}
 	if out.Unknown {
 		return out
 	}
+	_, other := f.ends(d)
+	o := c.otherEnd(pod, d, other)
 	for _, k := range c.Policies() {
 		p := c.policies[k]
-		if section := p.Section(d); section == nil || !p.Subject.Matches(pod.ID.Namespace, nil, pod.Labels) {
+		section := p.Section(d)
+		if section == nil || !p.Subject.Matches(pod.ID.Namespace, nil, pod.Labels) {
 			continue
 		}
 		out.Isolating = append(out.Isolating, k)
-		for _, r := range p.Section(d).Rules {
-			c.judge(out, Ref{k, d}, r, f)
+		for i := range section.Rules {
+			r := &section.Rules[i]
+			for peer, m := range c.matches(r, o, f) {
+				out.note(RuleRef{Ref: Ref{k, d}, Rule: r.Index}, peer, m)
+			}
 		}
 	}
 	out.Allowed = len(out.Isolating) == 0 || out.By != nil
@@ -202,83 +205,22 @@ func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
 	return out
 }
 
-// judge holds a flow against one rule and notes the first that allows, and
-// the first of those that came nearest: a matching peer beats a matching port.
-func (c *Cluster) judge(out *Decision, ref Ref, r Rule, f Flow) {
-	other := f.Source
-	if ref.Direction == Egress {
-		other = f.Destination
+// note keeps the first rule that allows, and the first of those that came
+// nearest: a matching peer beats a matching port.
+func (d *Decision) note(at RuleRef, peer *Peer, m match) {
+	allows := m.peer && m.port
+	nearer := (m.peer || m.port) && (d.Nearest == nil || m.peer && !d.Nearest.PeerMatched)
+	if allows && d.By != nil || !allows && !nearer {
+		return
 	}
-	try := func(at RuleRef, peer *Peer) {
-		matches := peer == nil || c.matchesPeer(*peer, other)
-		port := r.AnyPort || matchesNumber(r, f) || c.matchesName(r, f, ref.Direction, peer)
-		switch {
-		case matches && port:
-			if out.By == nil {
-				out.By = &at
-			}
-		case (matches || port) && (out.Nearest == nil || matches && !out.Nearest.PeerMatched):
-			out.Nearest = &NearMiss{RuleRef: at, PeerMatched: matches}
-		}
+	if peer != nil {
+		at.Peer = peer.String()
 	}
-	if r.AnyPeer {
-		try(RuleRef{Ref: ref, Rule: r.Index}, nil)
+	if allows {
+		d.By = &at
+	} else {
+		d.Nearest = &NearMiss{RuleRef: at, PeerMatched: m.peer}
 	}
-	for i := range r.Peers {
-		try(RuleRef{Ref: ref, Rule: r.Index, Peer: r.Peers[i].String()}, &r.Peers[i])
-	}
-}
-
-func matchesNumber(r Rule, f Flow) bool {
-	for _, p := range r.Ports {
-		if p.Protocol == f.Protocol && p.First <= f.Port && f.Port <= p.Last {
-			return true
-		}
-	}
-	return false
-}
-
-// matchesName reports whether the destination is a pod that has the flow's
-// port under one of the rule's names. In egress it must be a pod that others
-// may meet, and a peer that is no selector leaves it to be any such pod of a
-// known namespace.
-func (c *Cluster) matchesName(r Rule, f Flow, d Direction, peer *Peer) bool {
-	at := c.podAt
-	if d == Egress {
-		at = c.peerAt
-	}
-	destination := at(f.Destination)
-	if destination == nil {
-		return false
-	}
-	if d == Egress && c.namespaces[destination.ID.Namespace] == nil && (peer == nil || peer.Selector == nil) {
-		return false
-	}
-	for _, p := range destination.Ports {
-		if p.Number == f.Port && p.Protocol == f.Protocol && containsPort(r.Named, p.NamedPort) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *Cluster) matchesPeer(peer Peer, a netip.Addr) bool {
-	if peer.Block != nil {
-		return c.matchesBlock(*peer.Block, a)
-	}
-	rec := c.peerAt(a)
-	return rec != nil && peer.Selector.Matches(rec.ID.Namespace, c.namespaces[rec.ID.Namespace], rec.Labels)
-}
-
-// matchesBlock: a tunnel address stands for its node.
-func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
-	if a.Is4() != b.CIDR.Addr().Is4() {
-		return false
-	}
-	if n, ok := c.nodes.standing.tunnelOf(a); ok {
-		return b.containsTunnel(n, a)
-	}
-	return b.Contains(a)
 }
 
 // String renders the answer for a person: one line for each end.

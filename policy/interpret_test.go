@@ -111,8 +111,8 @@ func (r *replica) inRange(id policy.SetID, a netip.Addr) bool {
 	return false
 }
 
-// judge evaluates a flow between local endpoints and others, from the replica.
-func (r *replica) judge(f policy.Flow, node policy.Node) bool {
+// allowsFlow evaluates a flow between local endpoints and others, from the replica.
+func (r *replica) allowsFlow(f policy.Flow, node policy.Node) bool {
 	at := func(a netip.Addr) *policy.EndpointPolicy {
 		for _, e := range r.endpoints {
 			if slices.Contains(e.Addresses, a) {

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/sluice-net/sluice/selector"
 )
@@ -40,12 +39,14 @@ func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
 
 // Allows reports whether neither end's policies deny the flow here. An end that isn't attached to this node is not asked.
 func (j *Judge) Allows(f Flow) bool {
-	source, destination := j.podAt(f.Source), j.podAt(f.Destination)
-	toNode := j.c.opts.AllowPodToNode && j.isOwn(f.Destination)
-	if source != nil && !toNode && !j.c.pods.has(source.ID, f.Destination) && !j.allows(source, Egress, f) {
-		return false
+	for _, d := range Directions {
+		at, other := f.ends(d)
+		pod := j.podAt(at)
+		if pod != nil && j.c.exempt(pod.podRecord, d, other, j.isOwn) == "" && !j.allows(pod, d, f) {
+			return false
+		}
 	}
-	return destination == nil || j.isOwn(f.Source) || j.c.pods.has(destination.ID, f.Source) || j.allows(destination, Ingress, f)
+	return true
 }
 
 // isOwn reports whether an address is this node's.
@@ -83,28 +84,24 @@ func (j *Judge) allows(pod *judged, d Direction, f Flow) bool {
 	key := judgedFlow{f, d}
 	allowed, known := j.known[key]
 	if !known {
-		allowed = slices.ContainsFunc(pod.policies[d], func(k Key) bool {
-			return slices.ContainsFunc(j.c.policies[k].Section(d).Rules, func(r Rule) bool { return j.matches(r, d, f) })
-		})
+		allowed = j.ask(pod, d, f)
 		j.known[key] = allowed
 	}
 	return allowed
 }
 
-// matches holds a flow against one rule.
-func (j *Judge) matches(r Rule, d Direction, f Flow) bool {
-	number := r.AnyPort || matchesNumber(r, f)
-	port := func(peer *Peer) bool { return number || len(r.Named) > 0 && j.c.matchesName(r, f, d, peer) }
-	if r.AnyPeer && port(nil) {
-		return true
-	}
-	other := f.Source
-	if d == Egress {
-		other = f.Destination
-	}
-	for i := range r.Peers {
-		if p := &r.Peers[i]; j.c.matchesPeer(*p, other) && port(p) {
-			return true
+// ask holds a flow against the policies of a pod, until one of them allows it.
+func (j *Judge) ask(pod *judged, d Direction, f Flow) bool {
+	_, other := f.ends(d)
+	o := j.c.otherEnd(pod.podRecord, d, other)
+	for _, k := range pod.policies[d] {
+		rules := j.c.policies[k].Section(d).Rules
+		for i := range rules {
+			for _, m := range j.c.matches(&rules[i], o, f) {
+				if m.peer && m.port {
+					return true
+				}
+			}
 		}
 	}
 	return false

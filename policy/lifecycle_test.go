@@ -99,7 +99,7 @@ func (b *bench) expectFlow(f policy.Flow, want bool) {
 	if a := b.c.Explain(f); a.Allowed != want {
 		b.t.Errorf("evaluator: %v: want %v: %s", f, want, a)
 	}
-	if got := b.r.judge(f, hereNode); got != want {
+	if got := b.r.allowsFlow(f, hereNode); got != want {
 		b.t.Errorf("compiled model: %v: got %v, want %v", f, got, want)
 	}
 }

@@ -59,6 +59,9 @@ type view struct {
 	pod   *podRecord
 }
 
+// has reports whether the peer with a number matches.
+func (v *view) has(n int) bool { return v.peers[n/8]&(1<<(n%8)) != 0 }
+
 // subject is a pod of this node and the policies that select it.
 type subject struct {
 	pod      *podRecord
@@ -199,8 +202,9 @@ func (m *Meaning) View(a netip.Addr) View {
 
 func (m *Meaning) look(a netip.Addr) View {
 	out := view{peers: make([]byte, (len(m.peers)+7)/8)}
+	at := &otherEnd{address: a}
 	for _, i := range m.blocks {
-		if m.c.matchesBlock(*m.peers[i].Block, a) {
+		if m.c.matchesPeer(&m.peers[i], at) {
 			out.peers[i/8] |= 1 << (i % 8)
 		}
 	}
@@ -238,8 +242,9 @@ func (m *Meaning) selectors(rec *podRecord) []byte {
 		return out
 	}
 	out := make([]byte, (len(m.peers)+7)/8)
-	for i, p := range m.peers {
-		if p.Selector != nil && p.Selector.Matches(rec.ID.Namespace, m.c.namespaces[rec.ID.Namespace], rec.Labels) {
+	at := &otherEnd{pod: rec}
+	for i := range m.peers {
+		if m.peers[i].Selector != nil && m.c.matchesPeer(&m.peers[i], at) {
 			out[i/8] |= 1 << (i % 8)
 		}
 	}
@@ -261,56 +266,35 @@ func (m *Meaning) Allowed(p selector.Pod, d Direction, peer netip.Addr) Allowed 
 	key := allowedKey{s.profile[d], d, m.View(peer)}
 	out, ok := m.allowed[key]
 	if !ok {
-		out = m.judge(s, d, &m.known[key.view])
+		out = m.allow(s, d, &m.known[key.view])
 		m.allowed[key] = out
 	}
 	return out
 }
 
-func (m *Meaning) judge(s *subject, d Direction, v *view) Allowed {
+func (m *Meaning) allow(s *subject, d Direction, v *view) Allowed {
+	o := m.c.otherEndOf(s.pod, d, v.pod)
 	var ports []selector.PortRange
 	for _, p := range s.policies[d] {
-		for _, r := range p.Section(d).Rules {
-			matched := r.AnyPeer
-			ofSelector := false
-			for i := range r.Peers {
-				n := m.numbers[r.Peers[i].String()]
-				if v.peers[n/8]&(1<<(n%8)) != 0 {
+		rules := p.Section(d).Rules
+		for i := range rules {
+			r := &rules[i]
+			matched, names := false, false
+			for peer := range r.anyOf() {
+				if peer == nil || v.has(m.numbers[peer.String()]) {
 					matched = true
-					ofSelector = ofSelector || r.Peers[i].Selector != nil
+					names = names || o.namesCount(peer)
 				}
 			}
-			if !matched {
-				continue
-			}
-			if r.AnyPort {
+			if matched && r.AnyPort {
 				return Allowed{Any: true}
 			}
-			ports = append(ports, r.Ports...)
-			ports = append(ports, m.named(s, d, r, v, ofSelector)...)
+			if matched {
+				ports = slices.AppendSeq(ports, r.ports(o, names))
+			}
 		}
 	}
 	return Allowed{Ports: selector.MergePorts(ports)}
-}
-
-// named lists the numbers of a rule's named ports: those of the destination.
-// A peer in egress that is no selector leaves it to be any pod of a known
-// namespace.
-func (m *Meaning) named(s *subject, d Direction, r Rule, v *view, ofSelector bool) []selector.PortRange {
-	destination := s.pod
-	if d == Egress {
-		destination = v.pod
-		if destination == nil || !ofSelector && m.c.namespaces[destination.ID.Namespace] == nil {
-			return nil
-		}
-	}
-	var out []selector.PortRange
-	for _, p := range destination.Ports {
-		if containsPort(r.Named, p.NamedPort) {
-			out = append(out, selector.PortRange{Protocol: p.Protocol, First: p.Number, Last: p.Number})
-		}
-	}
-	return out
 }
 
 // Addresses lists the addresses at which what policies mean may change: ends
@@ -352,12 +336,9 @@ func (m *Meaning) Why(p selector.Pod, d Direction, f Flow) string {
 	if s == nil {
 		return fmt.Sprintf("%s of %s/%s: the pod isn't known", d, p.Namespace, p.Name)
 	}
-	peer := f.Source
-	if d == Egress {
-		peer = f.Destination
-	}
-	if m.Itself(p, peer) {
-		return fmt.Sprintf("%s of %s/%s: allowed, it is the pod itself", d, p.Namespace, p.Name)
+	_, peer := f.ends(d)
+	if why := m.c.exempt(s.pod, d, peer, func(netip.Addr) bool { return false }); why != "" {
+		return fmt.Sprintf("%s of %s/%s: allowed, %s", d, p.Namespace, p.Name, why)
 	}
 	return m.c.decide(s.pod, d, f).String()
 }

@@ -72,7 +72,7 @@ func expectAll(t *testing.T, c *policy.Cluster, r *replica, flows []cases.Flow, 
 			if a := c.Explain(f); a.Allowed != want {
 				t.Errorf("evaluator: %s: want %v: %s", name, want, a)
 			}
-			if got := r.judge(f, policy.NodeFrom(cases.Node())); got != want {
+			if got := r.allowsFlow(f, policy.NodeFrom(cases.Node())); got != want {
 				t.Errorf("compiled model: %s: got %v", name, got)
 			}
 		}

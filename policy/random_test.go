@@ -28,8 +28,8 @@ func checkSame(t *rapid.T, r *replica, w *randomcluster.World) {
 	}
 }
 
-// checkJudges holds the evaluator against the compiled model.
-func checkJudges(t *rapid.T, c *policy.Cluster, r *replica) {
+// checkReplica holds the evaluator against the compiled model.
+func checkReplica(t *rapid.T, c *policy.Cluster, r *replica) {
 	ends := append(slices.Clone(randomcluster.Addresses), randomcluster.Strangers...)
 	for _, source := range ends {
 		for _, destination := range ends {
@@ -94,7 +94,7 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 			t.Fatalf("a second Take reports changes: %+v", ch)
 		}
 		checkSame(t, r, w)
-		checkJudges(t, c, r)
+		checkReplica(t, c, r)
 	})
 }
 

@@ -43,7 +43,7 @@ func TestTakeSome(t *testing.T) {
 			}
 		}
 		checkSame(t, r, w)
-		checkJudges(t, c, r)
+		checkReplica(t, c, r)
 	})
 }
 

@@ -83,9 +83,9 @@ type Side struct {
 	Allowing []string
 }
 
-// Judge rules on a flow. "Any two pods, same node or not: the source's egress
+// Rule says what becomes of a flow. "Any two pods, same node or not: the source's egress
 // and the destination's ingress must both allow."
-func (w *World) Judge(f Flow) Ruling {
+func (w *World) Rule(f Flow) Ruling {
 	r := Ruling{Egress: w.egress(f), Ingress: w.ingress(f)}
 	r.Allowed = r.Egress.Allowed && r.Ingress.Allowed
 	return r

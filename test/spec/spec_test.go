@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSharesNoCode: an independent reading imports nothing of what it judges.
+// TestSharesNoCode: an independent reading imports nothing of what it is held against.
 func TestSharesNoCode(t *testing.T) {
 	t.Parallel()
 	pkg, err := build.ImportDir(".", 0)
@@ -15,7 +15,7 @@ func TestSharesNoCode(t *testing.T) {
 	}
 	for _, path := range pkg.Imports {
 		if strings.HasPrefix(path, "github.com/sluice-net/") {
-			t.Errorf("the judge imports %s", path)
+			t.Errorf("the specification imports %s", path)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func fromStatus(pod *corev1.Pod) randomcluster.Attached {
 	return at
 }
 
-// TestDifferencesFound holds what the judge and the engine once read
+// TestDifferencesFound holds what the specification and the engine once read
 // differently, or what a random state showed only seldom.
 func TestDifferencesFound(t *testing.T) {
 	t.Parallel()
@@ -132,8 +132,8 @@ func TestDifferencesFound(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := spec.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: spec.TCP, Port: 80}
-			if got := tr.world.Judge(f); got.Allowed != tc.want {
-				t.Errorf("the judge says %+v", got)
+			if got := tr.world.Rule(f); got.Allowed != tc.want {
+				t.Errorf("the specification says %+v", got)
 			}
 			tr.world.Flows(func(f spec.Flow) {
 				if err := tr.check(f); err != nil && !t.Failed() {

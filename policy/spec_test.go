@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// trial is a state of a cluster before three readers: the judge, who knows
+// trial is a state of a cluster before three readers: the specification (test/spec), which reads
 // the objects; the evaluator; and the compiled model.
 type trial struct {
 	world *spec.World
@@ -63,10 +63,10 @@ func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 
 // check holds the three against each other for one flow.
 func (tr *trial) check(f spec.Flow) error {
-	ruling := tr.world.Judge(f)
+	ruling := tr.world.Rule(f)
 	answer := tr.c.Explain(policy.Flow(f))
 	if answer.Allowed != ruling.Allowed {
-		return fmt.Errorf("%v: the judge says %+v, the evaluator %s", f, ruling, answer)
+		return fmt.Errorf("%v: the specification says %+v, the evaluator %s", f, ruling, answer)
 	}
 	for _, d := range policy.Directions {
 		side, decision := ruling.Ingress, answer.Ingress
@@ -86,7 +86,7 @@ func (tr *trial) check(f spec.Flow) error {
 func sameSide(side spec.Side, decision *policy.Decision) error {
 	if decision == nil { // no pod, or exempt
 		if !side.Allowed {
-			return fmt.Errorf("the judge denies (%+v), the evaluator sees nothing to judge", side)
+			return fmt.Errorf("the specification denies (%+v), the evaluator sees nothing to judge", side)
 		}
 		return nil
 	}
@@ -96,10 +96,10 @@ func sameSide(side spec.Side, decision *policy.Decision) error {
 	}
 	slices.Sort(side.Isolating)
 	if side.Allowed != decision.Allowed || !slices.Equal(side.Isolating, isolating) {
-		return fmt.Errorf("the judge says %+v, the evaluator %s", side, decision)
+		return fmt.Errorf("the specification says %+v, the evaluator %s", side, decision)
 	}
 	if decision.By != nil && !slices.Contains(side.Allowing, decision.By.Policy.String()) {
-		return fmt.Errorf("the evaluator names %s, the judge %v", decision.By, side.Allowing)
+		return fmt.Errorf("the evaluator names %s, the specification %v", decision.By, side.Allowing)
 	}
 	return nil
 }
@@ -118,14 +118,14 @@ func (tr *trial) checkCompiled(f spec.Flow, d policy.Direction, side spec.Side) 
 		}
 		exempt := slices.Contains(e.Self, other) || d == policy.Ingress && tr.isNode(other) || tr.world.PodToNode && tr.isNode(other)
 		if got := exempt || tr.r.allows(e, d, policy.Flow(f)); got != side.Allowed {
-			return fmt.Errorf("the judge says %+v, the compiled model %v", side, got)
+			return fmt.Errorf("the specification says %+v, the compiled model %v", side, got)
 		}
 		return nil
 	}
 	// Nothing is enforced here, so nothing passes if the address is attached.
 	for _, known := range tr.world.Attachments {
 		if slices.Contains(known.Addresses, at) && side.Allowed && !tr.isNode(other) && at != other {
-			return fmt.Errorf("the judge says %+v, the compiled model doesn't know the endpoint", side)
+			return fmt.Errorf("the specification says %+v, the compiled model doesn't know the endpoint", side)
 		}
 	}
 	return nil
@@ -158,9 +158,9 @@ func meaningObjects(t *testing.T, tc cases.Case) randomcluster.Objects {
 	return out
 }
 
-// TestJudgeOnMeaning: three readings of every case of the meaning table agree
+// TestSpecOnMeaning: three readings of every case of the meaning table agree
 // on every flow that its objects can tell apart, and with the table.
-func TestJudgeOnMeaning(t *testing.T) {
+func TestSpecOnMeaning(t *testing.T) {
 	t.Parallel()
 	var flows atomic.Int64
 	for _, tc := range cases.All() {
@@ -192,8 +192,8 @@ func expectRuling(t *testing.T, w *spec.World, texts []string, want bool) {
 	t.Helper()
 	for _, mf := range cases.MustFlows(texts) {
 		for _, family := range mf.Families {
-			if got := w.Judge(spec.Flow(worldFlow(mf, family))); got.Allowed != want {
-				t.Errorf("%s (IPv%d): the judge says %+v", mf, family, got)
+			if got := w.Rule(spec.Flow(worldFlow(mf, family))); got.Allowed != want {
+				t.Errorf("%s (IPv%d): the specification says %+v", mf, family, got)
 			}
 		}
 	}
@@ -203,9 +203,9 @@ func expectRuling(t *testing.T, w *spec.World, texts []string, want bool) {
 // are those of other states.
 const flowsOfAState = 600
 
-// TestJudgeOnRandomClusters: the three readings agree on whatever objects
+// TestSpecOnRandomClusters: the three readings agree on whatever objects
 // there may be. SLUICE_LONG=1 judges every flow of every state.
-func TestJudgeOnRandomClusters(t *testing.T) {
+func TestSpecOnRandomClusters(t *testing.T) {
 	t.Parallel()
 	var states, flows atomic.Int64
 	rapid.Check(t, func(t *rapid.T) {
