@@ -8,7 +8,7 @@
 // a break outlives a move of its file (by one line) and every change around its text, and one that no longer fits is
 // an error (TestBreaksFit), never left out.
 //
-// All happens in one copy of the tracked files, in which each break is made and taken back. Before, each test must pass
+// All happens in one copy of the files that git tracks or would, in which each break is made and taken back. Before, each test must pass
 // there. A break counts as caught only if a test ran and failed: a copy that doesn't compile, an expression that matches
 // no test, and a test that is skipped are errors of the break.
 package main
@@ -63,7 +63,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	return tryAll(ctx, w, copied, breaks)
 }
 
-// copyTree copies what git tracks, as it is now. It is always the same folder, so that the build cache serves the next
+// copyTree copies what git tracks or would, as it is now. It is always the same folder, so that the build cache serves the next
 // run too.
 func copyTree(ctx context.Context) (string, error) {
 	target, err := filepath.Abs("bin/breaks")
@@ -73,7 +73,7 @@ func copyTree(ctx context.Context) (string, error) {
 	if err := os.RemoveAll(target); err != nil {
 		return "", err
 	}
-	list, err := exec.CommandContext(ctx, "git", "ls-files", "-z").Output()
+	list, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
 		return "", err
 	}
