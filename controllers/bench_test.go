@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
@@ -105,9 +106,9 @@ func BenchmarkFirstApply(b *testing.B) {
 	}
 }
 
-func openTable(b *testing.B, node *testnet.Node) *nft.Table {
+func openTable(b *testing.B, node *testnet.Node) *table.Table {
 	b.Helper()
-	table, err := nft.Open(nft.Options{NetNS: node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: node.NSFd()})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -53,7 +53,7 @@ func (w *denialWorld) attachment() cni.Attachment {
 func (w *denialWorld) start(specs ...string) {
 	w.t.Helper()
 	w.endOfLast()
-	table, err := nft.Open(nft.Options{NetNS: w.node.NSFd(), Tallied: DeniedChains})
+	table, err := table.Open(table.Options{NetNS: w.node.NSFd(), Tallied: DeniedChains})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 // one for each isolated pod and direction. They depend on nothing but the pod
 // and the agent's flags, so that their counters live as long as the isolation
 // does, whatever becomes of policies. A table is to be opened with it as
-// nft.Options.Tallied.
+// table.Options.Tallied.
 const DeniedChains = "denied/"
 
 // deniedName names the chain that counts, tells and drops what is denied to an

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -26,7 +27,7 @@ import (
 // what the kernel holds. A write that fails is tried again, with what changed
 // since, until it succeeds.
 type Enforcer struct {
-	table *nft.Table
+	table *table.Table
 	log   logr.Logger
 	// Events is the node that repairs are told of. OnRefused is told what the
 	// kernel refuses, OnShed which policies of a namespace cost too much, and
@@ -72,7 +73,7 @@ type Enforcer struct {
 
 // NewEnforcer returns an Enforcer that writes to the table, which stays the
 // caller's to close after Run.
-func NewEnforcer(table *nft.Table, opts policy.Options, cfg RulesetConfig, log logr.Logger) *Enforcer {
+func NewEnforcer(table *table.Table, opts policy.Options, cfg RulesetConfig, log logr.Logger) *Enforcer {
 	return &Enforcer{
 		table: table, log: log, wake: make(chan struct{}, 1),
 		cluster: policy.NewCluster(opts), render: NewRenderer(cfg), committed: make(chan struct{}),

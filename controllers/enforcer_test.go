@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
@@ -28,7 +28,7 @@ var comparers = cmp.Options{
 func newEnforcer(t *testing.T) (e *Enforcer, node *testnet.Node, run func()) {
 	t.Helper()
 	node = testnet.NewNode(t)
-	table, err := nft.Open(nft.Options{NetNS: node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: node.NSFd()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestAdoptKeepsTheDispatch(t *testing.T) {
 	}
 	before := node.Nft("list", "table", "inet", "sluice")
 
-	table, err := nft.Open(nft.Options{NetNS: node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: node.NSFd()})
 	if err != nil {
 		t.Fatal(err)
 	}

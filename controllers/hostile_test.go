@@ -11,7 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/testnet"
 )
@@ -97,7 +97,7 @@ func hostileSpec(t *rapid.T) []byte {
 func TestHostilePolicies(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
-	table, err := nft.Open(nft.Options{NetNS: node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: node.NSFd()})
 	if err != nil {
 		t.Fatal(err)
 	}

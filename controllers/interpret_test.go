@@ -153,6 +153,8 @@ func (p packet) key(fields []nft.Field) (e nft.Element, ok bool) {
 			b.Write([]byte{p.protocol, 0, 0, 0})
 		case nft.DstPort:
 			b.Write([]byte{byte(p.port >> 8), byte(p.port), 0, 0})
+		case nft.ForeignField:
+			return nft.Element{}, false
 		}
 	}
 	return nft.Element{First: b.String()}, true

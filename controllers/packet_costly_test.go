@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
 )
@@ -42,7 +43,7 @@ func (w *enforcerWorld) settle() {
 // are gone.
 func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{})
+	w := newEnforcerWorld(t, table.Options{})
 	shed := make(chan policy.Key, 100)
 	w.e.OnShed = func(policies []policy.Key, _ string) {
 		for _, k := range policies {
@@ -91,7 +92,7 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 // writes the rest.
 func TestDiesAmongParts(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{})
+	w := newEnforcerWorld(t, table.Options{})
 	stop := w.run()
 	w.settle()
 	tenants := map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900), "prod/c": costlyRules(900)}
@@ -112,7 +113,7 @@ func TestDiesAmongParts(t *testing.T) {
 	if err := w.table.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w.enforcer(nft.Options{NetNS: w.node.NSFd()})
+	w.enforcer(table.Options{NetNS: w.node.NSFd()})
 	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
 	w.setPolicies(tenants)
 	w.run()

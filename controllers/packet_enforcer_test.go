@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
 )
@@ -45,7 +46,7 @@ var (
 
 // newEnforcerWorld has a node without a table, and an Enforcer that isn't
 // running yet.
-func newEnforcerWorld(t *testing.T, opts nft.Options) *enforcerWorld {
+func newEnforcerWorld(t *testing.T, opts table.Options) *enforcerWorld {
 	t.Helper()
 	w := &enforcerWorld{packetWorld: newPacketWorld(t, RulesetConfig{}), recorder: events.NewFakeRecorder(1000), refusals: make(chan Refusal, 1000)}
 	w.allowed(slices.Concat(dbByPod, dbByBlock, dbDenied, rest, restNot)...)
@@ -62,9 +63,9 @@ func newEnforcerWorld(t *testing.T, opts nft.Options) *enforcerWorld {
 }
 
 // enforcer makes the Enforcer, with all that is in the world but policies.
-func (w *enforcerWorld) enforcer(opts nft.Options) {
+func (w *enforcerWorld) enforcer(opts table.Options) {
 	w.t.Helper()
-	table, err := nft.Open(opts)
+	table, err := table.Open(opts)
 	if err != nil {
 		w.t.Fatal(err)
 	}

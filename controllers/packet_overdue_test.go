@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 )
 
 // slowRuleset keeps the kernel busy for a second or so, in one transaction: it
@@ -29,7 +29,7 @@ func slowRuleset() string {
 // succeed, and the node is whole.
 func TestOverdueTransaction(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{FlushTimeout: 60 * time.Millisecond})
+	w := newEnforcerWorld(t, table.Options{FlushTimeout: 60 * time.Millisecond})
 	var overdue atomic.Bool
 	w.e.log = funcr.New(func(_, args string) {
 		if strings.Contains(args, "Writing the ruleset failed") {

@@ -8,7 +8,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -23,7 +23,7 @@ type packetWorld struct {
 	hosts   map[string]*testnet.Host
 	cluster *policy.Cluster
 	render  *Renderer
-	table   *nft.Table
+	table   *table.Table
 }
 
 // wiring makes a pod's place in the network.
@@ -92,7 +92,7 @@ func serve(h *testnet.Host) {
 // sync opens the table and brings it to the cluster's state.
 func (w *packetWorld) sync() {
 	w.t.Helper()
-	table, err := nft.Open(nft.Options{NetNS: w.node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: w.node.NSFd()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

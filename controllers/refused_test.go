@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -85,7 +86,7 @@ func TestOneRefusedObject(t *testing.T) {
 	for _, c := range refusedKinds {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newEnforcerWorld(t, nft.Options{Own: true})
+			w := newEnforcerWorld(t, table.Options{Own: true})
 			w.spoil(func(o nft.Object) bool { return c.object(w, o) })
 			w.run()
 			w.denied(slices.Concat(c.closed, dbDenied, restNot)...)
@@ -125,7 +126,7 @@ func TestOneRefusedObject(t *testing.T) {
 // another edit tries again.
 func TestRefusedEdit(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{Own: true})
+	w := newEnforcerWorld(t, table.Options{Own: true})
 	w.run()
 	w.allowed(slices.Concat(dbByPod, dbByBlock, rest)...)
 	w.spoil(func(o nft.Object) bool { return o.Chain == policyChain(ingressOf(dbKey)) })
@@ -148,7 +149,7 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 	t.Parallel()
 	e, node, run := newEnforcer(t)
 	var w enforcerWorld
-	table, err := nft.Open(nft.Options{NetNS: node.NSFd(), Spoil: func(o nft.Object) bool {
+	table, err := table.Open(table.Options{NetNS: node.NSFd(), Spoil: func(o nft.Object) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.spoilt != nil && w.spoilt(o)
@@ -209,7 +210,7 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 // and nobody counts as enforced, until the kernel takes it.
 func TestRefusedBase(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{Own: true})
+	w := newEnforcerWorld(t, table.Options{Own: true})
 	w.spoil(func(o nft.Object) bool { return o.Chain == baseChain("ingress") })
 	err := w.e.commit(context.Background())
 	if !errors.Is(err, nft.ErrRefused) || !strings.Contains(err.Error(), "can't be left out") {
@@ -228,7 +229,7 @@ func TestRefusedBase(t *testing.T) {
 // however often it is tried; and then that it is over.
 func TestFailureIsToldOnce(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{Own: true})
+	w := newEnforcerWorld(t, table.Options{Own: true})
 	var lines atomic.Int32
 	w.e.log = funcr.New(func(_, args string) {
 		if strings.Contains(args, "Writing the ruleset failed") || strings.Contains(args, "written again") {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 )
 
 // What somebody may do to the table by hand, or with another program.
@@ -54,7 +54,7 @@ func (w *enforcerWorld) tamper(script string) error {
 // ten counts, and each has half a minute.
 func TestRepair(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{})
+	w := newEnforcerWorld(t, table.Options{})
 	w.run()
 	before := w.listing()
 	w.denied(dbDenied...)
@@ -81,7 +81,7 @@ func TestRepair(t *testing.T) {
 // is nothing to put right.
 func TestOwnedTableHolds(t *testing.T) {
 	t.Parallel()
-	w := newEnforcerWorld(t, nft.Options{Own: true})
+	w := newEnforcerWorld(t, table.Options{Own: true})
 	w.run()
 	if why := w.table.WhyNotOwned(); why != "" {
 		t.Skip(why)
@@ -107,7 +107,7 @@ func TestOwnedTableHolds(t *testing.T) {
 func TestRepairAtStart(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{true, false} {
-		w := newEnforcerWorld(t, nft.Options{Own: own})
+		w := newEnforcerWorld(t, table.Options{Own: own})
 		w.run()()
 		before := w.listing()
 		for _, c := range tampering {
@@ -118,7 +118,7 @@ func TestRepairAtStart(t *testing.T) {
 			if err := w.tamper(c.script); err != nil && c.name != "dormant" { // nft 1.0.6 can't put an orphan to sleep
 				t.Errorf("%s: %v", c.name, err)
 			}
-			w.enforcer(nft.Options{NetNS: w.node.NSFd(), Own: own})
+			w.enforcer(table.Options{NetNS: w.node.NSFd(), Own: own})
 			w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
 			start := time.Now()
 			if err := w.e.commit(t.Context()); err != nil {
@@ -140,7 +140,7 @@ func TestRepairTimes(t *testing.T) {
 	if os.Getenv("SLUICE_LONG") != "" {
 		n = 15
 	}
-	w := newEnforcerWorld(t, nft.Options{})
+	w := newEnforcerWorld(t, table.Options{})
 	w.run()
 	before := w.listing()
 	var times []time.Duration

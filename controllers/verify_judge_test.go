@@ -242,6 +242,8 @@ func (w *judgeWorld) cut(s *nft.Set, key string, around func(netip.Addr), port f
 		case nft.DstPort:
 			port(protocol, uint16(key[0])<<8|uint16(key[1]))
 			key = key[4:]
+		case nft.ForeignField:
+			return
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 )
 
 // mutator changes one thing of a ruleset, at random. It reports what, or
@@ -340,7 +341,7 @@ type mutantWorker struct {
 	want  int
 	seed  uint64
 	k     *kernelTable // installs mutants
-	check *nft.Table   // wants the original
+	check *table.Table // wants the original
 }
 
 func (w *mutantWorker) run() {

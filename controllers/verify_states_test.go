@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/randomcluster"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -52,7 +53,7 @@ func (s *verifyState) pass(p *kernel.Program) (verify.Result, error) {
 
 // kernelTable is a table in a network namespace of its own.
 type kernelTable struct {
-	*nft.Table
+	*table.Table
 	space *testnet.Node
 }
 
@@ -62,9 +63,9 @@ func newKernelTable(t *testing.T) *kernelTable {
 	return &kernelTable{openKernelTable(t, space), space}
 }
 
-func openKernelTable(t *testing.T, space *testnet.Node) *nft.Table {
+func openKernelTable(t *testing.T, space *testnet.Node) *table.Table {
 	t.Helper()
-	table, err := nft.Open(nft.Options{NetNS: space.NSFd()})
+	table, err := table.Open(table.Options{NetNS: space.NSFd()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,15 @@
-// Package nft keeps one nftables table, `inet sluice`, as its caller wants it.
-// It is the only package that speaks to nftables.
+// Package nft has the nftables table `inet sluice` as values, and decides how
+// one state of it becomes another. It is pure; what speaks to the kernel is
+// below: nft/table keeps the table as its caller wants it, by the messages of
+// nft/wire.
 //
 // # Model
 //
-// A [Ruleset] is the whole content of the table as values: chains of rules,
-// rules of statements, sets of elements. [Diff] compares two of them, and the
-// [Patch] that results is ordered by [Plan] into up to three transactions. A
-// [Table] carries them out ([Table.Apply]), reads the kernel back
-// ([Table.Check]), and makes the kernel's table what is wanted whatever is
-// there ([Table.Sync]).
+// A [Ruleset] is the whole content of the table: chains of rules, rules of
+// statements, sets of elements. [Diff] compares two of them, and the [Patch]
+// that results is ordered by [Plan] into up to three transactions.
+// [Ruleset.Without] makes the best of a ruleset of which the kernel refuses a
+// part.
 //
 // What the rules mean is none of this package's business: it knows nothing of
 // Kubernetes, and doesn't decide what is allowed. It does no packet filtering
@@ -80,7 +81,7 @@
 // All that holds for packets that see one transaction happen. A packet could be
 // so slow as to see two, if the second followed at once. Where that would be a
 // way through, [Batch] says that packets under way have to be waited for, and
-// Table waits for an RCU grace period (about 10 ms; membarrier(2)). A pod that
+// table.Table waits for an RCU grace period (about 10 ms; membarrier(2)). A pod that
 // is added, or elements that join or leave, wait for nothing.
 //
 // # What the promise needs, and where it ends

@@ -39,8 +39,8 @@ func (f fence) changedBehind(chain string) bool {
 	f.behind[chain] = false // chains have no loops; if one has, it ends here
 	changed := f.pl.changedRules[chain]
 	for _, ref := range f.refs(chain) {
-		changed = changed || ref.chain != "" && f.changedBehind(ref.chain)
-		for _, target := range f.targets(ref.set) {
+		changed = changed || ref.Chain != "" && f.changedBehind(ref.Chain)
+		for _, target := range f.targets(ref.Set) {
 			changed = changed || f.changedBehind(target)
 		}
 	}
@@ -86,15 +86,15 @@ func (w *walk) visit(chain string) {
 	w.seen[chain] = true
 	w.changed = w.changed || w.pl.changedRules[chain]
 	for _, ref := range w.refs(chain) {
-		w.visit(ref.chain)
-		if ref.set == w.without.Name {
+		w.visit(ref.Chain)
+		if ref.Set == w.without.Name {
 			w.meets = true
 			continue
 		}
-		if other := w.pl.have.Sets[ref.set]; other != nil && exclusive(other, w.without) {
+		if other := w.pl.have.Sets[ref.Set]; other != nil && exclusive(other, w.without) {
 			continue
 		}
-		for _, target := range w.targets(ref.set) {
+		for _, target := range w.targets(ref.Set) {
 			w.visit(target)
 		}
 	}
@@ -105,7 +105,7 @@ func (w *walk) visit(chain string) {
 func exclusive(a, b *Set) bool {
 	family := func(s *Set) int {
 		for _, field := range s.Key {
-			if v := field.family(); v != 0 {
+			if v := field.Family(); v != 0 {
 				return v
 			}
 		}
@@ -116,7 +116,7 @@ func exclusive(a, b *Set) bool {
 
 // refs are the references in the rules that a packet judges by which entered
 // before the switch: the old rules, or those of a new chain.
-func (f fence) refs(chain string) []ref {
+func (f fence) refs(chain string) []Ref {
 	if c := f.pl.have.Chains[chain]; c != nil {
 		return c.refs()
 	}
@@ -148,26 +148,26 @@ func (f fence) targets(name string) []string {
 	return chains
 }
 
-// A ref is a reference from a rule to a chain or a set.
-type ref struct{ chain, set string }
+// A Ref is a reference from a rule to a chain or a set.
+type Ref struct{ Chain, Set string }
 
-func (c *Chain) refs() []ref {
-	var refs []ref
+func (c *Chain) refs() []Ref {
+	var refs []Ref
 	for _, r := range c.Rules {
 		for _, s := range r.Statements {
 			switch s := s.(type) {
 			case Do:
 				if s.Kind == Jump {
-					refs = append(refs, ref{chain: s.Chain})
+					refs = append(refs, Ref{Chain: s.Chain})
 				}
 			case InSet:
-				refs = append(refs, ref{set: s.Set})
+				refs = append(refs, Ref{Set: s.Set})
 			case Dispatch:
-				refs = append(refs, ref{set: s.Map})
+				refs = append(refs, Ref{Set: s.Map})
 			case DNAT:
-				refs = append(refs, ref{set: s.Map})
-			case foreign:
-				refs = append(refs, s.ref)
+				refs = append(refs, Ref{Set: s.Map})
+			case Foreign:
+				refs = append(refs, s.Ref)
 			}
 		}
 	}

@@ -1,7 +1,5 @@
 package nft
 
-import "github.com/google/nftables"
-
 // A Field is a part of a packet, or of what connection tracking knows of it, that
 // rules match and sets are keyed by.
 type Field uint8
@@ -16,7 +14,7 @@ const (
 	OutIface
 	L4Proto
 	DstPort
-	// Who sent the first packet of the packet's connection, and who sends the
+	// OriginalSrc4 and the next three: who sent the first packet of the packet's connection, and who sends the
 	// answers, behind whatever translation: its two ends. An error about a
 	// connection has that connection's. Packets without a connection don't match.
 	OriginalSrc4
@@ -24,36 +22,51 @@ const (
 	ReplySrc4
 	ReplySrc6
 
-	// foreignField stands for a key type of a set that isn't ours.
-	foreignField
+	// ForeignField stands for a key type of a set that isn't ours.
+	ForeignField
 )
 
-// datatype is the nftables type of the field; invalid for foreign ones.
-func (f Field) datatype() nftables.SetDatatype {
+// Type is what nft calls the type of the field's value: fields of one type make
+// the same key of a set.
+func (f Field) Type() string {
 	switch f {
 	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:
-		return nftables.TypeIPAddr
+		return "ipv4_addr"
 	case SrcAddr6, DstAddr6, OriginalSrc6, ReplySrc6:
-		return nftables.TypeIP6Addr
+		return "ipv6_addr"
 	case InIface, OutIface:
-		return nftables.TypeIFName
+		return "ifname"
 	case L4Proto:
-		return nftables.TypeInetProto
+		return "inet_proto"
 	case DstPort:
-		return nftables.TypeInetService
+		return "inet_service"
 	default:
-		return nftables.TypeInvalid
+		return "invalid"
 	}
 }
 
-// size is the length of the field's value in bytes, before padding.
-func (f Field) size() int { return int(f.datatype().Bytes) }
+// Size is the length of the field's value in bytes, before padding; 0 for
+// foreign ones.
+func (f Field) Size() int {
+	switch f {
+	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:
+		return 4
+	case SrcAddr6, DstAddr6, OriginalSrc6, ReplySrc6, InIface, OutIface:
+		return 16
+	case L4Proto:
+		return 1
+	case DstPort:
+		return 2
+	default:
+		return 0
+	}
+}
 
-// words is the number of 32-bit registers that the field takes up.
-func (f Field) words() int { return (f.size() + 3) / 4 }
+// Words is the number of 32-bit registers that the field takes up.
+func (f Field) Words() int { return (f.Size() + 3) / 4 }
 
-// family is the IP version that the field implies, 0 if none.
-func (f Field) family() int {
+// Family is the IP version that the field implies, 0 if none.
+func (f Field) Family() int {
 	switch f {
 	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:
 		return 4

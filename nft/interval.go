@@ -15,17 +15,17 @@ type span struct{ lo, hi string }
 // boxOf reads an element of a set with this key.
 func boxOf(key []Field, e Element) box {
 	b := make(box, 0, len(key))
-	first, last := e.First, e.end()
+	first, last := e.First, e.End()
 	for _, f := range key {
-		n := f.words() * 4
-		b = append(b, span{first[:f.size()], last[:f.size()]})
+		n := f.Words() * 4
+		b = append(b, span{first[:f.Size()], last[:f.Size()]})
 		first, last = first[n:], last[n:]
 	}
 	return b
 }
 
-// end is the inclusive end of the element's range.
-func (e Element) end() string {
+// End is the inclusive end of the element's range.
+func (e Element) End() string {
 	if e.Last == "" {
 		return e.First
 	}
@@ -36,7 +36,7 @@ func (e Element) end() string {
 func (b box) element(key []Field) Element {
 	var first, last strings.Builder
 	for i, f := range key {
-		padding := strings.Repeat("\x00", f.words()*4-f.size())
+		padding := strings.Repeat("\x00", f.Words()*4-f.Size())
 		first.WriteString(b[i].lo + padding)
 		last.WriteString(b[i].hi + padding)
 	}
@@ -67,12 +67,12 @@ func (b box) subtract(c box) []box {
 	for i := range left {
 		if left[i].lo < both[i].lo {
 			below := slices.Clone(left)
-			below[i].hi = step(both[i].lo, -1)
+			below[i].hi = Step(both[i].lo, -1)
 			rest = append(rest, below)
 		}
 		if both[i].hi < left[i].hi {
 			above := slices.Clone(left)
-			above[i].lo = step(both[i].hi, 1)
+			above[i].lo = Step(both[i].hi, 1)
 			rest = append(rest, above)
 		}
 		left[i] = both[i]
@@ -80,9 +80,9 @@ func (b box) subtract(c box) []box {
 	return rest
 }
 
-// step adds 1 or -1 to a number in network order. The caller knows that it
+// Step adds 1 or -1 to a number in network order. The caller knows that it
 // doesn't overflow.
-func step(number string, by int) string {
+func Step(number string, by int) string {
 	b := []byte(number)
 	for i := len(b) - 1; i >= 0; i-- {
 		b[i] += byte(by)
@@ -93,9 +93,9 @@ func step(number string, by int) string {
 	return string(b)
 }
 
-// isLast reports whether a number is the highest of its length. It looks at
+// IsLast reports whether a number is the highest of its length. It looks at
 // bytes: what cuts characters takes any that isn't UTF-8 for any other.
-func isLast(number string) bool {
+func IsLast(number string) bool {
 	return strings.Count(number, "\xff") == len(number)
 }
 
@@ -113,13 +113,13 @@ func shared(key []Field, leaving, joining []Element) []Element {
 		}
 		return pieces
 	}
-	slices.SortFunc(leaving, compareElements)
-	slices.SortFunc(joining, compareElements)
+	slices.SortFunc(leaving, CompareElements)
+	slices.SortFunc(joining, CompareElements)
 	for l, j := 0, 0; l < len(leaving) && j < len(joining); {
 		if both, ok := boxOf(key, leaving[l]).intersect(boxOf(key, joining[j])); ok {
 			pieces = append(pieces, both.element(key))
 		}
-		if leaving[l].end() < joining[j].end() {
+		if leaving[l].End() < joining[j].End() {
 			l++
 		} else {
 			j++

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -98,4 +99,17 @@ func TestRangeAlgebra(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestIsLast(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"255.255.255.255": true, "255.255.255.254": false, "192.168.255.255": false, "169.254.169.253": false, "128.128.128.128": false, "0.0.0.0": false,
+		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff": true, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe": false,
+		"fe80:ffff:ffff:ffff:ffff:ffff:ffff:ffff": false, "10.255.255.255": false,
+	} {
+		if got := IsLast(string(netip.MustParseAddr(text).AsSlice())); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
 }

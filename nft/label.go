@@ -1,10 +1,7 @@
 package nft
 
 import (
-	"encoding/binary"
 	"fmt"
-
-	"github.com/google/nftables/expr"
 )
 
 // MatchCTLabel matches packets of connections whose label has the bit, 0 to 127.
@@ -13,43 +10,6 @@ type MatchCTLabel struct{ Bit uint8 }
 // SetCTLabel gives the packet's connection a label of this bit alone. A table with such a rule, whether or not a packet ever meets it,
 // makes the kernel give connections that begin from then on room for a label; kernels of today do so for MatchCTLabel, too.
 type SetCTLabel struct{ Bit uint8 }
-
-// labelBits is the length of a label.
-const labelBits = 128
-
-// labelBit is a label with one bit. The kernel's numbers in it are as long as a machine word.
-func labelBit(bit uint8) ([]byte, error) {
-	const word = 64
-	if bit >= labelBits {
-		return nil, fmt.Errorf("a connection's label has no bit %d", bit)
-	}
-	label := make([]byte, labelBits/8)
-	binary.NativeEndian.PutUint64(label[bit/word*8:], 1<<(bit%word))
-	return label, nil
-}
-
-func (m MatchCTLabel) encode(e *encoder) error {
-	mask, err := labelBit(m.Bit)
-	if err != nil {
-		return err
-	}
-	zero := make([]byte, len(mask))
-	e.add(
-		&expr.Ct{Key: expr.CtKeyLABELS, Register: register1},
-		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(mask)), Mask: mask, Xor: zero},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: zero},
-	)
-	return nil
-}
-
-func (s SetCTLabel) encode(e *encoder) error {
-	label, err := labelBit(s.Bit)
-	if err != nil {
-		return err
-	}
-	e.add(&expr.Immediate{Register: register1, Data: label}, &expr.Ct{Key: expr.CtKeyLABELS, Register: register1, SourceRegister: true})
-	return nil
-}
 
 func (m MatchCTLabel) String() string { return fmt.Sprintf("ct label %d", m.Bit) }
 func (s SetCTLabel) String() string   { return fmt.Sprintf("ct label set %d", s.Bit) }

@@ -87,11 +87,11 @@ func (r *Ruleset) doElements(op Op) error {
 func (r *Ruleset) resolve() error {
 	for _, c := range r.Chains {
 		for _, ref := range c.refs() {
-			if to := r.Chains[ref.chain]; ref.chain != "" && (to == nil || to.Base != nil) {
-				return fmt.Errorf("chain %s jumps to %s, which isn't there, or a base chain", c.Name, ref.chain)
+			if to := r.Chains[ref.Chain]; ref.Chain != "" && (to == nil || to.Base != nil) {
+				return fmt.Errorf("chain %s jumps to %s, which isn't there, or a base chain", c.Name, ref.Chain)
 			}
-			if ref.set != "" && r.Sets[ref.set] == nil {
-				return fmt.Errorf("chain %s uses set %s, which isn't there", c.Name, ref.set)
+			if ref.Set != "" && r.Sets[ref.Set] == nil {
+				return fmt.Errorf("chain %s uses set %s, which isn't there", c.Name, ref.Set)
 			}
 		}
 	}
@@ -124,7 +124,7 @@ func carryOutModel(have *Ruleset, b Batch, most int) (history, error) {
 		if part.wait {
 			h.waits = append(h.waits, len(h.states)-1)
 		}
-		for _, ops := range split(part.ops, part.most) {
+		for _, ops := range Split(part.ops, part.most) {
 			next := h.states[len(h.states)-1].Clone()
 			for _, op := range ops {
 				if err := next.do(op); err != nil {
@@ -264,7 +264,7 @@ func (x run) find(set string, f Field, lookup int) (Verdict, bool) {
 		return Verdict{}, false
 	}
 	for e, v := range s.Elements {
-		if value := x.value(f); e.First <= value && value <= e.end() {
+		if value := x.value(f); e.First <= value && value <= e.End() {
 			return v, true
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // The kernel's limit of the names of chains and sets (NFT_NAME_MAXLEN without
 // the NUL), and nft's of comments (without the NUL).
 const (
-	maxName    = 255
+	MaxName    = 255
 	maxComment = 127
 )
 
@@ -55,10 +55,10 @@ func Name(parts ...string) string {
 	if name == "" || !startsName(name[0]) {
 		name, exact = "_"+name, false
 	}
-	if exact && len(name) <= maxName && !hashed.MatchString(name) {
+	if exact && len(name) <= MaxName && !hashed.MatchString(name) {
 		return name
 	}
-	return clamp(name, maxName-len(hashMark)-hashDigits) + hashMark + digest(parts)
+	return clamp(name, MaxName-len(hashMark)-hashDigits) + hashMark + digest(parts)
 }
 
 func nameRune(r rune) rune {
@@ -93,11 +93,11 @@ func clamp(s string, n int) string {
 	return s[:n]
 }
 
-// clampComment makes a comment what nft takes: no double quotes, nothing
+// ClampComment makes a comment what nft takes: no double quotes, nothing
 // that a terminal doesn't print (policies' names are in comments, and others'
 // names may be one day), valid UTF-8, at most 127 bytes. Where it changes anything, it
 // appends a hash, so that different comments stay different.
-func clampComment(s string) string {
+func ClampComment(s string) string {
 	const mark = " ~"
 	const digits = 12
 	clean := strings.Map(func(r rune) rune {

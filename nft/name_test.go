@@ -65,58 +65,8 @@ func TestNamesDiffer(t *testing.T) {
 			}
 			return
 		}
-		if name := Name(a...); len(name) > maxName || (name == Name(b...)) != slices.Equal(a, b) {
+		if name := Name(a...); len(name) > MaxName || (name == Name(b...)) != slices.Equal(a, b) {
 			t.Fatalf("%q: %q, %q: %q", a, name, b, Name(b...))
-		}
-	})
-}
-
-// nft takes whatever Name makes, wherever a name can stand, and lists it so
-// that it takes it back; the same goes for comments.
-func TestNFTParsesNamesAndComments(t *testing.T) {
-	t.Parallel()
-	n := newNamespace(t)
-	rapid.Check(t, func(t *rapid.T) {
-		table, err := Open(Options{NetNS: int(n.ns.Fd())})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer table.Close()
-		words := rapid.OneOf(
-			rapid.SampledFrom([]string{"fwd", "tcp", "ip", "th", "last", "0x1", "1d", "accept", "policy", "a:b", "ct", "::1", "10.0.0.1"}),
-			rapid.StringMatching(`[a-zA-Z0-9./_=:@{}"*-]{0,12}`),
-			rapid.String(),
-			rapid.Just(strings.Repeat("p", 253)),
-		)
-		name := func(what string) string {
-			return Name(rapid.SliceOfN(words, 1, 3).Draw(t, what)...)
-		}
-		comment := rapid.OneOf(words, rapid.StringN(0, 300, -1)).Draw(t, "comment")
-		r := NewRuleset()
-		chain, set, verdicts := name("chain"), name("set"), name("map")
-		if set == verdicts {
-			return
-		}
-		r.AddSet(&Set{Name: set, Key: []Field{SrcAddr4}, Comment: comment})
-		r.AddSet(&Set{Name: verdicts, Key: []Field{SrcAddr4}, Verdicts: true, Comment: comment, Elements: map[Element]Verdict{
-			AddrElement(addr("10.0.0.1")): JumpTo(chain),
-		}})
-		r.AddChain(&Chain{Name: chain, Rules: []Rule{{Statements: []Statement{InSet{[]Field{SrcAddr4}, set}, accept}, Comment: comment}}})
-		if user := Name("user", "of", chain); user != chain {
-			r.AddChain(&Chain{Name: user, Rules: []Rule{
-				rule(jump(chain)), rule(Dispatch{[]Field{SrcAddr4}, verdicts}),
-			}})
-		}
-		mustSyncRapid(t, table, r)
-		if list, err := table.Check(t.Context()); err != nil || len(list) > 0 {
-			t.Fatalf("Check: %v\n%s", err, strings.Join(list, "\n"))
-		}
-		listing, err := n.try("", "list", "table", "inet", TableName)
-		if err != nil {
-			t.Fatalf("nft list: %v\n%s", err, listing)
-		}
-		if out, err := n.try(listing, "-c", "-f", "-"); err != nil {
-			t.Fatalf("nft -c: %v\n%s\n%s", err, out, listing)
 		}
 	})
 }
@@ -133,15 +83,15 @@ func TestComments(t *testing.T) {
 		{long, long[:113] + " ~*"},
 		{strings.Repeat("é", 100), strings.Repeat("é", 56) + " ~*"},
 	} {
-		got := clampComment(c.in)
+		got := ClampComment(c.in)
 		prefix, isHashed := strings.CutSuffix(c.want, "*")
 		if !strings.HasPrefix(got, prefix) || len(got) > maxComment || !isHashed && got != c.want {
-			t.Errorf("clampComment(%q) = %q, want %q", c.in, got, c.want)
+			t.Errorf("ClampComment(%q) = %q, want %q", c.in, got, c.want)
 		}
 	}
 	seen := map[string]string{}
 	for i := range 100 {
-		c := clampComment(long + fmt.Sprint(i))
+		c := ClampComment(long + fmt.Sprint(i))
 		if seen[c] != "" {
 			t.Errorf("two comments are %q", c)
 		}

@@ -62,11 +62,11 @@ func (o Op) String() string {
 		if o.Set.Interval {
 			flags = " flags interval;"
 		}
-		return fmt.Sprintf("add %s %s { type %s;%s }", o.Set.kind(), o.Set.Name, o.Set.typeString(), flags)
+		return fmt.Sprintf("add %s %s { type %s;%s }", o.Set.Kind(), o.Set.Name, o.Set.TypeString(), flags)
 	case SetElements:
 		return o.elementsString()
 	case DeleteSet:
-		return fmt.Sprintf("delete %s %s", o.Set.kind(), o.Set.Name)
+		return fmt.Sprintf("delete %s %s", o.Set.Kind(), o.Set.Name)
 	}
 	return "unknown operation"
 }
@@ -83,20 +83,20 @@ func (o Op) elementsString() string {
 	if len(o.Join) > 0 {
 		texts := make([]string, len(o.Join))
 		for i, m := range o.Join {
-			texts[i] = o.Set.elementString(m.Element, m.Verdict)
+			texts[i] = o.Set.ElementString(m.Element, m.Verdict)
 		}
 		lines = append(lines, fmt.Sprintf("add element %s { %s }", o.Set.Name, strings.Join(texts, ", ")))
 	}
 	return strings.Join(lines, "\n")
 }
 
-// messages is the number of netlink messages that the operation takes.
-func (o Op) messages() int {
+// Messages is the number of netlink messages that the operation takes.
+func (o Op) Messages() int {
 	switch o.Kind {
 	case AddRules:
 		return len(o.Rules)
 	case SetElements:
-		return len(chunked(plain(o.Leave))) + len(chunked(o.Join))
+		return len(Chunked(Plain(o.Leave))) + len(Chunked(o.Join))
 	default:
 		return 1
 	}
@@ -106,7 +106,7 @@ func (o Op) messages() int {
 // a longer one silently. So a message carries at most this many elements, and
 // at most this many bytes of them.
 const (
-	chunkElements = 512
+	ChunkElements = 512
 	chunkBytes    = 60000
 )
 
@@ -116,18 +116,39 @@ func elementBytes(m Member) int {
 	return 96 + 2*len(m.First) + len(m.Last) + len(m.Verdict.Chain)
 }
 
-// chunked cuts a list of members into what fits into a message each.
-func chunked(list []Member) [][]Member {
+// Chunked cuts a list of members into what fits into a message each.
+func Chunked(list []Member) [][]Member {
 	var parts [][]Member
 	start, size := 0, 0
 	for i, m := range list {
-		if size += elementBytes(m); i > start && (size > chunkBytes || i-start >= chunkElements) {
+		if size += elementBytes(m); i > start && (size > chunkBytes || i-start >= ChunkElements) {
 			parts = append(parts, list[start:i])
 			start, size = i, elementBytes(m)
 		}
 	}
 	if start < len(list) {
 		parts = append(parts, list[start:])
+	}
+	return parts
+}
+
+// Split cuts a list of operations into transactions of at most that many
+// messages; 0 doesn't cut.
+func Split(ops []Op, most int) [][]Op {
+	if most == 0 && len(ops) > 0 {
+		return [][]Op{ops}
+	}
+	var parts [][]Op
+	start, messages := 0, 0
+	for i, op := range ops {
+		n := op.Messages()
+		if messages += n; i > start && messages > most {
+			parts = append(parts, ops[start:i])
+			start, messages = i, n
+		}
+	}
+	if start < len(ops) {
+		parts = append(parts, ops[start:])
 	}
 	return parts
 }

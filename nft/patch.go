@@ -61,7 +61,7 @@ func Diff(have, want *Ruleset) Patch {
 // diffSet returns nil where nothing changes. Comments aren't compared: the
 // kernel can't change them.
 func diffSet(have, want *Set) *SetPatch {
-	if have == nil || !have.sameShape(want) {
+	if have == nil || !have.SameShape(want) {
 		return &SetPatch{Create: want}
 	}
 	sp := &SetPatch{Put: map[Element]Verdict{}, Remove: map[Element]struct{}{}}
@@ -106,9 +106,9 @@ func (r *Ruleset) Merge(p Patch) {
 	}
 }
 
-// check refuses a patch that can't mean anything: names that don't agree, or
+// Check refuses a patch that can't mean anything: names that don't agree, or
 // a change of a set that isn't there.
-func (p Patch) check(have *Ruleset) error {
+func (p Patch) Check(have *Ruleset) error {
 	for name, c := range p.Chains {
 		if c != nil && c.Name != name {
 			return fmt.Errorf("chain %s is called %s in the patch", c.Name, name)

@@ -72,7 +72,7 @@ type planner struct {
 	removedSets  []*Set
 	changes      []setChange
 
-	targets      map[ref]bool    // what is deleted and created again
+	targets      map[Ref]bool    // what is deleted and created again
 	changedRules map[string]bool // chains whose old rules aren't their new ones
 	fence        fence
 	onlyNewKeys  bool // all that the switch does is to add keys to verdict maps
@@ -145,9 +145,9 @@ func (pl *planner) sortChains() {
 			pl.removed = append(pl.removed, old)
 		case old == nil:
 			pl.added = append(pl.added, want)
-		case !old.sameShape(want) && want.Base != nil:
+		case !old.SameShape(want) && want.Base != nil:
 			pl.reseated = append(pl.reseated, want)
-		case !old.sameShape(want):
+		case !old.SameShape(want):
 			pl.replaced = append(pl.replaced, want)
 		case !old.Equal(want):
 			pl.rewritten = append(pl.rewritten, want)
@@ -164,7 +164,7 @@ func (pl *planner) sortSets() {
 			pl.removedSets = append(pl.removedSets, old)
 		case sp.Create != nil && old == nil:
 			pl.addedSets = append(pl.addedSets, sp.whole())
-		case sp.Create != nil && !old.sameShape(sp.Create):
+		case sp.Create != nil && !old.SameShape(sp.Create):
 			pl.replacedSets = append(pl.replacedSets, sp.whole())
 		case old != nil:
 			if change := newSetChange(old, sp); !change.empty() {
@@ -327,7 +327,7 @@ func (pl *planner) finish() {
 
 func members(s *Set) []Member {
 	list := make([]Member, 0, len(s.Elements))
-	for _, e := range sortedElements(s.Elements) {
+	for _, e := range SortedElements(s.Elements) {
 		list = append(list, Member{e, s.Elements[e]})
 	}
 	return list
@@ -346,7 +346,7 @@ func ruleOps(c *Chain) []Op {
 
 func joinOps(s *Set, list []Member) []Op {
 	var ops []Op
-	for part := range slices.Chunk(list, chunkElements) {
+	for part := range slices.Chunk(list, ChunkElements) {
 		ops = append(ops, Op{Kind: SetElements, Set: s, Join: part})
 	}
 	return ops
@@ -354,7 +354,7 @@ func joinOps(s *Set, list []Member) []Op {
 
 func leaveOps(s *Set, list []Element) []Op {
 	var ops []Op
-	for part := range slices.Chunk(list, chunkElements) {
+	for part := range slices.Chunk(list, ChunkElements) {
 		ops = append(ops, Op{Kind: SetElements, Set: s, Leave: part})
 	}
 	return ops

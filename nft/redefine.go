@@ -14,17 +14,17 @@ import (
 // for packets that are under way.
 
 func (pl *planner) noteTargets() {
-	pl.targets = map[ref]bool{}
+	pl.targets = map[Ref]bool{}
 	for _, c := range pl.replaced {
-		pl.targets[ref{chain: c.Name}] = true
+		pl.targets[Ref{Chain: c.Name}] = true
 	}
 	for _, s := range pl.replacedSets {
-		pl.targets[ref{set: s.Name}] = true
+		pl.targets[Ref{Set: s.Name}] = true
 	}
 }
 
 func (pl *planner) refersToTarget(c *Chain) bool {
-	return len(pl.targets) > 0 && slices.ContainsFunc(c.refs(), func(r ref) bool { return pl.targets[r] })
+	return len(pl.targets) > 0 && slices.ContainsFunc(c.refs(), func(r Ref) bool { return pl.targets[r] })
 }
 
 func (pl *planner) leadsToTarget(s *Set) bool {
@@ -32,7 +32,7 @@ func (pl *planner) leadsToTarget(s *Set) bool {
 		return false
 	}
 	for _, v := range s.Elements {
-		if pl.targets[ref{chain: v.Chain}] {
+		if pl.targets[Ref{Chain: v.Chain}] {
 			return true
 		}
 	}
@@ -59,7 +59,7 @@ func (pl *planner) rewriteReferrers() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(pl.have.Sets)) {
 		set := pl.have.Sets[name]
-		if sp, ok := pl.patch.Sets[name]; ok && sp == nil || pl.targets[ref{set: name}] || !pl.leadsToTarget(set) {
+		if sp, ok := pl.patch.Sets[name]; ok && sp == nil || pl.targets[Ref{Set: name}] || !pl.leadsToTarget(set) {
 			continue
 		}
 		i, ok := index[name]
@@ -67,8 +67,8 @@ func (pl *planner) rewriteReferrers() {
 			pl.changes = append(pl.changes, setChange{set: set, guard: set.Guard})
 			i = len(pl.changes) - 1
 		}
-		for _, e := range sortedElements(set.Elements) {
-			if v := set.Elements[e]; pl.targets[ref{chain: v.Chain}] {
+		for _, e := range SortedElements(set.Elements) {
+			if v := set.Elements[e]; pl.targets[Ref{Chain: v.Chain}] {
 				pl.changes[i].renew(e, v)
 			}
 		}
@@ -87,7 +87,7 @@ func (pl *planner) letGo() []Op {
 	}
 	for _, s := range pl.removedSets {
 		if pl.leadsToTarget(s) {
-			ops = append(ops, leaveOps(s, slices.SortedFunc(maps.Keys(s.Elements), compareElements))...)
+			ops = append(ops, leaveOps(s, slices.SortedFunc(maps.Keys(s.Elements), CompareElements))...)
 		}
 	}
 	return ops

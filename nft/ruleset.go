@@ -69,12 +69,12 @@ func (c *Chain) clone() *Chain {
 // Equal reports whether both chains have the same place and the same rules in
 // the same order.
 func (c *Chain) Equal(d *Chain) bool {
-	return c.sameShape(d) && slices.EqualFunc(c.Rules, d.Rules, Rule.Equal)
+	return c.SameShape(d) && slices.EqualFunc(c.Rules, d.Rules, Rule.Equal)
 }
 
-// sameShape reports whether one chain can become the other by changing its
+// SameShape reports whether one chain can become the other by changing its
 // rules. The kernel can't move a base chain.
-func (c *Chain) sameShape(d *Chain) bool {
+func (c *Chain) SameShape(d *Chain) bool {
 	if c.Base == nil || d.Base == nil {
 		return c.Base == d.Base
 	}
@@ -89,10 +89,10 @@ type Base struct {
 	Hook     Hook
 	Priority int
 
-	// foreign describes what a base chain in the kernel has that ours never
+	// Foreign describes what a base chain in the kernel has that ours never
 	// have: another type or policy. It makes the chain differ from any
 	// desired one.
-	foreign string
+	Foreign string
 }
 
 // ChainType is what the kernel lets the rules of a base chain do.
@@ -173,16 +173,16 @@ func (s *Set) clone() *Set {
 	return &d
 }
 
-// sameShape reports whether both sets are defined alike, their elements,
+// SameShape reports whether both sets are defined alike, their elements,
 // comments and guard flags aside: what the kernel can't change in place. Two
 // fields of one type (source and destination address) make the same key.
-func (s *Set) sameShape(d *Set) bool {
-	return s.Interval == d.Interval && s.Verdicts == d.Verdicts && s.Targets.datatype() == d.Targets.datatype() &&
-		slices.EqualFunc(s.Key, d.Key, func(a, b Field) bool { return a.datatype() == b.datatype() })
+func (s *Set) SameShape(d *Set) bool {
+	return s.Interval == d.Interval && s.Verdicts == d.Verdicts && s.Targets.Type() == d.Targets.Type() &&
+		slices.EqualFunc(s.Key, d.Key, func(a, b Field) bool { return a.Type() == b.Type() })
 }
 
-// isMap reports whether the elements carry something.
-func (s *Set) isMap() bool { return s.Verdicts || s.Targets != 0 }
+// IsMap reports whether the elements carry something.
+func (s *Set) IsMap() bool { return s.Verdicts || s.Targets != 0 }
 
 // Verdict says what becomes of a packet. The zero value is no verdict: the
 // next statement or rule decides.
@@ -205,8 +205,8 @@ const (
 	Return
 	NATTo // in elements of NAT maps only
 
-	// foreignVerdict is anything else found in the kernel.
-	foreignVerdict
+	// ForeignVerdict is anything else found in the kernel.
+	ForeignVerdict
 )
 
 // JumpTo returns the verdict that jumps to the chain.

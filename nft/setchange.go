@@ -24,7 +24,7 @@ func newSetChange(have *Set, sp *SetPatch) setChange {
 			return c
 		}
 	}
-	for _, e := range sortedElements(sp.Put) {
+	for _, e := range SortedElements(sp.Put) {
 		old, there := have.Elements[e]
 		v := sp.Put[e]
 		switch {
@@ -34,7 +34,7 @@ func newSetChange(have *Set, sp *SetPatch) setChange {
 			c.moves = append(c.moves, Member{e, v})
 		}
 	}
-	for _, e := range sortedElements(sp.Remove) {
+	for _, e := range SortedElements(sp.Remove) {
 		_, there := have.Elements[e]
 		if _, put := sp.Put[e]; there && !put {
 			c.goes = append(c.goes, e)
@@ -73,7 +73,7 @@ func (c *setChange) op(leave []Element, join []Member) []Op {
 
 // prepare: guards get their new elements, fenced keys drop.
 func (c *setChange) prepare(f fence) []Op {
-	if c.set.isMap() {
+	if c.set.IsMap() {
 		var leave []Element
 		var join []Member
 		for _, m := range c.moves {
@@ -91,18 +91,18 @@ func (c *setChange) prepare(f fence) []Op {
 		return c.op(leave, join)
 	}
 	if c.guard {
-		return joinOps(c.set, plain(c.guardPieces()))
+		return joinOps(c.set, Plain(c.guardPieces()))
 	}
 	return nil
 }
 
 // switchLeave is the first half of what happens in the switch.
 func (c *setChange) switchLeave(f fence) []Op {
-	if c.guard && !c.set.isMap() {
+	if c.guard && !c.set.IsMap() {
 		return nil
 	}
 	leave := slices.Clone(c.goes)
-	if c.set.isMap() {
+	if c.set.IsMap() {
 		leave = slices.DeleteFunc(leave, func(e Element) bool { return f.needed(c.set, e, Verdict{}) })
 		for _, m := range c.moves {
 			if !f.needed(c.set, m.Element, m.Verdict) {
@@ -118,11 +118,11 @@ func (c *setChange) switchLeave(f fence) []Op {
 
 // switchJoin is the second half.
 func (c *setChange) switchJoin(f fence) []Op {
-	if !c.set.isMap() {
+	if !c.set.IsMap() {
 		if c.guard {
 			return nil
 		}
-		return joinOps(c.set, plain(c.sharedPieces()))
+		return joinOps(c.set, Plain(c.sharedPieces()))
 	}
 	join := slices.Clone(c.stays)
 	for _, m := range append(slices.Clone(c.moves), c.joins...) {
@@ -136,7 +136,7 @@ func (c *setChange) switchJoin(f fence) []Op {
 // finish: what allows more.
 func (c *setChange) finish(f fence) []Op {
 	switch {
-	case c.set.isMap():
+	case c.set.IsMap():
 		return c.finishFenced(f)
 	case c.guard:
 		return c.finishPieces(c.guardPieces(), c.goes)
@@ -217,7 +217,8 @@ func elements(list []Member) []Element {
 	return es
 }
 
-func plain(list []Element) []Member {
+// Plain makes members without a verdict of elements.
+func Plain(list []Element) []Member {
 	ms := make([]Member, len(list))
 	for i, e := range list {
 		ms[i] = Member{Element: e}

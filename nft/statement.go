@@ -6,14 +6,11 @@ import (
 )
 
 // A Statement is one match or action of a rule. The types of this file are
-// all there are; they are values, never edited in place.
+// all there are, but for Foreign; they are values, never edited in place.
 type Statement interface {
 	// String is the statement as nft lists it, without the matches that nft
 	// leaves out because others imply them.
 	String() string
-
-	// encode appends the statement's expressions to the rule's.
-	encode(e *encoder) error
 }
 
 // MatchIface matches packets by the name of an interface. A Name that ends in
@@ -142,6 +139,9 @@ type Sample struct {
 	PerSecond uint64
 	Burst     uint32 // 0: the kernel's default, 5 packets
 }
+
+// DefaultBurst is what the kernel makes of a packet limit without a burst.
+const DefaultBurst = 5
 
 // Do ends the rule with a verdict.
 type Do struct{ Verdict }

@@ -31,17 +31,17 @@ func (r *Ruleset) String() string {
 // String is the set as nft lists it, elements sorted.
 func (s *Set) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\t%s %s {\n\t\ttype %s\n", s.kind(), s.Name, s.typeString())
+	fmt.Fprintf(&b, "\t%s %s {\n\t\ttype %s\n", s.Kind(), s.Name, s.TypeString())
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")
 	}
 	if s.Comment != "" {
-		fmt.Fprintf(&b, "\t\tcomment %q\n", clampComment(s.Comment))
+		fmt.Fprintf(&b, "\t\tcomment %q\n", ClampComment(s.Comment))
 	}
 	if len(s.Elements) > 0 {
 		var elements []string
-		for _, e := range sortedElements(s.Elements) {
-			elements = append(elements, s.elementString(e, s.Elements[e]))
+		for _, e := range SortedElements(s.Elements) {
+			elements = append(elements, s.ElementString(e, s.Elements[e]))
 		}
 		fmt.Fprintf(&b, "\t\telements = { %s }\n", strings.Join(elements, ", "))
 	}
@@ -49,29 +49,32 @@ func (s *Set) String() string {
 	return b.String()
 }
 
-func (s *Set) kind() string {
-	if s.isMap() {
+// Kind is the word for the set in nft: set or map.
+func (s *Set) Kind() string {
+	if s.IsMap() {
 		return "map"
 	}
 	return "set"
 }
 
-func (s *Set) typeString() string {
+// TypeString is the type of the set's elements, as nft writes it.
+func (s *Set) TypeString() string {
 	var types []string
 	for _, f := range s.Key {
-		types = append(types, f.datatype().Name)
+		types = append(types, f.Type())
 	}
 	t := strings.Join(types, " . ")
 	if s.Verdicts {
 		t += " : verdict"
 	}
 	if s.Targets != 0 {
-		t += " : " + s.Targets.datatype().Name + " . " + DstPort.datatype().Name
+		t += " : " + s.Targets.Type() + " . " + DstPort.Type()
 	}
 	return t
 }
 
-func (s *Set) elementString(e Element, v Verdict) string {
+// ElementString is an element of the set with its verdict, as nft lists it.
+func (s *Set) ElementString(e Element, v Verdict) string {
 	text := e.Text(s.Key)
 	if v.Kind != NoVerdict {
 		text += " : " + v.String()
@@ -79,12 +82,13 @@ func (s *Set) elementString(e Element, v Verdict) string {
 	return text
 }
 
-// sortedElements returns the keys in byte order.
-func sortedElements[V any](m map[Element]V) []Element {
-	return slices.SortedFunc(maps.Keys(m), compareElements)
+// SortedElements returns the keys in byte order.
+func SortedElements[V any](m map[Element]V) []Element {
+	return slices.SortedFunc(maps.Keys(m), CompareElements)
 }
 
-func compareElements(a, b Element) int {
+// CompareElements orders elements as numbers, by their first key.
+func CompareElements(a, b Element) int {
 	if c := cmp.Compare(a.First, b.First); c != 0 {
 		return c
 	}
@@ -110,8 +114,8 @@ func (c *Chain) text(sets map[string]*Set) string {
 // String is the base chain's definition as nft lists it.
 func (b *Base) String() string {
 	s := fmt.Sprintf("type %s hook %s priority %s; policy accept;", b.Type, b.Hook, b.priorityString())
-	if b.foreign != "" {
-		s += " # but: " + b.foreign
+	if b.Foreign != "" {
+		s += " # but: " + b.Foreign
 	}
 	return s
 }
@@ -181,7 +185,7 @@ func (r Rule) text(sets map[string]*Set) string {
 		case MatchTCPNoSYN:
 			tcp = true
 		case DNAT:
-			if family, err := s.family(sets); err == nil {
+			if family, err := s.Family(sets); err == nil {
 				text = s.text(family)
 			}
 		case ResetTCP:
@@ -192,7 +196,7 @@ func (r Rule) text(sets map[string]*Set) string {
 		parts = append(parts, text)
 	}
 	if r.Comment != "" {
-		parts = append(parts, `comment "`+clampComment(r.Comment)+`"`)
+		parts = append(parts, `comment "`+ClampComment(r.Comment)+`"`)
 	}
 	return strings.Join(parts, " ")
 }
@@ -222,14 +226,14 @@ func (e Element) Text(key []Field) string {
 	var parts []string
 	first, last := []byte(e.First), []byte(e.Last)
 	for _, f := range key {
-		n := f.words() * 4
-		if len(first) < n || f.size() == 0 {
+		n := f.Words() * 4
+		if len(first) < n || f.Size() == 0 {
 			return fmt.Sprintf("0x%x-0x%x", e.First, e.Last)
 		}
-		text := f.format(first[:f.size()])
+		text := f.format(first[:f.Size()])
 		first = first[n:]
 		if len(last) >= n {
-			if end := f.format(last[:f.size()]); end != text {
+			if end := f.format(last[:f.Size()]); end != text {
 				text += "-" + end
 			}
 			last = last[n:]
@@ -329,8 +333,8 @@ func (m MatchPrefix) String() string {
 
 func (s Sample) String() string {
 	text := fmt.Sprintf("limit rate %d/second", s.PerSecond)
-	if s.burst() != defaultBurst {
-		text += fmt.Sprintf(" burst %d packets", s.burst())
+	if burst := cmp.Or(s.Burst, DefaultBurst); burst != DefaultBurst {
+		text += fmt.Sprintf(" burst %d packets", burst)
 	}
 	if s.Prefix != "" {
 		text += fmt.Sprintf(" log prefix %q", s.Prefix)

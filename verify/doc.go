@@ -13,7 +13,7 @@
 // name, and those that neither side can tell apart are judged by one of them.
 //
 // It isn't for translations: where a masqueraded or redirected packet goes is
-// compared by nft.Table.Check alone. Nor is it for other tables.
+// compared by table.Table.Check alone. Nor is it for other tables.
 package verify
 
 import (

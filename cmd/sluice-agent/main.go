@@ -30,7 +30,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/internal/printable"
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
 )
@@ -89,7 +89,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return ignoreEnd(ctx, err)
 	}
 	defer only.release()
-	table, err := nft.Open(nft.Options{Own: o.ownTable, Tallied: controllers.DeniedChains})
+	table, err := table.Open(table.Options{Own: o.ownTable, Tallied: controllers.DeniedChains})
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/others"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 )
 
@@ -83,7 +83,7 @@ func (u *uninstaller) run(ctx context.Context) error {
 	if err := cni.RemoveLinks(); err != nil {
 		return err
 	}
-	err := errors.Join(overlay.Remove(overlay.Options{}), new(others.Accepter).Remove(ctx), others.RemoveProbe(), nft.Remove(nft.Options{}))
+	err := errors.Join(overlay.Remove(overlay.Options{}), new(others.Accepter).Remove(ctx), others.RemoveProbe(), table.Remove(table.Options{}))
 	if err = errors.Join(err, u.removeFiles()); err != nil {
 		return err
 	}

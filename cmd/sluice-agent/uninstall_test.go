@@ -21,8 +21,8 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
-	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/others"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
@@ -273,7 +273,7 @@ func (n *installed) installRules() {
 	n.t.Helper()
 	pods := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")}
 	n.do(func() error {
-		table, err := nft.Open(nft.Options{Own: true}) // an orphan by the time of the uninstall
+		table, err := table.Open(table.Options{Own: true}) // an orphan by the time of the uninstall
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
@@ -46,7 +46,7 @@ const (
 // newAgent makes an agent for node number i that ends with the benchmark. Nothing of it runs before start.
 func newAgent(b *testing.B, node *testnet.Node, i int, backend string) *agent {
 	b.Helper()
-	table, err := nft.Open(nft.Options{NetNS: node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: node.NSFd()})
 	must(b, err)
 	b.Cleanup(func() {
 		if err := table.Close(); err != nil {

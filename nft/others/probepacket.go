@@ -20,7 +20,7 @@ const (
 	headerLenUDP = 8
 	discardPort  = 9 // RFC 863
 
-	// The source port is random, from the dynamic range (RFC 6335), so that no flow of an earlier probe is taken for this one.
+	// firstDynamicPort begins the range of the source port, which is random, from the dynamic range (RFC 6335), so that no flow of an earlier probe is taken for this one.
 	firstDynamicPort = 49152
 )
 
