@@ -1,44 +1,35 @@
 package enforce
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/cases"
 )
 
 // TestMeaning runs the cases of the meaning table that an API server accepts,
-// with the pods on one node and on two. Every flow connects before.
-func TestMeaning(t *testing.T) {
+// with the pods on two nodes. Every flow connects before.
+//
+// With all pods on one node the same cases are in TestPackets of controllers.
+func TestMeaning(t *testing.T) { //nolint:tparallel // the cases take turns on one lab
 	t.Parallel()
-	for name, placement := range map[string]map[string]string{"same node": together, "across nodes": apart} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, labName(t, "meaning"), lab.Options{Nodes: 2})
-			w := newWorld(t, l, placement)
-			for _, tc := range cases.All() {
-				if tc.NoServer || name == "across nodes" && namesTheNode(tc) {
-					continue
-				}
-				t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
-					w := *w
-					w.t = t
-					w.run(tc)
-				})
-			}
+	l := newLab(t, labName(t, "meaning"), lab.Options{Nodes: 2})
+	w := newWorld(t, l, apart)
+	for _, tc := range cases.All() {
+		if tc.NoServer {
+			continue
+		}
+		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			w.run(tc)
 		})
 	}
-}
-
-// namesTheNode: across nodes there is no one node that a manifest could name.
-func namesTheNode(tc cases.Case) bool {
-	for _, spec := range tc.Policies {
-		if strings.Contains(spec, `"`+cases.NodeName+`"`) {
-			return true
-		}
-	}
-	return false
 }
 
 // run goes through one case; what it applied is deleted when it ends.
@@ -54,6 +45,27 @@ func (w *world) run(tc cases.Case) {
 	w.setPolicies(adapt(tc.Policies))
 	w.expect(deny, false)
 	w.expect(allow, true)
+}
+
+// podSelectedBy is a pod that a policy selects. All that it selects have to be
+// on one node, for what the policy says of their node.
+func (w *world) podSelectedBy(key, spec string) string {
+	w.t.Helper()
+	np, err := cases.RenderPolicy(key, spec, cases.Addr)
+	w.must(err)
+	selector, err := metav1.LabelSelectorAsSelector(&np.Spec.PodSelector)
+	w.must(err)
+	var pods, nodes []string
+	for _, pod := range cases.Pods() {
+		name := pod.Namespace + "/" + pod.Name
+		if pod.Namespace == np.Namespace && selector.Matches(labels.Set(pod.Labels)) {
+			pods, nodes = append(pods, name), append(nodes, w.node[name])
+		}
+	}
+	if nodes = slices.Compact(nodes); len(nodes) != 1 {
+		w.t.Fatalf("%s names the node of the pods it selects, %q: expected one node, they are on %q", key, pods, nodes)
+	}
+	return pods[0]
 }
 
 // adapt replaces the documentation addresses of the cases' world by the lab's.

@@ -3,7 +3,6 @@ package enforce
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -255,21 +254,18 @@ func (w *world) denied(flows ...string) {
 	w.expect(cases.MustFlows(flows), false)
 }
 
-// render fills a case's manifests with the lab's addresses. A manifest that
-// names the node means that of the pods it selects, so such cases are only for
-// a world on one node.
-func (w *world) render(name string, family int) string {
-	if name == cases.NodeName {
-		return w.addr(name, slices.Sorted(maps.Keys(w.node))[0], family).String()
-	}
-	return w.addr(name, "", family).String()
-}
-
-// setPolicies applies policies, given as spec by namespace/name.
+// setPolicies applies policies, given as spec by namespace/name. The "node" of
+// a spec is that of the pods it selects.
 func (w *world) setPolicies(specs map[string]string) {
 	w.t.Helper()
 	for key, spec := range specs {
-		np, err := cases.RenderPolicy(key, spec, w.render)
+		np, err := cases.RenderPolicy(key, spec, func(name string, family int) string {
+			var other string
+			if name == cases.NodeName {
+				other = w.podSelectedBy(key, spec)
+			}
+			return w.addr(name, other, family).String()
+		})
 		w.must(err)
 		w.setPolicy(np)
 	}
@@ -310,11 +306,8 @@ func (w *world) label(name string, labels map[string]any) {
 	w.must(w.Client().Patch(w.t.Context(), object, client.RawPatch(types.MergePatchType, patch)))
 }
 
-// placements of the world's pods on two nodes.
-var (
-	together = map[string]string{"dev/web": "node1", "dev/db": "node1", "prod/web": "node1", "ops/probe": "node1"}
-	apart    = map[string]string{"dev/web": "node1", "ops/probe": "node1", "dev/db": "node2", "prod/web": "node2"}
-)
+// apart places the world's pods on two nodes, two on each.
+var apart = map[string]string{"dev/web": "node1", "ops/probe": "node1", "dev/db": "node2", "prod/web": "node2"}
 
 func labName(t testing.TB, short string) string {
 	t.Helper()
