@@ -74,7 +74,7 @@ e2e-fast: cluster-tools ## Make a cluster with kind, install Sluice, and run the
 	@hack/e2e fast
 
 .PHONY: e2e
-e2e: cluster-tools ## The whole suites: IPv4, IPv6, dual stack, and kube-proxy in iptables mode, each on a cluster of its own
+e2e: cluster-tools ## The suites on four clusters, one after the other: dual stack (everything), IPv4, IPv6, and kube-proxy in iptables mode
 	@hack/e2e all
 
 .PHONY: e2e-here

@@ -18,6 +18,11 @@ var (
 	Disruptive = ginkgo.Label("disruptive")
 	// OnKind is on specs that need the nodes to be containers of the local Docker.
 	OnKind = ginkgo.Label("kind")
+	// Table is on the tables of what policies mean, line by line. They take minutes, so of the kinds of cluster that hack/e2e makes
+	// only the one with both families runs them whole.
+	Table = ginkgo.Label("table")
+	// Proxied is on specs of policy whose verdicts hang on what kube-proxy makes of a Service. They run in each of its modes.
+	Proxied = ginkgo.Label("proxied")
 )
 
 // Time limits. A node of a test cluster is busy: they are long, and only failures take them.

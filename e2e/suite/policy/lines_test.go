@@ -32,7 +32,7 @@ var _ = ginkgo.Describe("meaning of single cases", func() {
 		w.namespace(ctx, "shop", nil)
 	})
 
-	ginkgo.It("through a NodePort and a hostPort: judged by the pod's port and the client's real address", func(ctx ginkgo.SpecContext) {
+	ginkgo.It("through a NodePort and a hostPort: judged by the pod's port and the client's real address", framework.Proxied, func(ctx ginkgo.SpecContext) {
 		if near.Name == far.Name {
 			ginkgo.Skip("this cluster has one node for pods: there is no other node to come from")
 		}

@@ -16,7 +16,7 @@ import (
 
 // The cases of test/cases, with their pods on one node and on two. Their hosts outside are nodes that none of their pods runs
 // on: to a policy another node is outside the pod network.
-var _ = ginkgo.Describe("meaning", ginkgo.Ordered, ginkgo.ContinueOnFailure, func() {
+var _ = ginkgo.Describe("meaning", framework.Table, ginkgo.Ordered, ginkgo.ContinueOnFailure, func() {
 	var servers *world // on every node, made once: its ports can be had once
 
 	ginkgo.BeforeAll(func(ctx ginkgo.SpecContext) {

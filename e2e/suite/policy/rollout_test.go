@@ -35,7 +35,7 @@ const (
 // Deployments of servers and of their clients are scaled and rolled. Clients connect all the time, through a Service; beside that, a
 // friend and a stranger are sent to the servers' own addresses as soon as there are any.
 var _ = ginkgo.Describe("Deployments", func() {
-	ginkgo.It("are scaled and rolled: strangers never get in, friends always do", func(ctx ginkgo.SpecContext) {
+	ginkgo.It("are scaled and rolled: strangers never get in, friends always do", framework.Proxied, func(ctx ginkgo.SpecContext) {
 		r := newRollout(ctx)
 		strangers, friends := follow(r.cluster, r.namespace, "role="+strangerRole), follow(r.cluster, r.namespace, "role="+friendRole)
 		direct := r.direct(ctx)

@@ -22,7 +22,7 @@ const serviceOffset = 8000
 // The truth table: who of nine pods reaches whom, at which port, under each of a number of policies. The pods a, b and c of each of
 // the namespaces x, y and z are spread over the workers. From every pod every port of every pod is tried, in every family,
 // at the pod's address and through a Service.
-var _ = ginkgo.Describe("truth table", ginkgo.Ordered, ginkgo.ContinueOnFailure, func() {
+var _ = ginkgo.Describe("truth table", framework.Table, ginkgo.Ordered, ginkgo.ContinueOnFailure, func() {
 	var w *world
 	var cells []*cell
 
@@ -32,14 +32,17 @@ var _ = ginkgo.Describe("truth table", ginkgo.Ordered, ginkgo.ContinueOnFailure,
 		ginkgo.AddReportEntry("truth table", fmt.Sprintf("%d connections for each policy", len(cells)))
 	}, ginkgo.NodeTimeout(framework.PodPatience*2))
 
-	ginkgo.It("connects everything without policies", framework.Fast, func(ctx ginkgo.SpecContext) {
+	ginkgo.It("connects everything without policies", framework.Fast, framework.Proxied, func(ctx ginkgo.SpecContext) {
 		w.expect(ctx, all(cells, true))
 	}, ginkgo.SpecTimeout(framework.Patience*2))
 
 	for _, tc := range truthCases {
-		labels := ginkgo.Label()
+		var labels ginkgo.Labels
 		if tc.fast {
-			labels = framework.Fast
+			labels = append(labels, framework.Fast...)
+		}
+		if tc.proxied {
+			labels = append(labels, framework.Proxied...)
 		}
 		ginkgo.It(tc.name, labels, func(ctx ginkgo.SpecContext) {
 			w.apply(ctx, w.render(tc.policies))
@@ -58,7 +61,7 @@ var _ = ginkgo.Describe("truth table", ginkgo.Ordered, ginkgo.ContinueOnFailure,
 		}, ginkgo.SpecTimeout(framework.Patience*2))
 	}
 
-	ginkgo.It("connects everything once the policies are gone", framework.Fast, func(ctx ginkgo.SpecContext) {
+	ginkgo.It("connects everything once the policies are gone", framework.Fast, framework.Proxied, func(ctx ginkgo.SpecContext) {
 		w.expect(ctx, all(cells, true))
 	}, ginkgo.SpecTimeout(framework.Patience*2))
 })

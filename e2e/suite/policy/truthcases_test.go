@@ -19,6 +19,8 @@ type truthCase struct {
 	// also is asked once every cell is as it must be.
 	also func(ctx context.Context, w *world)
 	fast bool
+	// proxied: what it allows hangs on the address or the port at which a connection through a Service arrives.
+	proxied bool
 }
 
 func from(c *cell, ns string) bool { return c.from[:1] == ns }
@@ -82,14 +84,14 @@ var truthCases = []truthCase{
 		allows: func(c *cell) bool { return !to(c, "y") || c.to == "y/c" || !from(c, "x") && c.from[2:] != "c" },
 	},
 	{
-		name: "by ipBlock: y from all pods' addresses except two", fast: true,
+		name: "by ipBlock: y from all pods' addresses except two", fast: true, proxied: true,
 		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{from: [
 			{ipBlock: {cidr: "{{ip4 "pods"}}", except: ["{{ip4 "x/a"}}/32", "{{ip4 "x/b"}}/32"]}},
 			{ipBlock: {cidr: "{{ip6 "pods"}}", except: ["{{ip6 "x/a"}}/128", "{{ip6 "x/b"}}/128"]}}]}]}`},
 		allows: func(c *cell) bool { return !to(c, "y") || c.from != "x/a" && c.from != "x/b" },
 	},
 	{
-		name: "by ipBlock: x to one address, and to another at a port",
+		name: "by ipBlock: x to one address, and to another at a port", proxied: true,
 		policies: map[string]string{"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [
 			{to: [{ipBlock: {cidr: "{{ip4 "y/a"}}/32"}}, {ipBlock: {cidr: "{{ip6 "y/a"}}/128"}}]},
 			{to: [{ipBlock: {cidr: "{{ip4 "z/b"}}/32"}}, {ipBlock: {cidr: "{{ip6 "z/b"}}/128"}}], ports: [{port: 81, protocol: UDP}]}]}`},
@@ -101,12 +103,12 @@ var truthCases = []truthCase{
 		allows:   func(c *cell) bool { return !to(c, "y") || c.family == corev1.IPv4Protocol },
 	},
 	{
-		name:     "by port: y at TCP 80",
+		name: "by port: y at TCP 80", proxied: true,
 		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{ports: [{port: 80}]}]}`},
 		allows:   func(c *cell) bool { return !to(c, "y") || tcp(c) && c.port == 80 },
 	},
 	{
-		name: "by port: y at UDP 81, and z at any UDP",
+		name: "by port: y at UDP 81, and z at any UDP", proxied: true,
 		policies: map[string]string{
 			"y/p": `{podSelector: {}, ingress: [{ports: [{port: 81, protocol: UDP}]}]}`,
 			"z/p": `{podSelector: {}, ingress: [{ports: [{protocol: UDP}]}]}`,
@@ -114,7 +116,7 @@ var truthCases = []truthCase{
 		allows: func(c *cell) bool { return (!to(c, "y") || udp(c) && c.port == 81) && (!to(c, "z") || udp(c)) },
 	},
 	{
-		name: "by a range of ports: y from 81 to 90, z from 79 to 81",
+		name: "by a range of ports: y from 81 to 90, z from 79 to 81", proxied: true,
 		policies: map[string]string{
 			"y/p": `{podSelector: {}, ingress: [{ports: [{port: 81, endPort: 90}]}]}`,
 			"z/p": `{podSelector: {}, ingress: [{ports: [{port: 79, endPort: 81}]}]}`,
@@ -122,24 +124,24 @@ var truthCases = []truthCase{
 		allows: func(c *cell) bool { return (!to(c, "y") || tcp(c) && c.port == 81) && (!to(c, "z") || tcp(c)) },
 	},
 	{
-		name: "by a port's name, into y", fast: true,
+		name: "by a port's name, into y", fast: true, proxied: true,
 		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{ports: [{port: web}]}]}`},
 		allows:   func(c *cell) bool { return !to(c, "y") || onWeb(c) },
 	},
 	{
-		name:     "by a port's name, out of x, to y",
+		name: "by a port's name, out of x, to y", proxied: true,
 		policies: map[string]string{"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {ns: "y"}}}], ports: [{port: web}]}]}`},
 		allows:   func(c *cell) bool { return !from(c, "x") || to(c, "y") && onWeb(c) },
 	},
 	{
-		name: "out of x to DNS only", fast: true,
+		name: "out of x to DNS only", fast: true, proxied: true,
 		policies: map[string]string{"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [
 			{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}], ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]}]}`},
 		allows: func(c *cell) bool { return !from(c, "x") },
 		also:   resolves,
 	},
 	{
-		name: "both ends must agree: x out to y at 80 and 81, y in from x at 81", fast: true,
+		name: "both ends must agree: x out to y at 80 and 81, y in from x at 81", fast: true, proxied: true,
 		policies: map[string]string{
 			"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {ns: "y"}}}], ports: [{port: 80}, {port: 81}]}]}`,
 			"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}], ports: [{port: 81}, {port: 81, protocol: UDP}]}]}`,
