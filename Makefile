@@ -29,6 +29,10 @@ lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/l
 
 ##@ Test
 
+.PHONY: unit
+unit: ## The tests that need neither root nor packets, as any user, without the race detector: for while you write
+	@hack/unit
+
 # One package at a time (-p 1): the packet tests of one are load for those of another, and floods want both cores.
 
 .PHONY: test

@@ -15,6 +15,8 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // The node's own addresses in tests.
@@ -60,9 +62,7 @@ func healing(o *ServerOptions) { o.withoutHealing = false }
 
 func newNetNS(t testing.TB) ns.NetNS {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
+	needroot.Skip(t)
 	netns, err := ns.TempNetNS()
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/go-logr/logr/funcr"
 	"go.uber.org/goleak"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -143,6 +145,7 @@ func newBareAgent(t testing.TB, options ...func(*ServerOptions)) *testAgent {
 
 func makeAgent(t testing.TB, options []func(*ServerOptions)) *testAgent {
 	t.Helper()
+	needroot.SkipOthers(t)
 	directory := t.TempDir()
 	return &testAgent{
 		t:        t,

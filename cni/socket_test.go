@@ -19,6 +19,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // speak sends bytes as they are and returns what is answered until the connection ends.
@@ -177,7 +179,9 @@ func TestSilentPeers(t *testing.T) {
 }
 
 // asUser runs f on a thread of its own that isn't root's any more.
-func asUser(uid uintptr, f func()) {
+func asUser(t *testing.T, uid uintptr, f func()) {
+	t.Helper()
+	needroot.Skip(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -203,7 +207,7 @@ func TestOtherUsers(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v and %v, want 0600", info.Mode(), err)
 	}
-	asUser(65534, func() {
+	asUser(t, 65534, func() {
 		if conn, err := net.Dial("unix", a.socket); !errors.Is(err, unix.EACCES) {
 			t.Errorf("nobody connected: %v, %v", conn, err)
 		}
@@ -212,7 +216,7 @@ func TestOtherUsers(t *testing.T) {
 	if err := os.Chmod(a.socket, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	asUser(65534, func() {
+	asUser(t, 65534, func() {
 		status, body := a.speak(t, post(PathAdd, with(t, "ifName", `"eth0"`)), true)
 		if status != http.StatusForbidden || !strings.Contains(body, "only root may ask the agent") || !strings.Contains(body, "user 65534") {
 			t.Errorf("got %d, %s", status, body)

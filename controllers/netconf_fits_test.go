@@ -16,15 +16,14 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // A configuration that can be read but doesn't fit the node is never told as one that the network is right with: what came of the one
 // before says nothing about it.
 func TestReadinessIsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for a network namespace")
-	}
+	needroot.Skip(t)
 	netns, err := ns.TempNetNS()
 	if err != nil {
 		t.Fatal(err)

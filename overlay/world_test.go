@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,9 +33,7 @@ type space struct {
 
 func newSpace(t *testing.T) space {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
+	needroot.Skip(t)
 	netns, err := ns.TempNetNS()
 	if err != nil {
 		t.Fatal(err)

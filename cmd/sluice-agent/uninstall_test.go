@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // patience is how long a test waits for what must happen.
@@ -44,9 +45,7 @@ type installed struct {
 // newInstalled makes the node; before is a dump of what others have there.
 func newInstalled(t *testing.T) (n *installed, before []string) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
+	needroot.Skip(t)
 	base := t.TempDir()
 	n = &installed{t: t, base: base, netns: newNetNS(t), u: &uninstaller{
 		stateDir: base + "/run/sluice", socket: base + "/run/sluice/cni.sock", cniConfDir: base + "/etc", binDir: base + "/bin",

@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // These tests run the real binary as a runtime does, through libcni.
@@ -133,9 +134,7 @@ func newNode(t testing.TB, e cni.Enforcer) *node {
 
 func newNetNS(t testing.TB) ns.NetNS {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
+	needroot.Skip(t)
 	netns, err := ns.TempNetNS()
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,9 +40,7 @@ type machine struct {
 // newMachines makes nodes on one switch, with tunnels of a family between them.
 func newMachines(t *testing.T, n int, c overlay.Config, underlay overlay.Family) (out []*machine) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
+	needroot.Skip(t)
 	c.Underlay = underlay
 	u := newMachine(t, 0)
 	u.runf("ip link add br0 up type bridge mcast_snooping 0 forward_delay 0")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // Group is a control group that a test has made. It has no limit at first.
@@ -31,6 +33,7 @@ var versions = []Group{
 // skipped.
 func New(t testing.TB) Group {
 	t.Helper()
+	needroot.Skip(t)
 	var errs []error
 	for _, g := range versions {
 		dir, err := os.MkdirTemp(g.Dir, "sluice-test-") //nolint:usetesting // it is removed by rmdir alone

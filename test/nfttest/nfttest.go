@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/testutils"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // A Namespace is a fresh network namespace with nothing but a loopback.
@@ -27,6 +28,7 @@ type Namespace struct {
 // NewNamespace makes a Namespace that goes with the test.
 func NewNamespace(t testing.TB) *Namespace {
 	t.Helper()
+	needroot.Skip(t)
 	n, err := testutils.NewNS()
 	if err != nil {
 		t.Fatalf("making a network namespace: %v", err)

@@ -8,13 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,9 +30,7 @@ var loopback = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback
 // alone runs f in a namespace of its own where openPort is served in every protocol.
 func alone(t *testing.T, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
+	needroot.Skip(t)
 	space, err := ns.TempNetNS()
 	if err != nil {
 		t.Fatal(err)

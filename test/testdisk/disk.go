@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // Disk is one such file system. Its methods are for the test's goroutine.
@@ -24,6 +26,7 @@ type Disk struct {
 // New makes an empty one of 64 KiB.
 func New(t testing.TB) *Disk {
 	t.Helper()
+	needroot.Skip(t)
 	must := func(err error) {
 		if err != nil {
 			t.Fatal(err)

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/sluice-net/sluice/test/needroot"
 )
 
 // Node is a network namespace that forwards IPv4 and IPv6 between the hosts attached to it, as a Kubernetes node does.
@@ -31,9 +32,7 @@ type Node struct {
 // after t's cleanup. Without root the test is skipped.
 func NewNode(t testing.TB) *Node {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
+	needroot.Skip(t)
 	space, err := newNamespace(forwardingSysctls()...)
 	if err != nil {
 		t.Fatalf("making a node: %v", err)
