@@ -178,12 +178,20 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 
 // AddressesOf returns the addresses that a node is believed to have: those of
 // the underlay and those of the tunnel.
-func (w *World) AddressesOf(name string) (out []netip.Addr) {
+func (w *World) AddressesOf(name string) []netip.Addr {
+	if out, known := w.addressesOf[name]; known {
+		return out
+	}
+	var out []netip.Addr
 	for _, n := range w.Nodes {
 		if n.Name == name {
 			out = append(w.underlayAddresses(n), w.tunnelAddresses(n)...)
 		}
 	}
+	if w.addressesOf == nil {
+		w.addressesOf = map[string][]netip.Addr{}
+	}
+	w.addressesOf[name] = out
 	return out
 }
 

@@ -26,7 +26,8 @@ const (
 	SCTP   = 132
 )
 
-// World is the cluster as one node sees it.
+// World is the cluster as one node sees it. Its objects stay as they are once
+// it has been asked. It is for one goroutine.
 type World struct {
 	Namespaces []*corev1.Namespace
 	Pods       []*corev1.Pod
@@ -43,6 +44,8 @@ type World struct {
 	ForeignPods bool
 	// PodNetworks are the ranges of all pods; nil if they aren't known.
 	PodNetworks []netip.Prefix
+
+	addressesOf map[string][]netip.Addr // of nodes, as far as they were asked for
 }
 
 // Attachment is a pod that has been wired on the node that looks.
