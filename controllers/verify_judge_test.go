@@ -251,8 +251,10 @@ func (w *judgeWorld) cut(s *nft.Set, key string, around func(netip.Addr), port f
 // wrongVeth is nobody's.
 const wrongVeth = "slupwrong"
 
-// each calls f with every packet until it returns false.
-func (w *judgeWorld) each(f func(p *judgedPacket) bool) bool {
+// each calls f with every packet of some hooks until it returns false. The
+// packet is f's for the call only.
+func (w *judgeWorld) each(hooks map[nft.Hook]bool, f func(p *judgedPacket) bool) bool {
+	kinds := func(p judgedPacket) bool { return !hooks[p.hook] || w.kinds(p, f) }
 	for _, src := range w.addresses {
 		for _, dst := range w.addresses {
 			if src.Is4() != dst.Is4() {
@@ -260,19 +262,19 @@ func (w *judgeWorld) each(f func(p *judgedPacket) bool) bool {
 			}
 			for _, iif := range append([]string{"up", wrongVeth}, w.where[src]...) {
 				for _, oif := range append([]string{"up", wrongVeth}, w.where[dst]...) {
-					if !w.kinds(judgedPacket{packet: packet{src: src, dst: dst, iif: iif, oif: oif}, hook: nft.HookForward}, f) {
+					if !kinds(judgedPacket{packet: packet{src: src, dst: dst, iif: iif, oif: oif}, hook: nft.HookForward}) {
 						return false
 					}
 				}
 				for _, hook := range []nft.Hook{nft.HookInput, nft.HookPrerouting} {
 					p := judgedPacket{packet: packet{src: src, dst: dst, iif: iif, localDst: hook == nft.HookInput}, hook: hook}
-					if !w.kinds(p, f) {
+					if !kinds(p) {
 						return false
 					}
 				}
 			}
 			for _, hook := range []nft.Hook{nft.HookOutput, nft.HookPostrouting} {
-				if !w.kinds(judgedPacket{packet: packet{src: src, dst: dst, oif: "up", localSrc: true}, hook: hook}, f) {
+				if !kinds(judgedPacket{packet: packet{src: src, dst: dst, oif: "up", localSrc: true}, hook: hook}) {
 					return false
 				}
 			}
@@ -283,7 +285,11 @@ func (w *judgeWorld) each(f func(p *judgedPacket) bool) bool {
 
 // kinds varies protocol, port and what connection tracking says.
 func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
-	try := func(v judgedPacket) bool { return f(&v) }
+	packet := new(judgedPacket) // one for all: there are millions
+	try := func(v judgedPacket) bool {
+		*packet = v
+		return f(packet)
+	}
 	for _, pp := range w.ports {
 		v := p
 		v.protocol, v.port, v.state = pp.protocol, pp.port, nft.CTNew
@@ -351,17 +357,15 @@ func (w *judgeWorld) ends(p judgedPacket) [][2]netip.Addr {
 // differ finds a packet that two rulesets treat differently, or nil.
 func differ(a, b *nft.Ruleset) *judgedPacket {
 	basesA, basesB := basesOf(a), basesOf(b)
-	same := map[nft.Hook]bool{}
+	hooks := map[nft.Hook]bool{} // where they can differ
 	for hook := nft.HookPrerouting; hook <= nft.HookPostrouting; hook++ {
-		same[hook] = reachable(a, basesA[hook]) == reachable(b, basesB[hook])
+		hooks[hook] = reachable(a, basesA[hook]) != reachable(b, basesB[hook])
 	}
 	var found *judgedPacket
-	newJudgeWorld(a, b).each(func(p *judgedPacket) bool {
-		if same[p.hook] {
-			return true
-		}
+	newJudgeWorld(a, b).each(hooks, func(p *judgedPacket) bool {
 		if judge1(a, basesA, p) != judge1(b, basesB, p) {
-			found = p
+			example := *p
+			found = &example
 		}
 		return found == nil
 	})
