@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -64,7 +65,14 @@ func benchPolicy(i int) policy.Policy {
 	return policy.Parse(np)
 }
 
-var benchSizes = []struct{ policies, pods int }{{10, 1000}, {100, 1000}, {1000, 1000}, {10, 10000}, {100, 10000}, {1000, 10000}}
+// benchSizes are a small cluster, one with many policies, and a large one; with
+// SLUICE_LONG=1 also what is between them.
+func benchSizes() []sizeName {
+	if os.Getenv("SLUICE_LONG") != "" {
+		return []sizeName{{10, 1000}, {100, 1000}, {1000, 1000}, {10, 10000}, {100, 10000}, {1000, 10000}}
+	}
+	return []sizeName{{10, 1000}, {1000, 1000}, {1000, 10000}}
+}
 
 func (s sizeName) String() string { return fmt.Sprintf("policies=%d,pods=%d", s.policies, s.pods) }
 
@@ -72,8 +80,8 @@ type sizeName struct{ policies, pods int }
 
 // BenchmarkCompile: from objects to the typed ruleset, from scratch.
 func BenchmarkCompile(b *testing.B) {
-	for _, size := range benchSizes {
-		b.Run(sizeName(size).String(), func(b *testing.B) {
+	for _, size := range benchSizes() {
+		b.Run(size.String(), func(b *testing.B) {
 			for b.Loop() {
 				c := benchCluster(size.policies, size.pods)
 				c.Take()
@@ -85,8 +93,8 @@ func BenchmarkCompile(b *testing.B) {
 
 // BenchmarkFirstApply: from the typed ruleset to a kernel that has nothing.
 func BenchmarkFirstApply(b *testing.B) {
-	for _, size := range benchSizes {
-		b.Run(sizeName(size).String(), func(b *testing.B) {
+	for _, size := range benchSizes() {
+		b.Run(size.String(), func(b *testing.B) {
 			c := benchCluster(size.policies, size.pods)
 			c.Take()
 			node := testnet.NewNode(b)
@@ -148,8 +156,8 @@ func benchChange(b *testing.B, policies, pods int, change, undo func(c *policy.C
 // BenchmarkRemotePod: a pod of another node comes or goes; one element of
 // some sets changes.
 func BenchmarkRemotePod(b *testing.B) {
-	for _, size := range benchSizes {
-		b.Run(sizeName(size).String(), func(b *testing.B) {
+	for _, size := range benchSizes() {
+		b.Run(size.String(), func(b *testing.B) {
 			p := benchPod(size.pods - 1)
 			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) {
 				if i%2 == 0 {
@@ -171,8 +179,8 @@ func BenchmarkDeleteLocalPod(b *testing.B) { benchLocalPod(b, false) }
 
 func benchLocalPod(b *testing.B, add bool) {
 	b.Helper()
-	for _, size := range benchSizes {
-		b.Run(sizeName(size).String(), func(b *testing.B) {
+	for _, size := range benchSizes() {
+		b.Run(size.String(), func(b *testing.B) {
 			p := benchPod(0)
 			come := func(c *policy.Cluster, _ int) {
 				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0", Addresses: p.Addresses})
@@ -189,8 +197,8 @@ func benchLocalPod(b *testing.B, add bool) {
 
 // BenchmarkEditPolicy: a policy of pods on this node gets another port.
 func BenchmarkEditPolicy(b *testing.B) {
-	for _, size := range benchSizes {
-		b.Run(sizeName(size).String(), func(b *testing.B) {
+	for _, size := range benchSizes() {
+		b.Run(size.String(), func(b *testing.B) {
 			versions := [2]policy.Policy{benchPolicy(0), benchPolicy(20)}
 			versions[1].Key = versions[0].Key
 			benchChange(b, size.policies, size.pods, func(c *policy.Cluster, i int) { c.SetPolicy(versions[i%2]) }, nil)
