@@ -29,7 +29,7 @@ func startPods() int {
 	if os.Getenv("SLUICE_LONG") != "" {
 		return 1000
 	}
-	return 200
+	return 80
 }
 
 // startsAtOnce bounds how many pods are starting at any time.
@@ -42,7 +42,7 @@ type starts struct {
 }
 
 // TestStarts: the first instruction of a pod connects, mostly to a pod of
-// another node. 200 pods may not get out, 200 may not get in; beside each, a pod
+// another node. 80 pods may not get out, 80 may not get in; beside each, a pod
 // of an open namespace may. Agents are killed and policies change meanwhile. Not
 // one packet of the former arrives, and every one of the latter connects.
 func TestStarts(t *testing.T) {
