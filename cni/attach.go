@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -296,17 +295,4 @@ func (s *Server) answer(a Attachment) AddAnswer {
 		}
 	}
 	return answer
-}
-
-// singleHost is the prefix that holds addr alone.
-func singleHost(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
-
-// has6 tells whether there is an IPv6 address.
-func has6(addrs []netip.Addr) bool { return slices.ContainsFunc(addrs, netip.Addr.Is6) }
-
-// podLabel is what people call a pod, cut to what the kernel takes as the alias of a link.
-func podLabel(podNamespace, podName string) string {
-	const maxAlias = 255 // IFALIASZ without its final zero
-	label := podNamespace + "/" + podName
-	return strings.Clone(label[:min(len(label), maxAlias)])
 }

@@ -3,8 +3,11 @@ package cni
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // InterfacePrefix starts the name of every pod's host end. Nothing else on a node may start with it.
@@ -41,6 +44,27 @@ type Attachment struct {
 // ID names the attachment on this node: the same container can have several interfaces.
 func (a Attachment) ID() string { return AttachmentID(a.ContainerID, a.IfName) }
 
+// validate tells whether an attachment can be one that a server made.
+func (a Attachment) validate() error {
+	request := AddRequest{
+		ContainerID: a.ContainerID, IfName: a.IfName, PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
+		Network: a.Network, Netns: a.Netns, HostPorts: a.HostPorts, Bandwidth: a.Bandwidth, PolicyOnly: a.PolicyOnly,
+	}
+	if a.PolicyOnly {
+		request.Addresses = a.Addresses
+	}
+	if err := request.validate(); err != nil {
+		return err
+	}
+	if a.Interface != request.hostInterface() {
+		return fmt.Errorf("interface %s isn't the pod's", quote(a.Interface))
+	}
+	if err := validateAddresses(a.Addresses); err != nil {
+		return err
+	}
+	return validateMTU(a.MTU, has6(a.Addresses))
+}
+
 // HostMAC is the hardware address of the host end, always the same for an attachment, and another for every attachment. It tells
 // whose a link is whose name says only the pod.
 func (a Attachment) HostMAC() net.HardwareAddr { return hardwareAddr(a.ID(), "host") }
@@ -57,10 +81,29 @@ func InterfaceName(podNamespace, podName, ifName string) string {
 	return InterfacePrefix + hex.EncodeToString(sum[:])[:interfaceDigits]
 }
 
+// isInterfaceName tells whether name can be one that InterfaceName made.
+func isInterfaceName(name string) bool {
+	digits, ok := strings.CutPrefix(name, InterfacePrefix)
+	return ok && len(digits) == interfaceDigits && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
 // hardwareAddr is a locally administered unicast address for one end of the attachment's pair.
 func hardwareAddr(id, end string) net.HardwareAddr {
 	sum := sha256.Sum256([]byte(id + "/" + end))
 	mac := net.HardwareAddr(sum[:6])
 	mac[0] = mac[0]&^1 | 2
 	return mac
+}
+
+// singleHost is the prefix that holds addr alone.
+func singleHost(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+
+// has6 tells whether there is an IPv6 address.
+func has6(addrs []netip.Addr) bool { return slices.ContainsFunc(addrs, netip.Addr.Is6) }
+
+// podLabel is what people call a pod, cut to what the kernel takes as the alias of a link.
+func podLabel(podNamespace, podName string) string {
+	const maxAlias = 255 // IFALIASZ without its final zero
+	label := podNamespace + "/" + podName
+	return strings.Clone(label[:min(len(label), maxAlias)])
 }

@@ -13,6 +13,13 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
+// Where a node's agent keeps its things, unless the configuration says otherwise.
+const (
+	DefaultStateDir = "/run/sluice"
+	SocketName      = "cni.sock" // in the state directory
+	DefaultSocket   = DefaultStateDir + "/" + SocketName
+)
+
 // ErrNoAgent is what a Client's error is where no agent that speaks this version of the protocol has answered.
 var ErrNoAgent = errors.New("no answer from the node's agent")
 

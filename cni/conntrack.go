@@ -33,6 +33,24 @@ func forgetConnections(addrs []netip.Addr) error {
 	return nil
 }
 
+// ForgetConnections deletes what connection tracking remembers of addresses, in the node's network namespace, except for those of
+// attachments, which ADD and DEL see to.
+func (s *Server) ForgetConnections(addrs []netip.Addr) error {
+	mine := map[netip.Addr]bool{}
+	for _, a := range s.Attachments() {
+		for _, addr := range a.Addresses {
+			mine[addr] = true
+		}
+	}
+	var others []netip.Addr
+	for _, addr := range addrs {
+		if !mine[addr] {
+			others = append(others, addr)
+		}
+	}
+	return s.inHost(func() error { return forgetConnections(others) })
+}
+
 // forgetHostPorts deletes the UDP connections to these host ports, in the network namespace of the calling thread. A client that
 // keeps sending keeps its entry alive, and with it the way to the port's last owner, or to none. TCP and SCTP begin anew by themselves.
 func forgetHostPorts(ports []HostPort) error {

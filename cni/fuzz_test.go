@@ -14,75 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 )
-
-// FuzzPlugin gives the plugin any configuration and arguments, as far as it looks at them without an agent. What it refuses it refuses
-// with an error of the specification; what it asks of the agent, the agent can read, and would not refuse for its form or size.
-func FuzzPlugin(f *testing.F) {
-	const args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=dev;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=4d"
-	for _, stdin := range []string{
-		`{"cniVersion":"1.1.0","name":"sluice","type":"sluice"}`,
-		`{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:192.0.2.1"}],` +
-			`"bandwidth":{"ingressRate":8000,"ingressBurst":800}}}`,
-		`{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":1e400,"containerPort":-0,"protocol":"t\u0000"},null],` +
-			`"bandwidth":{"ingressRate":18446744073709551616,"egressBurst":[{}]}}}`,
-		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],` +
-			`"ips":[{"address":"10.1.0.1/32","interface":0}],"routes":[{"dst":"0.0.0.0/0"}]}}`,
-		`{"cniVersion":"0.4.0","name":"n","mode":"policy","prevResult":{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.1.0.1/32"}]}}`,
-		`{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]}`,
-		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[null],"ips":[null,{"address":"10.1.0.1/32","interface":0}],"routes":[null]}}`,
-		`{"cniVersion":"0.4.0","name":"n","mode":"policy","prevResult":{"cniVersion":"0.4.0","interfaces":[null],"ips":[null],"routes":[null]}}`,
-		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/run/netns/a"}],"ips":[null]}}`,
-		`{"cniVersion":"1.1.0","name":"n","mode":"policy","prevResult":{"cniVersion":"1.1.0","interfaces":[null],"ips":[{"address":"10.1.0.1/32","interface":0}]}}`,
-		`null`,
-	} {
-		f.Add([]byte(stdin), args, "c", "eth0", "/run/netns/a")
-	}
-	f.Fuzz(func(t *testing.T, stdin []byte, cniArgs, container, ifName, netns string) {
-		_, gcErr := validAttachments(stdin)
-		mustBeOfTheSpecification(t, gcErr)
-		config, err := parseConfig(stdin)
-		mustBeOfTheSpecification(t, err)
-		if err != nil {
-			return
-		}
-		if err := config.parsePrevResult(); err != nil {
-			mustBeOfTheSpecification(t, err)
-			return
-		}
-		request, err := addRequest(config, &skel.CmdArgs{
-			ContainerID: container, Netns: netns, IfName: ifName, Args: cniArgs, StdinData: stdin,
-		})
-		mustBeOfTheSpecification(t, err)
-		if err != nil {
-			return
-		}
-		body, err := json.Marshal(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(body) > maxRequestBytes {
-			t.Errorf("a request of %d bytes", len(body))
-		}
-		var read AddRequest
-		if err := errors.Join(decodeRequest(body, &read), read.validate()); err != nil {
-			t.Errorf("the agent would refuse it: %v\n%s", err, body)
-		}
-		if len(stdin) > 0 && len(request.HostPorts) > maxHostPorts {
-			t.Errorf("%d host ports", len(request.HostPorts))
-		}
-	})
-}
-
-// mustBeOfTheSpecification wants no error, or one that tells the runtime what is wrong.
-func mustBeOfTheSpecification(t *testing.T, err error) {
-	t.Helper()
-	if known := new(types.Error); err != nil && (!errors.As(err, &known) || known.Code == 0 || known.Msg == "") {
-		t.Errorf("not an error of the specification: %v", err)
-	}
-}
 
 // of is the agent in one run of a fuzz target.
 func (a *testAgent) of(t *testing.T) *testAgent {

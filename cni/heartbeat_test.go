@@ -7,34 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 )
-
-// pluginStatus asks the plugin as a runtime does.
-func (a *testAgent) pluginStatus() error {
-	config := []byte(`{"cniVersion":"1.1.0","name":"sluice","type":"sluice","socket":"` + a.socket + `","stateDir":"` + a.stateDir + `"}`)
-	return newPlugin().status(&skel.CmdArgs{StdinData: config})
-}
-
-// age makes the agent's last heartbeat older.
-func (a *testAgent) age(by time.Duration) {
-	a.t.Helper()
-	h, err := readHeartbeat(a.stateDir)
-	if err != nil || h.BootID == "" {
-		a.t.Fatalf("there is no heartbeat: %v and %v", h, err)
-	}
-	h.Beat -= by
-	if err := writeJSON(heartbeatPath(a.stateDir), h); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
-// becomesReady waits until STATUS succeeds.
-func (a *testAgent) becomesReady() {
-	a.t.Helper()
-	eventually(a.t, "STATUS to succeed", func() bool { return a.pluginStatus() == nil })
-}
 
 // TestStatusFails: for each of the causes that there are.
 func TestStatusFails(t *testing.T) {

@@ -16,24 +16,6 @@ import (
 
 const testCoolDown = time.Minute
 
-const noon = 12 * time.Hour // since the boot
-
-func prefixes(texts ...string) []netip.Prefix {
-	var all []netip.Prefix
-	for _, text := range texts {
-		all = append(all, netip.MustParsePrefix(text))
-	}
-	return all
-}
-
-func addrs(texts ...string) []netip.Addr {
-	var all []netip.Addr
-	for _, text := range texts {
-		all = append(all, netip.MustParseAddr(text))
-	}
-	return all
-}
-
 func newPool(texts ...string) *allocator {
 	p := newAllocator(testCoolDown)
 	p.setPrefixes(prefixes(texts...))
@@ -80,8 +62,6 @@ func TestAllocateInOrder(t *testing.T) {
 		})
 	}
 }
-
-func sameAddr(a, b netip.Addr) bool { return a == b }
 
 func TestExhaustionSaysHowLong(t *testing.T) {
 	t.Parallel()

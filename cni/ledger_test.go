@@ -154,8 +154,3 @@ func TestUnreadableLedger(t *testing.T) {
 	a.clock.advance(defaultCoolDown)
 	a.mustAdd(requestFor("c2", "pod-b"))
 }
-
-// inUse are the addresses of a ledger that don't cool down.
-func (l ledger) inUse() []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(l.Taken), func(addr netip.Addr) bool { _, isFreed := l.Freed[addr]; return isFreed })
-}

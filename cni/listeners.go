@@ -22,15 +22,15 @@ func isListenedOn(p HostPort) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if slices.ContainsFunc(addrs, p.isAt) {
+		if slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return gets(addr, p) }) {
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// isAt tells whether a socket at that address would get what is for the host port.
-func (p HostPort) isAt(addr netip.Addr) bool {
+// gets tells whether a socket at that address would get what is for the host port.
+func gets(addr netip.Addr, p HostPort) bool {
 	switch {
 	case !p.HostIP.IsValid(), addr == netip.IPv6Unspecified(): // which most sockets have that take both families
 		return true

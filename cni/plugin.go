@@ -14,12 +14,6 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 )
 
-// Where a node's agent keeps its things, unless the configuration says otherwise.
-const (
-	DefaultStateDir = "/run/sluice"
-	DefaultSocket   = DefaultStateDir + "/cni.sock"
-)
-
 // plugin is how long a verb may take. Runtimes give up after one minute or more.
 type plugin struct {
 	addTimeout  time.Duration
@@ -99,7 +93,7 @@ func (p plugin) attach(ctx context.Context, config Config, request AddRequest, p
 	if err := NewClient(config.Socket).Call(ctx, PathAdd, request, &answer); err != nil {
 		return nil, err
 	}
-	w, err := answer.wiring(request.IfName, podLabel(request.PodNamespace, request.PodName))
+	w, err := wiringOf(answer, request.IfName, podLabel(request.PodNamespace, request.PodName))
 	if err != nil {
 		return nil, fmt.Errorf("%w that makes sense: %w", ErrNoAgent, err)
 	}

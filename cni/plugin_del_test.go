@@ -60,15 +60,6 @@ func TestDelWithoutHelp(t *testing.T) {
 	}
 }
 
-func emptyFile(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "netns")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // TestDetachFailsAfterDel: the pod is off the network all the same, and its addresses stay taken until the rules are gone.
 func TestDetachFailsAfterDel(t *testing.T) {
 	t.Parallel()

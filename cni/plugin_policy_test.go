@@ -13,42 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// prevResult is what a plugin before ours says that it gave: the link's addresses, and something else's.
-func prevResult(version string, addresses ...string) string {
-	var ips []string
-	for _, address := range addresses {
-		family := ""
-		if version == "0.4.0" {
-			family = `"version":"4",`
-			if strings.Contains(address, ":") {
-				family = `"version":"6",`
-			}
-		}
-		ips = append(ips, fmt.Sprintf(`{%s"interface":1,"address":%q,"gateway":"10.1.0.100"}`, family, address))
-	}
-	return fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"cni0","mac":"02:00:00:00:00:01"},`+
-		`{"name":"eth0","mac":"02:00:00:00:00:02","sandbox":"/run/netns/x"}],"ips":[%s],`+
-		`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.96.0.10"]}}`, version, strings.Join(ips, ","))
-}
-
-// newPolicyPod is a pod that another plugin has wired.
-func (n *testNode) newPolicyPod(container, version, more string) *testPod {
-	n.t.Helper()
-	p := n.newPod(container, "pod-"+container)
-	lines(n.t, p.netns, "ip link add eth0 type veth peer name other; ip addr add 10.1.0.5/24 dev eth0")
-	p.args.StdinData = []byte(strings.TrimSuffix(string(n.config(version)), "}") + `,"mode":"policy"` + more + "}")
-	return p
-}
-
-// run calls a verb as a runtime does.
-func (p *testPod) run(verb func(*skel.CmdArgs) error) (err error) {
-	p.n.inNode(func() error {
-		err = verb(p.args)
-		return nil
-	})
-	return err
-}
-
 // TestModePolicy: the other plugin's result is passed on, its link isn't touched, and the pod is governed until its DEL.
 func TestModePolicy(t *testing.T) {
 	t.Parallel()

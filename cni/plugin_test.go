@@ -3,10 +3,8 @@ package cni
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -146,29 +144,6 @@ func TestWhatIsThere(t *testing.T) {
 			t.Errorf("%s\n%s\n--- want\n%s", c.command, got, c.want)
 		}
 	}
-}
-
-// lines is what a shell command prints in a namespace, without spaces at the ends. Its complaints count only if it fails: ip complains
-// of namespaces of other tests that end while it looks.
-func lines(t testing.TB, netns ns.NetNS, command string) []string {
-	t.Helper()
-	var output []byte
-	err := netns.Do(func(ns.NetNS) (err error) {
-		output, err = exec.Command("sh", "-c", command).Output()
-		return err
-	})
-	if err != nil {
-		var stderr []byte
-		if failed := new(exec.ExitError); errors.As(err, &failed) {
-			stderr = failed.Stderr
-		}
-		t.Fatalf("%s: %v\n%s%s", command, err, output, stderr)
-	}
-	var all []string
-	for line := range strings.Lines(string(output)) {
-		all = append(all, strings.TrimSpace(line))
-	}
-	return all
 }
 
 func TestNodeAddressThatIsNotThere(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -210,45 +209,6 @@ func quote(value string) string {
 		return fmt.Sprintf("%q... (%d bytes)", value[:enough], len(value))
 	}
 	return fmt.Sprintf("%q", value)
-}
-
-// wiring checks an answer and turns it into what wire takes.
-func (r AddAnswer) wiring(ifName, alias string) (wiring, error) {
-	w := wiring{hostName: r.Interface, podName: ifName, alias: alias, mtu: r.MTU, nodeAddrs: r.NodeAddresses}
-	if !isInterfaceName(r.Interface) {
-		return wiring{}, fmt.Errorf("interface name %s", quote(r.Interface))
-	}
-	var err error
-	if w.hostMAC, err = parseMAC(r.HostMAC); err != nil {
-		return wiring{}, err
-	}
-	if w.podMAC, err = parseMAC(r.PodMAC); err != nil {
-		return wiring{}, err
-	}
-	for _, p := range r.Addresses {
-		if !p.IsValid() || !p.IsSingleIP() {
-			return wiring{}, fmt.Errorf("address %s", p)
-		}
-		w.addrs = append(w.addrs, p.Addr())
-	}
-	if err := validateAddresses(w.addrs); err != nil {
-		return wiring{}, err
-	}
-	return w, validateMTU(r.MTU, w.has6())
-}
-
-// isInterfaceName tells whether name can be one that InterfaceName made.
-func isInterfaceName(name string) bool {
-	digits, ok := strings.CutPrefix(name, InterfacePrefix)
-	return ok && len(digits) == interfaceDigits && strings.Trim(digits, "0123456789abcdef") == ""
-}
-
-func parseMAC(s string) (net.HardwareAddr, error) {
-	mac, err := net.ParseMAC(s)
-	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-		return nil, fmt.Errorf("hardware address %s", quote(s))
-	}
-	return mac, nil
 }
 
 // validateAddresses wants one or two unicast addresses, of different families.

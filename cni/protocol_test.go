@@ -2,17 +2,12 @@ package cni
 
 import (
 	"errors"
-	"net/netip"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
-
-func goodRequest() AddRequest {
-	return AddRequest{ContainerID: "0123abcd", IfName: "eth0", PodNamespace: "dev", PodName: "web-0.db", PodUID: "4D-aa"}
-}
 
 func TestRequestFields(t *testing.T) {
 	t.Parallel()
@@ -125,45 +120,6 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Errorf("%q makes the file %q", body, path)
 		}
 	})
-}
-
-func TestAnswerFields(t *testing.T) {
-	t.Parallel()
-	good := func() AddAnswer {
-		return AddAnswer{
-			Addresses: prefixes("10.1.0.1/32", "fd00::1/128"), Interface: "slup0123456789a",
-			HostMAC: "02:00:00:00:00:01", PodMAC: "02:00:00:00:00:02", MTU: 1450, NodeAddresses: addrs("192.0.2.1"),
-		}
-	}
-	if _, err := good().wiring("eth0", "dev/web"); err != nil {
-		t.Fatal(err)
-	}
-	for name, set := range map[string]func(*AddAnswer){
-		"no address":       func(a *AddAnswer) { a.Addresses = nil },
-		"a subnet":         func(a *AddAnswer) { a.Addresses = prefixes("10.1.0.1/24") },
-		"no prefix":        func(a *AddAnswer) { a.Addresses = []netip.Prefix{{}} },
-		"two of a family":  func(a *AddAnswer) { a.Addresses = prefixes("10.1.0.1/32", "10.1.0.2/32") },
-		"link-local":       func(a *AddAnswer) { a.Addresses = prefixes("fe80::2/128") },
-		"foreign link":     func(a *AddAnswer) { a.Interface = "eth0" },
-		"long link":        func(a *AddAnswer) { a.Interface = "slup0123456789abcdef" },
-		"path as link":     func(a *AddAnswer) { a.Interface = "slup/../../../etc" },
-		"no MAC":           func(a *AddAnswer) { a.HostMAC = "" },
-		"multicast MAC":    func(a *AddAnswer) { a.PodMAC = "01:00:5e:00:00:01" },
-		"long MAC":         func(a *AddAnswer) { a.PodMAC = "02:00:00:00:00:00:00:01" },
-		"negative MTU":     func(a *AddAnswer) { a.MTU = -1 },
-		"MTU too small":    func(a *AddAnswer) { a.MTU = 1279 },
-		"MTU too large":    func(a *AddAnswer) { a.MTU = 65536 },
-		"MTU of IPv4 only": func(a *AddAnswer) { a.Addresses, a.MTU = a.Addresses[:1], 575 },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			a := good()
-			set(&a)
-			if w, err := a.wiring("eth0", ""); err == nil {
-				t.Errorf("got %v", w)
-			}
-		})
-	}
 }
 
 // TestDerivedNames: a plugin and an agent of different versions must agree on them, so they never change.

@@ -2,37 +2,9 @@ package cni
 
 import (
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
-
-// named makes the pod's network namespace known by a path, as runtimes do, until forget.
-func (p *testPod) named() (forget func()) {
-	p.n.t.Helper()
-	path := emptyFile(p.n.t)
-	if err := unix.Mount(p.args.Netns, path, "", unix.MS_BIND, ""); err != nil {
-		p.n.t.Fatal(err)
-	}
-	p.args.Netns = path
-	unmount := func() {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !os.IsNotExist(err) && err != unix.EINVAL {
-			p.n.t.Errorf("unmounting the pod's namespace: %v", err)
-		}
-	}
-	p.n.t.Cleanup(unmount)
-	return func() {
-		unmount()
-		if err := os.Remove(path); err != nil {
-			p.n.t.Error(err)
-		}
-	}
-}
-
-// loseLink does what happens to a pod's link when its network namespace goes.
-func (p *testPod) loseLink() { lines(p.n.t, p.netns, "ip link del eth0") }
 
 // TestReapGonePods: a pod that went without a DEL is noticed, at the second look.
 func TestReapGonePods(t *testing.T) {

@@ -128,6 +128,14 @@ func (r records) removeUnfinished() {
 	}
 }
 
+// files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a state directory has of records. They need not be
+// there.
+func (r records) files() []string {
+	recordFiles, _ := filepath.Glob(filepath.Join(r.dir(), "*@*"+recordSuffix)) // the pattern is good
+	unfinishedFiles, _ := filepath.Glob(filepath.Join(r.stateDir, temporary+"*"))
+	return slices.Concat(recordFiles, unfinishedFiles, []string{r.ledgerPath(), heartbeatPath(r.stateDir)})
+}
+
 // readAll returns the attachments with a good record, sorted by ID, and in bad an error for each other file. Records of another boot are
 // removed. Without a directory there are none; one that can't be read is an error. Others may write meanwhile.
 func (r records) readAll() (all []Attachment, bad []error, err error) {
@@ -184,27 +192,6 @@ func collision(others []Attachment, a Attachment) error {
 		}
 	}
 	return nil
-}
-
-// validate tells whether an attachment can be one that a server made.
-func (a Attachment) validate() error {
-	request := AddRequest{
-		ContainerID: a.ContainerID, IfName: a.IfName, PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
-		Network: a.Network, Netns: a.Netns, HostPorts: a.HostPorts, Bandwidth: a.Bandwidth, PolicyOnly: a.PolicyOnly,
-	}
-	if a.PolicyOnly {
-		request.Addresses = a.Addresses
-	}
-	if err := request.validate(); err != nil {
-		return err
-	}
-	if a.Interface != request.hostInterface() {
-		return fmt.Errorf("interface %s isn't the pod's", quote(a.Interface))
-	}
-	if err := validateAddresses(a.Addresses); err != nil {
-		return err
-	}
-	return validateMTU(a.MTU, has6(a.Addresses))
 }
 
 func (r records) writeLedger(l ledger) error {

@@ -3,40 +3,18 @@ package cni
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/test/testdisk"
 )
-
-func newAttachment(container, pod string, addresses ...string) Attachment {
-	return Attachment{
-		ContainerID: container, IfName: "eth0",
-		PodNamespace: "dev", PodName: pod, PodUID: "1a2b-" + pod,
-		Interface: InterfaceName("dev", pod, "eth0"),
-		Addresses: addrs(addresses...),
-		MTU:       1450,
-	}
-}
-
-func newRecords(t *testing.T, all ...Attachment) records {
-	t.Helper()
-	r := openRecords(filepath.Join(t.TempDir(), "state"))
-	if err := r.makeDirectories(); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		if err := r.write(a); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return r
-}
 
 func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
@@ -127,15 +105,6 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 				t.Errorf("the file isn't ours to remove: %v", err)
 			}
 		})
-	}
-}
-
-func write(content string) func(*testing.T, string) {
-	return func(t *testing.T, path string) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 
@@ -238,13 +207,12 @@ func TestHostileLedger(t *testing.T) {
 	if got, err := r.readLedger(); err != nil || len(got.Taken) != 0 {
 		t.Errorf("without a ledger: %v and %v", got, err)
 	}
-	p := newPool("10.1.0.0/24")
-	p.release(addrs("10.1.0.7")[0], noon)
-	if err := r.writeLedger(p.ledger()); err != nil {
+	seven, freed := addrs("10.1.0.7")[0], 12*time.Hour
+	if err := r.writeLedger(ledger{Taken: addrs("10.1.0.7"), Freed: map[netip.Addr]time.Duration{seven: freed}}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := r.readLedger()
-	if err != nil || got.Freed[addrs("10.1.0.7")[0]] != noon {
+	if err != nil || got.Freed[seven] != freed {
 		t.Errorf("got %v and %v", got, err)
 	}
 }
@@ -256,9 +224,9 @@ func TestReboot(t *testing.T) {
 	r := newRecords(t)
 	before := r
 	before.bootID = "the-boot-before"
-	p := newPool("10.1.0.0/24")
-	p.restore(ledger{Last: addrs("10.1.0.7"), Taken: addrs("10.1.0.1")}, noon)
-	if err := errors.Join(before.write(a), r.write(b), before.writeLedger(p.ledger())); err != nil {
+	one := addrs("10.1.0.1")
+	ofBefore := ledger{Last: addrs("10.1.0.7"), Taken: one, Freed: map[netip.Addr]time.Duration{one[0]: 12 * time.Hour}}
+	if err := errors.Join(before.write(a), r.write(b), before.writeLedger(ofBefore)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.read("c1", "eth0"); !errors.Is(err, errOtherBoot) {
@@ -277,14 +245,6 @@ func TestReboot(t *testing.T) {
 	}
 	if id := bootID(); len(id) != 36 || id != r.bootID {
 		t.Errorf("the boot is %q", id)
-	}
-
-	server, err := NewServer(ServerOptions{Socket: "/nowhere", StateDir: r.stateDir, Enforcer: &fakeEnforcer{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if all := server.Attachments(); len(all) != 1 || all[0].ID() != "c2/eth0" {
-		t.Errorf("the server has %v, want c2", all)
 	}
 }
 

@@ -276,16 +276,3 @@ func TestSocketFile(t *testing.T) {
 		t.Errorf("the file is gone: %v", err)
 	}
 }
-
-// leaveStaleSocket is what a killed server leaves.
-func leaveStaleSocket(t testing.TB, path string) {
-	t.Helper()
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.SetUnlinkOnClose(false)
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // stateDir is what the server knows of its directory's health, and the order in which it writes what is there beside the records. A disk
@@ -28,12 +26,6 @@ type stateDir struct {
 type trouble struct {
 	why  string
 	when int
-}
-
-// isOfDisk tells whether a file system gave this error that may take it back some day.
-func isOfDisk(err error) bool {
-	is := func(errno unix.Errno) bool { return errors.Is(err, errno) }
-	return slices.ContainsFunc([]unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO}, is)
 }
 
 // What can't be written.

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,78 +20,23 @@ import (
 // PodsLeft names the pods that still have their link, as namespace/name, sorted. A link that is down and in no record isn't a pod's any
 // more: its DEL was cut short.
 func PodsLeft(stateDir string) ([]string, error) {
-	links, err := podLinksHere()
-	if err != nil {
-		return nil, err
-	}
 	attachments, _, _ := openRecords(stateDir).readAll() // what can't be read tells nothing
-	recorded := map[string]Attachment{}
-	for _, a := range attachments {
-		recorded[a.Interface] = a
-	}
-	var pods []string
-	for name, link := range links {
-		a, isRecorded := recorded[name]
-		isRecorded = isRecorded && macAddr(a.HostMAC()) == link.mac
-		switch {
-		case link.isIFB || isShapeName(name) || !link.up && !isRecorded:
-		case isRecorded:
-			pods = append(pods, a.PodNamespace+"/"+a.PodName)
-		case link.alias != "":
-			pods = append(pods, link.alias)
-		default:
-			pods = append(pods, name)
-		}
-	}
-	slices.Sort(pods)
-	return pods, nil
+	return podsWithLinks(attachments)
 }
 
 // RemoveLinks removes all pods' links, whether the pods live or not, their shaping devices, and the routes to pods.
-func RemoveLinks() error {
-	host, err := openSpace()
-	if err != nil {
-		return err
-	}
-	defer host.Close()
-	links, err := podLinksHere()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(links)) {
-		errs = append(errs, host.deleteLink(name, nil))
-	}
-	routes, err := host.ourRoutes() // those without a link: the others went with theirs
-	errs = append(errs, err)
-	for _, r := range routes {
-		errs = append(errs, host.deleteRoute(r))
-	}
-	return errors.Join(errs...)
-}
-
-func (s space) deleteRoute(r netlink.Route) error {
-	err := s.RouteDel(&netlink.Route{
-		Dst: r.Dst, Priority: r.Priority, Tos: r.Tos, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_NOWHERE,
-	})
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("removing the route to %s: %w", r.Dst, err)
-	}
-	return nil
-}
+func RemoveLinks() error { return removeAllLinks() }
 
 // RemoveState removes what a server keeps in its state directory, and the files there that the caller names. The directory goes with it if
 // nothing else is in it, and it is no mount point, as it is in a container.
 func RemoveState(stateDir string, others ...string) error {
 	r := openRecords(stateDir)
 	r.removeUnfinished()
-	recordFiles, _ := filepath.Glob(filepath.Join(r.dir(), "*@*"+recordSuffix)) // the pattern is good
-	unfinishedFiles, _ := filepath.Glob(filepath.Join(stateDir, temporary+"*"))
-	files := slices.Concat(recordFiles, unfinishedFiles)
+	files := r.files()
 	for _, name := range others {
 		files = append(files, filepath.Join(stateDir, name))
 	}
-	files = append(files, r.ledgerPath(), filepath.Join(stateDir, socketName), heartbeatPath(stateDir))
+	files = append(files, filepath.Join(stateDir, SocketName))
 	var errs []error
 	for _, file := range files {
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -106,9 +50,6 @@ func RemoveState(stateDir string, others ...string) error {
 	}
 	return errors.Join(errs...)
 }
-
-// socketName is where in the state directory an agent has its socket, unless it is told otherwise.
-const socketName = "cni.sock"
 
 // removeEmptyDir leaves a directory alone that isn't empty, or that is a mount point, also one in a read-only container.
 func removeEmptyDir(dir string) error {

@@ -1,0 +1,38 @@
+package cni
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// TestHostPortHasOneOwner: two pods can't have one, and the next may have it as soon as the DEL of the last has returned.
+func TestHostPortHasOneOwner(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t)
+	with := func(container string, ports ...HostPort) AddRequest {
+		r := requestFor(container, "pod-"+container)
+		r.HostPorts = ports
+		return r
+	}
+	web := HostPort{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}
+	webOnOne := web
+	webOnOne.HostIP = netip.MustParseAddr("192.0.2.1")
+	a.mustAdd(with("c1", web))
+	a.mustAdd(with("c1", web)) // again
+	_, err := a.add(with("c2", webOnOne))
+	mustFail(t, err, codeHostPortTaken, "host port tcp 192.0.2.1:80 is taken", "by pod dev/pod-c1")
+	a.expect("c1/eth0")
+	if got := a.server.Attachments()[0].HostPorts; len(got) != 1 || got[0] != web {
+		t.Errorf("the attachment has %v", got)
+	}
+	for i := range 20 {
+		a.mustDel(with(fmt.Sprintf("c%d", i+1)))
+		a.mustAdd(with(fmt.Sprintf("c%d", i+2), webOnOne)) // waits for the rules of the last to go
+	}
+	a.expect("c21/eth0")
+	_, err = a.add(with("c30", HostPort{HostPort: 0, ContainerPort: 1, Protocol: "tcp"}))
+	mustFail(t, err, types.ErrInvalidNetworkConfig, "portMappings[0].hostPort: 0")
+}
