@@ -53,16 +53,16 @@ func (a Attachment) validate() error {
 	if a.PolicyOnly {
 		request.Addresses = a.Addresses
 	}
-	if err := request.validate(); err != nil {
+	if err := request.Validate(); err != nil {
 		return err
 	}
-	if a.Interface != request.hostInterface() {
-		return fmt.Errorf("interface %s isn't the pod's", quote(a.Interface))
+	if a.Interface != request.HostInterface() {
+		return fmt.Errorf("interface %s isn't the pod's", Quote(a.Interface))
 	}
-	if err := validateAddresses(a.Addresses); err != nil {
+	if err := ValidateAddresses(a.Addresses); err != nil {
 		return err
 	}
-	return validateMTU(a.MTU, has6(a.Addresses))
+	return ValidateMTU(a.MTU, Has6(a.Addresses))
 }
 
 // HostMAC is the hardware address of the host end, always the same for an attachment, and another for every attachment. It tells
@@ -81,8 +81,8 @@ func InterfaceName(podNamespace, podName, ifName string) string {
 	return InterfacePrefix + hex.EncodeToString(sum[:])[:interfaceDigits]
 }
 
-// isInterfaceName tells whether name can be one that InterfaceName made.
-func isInterfaceName(name string) bool {
+// IsInterfaceName tells whether name can be one that InterfaceName made.
+func IsInterfaceName(name string) bool {
 	digits, ok := strings.CutPrefix(name, InterfacePrefix)
 	return ok && len(digits) == interfaceDigits && strings.Trim(digits, "0123456789abcdef") == ""
 }
@@ -95,14 +95,14 @@ func hardwareAddr(id, end string) net.HardwareAddr {
 	return mac
 }
 
-// singleHost is the prefix that holds addr alone.
-func singleHost(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+// SingleHost is the prefix that holds addr alone.
+func SingleHost(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
 
-// has6 tells whether there is an IPv6 address.
-func has6(addrs []netip.Addr) bool { return slices.ContainsFunc(addrs, netip.Addr.Is6) }
+// Has6 tells whether there is an IPv6 address.
+func Has6(addrs []netip.Addr) bool { return slices.ContainsFunc(addrs, netip.Addr.Is6) }
 
-// podLabel is what people call a pod, cut to what the kernel takes as the alias of a link.
-func podLabel(podNamespace, podName string) string {
+// PodLabel is what people call a pod, cut to what the kernel takes as the alias of a link.
+func PodLabel(podNamespace, podName string) string {
 	const maxAlias = 255 // IFALIASZ without its final zero
 	label := podNamespace + "/" + podName
 	return strings.Clone(label[:min(len(label), maxAlias)])

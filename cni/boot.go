@@ -17,9 +17,9 @@ func bootID() string {
 	return strings.TrimSpace(string(id))
 }
 
-// sinceBoot is a clock that every process of the machine reads the same, and that nobody sets. It stands still while the machine sleeps,
+// SinceBoot is a clock that every process of the machine reads the same, and that nobody sets. It stands still while the machine sleeps,
 // and so nobody takes that time for time in which other nodes learned something of this one (CLOCK_BOOTTIME would).
-func sinceBoot() time.Duration {
+func SinceBoot() time.Duration {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every kernel has it
 	return time.Duration(now.Nano())

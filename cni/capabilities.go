@@ -34,7 +34,7 @@ func (p HostPort) validate() error {
 	case p.ContainerPort == 0:
 		return errors.New("containerPort: 0, want 1 to 65535")
 	case !slices.Contains([]string{"tcp", "udp", "sctp"}, p.Protocol):
-		return fmt.Errorf("protocol: %s, want tcp, udp or sctp", quote(p.Protocol))
+		return fmt.Errorf("protocol: %s, want tcp, udp or sctp", Quote(p.Protocol))
 	case p.HostIP.IsValid() && (p.HostIP.IsMulticast() || p.HostIP.Is4In6() || p.HostIP.Zone() != ""):
 		return fmt.Errorf("hostIP: %s, want an address of the node", p.HostIP)
 	}
@@ -64,8 +64,8 @@ func (p HostPort) contradicts(q HostPort) bool {
 	return different && p == q
 }
 
-// overlap returns the first of these host ports that is also among the others.
-func overlap(these, others []HostPort) (HostPort, bool) {
+// Overlap returns the first of these host ports that is also among the others.
+func Overlap(these, others []HostPort) (HostPort, bool) {
 	for _, p := range these {
 		if slices.ContainsFunc(others, p.overlaps) {
 			return p, true
@@ -74,17 +74,18 @@ func overlap(these, others []HostPort) (HostPort, bool) {
 	return HostPort{}, false
 }
 
-// hasHostPort4 tells whether a host port has an IPv4 address.
-func hasHostPort4(ports []HostPort) bool {
+// HasHostPort4 tells whether a host port has an IPv4 address.
+func HasHostPort4(ports []HostPort) bool {
 	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4() })
 }
 
-// maxHostPorts is more than any pod has, and few enough to compare each with each, and for all to fit into a request.
-const maxHostPorts = 500
+// MaxHostPorts is more than any pod has, and few enough to compare each with each, and for all to fit into a request.
+const MaxHostPorts = 500
 
-func validateHostPorts(ports []HostPort) error {
-	if len(ports) > maxHostPorts {
-		return fmt.Errorf("portMappings: %d entries, want at most %d", len(ports), maxHostPorts)
+// ValidateHostPorts says which of a pod's host ports can't be, and why.
+func ValidateHostPorts(ports []HostPort) error {
+	if len(ports) > MaxHostPorts {
+		return fmt.Errorf("portMappings: %d entries, want at most %d", len(ports), MaxHostPorts)
 	}
 	for i, p := range ports {
 		if err := p.validate(); err != nil {
@@ -105,8 +106,8 @@ type Bandwidth struct {
 	EgressBurst  uint64 `json:"egressBurst,omitempty"`  // bits
 }
 
-// validate wants a rate of at least a byte and a burst, or neither. The kernel counts bursts in 32 bits of bytes.
-func (b Bandwidth) validate() error {
+// Validate wants a rate of at least a byte and a burst, or neither. The kernel counts bursts in 32 bits of bytes.
+func (b Bandwidth) Validate() error {
 	for _, of := range []struct {
 		direction   string
 		rate, burst uint64

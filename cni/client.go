@@ -31,13 +31,18 @@ type Client struct {
 
 // NewClient makes a client for the agent behind a unix socket. It connects anew for every request.
 func NewClient(socket string) *Client {
+	return &Client{socket: socket, http: http.Client{Transport: NewTransport(socket)}}
+}
+
+// NewTransport takes every request to a unix socket, whatever host it names. It connects anew for each.
+func NewTransport(socket string) *http.Transport {
 	dialer := net.Dialer{}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
+	return &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", socket)
 		},
-	}}}
+	}
 }
 
 // Call posts a request to a path of the protocol and decodes the answer. It waits as long as ctx lasts. Its error is ErrNoAgent, or the
@@ -68,7 +73,7 @@ func (c *Client) Call(ctx context.Context, path string, request, answer any) err
 		return c.refusal(response.StatusCode, data)
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
-		return fmt.Errorf("%w: %s sent %s", ErrNoAgent, c.socket, quote(string(data)))
+		return fmt.Errorf("%w: %s sent %s", ErrNoAgent, c.socket, Quote(string(data)))
 	}
 	return nil
 }
@@ -77,7 +82,7 @@ func (c *Client) Call(ctx context.Context, path string, request, answer any) err
 func (c *Client) refusal(status int, body []byte) error {
 	refusal := new(types.Error)
 	if json.Unmarshal(body, refusal) != nil || refusal.Msg == "" {
-		return fmt.Errorf("%w: %s sent HTTP status %d and %s", ErrNoAgent, c.socket, status, quote(string(body)))
+		return fmt.Errorf("%w: %s sent HTTP status %d and %s", ErrNoAgent, c.socket, status, Quote(string(body)))
 	}
 	if status == http.StatusNotFound {
 		return fmt.Errorf("%w: %w", ErrNoAgent, refusal)

@@ -1,5 +1,15 @@
-// Package cni puts pods on the network of a node: the verbs of the CNI plugin "sluice", and the server in the node's agent that
-// the plugin asks.
+// Package cni is what the CNI plugin "sluice" and the server in the node's agent that it asks have in common, which together put pods on the
+// network of a node: what an [Attachment] is, the protocol between the two, and the files of the state directory that both read.
+//
+// # Rooms
+//
+//	cni           values, protocol, client of the socket, records, ledger and heartbeat
+//	cni/plugin    the verbs of the plugin: a process in the node's network namespace, for each call
+//	cni/server    the agent's side: the socket, addresses, what is attached, the reaper
+//	cni/podlink   a pod's link in the kernel: wires it, compares it, and keeps the host's end as it should be; used by both
+//	cni/install   puts the plugin and its network configuration on a node, and takes them off
+//
+// The plugin and the server import podlink and cni, and never each other; nothing here imports a room.
 //
 // # Model
 //
@@ -37,29 +47,11 @@
 // down are kept. A reboot empties the node of pods, and the state directory too: by being on tmpfs, or else because files of another boot don't
 // count.
 //
-// A pod's link is a routed veth. The pod has its addresses alone (/32, /128) and default routes by way of 169.254.1.1 and fe80::1; the
-// node has a route to each address of the pod. Both sides have permanent neighbours, so nothing is resolved on the link. The host
-// end's name follows from the pod's name, and its MAC from the attachment, so that a late DEL of an old container leaves alone
-// the link of a new one with the same pod name.
-//
-// # The other verbs
-//
-// CHECK looks at both ends of the link and asks the agent, and lists each difference. STATUS asks nobody: the agent leaves a
-// heartbeat in the state directory, and only a node that never was ready since its boot, or whose agent has been silent for a minute,
-// fails, because runtimes take all pods of such a node out of service. GC gives up what the runtime doesn't list, by the records. As most
-// runtimes never call it, and lose a DEL now and then, the server also looks for pods that are gone by itself; in doubt, a pod lives.
-//
-// Of the error codes, ADD has 11 (try again) for whatever passes by itself, 4 and 7 for what was asked wrongly, 2 for capabilities in mode
-// "policy", 101 for a host port that another pod has, and 102 for one that is the node's; CHECK 100 for differences; STATUS 50.
-//
-// In mode "policy", behind another plugin that wires the pods, ADD takes the addresses from prevResult, waits for the policy and passes
-// prevResult on; nothing in the pod's namespace is touched by any verb.
-//
 // The plugin and the agent are never upgraded at one moment. Their protocol has its version in the path; another version is
 // refused with "try again later".
 //
 // # What it is not for
 //
-// It decides nothing about policy, and knows no Kubernetes client: the addresses' ranges come from the caller, and an [Enforcer]
+// It decides nothing about policy, and knows no Kubernetes client: the addresses' ranges come from the caller, and an enforcer
 // speaks for policy. Routes between nodes, the node's own sysctls and masquerading belong to the overlay.
 package cni

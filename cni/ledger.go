@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// ledger is what an allocator remembers over a restart, and nearly nothing of it over a reboot. The times in it are of the clock that
+// Ledger is what an allocator remembers over a restart, and nearly nothing of it over a reboot. The times in it are of the clock that
 // nobody sets: with the node's wall clock, setting that would end an address's rest early, or make it rest for hours.
 //
 // An agent of before Freed finds the addresses in Taken, without their attachments, and lets them cool down once more.
-type ledger struct {
+type Ledger struct {
 	BootID string                       `json:"bootID,omitempty"`
 	Last   []netip.Addr                 `json:"last"`
 	Taken  []netip.Addr                 `json:"taken"` // also those that cool down
@@ -21,7 +21,7 @@ type ledger struct {
 }
 
 // ofUnknownTime is the same ledger with times that count no more: what is in it cools down from when it is restored.
-func (l ledger) ofUnknownTime() ledger {
+func (l Ledger) ofUnknownTime() Ledger {
 	l.Freed = nil
 	return l
 }

@@ -24,9 +24,11 @@ const (
 	PathStatus = "/v1/status" // POST a StatusRequest, get a StatusAnswer
 )
 
+// MaxRequestBytes is what an agent reads of a request.
+const MaxRequestBytes = 64 << 10
+
 const (
-	maxRequestBytes = 64 << 10
-	maxAnswerBytes  = 4 << 20
+	maxAnswerBytes = 4 << 20
 
 	maxContainerID = 200 // with the interface's name it makes a file name, of which the kernel takes 255 bytes
 	maxNamespace   = 63
@@ -39,10 +41,10 @@ const (
 
 // Codes that the library has no name for: one of the CNI specification, for a plugin that can't serve ADD, and our own.
 const (
-	codeNotAvailable     = 50
-	codeDiffers          = 100 // CHECK: something isn't as ADD left it
-	codeHostPortTaken    = 101 // ADD: a host port is another pod's
-	codeHostPortReserved = 102 // ADD: a host port is the node's
+	CodeNotAvailable     = 50
+	CodeDiffers          = 100 // CHECK: something isn't as ADD left it
+	CodeHostPortTaken    = 101 // ADD: a host port is another pod's
+	CodeHostPortReserved = 102 // ADD: a host port is the node's
 )
 
 // AddRequest asks for a place in the network for one interface of a pod. The first five fields are required.
@@ -107,9 +109,9 @@ type StatusAnswer struct {
 	Attachments int            `json:"attachments"`
 }
 
-// validate returns an error of the CNI specification for the first field that can't be true.
-func (r AddRequest) validate() error {
-	if err := validateID(r.ContainerID, r.IfName); err != nil {
+// Validate returns an error of the CNI specification for the first field that can't be true.
+func (r AddRequest) Validate() error {
+	if err := ValidateID(r.ContainerID, r.IfName); err != nil {
 		return err
 	}
 	switch {
@@ -126,15 +128,15 @@ func (r AddRequest) validate() error {
 func (r AddRequest) validateOptions() error {
 	if r.Network != "" {
 		if err := utils.ValidateNetworkName(r.Network); err != nil {
-			return types.NewError(err.Code, err.Msg, quote(r.Network))
+			return types.NewError(err.Code, err.Msg, Quote(r.Network))
 		}
 	}
 	if r.Netns != "" && !filepath.IsAbs(r.Netns) || strings.ContainsRune(r.Netns, 0) || len(r.Netns) > maxNetns {
 		return invalidArgument("network namespace", r.Netns)
 	}
-	err := errors.Join(validateHostPorts(r.HostPorts), r.Bandwidth.validate())
+	err := errors.Join(ValidateHostPorts(r.HostPorts), r.Bandwidth.Validate())
 	if err == nil && r.PolicyOnly {
-		err = validateAddresses(r.Addresses)
+		err = ValidateAddresses(r.Addresses)
 	}
 	switch {
 	case err != nil:
@@ -149,29 +151,33 @@ func (r AddRequest) validateOptions() error {
 	return nil
 }
 
-// hostInterface is the name of the host end, or "" where it isn't ours.
-func (r AddRequest) hostInterface() string {
+// HostInterface is the name of the host end, or "" where it isn't ours.
+func (r AddRequest) HostInterface() string {
 	if r.PolicyOnly {
 		return ""
 	}
 	return InterfaceName(r.PodNamespace, r.PodName, r.IfName)
 }
 
-func (r CheckRequest) validate() error { return validateID(r.ContainerID, r.IfName) }
+// Validate is as AddRequest's.
+func (r CheckRequest) Validate() error { return ValidateID(r.ContainerID, r.IfName) }
 
-func (r DelRequest) validate() error { return validateID(r.ContainerID, r.IfName) }
+// Validate is as AddRequest's.
+func (r DelRequest) Validate() error { return ValidateID(r.ContainerID, r.IfName) }
 
-func (StatusRequest) validate() error { return nil }
+// Validate finds nothing wrong.
+func (StatusRequest) Validate() error { return nil }
 
-func validateID(containerID, ifName string) error {
+// ValidateID returns an error of the CNI specification where a container's ID or an interface's name can't be one.
+func ValidateID(containerID, ifName string) error {
 	if len(containerID) > maxContainerID {
 		return invalidArgument("container ID", containerID)
 	}
 	if err := utils.ValidateContainerID(containerID); err != nil {
-		return types.NewError(err.Code, err.Msg, quote(containerID))
+		return types.NewError(err.Code, err.Msg, Quote(containerID))
 	}
 	if err := utils.ValidateInterfaceName(ifName); err != nil {
-		return types.NewError(err.Code, err.Msg, quote(ifName))
+		return types.NewError(err.Code, err.Msg, Quote(ifName))
 	}
 	for _, c := range []byte(ifName) {
 		// The kernel takes % as a pattern. The name is also part of a file name.
@@ -199,11 +205,11 @@ func isName(s string, maxBytes int, middle string) bool {
 }
 
 func invalidArgument(what, value string) error {
-	return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid "+what, quote(value))
+	return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid "+what, Quote(value))
 }
 
-// quote makes what somebody sent fit for a log line.
-func quote(value string) string {
+// Quote makes what somebody sent fit for a log line.
+func Quote(value string) string {
 	const enough = 100
 	if len(value) > enough {
 		return fmt.Sprintf("%q... (%d bytes)", value[:enough], len(value))
@@ -211,8 +217,8 @@ func quote(value string) string {
 	return fmt.Sprintf("%q", value)
 }
 
-// validateAddresses wants one or two unicast addresses, of different families.
-func validateAddresses(addrs []netip.Addr) error {
+// ValidateAddresses wants one or two unicast addresses, of different families.
+func ValidateAddresses(addrs []netip.Addr) error {
 	if len(addrs) == 0 || len(addrs) > 2 || len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
 		return fmt.Errorf("addresses %s, want at most one of each family", addrs)
 	}
@@ -224,7 +230,8 @@ func validateAddresses(addrs []netip.Addr) error {
 	return nil
 }
 
-func validateMTU(mtu int, has6 bool) error {
+// ValidateMTU takes 0, and what a link of a pod can have, with IPv6 or without.
+func ValidateMTU(mtu int, has6 bool) error {
 	if mtu == 0 {
 		return nil
 	}
@@ -234,8 +241,8 @@ func validateMTU(mtu int, has6 bool) error {
 	return nil
 }
 
-// decodeRequest reads one JSON value with known fields only: what an agent doesn't know it would not do.
-func decodeRequest(body []byte, into any) error {
+// DecodeRequest reads one JSON value with known fields only: what an agent doesn't know it would not do.
+func DecodeRequest(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return errors.New("not UTF-8")
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestRequestFields(t *testing.T) {
 	t.Parallel()
-	if err := goodRequest().validate(); err != nil {
+	if err := goodRequest().Validate(); err != nil {
 		t.Fatal(err)
 	}
 	long := func(n int) string { return strings.Repeat("a", n) }
@@ -58,7 +58,7 @@ func TestRequestFields(t *testing.T) {
 			t.Parallel()
 			r := goodRequest()
 			c.set(&r)
-			err := r.validate()
+			err := r.Validate()
 			if c.good {
 				if err != nil {
 					t.Error(err)
@@ -80,7 +80,7 @@ func TestDecodeRequest(t *testing.T) {
 	t.Parallel()
 	const good = `{"containerID":"c","ifName":"eth0"}`
 	var r DelRequest
-	if err := decodeRequest([]byte(good+" \n"), &r); err != nil || r.ContainerID != "c" {
+	if err := DecodeRequest([]byte(good+" \n"), &r); err != nil || r.ContainerID != "c" {
 		t.Fatalf("got %v and %v", r, err)
 	}
 	for name, body := range map[string]string{
@@ -97,7 +97,7 @@ func TestDecodeRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if err := decodeRequest([]byte(body), new(DelRequest)); err == nil {
+			if err := DecodeRequest([]byte(body), new(DelRequest)); err == nil {
 				t.Error("no error")
 			}
 		})
@@ -111,10 +111,10 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add("{\"ifName\":\"\\u0000\"}")
 	f.Fuzz(func(t *testing.T, body string) {
 		var r AddRequest
-		if decodeRequest([]byte(body), &r) != nil || r.validate() != nil {
+		if DecodeRequest([]byte(body), &r) != nil || r.Validate() != nil {
 			return
 		}
-		path := records{stateDir: "/state"}.path(r.ContainerID, r.IfName)
+		path := Records{stateDir: "/state"}.Path(r.ContainerID, r.IfName)
 		name, inside := strings.CutPrefix(path, "/state/attachments/")
 		if !inside || strings.ContainsAny(name, "/\x00") || len(name) > 255 || strings.HasPrefix(name, ".") {
 			t.Errorf("%q makes the file %q", body, path)
@@ -135,10 +135,10 @@ func TestDerivedNames(t *testing.T) {
 			t.Errorf("got %s, want %s", c.got, c.want)
 		}
 	}
-	if len(a.Interface) != 15 || !isInterfaceName(a.Interface) {
+	if len(a.Interface) != 15 || !IsInterfaceName(a.Interface) {
 		t.Errorf("%s isn't a name that the kernel takes", a.Interface)
 	}
-	if label := podLabel(strings.Repeat("n", 63), strings.Repeat("p", 253)); len(label) != 255 {
+	if label := PodLabel(strings.Repeat("n", 63), strings.Repeat("p", 253)); len(label) != 255 {
 		t.Errorf("the label has %d bytes", len(label))
 	}
 }

@@ -19,20 +19,21 @@ import (
 const (
 	recordSuffix   = ".json"
 	temporary      = ".new-"             // starts the names of files that aren't complete
-	maxRecordBytes = 4 * maxRequestBytes // a record is larger than the request that it comes of, above all where JSON has to escape
+	maxRecordBytes = 4 * MaxRequestBytes // a record is larger than the request that it comes of, above all where JSON has to escape
 	maxLedgerBytes = 16 << 20
 )
 
-// records keeps one file for each attachment in a directory, and the ledger of addresses beside it. A file is complete or isn't
+// Records keeps one file for each attachment in a directory, and the ledger of addresses beside it. A file is complete or isn't
 // there: it is written under another name first. Who uses it sees to it that no two calls are about the same file.
 //
 // Files carry the boot that they are of. A state directory can outlive a reboot, pods don't: what another boot left is removed.
-type records struct {
+type Records struct {
 	stateDir string
-	bootID   string
+	BootID   string
 }
 
-func openRecords(stateDir string) records { return records{stateDir, bootID()} }
+// OpenRecords is those of a state directory, of this boot. It touches no file.
+func OpenRecords(stateDir string) Records { return Records{stateDir, bootID()} }
 
 // record is what is in an attachment's file.
 type record struct {
@@ -44,64 +45,68 @@ type record struct {
 // errOtherBoot is what is wrong with a record of before the reboot.
 var errOtherBoot = errors.New("of another boot")
 
-func (r records) dir() string        { return filepath.Join(r.stateDir, "attachments") }
-func (r records) ledgerPath() string { return filepath.Join(r.stateDir, "addresses.json") }
+// Dir is the directory with a file for each attachment.
+func (r Records) Dir() string { return filepath.Join(r.stateDir, "attachments") }
 
-// path is the record's file. No two attachments share one, as a container ID has no @.
-func (r records) path(containerID, ifName string) string {
-	return filepath.Join(r.dir(), containerID+"@"+ifName+recordSuffix)
+// LedgerPath is the file of the addresses in use.
+func (r Records) LedgerPath() string { return filepath.Join(r.stateDir, "addresses.json") }
+
+// Path is the record's file. No two attachments share one, as a container ID has no @.
+func (r Records) Path(containerID, ifName string) string {
+	return filepath.Join(r.Dir(), containerID+"@"+ifName+recordSuffix)
 }
 
-func (r records) makeDirectories() error {
-	if err := os.MkdirAll(r.dir(), 0o700); err != nil {
+// MakeDirectories makes what is missing.
+func (r Records) MakeDirectories() error {
+	if err := os.MkdirAll(r.Dir(), 0o700); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
 	return nil
 }
 
-func (r records) write(a Attachment) error {
-	if err := r.makeDirectories(); err != nil { // they may have been missing, and the disk full
+func (r Records) Write(a Attachment) error {
+	if err := r.MakeDirectories(); err != nil { // they may have been missing, and the disk full
 		return err
 	}
-	if err := writeJSON(r.path(a.ContainerID, a.IfName), record{a, r.bootID}); err != nil {
+	if err := writeJSON(r.Path(a.ContainerID, a.IfName), record{a, r.BootID}); err != nil {
 		return fmt.Errorf("recording attachment %s: %w", a.ID(), err)
 	}
 	return nil
 }
 
-// tryWriting tells whether records can be written and removed.
-func (r records) tryWriting() error {
-	if err := r.makeDirectories(); err != nil {
+// TryWriting tells whether records can be written and removed.
+func (r Records) TryWriting() error {
+	if err := r.MakeDirectories(); err != nil {
 		return err
 	}
-	path := filepath.Join(r.dir(), temporary+"trial")
+	path := filepath.Join(r.Dir(), temporary+"trial")
 	if err := writeJSON(path, record{}); err != nil {
 		return fmt.Errorf("recording attachments: %w", err)
 	}
 	return os.Remove(path)
 }
 
-// remove forgets an attachment. One that isn't there is no error, also on a file system that is read-only, which doesn't look first.
-func (r records) remove(containerID, ifName string) error {
-	path := r.path(containerID, ifName)
+// Remove forgets an attachment. One that isn't there is no error, also on a file system that is read-only, which doesn't look first.
+func (r Records) Remove(containerID, ifName string) error {
+	path := r.Path(containerID, ifName)
 	if err := os.Remove(path); err != nil && !isMissing(path) {
 		return fmt.Errorf("removing the record of attachment %s: %w", AttachmentID(containerID, ifName), err)
 	}
 	return nil
 }
 
-// isGone tells whether the record was removed. When in doubt it wasn't.
-func (r records) isGone(a Attachment) bool { return isMissing(r.path(a.ContainerID, a.IfName)) }
+// IsGone tells whether the record was removed. When in doubt it wasn't.
+func (r Records) IsGone(a Attachment) bool { return isMissing(r.Path(a.ContainerID, a.IfName)) }
 
 func isMissing(path string) bool {
 	_, err := os.Lstat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// read returns the record of one attachment.
-func (r records) read(containerID, ifName string) (Attachment, error) {
+// Read returns the record of one attachment.
+func (r Records) Read(containerID, ifName string) (Attachment, error) {
 	var found record
-	if err := readJSON(r.path(containerID, ifName), maxRecordBytes, &found); err != nil {
+	if err := readJSON(r.Path(containerID, ifName), maxRecordBytes, &found); err != nil {
 		return Attachment{}, err
 	}
 	if !r.isOfThisBoot(found.BootID) {
@@ -109,18 +114,18 @@ func (r records) read(containerID, ifName string) (Attachment, error) {
 	}
 	a := found.Attachment
 	if a.ContainerID != containerID || a.IfName != ifName {
-		return Attachment{}, fmt.Errorf("it is of %s", quote(a.ID()))
+		return Attachment{}, fmt.Errorf("it is of %s", Quote(a.ID()))
 	}
 	return a, a.validate()
 }
 
-func (r records) isOfThisBoot(bootID string) bool {
-	return bootID == "" || r.bootID == "" || bootID == r.bootID
+func (r Records) isOfThisBoot(bootID string) bool {
+	return bootID == "" || r.BootID == "" || bootID == r.BootID
 }
 
-// removeUnfinished removes what a server that died was about to write. The caller is the only server.
-func (r records) removeUnfinished() {
-	for _, dir := range []string{r.dir(), r.stateDir} { // in the latter are the ledger and the heartbeat
+// RemoveUnfinished removes what a server that died was about to write. The caller is the only server.
+func (r Records) RemoveUnfinished() {
+	for _, dir := range []string{r.Dir(), r.stateDir} { // in the latter are the ledger and the heartbeat
 		names, _ := filepath.Glob(filepath.Join(dir, temporary+"*")) // the pattern is good
 		for _, name := range names {
 			_ = os.Remove(name) // it does no harm
@@ -128,18 +133,18 @@ func (r records) removeUnfinished() {
 	}
 }
 
-// files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a state directory has of records. They need not be
+// Files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a state directory has of records. They need not be
 // there.
-func (r records) files() []string {
-	recordFiles, _ := filepath.Glob(filepath.Join(r.dir(), "*@*"+recordSuffix)) // the pattern is good
+func (r Records) Files() []string {
+	recordFiles, _ := filepath.Glob(filepath.Join(r.Dir(), "*@*"+recordSuffix)) // the pattern is good
 	unfinishedFiles, _ := filepath.Glob(filepath.Join(r.stateDir, temporary+"*"))
-	return slices.Concat(recordFiles, unfinishedFiles, []string{r.ledgerPath(), heartbeatPath(r.stateDir)})
+	return slices.Concat(recordFiles, unfinishedFiles, []string{r.LedgerPath(), HeartbeatPath(r.stateDir)})
 }
 
-// readAll returns the attachments with a good record, sorted by ID, and in bad an error for each other file. Records of another boot are
+// ReadAll returns the attachments with a good record, sorted by ID, and in bad an error for each other file. Records of another boot are
 // removed. Without a directory there are none; one that can't be read is an error. Others may write meanwhile.
-func (r records) readAll() (all []Attachment, bad []error, err error) {
-	entries, err := os.ReadDir(r.dir())
+func (r Records) ReadAll() (all []Attachment, bad []error, err error) {
+	entries, err := os.ReadDir(r.Dir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("reading the records: %w", err)
 	}
@@ -149,7 +154,7 @@ func (r records) readAll() (all []Attachment, bad []error, err error) {
 		}
 		a, err := r.readNamed(entry.Name())
 		if errors.Is(err, errOtherBoot) {
-			err = os.Remove(filepath.Join(r.dir(), entry.Name()))
+			err = os.Remove(filepath.Join(r.Dir(), entry.Name()))
 			if err == nil {
 				continue
 			}
@@ -161,7 +166,7 @@ func (r records) readAll() (all []Attachment, bad []error, err error) {
 			err = collision(all, a)
 		}
 		if err != nil {
-			bad = append(bad, fmt.Errorf("record %s: %w", quote(entry.Name()), err))
+			bad = append(bad, fmt.Errorf("record %s: %w", Quote(entry.Name()), err))
 			continue
 		}
 		all = append(all, a)
@@ -170,13 +175,13 @@ func (r records) readAll() (all []Attachment, bad []error, err error) {
 	return all, bad, nil
 }
 
-func (r records) readNamed(file string) (Attachment, error) {
+func (r Records) readNamed(file string) (Attachment, error) {
 	id, isRecord := strings.CutSuffix(file, recordSuffix)
 	containerID, ifName, isID := strings.Cut(id, "@")
 	if !isRecord || !isID {
 		return Attachment{}, errors.New("not the name of a record")
 	}
-	return r.read(containerID, ifName)
+	return r.Read(containerID, ifName)
 }
 
 // collision says which of the others has an address or a link of a's.
@@ -194,33 +199,35 @@ func collision(others []Attachment, a Attachment) error {
 	return nil
 }
 
-func (r records) writeLedger(l ledger) error {
-	l.BootID = r.bootID
-	if err := writeJSON(r.ledgerPath(), l); err != nil {
+// WriteLedger replaces the ledger by one of this boot.
+func (r Records) WriteLedger(l Ledger) error {
+	l.BootID = r.BootID
+	if err := writeJSON(r.LedgerPath(), l); err != nil {
 		return fmt.Errorf("recording the addresses in use: %w", err)
 	}
 	return nil
 }
 
-// readLedger returns an empty one where there is none. Of another boot's the times don't count: the pods are gone, but other nodes may not
+// ReadLedger returns an empty one where there is none. Of another boot's the times don't count: the pods are gone, but other nodes may not
 // have heard of it, so that their addresses cool down from now.
-func (r records) readLedger() (ledger, error) {
-	var l ledger
-	err := readJSON(r.ledgerPath(), maxLedgerBytes, &l)
+func (r Records) ReadLedger() (Ledger, error) {
+	var l Ledger
+	err := readJSON(r.LedgerPath(), maxLedgerBytes, &l)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ledger{}, nil
+		return Ledger{}, nil
 	}
 	if err != nil {
-		return ledger{}, fmt.Errorf("reading the addresses in use: %w", err)
+		return Ledger{}, fmt.Errorf("reading the addresses in use: %w", err)
 	}
-	if l.BootID == "" || l.BootID != r.bootID {
+	if l.BootID == "" || l.BootID != r.BootID {
 		return l.ofUnknownTime(), nil
 	}
 	return l, nil
 }
 
-func (r records) writeHeartbeat(h heartbeat) error {
-	if err := writeJSON(heartbeatPath(r.stateDir), h); err != nil {
+// WriteHeartbeat replaces the heartbeat.
+func (r Records) WriteHeartbeat(h Heartbeat) error {
+	if err := writeJSON(HeartbeatPath(r.stateDir), h); err != nil {
 		return fmt.Errorf("telling the plugin that the agent runs: %w", err)
 	}
 	return nil

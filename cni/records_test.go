@@ -20,23 +20,23 @@ func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
 	a, b := newAttachment("c1", "pod-a", "10.1.0.1", "fd00::1"), newAttachment("c2", "pod-b", "fd00::2")
 	r := newRecords(t, b, a, a)
-	got, bad, _ := r.readAll()
+	got, bad, _ := r.ReadAll()
 	if diff := cmp.Diff([]Attachment{a, b}, got, cmp.Comparer(sameAddr)); diff != "" || len(bad) > 0 {
 		t.Fatalf("bad %v, (-want +got):\n%s", bad, diff)
 	}
-	if one, err := r.read("c2", "eth0"); err != nil || one.PodName != "pod-b" {
+	if one, err := r.Read("c2", "eth0"); err != nil || one.PodName != "pod-b" {
 		t.Errorf("read %v and %v", one, err)
 	}
-	info, err := os.Stat(r.path("c1", "eth0"))
+	info, err := os.Stat(r.Path("c1", "eth0"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v and %v, want 0600", info.Mode(), err)
 	}
 	for range 2 {
-		if err := r.remove("c1", "eth0"); err != nil {
+		if err := r.Remove("c1", "eth0"); err != nil {
 			t.Error(err)
 		}
 	}
-	if got, _, _ := r.readAll(); len(got) != 1 || !r.isGone(a) || r.isGone(b) {
+	if got, _, _ := r.ReadAll(); len(got) != 1 || !r.IsGone(a) || r.IsGone(b) {
 		t.Errorf("after removing c1: %v", got)
 	}
 }
@@ -47,7 +47,7 @@ func TestNamesNeverCollide(t *testing.T) {
 	one, two := newAttachment("a.b", "pod-a", "10.1.0.1"), newAttachment("a", "pod-b", "10.1.0.2")
 	one.IfName, two.IfName = "c@d", "b.c@d"
 	one.Interface, two.Interface = InterfaceName("dev", "pod-a", "c@d"), InterfaceName("dev", "pod-b", "b.c@d")
-	got, bad, _ := newRecords(t, one, two).readAll()
+	got, bad, _ := newRecords(t, one, two).ReadAll()
 	if len(got) != 2 || len(bad) > 0 {
 		t.Errorf("got %v and %v, want both", got, bad)
 	}
@@ -92,9 +92,9 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRecords(t, good)
-			path := filepath.Join(r.dir(), c.file)
+			path := filepath.Join(r.Dir(), c.file)
 			c.make(t, path)
-			got, bad, _ := r.readAll()
+			got, bad, _ := r.ReadAll()
 			if diff := cmp.Diff([]Attachment{good}, got, cmp.Comparer(sameAddr)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -152,17 +152,17 @@ func link(to string) func(*testing.T, string) {
 func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	t.Parallel()
 	r := newRecords(t)
-	path := filepath.Join(r.dir(), temporary+"123")
+	path := filepath.Join(r.Dir(), temporary+"123")
 	ofLedger := filepath.Join(r.stateDir, temporary+"456")
 	write(`{"conta`)(t, path)
 	write(`{"last`)(t, ofLedger)
-	if got, bad, _ := r.readAll(); len(got) != 0 || len(bad) != 0 {
+	if got, bad, _ := r.ReadAll(); len(got) != 0 || len(bad) != 0 {
 		t.Errorf("got %v and %v", got, bad)
 	}
 	if _, err := os.Lstat(path); err != nil {
 		t.Errorf("a plugin that reads took the file from its writer: %v", err)
 	}
-	r.removeUnfinished()
+	r.RemoveUnfinished()
 	for _, file := range []string{path, ofLedger} {
 		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s of a writer that died is still there: %v", file, err)
@@ -175,11 +175,11 @@ func TestFailedWriteLeavesNoFile(t *testing.T) {
 	t.Parallel()
 	r := newRecords(t)
 	a := newAttachment("c1", "pod-a", "10.1.0.1")
-	mkdir(t, r.path("c1", "eth0"))
-	if err := r.write(a); err == nil {
+	mkdir(t, r.Path("c1", "eth0"))
+	if err := r.Write(a); err == nil {
 		t.Error("a record took the place of a directory")
 	}
-	entries, err := os.ReadDir(r.dir())
+	entries, err := os.ReadDir(r.Dir())
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left %v and %v", entries, err)
 	}
@@ -196,22 +196,22 @@ func TestHostileLedger(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRecords(t)
-			write(content)(t, r.ledgerPath())
-			got, err := r.readLedger()
+			write(content)(t, r.LedgerPath())
+			got, err := r.ReadLedger()
 			if err == nil || !strings.Contains(err.Error(), "reading the addresses in use") {
 				t.Errorf("got %v and %v", got, err)
 			}
 		})
 	}
 	r := newRecords(t)
-	if got, err := r.readLedger(); err != nil || len(got.Taken) != 0 {
+	if got, err := r.ReadLedger(); err != nil || len(got.Taken) != 0 {
 		t.Errorf("without a ledger: %v and %v", got, err)
 	}
 	seven, freed := addrs("10.1.0.7")[0], 12*time.Hour
-	if err := r.writeLedger(ledger{Taken: addrs("10.1.0.7"), Freed: map[netip.Addr]time.Duration{seven: freed}}); err != nil {
+	if err := r.WriteLedger(Ledger{Taken: addrs("10.1.0.7"), Freed: map[netip.Addr]time.Duration{seven: freed}}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.readLedger()
+	got, err := r.ReadLedger()
 	if err != nil || got.Freed[seven] != freed {
 		t.Errorf("got %v and %v", got, err)
 	}
@@ -223,27 +223,27 @@ func TestReboot(t *testing.T) {
 	a, b := newAttachment("c1", "pod-a", "10.1.0.1"), newAttachment("c2", "pod-b", "10.1.0.2")
 	r := newRecords(t)
 	before := r
-	before.bootID = "the-boot-before"
+	before.BootID = "the-boot-before"
 	one := addrs("10.1.0.1")
-	ofBefore := ledger{Last: addrs("10.1.0.7"), Taken: one, Freed: map[netip.Addr]time.Duration{one[0]: 12 * time.Hour}}
-	if err := errors.Join(before.write(a), r.write(b), before.writeLedger(ofBefore)); err != nil {
+	ofBefore := Ledger{Last: addrs("10.1.0.7"), Taken: one, Freed: map[netip.Addr]time.Duration{one[0]: 12 * time.Hour}}
+	if err := errors.Join(before.Write(a), r.Write(b), before.WriteLedger(ofBefore)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.read("c1", "eth0"); !errors.Is(err, errOtherBoot) {
+	if _, err := r.Read("c1", "eth0"); !errors.Is(err, errOtherBoot) {
 		t.Errorf("reading the record of before: %v", err)
 	}
-	got, bad, _ := r.readAll()
+	got, bad, _ := r.ReadAll()
 	if diff := cmp.Diff([]Attachment{b}, got, cmp.Comparer(sameAddr)); diff != "" || len(bad) > 0 {
 		t.Errorf("bad %v, (-want +got):\n%s", bad, diff)
 	}
-	if !r.isGone(a) {
+	if !r.IsGone(a) {
 		t.Error("the record of before is still there")
 	}
-	l, err := r.readLedger()
+	l, err := r.ReadLedger()
 	if err != nil || len(l.Taken) != 1 || len(l.Freed) > 0 || len(l.Last) != 1 {
 		t.Errorf("the ledger of before is %+v and %v, want the last given and what was taken, without a time", l, err)
 	}
-	if id := bootID(); len(id) != 36 || id != r.bootID {
+	if id := bootID(); len(id) != 36 || id != r.BootID {
 		t.Errorf("the boot is %q", id)
 	}
 }
@@ -252,10 +252,10 @@ func TestReboot(t *testing.T) {
 func TestRecordOfAnOlderAgent(t *testing.T) {
 	t.Parallel()
 	r := newRecords(t)
-	if err := writeJSON(r.path("c1", "eth0"), newAttachment("c1", "pod-a", "10.1.0.1")); err != nil {
+	if err := writeJSON(r.Path("c1", "eth0"), newAttachment("c1", "pod-a", "10.1.0.1")); err != nil {
 		t.Fatal(err)
 	}
-	if got, bad, _ := r.readAll(); len(got) != 1 || len(bad) > 0 {
+	if got, bad, _ := r.ReadAll(); len(got) != 1 || len(bad) > 0 {
 		t.Errorf("got %v and %v", got, bad)
 	}
 }
@@ -264,15 +264,15 @@ func TestRecordOfAnOlderAgent(t *testing.T) {
 func TestRemoveMissingRecord(t *testing.T) {
 	t.Parallel()
 	d := testdisk.New(t)
-	r := openRecords(d.Dir())
-	if err := r.write(newAttachment("c1", "pod-a", "10.1.0.2")); err != nil {
+	r := OpenRecords(d.Dir())
+	if err := r.Write(newAttachment("c1", "pod-a", "10.1.0.2")); err != nil {
 		t.Fatal(err)
 	}
 	d.ReadOnly(true)
-	if err := r.remove("c2", "eth0"); err != nil {
+	if err := r.Remove("c2", "eth0"); err != nil {
 		t.Errorf("one that isn't there: %v", err)
 	}
-	if err := r.remove("c1", "eth0"); !errors.Is(err, unix.EROFS) {
+	if err := r.Remove("c1", "eth0"); !errors.Is(err, unix.EROFS) {
 		t.Errorf("one that is there: %v, want an error", err)
 	}
 }

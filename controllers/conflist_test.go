@@ -8,7 +8,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/tools/events"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/install"
 )
 
 // TestConflistIsTold: what others do to the CNI configuration is told when it begins and when it changes; what an earlier agent left
@@ -18,15 +18,15 @@ func TestConflistIsTold(t *testing.T) {
 	recorder := events.NewFakeRecorder(100)
 	d := &Datapath{ConfDir: "/net.d", Events: NodeEvents{"n1", recorder}, Log: logr.Discard()}
 	for i, step := range []struct {
-		state cni.ConflistState
+		state install.ConflistState
 		told  []string
 	}{
-		{cni.ConflistState{Changed: true, Edited: "its settings were others"}, nil},
-		{cni.ConflistState{}, nil},
-		{cni.ConflistState{Appended: []string{"mesh", "tuning"}}, []string{"Normal CNIPluginsAppended", "mesh, tuning"}},
-		{cni.ConflistState{Appended: []string{"mesh", "tuning"}}, nil},
-		{cni.ConflistState{Changed: true, Edited: "plugin sluice isn't in it"}, []string{"Warning CNIConfigEdited", "plugin sluice isn't in it", "Normal CNIPluginsAppended", "none"}},
-		{cni.ConflistState{Before: []string{"00-other.conf"}}, []string{"Warning OtherCNIFirst", "00-other.conf"}},
+		{install.ConflistState{Changed: true, Edited: "its settings were others"}, nil},
+		{install.ConflistState{}, nil},
+		{install.ConflistState{Appended: []string{"mesh", "tuning"}}, []string{"Normal CNIPluginsAppended", "mesh, tuning"}},
+		{install.ConflistState{Appended: []string{"mesh", "tuning"}}, nil},
+		{install.ConflistState{Changed: true, Edited: "plugin sluice isn't in it"}, []string{"Warning CNIConfigEdited", "plugin sluice isn't in it", "Normal CNIPluginsAppended", "none"}},
+		{install.ConflistState{Before: []string{"00-other.conf"}}, []string{"Warning OtherCNIFirst", "00-other.conf"}},
 	} {
 		d.tellConflist(step.state)
 		var told []string

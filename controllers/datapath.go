@@ -11,7 +11,8 @@ import (
 
 	"github.com/go-logr/logr"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/install"
+	"github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/overlay"
 )
 
@@ -20,17 +21,17 @@ import (
 // tools read. What it writes it keeps there.
 type Datapath struct {
 	Enforcer   *Enforcer
-	Server     *cni.Server
+	Server     *server.Server
 	PolicyOnly bool // another plugin makes the network: no files
 	Masquerade bool
 	Forward    *ForwardCheck
 
 	ReserveTunnel bool // no pod gets the tunnel's port as a host port
 
-	ConfDir    string              // of CNI configurations; empty: none
-	Conflist   cni.ConflistOptions // what stands there
-	SubnetFile string              // flannel's subnet.env; empty: none
-	RunDir     string              // of NetworkManager and systemd-networkd; empty: none
+	ConfDir    string                  // of CNI configurations; empty: none
+	Conflist   install.ConflistOptions // what stands there
+	SubnetFile string                  // flannel's subnet.env; empty: none
+	RunDir     string                  // of NetworkManager and systemd-networkd; empty: none
 	Events     NodeEvents
 	Log        logr.Logger
 
@@ -154,13 +155,13 @@ func (d *Datapath) keepFiles() {
 	}
 	d.writeSubnet()
 	if d.RunDir != "" {
-		_, err := cni.InstallDropIns(d.RunDir)
+		_, err := install.DropIns(d.RunDir)
 		d.note("Other network managers may take hold of the pods' links", err)
 	}
 	// The configuration makes the runtime call us, so it comes last, and once
 	// it is there it stays: without it the node isn't ready.
 	if ready, _ := d.ready(); ready && d.ConfDir != "" {
-		state, err := cni.InstallConflist(d.ConfDir, d.Conflist)
+		state, err := install.Conflist(d.ConfDir, d.Conflist)
 		d.note("The CNI configuration can't be written", err)
 		if state.Changed {
 			d.Log.Info("Wrote the CNI configuration", "directory", d.ConfDir)
@@ -193,7 +194,7 @@ func (d *Datapath) writeSubnet() {
 
 // tellConflist tells what others do to our configuration and beside it. What was there before the agent's first look is an earlier
 // agent's, perhaps with other flags: nobody's edit.
-func (d *Datapath) tellConflist(s cni.ConflistState) {
+func (d *Datapath) tellConflist(s install.ConflistState) {
 	if d.installed && s.Edited != "" {
 		d.Log.Info("Somebody has edited our CNI configuration; it is put right", "directory", d.ConfDir, "edited", s.Edited)
 		d.Events.Warn("CNIConfigEdited", "somebody has edited our CNI configuration in "+d.ConfDir+", and it is put right: "+s.Edited)

@@ -4,7 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/server"
 )
 
 // The agent's metrics. They are of bounded cardinality: nothing is labelled by
@@ -67,7 +67,7 @@ var (
 
 // RegisterMetrics adds the agent's metrics to controller-runtime's registry.
 // stats are those of the CNI server.
-func RegisterMetrics(stats func() cni.Stats) error {
+func RegisterMetrics(stats func() server.Stats) error {
 	for _, c := range []prometheus.Collector{
 		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, policiesShed, endpointsEnforced, policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, linksNotForwarding, podMTU,

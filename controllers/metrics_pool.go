@@ -3,17 +3,17 @@ package controllers
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/server"
 )
 
 // poolCollector reports the addresses of this node's pods as they are when
 // asked.
 type poolCollector struct {
-	stats                                        func() cni.Stats
+	stats                                        func() server.Stats
 	size, inUse, cooling, failing, healed, count *prometheus.Desc
 }
 
-func newPoolCollector(stats func() cni.Stats) *poolCollector {
+func newPoolCollector(stats func() server.Stats) *poolCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}

@@ -5,11 +5,11 @@ import (
 	"net"
 	"strings"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/server"
 )
 
 // reservedPorts reads --forbidden-host-ports: which ports no pod gets, and whether the tunnel's is among them.
-func (o *options) reservedPorts() (ports []cni.ReservedPort, tunnel bool, err error) {
+func (o *options) reservedPorts() (ports []server.ReservedPort, tunnel bool, err error) {
 	for text := range strings.SplitSeq(o.forbiddenHostPorts, ",") {
 		switch text = strings.TrimSpace(text); text {
 		case "":
@@ -23,7 +23,7 @@ func (o *options) reservedPorts() (ports []cni.ReservedPort, tunnel bool, err er
 			}
 			fallthrough
 		default:
-			port, err := cni.ParseReservedPort(text)
+			port, err := server.ParseReservedPort(text)
 			if err != nil {
 				return nil, false, fmt.Errorf("--forbidden-host-ports: %w, or agent, or tunnel", err)
 			}

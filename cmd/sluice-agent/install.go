@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/install"
 )
 
 // runInstall puts the CNI plugin where a container runtime looks for it.
@@ -27,10 +27,10 @@ func runInstall(_ context.Context, args []string) error {
 		if err != nil {
 			return fmt.Errorf("looking for the plugin: %w", err)
 		}
-		*plugin = filepath.Join(filepath.Dir(self), cni.PluginName)
+		*plugin = filepath.Join(filepath.Dir(self), install.PluginName)
 	}
-	changed, err := cni.InstallPlugin(*plugin, *binDir)
-	if errors.Is(err, cni.ErrPluginStays) {
+	changed, err := install.Plugin(*plugin, *binDir)
+	if errors.Is(err, install.ErrPluginStays) {
 		// The agent starts after this; for an older plugin it must not stay away.
 		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
 		return nil

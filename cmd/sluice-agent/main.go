@@ -27,7 +27,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/install"
+	cniserver "github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/nft/table"
@@ -170,7 +171,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	if err != nil {
 		return err
 	}
-	server, err := cni.NewServer(cni.ServerOptions{
+	server, err := cniserver.New(cniserver.Options{
 		Socket: o.socket, StateDir: o.stateDir, Enforcer: a.enforcer, PolicyOnly: o.policyOnly, Log: a.log.WithName("cni"),
 		OnProblem: podEvents.Warn, OnSolved: podEvents.Say, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
 	})
@@ -200,7 +201,7 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	}
 	datapath := &controllers.Datapath{
 		Enforcer: a.enforcer, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
-		ConfDir: o.cniConfDir, Conflist: cni.ConflistOptions{Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive},
+		ConfDir: o.cniConfDir, Conflist: install.ConflistOptions{Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive},
 		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: nodeEvents, Log: a.log.WithName("datapath"),
 	}
 	cutter := controllers.NewCutter(a.enforcer, controllers.CutterOptions{Off: !o.cutEstablished, Log: a.log.WithName("cutter")})

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/install"
 	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
@@ -72,7 +72,7 @@ func (u *uninstaller) run(ctx context.Context) error {
 		return err
 	}
 	if u.cniConfDir != "" {
-		kept, err := cni.RemoveConflist(u.cniConfDir)
+		kept, err := install.RemoveConflist(u.cniConfDir)
 		if err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ func (u *uninstaller) run(ctx context.Context) error {
 			fmt.Printf("plugins that others had appended to our CNI configuration are in %s, to be put behind another network's\n", kept)
 		}
 	}
-	if err := cni.RemoveLinks(); err != nil {
+	if err := install.RemoveLinks(); err != nil {
 		return err
 	}
 	err := errors.Join(overlay.Remove(overlay.Options{}), new(others.Accepter).Remove(ctx), others.RemoveProbe(), table.Remove(table.Options{}))
@@ -88,7 +88,7 @@ func (u *uninstaller) run(ctx context.Context) error {
 		return err
 	}
 	if u.binDir != "" {
-		return cni.RemovePlugin(u.binDir)
+		return install.RemovePlugin(u.binDir)
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (u *uninstaller) refuse() error {
 	if u.force {
 		return nil
 	}
-	pods, err := cni.PodsLeft(u.stateDir)
+	pods, err := install.PodsLeft(u.stateDir)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (u *uninstaller) refuse() error {
 	if u.cniConfDir == "" {
 		return nil
 	}
-	users, err := cni.PluginUsers(u.cniConfDir)
+	users, err := install.PluginUsers(u.cniConfDir)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (u *uninstaller) refuse() error {
 func (u *uninstaller) removeFiles() error {
 	var errs []error
 	if u.runDir != "" {
-		errs = append(errs, cni.RemoveDropIns(u.runDir))
+		errs = append(errs, install.RemoveDropIns(u.runDir))
 	}
 	_, err := os.Lstat(filepath.Join(u.stateDir, savedNetConf)) // an agent with --policy-only has none
 	if u.subnetFile != "" && err == nil {
@@ -138,7 +138,7 @@ func (u *uninstaller) removeFiles() error {
 	if err = errors.Join(errs...); err != nil {
 		return err
 	}
-	return cni.RemoveState(u.stateDir, savedNetConf)
+	return install.RemoveState(u.stateDir, savedNetConf)
 }
 
 // firstFew names some, and says how many there are besides.

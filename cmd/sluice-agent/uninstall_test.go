@@ -20,6 +20,8 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/install"
+	"github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/nft/table"
@@ -144,9 +146,9 @@ func (n *installed) dump() (lines []string) {
 func (n *installed) installFiles() {
 	n.t.Helper()
 	n.buildPlugin()
-	_, err := cni.InstallConflist(n.u.cniConfDir, cni.ConflistOptions{Socket: n.u.socket, StateDir: n.u.stateDir})
+	_, err := install.Conflist(n.u.cniConfDir, install.ConflistOptions{Socket: n.u.socket, StateDir: n.u.stateDir})
 	n.must(err)
-	_, err = cni.InstallDropIns(n.u.runDir)
+	_, err = install.DropIns(n.u.runDir)
 	n.must(err)
 	n.must(overlay.SubnetEnv{MTU: 1450}.WriteFile(n.u.subnetFile))
 	for _, leftover := range []string{
@@ -165,7 +167,7 @@ func (n *installed) buildPlugin() {
 	if out, err := exec.CommandContext(n.t.Context(), "go", "build", "-o", dir+"/", "../sluice").CombinedOutput(); err != nil {
 		n.t.Fatalf("building the plugin: %v: %s", err, out)
 	}
-	_, err := cni.InstallPlugin(filepath.Join(dir, cni.PluginName), n.u.binDir)
+	_, err := install.Plugin(filepath.Join(dir, install.PluginName), n.u.binDir)
 	n.must(err)
 }
 
@@ -209,13 +211,13 @@ func (open) Enforced(string) error                        { return nil }
 
 func (n *installed) runServer() {
 	n.t.Helper()
-	server, err := cni.NewServer(cni.ServerOptions{Socket: n.u.socket, StateDir: n.u.stateDir, Enforcer: open{}, Log: logr.Discard(), NetNS: n.netns})
+	s, err := server.New(server.Options{Socket: n.u.socket, StateDir: n.u.stateDir, Enforcer: open{}, Log: logr.Discard(), NetNS: n.netns})
 	n.must(err)
-	server.SetDatapathReady(true, "")
-	server.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")})
+	s.SetDatapathReady(true, "")
+	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
+	go func() { ended <- s.Run(ctx) }()
 	n.stop = func() {
 		cancel()
 		if err := <-ended; err != nil {

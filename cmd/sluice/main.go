@@ -8,7 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/plugin"
 )
 
 // version is what a release is called. The linker sets it: -X main.version=v1.2.3.
@@ -20,5 +20,5 @@ func main() {
 		fmt.Println(about)
 		return
 	}
-	skel.PluginMainFuncs(cni.Funcs(), cni.Versions(), about)
+	skel.PluginMainFuncs(plugin.Funcs(), plugin.Versions(), about)
 }

@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/test/needroot"
 )
 
@@ -96,11 +97,11 @@ type node struct {
 	netns    ns.NetNS
 	stateDir string
 	runtime  *libcni.CNIConfig
-	server   *cni.Server
+	server   *server.Server
 	stop     func()
 }
 
-func newNode(t testing.TB, e cni.Enforcer) *node {
+func newNode(t testing.TB, e server.Enforcer) *node {
 	t.Helper()
 	// Without an exec of ours libcni makes one at first use, which isn't safe to do concurrently.
 	run := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}
@@ -108,16 +109,16 @@ func newNode(t testing.TB, e cni.Enforcer) *node {
 		t: t, netns: newNetNS(t), stateDir: t.TempDir(),
 		runtime: libcni.NewCNIConfigWithCacheDir([]string{binDirectory}, t.TempDir(), run),
 	}
-	server, err := cni.NewServer(cni.ServerOptions{Socket: n.socket(), StateDir: n.stateDir, Enforcer: e, Log: logr.Discard(), NetNS: n.netns})
+	s, err := server.New(server.Options{Socket: n.socket(), StateDir: n.stateDir, Enforcer: e, Log: logr.Discard(), NetNS: n.netns})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.server = server
-	server.SetDatapathReady(true, "")
-	server.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")})
+	n.server = s
+	s.SetDatapathReady(true, "")
+	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
+	go func() { ended <- s.Run(ctx) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
@@ -179,15 +180,15 @@ func startServer(b *testing.B, r *runtime, a *agent, socket, dir string, state c
 	netns, err := ns.GetNS(r.node.Path())
 	must(b, err)
 	b.Cleanup(func() { _ = netns.Close() })
-	server, err := cni.NewServer(cni.ServerOptions{Socket: socket, StateDir: dir, Enforcer: a.enforcer, Log: logr.Discard(), NetNS: netns})
+	s, err := server.New(server.Options{Socket: socket, StateDir: dir, Enforcer: a.enforcer, Log: logr.Discard(), NetNS: netns})
 	must(b, err)
-	server.SetNodeAddresses([]netip.Addr{underlay4(0), underlay6(0)})
-	server.SetPodCIDRs(state.PodCIDRs)
-	server.SetMTU(state.MTU)
-	server.SetDatapathReady(true, "")
+	s.SetNodeAddresses([]netip.Addr{underlay4(0), underlay6(0)})
+	s.SetPodCIDRs(state.PodCIDRs)
+	s.SetMTU(state.MTU)
+	s.SetDatapathReady(true, "")
 	ctx, stop := context.WithCancel(b.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
+	go func() { ended <- s.Run(ctx) }()
 	b.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -1,0 +1,208 @@
+package install
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/pathless"
+)
+
+// conflistName sorts before what other networks are usually called, as a runtime takes the first.
+const conflistName = "05-sluice.conflist"
+
+const conflistMode fs.FileMode = 0o644
+
+// ConflistOptions say what is in the network configuration. The zero value is right where nothing is out of the ordinary.
+type ConflistOptions struct {
+	Name       string // of the network; "sluice" by default
+	CNIVersion string // of the CNI specification; "1.1.0" by default
+	Socket     string // of the agent; DefaultSocket if empty
+	StateDir   string // of the agent; DefaultStateDir if empty
+	Exclusive  bool   // take out what others append to our configuration
+}
+
+// ConflistState is what InstallConflist found and did.
+type ConflistState struct {
+	Changed bool
+	// Edited says what somebody else had made of our configuration that was put right; empty where there was none, or nothing to put right.
+	Edited string
+	// Appended are the types of the plugins that others have put behind ours, and Before the files that a runtime takes before ours,
+	// and which so decide about the network.
+	Appended, Before []string
+}
+
+// conflist is a network configuration list (https://github.com/containernetworking/cni/blob/main/SPEC.md, section 1).
+type conflist struct {
+	CNIVersion  string   `json:"cniVersion"`
+	CNIVersions []string `json:"cniVersions,omitempty"`
+	Name        string   `json:"name"`
+	Plugins     []any    `json:"plugins"` // ours, then others' as they wrote them
+}
+
+type conflistPlugin struct {
+	Type         string          `json:"type"`
+	Capabilities map[string]bool `json:"capabilities"`
+	Socket       string          `json:"socket,omitempty"`
+	StateDir     string          `json:"stateDir,omitempty"`
+}
+
+// content is the file. Runtimes of before CNI 1.1 know nothing of cniVersions and refuse a cniVersion that they don't know, so that one
+// stays at what all read, and who knows more finds the newer one beside it.
+func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
+	const readByAll = "1.0.0"
+	plugin := conflistPlugin{Type: "sluice", Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
+	if o.Socket != cni.DefaultSocket {
+		plugin.Socket = o.Socket
+	}
+	if o.StateDir != cni.DefaultStateDir {
+		plugin.StateDir = o.StateDir
+	}
+	list := conflist{
+		CNIVersion: cmp.Or(o.CNIVersion, "1.1.0"),
+		Name:       cmp.Or(o.Name, "sluice"),
+		Plugins:    []any{plugin},
+	}
+	for _, other := range appended {
+		list.Plugins = append(list.Plugins, other)
+	}
+	if list.CNIVersion == "1.1.0" {
+		list.CNIVersions = []string{readByAll, list.CNIVersion}
+		list.CNIVersion = readByAll
+	}
+	data, err := json.MarshalIndent(list, "", "  ")
+	return append(data, '\n'), err
+}
+
+// Conflist writes the network configuration into a runtime's directory (usually /etc/cni/net.d), which must exist, whole or not at
+// all. A file that says already what it should is left alone, however it is laid out: some runtimes load everything anew at each change.
+// What others have put behind our plugin stays, in their order, unless the options say otherwise.
+func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
+	path := filepath.Join(dir, conflistName)
+	found := readChain(path)
+	if o.Exclusive {
+		found.exclude()
+	}
+	state := ConflistState{Appended: found.types()}
+	content, err := o.content(found.appended)
+	if err != nil {
+		return state, fmt.Errorf("writing the network configuration: %w", err)
+	}
+	if !found.says(content) {
+		state.Edited = found.wrong()
+		if state.Changed, err = replaceFile(path, content); err != nil {
+			return state, fmt.Errorf("writing the network configuration %s: %w", path, err)
+		}
+	}
+	if state.Changed {
+		if err := removeUnfinished(dir); err != nil { // of an agent that died writing it
+			return state, fmt.Errorf("writing the network configuration %s: %w", path, err)
+		}
+	}
+	state.Before, err = configurationsBefore(dir)
+	return state, err
+}
+
+// RemoveConflist removes the network configuration from a runtime's directory, and what is left of writing it. One that isn't there is no
+// error. What others had put behind our plugin is of no use without it: that is kept in a file beside it, which no runtime reads, to be put
+// behind another network's; kept is its path, if there is one.
+func RemoveConflist(dir string) (kept string, err error) {
+	path := filepath.Join(dir, conflistName)
+	if appended := readChain(path).appended; len(appended) > 0 {
+		kept = path + othersEnding
+		content, err := json.MarshalIndent(map[string]any{"plugins": appended}, "", "  ")
+		if err != nil {
+			return "", fmt.Errorf("keeping what others appended to %s: %w", path, err)
+		}
+		if _, err := replaceFile(kept, append(content, '\n')); err != nil {
+			return "", fmt.Errorf("keeping what others appended to %s: %w", path, err)
+		}
+	}
+	if err := errors.Join(removeFile(path), removeUnfinished(dir)); err != nil {
+		return kept, fmt.Errorf("removing the network configuration: %w", err)
+	}
+	return kept, nil
+}
+
+// configurationEndings are those of the files that runtimes read.
+func configurationEndings() []string { return []string{".conf", ".conflist", ".json"} }
+
+// configurationsBefore are the files that a runtime takes first: it takes any with these endings, in the order of their names.
+func configurationsBefore(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		return nil, fmt.Errorf("looking for other network configurations: %w", err)
+	}
+	var before []string
+	for _, entry := range entries {
+		name := entry.Name()
+		isConfiguration := slices.Contains(configurationEndings(), filepath.Ext(name))
+		if name < conflistName && isConfiguration && !entry.IsDir() {
+			before = append(before, name)
+		}
+	}
+	return before, nil
+}
+
+// replaceFile gives a file this content, readable by all, and makes sure that it survives a crash. It tells whether it had to.
+// Its errors don't name the file that was to become it, which is another one each time: an error that is the same is told once.
+func replaceFile(path string, content []byte) (changed bool, err error) {
+	if isFile(path, content, conflistMode) {
+		return false, nil
+	}
+	defer func() { err = pathless.Error(err) }()
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, unfinished)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(conflistMode), f.Sync(), f.Close()); err != nil {
+		return false, err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return false, err
+	}
+	return true, syncDir(dir)
+}
+
+func isFile(path string, content []byte, mode fs.FileMode) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode() != mode {
+		return false
+	}
+	now, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(now, content)
+}
+
+func removeFile(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a directory's entries last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

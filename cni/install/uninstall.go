@@ -1,0 +1,109 @@
+package install
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/podlink"
+)
+
+// What follows takes the pods' side of Sluice off a node for good, with no server running. It works in the network namespace of the
+// calling thread. Doing it again is no error.
+
+// PodsLeft names the pods that still have their link, as namespace/name, sorted. A link that is down and in no record isn't a pod's any
+// more: its DEL was cut short.
+func PodsLeft(stateDir string) ([]string, error) {
+	attachments, _, _ := cni.OpenRecords(stateDir).ReadAll() // what can't be read tells nothing
+	return podlink.PodsWithLinks(attachments)
+}
+
+// RemoveLinks removes all pods' links, whether the pods live or not, their shaping devices, and the routes to pods.
+func RemoveLinks() error { return podlink.RemoveAll() }
+
+// RemoveState removes what a server keeps in its state directory, and the files there that the caller names. The directory goes with it if
+// nothing else is in it, and it is no mount point, as it is in a container.
+func RemoveState(stateDir string, others ...string) error {
+	r := cni.OpenRecords(stateDir)
+	r.RemoveUnfinished()
+	files := r.Files()
+	for _, name := range others {
+		files = append(files, filepath.Join(stateDir, name))
+	}
+	files = append(files, filepath.Join(stateDir, cni.SocketName))
+	var errs []error
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("removing the agent's state: %w", err))
+		}
+	}
+	for _, dir := range []string{r.Dir(), stateDir} {
+		if err := removeEmptyDir(dir); err != nil {
+			errs = append(errs, fmt.Errorf("removing the agent's state: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeEmptyDir leaves a directory alone that isn't empty, or that is a mount point, also one in a read-only container.
+func removeEmptyDir(dir string) error {
+	err := unix.Rmdir(dir)
+	if slices.Contains([]error{unix.ENOENT, unix.ENOTEMPTY, unix.EBUSY, unix.EROFS}, err) {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// PluginUsers names the network configurations of others in a runtime's directory that have the plugin executed, for instance in mode
+// "policy". Without its program no pod of theirs starts or ends.
+func PluginUsers(confDir string) ([]string, error) {
+	entries, err := os.ReadDir(confDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for other network configurations: %w", err)
+	}
+	var users []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if name == conflistName || entry.IsDir() || !slices.Contains(configurationEndings(), filepath.Ext(name)) {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(confDir, name))
+		if err != nil {
+			return nil, fmt.Errorf("reading another network configuration: %w", err)
+		}
+		var content any
+		if json.Unmarshal(data, &content) == nil && namesPlugin(content) { // what is no JSON, no runtime reads
+			users = append(users, name)
+		}
+	}
+	return users, nil
+}
+
+// namesPlugin tells whether the type of any object in there, also of a delegate's, is the plugin.
+func namesPlugin(content any) bool {
+	switch content := content.(type) {
+	case map[string]any:
+		if kind, _ := content["type"].(string); strings.TrimSpace(kind) == PluginName {
+			return true
+		}
+		return slices.ContainsFunc(slices.Collect(maps.Values(content)), namesPlugin)
+	case []any:
+		return slices.ContainsFunc(content, namesPlugin)
+	}
+	return false
+}

@@ -1,0 +1,85 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/ns"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/cni/podlink"
+)
+
+// Check compares what there is with what ADD made, and says what differs, a line each. It changes nothing.
+func (p Plugin) Check(args *skel.CmdArgs) error {
+	config, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(cni.ValidateID(args.ContainerID, args.IfName), config.parsePrevResult()); err != nil {
+		return err
+	}
+	request := cni.CheckRequest{ContainerID: args.ContainerID, IfName: args.IfName}
+	if request.Addresses, err = podAddresses(config.PrevResult, args.IfName); err != nil {
+		return err
+	}
+	podNS, err := openPodNS(args.Netns)
+	if err != nil {
+		return err
+	}
+	defer podNS.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), p.delTimeout)
+	defer cancel()
+	var answer cni.CheckAnswer
+	if err := cni.NewClient(config.Socket).Call(ctx, cni.PathCheck, request, &answer); err != nil {
+		return addError(err, nil)
+	}
+	differences := answer.Differences
+	if answer.Interface != "" {
+		found, err := checkWiring(answer.AddAnswer, config.PrevResult, args.IfName, podNS)
+		if err != nil {
+			return types.NewError(types.ErrTryAgainLater, "the pod's network can't be looked at", err.Error())
+		}
+		differences = append(differences, found...)
+	}
+	if len(differences) > 0 {
+		return types.NewError(cni.CodeDiffers, "the pod's network isn't as ADD made it", strings.Join(differences, "\n"))
+	}
+	return nil
+}
+
+// checkWiring looks at both ends.
+func checkWiring(answer cni.AddAnswer, prev types.Result, ifName string, podNS ns.NetNS) ([]string, error) {
+	w, err := wiringOf(answer, ifName, "")
+	if err != nil {
+		return nil, fmt.Errorf("%w that makes sense: %w", cni.ErrNoAgent, err)
+	}
+	result, err := currentResult(prev)
+	if err != nil {
+		return nil, err
+	}
+	chained := podlink.Chained{HostMTU: mtuOf(result, w.HostName), PodMTU: mtuOf(result, w.PodName)}
+	for _, route := range result.Routes {
+		via, _ := netip.AddrFromSlice(route.GW)
+		if to, ok := podlink.PrefixOf(&route.Dst); ok {
+			chained.PodRoutes = append(chained.PodRoutes, podlink.Route{To: to, Via: via.Unmap()})
+		}
+	}
+	return podlink.Differences(w, chained, podNS)
+}
+
+// mtuOf is what a result says of an interface, or 0.
+func mtuOf(result *types100.Result, name string) int {
+	for _, i := range result.Interfaces {
+		if i.Name == name && i.Mtu != 0 {
+			return i.Mtu
+		}
+	}
+	return 0
+}

@@ -1,0 +1,192 @@
+package podlink
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/cni"
+)
+
+// Chained is what the last plugin of the runtime's list said of a pod's link. A plugin behind ours may have changed the MTU of either end
+// and the routes of the pod's: there it counts.
+type Chained struct {
+	HostMTU, PodMTU int // bytes; 0: as the wiring says
+	PodRoutes       []Route
+}
+
+// Differences says what both ends of a pod's link lack of what wire made, a line each; the host's end is in the namespace of the calling thread.
+// Its errors are about not being able to look.
+func Differences(w Wiring, chained Chained, podNS ns.NetNS) ([]string, error) {
+	host, err := look(w.HostName)
+	if err != nil {
+		return nil, err
+	}
+	var pod end
+	if err := podNS.Do(func(ns.NetNS) error { pod, err = look(w.PodName); return err }); err != nil {
+		return nil, fmt.Errorf("in the pod's network namespace: %w", err)
+	}
+	return slices.Concat(
+		pod.differences("pod", wantedPodEnd(w, chained)),
+		host.differences("host", wantedHostEnd(w, chained))), nil
+}
+
+// end is one end of a pod's link, as far as CHECK goes.
+type end struct {
+	name       string
+	isThere    bool
+	mac        string
+	mtu        int // bytes; 0: any is good
+	isUp       bool
+	noARP      bool
+	addresses  []netip.Prefix
+	routes     []Route
+	neighbours []endNeighbour // permanent ones
+}
+
+// Route is a route out of an end; the one without a gateway has the zero Addr.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr
+}
+
+type endNeighbour struct {
+	addr netip.Addr
+	mac  string
+}
+
+func wantedPodEnd(w Wiring, chained Chained) end {
+	e := end{name: w.PodName, isThere: true, mac: w.PodMAC.String(), mtu: cmp.Or(chained.PodMTU, w.MTU), isUp: true}
+	for _, addr := range w.Addrs {
+		gateway := Gateway(addr)
+		e.addresses = append(e.addresses, cni.SingleHost(addr))
+		e.neighbours = append(e.neighbours, endNeighbour{gateway, w.HostMAC.String()})
+		for _, route := range chained.PodRoutes {
+			if route.Via == gateway {
+				e.routes = append(e.routes, route)
+			}
+		}
+	}
+	return e
+}
+
+func wantedHostEnd(w Wiring, chained Chained) end {
+	e := end{
+		name: w.HostName, isThere: true, mac: w.HostMAC.String(), mtu: cmp.Or(chained.HostMTU, w.MTU), isUp: true, noARP: true,
+	}
+	if w.has6() {
+		e.addresses = append(e.addresses, netip.PrefixFrom(gateway6, 64))
+	}
+	for _, addr := range w.Addrs {
+		e.neighbours = append(e.neighbours, endNeighbour{addr, w.PodMAC.String()})
+		e.routes = append(e.routes, Route{To: cni.SingleHost(addr)})
+	}
+	return e
+}
+
+// look reads one end in the network namespace of the calling thread.
+func look(name string) (end, error) {
+	s, err := openSpace()
+	if err != nil {
+		return end{}, err
+	}
+	defer s.Close()
+	link, err := s.LinkByName(name)
+	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+		return end{name: name}, nil
+	}
+	if err != nil {
+		return end{}, fmt.Errorf("looking for link %s: %w", name, err)
+	}
+	of := link.Attrs()
+	e := end{
+		name: name, isThere: true, mac: of.HardwareAddr.String(), mtu: of.MTU,
+		isUp: of.Flags&net.FlagUp != 0 && of.OperState == netlink.OperUp, noARP: of.RawFlags&unix.IFF_NOARP != 0,
+	}
+	addresses, err1 := s.AddrList(link, netlink.FAMILY_ALL)
+	routes4, err2 := s.RouteList(link, netlink.FAMILY_V4)
+	routes6, err3 := s.RouteList(link, netlink.FAMILY_V6)
+	neighbours, err4 := s.NeighList(of.Index, netlink.FAMILY_ALL)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return end{}, fmt.Errorf("reading what %s has: %w", name, err)
+	}
+	for _, address := range addresses {
+		if p, ok := PrefixOf(address.IPNet); ok {
+			e.addresses = append(e.addresses, p)
+		}
+	}
+	for _, route := range slices.Concat(routes4, routes6) {
+		if to, ok := PrefixOf(route.Dst); ok {
+			via, _ := netip.AddrFromSlice(route.Gw)
+			e.routes = append(e.routes, Route{to, via.Unmap()})
+		}
+	}
+	for _, n := range neighbours {
+		if addr, ok := netip.AddrFromSlice(n.IP); ok && n.State&netlink.NUD_PERMANENT != 0 {
+			e.neighbours = append(e.neighbours, endNeighbour{addr.Unmap(), n.HardwareAddr.String()})
+		}
+	}
+	return e, nil
+}
+
+// differences says what an end lacks of what it should have, a line each. It may have more.
+func (e end) differences(where string, want end) []string {
+	var lines []string
+	differs := func(format string, values ...any) {
+		lines = append(lines, fmt.Sprintf("%s: %s %s", where, want.name, fmt.Sprintf(format, values...)))
+	}
+	if !e.isThere {
+		differs("is missing")
+		return lines
+	}
+	if e.mac != want.mac {
+		differs("has the MAC %s, want %s", e.mac, want.mac)
+	}
+	if want.mtu != 0 && e.mtu != want.mtu {
+		differs("has the MTU %d, want %d", e.mtu, want.mtu)
+	}
+	if !e.isUp {
+		differs("is not up")
+	}
+	if want.noARP && !e.noARP {
+		differs("has ARP on, want it off")
+	}
+	for _, address := range want.addresses {
+		if !slices.Contains(e.addresses, address) {
+			differs("lacks the address %s", address)
+		}
+	}
+	for _, route := range want.routes {
+		switch {
+		case slices.Contains(e.routes, route):
+		case route.Via.IsValid():
+			differs("lacks the route to %s via %s", route.To, route.Via)
+		default:
+			differs("lacks the route to %s", route.To)
+		}
+	}
+	for _, n := range want.neighbours {
+		if !slices.Contains(e.neighbours, n) {
+			differs("lacks the permanent neighbour %s with %s", n.addr, n.mac)
+		}
+	}
+	return lines
+}
+
+// PrefixOf is false for what is none.
+func PrefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	p := netip.PrefixFrom(addr.Unmap(), ones)
+	return p, ok && p.IsValid()
+}

@@ -1,0 +1,437 @@
+package podlink
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/test/cnitest"
+)
+
+// What the plugin makes is what should be: nothing is changed but what the plugin leaves to us.
+func TestHostEndsAgreeWithThePlugin(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 2)
+	before := w.dump()
+	w.start()
+	var after []string
+	for line := range strings.SplitSeq(w.dump(), "\n") {
+		if !strings.HasPrefix(line, "7 ") { // of type unreachable
+			after = append(after, line)
+		}
+	}
+	if got := strings.Join(after, "\n"); got != before {
+		t.Errorf("got\n%s\nwant\n%s", got, before)
+	}
+	if n := w.ends.Healed(); n != 0 {
+		t.Errorf("%d host ends count as healed", n)
+	}
+	if p := w.ends.Problems(); len(p) > 0 {
+		t.Errorf("problems: %v", p)
+	}
+}
+
+// meddling is what somebody may do to pods' links, each undone by itself.
+var meddling = []string{
+	"ip link set POD0 down",
+	"ip link set POD0 down; ip link set POD0 up",
+	"ip link set POD1 down; ip link set POD1 up",
+	"ip link set POD0 arp on",
+	"ip link set POD0 address 02:00:00:00:00:01",
+	"ip link set POD1 address 02:00:00:00:00:02",
+	"ip link set POD0 mtu 1300",
+	"ip link set POD1 alias nobody",
+	"ip addr flush dev POD0",
+	"ip addr add 10.1.0.99/32 dev POD0",
+	"ip addr add fd00:9::1/64 dev POD1 nodad",
+	"ip addr change fe80::1/64 dev POD0 valid_lft 100 preferred_lft 50",
+	"ip neigh flush dev POD0 nud permanent",
+	"ip neigh replace FOUR0 lladdr 02:00:00:00:00:03 dev POD0 nud permanent",
+	"ip neigh del SIX1 dev POD1",
+	"ip neigh add 10.1.0.77 lladdr 02:00:00:00:00:03 dev POD0 nud permanent",
+	"ip route flush proto 83; ip -6 route flush proto 83",
+	"ip route del FOUR0",
+	"ip -6 route del SIX0",
+	"ip route replace FOUR0 dev POD1 proto 83",
+	"ip route replace FOUR0 dev lo",
+	"ip route replace FOUR1 dev POD1 proto 83 scope link mtu 1200",
+	"ip -6 route replace SIX1 dev POD0 proto 83",
+	"ip -6 route append SIX0 via fe80::5 dev POD1 proto 83",
+	"ip route add blackhole FOUR0 proto 83 metric 9",
+	"ip route add 10.1.0.200 dev POD0 proto 83",
+	"ip -6 route add fd00:7::/64 dev POD1 proto 83",
+	"ip route del unreachable 10.1.0.0/24",
+	"ip route add unreachable 10.99.0.0/24 proto 83 metric 1073741824",
+	"echo 1 > /proc/sys/net/ipv6/conf/POD0/accept_ra",
+	"echo 1 > /proc/sys/net/ipv6/conf/POD1/accept_dad",
+	"echo 0 > /proc/sys/net/ipv6/conf/POD1/addr_gen_mode",
+	"echo 1 > /proc/sys/net/ipv6/conf/POD0/disable_ipv6",
+	"echo 0 > /proc/sys/net/ipv4/conf/POD0/route_localnet",
+	"echo 0 > /proc/sys/net/ipv4/conf/POD1/forwarding",
+	"ip addr del 192.0.2.1/32 dev lo; ip addr add 192.0.2.1/32 dev lo",
+	"tc qdisc del dev POD0 root",
+	"tc qdisc replace dev POD0 root tbf rate 1gbit burst 1mb limit 1mb",
+	"tc qdisc replace dev POD0 root tbf rate 1gbit burst 125001b limit 6250000b",
+	"tc qdisc del dev POD0 ingress",
+	"tc filter del dev POD0 ingress",
+	"tc filter add dev POD0 ingress protocol ip pref 9 u32 match ip dst 10.0.0.1 action mirred egress redirect dev lo",
+	"ip link set IFB0 down",
+	"ip link del IFB0",
+	"ip link add slub0123456789a type ifb",
+}
+
+// Whatever somebody does, in whatever order, it heals, and the result is what it was.
+func TestHostEndsHeal(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 2)
+	w.start(shaped)
+	want := w.dump()
+	seed := rand.Uint64() //nolint:gosec // a test's choice
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choice
+	var times []time.Duration
+	heal := func(commands ...string) {
+		start := time.Now()
+		w.awaitDump(strings.Join(commands, "; "), want)
+		times = append(times, time.Since(start))
+	}
+	for _, i := range random.Perm(len(meddling)) {
+		w.do(meddling[i])
+		heal(meddling[i])
+	}
+	for range 15 {
+		var commands []string
+		for range 2 + random.IntN(4) {
+			command := meddling[random.IntN(len(meddling))]
+			w.do(command + " || true") // an earlier one may be in its way
+			commands = append(commands, command)
+		}
+		heal(commands...)
+	}
+	slices.Sort(times)
+	usual, worst := times[len(times)*9/10], times[len(times)-1]
+	t.Logf("healed within %s, 9 of 10 times within %s", worst.Round(time.Millisecond), usual.Round(time.Millisecond))
+	if promised := 2 * time.Second; usual > promised { // the worst is the machine's, when other tests keep it busy
+		t.Errorf("that isn't %s", promised)
+	}
+	if w.ends.Healed() == 0 {
+		t.Error("nothing counts as healed")
+	}
+}
+
+// Pods are reached again after their link went down and up, which takes the routes away: the control shows that it does.
+func TestHealedHostEndCarriesPackets(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 1)
+	cnitest.Serve(t, w.pods[0].NetNS)
+	reach := func() error {
+		for _, addr := range w.pods[0].Addrs {
+			if err := cnitest.Connect(w.NetNS, netip.AddrPortFrom(addr, cnitest.Port)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := reach(); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	w.do("ip link set POD0 down; ip link set POD0 up")
+	if reach() == nil {
+		t.Fatal("the pod is reached without its routes, so this test shows nothing")
+	}
+	w.start()
+	if err := reach(); err != nil {
+		t.Errorf("after: %v", err)
+	}
+}
+
+// The unreachable routes follow the podCIDRs, and a pod's routes go with its attachment.
+func TestHostRoutesFollow(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 1)
+	w.start()
+	routes := func() string {
+		return strings.Join(cnitest.Lines(t, w.NetNS, "ip -N route; ip -N -6 route | grep -v fe80"), "\n")
+	}
+	attachments := w.Attachments()
+	await := func(what string, want ...string) {
+		t.Helper()
+		cnitest.Eventually(t, what, func() bool {
+			now := routes()
+			return strings.Count(now, "proto 83") == len(want) && !slices.ContainsFunc(want, func(r string) bool { return !strings.Contains(now, r) })
+		})
+	}
+	await("start", "10.1.0.1 dev", "7 10.1.0.0/24", "7 fd00:1::/64", "fd00:1::1 dev")
+	w.ends.Set(attachments, nil, cnitest.Prefixes("10.7.0.0/24"))
+	await("other podCIDR", "10.1.0.1 dev", "7 10.7.0.0/24", "fd00:1::1 dev")
+	w.ends.Set(nil, nil, cnitest.Prefixes("10.7.0.0/24"))
+	await("no attachment", "7 10.7.0.0/24")
+	w.ends.Set(attachments, nil, nil)
+	await("podCIDRs that aren't known", "10.1.0.1 dev", "7 10.7.0.0/24", "fd00:1::1 dev")
+	if n := w.ends.Healed(); n != 0 {
+		t.Errorf("%d host ends count as healed", n)
+	}
+}
+
+// What an agent doesn't know yet, as the API server is away, stays as the last agent left it: the unreachable routes, and pods' routes with
+// the node's address.
+func TestUnknownIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
+	links := map[string]podLink{a.Interface: {}}
+	known := hostInputs{attachments: []cni.Attachment{a}, nodeAddrs: []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs: podCIDRs}
+	desired := func(in hostInputs) hostState {
+		return desiredHost(in, map[string]phase{a.ID(): settled}, links, map[netip.Addr]bool{cnitest.Node4: true, cnitest.Node6: true})
+	}
+	actual := desired(known)
+	for name, in := range map[string]hostInputs{
+		"nothing is known":           {attachments: known.attachments},
+		"only the addresses":         {attachments: known.attachments, nodeAddrs: known.nodeAddrs},
+		"only the podCIDRs":          {attachments: known.attachments, podCIDRs: known.podCIDRs},
+		"all, and nothing is to say": known,
+	} {
+		want := desired(in)
+		in.keepUnknown(&want, actual)
+		if ops := diffHost(want, actual); len(ops) != 0 {
+			t.Errorf("%s: changes %v", name, ops)
+		}
+	}
+	gone := desired(hostInputs{podCIDRs: known.podCIDRs})
+	hostInputs{podCIDRs: known.podCIDRs}.keepUnknown(&gone, actual)
+	if n := len(gone.routes); n != len(podCIDRs) {
+		t.Errorf("of a pod that is gone, the routes stay: %d routes", n)
+	}
+}
+
+// A link that is another attachment's is left alone, whatever it looks like.
+func TestForeignLinkIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 1)
+	other := w.Attachments()[0]
+	other.ContainerID = "another"
+	w.ends.Set([]cni.Attachment{other}, nil, nil)
+	w.do("ip link set POD0 down; ip link set POD0 up; ip link set POD0 mtu 1300")
+	before := w.dump()
+	w.ends.pass(w.openHere())
+	if after := w.dump(); after != before {
+		t.Errorf("got\n%s\nwant\n%s", after, before)
+	}
+}
+
+func (w *hostWorld) openHere() space {
+	w.T.Helper()
+	var s space
+	w.InNode(func() (err error) { s, err = openSpace(); return err })
+	w.T.Cleanup(s.Close)
+	return s
+}
+
+// How far a link has come, and what is said about it, as time passes.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2")
+	own, strange, others := macAddr(a.HostMAC()), macAddr{2, 1}, macAddr{2, 2}
+	macs := map[macAddr]string{own: a.ID(), others: "c2/eth0"}
+	link := func(index int, mac macAddr) *podLink { return &podLink{index: index, hostLink: hostLink{mac: mac}} }
+	type step struct {
+		after time.Duration
+		link  *podLink
+		want  phase
+		says  string
+	}
+	for name, steps := range map[string][]step{
+		"made, wired, looked after": {
+			{0, nil, absent, ""}, {50 * time.Second, nil, absent, ""}, {0, link(1, own), fresh, ""},
+			{900 * time.Millisecond, link(1, own), fresh, ""}, {100 * time.Millisecond, link(1, own), settled, ""},
+		},
+		"never made": {{0, nil, absent, ""}, {59 * time.Second, nil, absent, ""}, {time.Second, nil, absent, "is gone"}},
+		"deleted": {
+			{0, link(1, own), fresh, ""}, {time.Minute, link(1, own), settled, ""}, {0, nil, absent, ""},
+			{4 * time.Second, nil, absent, ""}, {time.Second, nil, absent, "is gone"},
+		},
+		"made again": {
+			{0, link(1, own), fresh, ""}, {time.Minute, link(1, own), settled, ""}, {0, nil, absent, ""},
+			{6 * time.Second, link(2, own), fresh, ""}, {time.Second, link(2, own), settled, ""},
+		},
+		"MAC altered":        {{0, link(1, own), fresh, ""}, {2 * time.Second, link(1, strange), settled, ""}},
+		"another's MAC":      {{0, link(1, own), fresh, ""}, {2 * time.Second, link(1, others), foreign, ""}, {time.Minute, link(1, others), foreign, "left alone"}},
+		"another's link":     {{0, link(1, others), foreign, ""}, {61 * time.Second, link(1, others), foreign, "left alone"}},
+		"an unknown link":    {{0, link(1, strange), foreign, ""}, {61 * time.Second, link(1, strange), foreign, "left alone"}},
+		"an old one is left": {{0, link(1, strange), foreign, ""}, {time.Second, link(2, own), fresh, ""}, {time.Second, link(2, own), settled, ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var tr tracker
+			now := time.Now()
+			for i, s := range steps {
+				now = now.Add(s.after)
+				if got := tr.observe(a, s.link, macs, now, time.Second); got != s.want {
+					t.Fatalf("step %d: phase %d, want %d", i, got, s.want)
+				}
+				if says := tr.problem(a, s.want, now); (says == "") != (s.says == "") || !strings.Contains(says, s.says) {
+					t.Errorf("step %d: says %q, want %q", i, says, s.says)
+				}
+			}
+		})
+	}
+}
+
+// Pods come and go, many at once, while their host ends are looked after from before the link is there: no ADD fails of it.
+func TestHostEndsAreNotInTheWay(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 0)
+	set := func() { w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs) }
+	w.setOnChange(set)
+	w.start()
+	const pods, rounds = 8, 4
+	var wg sync.WaitGroup
+	for i := range pods {
+		wg.Go(func() {
+			for round := range rounds {
+				p := w.newPod(fmt.Sprintf("c%d-%d", i, round), fmt.Sprintf("pod-%d", i))
+				if _, err := p.Add(); err != nil {
+					w.T.Errorf("ADD: %v", err)
+					return
+				}
+				if round < rounds-1 {
+					if err := p.Del(); err != nil {
+						w.T.Errorf("DEL: %v", err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	set()
+	cnitest.Eventually(t, "all is settled", w.isClean)
+	if got := strings.Count(w.dump(), "alias dev/pod-"); got != pods {
+		t.Errorf("%d pods' links are there, want %d", got, pods)
+	}
+	if n := w.ends.Healed(); n != 0 {
+		t.Errorf("%d host ends count as healed", n)
+	}
+	if p := w.ends.Problems(); len(p) > 0 {
+		t.Errorf("problems: %v", p)
+	}
+}
+
+// A DEL leaves the attachment out, then sets its link down: no pass that began before sets it up again.
+func TestCutLinkStaysDown(t *testing.T) {
+	t.Parallel()
+	w := newHostWorld(t, 1)
+	w.ends.options.FreshFor = time.Nanosecond
+	w.start()
+	all, link := w.Attachments(), w.linkOf(w.pods[0])
+	host := w.openHere()
+	isUp := func() bool {
+		links, err := podLinksHere()
+		if err != nil {
+			t.Error(err)
+		}
+		return links[link].up
+	}
+	var healed int
+	const rounds = 60
+	w.InNode(func() error {
+		end, err := host.LinkByName(link)
+		if err != nil {
+			return err
+		}
+		for i := range rounds {
+			if err := host.LinkSetDown(end); err != nil { // so that there is something to heal
+				return err
+			}
+			w.ends.Set(all, nil, podCIDRs)
+			<-time.After(time.Duration(i) * time.Millisecond) // passes are 50 ms apart: the cut meets each moment of one
+			if isUp() {
+				healed++
+			}
+			w.ends.Set(nil, nil, podCIDRs)
+			if err := host.LinkSetDown(end); err != nil {
+				return err
+			}
+			w.ends.Set(nil, nil, cnitest.Prefixes("10.9.0.0/24")) // another pass
+			cnitest.Eventually(t, "a pass after the cut", func() bool { return !strings.Contains(w.dump(), "7 10.1.0.0/24") })
+			if isUp() {
+				t.Errorf("round %d: the link is up again", i)
+			}
+		}
+		return nil
+	})
+	if healed == 0 {
+		t.Error("the link was never set up again, so this test shows nothing")
+	}
+	t.Logf("set up before the cut in %d of %d rounds", healed, rounds)
+}
+
+// The desired state in the words of a person.
+func TestDesiredHostText(t *testing.T) {
+	t.Parallel()
+	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
+	a.MTU = 1450
+	a.Bandwidth = cni.Bandwidth{IngressRate: 8e6, IngressBurst: 8e5, EgressRate: 16e6, EgressBurst: 8}
+	a.HostPorts = []cni.HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}
+	links := map[string]podLink{a.Interface: {hostLink: hostLink{mtu: 1450}, conf4: map[string]int32{}, conf6: map[string]int32{}}}
+	in := hostInputs{attachments: []cni.Attachment{a}, nodeAddrs: cnitest.Addrs("192.0.2.1", "2001:db8::1"), podCIDRs: podCIDRs}
+	local := map[netip.Addr]bool{cnitest.Node4: true}
+	got := desiredHost(in, map[string]phase{a.ID(): settled}, links, local).String()
+	want := strings.NewReplacer("POD", a.Interface, "IFB", shapeName(a.Interface), "HMAC", a.HostMAC().String(), "PMAC", a.PodMAC().String()).Replace(
+		`ip link add IFB up type ifb
+ip link set POD up address HMAC mtu 1450 arp off alias "dev/pod-a"
+sysctl -w net/ipv4/conf/POD/forwarding=1
+sysctl -w net/ipv4/conf/POD/route_localnet=1
+sysctl -w net/ipv6/conf/POD/accept_dad=0
+sysctl -w net/ipv6/conf/POD/accept_ra=0
+sysctl -w net/ipv6/conf/POD/addr_gen_mode=1
+sysctl -w net/ipv6/conf/POD/disable_ipv6=0
+tc qdisc replace dev IFB root tbf rate 2000000bps burst 1468b limit 131072b
+tc qdisc replace dev POD root tbf rate 1000000bps burst 100000b limit 131072b
+tc qdisc add dev POD ingress
+tc filter add dev POD ingress protocol all pref 1 u32 match u32 0 0 action mirred egress redirect dev IFB
+ip addr add fe80::1/64 dev POD nodad
+ip neigh replace 10.1.0.2 lladdr PMAC dev POD nud permanent
+ip neigh replace fd00:1::2 lladdr PMAC dev POD nud permanent
+ip route replace unreachable 10.1.0.0/24 metric 1073741824 proto 83
+ip route replace 10.1.0.2/32 metric 0 dev POD proto 83 scope link src 192.0.2.1
+ip route replace unreachable fd00:1::/64 metric 1073741824 proto 83
+ip route replace fd00:1::2/128 metric 1024 dev POD proto 83
+`)
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if ops := diffHost(hostState{}, hostState{}); len(ops) != 0 {
+		t.Errorf("nothing differs from nothing by %v", ops)
+	}
+}
+
+// BenchmarkIdlePass is a look at 100 pods' host ends when all is well.
+func BenchmarkIdlePass(b *testing.B) {
+	w := newHostWorld(b, 100)
+	s := w.openHere()
+	w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs)
+	w.ends.pass(s)
+	for _, tr := range w.ends.trackers {
+		tr.since = time.Now().Add(-time.Minute)
+	}
+	w.ends.pass(s)
+	err := w.NetNS.Do(func(ns.NetNS) error {
+		for b.Loop() {
+			same, err := w.ends.round(s, w.ends.inputs)
+			if err != nil || !same {
+				return fmt.Errorf("it isn't idle: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
