@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -23,59 +24,95 @@ const (
 // ErrNoAgent is what a Client's error is where no agent that speaks this version of the protocol has answered.
 var ErrNoAgent = errors.New("no answer from the node's agent")
 
-// A Client asks the agent of this node. Its methods may be called concurrently.
+// A Client asks the agent of this node, for the plugin and for people. It connects anew for every
+// request. Its methods may be called concurrently.
 type Client struct {
 	socket string
 	http   http.Client
 }
 
-// NewClient makes a client for the agent behind a unix socket. It connects anew for every request.
+// NewClient makes a client for the agent behind a unix socket.
 func NewClient(socket string) *Client {
-	return &Client{socket: socket, http: http.Client{Transport: NewTransport(socket)}}
-}
-
-// NewTransport takes every request to a unix socket, whatever host it names. It connects anew for each.
-func NewTransport(socket string) *http.Transport {
-	dialer := net.Dialer{}
-	return &http.Transport{
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
-		},
-	}
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) },
+	}}}
 }
 
-// Call posts a request to a path of the protocol and decodes the answer. It waits as long as ctx lasts. Its error is ErrNoAgent, or the
-// agent's own as a *types.Error of the CNI library.
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", socket)
+}
+
+// IsAnswered tells whether somebody listens on a unix socket.
+func IsAnswered(ctx context.Context, socket string) bool {
+	conn, err := dial(ctx, socket)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was said
+	return true
+}
+
+// Call posts a request to a path of the protocol and decodes the answer. It waits as long as ctx
+// lasts. Its error is ErrNoAgent, or the agent's own as a *types.Error of the CNI library.
 func (c *Client) Call(ctx context.Context, path string, request, answer any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return fmt.Errorf("encoding a request for the agent: %w", err)
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("making a request for the agent: %w", err)
-	}
-	post.Header.Set("Content-Type", "application/json")
-	response, err := c.http.Do(post)
+	status, data, err := c.Do(ctx, http.MethodPost, path, body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoAgent, err)
 	}
-	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
-	if err != nil {
-		return fmt.Errorf("%w: reading it from %s: %w", ErrNoAgent, c.socket, err)
-	}
-	if len(data) > maxAnswerBytes {
-		return fmt.Errorf("%w: %s sent more than %d bytes", ErrNoAgent, c.socket, maxAnswerBytes)
-	}
-	if response.StatusCode != http.StatusOK {
-		return c.refusal(response.StatusCode, data)
+	if status != http.StatusOK {
+		return c.refusal(status, data)
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
 		return fmt.Errorf("%w: %s sent %s", ErrNoAgent, c.socket, Quote(string(data)))
 	}
 	return nil
+}
+
+// Get asks for a path, with its query, that the agent has added to the protocol, and decodes the
+// answer. It waits as long as ctx lasts. What isn't answered with 200 is an error in the agent's
+// words.
+func (c *Client) Get(ctx context.Context, path string, answer any) error {
+	status, data, err := c.Do(ctx, http.MethodGet, path, nil)
+	if err == nil && status != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(data)))
+	}
+	if err != nil {
+		return fmt.Errorf("asking the agent at %s: %w", c.socket, err)
+	}
+	if err := json.Unmarshal(data, answer); err != nil {
+		return fmt.Errorf("reading the answer of the agent at %s: %w", c.socket, err)
+	}
+	return nil
+}
+
+// Do sends a request with a body of JSON, or without one, and reads the answer, of at most 4 MiB,
+// whatever its status is.
+func (c *Client) Do(ctx context.Context, method, path string, body []byte) (status int, data []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, fmt.Errorf("making a request for the agent: %w", err)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	data, err = io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	if err != nil {
+		return 0, nil, fmt.Errorf("reading it from %s: %w", c.socket, err)
+	}
+	if len(data) > maxAnswerBytes {
+		return 0, nil, fmt.Errorf("%s sent more than %d bytes", c.socket, maxAnswerBytes)
+	}
+	return response.StatusCode, data, nil
 }
 
 // refusal is the agent's error, or ErrNoAgent where what answered doesn't know the request at all.

@@ -24,6 +24,13 @@ const (
 	PathStatus = "/v1/status" // POST a StatusRequest, get a StatusAnswer
 )
 
+// The paths that the agent adds for people, to GET. An error of theirs is plain text.
+const (
+	PathWhy     = "/v1/why"
+	PathWhyLive = "/v1/why-live"
+	PathVerify  = "/v1/verify"
+)
+
 // MaxRequestBytes is what an agent reads of a request.
 const MaxRequestBytes = 64 << 10
 

@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 )
 
@@ -97,7 +98,7 @@ func flock(dir *os.File, how int) error {
 func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	for told := false; answers(ctx, a.socket); {
+	for told := false; cni.IsAnswered(ctx, a.socket); {
 		if !told {
 			told = true
 			a.standsBy("another agent, of a version that takes no lock, answers on " + a.socket)
@@ -109,15 +110,6 @@ func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func answers(ctx context.Context, socket string) bool {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close()
-	return true
 }
 
 // beAlone waits until this is the node's only agent, tells of another one, and answers for its health meanwhile, where the address is free.

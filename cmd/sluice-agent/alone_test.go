@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 )
 
@@ -45,7 +46,7 @@ func within[T any](t *testing.T, what string, from <-chan T) (got T) {
 func TestOnlyAgent(t *testing.T) {
 	t.Parallel()
 	stateDir := filepath.Join(t.TempDir(), "state")
-	socket := filepath.Join(stateDir, "cni.sock")
+	socket := filepath.Join(stateDir, cni.SocketName)
 	told, done, first := standingBy(t, stateDir, socket)
 	if err := within(t, "first agent", done); err != nil || len(told) > 0 {
 		t.Fatalf("the first agent waits: %v", err)
@@ -124,7 +125,7 @@ func TestWithoutALock(t *testing.T) {
 func TestOnlyAgentBesideAnOlder(t *testing.T) {
 	t.Parallel()
 	stateDir := t.TempDir()
-	socket := filepath.Join(stateDir, "cni.sock")
+	socket := filepath.Join(stateDir, cni.SocketName)
 	older, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
 	if err != nil {
 		t.Fatal(err)

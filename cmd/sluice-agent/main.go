@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/install"
 	cniserver "github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/controllers"
@@ -184,10 +185,10 @@ func (a *agent) addParts(mgr ctrl.Manager) error {
 	if err := controllers.RegisterDenialMetrics(a.enforcer); err != nil {
 		return err
 	}
-	server.Handle("/v1/why", controllers.WhyHandler(a.enforcer, mgr.GetAPIReader()))
-	server.Handle("/v1/why-live", controllers.WhyLiveHandler(a.enforcer, a.enforcer.Connections))
+	server.Handle(cni.PathWhy, controllers.WhyHandler(a.enforcer, mgr.GetAPIReader()))
+	server.Handle(cni.PathWhyLive, controllers.WhyLiveHandler(a.enforcer, a.enforcer.Connections))
 	verifier := &controllers.Verifier{Enforcer: a.enforcer, Events: nodeEvents, Log: a.log.WithName("verify")}
-	server.Handle("/v1/verify", controllers.VerifyHandler(verifier))
+	server.Handle(cni.PathVerify, controllers.VerifyHandler(verifier))
 	a.enforcer.Adopt(server.Attachments())
 	forwarding := &controllers.ForwardCheck{
 		PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,

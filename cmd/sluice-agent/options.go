@@ -5,11 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/overlay/reach"
@@ -44,7 +46,7 @@ func parseFlags(args []string) (*options, error) {
 	fs := flag.NewFlagSet("sluice-agent", flag.ContinueOnError)
 	fs.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's object (required; default $NODE_NAME)")
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster")
-	fs.StringVar(&o.stateDir, "state-dir", "/run/sluice", "where attachments are recorded, on tmpfs if possible")
+	fs.StringVar(&o.stateDir, "state-dir", cni.DefaultStateDir, "where attachments are recorded, on tmpfs if possible")
 	fs.StringVar(&o.socket, "socket", "", "socket of the CNI server (default STATE-DIR/cni.sock)")
 	fs.StringVar(&o.httpAddress, "http-address", "127.0.0.1:9808", "where /healthz, /readyz and /metrics are served; 0: nowhere")
 	fs.DurationVar(&o.apiSilence, "api-silence", 3*time.Minute,
@@ -59,7 +61,7 @@ func parseFlags(args []string) (*options, error) {
 		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, verify, install, uninstall, version)", fs.Arg(0))
 	}
 	if o.socket == "" {
-		o.socket = o.stateDir + "/cni.sock"
+		o.socket = filepath.Join(o.stateDir, cni.SocketName)
 	}
 	return o, o.check()
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/install"
 	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/nft/table"
@@ -43,7 +43,7 @@ type uninstaller struct {
 func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
 	u = &uninstaller{}
 	fs := flag.NewFlagSet("sluice-agent uninstall", flag.ContinueOnError)
-	fs.StringVar(&u.stateDir, "state-dir", "/run/sluice", "the agent's --state-dir")
+	fs.StringVar(&u.stateDir, "state-dir", cni.DefaultStateDir, "the agent's --state-dir")
 	fs.StringVar(&u.socket, "socket", "", "the agent's --socket (default STATE-DIR/cni.sock)")
 	fs.StringVar(&u.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the agent's --cni-conf-dir; empty: nothing is removed there")
 	fs.StringVar(&u.binDir, "bin-dir", "/opt/cni/bin", "where the CNI plugin was installed; empty: nothing is removed there")
@@ -59,7 +59,7 @@ func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
 		return nil, false, fmt.Errorf("argument %q: expected flags only", fs.Arg(0))
 	}
 	if u.socket == "" {
-		u.socket = u.stateDir + "/cni.sock"
+		u.socket = filepath.Join(u.stateDir, cni.SocketName)
 	}
 	return u, wait, nil
 }
@@ -68,7 +68,7 @@ func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
 // no pod's link is left: no pod is without its policy at any moment. The state goes last but one, so that another try knows what this
 // one knew, and the plugin last, so that as many DELs as possible succeed.
 func (u *uninstaller) run(ctx context.Context) error {
-	if err := u.refuse(); err != nil {
+	if err := u.refuse(ctx); err != nil {
 		return err
 	}
 	if u.cniConfDir != "" {
@@ -94,11 +94,13 @@ func (u *uninstaller) run(ctx context.Context) error {
 }
 
 // refuse says why nothing can be removed yet.
-func (u *uninstaller) refuse() error {
+func (u *uninstaller) refuse(ctx context.Context) error {
 	const patience = 5 * time.Second
-	if conn, err := net.DialTimeout("unix", u.socket, patience); err == nil {
+	asking, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	if cni.IsAnswered(asking, u.socket) {
 		// It would put everything back.
-		return errors.Join(fmt.Errorf("an agent runs on this node, and answers on %s: stop it first", u.socket), conn.Close())
+		return fmt.Errorf("an agent runs on this node, and answers on %s: stop it first", u.socket)
 	}
 	if u.force {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/internal/printable"
 )
@@ -39,7 +40,7 @@ func exitCode(err error) int {
 // mean, and prints the differences.
 func runVerify(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("sluice-agent verify", flag.ContinueOnError)
-	socket := fs.String("socket", "/run/sluice/cni.sock", "socket of the agent")
+	socket := fs.String("socket", cni.DefaultSocket, "socket of the agent")
 	timeout := fs.Duration("timeout", 2*time.Minute, "how long to wait for the answer")
 	fs.Usage = func() {
 		fmt.Fprintf(fs.Output(), "usage: sluice-agent verify [--socket FILE] [--timeout DURATION]\n\n"+
@@ -56,7 +57,7 @@ func runVerify(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
 	var answer controllers.VerifyAnswer
-	if err := askAgent(ctx, *socket, "/v1/verify", &answer); err != nil {
+	if err := cni.NewClient(*socket).Get(ctx, cni.PathVerify, &answer); err != nil {
 		return exitError{exitUnverified, err}
 	}
 	for _, d := range answer.Differences {

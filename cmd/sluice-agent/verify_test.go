@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 )
 
@@ -88,7 +89,7 @@ func serveAnswer(t *testing.T, socket string, answer controllers.VerifyAnswer) {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/v1/verify" {
+		if r.URL.Path != cni.PathVerify {
 			http.NotFound(w, r)
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/internal/printable"
 )
@@ -20,7 +21,7 @@ const whyTimeout = 10 * time.Second
 // the answer.
 func runWhy(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("sluice-agent why", flag.ContinueOnError)
-	socket := fs.String("socket", "/run/sluice/cni.sock", "socket of the agent")
+	socket := fs.String("socket", cni.DefaultSocket, "socket of the agent")
 	live := fs.Bool("live", false, "list the connections that this node tracks between the two, and what policies say of each now")
 	fs.Usage = func() {
 		fmt.Fprintf(fs.Output(), "usage: sluice-agent why [--socket FILE] SOURCE DESTINATION PORT\n"+
@@ -38,12 +39,12 @@ func runWhy(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
 	defer cancel()
 	query := url.Values{"src": {fs.Arg(0)}, "dst": {fs.Arg(1)}, "port": {fs.Arg(2)}}
-	path := "/v1/why"
+	path := cni.PathWhy
 	if *live {
-		path = "/v1/why-live"
+		path = cni.PathWhyLive
 	}
 	var answer controllers.WhyAnswer
-	if err := askAgent(ctx, *socket, path+"?"+query.Encode(), &answer); err != nil {
+	if err := cni.NewClient(*socket).Get(ctx, path+"?"+query.Encode(), &answer); err != nil {
 		return err
 	}
 	fmt.Fprintln(printable.Writer(os.Stdout), answer.Text)

@@ -144,7 +144,7 @@ func newNetNS(t testing.TB) ns.NetNS {
 	return netns
 }
 
-func (n *node) socket() string { return filepath.Join(n.stateDir, "cni.sock") }
+func (n *node) socket() string { return filepath.Join(n.stateDir, cni.SocketName) }
 
 func (n *node) eventually(what string, done func() bool) {
 	n.t.Helper()

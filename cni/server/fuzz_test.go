@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -51,11 +52,11 @@ func (a *testAgent) state() (ids []string) {
 // and the attachment that is there stays, unless the request names it.
 func FuzzRequests(f *testing.F) {
 	a := newAgent(f)
-	client := http.Client{Transport: cni.NewTransport(a.Socket), Timeout: cnitest.Patience}
+	client := cni.NewClient(a.Socket)
 	good := cnitest.GoodRequest()
 	a.MustAdd(good)
 	id := cni.AttachmentID(good.ContainerID, good.IfName)
-	paths := []string{cni.PathAdd, cni.PathDel, cni.PathCheck, cni.PathStatus, "/v1/why", "/v2/add"}
+	paths := []string{cni.PathAdd, cni.PathDel, cni.PathCheck, cni.PathStatus, cni.PathWhy, "/v2/add"}
 	for i, body := range []any{
 		cni.AddRequest{
 			ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u", Network: "n", Netns: "/x",
@@ -70,31 +71,28 @@ func FuzzRequests(f *testing.F) {
 		}
 		f.Add(uint8(max(0, i-1)), data)
 	}
-	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
-		url := "http://agent" + paths[int(path)%len(paths)]
-		response, err := client.Post(url, "application/json", bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		answer, err := io.ReadAll(response.Body)
+	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
+		path := paths[int(which)%len(paths)]
+		ctx, cancel := context.WithTimeout(t.Context(), cnitest.Patience)
+		defer cancel()
+		status, answer, err := client.Do(ctx, http.MethodPost, path, body)
 		if err != nil {
 			t.Fatal(err)
 		}
 		refusal := types.Error{}
 		switch {
-		case response.StatusCode == http.StatusOK:
-		case response.StatusCode == http.StatusInternalServerError && !strings.Contains(string(answer), "is taken"):
+		case status == http.StatusOK:
+		case status == http.StatusInternalServerError && !strings.Contains(string(answer), "is taken"):
 			t.Errorf("the agent failed: %s", answer)
 		case json.Unmarshal(answer, &refusal) != nil || refusal.Code == 0 || refusal.Msg == "":
-			t.Errorf("%d: %s", response.StatusCode, answer)
+			t.Errorf("%d: %s", status, answer)
 		}
 		a := a.of(t)
 		ids := a.state()
 		named := strings.Contains(string(body), good.PodName) || strings.Contains(string(body), "0123abcd") || bytes.Contains(body, []byte(`\`))
 		if !slices.Contains(ids, id) {
 			if !named {
-				t.Errorf("%s with %q took away %s", url, body, id)
+				t.Errorf("%s with %q took away %s", path, body, id)
 			}
 			a.MustAdd(good)
 		}

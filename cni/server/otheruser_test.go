@@ -26,7 +26,7 @@ func everyPath() map[string]any {
 		cni.PathDel:    cni.DelRequest{ContainerID: good.ContainerID, IfName: good.IfName},
 		cni.PathCheck:  cni.CheckRequest{ContainerID: good.ContainerID, IfName: good.IfName, Addresses: nil},
 		cni.PathStatus: cni.StatusRequest{},
-		"/v1/why":      nil,
+		cni.PathWhy:    nil,
 		"/v2/add":      good,
 		"/":            nil,
 	}
@@ -83,9 +83,9 @@ func TestOtherUsersEverywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := newAgent(t, func(o *Options) { o.Socket = filepath.Join(directory, "cni.sock") })
+	a := newAgent(t, func(o *Options) { o.Socket = filepath.Join(directory, cni.SocketName) })
 	why := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }
-	a.server.Handle("/v1/why", http.HandlerFunc(why))
+	a.server.Handle(cni.PathWhy, http.HandlerFunc(why))
 	good := cnitest.GoodRequest()
 	a.MustAdd(good)
 	held := cni.AttachmentID(good.ContainerID, good.IfName)

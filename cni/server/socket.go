@@ -66,9 +66,9 @@ func removeStaleSocket(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%s is in the way: not a socket", path)
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
+	if cni.IsAnswered(context.Background(), path) {
 		// Two servers would give the same addresses to different pods.
-		return errors.Join(fmt.Errorf("another server answers on %s", path), conn.Close())
+		return fmt.Errorf("another server answers on %s", path)
 	}
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("removing a stale socket: %w", err)

@@ -204,7 +204,7 @@ func TestOtherUsers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := newAgent(t, func(o *Options) { o.Socket = filepath.Join(directory, "cni.sock") })
+	a := newAgent(t, func(o *Options) { o.Socket = filepath.Join(directory, cni.SocketName) })
 	info, err := os.Stat(a.Socket)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v and %v, want 0600", info.Mode(), err)
@@ -231,7 +231,7 @@ func TestOtherUsers(t *testing.T) {
 func TestHandle(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)
-	a.server.Handle("POST /v1/why", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	a.server.Handle("POST "+cni.PathWhy, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)
@@ -240,10 +240,10 @@ func TestHandle(t *testing.T) {
 		fmt.Fprintf(w, `{"length":%d}`, len(body))
 	}))
 	var answer struct{ Length int }
-	if err := a.Call("/v1/why", "question", &answer); err != nil || answer.Length != len(`"question"`) {
+	if err := a.Call(cni.PathWhy, "question", &answer); err != nil || answer.Length != len(`"question"`) {
 		t.Errorf("got %v and %v", answer, err)
 	}
-	if err := a.Call("/v1/why", strings.Repeat("x", cni.MaxRequestBytes), &answer); !errors.Is(err, cni.ErrNoAgent) {
+	if err := a.Call(cni.PathWhy, strings.Repeat("x", cni.MaxRequestBytes), &answer); !errors.Is(err, cni.ErrNoAgent) {
 		t.Errorf("a body that is too large: got %v", err)
 	}
 	if err := a.Call("/v1/who", "", &answer); !errors.Is(err, cni.ErrNoAgent) || !strings.Contains(err.Error(), "version 1 of the protocol only") {

@@ -79,13 +79,7 @@ func (a *Agent) Start() {
 		}
 	})
 	a.T.Cleanup(a.Stop)
-	Eventually(a.T, "the socket", func() bool {
-		conn, err := net.Dial("unix", a.Socket)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
+	Eventually(a.T, "the socket", func() bool { return cni.IsAnswered(context.Background(), a.Socket) })
 }
 
 // Call asks the agent as the plugin does.
