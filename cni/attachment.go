@@ -8,10 +8,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-)
 
-// InterfacePrefix starts the name of every pod's host end. Nothing else on a node may start with it.
-const InterfacePrefix = "slup"
+	"github.com/sluice-net/sluice/internal/names"
+)
 
 const interfaceDigits = 11
 
@@ -78,12 +77,12 @@ func AttachmentID(containerID, ifName string) string { return containerID + "/" 
 // InterfaceName is the name of the host end of a pod's interface: the prefix and 11 hex digits, the most the kernel allows.
 func InterfaceName(podNamespace, podName, ifName string) string {
 	sum := sha256.Sum256([]byte(podNamespace + "/" + podName + "/" + ifName))
-	return InterfacePrefix + hex.EncodeToString(sum[:])[:interfaceDigits]
+	return names.PodLink + hex.EncodeToString(sum[:])[:interfaceDigits]
 }
 
 // IsInterfaceName tells whether name can be one that InterfaceName made.
 func IsInterfaceName(name string) bool {
-	digits, ok := strings.CutPrefix(name, InterfacePrefix)
+	digits, ok := strings.CutPrefix(name, names.PodLink)
 	return ok && len(digits) == interfaceDigits && strings.Trim(digits, "0123456789abcdef") == ""
 }
 

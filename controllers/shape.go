@@ -7,6 +7,7 @@ import (
 
 	"go4.org/netipx"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
 )
@@ -18,7 +19,7 @@ const shape = 1
 
 // vethPattern matches the host ends of our own pods. Nothing else on a node
 // may be named so; in particular the tunnel device isn't.
-const vethPattern = "slup*"
+const vethPattern = names.PodLinks
 
 // RulesetConfig is what the ruleset depends on besides policies.
 type RulesetConfig struct {

@@ -4,11 +4,13 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // TableName is the name of the one table (family inet) that this package
 // reads and writes.
-const TableName = "sluice"
+const TableName = names.Table
 
 // A Ruleset is the whole content of the table, desired or installed. Map keys
 // are the names of the objects and equal their Name fields. It isn't safe for

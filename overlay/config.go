@@ -3,6 +3,8 @@ package overlay
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // Backend is how packets get from node to node.
@@ -51,7 +53,7 @@ func (c Config) network(f Family) netip.Prefix {
 }
 
 // Device is the name of the tunnel device, which doesn't exist with HostGW.
-func (c Config) Device() string { return fmt.Sprintf("%s%d", devicePrefix, c.VNI) }
+func (c Config) Device() string { return fmt.Sprintf("%s%d", names.Tunnel, c.VNI) }
 
 // ConfigError says which key of a configuration was refused, and why.
 type ConfigError struct {

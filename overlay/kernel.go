@@ -10,6 +10,8 @@ import (
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // kernel reads and changes the network namespace of the thread that it was opened on, and is used on such threads only.
@@ -86,7 +88,7 @@ func (k *kernel) readAddresses() (map[int][]netip.Prefix, error) {
 
 // isDevice says whether a link's name is that of a tunnel device, of whatever VNI.
 func isDevice(name string) bool {
-	vni, found := strings.CutPrefix(name, devicePrefix)
+	vni, found := strings.CutPrefix(name, names.Tunnel)
 	return found && vni != "" && strings.Trim(vni, "0123456789") == ""
 }
 

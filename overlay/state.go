@@ -9,12 +9,12 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // RouteProtocol marks the routes between nodes: who put them there. Routes to a node's own pods have another one.
-const RouteProtocol netlink.RouteProtocol = 84
-
-const devicePrefix = "sluice."
+const RouteProtocol netlink.RouteProtocol = names.NodeRoutes
 
 // State is what a node has in its kernel for the pod network between nodes, or should have.
 type State struct {

@@ -12,10 +12,9 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-)
 
-// podLinkPrefix is how pods' own links are called: package cni looks after them, and they come and go all the time.
-const podLinkPrefix = "slup"
+	"github.com/sluice-net/sluice/internal/names"
+)
 
 // watch asks for a pass whenever the kernel tells of a change that may concern us, until stop is called.
 func (r *Reconciler) watch() (stop func(), err error) {
@@ -69,7 +68,7 @@ func (r *Reconciler) concerns(m syscall.NetlinkMessage) bool {
 	const indexAt = 4 // in struct ndmsg and struct ifaddrmsg
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return !strings.HasPrefix(string(attribute(m, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)), podLinkPrefix)
+		return !strings.HasPrefix(string(attribute(m, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)), names.PodLink)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return len(m.Data) >= unix.SizeofNdMsg && r.isTunnel(m.Data[indexAt:])
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:

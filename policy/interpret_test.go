@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
 
@@ -143,7 +144,7 @@ func worldCluster() *policy.Cluster {
 	for _, in := range cases.Pods() {
 		p := policy.PodFrom(in)
 		c.SetPod(p)
-		c.SetEndpoint(policy.Endpoint{ID: p.ID.UID, Pod: p.ID, Interface: "slup" + p.ID.UID, Addresses: p.Addresses})
+		c.SetEndpoint(policy.Endpoint{ID: p.ID.UID, Pod: p.ID, Interface: names.PodLink + p.ID.UID, Addresses: p.Addresses})
 	}
 	return c
 }

@@ -9,6 +9,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
 
@@ -82,7 +83,7 @@ func pod(name, uid, app string, addresses ...string) policy.Pod {
 }
 
 func attach(p policy.Pod, addresses ...string) policy.Endpoint {
-	return policy.Endpoint{ID: "att-" + p.ID.UID, Pod: p.ID, Interface: "slup-" + p.ID.UID, Addresses: addrs(addresses...)}
+	return policy.Endpoint{ID: "att-" + p.ID.UID, Pod: p.ID, Interface: names.PodLink + "-" + p.ID.UID, Addresses: addrs(addresses...)}
 }
 
 // expect holds evaluator and compiled model to one verdict for TCP port 80.

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/randomcluster"
@@ -81,7 +82,7 @@ func boundsWorld(b policy.Bounds) (*policy.Cluster, *replica) {
 		p := policy.Pod{ID: selector.Pod{Namespace: namespace, Name: "pod", UID: namespace}, Labels: map[string]string{"app": "web"}, Node: "n1",
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, byte(1 + i)})}}
 		c.SetPod(p)
-		c.SetEndpoint(policy.Endpoint{ID: namespace, Pod: p.ID, Interface: "slup" + namespace, Addresses: p.Addresses})
+		c.SetEndpoint(policy.Endpoint{ID: namespace, Pod: p.ID, Interface: names.PodLink + namespace, Addresses: p.Addresses})
 	}
 	return c, newReplica()
 }

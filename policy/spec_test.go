@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/randomcluster"
 	"github.com/sluice-net/sluice/test/spec"
@@ -42,7 +43,7 @@ func newTrial(o randomcluster.Objects, opts policy.Options) (*trial, error) {
 		} else {
 			seen = nil
 		}
-		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: "slup" + at.ID, Addresses: at.Addresses, FromStatus: at.FromStatus})
+		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: names.PodLink + at.ID, Addresses: at.Addresses, FromStatus: at.FromStatus})
 		tr.world.Attachments = append(tr.world.Attachments, spec.Attachment{Pod: seen, Addresses: at.Addresses, FromStatus: at.FromStatus})
 		tr.c.DeletePod(p.ID.Namespace, p.ID.Name) // those that exist come again
 	}

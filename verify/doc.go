@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/policy"
 )
 
@@ -45,7 +46,7 @@ type Node struct {
 
 // vethPrefix begins the names of the host ends of our pods, and of nothing
 // else.
-const vethPrefix = "slup"
+const vethPrefix = names.PodLink
 
 // addresses lists the addresses at which something changes for the node.
 func (n *Node) addresses() []netip.Addr {

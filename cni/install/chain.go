@@ -62,11 +62,11 @@ func (c *chain) divide(plugins []json.RawMessage) {
 	for i, p := range plugins {
 		kind := typeOf(p)
 		switch {
-		case kind == "sluice" && ours < 0:
+		case kind == PluginName && ours < 0:
 			ours = i
 		case ours < 0:
 			c.problemf("plugin %.50q stands before sluice", kind)
-		case kind == "" || kind == "sluice" || len(c.appended) == mostChained:
+		case kind == "" || kind == PluginName || len(c.appended) == mostChained:
 			c.problemf("plugins[%d] of type %.50q: expected a type of its own, and at most %d behind sluice", i, kind, mostChained)
 		default:
 			c.appended = append(c.appended, p)

@@ -58,7 +58,7 @@ type conflistPlugin struct {
 // stays at what all read, and who knows more finds the newer one beside it.
 func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 	const readByAll = "1.0.0"
-	plugin := conflistPlugin{Type: "sluice", Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
+	plugin := conflistPlugin{Type: PluginName, Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
 	if o.Socket != cni.DefaultSocket {
 		plugin.Socket = o.Socket
 	}

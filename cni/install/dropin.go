@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // dropIn tells a daemon of the machine, in a file below /run, that pods' links and the tunnel aren't its business. Otherwise it may set
@@ -14,6 +16,13 @@ type dropIn struct {
 	path    string
 	content string
 }
+
+// Our links in the words of both.
+const (
+	ofNetworkd       = names.PodLink + "* " + names.ShapingLink + "* " + names.ProbeLink + "* " + names.Tunnel + "*"
+	ofNetworkManager = "interface-name:" + names.PodLink + "*;interface-name:" + names.ShapingLink +
+		"*;interface-name:" + names.ProbeLink + "*;interface-name:" + names.Tunnel + "*"
+)
 
 // Systemd-networkd's ManageForeignRoutes=no, which would spare the routes too, exists only in its main configuration for the whole
 // machine, so it is the administrator's to set. Unmanaged links' routes it leaves alone by itself.
@@ -25,10 +34,10 @@ var dropIns = []dropIn{
 		path:   "NetworkManager/conf.d/05-sluice.conf",
 		content: `# Written by sluice-agent: the links of the pod network are looked after by it.
 [keyfile]
-unmanaged-devices+=interface-name:slup*;interface-name:slub*;interface-name:slprobe*;interface-name:sluice.*
+unmanaged-devices+=` + ofNetworkManager + `
 
 [device-sluice]
-match-device=interface-name:slup*;interface-name:slub*;interface-name:slprobe*;interface-name:sluice.*
+match-device=` + ofNetworkManager + `
 managed=0
 `,
 	},
@@ -37,7 +46,7 @@ managed=0
 		path:   "systemd/network/05-sluice.network",
 		content: `# Written by sluice-agent: the links of the pod network are looked after by it.
 [Match]
-Name=slup* slub* slprobe* sluice.*
+Name=` + ofNetworkd + `
 
 [Link]
 Unmanaged=yes

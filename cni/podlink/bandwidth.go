@@ -6,20 +6,18 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/names"
 )
-
-// ShapePrefix starts the name of the device through which goes what a shaped pod sends. It isn't InterfacePrefix: such a device is no pod's link.
-const ShapePrefix = "slub"
 
 // shapeName is the name of the device that belongs to a pod's link.
 func shapeName(link string) string {
-	return ShapePrefix + strings.TrimPrefix(link, cni.InterfacePrefix)
+	return names.ShapingLink + strings.TrimPrefix(link, names.PodLink)
 }
 
 // isShapeName tells whether a name can be one that shapeName made.
 func isShapeName(name string) bool {
-	digits, ok := strings.CutPrefix(name, ShapePrefix)
-	return ok && cni.IsInterfaceName(cni.InterfacePrefix+digits)
+	digits, ok := strings.CutPrefix(name, names.ShapingLink)
+	return ok && cni.IsInterfaceName(names.PodLink+digits)
 }
 
 const bitsPerByte = 8

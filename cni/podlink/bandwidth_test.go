@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
@@ -22,10 +23,10 @@ func TestShapeName(t *testing.T) {
 	t.Parallel()
 	link := cni.InterfaceName("dev", "pod-a", "eth0")
 	name := shapeName(link)
-	if len(name) > 15 || !isShapeName(name) || cni.IsInterfaceName(name) || strings.HasPrefix(name, cni.InterfacePrefix) {
+	if len(name) > 15 || !isShapeName(name) || cni.IsInterfaceName(name) || strings.HasPrefix(name, names.PodLink) {
 		t.Errorf("%s isn't a good name beside %s", name, link)
 	}
-	if isShapeName(link) || isShapeName("slub") || isShapeName("sluice.1") {
+	if isShapeName(link) || isShapeName(names.ShapingLink) || isShapeName(names.Tunnel+"1") {
 		t.Error("other links' names are taken for shaping devices'")
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // What is done with pods' links on a node apart from wiring them and keeping them as they should be.
@@ -69,7 +69,7 @@ func List() (links []Link, err error) {
 	}
 	for _, link := range all {
 		of := link.Attrs()
-		if strings.HasPrefix(of.Name, cni.InterfacePrefix) {
+		if strings.HasPrefix(of.Name, names.PodLink) {
 			links = append(links, Link{of.Name, of.HardwareAddr.String(), of.Flags&net.FlagUp != 0})
 		}
 	}

@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // RouteProtocol marks the node's routes to its pods: who put them there.
-const RouteProtocol netlink.RouteProtocol = 83
+const RouteProtocol netlink.RouteProtocol = names.PodRoutes
 
 // What a pod has as its gateways. The host end answers to the second one; the first needs no one, as the pod's neighbour for it is
 // permanent.

@@ -12,6 +12,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // bridgeSwitches have what is bridged seen by the rules for what is forwarded; a network namespace has its own.
@@ -89,7 +90,7 @@ func containsAll(s string, parts ...string) bool {
 }
 
 // ownProtocol is the routing protocol of Sluice's routes.
-const ownProtocol = 83
+const ownProtocol = names.PodRoutes
 
 // testHandsOff: the agent makes no network: no link, no route, no address translation, no CNI configuration, no subnet file.
 func (w *world) testHandsOff() {

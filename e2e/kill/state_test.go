@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // state is all that outlives the agent of subject, as a text that is the same for the same meaning: the table, links with their addresses,
@@ -99,7 +101,7 @@ cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
 	var lines []string
 	for line := range strings.Lines(w.names(w.sh(look))) {
 		line = volatile.ReplaceAllString(line, "")
-		if strings.HasPrefix(line, "slup") {
+		if strings.HasPrefix(line, names.PodLink) {
 			line = podMAC.ReplaceAllString(line, "lladdr")
 		}
 		lines = append(lines, strings.Join(strings.Fields(line), " "))

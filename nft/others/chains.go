@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // tableOwned is NFT_TABLE_F_OWNER (linux/netfilter/nf_tables.h): only the process that made the table may change it.
@@ -121,7 +123,7 @@ func tableFlags(t *nftables.Table) uint32 {
 
 // judges tells whether a table may judge IP packets of others: ours doesn't count.
 func judges(t *nftables.Table) bool {
-	return familyName(t.Family) != "" && (t.Family != nftables.TableFamilyINet || t.Name != "sluice")
+	return familyName(t.Family) != "" && (t.Family != nftables.TableFamilyINet || t.Name != names.Table)
 }
 
 // familyName is the family's name in nftables, or "" where no IP packet is judged as such.

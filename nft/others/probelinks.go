@@ -11,17 +11,19 @@ import (
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // RouteProtocol marks the routes of a Probe.
-const RouteProtocol netlink.RouteProtocol = 85
+const RouteProtocol netlink.RouteProtocol = names.ProbeRoutes
 
 // The links of a Probe: what is sent on the far end of a pair arrives at its near one, and the other way round.
 const (
-	nearIn  = "slprobe0"
-	farIn   = "slprobe1"
-	nearOut = "slprobe2"
-	farOut  = "slprobe3"
+	nearIn  = names.ProbeLink + "0"
+	farIn   = names.ProbeLink + "1"
+	nearOut = names.ProbeLink + "2"
+	farOut  = names.ProbeLink + "3"
 )
 
 // links are a Probe's two veth pairs.

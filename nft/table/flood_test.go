@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/test/testnet"
 )
@@ -126,7 +127,7 @@ func (f *floodNet) ruleset(shape int, pod *nft.Chain) *nft.Ruleset {
 		Rules: []nft.Rule{
 			rule(nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept)),
 			rule(nft.Dispatch{Fields: fields, Map: dispatch}),
-			rule(nft.MatchIface{Field: nft.OutIface, Name: "slup*"}, do(nft.Drop)),
+			rule(nft.MatchIface{Field: nft.OutIface, Name: names.PodLinks}, do(nft.Drop)),
 		},
 	})
 	return rs

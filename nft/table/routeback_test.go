@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/test/testnet"
 )
@@ -34,7 +35,7 @@ func routeBackRules() *nft.Ruleset {
 		nft.RangeElement(addr("fd00:10:244::"), addr("fd00:10:244:ffff:ffff:ffff:ffff:ffff")): {},
 	}})
 	r.AddChain(&nft.Chain{Name: "raw/1", Base: &nft.Base{Hook: nft.HookPrerouting, Priority: -300}, Rules: []nft.Rule{
-		rule(nft.MatchIface{Field: nft.InIface, Name: "slup*"}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
+		rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
 		rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "networks4"}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
 		rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "networks6"}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
 	}})

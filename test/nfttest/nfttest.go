@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/containernetworking/plugins/pkg/testutils"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/test/needroot"
 )
@@ -166,20 +167,20 @@ func Everything() *nft.Ruleset {
 	set("set/named6", false, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, nft.AddrProtoPortElement(Addr("fd00::1"), 17, 53))
 	set("set/empty4", true, []nft.Field{nft.SrcAddr4})
 	set("set/networks4", true, []nft.Field{nft.SrcAddr4}, nft.RangeElement(Addr("10.0.0.0"), Addr("10.255.255.255")))
-	set("set/ends4", false, []nft.Field{nft.SrcAddr4, nft.InIface, nft.OriginalSrc4}, nft.AddrIfacePairElement(Addr("10.0.0.1"), "slup0123456789a", Addr("10.0.0.2")))
-	set("set/ends6", false, []nft.Field{nft.SrcAddr6, nft.InIface, nft.ReplySrc6}, nft.AddrIfacePairElement(Addr("fd00::1"), "slup0123456789a", Addr("fd00::2")))
+	set("set/ends4", false, []nft.Field{nft.SrcAddr4, nft.InIface, nft.OriginalSrc4}, nft.AddrIfacePairElement(Addr("10.0.0.1"), names.PodLink+"0123456789a", Addr("10.0.0.2")))
+	set("set/ends6", false, []nft.Field{nft.SrcAddr6, nft.InIface, nft.ReplySrc6}, nft.AddrIfacePairElement(Addr("fd00::1"), names.PodLink+"0123456789a", Addr("fd00::2")))
 	set("set/pairs6", false, []nft.Field{nft.SrcAddr6, nft.OriginalSrc6}, nft.AddrPairElement(Addr("fd00::1"), Addr("fd00::2")))
 
 	maps := func(name string, key []nft.Field, elements map[nft.Element]nft.Verdict) {
 		r.AddSet(&nft.Set{Name: name, Key: key, Verdicts: true, Elements: elements})
 	}
 	maps("map/veth4", []nft.Field{nft.SrcAddr4, nft.InIface}, map[nft.Element]nft.Verdict{
-		nft.AddrIfaceElement(Addr("10.0.0.1"), "slup0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
-		nft.AddrIfaceElement(Addr("10.0.0.2"), "slup2"):           {Kind: nft.Accept},
-		nft.AddrIfaceElement(Addr("10.0.0.3"), "slup3"):           {Kind: nft.Drop},
+		nft.AddrIfaceElement(Addr("10.0.0.1"), names.PodLink+"0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
+		nft.AddrIfaceElement(Addr("10.0.0.2"), names.PodLink+"2"):           {Kind: nft.Accept},
+		nft.AddrIfaceElement(Addr("10.0.0.3"), names.PodLink+"3"):           {Kind: nft.Drop},
 	})
 	maps("map/veth6", []nft.Field{nft.SrcAddr6, nft.InIface}, map[nft.Element]nft.Verdict{
-		nft.AddrIfaceElement(Addr("fd00::1"), "slup0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
+		nft.AddrIfaceElement(Addr("fd00::1"), names.PodLink+"0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
 	})
 	maps("map/addr4", []nft.Field{nft.DstAddr4}, map[nft.Element]nft.Verdict{nft.AddrElement(Addr("10.0.0.9")): {Kind: nft.Return}})
 	maps("map/addr6", []nft.Field{nft.DstAddr6}, nil)
@@ -248,9 +249,9 @@ func Everything() *nft.Ruleset {
 		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4, nft.InIface, nft.ReplySrc4}, Set: "set/ends4"}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6, nft.InIface, nft.OriginalSrc6}, Set: "set/ends6"}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6, nft.ReplySrc6}, Set: "set/pairs6"}, Accept),
-		Rule(nft.MatchIface{Field: nft.InIface, Name: "slup*"}, Drop),
+		Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, Drop),
 		Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"}, Return),
-		Rule(nft.MatchIface{Field: nft.InIface, Name: "slup0123456789a"}, nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, Drop),
+		Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLink + "0123456789a"}, nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, Drop),
 	}})
 	addr4, addr6, anyAddr := []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort}, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, []nft.Field{nft.L4Proto, nft.DstPort}
 	r.AddChain(&nft.Chain{Name: "prefixes", Rules: []nft.Rule{
@@ -270,7 +271,7 @@ func Everything() *nft.Ruleset {
 	}{
 		{"raw/2", nft.Base{Hook: nft.HookPrerouting, Priority: -300}, []nft.Rule{
 			Rule(nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, nft.NoTrack{}),
-			Rule(nft.MatchIface{Field: nft.InIface, Name: "slup*"}, nft.MatchNoRouteBack{}, nft.Count{}, Drop),
+			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.MatchNoRouteBack{}, nft.Count{}, Drop),
 			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"}, nft.MatchNoRouteBack{}, Drop),
 		}},
 		{"output-raw/1", nft.Base{Hook: nft.HookOutput, Priority: -300}, []nft.Rule{Rule(nft.MatchProto{Proto: 17}, nft.NoTrack{})}},
@@ -279,7 +280,7 @@ func Everything() *nft.Ruleset {
 			Rule(nft.DNAT{Fields: addr6, Map: "nat/host6"}),
 			Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any4"}),
 			Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any6"}),
-			Rule(nft.MatchIface{Field: nft.InIface, Name: "slup*"}, nft.DNAT{Fields: []nft.Field{nft.SrcAddr4, nft.L4Proto, nft.DstPort}, Map: "nat/empty4"}),
+			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.DNAT{Fields: []nft.Field{nft.SrcAddr4, nft.L4Proto, nft.DstPort}, Map: "nat/empty4"}),
 		}},
 		{"output-nat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookOutput, Priority: -100}, []nft.Rule{
 			Rule(nft.DNAT{Fields: addr4, Map: "nat/host4"}), Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any6"}),

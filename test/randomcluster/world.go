@@ -15,6 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -125,7 +126,7 @@ func (w *World) Event(t *rapid.T, c *policy.Cluster) {
 		} else {
 			e := policy.Endpoint{
 				ID: id, Pod: selector.Pod{Namespace: namespace, Name: name, UID: "u1"},
-				Interface:  rapid.SampledFrom([]string{"slup" + id, ""}).Draw(t, "interface"),
+				Interface:  rapid.SampledFrom([]string{names.PodLink + id, ""}).Draw(t, "interface"),
 				Addresses:  rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
 				FromStatus: w.opts.ForeignPods && rapid.Bool().Draw(t, "from its status"),
 			}

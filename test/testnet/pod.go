@@ -3,6 +3,8 @@ package testnet
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 var (
@@ -10,8 +12,8 @@ var (
 	podGateway6 = netip.MustParseAddr("fe80::1")
 )
 
-// InterfaceName returns the name of the veth that Pod makes for a pod of this name: "slup" and 11 hex digits.
-func InterfaceName(pod string) string { return hashedName("slup", pod, 11) }
+// InterfaceName returns the name of the veth that Pod makes for a pod of this name: names.PodLink and 11 hex digits.
+func InterfaceName(pod string) string { return hashedName(names.PodLink, pod, 11) }
 
 // Pod attaches a pod by a routed veth: the pod has its addresses alone (/32, /128) and default routes by way of 169.254.1.1 and
 // fe80::1; the node has a route to each. Neighbours are permanent on both sides and ARP is off on the node's end, so nothing is

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 func TestReachWithoutRules(t *testing.T) {
@@ -137,10 +139,10 @@ func TestPodWiring(t *testing.T) {
 	w.a.MustReach(t, TCP, at(w.b.Addr4(), openPort))
 	w.a.MustReach(t, TCP, at(w.b.Addr6(), openPort))
 
-	if len(w.a.Interface()) != 15 || !strings.HasPrefix(w.a.Interface(), "slup") || w.a.Interface() != InterfaceName("pod-a") {
+	if len(w.a.Interface()) != 15 || !strings.HasPrefix(w.a.Interface(), names.PodLink) || w.a.Interface() != InterfaceName("pod-a") {
 		t.Errorf("a pod's interface is %q", w.a.Interface())
 	}
-	if strings.HasPrefix(w.away.Interface(), "slup") {
+	if strings.HasPrefix(w.away.Interface(), names.PodLink) {
 		t.Errorf("an outside host's interface is %q", w.away.Interface())
 	}
 	link, err := w.node.space.nl.LinkByName(w.a.Interface())

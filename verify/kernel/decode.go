@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/names"
 )
 
 // A Dump is the table as the kernel sends it: the attributes of its messages.
@@ -18,7 +20,7 @@ type Dump struct {
 }
 
 // TableName is the name of the table that is read, of family inet.
-const TableName = "sluice"
+const TableName = names.Table
 
 // Decode reads a dump. Whatever it doesn't know is an error that names it:
 // an expression, an attribute, a flag, a kind of object, chain or set.
