@@ -42,7 +42,7 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	}
 	differences := answer.Differences
 	if answer.Interface != "" {
-		found, err := checkWiring(answer.AddAnswer, config.PrevResult, args.IfName, podNS)
+		found, err := checkWiring(answer.AddAnswer, config, args, podNS)
 		if err != nil {
 			return types.NewError(types.ErrTryAgainLater, "the pod's network can't be looked at", err.Error())
 		}
@@ -54,13 +54,21 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// checkWiring looks at both ends.
-func checkWiring(answer cni.AddAnswer, prev types.Result, ifName string, podNS ns.NetNS) ([]string, error) {
-	w, err := wiringOf(answer, ifName, "")
+// checkWiring looks at both ends. What only a runtime can say, the pod's name and its host ports, counts as far as it says so: it may leave
+// out at CHECK what it gave at ADD.
+func checkWiring(answer cni.AddAnswer, config Config, args *skel.CmdArgs, podNS ns.NetNS) ([]string, error) {
+	label := ""
+	if pod, err := podRequest(args); err == nil {
+		label = cni.PodLabel(pod.PodNamespace, pod.PodName)
+	}
+	w, err := wiringOf(answer, args.IfName, label)
 	if err != nil {
 		return nil, fmt.Errorf("%w that makes sense: %w", cni.ErrNoAgent, err)
 	}
-	result, err := currentResult(prev)
+	if ports, _, err := parseRuntimeConfig(config.RuntimeConfig); err == nil {
+		w.HasHostPort4 = cni.HasHostPort4(ports)
+	}
+	result, err := currentResult(config.PrevResult)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package plugin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -88,8 +89,32 @@ func TestCheck(t *testing.T) {
 			"host: " + link + " lacks the permanent neighbour 10.1.0.1 with ea:93:8c:71:71:ad",
 			"host: " + link + " lacks the permanent neighbour fd00:1::1 with ea:93:8c:71:71:ad",
 		}},
-		"host: MTU": {inNode, "ip link set " + link + " mtu 1500", []string{"host: " + link + " has the MTU 1500, want 1450"}},
-		"gone":      {inPod, "ip link del eth0", []string{"pod: eth0 is missing", "host: " + link + " is missing"}},
+		"host: MTU":         {inNode, "ip link set " + link + " mtu 1500", []string{"host: " + link + " has the MTU 1500, want 1450"}},
+		"host: sysctl":      {inNode, "echo 0 > /proc/sys/net/ipv4/conf/" + link + "/forwarding", []string{"host: " + link + " has forwarding of ipv4 at 0, want 1"}},
+		"host: IPv6 sysctl": {inNode, "echo 1 > /proc/sys/net/ipv6/conf/" + link + "/accept_ra", []string{"host: " + link + " has accept_ra of ipv6 at 1, want 0"}},
+		"host: IPv6 off": {inNode, "echo 1 > /proc/sys/net/ipv6/conf/" + link + "/disable_ipv6", []string{
+			"host: " + link + " has disable_ipv6 of ipv6 at 1, want 0", // which takes all else away
+			"host: " + link + " lacks the address fe80::1/64",
+			"host: " + link + " lacks the permanent neighbour fd00:1::1 with ea:93:8c:71:71:ad",
+			"host: " + link + " lacks the route to fd00:1::1/128",
+		}},
+		"host: alias":           {inNode, "ip link set " + link + " alias nobody", []string{"host: " + link + ` has the alias "nobody", want "dev/pod-a"`}},
+		"host: another's route": {inNode, "ip route replace 10.1.0.1 dev lo", []string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
+		"host: nobody's route":  {inNode, "ip route replace 10.1.0.1 dev " + link, []string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
+		"host: route's source": {inNode, "ip route replace 10.1.0.1 dev " + link + " proto 83 scope link", []string{
+			"host: " + link + " has another route to 10.1.0.1/32, want that of: ip route replace 10.1.0.1/32 metric 0 dev " + link +
+				" proto 83 scope link src 192.0.2.1",
+		}},
+		"host: down": {inNode, "ip link set " + link + " down", []string{
+			"pod: eth0 is not up",
+			"host: " + link + " is not up",
+			"host: " + link + " lacks the address fe80::1/64",
+			"host: " + link + " lacks the permanent neighbour 10.1.0.1 with ea:93:8c:71:71:ad",
+			"host: " + link + " lacks the permanent neighbour fd00:1::1 with ea:93:8c:71:71:ad",
+			"host: " + link + " lacks the route to 10.1.0.1/32",
+			"host: " + link + " lacks the route to fd00:1::1/128",
+		}},
+		"gone": {inPod, "ip link del eth0", []string{"pod: eth0 is missing", "host: " + link + " is missing"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -148,4 +173,42 @@ func TestCheckAgent(t *testing.T) {
 	expectDifferences(t, p.check(result, nil), "agent: attachment c1/eth0 isn't known")
 	n.Stop()
 	cnitest.MustFail(t, p.check(result, nil), types.ErrTryAgainLater, "no answer from the node's agent")
+}
+
+// TestCheckHostPorts: what a host port of IPv4 needs is looked at where the runtime says at CHECK too that there is one.
+func TestCheckHostPorts(t *testing.T) {
+	t.Parallel()
+	const link = "slupbcb64b37750"
+	const lacks = "host: " + link + " has route_localnet of ipv4 at 0, want 1"
+	for name, c := range map[string]struct {
+		atAdd, atCheck string // the address of the host port; "none": there is none
+		want           []string
+	}{
+		"every address":     {"", "", []string{lacks}},
+		"IPv4":              {"0.0.0.0", "0.0.0.0", []string{lacks}},
+		"IPv6":              {"::", "::", nil},
+		"not said at CHECK": {"", "none", nil},
+		"none":              {"none", "none", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			p := n.newPod("c1", "pod-a")
+			plain := strings.TrimSuffix(string(p.Args.StdinData), "}")
+			with := func(hostIP string) []byte {
+				if hostIP == "none" {
+					return []byte(plain + "}")
+				}
+				return fmt.Appendf(nil, `%s,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":%q}]}}`, plain, hostIP)
+			}
+			p.Args.StdinData = with(c.atAdd)
+			result := p.MustAdd()
+			p.Args.StdinData = with(c.atCheck)
+			if err := p.check(result, nil); err != nil {
+				t.Errorf("right after ADD: %v", err)
+			}
+			cnitest.Lines(t, n.NetNS, "echo 0 > /proc/sys/net/ipv4/conf/"+link+"/route_localnet")
+			expectDifferences(t, p.check(result, nil), c.want...)
+		})
+	}
 }

@@ -6,7 +6,7 @@
 //
 // # The other verbs
 //
-// CHECK looks at both ends of the link and asks the agent, and lists each difference. STATUS asks nobody: the agent leaves a
+// CHECK looks at both ends of the link and asks the agent, and lists each difference: of the host's end, what the agent would restore. STATUS asks nobody: the agent leaves a
 // heartbeat in the state directory, and only a node that never was ready since its boot, or whose agent has been silent for a minute,
 // fails, because runtimes take all pods of such a node out of service. GC gives up what the runtime doesn't list, by the records. As most
 // runtimes never call it, and lose a DEL now and then, the server also looks for pods that are gone by itself; in doubt, a pod lives.

@@ -35,10 +35,7 @@ func wholeDump[T any](what string, dump func() (T, error)) (T, error) {
 // looking at them costs no file each.
 func podLinksHere() (map[string]podLink, error) {
 	return wholeDump("links", func() (map[string]podLink, error) {
-		const skipStatistics = 1 << 3 // RTEXT_FILTER_SKIP_STATS
-		request := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
-		request.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		request.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
+		request := linkRequest(unix.NLM_F_DUMP)
 		links := map[string]podLink{}
 		err := request.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWLINK, func(m []byte) bool {
 			if link, ok := parsePodLink(m); ok {
@@ -50,6 +47,35 @@ func podLinksHere() (map[string]podLink, error) {
 	})
 }
 
+func linkRequest(flags int) *nl.NetlinkRequest {
+	const skipStatistics = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, flags)
+	request.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	request.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
+	return request
+}
+
+// linkHere is the pod's link of that name. Where there is none its error is errNoLink.
+func linkHere(name string) (podLink, error) {
+	request := linkRequest(0)
+	request.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if errors.Is(err, unix.ENODEV) {
+		return podLink{}, fmt.Errorf("%w %s", errNoLink, name)
+	}
+	if err != nil {
+		return podLink{}, fmt.Errorf("looking for link %s: %w", name, err)
+	}
+	for _, m := range messages {
+		if link, ok := parsePodLink(m); ok && link.name == name {
+			return link, nil
+		}
+	}
+	return podLink{}, fmt.Errorf("%w %s of a pod", errNoLink, name)
+}
+
+var errNoLink = errors.New("there is no link")
+
 // parsePodLink reads an RTM_NEWLINK message: struct ifinfomsg and attributes. Other links than pods' and their shaping devices are not ok.
 func parsePodLink(m []byte) (link podLink, ok bool) {
 	const indexAt, flagsAt = 4, 8
@@ -59,6 +85,7 @@ func parsePodLink(m []byte) (link podLink, ok bool) {
 	link.index = int(binary.NativeEndian.Uint32(m[indexAt:]))
 	flags := binary.NativeEndian.Uint32(m[flagsAt:])
 	link.up, link.noARP = flags&unix.IFF_UP != 0, flags&unix.IFF_NOARP != 0
+	link.hasCarrier = flags&unix.IFF_RUNNING != 0
 	for kind, value := range attribute.All(m[unix.SizeofIfInfomsg:]) {
 		switch kind {
 		case unix.IFLA_IFNAME:
@@ -121,9 +148,21 @@ func number(value []byte) uint32 {
 	return binary.NativeEndian.Uint32(value)
 }
 
-// actualHost is what is there and ours to compare with the desired state: everything on links that are looked after, shaping that
-// should be, and routes of our protocol. What is on links that are fresh or foreign isn't in it.
+// actualHost is what is there and ours to compare with the desired state: that of the host ends, and
+// shaping that should be.
 func (s space) actualHost(
+	desired hostState, phases map[string]phase, links map[string]podLink, addresses []netlink.Addr, routes []netlink.Route,
+) (hostState, error) {
+	actual, err := s.actualHostEnds(desired, phases, links, addresses, routes)
+	if err == nil && len(desired.shapers) > 0 {
+		err = s.readShaping(&actual, desired, links)
+	}
+	return actual, err
+}
+
+// actualHostEnds is everything on links that are looked after, and routes of our protocol. What is on
+// links that are fresh or foreign isn't in it.
+func (s space) actualHostEnds(
 	desired hostState, phases map[string]phase, links map[string]podLink, addresses []netlink.Addr, routes []netlink.Route,
 ) (hostState, error) {
 	actual := hostState{links: linksOf(phases, links), routes: routesTo(phases, links, routes)}
@@ -134,8 +173,7 @@ func (s space) actualHost(
 		}
 	}
 	for _, want := range desired.sysctls {
-		want.value = links[want.link].conf(want.family)[want.name]
-		actual.sysctls = append(actual.sysctls, want)
+		actual.sysctls = append(actual.sysctls, links[want.link].settings([]linkSysctl{want})...)
 	}
 	for _, a := range addresses {
 		if name, ours := names[a.LinkIndex]; ours {
@@ -143,12 +181,7 @@ func (s space) actualHost(
 		}
 	}
 	var err error
-	if actual.neighbours, err = s.neighboursOn(names); err != nil {
-		return hostState{}, err
-	}
-	if len(desired.shapers) > 0 {
-		err = s.readShaping(&actual, desired, links)
-	}
+	actual.neighbours, err = s.neighboursOn(names)
 	return actual, err
 }
 

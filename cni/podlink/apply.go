@@ -9,15 +9,16 @@ import (
 	"strconv"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // hostKernel changes the network namespace of the calling thread.
 type hostKernel struct {
 	space
-	sysctlDir string             // /proc/sys/net, or where that is writable
+	sysctlDir string             // procSys, or where that is writable
 	links     map[string]podLink // as of the last look
+	isNew     bool               // they are new, so that what others have stays theirs
+	shaping   shapingKernel      // nil: without shaping
 }
 
 // apply makes changes in order, each through turn, and goes on after a failure; the first errors are joined. Adding what is there and
@@ -55,7 +56,7 @@ func (k *hostKernel) applyOne(op hostOp) error {
 		return nil
 	}
 	err := k.add(op.next)
-	if errors.Is(err, unix.EEXIST) { // the plugin wants the same
+	if errors.Is(err, unix.EEXIST) && !k.isNew { // the plugin wants the same
 		return nil
 	}
 	return err
@@ -67,10 +68,6 @@ func (k *hostKernel) add(item any) error {
 		return k.setLink(item)
 	case linkSysctl:
 		return os.WriteFile(filepath.Join(k.sysctlDir, item.path()), strconv.AppendInt(nil, int64(item.value), 10), 0)
-	case shaper:
-		return k.addShaper(item)
-	case redirect:
-		return k.addRedirect(item)
 	case hostAddress:
 		address := &netlink.Addr{IPNet: IPNet(item.prefix)}
 		if item.prefix.Addr().Is6() {
@@ -82,7 +79,10 @@ func (k *hostKernel) add(item any) error {
 	case hostRoute:
 		return k.replaceRoute(item)
 	default:
-		return fmt.Errorf("no such kind of thing: %T", item)
+		if k.shaping == nil {
+			return fmt.Errorf("no such kind of thing: %T", item)
+		}
+		return k.shaping.add(item)
 	}
 }
 
@@ -93,8 +93,6 @@ func (k *hostKernel) remove(item any) error {
 			return nil
 		}
 		return k.withLink(item.name, k.LinkDel)
-	case redirect:
-		return k.withLink(item.link, k.removeIngress)
 	case hostAddress:
 		return k.withLink(item.link, func(link netlink.Link) error { return k.AddrDel(link, &netlink.Addr{IPNet: IPNet(item.prefix)}) })
 	case hostNeighbour:
@@ -106,8 +104,13 @@ func (k *hostKernel) remove(item any) error {
 			Dst: IPNet(item.to), Priority: item.metric, Tos: item.tos, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN,
 			Scope: netlink.SCOPE_NOWHERE, // any
 		})
-	default: // shapers and sysctls are compared only where they should be
+	case linkSysctl: // is compared only where it should be
 		return nil
+	default:
+		if k.shaping == nil {
+			return nil
+		}
+		return k.shaping.remove(item)
 	}
 }
 
@@ -178,7 +181,7 @@ func (k *hostKernel) addIFB(want hostLink) error {
 	return k.LinkSetUp(link)
 }
 
-// replaceRoute puts a route in the place of any with its destination and metric.
+// replaceRoute puts a route in the place of any with its destination and metric, unless the links are new.
 func (k *hostKernel) replaceRoute(want hostRoute) error {
 	route := &netlink.Route{
 		Dst: IPNet(want.to), Priority: want.metric, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN, Src: want.src.AsSlice(),
@@ -192,57 +195,9 @@ func (k *hostKernel) replaceRoute(want hostRoute) error {
 		if want.to.Addr().Is4() {
 			route.Scope = netlink.SCOPE_LINK
 		}
+		if k.isNew {
+			return k.addRoute(want, route)
+		}
 		return k.RouteReplace(route)
 	})
-}
-
-// addShaper puts a token bucket at the root of a device. The burst is sent in bytes; the library sends it as a time, of which what is
-// longer than 4 s doesn't fit.
-func (k *hostKernel) addShaper(s shaper) error {
-	const burstAttribute = 6 // TCA_TBF_BURST
-	return k.withLink(s.link, func(link netlink.Link) error {
-		request := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
-		request.AddData(&nl.TcMsg{
-			Family: nl.FAMILY_ALL, Ifindex: int32(link.Attrs().Index), Parent: netlink.HANDLE_ROOT, //nolint:gosec // an index is one
-		})
-		request.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("tbf")))
-		parameters := nl.TcTbfQopt{Limit: s.limit}
-		parameters.Rate.Rate = toUint32(s.rate)
-		options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
-		options.AddRtAttr(nl.TCA_TBF_PARMS, parameters.Serialize())
-		options.AddRtAttr(nl.TCA_TBF_RATE64, nl.Uint64Attr(s.rate))
-		options.AddRtAttr(burstAttribute, nl.Uint32Attr(s.burst))
-		request.AddData(options)
-		_, err := request.Execute(unix.NETLINK_ROUTE, 0)
-		return err
-	})
-}
-
-// addRedirect puts the one filter in the place of all that come in by a link.
-func (k *hostKernel) addRedirect(r redirect) error {
-	to, found := k.links[r.to]
-	if !found {
-		return fmt.Errorf("there is no link %s", r.to)
-	}
-	return k.withLink(r.link, func(link netlink.Link) error {
-		if err := k.removeIngress(link); err != nil && !isGone(err) && !errors.Is(err, unix.EINVAL) {
-			return err
-		}
-		qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
-			LinkIndex: link.Attrs().Index, Handle: ingressHandle, Parent: netlink.HANDLE_INGRESS,
-		}}
-		if err := k.QdiscAdd(qdisc); err != nil {
-			return err
-		}
-		return k.FilterAdd(&netlink.U32{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: link.Attrs().Index, Parent: ingressHandle, Priority: 1, Protocol: unix.ETH_P_ALL},
-			Actions:     []netlink.Action{netlink.NewMirredAction(to.index)},
-		})
-	})
-}
-
-func (k *hostKernel) removeIngress(link netlink.Link) error {
-	return k.QdiscDel(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: link.Attrs().Index, Handle: ingressHandle, Parent: netlink.HANDLE_INGRESS,
-	}})
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/cni"
 )
@@ -25,27 +24,24 @@ type Chained struct {
 // Differences says what both ends of a pod's link lack of what wire made, a line each; the host's end is in the namespace of the calling thread.
 // Its errors are about not being able to look.
 func Differences(w Wiring, chained Chained, podNS ns.NetNS) ([]string, error) {
-	host, err := look(w.HostName)
-	if err != nil {
-		return nil, err
-	}
 	var pod end
+	var err error
 	if err := podNS.Do(func(ns.NetNS) error { pod, err = look(w.PodName); return err }); err != nil {
 		return nil, fmt.Errorf("in the pod's network namespace: %w", err)
 	}
-	return slices.Concat(
-		pod.differences("pod", wantedPodEnd(w, chained)),
-		host.differences("host", wantedHostEnd(w, chained))), nil
+	lines := pod.differences("pod", wantedPodEnd(w, chained))
+	w.MTU = cmp.Or(chained.HostMTU, w.MTU)
+	host, err := hostDifferences(w)
+	return append(lines, host...), err
 }
 
-// end is one end of a pod's link, as far as CHECK goes.
+// end is the pod's end of its link, as far as CHECK goes.
 type end struct {
 	name       string
 	isThere    bool
 	mac        string
 	mtu        int // bytes; 0: any is good
 	isUp       bool
-	noARP      bool
 	addresses  []netip.Prefix
 	routes     []Route
 	neighbours []endNeighbour // permanent ones
@@ -77,21 +73,7 @@ func wantedPodEnd(w Wiring, chained Chained) end {
 	return e
 }
 
-func wantedHostEnd(w Wiring, chained Chained) end {
-	e := end{
-		name: w.HostName, isThere: true, mac: w.HostMAC.String(), mtu: cmp.Or(chained.HostMTU, w.MTU), isUp: true, noARP: true,
-	}
-	if w.has6() {
-		e.addresses = append(e.addresses, netip.PrefixFrom(gateway6, 64))
-	}
-	for _, addr := range w.Addrs {
-		e.neighbours = append(e.neighbours, endNeighbour{addr, w.PodMAC.String()})
-		e.routes = append(e.routes, Route{To: cni.SingleHost(addr)})
-	}
-	return e
-}
-
-// look reads one end in the network namespace of the calling thread.
+// look reads the pod's end in the network namespace of the calling thread.
 func look(name string) (end, error) {
 	s, err := openSpace()
 	if err != nil {
@@ -108,7 +90,7 @@ func look(name string) (end, error) {
 	of := link.Attrs()
 	e := end{
 		name: name, isThere: true, mac: of.HardwareAddr.String(), mtu: of.MTU,
-		isUp: of.Flags&net.FlagUp != 0 && of.OperState == netlink.OperUp, noARP: of.RawFlags&unix.IFF_NOARP != 0,
+		isUp: of.Flags&net.FlagUp != 0 && of.OperState == netlink.OperUp,
 	}
 	addresses, err1 := s.AddrList(link, netlink.FAMILY_ALL)
 	routes4, err2 := s.RouteList(link, netlink.FAMILY_V4)
@@ -154,9 +136,6 @@ func (e end) differences(where string, want end) []string {
 	}
 	if !e.isUp {
 		differs("is not up")
-	}
-	if want.noARP && !e.noARP {
-		differs("has ARP on, want it off")
 	}
 	for _, address := range want.addresses {
 		if !slices.Contains(e.addresses, address) {

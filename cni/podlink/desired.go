@@ -22,9 +22,10 @@ type hostInputs struct {
 // podLink is a link as it was found.
 type podLink struct {
 	hostLink
-	index int
-	conf4 map[string]int32 // the sysctls that we know, by name; nil: without that family
-	conf6 map[string]int32
+	index      int
+	hasCarrier bool
+	conf4      map[string]int32 // the sysctls that we know, by name; nil: without that family
+	conf6      map[string]int32
 }
 
 func (l podLink) conf(family string) map[string]int32 {
@@ -112,7 +113,7 @@ func desiredHost(in hostInputs, phases map[string]phase, links map[string]podLin
 		link := links[a.Interface]
 		s.addShaping(a, link.mtu)
 		if p == settled {
-			s.addHostEnd(a, link, in.nodeAddrs, local)
+			s.add(WiringOf(a, in.nodeAddrs).hostEnd(link, func(addr netip.Addr) bool { return local[addr] }))
 		}
 	}
 	for _, cidr := range in.podCIDRs {
@@ -134,40 +135,4 @@ func (in hostInputs) keepUnknown(desired *hostState, actual hostState) {
 			desired.routes[i].src = is.src
 		}
 	}
-}
-
-func (s *hostState) addHostEnd(a cni.Attachment, link podLink, nodeAddrs []netip.Addr, local map[netip.Addr]bool) {
-	want := hostLink{
-		name: a.Interface, mac: macAddr(a.HostMAC()), mtu: a.MTU, up: true, noARP: true, alias: cni.PodLabel(a.PodNamespace, a.PodName),
-	}
-	if want.mtu == 0 {
-		want.mtu = link.mtu
-	}
-	s.links = append(s.links, want)
-	for _, setting := range hostEndSysctls(a.Interface, a.Addresses, cni.HasHostPort4(a.HostPorts)) {
-		if link.conf(setting.family) != nil {
-			s.sysctls = append(s.sysctls, setting)
-		}
-	}
-	if cni.Has6(a.Addresses) {
-		s.addresses = append(s.addresses, hostAddress{link: a.Interface, prefix: netip.PrefixFrom(gateway6, 64)})
-	}
-	for _, addr := range a.Addresses {
-		s.neighbours = append(s.neighbours, hostNeighbour{a.Interface, addr, macAddr(a.PodMAC())})
-		route := hostRoute{to: cni.SingleHost(addr), link: a.Interface, metric: defaultMetric(addr)}
-		sameFamily := func(n netip.Addr) bool { return n.Is4() == addr.Is4() }
-		if i := slices.IndexFunc(nodeAddrs, sameFamily); i >= 0 && local[nodeAddrs[i]] {
-			route.src = nodeAddrs[i]
-		}
-		s.routes = append(s.routes, route)
-	}
-}
-
-// defaultMetric is what the kernel takes for a route without one.
-func defaultMetric(to netip.Addr) int {
-	if to.Is4() {
-		return 0
-	}
-	const ipv6Default = 1024
-	return ipv6Default
 }

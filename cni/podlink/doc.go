@@ -7,12 +7,16 @@
 // end's name follows from the pod's name, and its MAC from the attachment, so that a late DEL of an old container leaves alone
 // the link of a new one with the same pod name.
 //
-// The plugin wires a link ([Wire]) and compares both of its ends ([Differences]). The agent can't enter a pod's namespace; its [Keeper] looks
-// after the host's end alone, where whatever somebody alters heals. They are in one package because they are about the same things: what one
-// makes the second looks for, and the third restores.
+// The plugin wires a link ([Wire]) and compares both of its ends ([Differences]). The agent can't
+// enter a pod's namespace; its [Keeper] looks after the host's end alone, where whatever somebody
+// alters heals. The host's end is described once ([Wiring], and in hostend.go what follows from it):
+// Wire applies the description to a link that is new, Differences is what a Keeper would change, and
+// a Keeper changes it. What is others' stays theirs for Wire alone: a route that leads to a pod's
+// address already is a pod's that lives, while a Keeper knows whose the address is.
 //
-// A [Keeper] gathers what there is, computes what should be from the attachments, and applies the difference, in its own goroutine. What should
-// be and the difference are pure functions (desired.go, state.go).
+// A [Keeper] gathers what there is, computes what should be from the attachments, and applies the
+// difference, in its own goroutine. What should be and the difference are pure functions
+// (hostend.go, desired.go, state.go). Shaping is the keeper's alone.
 //
 // # What it is not for
 //

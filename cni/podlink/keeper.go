@@ -13,7 +13,6 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/go-logr/logr"
-	"github.com/vishvananda/netlink"
 
 	"github.com/sluice-net/sluice/cni"
 )
@@ -52,7 +51,7 @@ type Keeper struct {
 // NewKeeper makes one that does nothing until run and set are called.
 func NewKeeper(o KeeperOptions) *Keeper {
 	if o.SysctlDir == "" {
-		o.SysctlDir = "/proc/sys/net"
+		o.SysctlDir = procSys
 	}
 	if o.FreshFor == 0 {
 		o.FreshFor = time.Second
@@ -218,15 +217,11 @@ func (h *Keeper) round(s space, in *hostInputs) (same bool, err error) {
 		return true, err
 	}
 	byID, byLink := h.observe(*in, links, time.Now())
-	addresses, err := wholeDump("addresses", func() ([]netlink.Addr, error) { return s.AddrList(nil, netlink.FAMILY_ALL) })
+	addresses, err := s.allAddresses()
 	if err != nil {
 		return true, err
 	}
-	local := map[netip.Addr]bool{}
-	for _, a := range addresses {
-		local[addrOf(a.IP)] = true
-	}
-	desired := desiredHost(*in, byID, links, local)
+	desired := desiredHost(*in, byID, links, localOf(addresses))
 	actual, err := s.actualHost(desired, byLink, links, addresses, routes)
 	if err != nil {
 		return true, err
@@ -242,6 +237,7 @@ func (h *Keeper) round(s space, in *hostInputs) (same bool, err error) {
 	}
 	h.options.Log.V(1).Info("Changing pods' links", "changes", hostSummary(ops))
 	k := hostKernel{space: s, sysctlDir: h.options.SysctlDir, links: links}
+	k.shaping = trafficControl{&k}
 	return false, k.apply(ops, func(f func()) bool { return h.ifStill(in, f) })
 }
 

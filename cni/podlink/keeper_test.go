@@ -16,11 +16,60 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// What the plugin makes is what should be: nothing is changed but what the plugin leaves to us.
+// What Wire makes is what Differences wants and what a Keeper would have: it changes nothing but what Wire leaves to it. One description
+// says all three, for whatever addresses and host ports a pod has.
 func TestHostEndsAgreeWithThePlugin(t *testing.T) {
 	t.Parallel()
-	w := newHostWorld(t, 2)
+	const four, six = "10.1.0.%d", "fd00:1::%x"
+	port := func(hostIP string) []cni.HostPort {
+		p := cni.HostPort{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}
+		if hostIP != "" {
+			p.HostIP = netip.MustParseAddr(hostIP)
+		}
+		return []cni.HostPort{p}
+	}
+	for name, c := range map[string]struct {
+		addresses []string
+		ports     []cni.HostPort
+		localnet  string // of route_localnet
+	}{
+		"both families":        {[]string{four, six}, nil, "0"},
+		"IPv4 alone":           {[]string{four}, nil, "0"},
+		"IPv6 alone":           {[]string{six}, nil, "0"},
+		"a host port":          {[]string{four, six}, port(""), "1"},
+		"one of IPv4":          {[]string{four, six}, port("0.0.0.0"), "1"},
+		"one of an IPv4":       {[]string{four}, port("192.0.2.1"), "1"},
+		"one of IPv6":          {[]string{four, six}, port("::"), "0"},
+		"one of IPv6, no IPv4": {[]string{six}, port("2001:db8::1"), "0"},
+		"a host port, no IPv4": {[]string{six}, port(""), "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newBareWorld(t)
+			w.addresses, w.hostPorts = c.addresses, c.ports
+			w.addPods(2)
+			w.expectAgreement(c.localnet)
+		})
+	}
+}
+
+func (w *hostWorld) expectAgreement(localnet string) {
+	w.T.Helper()
 	before := w.dump()
+	for i, a := range w.Attachments() {
+		w.InNode(func() error {
+			wiring := WiringOf(a, cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String()))
+			lines, err := Differences(wiring, Chained{}, w.pods[i].NetNS)
+			if err != nil || len(lines) > 0 {
+				w.T.Errorf("Differences: %q, %v", lines, err)
+			}
+			return nil
+		})
+		got := cnitest.Lines(w.T, w.NetNS, "cat /proc/sys/net/ipv4/conf/"+a.Interface+"/route_localnet")
+		if got[0] != localnet {
+			w.T.Errorf("route_localnet is %s, want %s", got[0], localnet)
+		}
+	}
 	w.start()
 	var after []string
 	for line := range strings.SplitSeq(w.dump(), "\n") {
@@ -29,13 +78,13 @@ func TestHostEndsAgreeWithThePlugin(t *testing.T) {
 		}
 	}
 	if got := strings.Join(after, "\n"); got != before {
-		t.Errorf("got\n%s\nwant\n%s", got, before)
+		w.T.Errorf("got\n%s\nwant\n%s", got, before)
 	}
 	if n := w.ends.Healed(); n != 0 {
-		t.Errorf("%d host ends count as healed", n)
+		w.T.Errorf("%d host ends count as healed", n)
 	}
 	if p := w.ends.Problems(); len(p) > 0 {
-		t.Errorf("problems: %v", p)
+		w.T.Errorf("problems: %v", p)
 	}
 }
 
@@ -384,14 +433,14 @@ func TestDesiredHostText(t *testing.T) {
 	local := map[netip.Addr]bool{cnitest.Node4: true}
 	got := desiredHost(in, map[string]phase{a.ID(): settled}, links, local).String()
 	want := strings.NewReplacer("POD", a.Interface, "IFB", shapeName(a.Interface), "HMAC", a.HostMAC().String(), "PMAC", a.PodMAC().String()).Replace(
-		`ip link add IFB up type ifb
-ip link set POD up address HMAC mtu 1450 arp off alias "dev/pod-a"
-sysctl -w net/ipv4/conf/POD/forwarding=1
+		`sysctl -w net/ipv4/conf/POD/forwarding=1
 sysctl -w net/ipv4/conf/POD/route_localnet=1
 sysctl -w net/ipv6/conf/POD/accept_dad=0
 sysctl -w net/ipv6/conf/POD/accept_ra=0
 sysctl -w net/ipv6/conf/POD/addr_gen_mode=1
 sysctl -w net/ipv6/conf/POD/disable_ipv6=0
+ip link add IFB up type ifb
+ip link set POD up address HMAC mtu 1450 arp off alias "dev/pod-a"
 tc qdisc replace dev IFB root tbf rate 2000000bps burst 1468b limit 131072b
 tc qdisc replace dev POD root tbf rate 1000000bps burst 100000b limit 131072b
 tc qdisc add dev POD ingress

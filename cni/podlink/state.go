@@ -21,8 +21,9 @@ type hostState struct {
 }
 
 // hostItem is one thing of a hostState.
+//
+// What implements it can be compared with ==.
 type hostItem interface {
-	comparable
 	key() string    // tells things of a kind apart: of one key there is one thing
 	device() string // the pod's link or its shaping device; empty: of no pod
 	add() string    // the command that adds it, or changes it to what it should be
@@ -134,8 +135,8 @@ func (s hostState) String() string {
 
 // hostOp is one change to the kernel's state: removal of the old things of a key, or else the new one in their place.
 type hostOp struct {
-	old  []any // hostItems
-	next any   // a hostItem; nil: only remove
+	old  []hostItem
+	next hostItem // nil: only remove
 	link string
 	text string
 }
@@ -153,20 +154,28 @@ func (o hostOp) removesLink() bool {
 
 // diffHost is what to do to get from the actual to the desired state, in order: what others build on comes first, and goes last.
 func diffHost(desired, actual hostState) []hostOp {
-	links, noLinks := diffItems(desired.links, actual.links)
-	sysctls, _ := diffItems(desired.sysctls, actual.sysctls)
-	shapers, noShapers := diffItems(desired.shapers, actual.shapers)
-	redirects, noRedirects := diffItems(desired.redirects, actual.redirects)
-	addresses, noAddresses := diffItems(desired.addresses, actual.addresses)
-	neighbours, noNeighbours := diffItems(desired.neighbours, actual.neighbours)
-	routes, noRoutes := diffItems(desired.routes, actual.routes)
-	return slices.Concat(links, sysctls, shapers, redirects, addresses, neighbours, routes,
+	links, noLinks := diffItems(items(desired.links), items(actual.links))
+	sysctls, _ := diffItems(items(desired.sysctls), items(actual.sysctls))
+	shapers, noShapers := diffItems(items(desired.shapers), items(actual.shapers))
+	redirects, noRedirects := diffItems(items(desired.redirects), items(actual.redirects))
+	addresses, noAddresses := diffItems(items(desired.addresses), items(actual.addresses))
+	neighbours, noNeighbours := diffItems(items(desired.neighbours), items(actual.neighbours))
+	routes, noRoutes := diffItems(items(desired.routes), items(actual.routes))
+	return slices.Concat(sysctls, links, shapers, redirects, addresses, neighbours, routes,
 		noRoutes, noNeighbours, noAddresses, noRedirects, noShapers, noLinks)
 }
 
+func items[T hostItem](of []T) []hostItem {
+	all := make([]hostItem, len(of))
+	for i, item := range of {
+		all[i] = item
+	}
+	return all
+}
+
 // diffItems is the changes of one kind of thing, and the removals, each in the order of keys.
-func diffItems[T hostItem](desired, actual []T) (changes, removals []hostOp) {
-	there, wanted := map[string][]T{}, map[string]T{}
+func diffItems(desired, actual []hostItem) (changes, removals []hostOp) {
+	there, wanted := map[string][]hostItem{}, map[string]hostItem{}
 	for _, item := range actual {
 		there[item.key()] = append(there[item.key()], item)
 	}
@@ -176,7 +185,7 @@ func diffItems[T hostItem](desired, actual []T) (changes, removals []hostOp) {
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		now, want := there[key], wanted[key]
 		if len(now) != 1 || now[0] != want {
-			changes = append(changes, newHostOp(now, &want))
+			changes = append(changes, newHostOp(now, want))
 		}
 		delete(there, key)
 	}
@@ -186,19 +195,18 @@ func diffItems[T hostItem](desired, actual []T) (changes, removals []hostOp) {
 	return changes, removals
 }
 
-func newHostOp[T hostItem](old []T, next *T) hostOp {
-	var op hostOp
+func newHostOp(old []hostItem, next hostItem) hostOp {
+	op := hostOp{old: old, next: next}
 	var lines []string
 	for _, item := range old {
-		op.old = append(op.old, item)
 		op.link = item.device()
 		if next == nil || len(old) > 1 {
 			lines = append(lines, item.remove())
 		}
 	}
 	if next != nil {
-		op.next, op.link = *next, (*next).device()
-		lines = append(lines, (*next).add())
+		op.link = next.device()
+		lines = append(lines, next.add())
 	}
 	op.text = strings.Join(lines, "\n")
 	return op

@@ -18,6 +18,9 @@ const (
 	family6 = "ipv6"
 )
 
+// procSys is where settings of the network are.
+const procSys = "/proc/sys/net"
+
 // linkSysctl is a setting of a pod's link that matters; all others are left alone.
 type linkSysctl struct {
 	family, link, name string
@@ -32,10 +35,10 @@ func (s linkSysctl) add() string    { return fmt.Sprintf("sysctl -w net/%s=%d", 
 
 // write sets it in the network namespace of the calling thread. A kernel without IPv6 has none of that.
 func (s linkSysctl) write() error {
-	if _, err := os.Stat(filepath.Join("/proc/sys/net", s.family, "conf")); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(procSys, s.family, "conf")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join("/proc/sys/net", s.path()), fmt.Append(nil, s.value), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(procSys, s.path()), fmt.Append(nil, s.value), 0o600); err != nil {
 		return fmt.Errorf("setting %s of %s to %d: %w", s.name, s.link, s.value, err)
 	}
 	return nil

@@ -66,7 +66,8 @@ func wireEnds(ctx context.Context, host, pod space, podNS ns.NetNS, veth *netlin
 	if err != nil {
 		return fmt.Errorf("finding the pod's end: %w", err)
 	}
-	if err := host.prepareHostEnd(veth, w); err != nil {
+	hostEnd, err := host.prepareHostEnd(w)
+	if err != nil {
 		return err
 	}
 	if err := podNS.Do(func(ns.NetNS) error { return pod.preparePodEnd(inside, w) }); err != nil {
@@ -76,7 +77,7 @@ func wireEnds(ctx context.Context, host, pod space, podNS ns.NetNS, veth *netlin
 	if err := pod.furnishPodEnd(inside, w); err != nil {
 		return err
 	}
-	if err := host.furnishHostEnd(veth, w); err != nil {
+	if err := hostEnd.furnish(); err != nil {
 		return err
 	}
 	if err := pod.awaitReady(ctx, inside, w.Addrs); err != nil {

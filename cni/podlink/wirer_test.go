@@ -3,6 +3,7 @@ package podlink
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +24,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // wirer does for a pod what the plugin does with an agent behind it, as far as links go: it gives addresses in their order, remembers an
 // attachment, and wires; or forgets it, and cuts.
 type wirer struct {
-	mtu int
+	mtu       int
+	addresses []string       // patterns of those that it gives
+	hostPorts []cni.HostPort // of every pod
 
 	mu          sync.Mutex // of what follows
 	onChange    func()     // what the agent does when the attachments are others, and before the links are; may be nil
@@ -65,11 +68,7 @@ func (w *wirer) Add(args *skel.CmdArgs) (types.Result, error) {
 	if err := Delete(a.Interface, nil); err != nil {
 		return nil, err
 	}
-	err = Wire(context.Background(), podNS, Wiring{
-		HostName: a.Interface, PodName: a.IfName, HostMAC: a.HostMAC(), PodMAC: a.PodMAC(), MTU: a.MTU,
-		Alias: cni.PodLabel(a.PodNamespace, a.PodName), Addrs: a.Addresses,
-		NodeAddrs: cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String()),
-	})
+	err = Wire(context.Background(), podNS, WiringOf(a, cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String())))
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +85,10 @@ func (w *wirer) attach(args *skel.CmdArgs, namespace, pod string) cni.Attachment
 	a := cni.Attachment{
 		ContainerID: args.ContainerID, IfName: args.IfName, PodNamespace: namespace, PodName: pod,
 		Interface: cni.InterfaceName(namespace, pod, args.IfName), MTU: w.mtu,
-		Addresses: cnitest.Addrs(fmt.Sprintf("10.1.0.%d", w.given), fmt.Sprintf("fd00:1::%x", w.given)),
+		HostPorts: w.hostPorts,
+	}
+	for _, pattern := range w.addresses {
+		a.Addresses = append(a.Addresses, netip.MustParseAddr(fmt.Sprintf(pattern, w.given)))
 	}
 	w.attachments = append(w.attachments, a)
 	f := w.onChange

@@ -33,17 +33,22 @@ var podCIDRs = cnitest.Prefixes("10.1.0.0/24", "fd00:1::/64")
 func newHostWorld(t testing.TB, pods int) *hostWorld {
 	t.Helper()
 	w := newBareWorld(t)
+	w.addPods(pods)
+	return w
+}
+
+func (w *hostWorld) addPods(pods int) {
+	w.T.Helper()
 	for i := range pods {
 		p := w.newPod(fmt.Sprintf("c%d", i), fmt.Sprintf("pod-%d", i))
 		p.MustAdd()
 		w.pods = append(w.pods, p)
 	}
-	return w
 }
 
 func newBareWorld(t testing.TB) *hostWorld {
 	t.Helper()
-	w := &hostWorld{Node: cnitest.NewNode(t), wirer: &wirer{mtu: 1450}, T: t}
+	w := &hostWorld{Node: cnitest.NewNode(t), wirer: &wirer{mtu: 1450, addresses: []string{"10.1.0.%d", "fd00:1::%x"}}, T: t}
 	w.ends = NewKeeper(KeeperOptions{NetNS: w.NetNS})
 	return w
 }

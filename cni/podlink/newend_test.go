@@ -2,13 +2,14 @@ package podlink
 
 import (
 	"errors"
+	"fmt"
 	"net"
-	"net/netip"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/test/cnitest"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -22,22 +23,27 @@ func TestFurnishHostEndTwice(t *testing.T) {
 			return err
 		}
 		defer host.Close()
-		mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-		w := Wiring{PodMAC: mac, Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd00:9::1")}}
-		var ends []netlink.Link
-		for _, name := range []string{"slupfirst", "slupsecond"} {
-			link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-p"}
-			if err := errors.Join(host.LinkAdd(link), host.LinkSetUp(link)); err != nil {
+		var ends []newEnd
+		for i, name := range []string{"slup0000000000a", "slup0000000000b"} {
+			link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: fmt.Sprint("pod-", i)}
+			if err := host.LinkAdd(link); err != nil {
 				return err
 			}
-			ends = append(ends, link)
+			end, err := host.prepareHostEnd(Wiring{
+				HostName: name, HostMAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}, PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+				Addrs: cnitest.Addrs("10.9.0.1", "fd00:9::1"),
+			})
+			if err != nil {
+				return err
+			}
+			ends = append(ends, end)
 		}
 		for try := range 2 {
-			if err := host.furnishHostEnd(ends[0], w); err != nil {
+			if err := ends[0].furnish(); err != nil {
 				t.Errorf("time %d: %v", try+1, err)
 			}
 		}
-		if err := host.furnishHostEnd(ends[1], w); !errors.Is(err, unix.EEXIST) {
+		if err := ends[1].furnish(); !errors.Is(err, unix.EEXIST) {
 			t.Errorf("another pod took the address: %v", err)
 		}
 		return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,98 +21,9 @@ const RouteProtocol netlink.RouteProtocol = names.PodRoutes
 var (
 	gateway4 = netip.MustParseAddr("169.254.1.1")
 	gateway6 = netip.MustParseAddr("fe80::1")
+
+	gatewayPrefix6 = netip.PrefixFrom(gateway6, 64) // as the host end has it
 )
-
-// prepareHostEnd sets what must hold before the first packet, then sets the link up. The calling thread is in the host's namespace.
-func (s space) prepareHostEnd(link netlink.Link, w Wiring) error {
-	name := link.Attrs().Name
-	for _, setting := range hostEndSysctls(name, w.Addrs, w.HasHostPort4) {
-		if err := setting.write(); err != nil {
-			return err
-		}
-	}
-	if err := s.LinkSetAlias(link, w.Alias); err != nil {
-		return fmt.Errorf("setting the alias of %s: %w", name, err)
-	}
-	// Or any pod could fill the node's neighbour table, which all of its interfaces share.
-	if err := s.LinkSetARPOff(link); err != nil {
-		return fmt.Errorf("turning ARP off on %s: %w", name, err)
-	}
-	if err := s.LinkSetUp(link); err != nil {
-		return fmt.Errorf("setting %s up: %w", name, err)
-	}
-	// Some tools change the MAC of a new link. The pod's neighbours, and DEL, count on ours.
-	now, err := s.LinkByIndex(link.Attrs().Index)
-	if err != nil {
-		return fmt.Errorf("reading %s back: %w", name, err)
-	}
-	if got := now.Attrs().HardwareAddr; got.String() != w.HostMAC.String() {
-		return fmt.Errorf("somebody changed the MAC of %s from %s to %s", name, w.HostMAC, got)
-	}
-	return nil
-}
-
-// furnishHostEnd adds the gateway's address, and neighbours and routes for the pod's addresses. Where this takes long, on a busy node, the
-// agent's healing may have been there first.
-func (s space) furnishHostEnd(link netlink.Link, w Wiring) error {
-	if w.has6() {
-		if err := s.addAddr(link, netip.PrefixFrom(gateway6, 64)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
-		}
-	}
-	for _, addr := range w.Addrs {
-		if err := s.addNeighbour(link, addr, w.PodMAC); err != nil {
-			return err
-		}
-		if err := s.addHostRoute(link, addr, w.nodeAddr(addr)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// nodeAddr is what the node uses towards a pod's address, or the zero Addr.
-func (w Wiring) nodeAddr(towards netip.Addr) netip.Addr {
-	for _, addr := range w.NodeAddrs {
-		if addr.Is4() == towards.Is4() {
-			return addr
-		}
-	}
-	return netip.Addr{}
-}
-
-// addHostRoute adds the route to a pod's address. One that is there already, by another link, belongs to a pod that is alive, which must be
-// an error.
-func (s space) addHostRoute(link netlink.Link, dst, source netip.Addr) error {
-	route := &netlink.Route{
-		LinkIndex: link.Attrs().Index,
-		Dst:       IPNet(cni.SingleHost(dst)),
-		Src:       source.AsSlice(),
-		Scope:     netlink.SCOPE_LINK,
-		Protocol:  RouteProtocol,
-	}
-	err := s.RouteAdd(route)
-	if errors.Is(err, unix.EINVAL) && source.IsValid() {
-		// The Node object can name an address that the machine doesn't have.
-		route.Src = nil
-		err = s.RouteAdd(route)
-	}
-	if errors.Is(err, unix.EEXIST) && s.routeLeadsTo(link, dst) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("adding the route to %s: %w", dst, err)
-	}
-	return nil
-}
-
-// routeLeadsTo tells whether our route to a pod's address is by that link.
-func (s space) routeLeadsTo(link netlink.Link, dst netip.Addr) bool {
-	routes, err := s.ourRoutes()
-	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool {
-		return r.LinkIndex == link.Attrs().Index && r.Dst != nil && r.Dst.String() == cni.SingleHost(dst).String()
-	})
-}
 
 // preparePodEnd sets what must hold before the first packet, then sets the link up. The calling thread is in the pod's namespace.
 func (s space) preparePodEnd(link netlink.Link, w Wiring) error {
