@@ -114,6 +114,10 @@ cluster-images: # what is loaded into a cluster's nodes
 
 export VERSION ?= v0.1.0
 
+.PHONY: build
+build: ## Build the agent and the plugin into bin/
+	@CGO_ENABLED=0 go build -o bin/ ./cmd/sluice-agent ./cmd/sluice
+
 .PHONY: image
 image: ## Build the image for amd64 and arm64, with what is in it (SBOM), into dist/
 	@hack/build-image
