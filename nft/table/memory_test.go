@@ -62,7 +62,7 @@ func TestOutOfMemory(t *testing.T) {
 	t.Logf("killed %d times", killed)
 }
 
-func later() *nft.Ruleset { return big(pods, 150, 2000) }
+func later() *nft.Ruleset { return big(pods, 75, 2000) }
 
 // plenty is more than the writer needs.
 const plenty = 4 << 30
