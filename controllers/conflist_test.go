@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/cni/install"
+	"github.com/sluice-net/sluice/controllers/notify"
 )
 
 // TestConflistIsTold: what others do to the CNI configuration is told when it begins and when it changes; what an earlier agent left
@@ -16,7 +17,7 @@ import (
 func TestConflistIsTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(100)
-	d := &Datapath{ConfDir: "/net.d", Events: NodeEvents{"n1", recorder}, Log: logr.Discard()}
+	d := &Datapath{ConfDir: "/net.d", Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard()}
 	for i, step := range []struct {
 		state install.ConflistState
 		told  []string

@@ -13,6 +13,8 @@ import (
 
 	"github.com/sluice-net/sluice/cni/install"
 	"github.com/sluice-net/sluice/cni/server"
+	"github.com/sluice-net/sluice/controllers/notify"
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/overlay"
 )
 
@@ -20,7 +22,7 @@ import (
 // whose pods need it, and the files that the container runtime and other
 // tools read. What it writes it keeps there.
 type Datapath struct {
-	Enforcer   *Enforcer
+	Enforcer   *enforcer.Enforcer
 	Server     *server.Server
 	PolicyOnly bool // another plugin makes the network: no files
 	Masquerade bool
@@ -32,7 +34,7 @@ type Datapath struct {
 	Conflist   install.ConflistOptions // what stands there
 	SubnetFile string                  // flannel's subnet.env; empty: none
 	RunDir     string                  // of NetworkManager and systemd-networkd; empty: none
-	Events     NodeEvents
+	Events     notify.NodeEvents
 	Log        logr.Logger
 
 	mu        sync.Mutex

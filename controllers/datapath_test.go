@@ -9,6 +9,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/test/testdisk"
 )
 
@@ -22,7 +23,7 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			recorder := events.NewFakeRecorder(100)
 			d := &Datapath{
 				ConfDir: disk.Dir(), SubnetFile: filepath.Join(disk.Dir(), "subnet.env"), committed: true,
-				Events: NodeEvents{"n1", recorder}, Log: logr.Discard(),
+				Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
 			}
 			d.state.Ready = true
 			told := func(want ...string) {
@@ -73,7 +74,7 @@ func TestNodeFilesInTheWay(t *testing.T) {
 	recorder := events.NewFakeRecorder(100)
 	d := &Datapath{
 		ConfDir: dir, SubnetFile: filepath.Join(dir, "subnet.env"), RunDir: filepath.Join(dir, "run"), committed: true,
-		Events: NodeEvents{"n1", recorder}, Log: logr.Discard(),
+		Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
 	}
 	d.state.Ready = true
 	inTheWay := []string{filepath.Join(dir, "05-sluice.conflist"), d.SubnetFile, filepath.Join(d.RunDir, "NetworkManager/conf.d/05-sluice.conf")}

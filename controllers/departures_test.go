@@ -1,20 +1,17 @@
 package controllers
 
 import (
-	"context"
-	"errors"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 )
 
 // Addresses of pods on other nodes are left when nobody has them any more, or
@@ -47,43 +44,18 @@ func TestPodsElsewhereLeave(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := policy.NewCluster(policy.Options{Node: "node"})
-			c.SetNode(policy.Node{Name: "elsewhere", PodCIDRs: []netip.Prefix{netip.PrefixFrom(addr, 24).Masked()}})
-			a := &Agent{Node: "node", Departures: NewDepartures(nil, 0)}
-			a.setPod(c, test.before)
-			if left := a.Departures.take(); len(left) != 0 {
+			m := enforcer.NewModel(policy.Options{Node: "node"}, ruleset.Config{})
+			m.SetNode(policy.Node{Name: "elsewhere", PodCIDRs: []netip.Prefix{netip.PrefixFrom(addr, 24).Masked()}})
+			var left []netip.Addr
+			a := &Agent{Node: "node", Left: func(addrs []netip.Addr) { left = append(left, addrs...) }}
+			a.setPod(m, test.before)
+			if len(left) != 0 {
 				t.Errorf("a new pod leaves %v", left)
 			}
-			a.setPod(c, test.now)
-			if left := a.Departures.take(); !slices.Equal(left, test.want) {
+			a.setPod(m, test.now)
+			if !slices.Equal(left, test.want) {
 				t.Errorf("%v are left, want %v", left, test.want)
 			}
 		})
 	}
-}
-
-// What can't be forgotten is tried again.
-func TestDeparturesAreForgottenAgain(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	addrs := []netip.Addr{netip.MustParseAddr("10.1.0.1")}
-	tried := make(chan []netip.Addr)
-	result := errors.New("not now")
-	d := NewDepartures(func(addrs []netip.Addr) error {
-		tried <- addrs
-		err := result
-		result = nil
-		return err
-	}, 0)
-	var running sync.WaitGroup
-	running.Go(func() { d.run(ctx, &Enforcer{log: logr.Discard(), committed: make(chan struct{})}) })
-	d.leave(addrs)
-	for range 2 {
-		if got := <-tried; !slices.Equal(got, addrs) {
-			t.Errorf("%v are forgotten, want %v", got, addrs)
-		}
-	}
-	cancel()
-	running.Wait()
 }

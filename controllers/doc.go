@@ -1,22 +1,22 @@
-// Package controllers turns Kubernetes objects into what the node's kernel
-// shall hold.
+// Package controllers is the part of the agent that knows Kubernetes: it carries
+// what the API server's objects say to package enforcer and to the pod network,
+// and puts what there is to tell on objects, as Events.
 //
 // # Model
 //
-// Reconcilers are thin: they feed a [policy.Cluster] from the informers'
-// caches and hand its changes to a [Renderer], a pure translator of the
-// compiled policies into the typed ruleset of package nft:
+// Reconcilers are thin: each carries one object from the informers' caches into
+// the Enforcer's model (see [Agent]). What the pod network needs of Node objects
+// and of net-conf.json goes to package overlay ([PodNetwork]); what came of that,
+// to the ruleset, to the CNI server and to files ([Datapath]). Beside these,
+// checks look at what others do to pods' packets ([ForwardCheck], [TunnelCheck],
+// [TrackingCheck]).
 //
-//	endpoint   an entry of the dispatch maps and, where isolated, a pod chain
-//	isolation  a profile: a chain of jumps, shared by all pods with the same policies
-//	rules      a policy chain for each policy and direction
-//	sets       an nftables set for each family
-//
-// The Renderer is incremental: its patches add up to what rendering from
-// scratch gives.
+// Below it are rooms for Events (notify), for questions about policies (answers)
+// and for the connections to the API server (apiguard).
 //
 // # Not for
 //
-// What a policy means is decided in package policy; how a patch reaches the
-// kernel without a gap, in package nft.
+// What a policy means is decided in package policy; what becomes of it in the
+// ruleset, in package ruleset; when it is written, and what if it can't be, in
+// package enforcer.
 package controllers

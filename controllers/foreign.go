@@ -6,7 +6,6 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -21,8 +20,8 @@ type ForeignPods struct {
 	// Guard drops what comes from or goes to addresses of the node's podCIDRs
 	// that aren't a known pod's.
 	Guard bool
-	// Departures gets the addresses that pods of this node have left; may be nil.
-	Departures *Departures
+	// Left gets the addresses that pods of this node have left; may be nil.
+	Left func(addrs []netip.Addr)
 
 	held map[string]foreignPod // by endpoint
 }
@@ -31,23 +30,6 @@ type ForeignPods struct {
 type foreignPod struct {
 	pod       selector.Pod
 	addresses []netip.Addr
-}
-
-// linkScope drops what only a bridge forwards: to multicast, broadcast and
-// link-local addresses, which every pod of the bridge hears or has, and from
-// the latter. No pod is known by them, so nothing else would judge it.
-func linkScope(d policy.Direction) []nft.Rule {
-	const what = "on a bridge, to or from no known pod"
-	drop := func(match nft.Statement) nft.Rule { return rule(what, match, nft.Count{}, do(nft.Drop)) }
-	if d == policy.Egress {
-		return []nft.Rule{drop(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6})}
-	}
-	return []nft.Rule{
-		drop(nft.MatchPrefix{Field: nft.DstAddr4, Prefix: multicast4}),
-		drop(nft.MatchAddr{Field: nft.DstAddr4, Addr: netip.AddrFrom4([4]byte{255, 255, 255, 255})}),
-		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: multicast6}),
-		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: linkLocal6}),
-	}
 }
 
 // foreignID is the ID of a pod's endpoint, one for each name: a pod that
@@ -89,7 +71,10 @@ func (f *ForeignPods) hold(id string, now foreignPod) {
 	if len(now.addresses) == 0 {
 		delete(f.held, id)
 	}
-	f.Departures.leave(slices.DeleteFunc(slices.Clone(was.addresses), func(a netip.Addr) bool {
+	left := slices.DeleteFunc(slices.Clone(was.addresses), func(a netip.Addr) bool {
 		return was.pod == now.pod && slices.Contains(now.addresses, a)
-	}))
+	})
+	if f.Left != nil && len(left) > 0 {
+		f.Left(left)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/nft/others"
 )
 
@@ -24,7 +25,7 @@ type ForwardCheck struct {
 	SysctlDir  string
 	// Taken lists the addresses that pods have, of which none is probed with.
 	Taken  func() []netip.Addr
-	Events NodeEvents
+	Events notify.NodeEvents
 	Log    logr.Logger
 
 	mu       sync.Mutex

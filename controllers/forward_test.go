@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/client-go/tools/events"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -16,7 +17,7 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
 	recorder := events.NewFakeRecorder(10)
-	check := &ForwardCheck{Taken: func() []netip.Addr { return nil }, Events: NodeEvents{Node: "n", Recorder: recorder}}
+	check := &ForwardCheck{Taken: func() []netip.Addr { return nil }, Events: notify.NodeEvents{Node: "n", Recorder: recorder}}
 	pods := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	check.SetPods(pods, pods)
 	look := func(sysctl, value string) (told []string) {

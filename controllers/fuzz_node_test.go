@@ -15,6 +15,8 @@ import (
 
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
+	"github.com/sluice-net/sluice/test/ruleworld"
 )
 
 // clusterNode is number i of a cluster, as an API server has it.
@@ -80,18 +82,18 @@ func FuzzNode(f *testing.F) {
 				t.Errorf("a node's address %s", a)
 			}
 		}
-		var out Network
+		var out ruleset.Network
 		n := &PodNetwork{options: NetworkOptions{Masquerade: true, ToNodes: MasqueradeNever}}
 		one, _ := overlayNode(hostile)
 		plan := planOf(t, append(cluster, hostile), config)
 		out = n.rules(NetworkState{Config: config, Status: overlay.Status{Tunnel: "sluice.1", Local: plan.Local, Peers: plan.Peers}}, []overlay.Node{one})
-		w := newFuzzWorld(t)
-		w.render.SetNetwork(out, nil)
-		w.change(func(c *policy.Cluster) { c.SetNode(policy.NodeFrom(hostile)) })
-		if err := writable(w.have); err != nil {
+		w := ruleworld.New(t)
+		w.Render.SetNetwork(out, nil)
+		w.Change(func(c *policy.Cluster) { c.SetNode(policy.NodeFrom(hostile)) })
+		if err := ruleworld.Writable(w.Have); err != nil {
 			t.Error(err)
 		}
-		w.change(func(c *policy.Cluster) { c.DeleteNode("hostile") })
+		w.Change(func(c *policy.Cluster) { c.DeleteNode("hostile") })
 	})
 }
 

@@ -15,9 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/packetworld"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // ownNodeReader is an API server that has this node's object at most.
@@ -63,9 +67,12 @@ func (r *ownNodeReader) Get(_ context.Context, key client.ObjectKey, into client
 func TestGuardOutlivesTheAgent(t *testing.T) {
 	t.Parallel()
 	const before, after = "10.88.0.0/16", "10.99.0.0/16"
-	e, node, _ := newEnforcer(t)
-	earlier := NewRenderer(RulesetConfig{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(policy.NewCluster(policy.Options{Node: cases.NodeName}))
-	if err := e.table.Sync(t.Context(), earlier); err != nil {
+	node := testnet.NewNode(t)
+	table := packetworld.OpenTable(t, node)
+	defer table.Close()
+	e := enforcer.New(table, enforcer.NewModel(policy.Options{Node: cases.NodeName}, ruleset.Config{}), enforcer.Options{Log: testr.New(t)})
+	earlier := ruleset.NewRenderer(ruleset.Config{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(policy.NewCluster(policy.Options{Node: cases.NodeName}))
+	if err := table.Sync(t.Context(), earlier); err != nil {
 		t.Fatal(err)
 	}
 	guards := func(prefix string) bool {
@@ -92,7 +99,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		}
 	}()
 	committed := func(within time.Duration) error {
-		ctx, cancel := inTime(within)
+		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
 		return e.AwaitFirstCommit(ctx)
 	}
@@ -104,7 +111,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 	}
 	api.set(before)
 	reconcile()
-	if err := committed(testPatience); err != nil {
+	if err := committed(packetworld.Patience); err != nil {
 		t.Fatal(err)
 	}
 	if !guards(before) {
@@ -121,7 +128,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		}
 		reconcile()
 		// What was told before is committed when this is.
-		ctx, cancel := inTime(testPatience)
+		ctx, cancel := context.WithTimeout(t.Context(), packetworld.Patience)
 		err := e.Detach(ctx, "nobody")
 		cancel()
 		if err != nil {

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/sluice-net/sluice/cni/server"
 )
@@ -10,19 +9,6 @@ import (
 // The agent's metrics. They are of bounded cardinality: nothing is labelled by
 // pod, but for what was denied to the pods of this node, or by policy.
 var (
-	commitSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "sluice_event_to_commit_seconds",
-		Help:    "Time from the arrival of the oldest event of a batch to the commit of the batch in the kernel.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
-	})
-	applyErrors = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "sluice_apply_errors_total",
-		Help: "Writes of the ruleset that failed and were tried again.",
-	})
-	endpointsEnforced = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "sluice_endpoints_enforced",
-		Help: "Attachments of pods whose policy is in the kernel.",
-	})
 	policyProblems = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "sluice_policy_problems",
 		Help: "Fields of NetworkPolicies that can't be read; events on the policies name them.",
@@ -65,19 +51,13 @@ var (
 	})
 )
 
-// RegisterMetrics adds the agent's metrics to controller-runtime's registry.
-// stats are those of the CNI server.
-func RegisterMetrics(stats func() server.Stats) error {
-	for _, c := range []prometheus.Collector{
-		commitSeconds, applyErrors, rulesetRepairs, rulesetRefused, policiesShed, endpointsEnforced, policyProblems,
+// Metrics are those of this package, to register once. stats are those of the
+// CNI server.
+func Metrics(stats func() server.Stats) []prometheus.Collector {
+	return []prometheus.Collector{
+		policyProblems,
 		networkReady, networkPeers, networkSkipped, networkChanges, linksNotForwarding, podMTU,
-		verifyDifferences, verifyUnreadable, verifySeconds, verifyWork, verifyPasses,
 		forwardBlockers, forwardPasses, policyBypassed, tunnelPeers, tunnelProbes, newPoolCollector(stats),
-		trackedConnections, trackedConnectionsMax, flowsCut, flowsRestored, sweepSeconds, sweepErrors, eventsLeftOut, apiHeard,
-	} {
-		if err := metrics.Registry.Register(c); err != nil {
-			return err
-		}
+		trackedConnections, trackedConnectionsMax,
 	}
-	return nil
 }

@@ -15,7 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/needroot"
 )
 
@@ -59,8 +61,8 @@ func TestReadinessIsOfTheConfiguration(t *testing.T) {
 	states := make(chan NetworkState, 100)
 	n := NewPodNetwork(NetworkOptions{
 		Node: "n1", ConfigFile: file, SavedFile: filepath.Join(dir, "saved.json"), Overlay: overlay.Options{NetNS: netns},
-		Events: NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
-		OnRules: func(Network) {}, OnState: func(s NetworkState) { states <- s },
+		Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
+		OnRules: func(ruleset.Network) {}, OnState: func(s NetworkState) { states <- s },
 	})
 	n.SetNode(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n1"},

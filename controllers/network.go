@@ -15,8 +15,11 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/sluice-net/sluice/controllers/notify"
+	"github.com/sluice-net/sluice/internal/fair"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 )
 
 // ToNodes says whether pods reach nodes with the node's address instead of
@@ -41,11 +44,11 @@ type NetworkOptions struct {
 	Masquerade bool // what leaves the pod network
 	ToNodes    ToNodes
 	Overlay    overlay.Options
-	Events     NodeEvents
+	Events     notify.NodeEvents
 	Log        logr.Logger
 
 	// OnRules gets what the ruleset has to know, whenever that changes.
-	OnRules func(Network)
+	OnRules func(ruleset.Network)
 	// OnState gets what came of the last pass, whenever that changes.
 	OnState func(NetworkState)
 }
@@ -80,10 +83,10 @@ type PodNetwork struct {
 	everReady bool
 	why       string
 
-	lines fairLog // about what other nodes cause
+	lines fair.Log // about what other nodes cause
 
 	// Of Run's goroutine.
-	lastRules   Network
+	lastRules   ruleset.Network
 	lastState   NetworkState
 	lastError   error
 	skips       skips
@@ -119,7 +122,7 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 		n.signal()
 	}
 	if news {
-		n.lines.info(n.options.Log, node.Name, "An annotation of a node can't be read", "of", node.Name, "reason", err.Error())
+		n.lines.Info(n.options.Log, node.Name, "An annotation of a node can't be read", "of", node.Name, "reason", err.Error())
 		if node.Name == n.options.Node {
 			n.options.Events.Warn("InvalidAnnotation", err.Error())
 		}
@@ -329,8 +332,8 @@ func boolValue(b bool) float64 {
 }
 
 // rules is what the ruleset has to know.
-func (n *PodNetwork) rules(s NetworkState, nodes []overlay.Node) Network {
-	out := Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Own: s.Own, Masquerade: n.options.Masquerade}
+func (n *PodNetwork) rules(s NetworkState, nodes []overlay.Node) ruleset.Network {
+	out := ruleset.Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Own: s.Own, Masquerade: n.options.Masquerade}
 	// Where the node can't take part, an earlier agent's tunnel may still be up:
 	// its port stays closed, then to everybody.
 	if s.Config.Backend == overlay.VXLAN {

@@ -12,8 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 )
 
 func TestDirectAddresses(t *testing.T) {
@@ -89,7 +91,7 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	if rules.Tunnel != "sluice.1" || rules.Port != 8472 || rules.Local.IsValid() {
 		t.Errorf("tunnel %q, port %d, local %s", rules.Tunnel, rules.Port, rules.Local)
 	}
-	listing := (&RulesetConfig{Network: rules}).base().String()
+	listing := ruleset.NewRenderer(ruleset.Config{Network: rules}).Ruleset(policy.NewCluster(policy.Options{})).String()
 	if !strings.Contains(listing, "udp dport 8472 jump tunnel/input") || strings.Contains(listing, "notrack") {
 		t.Errorf("rules\n%s", listing)
 	}
@@ -99,7 +101,7 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 func TestLinksThatDontForwardAreTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
-	n := NewPodNetwork(NetworkOptions{Node: "n", Events: NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
+	n := NewPodNetwork(NetworkOptions{Node: "n", Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
 	var told []string
 	for _, off := range [][]string{nil, {"eth0.5"}, {"eth0.5"}, {"eth0.5", "eth1"}, nil, {"eth1"}} {
 		n.noteState(NetworkState{Status: overlay.Status{NotForwarding: off}})
@@ -121,7 +123,7 @@ func TestLinksThatDontForwardAreTold(t *testing.T) {
 func TestUnreadableAnnotationIsTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
-	n := NewPodNetwork(NetworkOptions{Node: "n", Events: NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
+	n := NewPodNetwork(NetworkOptions{Node: "n", Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
 	for i, step := range []struct {
 		annotation string
 		told       int

@@ -17,8 +17,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
+	"github.com/sluice-net/sluice/test/ruleworld"
 )
 
 // thing is what events are about. Events of one thing keep their order.
@@ -71,6 +74,7 @@ func (s store) List(context.Context, client.ObjectList, ...client.ListOption) er
 // lead to.
 type replay struct {
 	agent    *Agent
+	model    *enforcer.Model // the agent's
 	store    store
 	attached map[string]cni.Attachment
 	foreign  bool
@@ -88,13 +92,14 @@ func newReplay(foreign bool) *replay {
 // start replaces the agent by a new one, which is shown what exists. What is
 // in the kernel stays until its first commit.
 func (r *replay) start() {
-	cfg := RulesetConfig{LogPerSecond: 10}
+	cfg := ruleset.Config{LogPerSecond: 10}
 	if !r.foreign {
-		cfg.Network = testNetwork()
+		cfg.Network = ruleworld.Network()
 	}
+	r.model = enforcer.NewModel(policy.Options{Node: ownNode, ForeignPods: r.foreign}, cfg)
 	r.agent = &Agent{
 		Node: ownNode, Reader: r.store, Log: logr.Discard(),
-		Enforcer: NewEnforcer(nil, policy.Options{Node: ownNode, ForeignPods: r.foreign}, cfg, logr.Discard()),
+		Enforcer: enforcer.New(nil, r.model, enforcer.Options{}),
 		Foreign:  ForeignPods{Enabled: r.foreign, Guard: r.foreign},
 	}
 	r.agent.Enforcer.Adopt(slices.Collect(maps.Values(r.attached)))
@@ -149,20 +154,18 @@ func (r *replay) reconcile(t thing) {
 	}
 }
 
-// commit does what Enforcer.commit does, without a kernel: the first one of an
-// agent is a difference to what is there, the others are patches.
+// commit does what the Enforcer does with its model, without a kernel: the first
+// ruleset of an agent is a difference to what is there, then come patches.
 func (r *replay) commit() {
-	e := r.agent.Enforcer
-	changes := e.cluster.Take()
+	_, whole, patch := r.model.Next(policy.Everything)
 	switch {
-	case e.started:
-		r.have.Merge(e.render.Patch(e.cluster, changes))
+	case whole == nil:
+		r.have.Merge(patch)
 	case r.have == nil:
-		r.have = e.render.Ruleset(e.cluster)
+		r.have = whole
 	default:
-		r.have.Merge(nft.Diff(r.have, e.render.Ruleset(e.cluster)))
+		r.have.Merge(nft.Diff(r.have, whole))
 	}
-	e.started = true
 }
 
 // settled says what is wrong with the end of a path: another ruleset than the
@@ -172,11 +175,11 @@ func (r *replay) settled(want *nft.Ruleset, text string) error {
 	if diff := nft.Diff(r.have, want); !diff.Empty() || r.have.String() != text {
 		return fmt.Errorf("the path leads to another ruleset (-from scratch +here):\n%s", cmp.Diff(text, r.have.String()))
 	}
-	e := r.agent.Enforcer
-	if changes := e.cluster.Take(); !changes.Empty() {
+	changes, _, patch := r.model.Next(policy.Everything)
+	if !changes.Empty() {
 		return fmt.Errorf("a second look finds changes: %+v", changes)
 	}
-	if patch := e.render.Patch(e.cluster, policy.Changes{}); !patch.Empty() {
+	if !patch.Empty() {
 		return fmt.Errorf("a second rendering finds changes: %+v", patch)
 	}
 	return nil

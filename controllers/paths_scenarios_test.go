@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -77,7 +79,7 @@ func with(pod *corev1.Pod, traits ...trait) *corev1.Pod {
 func wired(pod *corev1.Pod, ports ...cni.HostPort) cni.Attachment {
 	out := cni.Attachment{
 		ContainerID: "c-" + string(pod.UID), IfName: "eth0", PodNamespace: pod.Namespace, PodName: pod.Name, PodUID: string(pod.UID),
-		Interface: "slup" + shortHash(string(pod.UID))[:11], HostPorts: ports,
+		Interface: fmt.Sprintf("slup%.11x", sha256.Sum256([]byte(pod.UID))), HostPorts: ports,
 	}
 	for _, ip := range pod.Status.PodIPs {
 		out.Addresses = append(out.Addresses, netip.MustParseAddr(ip.IP))

@@ -1,16 +1,15 @@
 package controllers
 
 import (
-	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/policy"
 )
 
@@ -55,32 +54,6 @@ func (l *problemLog) forget(key client.ObjectKey) {
 	policyProblems.Set(float64(l.total))
 }
 
-// reportRefused puts an Event on each policy and pod that an object concerns
-// which the kernel refuses.
-func (a *Agent) reportRefused(r Refusal) {
-	if a.Events == nil {
-		return
-	}
-	tell := func(namespace, name string, about client.Object, note string) {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if a.Reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, about) == nil {
-			a.Events.Eventf(about, nil, corev1.EventTypeWarning, "RefusedByKernel", "Enforce", "%s", clampNote(note))
-		}
-	}
-	for _, k := range r.Policies {
-		tell(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
-			fmt.Sprintf("node %s: the kernel refuses %s, so that less is allowed than this policy says: %v", a.Node, r.Object, r.Err))
-	}
-	for _, e := range r.Endpoints {
-		tell(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
-			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", r.Object, r.Err))
-	}
-}
-
-// patience is how long an object is waited for that an Event is put on; it is in the cache.
-const patience = 5 * time.Second
-
 // reportProblems logs which fields of a policy can't be read, and puts an
 // Event on the policy where it is this node that tells: one, as the API
 // server's clients take Events of one reason about one version for the same.
@@ -88,9 +61,9 @@ func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy
 	if !a.problems.first(np, len(problems)) || len(problems) == 0 {
 		return
 	}
-	a.lines.info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))
+	a.lines.Info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))
 	if a.Events != nil && tells {
-		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", problemNote(problems, longestNote))
+		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", problemNote(problems, notify.LongestNote))
 	}
 }
 
@@ -101,7 +74,7 @@ const longestLogNote = 4 << 10
 func problemNote(problems []policy.Problem, most int) string {
 	const more = "; and %d more"
 	most -= len(more)
-	note := clampTo(problems[0].String(), most)
+	note := notify.ClampTo(problems[0].String(), most)
 	for i, p := range problems[1:] {
 		next := note + "; " + p.String()
 		if len(next) > most {

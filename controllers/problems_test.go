@@ -1,22 +1,16 @@
 package controllers
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-logr/logr/testr"
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	clientfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
 
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/policy"
-	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
 )
 
@@ -82,44 +76,9 @@ func TestProblemNote(t *testing.T) {
 		{[]policy.Problem{long, short}, " ...; and 1 more"},
 		{slices.Repeat([]policy.Problem{short}, 51), "; and 28 more"},
 	} {
-		got := problemNote(c.problems, longestNote)
-		if !strings.HasSuffix(got, c.ends) || len(got) > longestNote {
+		got := problemNote(c.problems, notify.LongestNote)
+		if !strings.HasSuffix(got, c.ends) || len(got) > notify.LongestNote {
 			t.Errorf("%d bytes: %s, want it to end with %q", len(got), got, c.ends)
 		}
-	}
-}
-
-// TestRefusedIsTold: an Event on each policy and each pod that an object which
-// the kernel refuses concerns; none on what is gone.
-func TestRefusedIsTold(t *testing.T) {
-	t.Parallel()
-	recorder := events.NewFakeRecorder(10)
-	objects := clientfake.NewClientBuilder().WithObjects(
-		&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db"}},
-		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db-0"}},
-	).Build()
-	a := &Agent{Node: "n1", Reader: objects, Events: recorder}
-	pod := func(name string) *policy.EndpointPolicy {
-		return &policy.EndpointPolicy{Endpoint: policy.Endpoint{Pod: selector.Pod{Namespace: "dev", Name: name}}}
-	}
-	a.reportRefused(Refusal{
-		Object: nft.Object{Chain: "ingress/1"}, Err: errors.New("no such file"),
-		Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Endpoints: []*policy.EndpointPolicy{pod("db-0"), pod("gone")},
-	})
-	for _, want := range []string{
-		"Warning RefusedByKernel node n1: the kernel refuses chain ingress/1, so that less is allowed than this policy says: no such file",
-		"Warning RefusedByKernel the kernel refuses chain ingress/1, so that the pod has no network: no such file",
-	} {
-		select {
-		case got := <-recorder.Events:
-			if got != want {
-				t.Errorf("got %q, want %q", got, want)
-			}
-		default:
-			t.Fatalf("no Event, want %q", want)
-		}
-	}
-	if len(recorder.Events) > 0 {
-		t.Errorf("one more: %s", <-recorder.Events)
 	}
 }

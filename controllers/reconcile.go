@@ -13,8 +13,10 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
+	"github.com/sluice-net/sluice/controllers/notify"
+	"github.com/sluice-net/sluice/enforcer"
+	"github.com/sluice-net/sluice/internal/fair"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -25,7 +27,7 @@ import (
 type Agent struct {
 	Node     string // this node's name
 	Reader   client.Reader
-	Enforcer *Enforcer
+	Enforcer *enforcer.Enforcer
 	Events   events.EventRecorder
 	Log      logr.Logger
 	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever
@@ -37,11 +39,11 @@ type Agent struct {
 	Foreign ForeignPods
 	// Tunnel is told which nodes are ready; may be nil.
 	Tunnel *TunnelCheck
-	// Departures gets the addresses that pods have left; may be nil.
-	Departures *Departures
+	// Left gets the addresses that pods have left; may be nil.
+	Left func(addrs []netip.Addr)
 
 	problems problemLog
-	lines    fairLog // about what policies of a namespace cause
+	lines    fair.Log // about what policies of a namespace cause
 
 	makeOwnNode sync.Once
 	ownNode     chan struct{} // closed once this node's object was read
@@ -61,17 +63,6 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 	} {
 		if err := ctrl.NewControllerManagedBy(mgr).For(kind.object).Complete(reconciler(kind.put)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind.object, err)
-		}
-	}
-	a.Enforcer.OnRefused, a.Enforcer.OnShed = a.reportRefused, a.reportShed
-	if a.Departures != nil {
-		a.Enforcer.OnLeft = a.Departures.leave
-		forget := manager.RunnableFunc(func(ctx context.Context) error {
-			a.Departures.run(ctx, a.Enforcer)
-			return nil
-		})
-		if err := mgr.Add(forget); err != nil {
-			return fmt.Errorf("adding what forgets connections: %w", err)
 		}
 	}
 	return mgr.Add(a)
@@ -98,7 +89,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		}
 	}
 	var err error
-	a.Enforcer.Update(func(c *policy.Cluster) {
+	a.Enforcer.Update(func(m *enforcer.Model) {
 		for _, list := range lists {
 			if err = a.Reader.List(ctx, list); err != nil {
 				err = fmt.Errorf("listing %T: %w", list, err)
@@ -106,16 +97,16 @@ func (a *Agent) Start(ctx context.Context) error {
 			}
 		}
 		for i := range namespaces.Items {
-			c.SetNamespace(namespaces.Items[i].Name, namespaces.Items[i].Labels)
+			m.SetNamespace(namespaces.Items[i].Name, namespaces.Items[i].Labels)
 		}
 		for i := range nodes.Items {
-			a.setNode(c, &nodes.Items[i])
+			a.setNode(m, &nodes.Items[i])
 		}
 		for i := range pods.Items {
-			a.setPod(c, &pods.Items[i])
+			a.setPod(m, &pods.Items[i])
 		}
 		for i := range policies.Items {
-			a.setPolicy(c, &policies.Items[i])
+			a.setPolicy(m, &policies.Items[i])
 		}
 	})
 	if err != nil {
@@ -158,13 +149,13 @@ func (a *Agent) ownNodeRead() chan struct{} {
 }
 
 // update reads an object and carries it, or its absence, into the model.
-func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey, into T, set func(*policy.Cluster, T), remove func(*policy.Cluster)) error {
+func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey, into T, set func(*enforcer.Model, T), remove func(*enforcer.Model)) error {
 	var err error
-	a.Enforcer.Update(func(c *policy.Cluster) {
+	a.Enforcer.Update(func(m *enforcer.Model) {
 		if err = a.Reader.Get(ctx, key, into); err == nil {
-			set(c, into)
+			set(m, into)
 		} else if client.IgnoreNotFound(err) == nil {
-			remove(c)
+			remove(m)
 			err = nil
 		}
 	})
@@ -174,23 +165,23 @@ func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey
 func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
 	return update(ctx, a, key, &corev1.Pod{},
 		a.setPod,
-		func(c *policy.Cluster) {
-			before := c.PodAddresses(key.Namespace, key.Name)
-			c.DeletePod(key.Namespace, key.Name)
-			a.Departures.moved(before, nil)
-			a.Foreign.forget(c, key)
+		func(m *enforcer.Model) {
+			before := m.PodAddresses(key.Namespace, key.Name)
+			m.DeletePod(key.Namespace, key.Name)
+			a.moved(before, nil)
+			a.Foreign.forget(m.Cluster, key)
 		})
 }
 
 func (a *Agent) reconcileNamespace(ctx context.Context, key client.ObjectKey) error {
 	return update(ctx, a, key, &corev1.Namespace{},
-		func(c *policy.Cluster, ns *corev1.Namespace) { c.SetNamespace(ns.Name, ns.Labels) },
-		func(c *policy.Cluster) { c.DeleteNamespace(key.Name) })
+		func(m *enforcer.Model, ns *corev1.Namespace) { m.SetNamespace(ns.Name, ns.Labels) },
+		func(m *enforcer.Model) { m.DeleteNamespace(key.Name) })
 }
 
 func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
-	return update(ctx, a, key, &corev1.Node{}, a.setNode, func(c *policy.Cluster) {
-		c.DeleteNode(key.Name)
+	return update(ctx, a, key, &corev1.Node{}, a.setNode, func(m *enforcer.Model) {
+		m.DeleteNode(key.Name)
 		if a.Network != nil {
 			a.Network.DeleteNode(key.Name)
 		}
@@ -199,26 +190,26 @@ func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
 }
 
 func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error {
-	return update(ctx, a, key, &networkingv1.NetworkPolicy{}, a.setPolicy, func(c *policy.Cluster) {
-		c.DeletePolicy(policy.Key{Namespace: key.Namespace, Name: key.Name})
+	return update(ctx, a, key, &networkingv1.NetworkPolicy{}, a.setPolicy, func(m *enforcer.Model) {
+		m.DeletePolicy(policy.Key{Namespace: key.Namespace, Name: key.Name})
 		a.problems.forget(key)
 	})
 }
 
-func (a *Agent) setPod(c *policy.Cluster, in *corev1.Pod) {
+func (a *Agent) setPod(m *enforcer.Model, in *corev1.Pod) {
 	p := policy.PodFrom(in)
-	before := c.PodAddresses(in.Namespace, in.Name)
-	c.SetPod(p)
-	a.Departures.moved(before, c.PodAddresses(in.Namespace, in.Name))
+	before := m.PodAddresses(in.Namespace, in.Name)
+	m.SetPod(p)
+	a.moved(before, m.PodAddresses(in.Namespace, in.Name))
 	if in.Spec.NodeName == a.Node {
-		a.Foreign.set(c, &p)
+		a.Foreign.set(m.Cluster, &p)
 	} else { // its namesake may have been here, and its end gone unseen
-		a.Foreign.forget(c, client.ObjectKeyFromObject(in))
+		a.Foreign.forget(m.Cluster, client.ObjectKeyFromObject(in))
 	}
 }
 
-func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
-	c.SetNode(policy.NodeFrom(n))
+func (a *Agent) setNode(m *enforcer.Model, n *corev1.Node) {
+	m.SetNode(policy.NodeFrom(n))
 	if a.Network != nil {
 		a.Network.SetNode(n)
 	}
@@ -228,7 +219,7 @@ func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 	}
 	// An object that was just made again may have no podCIDRs yet; the node's pods still have their addresses.
 	if ranges := podCIDRs(n); a.Foreign.Guard && len(ranges) > 0 {
-		a.Enforcer.setGuard(ranges)
+		m.SetGuard(ranges)
 	}
 	select {
 	case <-a.ownNodeRead():
@@ -237,6 +228,14 @@ func (a *Agent) setNode(c *policy.Cluster, n *corev1.Node) {
 	}
 	if a.OwnNode != nil {
 		a.OwnNode(podCIDRs(n), internalIPs(n))
+	}
+}
+
+// moved tells of the addresses that a pod had before and hasn't now.
+func (a *Agent) moved(before, now []netip.Addr) {
+	left := slices.DeleteFunc(slices.Clone(before), func(addr netip.Addr) bool { return slices.Contains(now, addr) })
+	if a.Left != nil && len(left) > 0 {
+		a.Left(left)
 	}
 }
 
@@ -274,8 +273,8 @@ func podCIDRs(n *corev1.Node) []netip.Prefix {
 	return out
 }
 
-func (a *Agent) setPolicy(c *policy.Cluster, np *networkingv1.NetworkPolicy) {
+func (a *Agent) setPolicy(m *enforcer.Model, np *networkingv1.NetworkPolicy) {
 	p := policy.Parse(np)
-	c.SetPolicy(p)
-	a.reportProblems(np, p.Problems, tells(a.Node, c.Nodes(), string(np.UID)))
+	m.SetPolicy(p)
+	a.reportProblems(np, p.Problems, notify.Tells(a.Node, m.Nodes(), string(np.UID)))
 }

@@ -85,7 +85,7 @@ func skipNotes(tell []overlay.Skipped) (out []skipNote) {
 func (n *PodNetwork) noteSkipped(now time.Time) {
 	tell := n.skips.due(now, n.lastState.Skipped)
 	for _, s := range tell {
-		n.lines.info(n.options.Log, s.Node, "A node can't be reached", "of", s.Node, "reason", s.Reason)
+		n.lines.Info(n.options.Log, s.Node, "A node can't be reached", "of", s.Node, "reason", s.Reason)
 	}
 	for _, note := range skipNotes(tell) {
 		if note.node == "" {

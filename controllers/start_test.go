@@ -5,10 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 )
 
 // absent is an API server that is away: caches wait for it.
@@ -29,13 +30,13 @@ func (a absent) List(ctx context.Context, _ client.ObjectList, _ ...client.ListO
 func TestAnswersWithoutAPIServer(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	enforcer := NewEnforcer(nil, policy.Options{Node: "n1"}, RulesetConfig{}, logr.Discard())
+	e := enforcer.New(nil, enforcer.NewModel(policy.Options{Node: "n1"}, ruleset.Config{}), enforcer.Options{})
 	reader := absent{asked: make(chan struct{})}
 	ended := make(chan error, 1)
-	go func() { ended <- (&Agent{Reader: reader, Enforcer: enforcer}).Start(ctx) }()
+	go func() { ended <- (&Agent{Reader: reader, Enforcer: e}).Start(ctx) }()
 	<-reader.asked
 	answer := make(chan error, 1)
-	go func() { answer <- enforcer.Ready() }()
+	go func() { answer <- e.Ready() }()
 	select {
 	case err := <-answer:
 		if err == nil {

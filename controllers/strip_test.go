@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,6 +40,11 @@ func fullPod() *corev1.Pod {
 			ContainerStatuses: []corev1.ContainerStatus{{Name: "dropped"}},
 		},
 	}
+}
+
+var comparers = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
 func TestStripKeepsWhatPolicyReads(t *testing.T) {

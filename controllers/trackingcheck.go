@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-net/sluice/controllers/notify"
 )
 
 var (
@@ -29,7 +31,7 @@ var (
 // What is tracked goes on.
 type TrackingCheck struct {
 	SysctlDir string
-	Events    NodeEvents
+	Events    notify.NodeEvents
 	Log       logr.Logger
 
 	full bool // as it was told

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/overlay/reach"
@@ -21,7 +22,7 @@ import (
 type TunnelCheck struct {
 	node     string
 	interval time.Duration
-	events   NodeEvents
+	events   notify.NodeEvents
 	log      logr.Logger
 	prober   *reach.Prober
 	blockers func(others.Hook) ([]others.Blocker, error)
@@ -48,7 +49,7 @@ type toldTunnel struct {
 }
 
 // NewTunnelCheck returns one for a node that asks each peer once in an interval.
-func NewTunnelCheck(node string, interval time.Duration, events NodeEvents, log logr.Logger) *TunnelCheck {
+func NewTunnelCheck(node string, interval time.Duration, events notify.NodeEvents, log logr.Logger) *TunnelCheck {
 	t := &TunnelCheck{
 		node: node, interval: interval, events: events, log: log, ready: map[string]time.Time{},
 		blockers: others.Blockers, now: time.Now,

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/overlay/reach"
@@ -29,7 +30,7 @@ func newTunnelWorld(t *testing.T) *tunnelWorld {
 	t.Helper()
 	w := &tunnelWorld{t: t, recorder: events.NewFakeRecorder(100), clock: atSecond(0)}
 	log := funcr.New(func(string, string) { w.logged++ }, funcr.Options{})
-	w.TunnelCheck = NewTunnelCheck("own", 0, NodeEvents{Node: "own", Recorder: w.recorder}, log)
+	w.TunnelCheck = NewTunnelCheck("own", 0, notify.NodeEvents{Node: "own", Recorder: w.recorder}, log)
 	w.interval = reach.DefaultInterval
 	w.now = func() time.Time { return w.clock }
 	w.blockers = func(h others.Hook) ([]others.Blocker, error) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/overlay/reach"
 )
 
@@ -95,7 +96,7 @@ func tellsOfTunnel(node string, v tunnelVerdict, r reach.Report) bool {
 		}
 	}
 	return slices.ContainsFunc(v.silent[:min(len(v.silent), judgedNodes)], func(silent string) bool {
-		return tellsAmong(node, nodes, silent, tellerNodes)
+		return notify.TellsAmong(node, nodes, silent, tellerNodes)
 	})
 }
 

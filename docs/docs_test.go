@@ -191,13 +191,15 @@ func TestEventsAreListed(t *testing.T) {
 			put[reason] = true
 		}
 	}
-	calls(t, "controllers", func(name string, args []ast.Expr) {
-		position := map[string]int{"Warn": 0, "Say": 0, "tell": 0, "WarnAbout": 1, "Eventf": 3}
-		at, ok := position[name]
-		if ok && at < len(args) && regexp.MustCompile(`^[A-Z]\w+$`).MatchString(literal(args[at])) {
-			put[literal(args[at])] = true
-		}
-	})
+	for _, folder := range []string{"controllers", "controllers/answers", "controllers/apiguard", "enforcer"} {
+		calls(t, folder, func(name string, args []ast.Expr) {
+			position := map[string]int{"Warn": 0, "Say": 0, "tell": 0, "WarnAbout": 1, "putOn": 2, "Eventf": 3}
+			at, ok := position[name]
+			if ok && at < len(args) && regexp.MustCompile(`^[A-Z]\w+$`).MatchString(literal(args[at])) {
+				put[literal(args[at])] = true
+			}
+		})
+	}
 	alike(t, "Event", listed, put)
 }
 

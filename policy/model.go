@@ -193,6 +193,12 @@ const (
 	ProtocolSCTP uint8 = 132
 )
 
+// Those of ICMP, which it can't name, but which it judges.
+const (
+	ProtocolICMP   uint8 = 1
+	ProtocolICMPv6 uint8 = 58
+)
+
 // ProtocolName spells an IP protocol number the way policies do.
 func ProtocolName(p uint8) string {
 	switch p {
@@ -202,9 +208,9 @@ func ProtocolName(p uint8) string {
 		return "UDP"
 	case ProtocolSCTP:
 		return "SCTP"
-	case 1:
+	case ProtocolICMP:
 		return "ICMP"
-	case 58:
+	case ProtocolICMPv6:
 		return "ICMPv6"
 	}
 	return fmt.Sprintf("protocol %d", p)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/controllers/notify"
 )
 
 // lookAgain is the time between two looks for an agent that takes no lock.
@@ -114,7 +115,7 @@ func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 
 // beAlone waits until this is the node's only agent, tells of another one, and answers for its health meanwhile, where the address is free.
 // It is the only one until it is released.
-func beAlone(ctx context.Context, o *options, events controllers.NodeEvents, log logr.Logger) (*onlyAgent, error) {
+func beAlone(ctx context.Context, o *options, events notify.NodeEvents, log logr.Logger) (*onlyAgent, error) {
 	stop := func() {}
 	only := &onlyAgent{stateDir: o.stateDir, socket: o.socket, standsBy: func(why string) {
 		stop()

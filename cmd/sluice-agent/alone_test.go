@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/controllers/notify"
 )
 
 const standbyPatience = 10 * time.Second
@@ -78,7 +78,7 @@ func TestOnlyAgent(t *testing.T) {
 func TestLockLasts(t *testing.T) {
 	t.Parallel()
 	stateDir := t.TempDir()
-	only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"}, controllers.NodeEvents{}, logr.Discard())
+	only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"}, notify.NodeEvents{}, logr.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestStandsBy(t *testing.T) {
 	log := funcr.New(func(_, args string) { logged <- args }, funcr.Options{})
 	go func() {
 		o := &options{stateDir: stateDir, socket: "/nowhere", httpAddress: "127.0.0.1:0"}
-		only, err := beAlone(t.Context(), o, controllers.NodeEvents{Node: "n1", Recorder: recorder}, log)
+		only, err := beAlone(t.Context(), o, notify.NodeEvents{Node: "n1", Recorder: recorder}, log)
 		only.release()
 		ended <- err
 	}()

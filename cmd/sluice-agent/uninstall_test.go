@@ -22,11 +22,11 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/install"
 	"github.com/sluice-net/sluice/cni/server"
-	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/nft/others"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/needroot"
 )
@@ -283,7 +283,7 @@ func (n *installed) installRules() {
 			ID: "a/eth0", Pod: selector.Pod{Namespace: "dev", Name: "pod-a"}, Interface: "slup00000000000",
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")},
 		})
-		rules := controllers.NewRenderer(controllers.RulesetConfig{Network: controllers.Network{Pods: pods, Tunnel: "sluice.1", Port: 8472}}).Ruleset(cluster)
+		rules := ruleset.NewRenderer(ruleset.Config{Network: ruleset.Network{Pods: pods, Tunnel: "sluice.1", Port: 8472}}).Ruleset(cluster)
 		_, errAccept := new(others.Accepter).Ensure(n.t.Context(), pods)
 		return errors.Join(table.Sync(n.t.Context(), rules), table.Close(), errAccept)
 	})

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/controllers/answers"
 	"github.com/sluice-net/sluice/internal/printable"
 )
 
@@ -56,7 +56,7 @@ func runVerify(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	var answer controllers.VerifyAnswer
+	var answer answers.VerifyAnswer
 	if err := cni.NewClient(*socket).Get(ctx, cni.PathVerify, &answer); err != nil {
 		return exitError{exitUnverified, err}
 	}

@@ -12,21 +12,21 @@ import (
 	"unicode"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/controllers/answers"
 )
 
 // TestVerifyExitCodes: scripts tell what differs from what couldn't be told.
 func TestVerifyExitCodes(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer controllers.VerifyAnswer
+		answer answers.VerifyAnswer
 		args   []string
 		away   bool
 		want   int
 	}{
-		"equal":      {answer: controllers.VerifyAnswer{Classes: 5}, want: 0},
-		"different":  {answer: controllers.VerifyAnswer{Classes: 5, Total: 1, Differences: []string{"a"}}, want: exitDiffers},
-		"unreadable": {answer: controllers.VerifyAnswer{Error: "a table"}, want: exitUnverified},
+		"equal":      {answer: answers.VerifyAnswer{Classes: 5}, want: 0},
+		"different":  {answer: answers.VerifyAnswer{Classes: 5, Total: 1, Differences: []string{"a"}}, want: exitDiffers},
+		"unreadable": {answer: answers.VerifyAnswer{Error: "a table"}, want: exitUnverified},
 		"agent away": {away: true, want: exitUnverified},
 		"bad flag":   {args: []string{"--none"}, want: exitUnverified},
 	} {
@@ -52,7 +52,7 @@ func TestVerifyExitCodes(t *testing.T) {
 // that does something to a terminal.
 func TestNothingIsPrintedRaw(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
-	serveAnswer(t, socket, controllers.VerifyAnswer{Total: 1, Classes: 1, Differences: []string{"dev/db " + hostile}})
+	serveAnswer(t, socket, answers.VerifyAnswer{Total: 1, Classes: 1, Differences: []string{"dev/db " + hostile}})
 	printed := captureStdout(t, func() {
 		if err := runVerify(t.Context(), []string{"--socket", socket}); exitCode(err) != exitDiffers {
 			t.Errorf("got %v", err)
@@ -82,7 +82,7 @@ func captureStdout(t *testing.T, f func()) string {
 	return string(text)
 }
 
-func serveAnswer(t *testing.T, socket string, answer controllers.VerifyAnswer) {
+func serveAnswer(t *testing.T, socket string, answer answers.VerifyAnswer) {
 	t.Helper()
 	listener, err := net.Listen("unix", socket)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/controllers/answers"
 	"github.com/sluice-net/sluice/internal/printable"
 )
 
@@ -43,7 +43,7 @@ func runWhy(ctx context.Context, args []string) error {
 	if *live {
 		path = cni.PathWhyLive
 	}
-	var answer controllers.WhyAnswer
+	var answer answers.WhyAnswer
 	if err := cni.NewClient(*socket).Get(ctx, path+"?"+query.Encode(), &answer); err != nil {
 		return err
 	}

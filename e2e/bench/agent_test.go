@@ -17,16 +17,18 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // agent is what the agent does for one node, but for the API server, whose objects it is handed, and the CNI server.
 type agent struct {
-	enforcer *controllers.Enforcer
+	enforcer *enforcer.Enforcer
 	network  *controllers.PodNetwork
 
 	mu    sync.Mutex
@@ -61,7 +63,7 @@ func newAgent(b *testing.B, node *testnet.Node, i int, backend string) *agent {
 	file := filepath.Join(dir, "net-conf.json")
 	must(b, os.WriteFile(file, fmt.Appendf(nil, podNetworks, backend), 0o600))
 	name := nodeObject(i).Name
-	a := &agent{enforcer: controllers.NewEnforcer(table, policy.Options{Node: name}, controllers.RulesetConfig{}, logr.Discard())}
+	a := &agent{enforcer: enforcer.New(table, enforcer.NewModel(policy.Options{Node: name}, ruleset.Config{}), enforcer.Options{})}
 	a.network = controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: name, ConfigFile: file, SavedFile: filepath.Join(dir, "saved.json"),
 		Masquerade: true, ToNodes: controllers.MasqueradeAuto,
@@ -80,7 +82,7 @@ func (a *agent) setState(s controllers.NetworkState) {
 // setNodes makes nodes known, as they would be listed at the start.
 func (a *agent) setNodes(nodes ...*corev1.Node) {
 	for _, node := range nodes {
-		a.enforcer.Update(func(c *policy.Cluster) { c.SetNode(policy.NodeFrom(node)) })
+		a.enforcer.Update(func(m *enforcer.Model) { m.SetNode(policy.NodeFrom(node)) })
 		a.network.SetNode(node)
 	}
 	a.network.Listed()
@@ -165,7 +167,7 @@ func (a *agent) setPolicies(b *testing.B) {
 	for key, spec := range policies {
 		np, err := cases.RenderPolicy(key, spec, cases.Addr)
 		must(b, err)
-		a.enforcer.Update(func(c *policy.Cluster) { c.SetPolicy(policy.Parse(np)) })
+		a.enforcer.Update(func(c *enforcer.Model) { c.SetPolicy(policy.Parse(np)) })
 	}
 }
 
@@ -178,7 +180,7 @@ func sluice(backend string, policed bool) func(b *testing.B, name string) way {
 		for i, host := range []*testnet.Host{w.client, w.server} {
 			a := newAgent(b, c[i], i, backend)
 			a.setNodes(nodeObject(0), nodeObject(1))
-			a.enforcer.Update(func(cluster *policy.Cluster) {
+			a.enforcer.Update(func(cluster *enforcer.Model) {
 				cluster.SetNamespace("bench", nil)
 				cluster.SetPod(policy.PodFrom(podObject(0)))
 				cluster.SetPod(policy.PodFrom(podObject(1)))

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/server"
 	"github.com/sluice-net/sluice/controllers"
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/cases"
 )
@@ -152,7 +153,7 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 	node := nodeObject(0)
 	node.Spec.PodCIDRs = []string{"10.244.0.0/16", "fd00::/64"} // room for as many as there are within a cool-down
 	a.setNodes(node)
-	a.enforcer.Update(func(c *policy.Cluster) { c.SetNamespace("bench", nil) })
+	a.enforcer.Update(func(c *enforcer.Model) { c.SetNamespace("bench", nil) })
 	for key, spec := range map[string]string{
 		"bench/deny-all": `{podSelector: {}, policyTypes: [Ingress, Egress]}`,
 		"bench/web":      `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]}`,
@@ -160,7 +161,7 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 	} {
 		np, err := cases.RenderPolicy(key, spec, cases.Addr)
 		must(b, err)
-		a.enforcer.Update(func(c *policy.Cluster) { c.SetPolicy(policy.Parse(np)) })
+		a.enforcer.Update(func(c *enforcer.Model) { c.SetPolicy(policy.Parse(np)) })
 	}
 	state := a.start(b, 0)
 	startServer(b, r, a, socket, dir, state)
@@ -169,7 +170,7 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: s.pod, UID: types.UID(s.uid), Labels: map[string]string{"app": "web"}},
 			Spec:       corev1.PodSpec{NodeName: node.Name},
 		}
-		a.enforcer.Update(func(c *policy.Cluster) { c.SetPod(policy.PodFrom(pod)) })
+		a.enforcer.Update(func(c *enforcer.Model) { c.SetPod(policy.PodFrom(pod)) })
 	}
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/test/testnet"
 )
@@ -46,7 +47,7 @@ func nodeToRoute(b *testing.B, backend string, rounds int) []float64 {
 		pulse.await(b, true)
 		times = append(times, float64(time.Since(start)))
 		here.network.DeleteNode(nodeObject(1).Name)
-		here.enforcer.Update(func(c *policy.Cluster) { c.DeleteNode(nodeObject(1).Name) })
+		here.enforcer.Update(func(c *enforcer.Model) { c.DeleteNode(nodeObject(1).Name) })
 	}
 	return times
 }
@@ -54,7 +55,7 @@ func nodeToRoute(b *testing.B, backend string, rounds int) []float64 {
 // attachTo starts the agent of node number i, which is to find so many peers, and attaches its pod.
 func (a *agent) attachTo(b *testing.B, pod *testnet.Host, i, peers int) {
 	b.Helper()
-	a.enforcer.Update(func(c *policy.Cluster) {
+	a.enforcer.Update(func(c *enforcer.Model) {
 		c.SetNamespace("bench", nil)
 		c.SetPod(policy.PodFrom(podObject(i)))
 	})

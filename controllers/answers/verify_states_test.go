@@ -1,0 +1,113 @@
+package answers
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/nft/table"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
+	"github.com/sluice-net/sluice/test/randomcluster"
+	"github.com/sluice-net/sluice/test/ruleworld"
+	"github.com/sluice-net/sluice/test/testnet"
+	"github.com/sluice-net/sluice/verify"
+	"github.com/sluice-net/sluice/verify/kernel"
+)
+
+// verifyState is a random state of a cluster and its ruleset.
+type verifyState struct {
+	cfg     ruleset.Config
+	cluster *policy.Cluster
+	rules   *nft.Ruleset
+}
+
+// drawVerifyState draws a state of one of the kinds of nodes that there are.
+func drawVerifyState(t *rapid.T) *verifyState {
+	s := &verifyState{cfg: ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
+	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
+	opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: s.cfg.AllowPodToNode}
+	w := randomcluster.NewWorld(opts)
+	s.cluster = policy.NewCluster(opts)
+	for range rapid.IntRange(5, 60).Draw(t, "events") {
+		w.Event(t, s.cluster)
+	}
+	if rapid.Bool().Draw(t, "network") {
+		s.cfg.Network = ruleworld.DrawNetwork(t)
+	} else if rapid.Bool().Draw(t, "ranges") {
+		s.cfg.PodRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("fd00::/126")}
+	}
+	s.cluster.Take()
+	r := ruleset.NewRenderer(s.cfg)
+	r.SetHostPorts("e1", []ruleset.HostPort{{HostPort: 80, ContainerPort: 8080, Protocol: policy.ProtocolTCP}})
+	s.rules = r.Ruleset(s.cluster)
+	return s
+}
+
+// pass holds a program against the state.
+func (s *verifyState) pass(p *kernel.Program) (verify.Result, error) {
+	return verify.NewPass(p, s.cluster.Snapshot().Meaning(), verified(&s.cfg)).Run(context.Background())
+}
+
+// kernelTable is a table in a network namespace of its own.
+type kernelTable struct {
+	*table.Table
+	space *testnet.Node
+}
+
+func newKernelTable(t *testing.T) *kernelTable {
+	t.Helper()
+	space := testnet.NewNode(t)
+	return &kernelTable{openKernelTable(t, space), space}
+}
+
+func openKernelTable(t *testing.T, space *testnet.Node) *table.Table {
+	t.Helper()
+	table, err := table.Open(table.Options{NetNS: space.NSFd()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := table.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return table
+}
+
+// install makes a table that says what rs does, and reads it back. It begins
+// with none: the way from one state to another is tested elsewhere.
+func (k *kernelTable) install(rs *nft.Ruleset) (*kernel.Program, error) {
+	k.space.NftInput("add table inet sluice\ndelete table inet sluice\n")
+	if err := k.Sync(context.Background(), rs.Clone()); err != nil {
+		return nil, err
+	}
+	return kernel.Read(context.Background(), kernel.Options{NetNS: k.space.NSFd()})
+}
+
+// TestKernelDoesWhatPoliciesMean: whatever the state of the cluster, what is
+// read back from the kernel does what the policies mean.
+func TestKernelDoesWhatPoliciesMean(t *testing.T) {
+	t.Parallel()
+	k := newKernelTable(t)
+	classes := 0
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawVerifyState(t)
+		p, err := k.install(s.rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := s.pass(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range result.Differences {
+			t.Errorf("%s", d)
+		}
+		classes += result.Classes
+	})
+	t.Logf("proof: %d classes of packets", classes)
+}

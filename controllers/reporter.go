@@ -1,0 +1,68 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/controllers/notify"
+	"github.com/sluice-net/sluice/enforcer"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// Reporter puts Events on the policies and pods of which an Enforcer has
+// something to tell. Its methods may be called from several goroutines.
+type Reporter struct {
+	Node   string // this node's name
+	Reader client.Reader
+	Events events.EventRecorder
+}
+
+// patience is how long an object is waited for that an Event is put on; it is in the cache.
+const patience = 5 * time.Second
+
+// Refused puts an Event on each policy and pod that an object concerns
+// which the kernel refuses.
+func (r *Reporter) Refused(refusal enforcer.Refusal) {
+	tell := func(namespace, name string, about client.Object, note string) {
+		r.putOn(policy.Key{Namespace: namespace, Name: name}, about, "RefusedByKernel", note)
+	}
+	for _, k := range refusal.Policies {
+		tell(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
+			fmt.Sprintf("node %s: the kernel refuses %s, so that less is allowed than this policy says: %v", r.Node, refusal.Object, refusal.Err))
+	}
+	for _, e := range refusal.Endpoints {
+		tell(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
+			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", refusal.Object, refusal.Err))
+	}
+}
+
+// Shed puts an Event on each policy that costs too much. On all nodes that run
+// pods of its namespace it may be the same, so few of them do.
+func (r *Reporter) Shed(s enforcer.Shed) {
+	if !notify.TellsAmong(r.Node, s.Nodes, s.Policies[0].Namespace, shedTellers) {
+		return
+	}
+	for _, k := range s.Policies[:min(len(s.Policies), notify.MostWaiting)] {
+		r.putOn(k, &networkingv1.NetworkPolicy{}, "TooCostly", "node "+r.Node+": "+s.Reason)
+	}
+}
+
+// shedTellers is how many of the nodes that run pods of a namespace put an
+// Event on its policies. The bound is each node's own, so one may not be
+// enough.
+const shedTellers = 3
+
+// putOn puts an Event on an object, if that is there.
+func (r *Reporter) putOn(k policy.Key, about client.Object, reason, note string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if r.Reader.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: k.Name}, about) == nil {
+		r.Events.Eventf(about, nil, corev1.EventTypeWarning, reason, "Enforce", "%s", notify.Clamp(note))
+	}
+}

@@ -1,0 +1,78 @@
+package controllers
+
+import (
+	"errors"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	clientfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/sluice-net/sluice/enforcer"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// TestRefusedIsTold: an Event on each policy and each pod that an object which
+// the kernel refuses concerns; none on what is gone.
+func TestRefusedIsTold(t *testing.T) {
+	t.Parallel()
+	recorder := events.NewFakeRecorder(10)
+	objects := clientfake.NewClientBuilder().WithObjects(
+		&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db"}},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db-0"}},
+	).Build()
+	r := &Reporter{Node: "n1", Reader: objects, Events: recorder}
+	pod := func(name string) *policy.EndpointPolicy {
+		return &policy.EndpointPolicy{Endpoint: policy.Endpoint{Pod: selector.Pod{Namespace: "dev", Name: name}}}
+	}
+	r.Refused(enforcer.Refusal{
+		Object: nft.Object{Chain: "ingress/1"}, Err: errors.New("no such file"),
+		Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Endpoints: []*policy.EndpointPolicy{pod("db-0"), pod("gone")},
+	})
+	for _, want := range []string{
+		"Warning RefusedByKernel node n1: the kernel refuses chain ingress/1, so that less is allowed than this policy says: no such file",
+		"Warning RefusedByKernel the kernel refuses chain ingress/1, so that the pod has no network: no such file",
+	} {
+		select {
+		case got := <-recorder.Events:
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		default:
+			t.Fatalf("no Event, want %q", want)
+		}
+	}
+	if len(recorder.Events) > 0 {
+		t.Errorf("one more: %s", <-recorder.Events)
+	}
+}
+
+// TestTooCostlyIsTold: by a few of the nodes that run pods of the namespace, on each policy that is there.
+func TestTooCostlyIsTold(t *testing.T) {
+	t.Parallel()
+	nodes := []string{"n1", "n2", "n3", "n4", "n5", "n6", "n7"}
+	tellers := 0
+	for _, node := range nodes {
+		recorder := events.NewFakeRecorder(10)
+		objects := clientfake.NewClientBuilder().WithObjects(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db"}}).Build()
+		r := &Reporter{Node: node, Reader: objects, Events: recorder}
+		r.Shed(enforcer.Shed{Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Reason: "too many rules", Nodes: nodes})
+		switch len(recorder.Events) {
+		case 0:
+		case 1:
+			tellers++
+			if got, want := <-recorder.Events, "Warning TooCostly node "+node+": too many rules"; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		default:
+			t.Errorf("%s puts %d Events on one policy", node, len(recorder.Events))
+		}
+	}
+	if tellers != shedTellers {
+		t.Errorf("%d nodes tell, want %d", tellers, shedTellers)
+	}
+}

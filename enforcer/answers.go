@@ -1,0 +1,84 @@
+package enforcer
+
+import (
+	"net/netip"
+
+	"github.com/sluice-net/sluice/conntrack"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
+)
+
+// Explain judges a flow by what is known now; own are addresses of this node.
+func (e *Enforcer) Explain(f policy.Flow, own ...netip.Addr) policy.Answer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.model.Explain(f, own...)
+}
+
+// Whose says what kind of address one is.
+func (e *Enforcer) Whose(a netip.Addr) policy.Whose {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.model.Whose(a)
+}
+
+// PodAddresses are those of a pod that policies mean; none if it isn't known.
+func (e *Enforcer) PodAddresses(namespace, name string) []netip.Addr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.model.PodAddresses(namespace, name)
+}
+
+// PodClaims are the addresses that a pod's status says, and the pod's node.
+func (e *Enforcer) PodClaims(namespace, name string) (said []netip.Addr, node string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.model.PodClaims(namespace, name)
+}
+
+// namespaceAt is the namespace of the pod that policies mean by an address, or
+// "".
+func (e *Enforcer) namespaceAt(a netip.Addr) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.model.NamespaceAt(a)
+}
+
+// judge says of each connection whether policy allows it now.
+func (e *Enforcer) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.model.judge(own, entries)
+}
+
+// Settled is what has to be in the kernel, as of one moment.
+type Settled struct {
+	Meaning *policy.Cluster // a snapshot
+	Config  ruleset.Config
+	told    uint64
+}
+
+// Settled returns what has to be in the kernel, if everything that was told is
+// there.
+func (e *Enforcer) Settled() (s Settled, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.done == 0 || e.done != e.told || e.lastErr != nil {
+		return Settled{}, false
+	}
+	return Settled{e.model.Snapshot(), e.model.render.Config(), e.told}, true
+}
+
+// StillSettled tells whether nothing was told since then.
+func (e *Enforcer) StillSettled(s Settled) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.told == s.told
+}
+
+// Refused is how many objects the kernel refuses at the moment.
+func (e *Enforcer) Refused() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.refusals.told)
+}

@@ -1,0 +1,109 @@
+package enforcer
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/conntrack"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/ruleset"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Model is what the node's kernel has to hold: the cluster's policies as they are compiled for
+// this node, and the ruleset that follows from them. It is pure, and not for concurrent use: an
+// Enforcer that has it guards it.
+type Model struct {
+	*policy.Cluster
+
+	render *ruleset.Renderer
+	begun  bool // a whole ruleset was rendered
+}
+
+// NewModel returns a Model of a cluster of which nothing is known.
+func NewModel(opts policy.Options, cfg ruleset.Config) *Model {
+	return &Model{Cluster: policy.NewCluster(opts), render: ruleset.NewRenderer(cfg)}
+}
+
+// SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses
+// are pods'.
+func (m *Model) SetNetwork(n ruleset.Network) {
+	m.SetPodNetworks(n.Pods)
+	m.render.SetNetwork(n, m.render.Config().PodRanges)
+}
+
+// SetGuard says which addresses are those of pods that another plugin wires.
+func (m *Model) SetGuard(ranges []netip.Prefix) {
+	if cfg := m.render.Config(); !slices.Equal(ranges, cfg.PodRanges) {
+		m.render.SetNetwork(cfg.Network, ranges)
+	}
+}
+
+// SetAttachment adds an attachment of a pod to this node, or changes it.
+func (m *Model) SetAttachment(a cni.Attachment) {
+	m.render.SetHostPorts(a.ID(), hostPortsOf(a))
+	m.SetEndpoint(policy.Endpoint{
+		ID:        a.ID(),
+		Pod:       selector.Pod{Namespace: a.PodNamespace, Name: a.PodName, UID: a.PodUID},
+		Interface: a.Interface,
+		Addresses: a.Addresses,
+	})
+}
+
+// DeleteAttachment takes an attachment away, by its ID.
+func (m *Model) DeleteAttachment(id string) {
+	m.render.SetHostPorts(id, nil)
+	m.DeleteEndpoint(id)
+}
+
+// Next takes what changed since the last call, as far as a budget goes (see
+// policy.Cluster.TakeSome), and renders it: the first time as a whole ruleset, with a patch that
+// is empty, and then as a patch, with no ruleset.
+func (m *Model) Next(budget int) (policy.Changes, *nft.Ruleset, nft.Patch) {
+	changes := m.TakeSome(budget)
+	if m.begun {
+		return changes, nil, m.render.Patch(m.Cluster, changes)
+	}
+	m.begun = true
+	return changes, m.render.Ruleset(m.Cluster), nft.Patch{}
+}
+
+// cutBit is the bit of connections' labels that says which are cut. It never changes.
+func (m *Model) cutBit() uint8 {
+	cfg := m.render.Config()
+	return cfg.CutBit()
+}
+
+// judge says of each connection whether policy allows it now; own are this node's addresses. The
+// original destination may be a Service; who answers is the one that policy means.
+func (m *Model) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
+	judge := m.NewJudge(own)
+	allowed := make([]bool, len(entries))
+	for i := range entries {
+		orig, reply := &entries[i].Orig, &entries[i].Reply
+		allowed[i] = judge.Allows(policy.Flow{Source: orig.Src, Destination: reply.Src, Protocol: orig.Proto, Port: reply.SrcPort})
+	}
+	return allowed
+}
+
+func hostPortsOf(a cni.Attachment) []ruleset.HostPort {
+	var out []ruleset.HostPort
+	for _, p := range a.HostPorts {
+		out = append(out, ruleset.HostPort{
+			HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: protocolNumber(p.Protocol),
+		})
+	}
+	return out
+}
+
+func protocolNumber(name string) uint8 {
+	switch name {
+	case "udp":
+		return policy.ProtocolUDP
+	case "sctp":
+		return policy.ProtocolSCTP
+	}
+	return policy.ProtocolTCP
+}

@@ -1,0 +1,41 @@
+package enforcer
+
+import (
+	"time"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// pace says how much one commit brings of what there is a lot of, so that
+// nobody's change waits long behind somebody else's: a commit can't be
+// interrupted, and what it costs depends on the machine and on what the table
+// holds already. It is for policy.Cluster.TakeSome.
+type pace struct{ budget int }
+
+// commitGoal is how long a commit may take while there is more to do.
+const commitGoal = 40 * time.Millisecond
+
+// Budgets, in members of sets. The smallest is some rules.
+const firstPace, slowestPace, fastestPace = 8 << 10, 512, 512 << 10
+
+// next returns the budget of the next commit. The first one brings everything:
+// there is nobody yet to wait for it.
+func (p *pace) next(first bool) int {
+	if first {
+		return policy.Everything
+	}
+	if p.budget == 0 {
+		p.budget = firstPace
+	}
+	return p.budget
+}
+
+// note says how long the last commit took, and whether there was more to do.
+func (p *pace) note(took time.Duration, more bool) {
+	switch {
+	case took > commitGoal:
+		p.budget = max(p.budget/2, slowestPace)
+	case more && took < commitGoal/2:
+		p.budget = min(p.budget*2, fastestPace)
+	}
+}

@@ -1,0 +1,354 @@
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// Network is what the ruleset has to know of the pod network between nodes.
+// In its zero value another plugin makes that network, and the ruleset has
+// nothing but policies.
+type Network struct {
+	Pods    []netip.Prefix // of all nodes
+	OwnPods []netip.Prefix // of this node
+	Own     []netip.Addr   // at which this node is, and its pods' host ports
+
+	Tunnel    string       // the tunnel device; empty without one
+	Port      uint16       // of the tunnel, UDP
+	Local     netip.Addr   // this node's end of the tunnel; the zero Addr: none, and nobody's packets are the tunnel's
+	Endpoints []netip.Addr // the peers' ends
+
+	// Masquerade gives packets of this node's pods that leave the pod network
+	// the node's address, but for those to the addresses in Direct.
+	Masquerade bool
+	Direct     []netip.Addr
+}
+
+// HostPort is a port of the node that leads to a pod.
+type HostPort struct {
+	// HostIP is the only address of the node where the port is; the zero Addr: all, and an
+	// unspecified one: all of its family.
+	HostIP                  netip.Addr
+	HostPort, ContainerPort uint16
+	Protocol                uint8 // IP protocol number
+}
+
+// Where the network's base chains sit. README.md of package nft says why.
+const (
+	priorityRaw         = -300 // before connection tracking
+	priorityDestination = -99  // after kube-proxy's Services: a pod's host port must not take what is theirs
+	prioritySource      = 99   // before kube-proxy's masquerading
+)
+
+// Ports of masqueraded UDP. The port of a tunnel isn't among them, unless
+// somebody configures it so.
+const firstMasquerade, lastMasquerade = 16384, 65535
+
+var (
+	loopback4  = netip.MustParsePrefix("127.0.0.0/8")
+	linkLocal6 = netip.MustParsePrefix("fe80::/10")
+	multicast4 = netip.MustParsePrefix("224.0.0.0/4")
+	multicast6 = netip.MustParsePrefix("ff00::/8")
+)
+
+// The network's sets.
+func podsSet(family string) string      { return nft.Name("network", "pods", family) }
+func podsGuard(family string) string    { return nft.Name("network", "guard", family) }
+func ownPodsSet(family string) string   { return nft.Name("network", "own-pods", family) }
+func endpointsSet(family string) string { return nft.Name("network", "endpoints", family) }
+func directSet(family string) string    { return nft.Name("network", "direct", family) }
+
+// hostPortChain names a base chain of host ports. They have a version of their own: the first one was before kube-proxy's.
+func hostPortChain(name string) string { return nft.Name(name, "2") }
+
+// Where host ports are, those by the node's address, and those that count for all of them.
+func ownSet(family string) string         { return nft.Name("network", "own", family) }
+func hostPortMap(family string) string    { return nft.Name("host-ports", "address", family) }
+func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }
+func hairpinSet(family string) string     { return nft.Name("host-ports", "hairpin", family) }
+
+// Chains that base chains jump to.
+var (
+	podOrigin     = nft.Name("origin", "pods")        // what comes from pods
+	tunnelForward = nft.Name("tunnel", "forward")     // what pods send to the tunnel's port
+	tunnelInput   = nft.Name("tunnel", "input")       // what comes to the tunnel's port of this node
+	leaving       = nft.Name("masquerade", "leaving") // what pods send out of the pod network
+)
+
+// Enabled tells whether the pod network is ours.
+func (n *Network) Enabled() bool { return len(n.Pods) > 0 }
+
+// addTo adds the network's sets and chains to a ruleset.
+func (n *Network) addTo(out *nft.Ruleset) {
+	if !n.Enabled() {
+		return
+	}
+	for _, f := range families {
+		n.addSets(out, f.suffix, f.is4)
+		addHostPortSets(out, f.suffix, f.is4)
+	}
+	chain := func(name string, base nft.Base, rules []nft.Rule) {
+		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &base, Rules: rules})
+	}
+	out.AddChain(&nft.Chain{Name: podOrigin, Rules: originOfPods()})
+	chain("origin", nft.Base{Hook: nft.HookPrerouting, Priority: priorityRaw}, n.originRules())
+	if n.Tunnel != "" {
+		if n.Local.IsValid() {
+			chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw}, []nft.Rule{n.untrack()})
+		}
+		out.AddChain(&nft.Chain{Name: tunnelForward, Rules: n.tunnelForwardRules()})
+		out.AddChain(&nft.Chain{Name: tunnelInput, Rules: n.tunnelInputRules()})
+	}
+	hostPorts := func(name string, hook nft.Hook) {
+		base := &nft.Base{Type: nft.NATChain, Hook: hook, Priority: priorityDestination}
+		out.AddChain(&nft.Chain{Name: hostPortChain(name), Base: base, Rules: hostPortRules()})
+	}
+	hostPorts("host-ports", nft.HookPrerouting)
+	hostPorts("own-host-ports", nft.HookOutput)
+	chain("masquerade", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: prioritySource}, n.masqueradeRules())
+	if n.Masquerade {
+		out.AddChain(&nft.Chain{Name: leaving, Rules: n.leavingRules()})
+	}
+}
+
+// addSets adds the sets of addresses. Those that except something, from being
+// believed or from being masqueraded, are guards: a connection keeps for its
+// life the address that it began with, and peers judge it by that.
+func (n *Network) addSets(out *nft.Ruleset, family string, is4 bool) {
+	src := addrField(true, is4)
+	for _, s := range []*nft.Set{
+		{Name: podsSet(family), Interval: true, Comment: "pods of all nodes", Elements: ranges(n.Pods, is4)},
+		{Name: podsGuard(family), Interval: true, Guard: true, Comment: "pods of all nodes: nobody else may use their addresses, and nothing to them is masqueraded", Elements: ranges(n.Pods, is4)},
+		{Name: ownPodsSet(family), Interval: true, Comment: "pods of this node", Elements: ranges(n.OwnPods, is4)},
+		{Name: ownSet(family), Interval: true, Comment: "this node, where its pods' host ports are", Elements: ranges(n.hostPortRanges(), is4)},
+		{Name: endpointsSet(family), Comment: "nodes, as the tunnel's packets have them", Elements: addresses(n.Endpoints, is4)},
+		{Name: directSet(family), Guard: true, Comment: "nodes that pods reach with their own addresses", Elements: addresses(n.Direct, is4)},
+	} {
+		s.Key = []nft.Field{src}
+		out.AddSet(s)
+	}
+}
+
+func addHostPortSets(out *nft.Ruleset, family string, is4 bool) {
+	dst := addrField(false, is4)
+	out.AddSet(&nft.Set{
+		Name: hostPortMap(family), Key: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Targets: dst,
+		Comment: "host ports of pods, at one address of the node",
+	})
+	out.AddSet(&nft.Set{
+		Name: anyHostPortMap(family), Key: []nft.Field{nft.L4Proto, nft.DstPort}, Targets: dst,
+		Comment: "host ports of pods, at all addresses of the node",
+	})
+	out.AddSet(&nft.Set{
+		Name: hairpinSet(family), Key: []nft.Field{addrField(true, is4), dst},
+		Comment: "pods that reach themselves by way of a host port",
+	})
+}
+
+// originOfPods drops what doesn't come from the pod that it says. The link-local
+// addresses of a pod can't be checked, as all of them are on its link, and
+// whoever uses many fills the node's neighbour table: by neighbour discovery,
+// which there is none of, or by what the node would answer. A pod has no need
+// of them; its way to the node is by the MAC alone.
+func originOfPods() []nft.Rule {
+	return []nft.Rule{
+		rule("a pod, but not its address", nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)),
+		rule("a pod, but not an address that can be checked", nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6}, nft.Count{}, do(nft.Drop)),
+		rule("a pod to the node's loopback", nft.MatchPrefix{Field: nft.DstAddr4, Prefix: loopback4}, nft.Count{}, do(nft.Drop)),
+		rule("", do(nft.Accept)),
+	}
+}
+
+// originRules drop what doesn't come from where it says. Most packets meet few
+// of them: the tunnel's, which are the most, two.
+func (n *Network) originRules() []nft.Rule {
+	rules := []nft.Rule{
+		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(podOrigin)}),
+	}
+	if n.Local.IsValid() {
+		rules = append(rules, rule("tunnel packets need no tracking", append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
+	}
+	for _, f := range families {
+		rules = append(rules, rule("a pod's address, but not from there", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)},
+			nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)))
+	}
+	return rules
+}
+
+// fromPeer matches the tunnel's packets from a peer to this node.
+func (n *Network) fromPeer() []nft.Statement {
+	family := familySuffix(n.Local)
+	return []nft.Statement{
+		nft.MatchAddr{Field: addrField(false, n.Local.Is4()), Addr: n.Local},
+		n.toTunnel(),
+		nft.InSet{Fields: []nft.Field{addrField(true, n.Local.Is4())}, Set: endpointsSet(family)},
+	}
+}
+
+// untrack matches the tunnel's packets from this node to a peer.
+func (n *Network) untrack() nft.Rule {
+	is4 := n.Local.Is4()
+	return rule("tunnel packets need no tracking",
+		nft.MatchAddr{Field: addrField(true, is4), Addr: n.Local},
+		n.toTunnel(),
+		nft.InSet{Fields: []nft.Field{addrField(false, is4)}, Set: endpointsSet(familySuffix(n.Local))},
+		nft.NoTrack{})
+}
+
+// tunnelForwardRules keep pods from posing as nodes. Masquerading gives what
+// a pod sends to a node the address of its own node, from which the other one
+// takes tunnel packets. It can be any address that belongs to a node, also of
+// one that isn't known yet, so the pod network is all that is allowed.
+func (n *Network) tunnelForwardRules() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, rule("between pods it is theirs to use",
+			nft.InSet{Fields: []nft.Field{addrField(false, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Return)))
+	}
+	return append(rules, rule("a pod to a tunnel", nft.Count{}, do(nft.Drop)))
+}
+
+// tunnelInputRules accept the tunnel's packets from peers alone.
+func (n *Network) tunnelInputRules() []nft.Rule {
+	rules := []nft.Rule{
+		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Count{}, do(nft.Drop)),
+	}
+	if n.Local.IsValid() {
+		rules = append(rules, rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...))
+	}
+	return append(rules, rule("tunnel packets of others", nft.Count{}, do(nft.Drop)))
+}
+
+// toForwarded is the egress chain's part of that, behind what is established: a
+// pod may answer who speaks from the tunnel's port.
+func (n *Network) toForwarded() []nft.Rule {
+	if !n.Enabled() || n.Tunnel == "" {
+		return nil
+	}
+	return []nft.Rule{rule("", n.toTunnel(), nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
+}
+
+// toInput is the input chain's part of that, before all but the rule for cut connections: most of
+// what comes in is the tunnel's.
+func (n *Network) toInput() []nft.Rule {
+	if !n.Enabled() || n.Tunnel == "" {
+		return nil
+	}
+	return []nft.Rule{rule("", n.toTunnel(), nft.Do{Verdict: nft.JumpTo(tunnelInput)})}
+}
+
+func (n *Network) toTunnel() nft.MatchPort {
+	return nft.MatchPort{Proto: policy.ProtocolUDP, First: n.Port, Last: n.Port}
+}
+
+// hostPortRanges is where host ports are: the node's own addresses, and those by which only itself can reach it.
+func (n *Network) hostPortRanges() []netip.Prefix {
+	all := []netip.Prefix{loopback4}
+	for _, a := range n.Own {
+		all = append(all, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return all
+}
+
+// hostPortRules lead host ports to pods. An address of the node's may have moved elsewhere since it was told, so it has to be local
+// as well.
+func hostPortRules() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		dst := addrField(false, f.is4)
+		own := nft.InSet{Fields: []nft.Field{dst}, Set: ownSet(f.suffix)}
+		rules = append(rules,
+			rule("", own, nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Map: hostPortMap(f.suffix)}),
+			rule("", own, nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Map: anyHostPortMap(f.suffix)}),
+		)
+	}
+	return rules
+}
+
+// addHostPorts adds the elements of a pod's host ports. Of those that are for one packet, the one for fewer addresses counts: one address
+// of the node before all of its family, by the order of the rules, and these before all of both families.
+func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr, ports []HostPort) {
+	if !n.Enabled() {
+		return
+	}
+	bothFamiliesFirst := func(a, b HostPort) int { return a.HostIP.Compare(b.HostIP) }
+	for _, port := range slices.SortedStableFunc(slices.Values(ports), bothFamiliesFirst) {
+		for _, addr := range pod {
+			if port.HostIP.IsValid() && port.HostIP.Is4() != addr.Is4() {
+				continue
+			}
+			proto, family := port.Protocol, familySuffix(addr)
+			key := dispatchKey{hostPortMap(family), nft.AddrProtoPortElement(port.HostIP, proto, port.HostPort)}
+			if !port.HostIP.IsValid() || port.HostIP.IsUnspecified() {
+				key = dispatchKey{anyHostPortMap(family), nft.ProtoPortElement(proto, port.HostPort)}
+			}
+			elements[key] = nft.Verdict{Kind: nft.NATTo, Target: netip.AddrPortFrom(addr, port.ContainerPort)}
+			elements[dispatchKey{hairpinSet(family), nft.AddrPairElement(addr, addr)}] = nft.Verdict{}
+		}
+	}
+}
+
+// masqueradeRules give packets the node's address whose answers would miss it
+// otherwise.
+func (n *Network) masqueradeRules() []nft.Rule {
+	toPod := nft.MatchIface{Field: nft.OutIface, Name: vethPattern}
+	rules := []nft.Rule{
+		rule("a host port by way of loopback", toPod, nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: loopback4}, nft.Masquerade{FullyRandom: true}),
+	}
+	for _, f := range families {
+		rules = append(rules, rule("a pod's own host port",
+			nft.InSet{Fields: []nft.Field{addrField(true, f.is4), addrField(false, f.is4)}, Set: hairpinSet(f.suffix)}, nft.Masquerade{FullyRandom: true}))
+	}
+	if n.Tunnel != "" {
+		tunnel := nft.MatchIface{Field: nft.OutIface, Name: n.Tunnel}
+		for _, f := range families {
+			rules = append(rules, rule("", tunnel, nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)}, do(nft.Accept)))
+		}
+		rules = append(rules, rule("the node to a pod elsewhere, so that the answer comes through the tunnel", tunnel, nft.Masquerade{FullyRandom: true}))
+	}
+	if !n.Masquerade {
+		return rules
+	}
+	for _, f := range families {
+		rules = append(rules, rule("", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: ownPodsSet(f.suffix)}, nft.Do{Verdict: nft.JumpTo(leaving)}))
+	}
+	return rules
+}
+
+// leavingRules masquerade what a pod of this node sends out of the network.
+func (n *Network) leavingRules() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		dst := []nft.Field{addrField(false, f.is4)}
+		rules = append(rules,
+			rule("to pods", nft.InSet{Fields: dst, Set: podsGuard(f.suffix)}, do(nft.Accept)),
+			rule("to nodes that know the way back", nft.InSet{Fields: dst, Set: directSet(f.suffix)}, do(nft.Accept)))
+	}
+	return append(rules,
+		rule("multicast", nft.MatchPrefix{Field: nft.DstAddr4, Prefix: multicast4}, do(nft.Accept)),
+		rule("multicast", nft.MatchPrefix{Field: nft.DstAddr6, Prefix: multicast6}, do(nft.Accept)),
+		rule("no port that could be a tunnel's", nft.MatchProto{Proto: policy.ProtocolUDP},
+			nft.Masquerade{First: firstMasquerade, Last: lastMasquerade, FullyRandom: true}),
+		rule("", nft.Masquerade{FullyRandom: true}))
+}
+
+func familySuffix(a netip.Addr) string {
+	if a.Is4() {
+		return families[0].suffix
+	}
+	return families[1].suffix
+}
+
+// addresses returns the elements of a set of addresses of one family.
+func addresses(in []netip.Addr, is4 bool) map[nft.Element]nft.Verdict {
+	out := map[nft.Element]nft.Verdict{}
+	for _, a := range in {
+		if a.Is4() == is4 {
+			out[nft.AddrElement(a)] = nft.Verdict{}
+		}
+	}
+	return out
+}

@@ -1,0 +1,64 @@
+package ruleset
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// Origin is what an object of the ruleset was rendered for. All of it is sorted.
+type Origin struct {
+	Policies  []policy.Key // whose rules need the object
+	Endpoints []string     // IDs of those whose own chain or key it is
+}
+
+// Origin says what an object was rendered for, by what the Renderer remembers. It is empty for
+// what every node has, such as a base chain, and for what isn't there.
+func (r *Renderer) Origin(o nft.Object) Origin {
+	return Origin{Policies: r.policiesOf(o), Endpoints: r.endpointsOf(o)}
+}
+
+func (r *Renderer) policiesOf(o nft.Object) []policy.Key {
+	found := map[policy.Key]bool{}
+	for ref, parts := range r.rules {
+		_, isPart := parts[o.Chain]
+		if isPart || o.Chain == policyChain(ref) || o.Set != "" && lookInto(parts, o.Set) {
+			found[ref.Policy] = true
+		}
+	}
+	for _, e := range r.endpoints {
+		for _, p := range e.profiles {
+			if p.name != o.Chain {
+				continue
+			}
+			for _, k := range p.policies {
+				found[k] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), policy.Key.Compare)
+}
+
+// lookInto tells whether rules of a policy look into a set.
+func lookInto(parts map[string]renderedPart, set string) bool {
+	for _, part := range parts {
+		if _, found := slices.BinarySearch(part.sets, set); found {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Renderer) endpointsOf(o nft.Object) []string {
+	var found []string
+	for id, e := range r.endpoints {
+		_, isKey := e.elements[dispatchKey{o.Set, o.Element}]
+		if e.chains[o.Chain] != nil || isKey {
+			found = append(found, id)
+		}
+	}
+	slices.Sort(found)
+	return found
+}

@@ -1,0 +1,323 @@
+package ruleset
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Renderer translates changes of a policy.Cluster into patches of the
+// ruleset. It remembers what it rendered, and is not safe for concurrent use.
+type Renderer struct {
+	cfg       Config
+	endpoints map[string]renderedEndpoint
+	rules     map[policy.Ref]map[string]renderedPart // by chain
+	profiles  counter
+	ports     counter
+	// holders are the endpoints that have an entry in a dispatch map. More
+	// than one is an oddity of what another plugin reports; the first by ID
+	// counts.
+	holders map[dispatchKey]map[string]struct{}
+	// hostPorts are the host ports of endpoints, by ID; portsChanged are those
+	// endpoints whose ports the ruleset doesn't have yet.
+	hostPorts    map[string][]HostPort
+	portsChanged map[string]struct{}
+	// rendered is the configuration as of the last patch, where it has changed
+	// since then.
+	rendered *Config
+}
+
+// renderedEndpoint is what stands in the ruleset for an endpoint.
+type renderedEndpoint struct {
+	pod      selector.Pod
+	elements map[dispatchKey]nft.Verdict
+	chains   map[string]*nft.Chain
+	profiles []profile
+}
+
+// dispatchKey is an element of a dispatch map, or of another map that tells
+// pods apart.
+type dispatchKey struct {
+	dispatchMap string
+	element     nft.Element
+}
+
+// counter counts the users of shared objects by name.
+type counter map[string]int
+
+// add counts a user; first is true for the first one.
+func (c counter) add(name string) (first bool) {
+	c[name]++
+	return c[name] == 1
+}
+
+// drop takes a user away; last is true when none is left.
+func (c counter) drop(name string) (last bool) {
+	if c[name]--; c[name] > 0 {
+		return false
+	}
+	delete(c, name)
+	return true
+}
+
+// NewRenderer returns a Renderer that has rendered nothing.
+func NewRenderer(cfg Config) *Renderer {
+	return &Renderer{
+		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref]map[string]renderedPart{},
+		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
+		hostPorts: map[string][]HostPort{}, portsChanged: map[string]struct{}{},
+	}
+}
+
+// Config is the configuration that the next patch has.
+func (r *Renderer) Config() Config { return r.cfg }
+
+// SetNetwork changes what the ruleset knows of the pod network, and which
+// addresses are guarded as those of pods that another plugin wires. The next
+// patch has it.
+func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
+	if r.rendered == nil {
+		old := r.cfg
+		r.rendered = &old
+	}
+	r.cfg.Network, r.cfg.PodRanges = n, podRanges
+}
+
+// SetHostPorts says which host ports an endpoint has, also one that isn't in
+// the cluster yet. The next patch has them.
+func (r *Renderer) SetHostPorts(id string, ports []HostPort) {
+	if !slices.Equal(r.hostPorts[id], ports) {
+		r.portsChanged[id] = struct{}{}
+	}
+	delete(r.hostPorts, id)
+	if len(ports) > 0 {
+		r.hostPorts[id] = ports
+	}
+}
+
+// Ruleset renders everything the cluster holds, as of its last Take, and
+// forgets what was rendered before.
+func (r *Renderer) Ruleset(c *policy.Cluster) *nft.Ruleset {
+	hostPorts := r.hostPorts
+	*r = *NewRenderer(r.cfg)
+	r.hostPorts = hostPorts
+	out := r.cfg.base()
+	out.Merge(r.Patch(c, c.All()))
+	return out
+}
+
+// Patch renders changes that c.Take returned. Patches must reach the table in
+// the order in which they were made, and none may be left out.
+func (r *Renderer) Patch(c *policy.Cluster, ch policy.Changes) nft.Patch {
+	out := nft.Patch{Chains: map[string]*nft.Chain{}, Sets: map[string]*nft.SetPatch{}}
+	if r.rendered != nil {
+		out = nft.Diff(r.rendered.base(), r.cfg.base())
+		r.rendered = nil
+	}
+	for _, set := range ch.Sets {
+		patchSet(&out, set)
+	}
+	for _, ref := range ch.Rules {
+		r.patchRules(&out, c, ref)
+	}
+	for _, id := range ch.Endpoints {
+		r.patchEndpoint(&out, c, id)
+		delete(r.portsChanged, id)
+	}
+	for id := range r.portsChanged {
+		r.patchEndpoint(&out, c, id)
+	}
+	clear(r.portsChanged)
+	return out
+}
+
+// patchEndpoint replaces what stands in the ruleset for an endpoint.
+func (r *Renderer) patchEndpoint(out *nft.Patch, c *policy.Cluster, id string) {
+	old := r.endpoints[id]
+	now := renderedEndpoint{}
+	if e, ok := c.Endpoint(id); ok {
+		now = r.cfg.endpoint(&e)
+		r.cfg.Network.addHostPorts(now.elements, e.Addresses, r.hostPorts[id])
+		r.endpoints[id] = now
+	} else {
+		delete(r.endpoints, id)
+	}
+	for name, chain := range now.chains {
+		if was := old.chains[name]; was == nil || !was.Equal(chain) {
+			out.Chains[name] = chain
+		}
+	}
+	for name := range old.chains {
+		if now.chains[name] == nil {
+			out.Chains[name] = nil
+		}
+	}
+	for _, p := range now.profiles {
+		if r.profiles.add(p.name) {
+			out.Chains[p.name] = p.chain()
+		}
+	}
+	for _, p := range old.profiles {
+		if r.profiles.drop(p.name) {
+			out.Chains[p.name] = nil
+		}
+	}
+	r.patchDispatch(out, id, old, now)
+}
+
+// patchDispatch moves an endpoint's entries in the dispatch maps.
+func (r *Renderer) patchDispatch(out *nft.Patch, id string, old, now renderedEndpoint) {
+	for key := range old.elements {
+		if _, stays := now.elements[key]; stays {
+			continue
+		}
+		delete(r.holders[key], id)
+		if len(r.holders[key]) > 0 {
+			put(setPatch(out, key.dispatchMap), key.element, r.verdict(key))
+			continue
+		}
+		delete(r.holders, key)
+		remove(setPatch(out, key.dispatchMap), key.element)
+	}
+	for key, verdict := range now.elements {
+		if r.holders[key] == nil {
+			r.holders[key] = map[string]struct{}{}
+		}
+		r.holders[key][id] = struct{}{}
+		if was, is := old.elements[key]; !is || was != verdict {
+			put(setPatch(out, key.dispatchMap), key.element, r.verdict(key))
+		}
+	}
+}
+
+// verdict returns what an entry of a dispatch map says.
+func (r *Renderer) verdict(key dispatchKey) nft.Verdict {
+	first := slices.Min(slices.Collect(maps.Keys(r.holders[key])))
+	return r.endpoints[first].elements[key]
+}
+
+func setPatch(out *nft.Patch, name string) *nft.SetPatch {
+	if out.Sets[name] == nil {
+		out.Sets[name] = &nft.SetPatch{Put: map[nft.Element]nft.Verdict{}, Remove: map[nft.Element]struct{}{}}
+	}
+	return out.Sets[name]
+}
+
+// put and remove let the later of the two count.
+func put(sp *nft.SetPatch, e nft.Element, v nft.Verdict) {
+	delete(sp.Remove, e)
+	sp.Put[e] = v
+}
+
+func remove(sp *nft.SetPatch, e nft.Element) {
+	delete(sp.Put, e)
+	sp.Remove[e] = struct{}{}
+}
+
+// endpoint renders an endpoint: its dispatch in each direction and, where it
+// is isolated, its chain.
+func (cfg *Config) endpoint(e *policy.EndpointPolicy) renderedEndpoint {
+	out := renderedEndpoint{pod: e.Pod, elements: map[dispatchKey]nft.Verdict{}, chains: map[string]*nft.Chain{}}
+	cfg.addEnds(out.elements, e.Interface, e.Addresses)
+	for _, d := range policy.Directions {
+		verdict := nft.Verdict{Kind: nft.Accept}
+		if isolation := e.Isolation(d); len(isolation) > 0 {
+			profiles := profilesOf(isolation, d)
+			chain := cfg.podChain(e, d, profiles)
+			denied := cfg.deniedChain(e, d)
+			out.chains[chain.Name], out.chains[denied.Name] = chain, denied
+			out.profiles = append(out.profiles, profiles...)
+			verdict = nft.JumpTo(chain.Name)
+		}
+		for _, a := range e.Addresses {
+			family := families[0].suffix
+			if a.Is6() {
+				family = families[1].suffix
+			}
+			if e.Interface != "" {
+				out.elements[dispatchKey{vethMap(d, family), nft.AddrIfaceElement(a, e.Interface)}] = verdict
+			}
+			if cfg.byAddress(e.Interface) {
+				out.elements[dispatchKey{addrMap(d, family), nft.AddrElement(a)}] = verdict
+			}
+		}
+	}
+	return out
+}
+
+// podChain renders the chain of one isolated pod and direction. It is as long
+// for a hundred policies as for one.
+func (cfg *Config) podChain(e *policy.EndpointPolicy, d policy.Direction, profiles []profile) *nft.Chain {
+	// The attachment's hash, because a pod that is gone and one that has its
+	// name and veth now may both be attached for a while.
+	c := &nft.Chain{Name: nft.Name("pod", e.Pod.Namespace, e.Pod.Name, shortHash(e.ID), d.String())}
+	for _, a := range e.Self {
+		c.Rules = append(c.Rules, rule("the pod itself", nft.MatchAddr{Field: peerField(d, a.Is4()), Addr: a}, do(nft.Accept)))
+	}
+	if d == policy.Egress && cfg.AllowPodToNode {
+		c.Rules = append(c.Rules, rule("its own node", nft.MatchLocalDst{}, do(nft.Accept)))
+	}
+	c.Rules = append(c.Rules, rule("", nft.MatchCT{State: nft.CTInvalid}, do(nft.Drop)))
+	for _, p := range profiles {
+		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(p.name)}))
+	}
+	c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(deniedName(e.Pod, e.ID, d))}))
+	return c
+}
+
+// profile is an ordered list of policies, shared by the pods that have the
+// same one.
+type profile struct {
+	name      string
+	direction policy.Direction
+	policies  []policy.Key
+}
+
+// profilesOf returns a profile for each tier of an isolation. What falls out
+// of the last one is denied by the pod chain.
+func profilesOf(isolation policy.Isolation, d policy.Direction) []profile {
+	var out []profile
+	for _, stage := range isolation {
+		var list strings.Builder
+		for _, k := range stage.Policies {
+			fmt.Fprintf(&list, "%s\n", k)
+		}
+		out = append(out, profile{
+			name:      nft.Name("profile", shortHash(list.String()), d.String()),
+			direction: d, policies: stage.Policies,
+		})
+	}
+	return out
+}
+
+func (p profile) chain() *nft.Chain {
+	c := &nft.Chain{Name: p.name}
+	for _, k := range p.policies {
+		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(policyChain(policy.Ref{Policy: k, Direction: p.direction}))}))
+	}
+	return c
+}
+
+func policyChain(ref policy.Ref) string {
+	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String())
+}
+
+// partChain names the chain of a part of a policy's rules.
+func partChain(ref policy.Ref, i int) string {
+	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String(), strconv.Itoa(i))
+}
+
+// shortHash tells things apart whose full text would be too long for a name.
+func shortHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:8])
+}

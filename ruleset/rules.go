@@ -1,0 +1,270 @@
+package ruleset
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// portSet is a set of protocols and ports. Its name follows from its content,
+// so it never changes.
+type portSet struct {
+	name   string
+	ranges []selector.PortRange
+}
+
+func newPortSet(ranges []selector.PortRange) portSet {
+	return portSet{nft.Name("ports", portsText(ranges)), ranges}
+}
+
+func (p portSet) set() *nft.Set {
+	s := &nft.Set{
+		Name: p.name, Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true,
+		Comment: portsText(p.ranges), Elements: map[nft.Element]nft.Verdict{},
+	}
+	for _, r := range p.ranges {
+		s.Elements[nft.ProtoPortsElement(r.Protocol, r.First, r.Last)] = nft.Verdict{}
+	}
+	return s
+}
+
+// portsText spells port ranges for names and comments.
+func portsText(ranges []selector.PortRange) string {
+	parts := make([]string, len(ranges))
+	for i, r := range ranges {
+		protocol := strings.ToLower(policy.ProtocolName(r.Protocol))
+		switch {
+		case r.First == r.Last:
+			parts[i] = fmt.Sprintf("%s-%d", protocol, r.First)
+		case r.First == 0 && r.Last == 65535:
+			parts[i] = protocol
+		default:
+			parts[i] = fmt.Sprintf("%s-%d-%d", protocol, r.First, r.Last)
+		}
+	}
+	return strings.Join(parts, ".")
+}
+
+// renderedPart is a chain with a part of a policy's rules, and the names of the sets that these
+// rules look into.
+type renderedPart struct {
+	clauses []policy.Clause
+	ports   []portSet
+	sets    []string
+}
+
+// patchRules replaces the chain of one policy and direction, or, where its rules
+// are in several parts, those that have changed: then its own chain jumps to
+// each that has rules.
+func (r *Renderer) patchRules(out *nft.Patch, c *policy.Cluster, ref policy.Ref) {
+	parts, used := c.Parts(ref)
+	main, old, now := policyChain(ref), r.rules[ref], map[string]renderedPart{}
+	jumps := &nft.Chain{Name: main}
+	for i, part := range parts {
+		switch {
+		case len(parts) == 1:
+			now[main] = renderPart(out, ref, main, part, old[main])
+		case len(part) > 0:
+			name := partChain(ref, i)
+			now[name] = renderPart(out, ref, name, part, old[name])
+			jumps.Rules = append(jumps.Rules, rule("", nft.Do{Verdict: nft.JumpTo(name)}))
+		}
+	}
+	if len(parts) != 1 {
+		out.Chains[main] = nil
+		if used {
+			out.Chains[main] = jumps
+		}
+	}
+	for name := range old {
+		if _, stays := now[name]; !stays && name != main {
+			out.Chains[name] = nil
+		}
+	}
+	delete(r.rules, ref)
+	if used {
+		r.rules[ref] = now
+	}
+	r.patchPorts(out, old, now)
+}
+
+// renderPart renders a chain, unless it is the one that stands there. Parts are
+// replaced, never changed.
+func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Clause, old renderedPart) renderedPart {
+	if len(part) > 0 && len(part) == len(old.clauses) && &part[0] == &old.clauses[0] {
+		return old
+	}
+	now := renderedPart{clauses: part}
+	chain := &nft.Chain{Name: name}
+	for _, cl := range part {
+		chain.Rules = append(chain.Rules, clauseRules(ref, cl)...)
+		if len(cl.Ports) > 1 {
+			now.ports = append(now.ports, newPortSet(cl.Ports))
+		}
+	}
+	now.sets = setsOf(chain)
+	out.Chains[name] = chain
+	return now
+}
+
+// setsOf lists the sets that a chain's rules look into.
+func setsOf(chain *nft.Chain) []string {
+	var out []string
+	for _, r := range chain.Rules {
+		for _, s := range r.Statements {
+			if in, is := s.(nft.InSet); is {
+				out = append(out, in.Set)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Clip(slices.Compact(out))
+}
+
+// patchPorts counts the uses of port sets, and makes and deletes them.
+func (r *Renderer) patchPorts(out *nft.Patch, old, now map[string]renderedPart) {
+	for _, part := range now {
+		for _, s := range part.ports {
+			if r.ports.add(s.name) {
+				out.Sets[s.name] = &nft.SetPatch{Create: s.set()}
+			}
+		}
+	}
+	for _, part := range old {
+		for _, s := range part.ports {
+			r.dropPorts(out, s)
+		}
+	}
+}
+
+func (r *Renderer) dropPorts(out *nft.Patch, s portSet) {
+	if !r.ports.drop(s.name) {
+		return
+	}
+	if out.Sets[s.name] != nil {
+		delete(out.Sets, s.name) // made and given up by the same patch
+		return
+	}
+	out.Sets[s.name] = nil
+}
+
+// clauseRules renders a clause: a rule for each family that it can match, or
+// one for both where it names no address.
+func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
+	comment := fmt.Sprintf("%s rule %d", ref.Policy, cl.Rule)
+	if cl.Peer != nil {
+		comment += ": " + cl.Peer.ID.String()
+	}
+	if cl.Named != nil {
+		comment += ": " + cl.Named.ID.String()
+	}
+	if cl.Peer == nil && cl.Named == nil {
+		return []nft.Rule{rule(comment, append(portMatch(cl.Ports), do(nft.Accept))...)}
+	}
+	var out []nft.Rule
+	for _, f := range families {
+		if cl.Peer != nil && !hasFamily(cl.Peer, f.is4) {
+			continue
+		}
+		match := portMatch(cl.Ports) // the cheapest first
+		if cl.Named != nil {
+			match = append(match, nft.InSet{
+				Fields: []nft.Field{addrField(false, f.is4), nft.L4Proto, nft.DstPort}, Set: setName(cl.Named.ID, f.suffix),
+			})
+		}
+		if cl.Peer != nil {
+			match = append(match, nft.InSet{Fields: []nft.Field{peerField(ref.Direction, f.is4)}, Set: setName(cl.Peer.ID, f.suffix)})
+		}
+		out = append(out, rule(comment, append(match, do(nft.Accept))...))
+	}
+	return out
+}
+
+// portMatch matches nothing but the ports; nil ports are any.
+func portMatch(ports []selector.PortRange) []nft.Statement {
+	switch {
+	case len(ports) == 0:
+		return nil
+	case len(ports) > 1:
+		return []nft.Statement{nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: newPortSet(ports).name}}
+	case ports[0].First == 0 && ports[0].Last == 65535:
+		return []nft.Statement{nft.MatchProto{Proto: ports[0].Protocol}}
+	}
+	return []nft.Statement{nft.MatchPort{Proto: ports[0].Protocol, First: ports[0].First, Last: ports[0].Last}}
+}
+
+// hasFamily reports whether a set can have members of a family: ipBlocks only
+// of their own.
+func hasFamily(s *policy.Set, is4 bool) bool {
+	return s.ID.Kind != policy.BlockSet || slices.ContainsFunc(s.Blocks, func(b policy.Block) bool { return b.CIDR.Addr().Is4() == is4 })
+}
+
+// setName names the set of one family.
+func setName(id policy.SetID, family string) string {
+	kind := map[policy.SetKind]string{
+		policy.PodSet: "pods", policy.BlockSet: "block", policy.PortSet: "named-port", policy.LocalPortSet: "own-named-port",
+	}[id.Kind]
+	return nft.Name(kind, id.String(), family)
+}
+
+// patchSet renders the change of a set, once for each family it can have.
+func patchSet(out *nft.Patch, ch policy.SetChange) {
+	for _, f := range families {
+		if !hasFamily(&ch.Set, f.is4) {
+			continue
+		}
+		name := setName(ch.Set.ID, f.suffix)
+		if ch.Deleted {
+			out.Sets[name] = nil
+			continue
+		}
+		if ch.Created {
+			set := newSet(ch.Set, name, f.is4)
+			for _, m := range ch.Add {
+				if m.First.Is4() == f.is4 {
+					set.Elements[element(ch.Set, m)] = nft.Verdict{}
+				}
+			}
+			out.Sets[name] = &nft.SetPatch{Create: set}
+			continue
+		}
+		for _, m := range ch.Add {
+			if m.First.Is4() == f.is4 {
+				put(setPatch(out, name), element(ch.Set, m), nft.Verdict{})
+			}
+		}
+		for _, m := range ch.Remove {
+			if m.First.Is4() == f.is4 {
+				remove(setPatch(out, name), element(ch.Set, m))
+			}
+		}
+	}
+}
+
+func newSet(s policy.Set, name string, is4 bool) *nft.Set {
+	out := &nft.Set{Name: name, Comment: s.ID.String(), Elements: map[nft.Element]nft.Verdict{}}
+	switch s.ID.Kind {
+	case policy.PodSet:
+		out.Key = []nft.Field{addrField(true, is4)}
+	case policy.BlockSet:
+		out.Key, out.Interval = []nft.Field{addrField(true, is4)}, true
+	case policy.PortSet, policy.LocalPortSet:
+		out.Key = []nft.Field{addrField(false, is4), nft.L4Proto, nft.DstPort}
+	}
+	return out
+}
+
+func element(s policy.Set, m policy.Member) nft.Element {
+	switch s.ID.Kind {
+	case policy.BlockSet:
+		return nft.RangeElement(m.First, m.Last)
+	case policy.PortSet, policy.LocalPortSet:
+		return nft.AddrProtoPortElement(m.First, m.Protocol, m.Port)
+	case policy.PodSet:
+	}
+	return nft.AddrElement(m.First)
+}

@@ -1,0 +1,206 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"go4.org/netipx"
+
+	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
+)
+
+// shape is the version of the base chains. It is part of their names, so that
+// it is stored in the table, and so that another version's chains are added
+// before these are removed: drops add up, and the overlap is closed.
+const shape = 1
+
+// vethPattern matches the host ends of our own pods. Nothing else on a node
+// may be named so; in particular the tunnel device isn't.
+const vethPattern = names.PodLinks
+
+// Config is what the ruleset depends on besides policies.
+type Config struct {
+	// PodRanges are the addresses of this node's pods where other CNI plugins
+	// wire them. What comes from or goes to them is dropped unless the pod is
+	// known. Pods behind our own veths need no range.
+	PodRanges []netip.Prefix
+	// AllowPodToNode exempts traffic from a pod to its own node from egress.
+	AllowPodToNode bool
+	// IPVS adds base chains on output for what IPVS takes in on input and
+	// sends on from there.
+	IPVS bool
+	// Network is the pod network, where it is ours.
+	Network Network
+	// LogGroup is the NFLOG group that samples of denied packets go to.
+	LogGroup uint16
+	// LogPerSecond bounds the samples of one pod, both directions together;
+	// 0: none.
+	LogPerSecond uint64
+	// CutLabel is the bit, 1 to 127, of connections' labels that says which
+	// are cut; 0: 127.
+	CutLabel uint8
+}
+
+// families are the suffixes of names that exist once for each IP version.
+var families = [...]struct {
+	suffix string
+	is4    bool
+}{{"v4", true}, {"v6", false}}
+
+// addrField returns the field that holds the address of a packet's source or
+// destination.
+func addrField(source, is4 bool) nft.Field {
+	switch {
+	case source && is4:
+		return nft.SrcAddr4
+	case source:
+		return nft.SrcAddr6
+	case is4:
+		return nft.DstAddr4
+	}
+	return nft.DstAddr6
+}
+
+// podField returns the field that holds the pod's own address in a direction.
+func podField(d policy.Direction, is4 bool) nft.Field { return addrField(d == policy.Egress, is4) }
+
+// peerField returns the field that holds the other end's address.
+func peerField(d policy.Direction, is4 bool) nft.Field { return addrField(d == policy.Ingress, is4) }
+
+// vethField returns the field that holds the pod's veth.
+func vethField(d policy.Direction) nft.Field {
+	if d == policy.Egress {
+		return nft.InIface
+	}
+	return nft.OutIface
+}
+
+// The dispatch maps: address and veth for our own pods, address alone for
+// pods that others wired.
+func vethMap(d policy.Direction, family string) string {
+	return nft.Name("dispatch", d.String(), "veth", family)
+}
+func addrMap(d policy.Direction, family string) string {
+	return nft.Name("dispatch", d.String(), "address", family)
+}
+func rangeSet(family string) string { return nft.Name("pod-ranges", family) }
+
+// baseChain names a base chain of the current shape.
+func baseChain(name string) string { return nft.Name(name, fmt.Sprint(shape)) }
+
+// base returns the part of the ruleset that doesn't depend on any pod: base
+// chains, empty dispatch maps, the guarded ranges.
+func (cfg *Config) base() *nft.Ruleset {
+	out := nft.NewRuleset()
+	for _, f := range families {
+		for _, d := range policy.Directions {
+			out.AddSet(&nft.Set{
+				Name: vethMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4), vethField(d)}, Verdicts: true,
+				Comment: "pods of this node, " + d.String(),
+			})
+			out.AddSet(&nft.Set{
+				Name: addrMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4)}, Verdicts: true,
+				Comment: "pods of this node that another CNI plugin wired, " + d.String(),
+			})
+		}
+		out.AddSet(&nft.Set{
+			Name: rangeSet(f.suffix), Key: []nft.Field{nft.SrcAddr4 + boolField(!f.is4)}, Interval: true, Guard: true,
+			Comment: "addresses of pods that another CNI plugin wires: dropped where not dispatched", Elements: ranges(cfg.PodRanges, f.is4),
+		})
+	}
+	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool, first ...nft.Rule) {
+		rules := slices.Concat(first, judge(d, byVeth))
+		if hook == nft.HookForward && len(cfg.PodRanges) > 0 {
+			rules = append(rules, linkScope(d)...)
+		}
+		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
+	}
+	add("egress", nft.HookForward, -2, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress), cfg.Network.toForwarded())...)
+	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing(policy.Ingress)...)
+	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress))...)
+	if cfg.IPVS {
+		local := rule("the node's own packets", nft.MatchLocalSrc{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
+		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(policy.Egress), resets(), local)...)
+		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(policy.Ingress), resets(), local)...)
+	}
+	cfg.addCut(out)
+	addErrors(out)
+	cfg.Network.addTo(out)
+	return out
+}
+
+func boolField(b bool) nft.Field {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// ranges returns the elements of an interval set, those of one family, merged:
+// the kernel refuses overlapping ones.
+func ranges(prefixes []netip.Prefix, is4 bool) map[nft.Element]nft.Verdict {
+	var b netipx.IPSetBuilder
+	for _, p := range prefixes {
+		if p.Addr().Is4() == is4 {
+			b.AddPrefix(p)
+		}
+	}
+	out := map[nft.Element]nft.Verdict{}
+	if set, err := b.IPSet(); err == nil {
+		for _, r := range set.Ranges() {
+			out[nft.RangeElement(r.From(), r.To())] = nft.Verdict{}
+		}
+	}
+	return out
+}
+
+func rule(comment string, statements ...nft.Statement) nft.Rule {
+	return nft.Rule{Statements: statements, Comment: comment}
+}
+
+func do(kind nft.VerdictKind) nft.Do { return nft.Do{Verdict: nft.Verdict{Kind: kind}} }
+
+// passing lists what a base chain lets through first.
+func passing(d policy.Direction) []nft.Rule {
+	return slices.Concat(
+		[]nft.Rule{rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept))},
+		errorRules(d),
+		[]nft.Rule{rule("neighbour discovery, which is never routed", nft.MatchND{}, do(nft.Accept))},
+	)
+}
+
+// judge dispatches to the pods' chains. What belongs to a pod of this node
+// and falls out of its chain, or has none, is dropped.
+func judge(d policy.Direction, byVeth bool) []nft.Rule {
+	var out []nft.Rule
+	end := func(what string, match nft.Statement) {
+		out = append(out, rule(what, match, nft.Count{}, do(nft.Drop)))
+	}
+	if byVeth {
+		for _, f := range families {
+			out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4), vethField(d)}, Map: vethMap(d, f.suffix)}))
+		}
+	}
+	// On output there is no veth to come from, and the one to go to may belong
+	// to a pod that isn't programmed.
+	for _, f := range families {
+		if !byVeth {
+			out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)}, Map: addrMap(d, f.suffix)}))
+		}
+	}
+	if byVeth || d == policy.Ingress {
+		end("a pod that isn't programmed, or not its address", nft.MatchIface{Field: vethField(d), Name: vethPattern})
+	}
+	for _, f := range families {
+		if byVeth {
+			out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)}, Map: addrMap(d, f.suffix)}))
+		}
+	}
+	for _, f := range families {
+		end("a pod that isn't programmed", nft.InSet{Fields: []nft.Field{podField(d, f.is4)}, Set: rangeSet(f.suffix)})
+	}
+	return out
+}
