@@ -14,8 +14,8 @@ import (
 
 const interfaceDigits = 11
 
-// An Attachment is one pod's place in the network of this node. What identifies it, and its addresses,
-// don't change while it exists; the rest is as its latest ADD said.
+// An Attachment is one pod's place in the network of this node. What identifies it, and its
+// addresses, don't change while it exists; the rest is as its latest ADD said.
 type Attachment struct {
 	ContainerID string `json:"containerID"` // of the pod's sandbox
 	IfName      string `json:"ifName"`      // inside the pod
@@ -36,7 +36,8 @@ type Attachment struct {
 	HostPorts []HostPort `json:"hostPorts,omitempty"` // of the node, that lead to the pod
 	Bandwidth Bandwidth  `json:"bandwidth,omitzero"`
 
-	// PolicyOnly says that another plugin wired the pod: Interface is empty, and Addresses are those which that plugin gave.
+	// PolicyOnly says that another plugin wired the pod: Interface is empty, and Addresses are
+	// those which that plugin gave.
 	PolicyOnly bool `json:"policyOnly,omitempty"`
 }
 
@@ -64,8 +65,8 @@ func (a Attachment) validate() error {
 	return ValidateMTU(a.MTU, Has6(a.Addresses))
 }
 
-// HostMAC is the hardware address of the host end, always the same for an attachment, and another for every attachment. It tells
-// whose a link is whose name says only the pod.
+// HostMAC is the hardware address of the host end, always the same for an attachment, and another
+// for every attachment. It tells whose a link is whose name says only the pod.
 func (a Attachment) HostMAC() net.HardwareAddr { return hardwareAddr(a.ID(), "host") }
 
 // PodMAC is the hardware address of the pod's end.
@@ -74,7 +75,8 @@ func (a Attachment) PodMAC() net.HardwareAddr { return hardwareAddr(a.ID(), "pod
 // AttachmentID is the ID of the attachment of a container's interface.
 func AttachmentID(containerID, ifName string) string { return containerID + "/" + ifName }
 
-// InterfaceName is the name of the host end of a pod's interface: the prefix and 11 hex digits, the most the kernel allows.
+// InterfaceName is the name of the host end of a pod's interface: the prefix and 11 hex digits, the
+// most the kernel allows.
 func InterfaceName(podNamespace, podName, ifName string) string {
 	sum := sha256.Sum256([]byte(podNamespace + "/" + podName + "/" + ifName))
 	return names.PodLink + hex.EncodeToString(sum[:])[:interfaceDigits]

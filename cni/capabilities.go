@@ -8,10 +8,11 @@ import (
 	"slices"
 )
 
-// HostPort is a port of the node that leads to a port of the pod: one entry of the CNI capability portMappings.
+// HostPort is a port of the node that leads to a port of the pod: one entry of the CNI capability
+// portMappings.
 type HostPort struct {
-	// HostIP is the address of the node. The zero Addr stands for every address of both families, an unspecified one for every
-	// address of its own.
+	// HostIP is the address of the node. The zero Addr stands for every address of both families,
+	// an unspecified one for every address of its own.
 	HostIP        netip.Addr `json:"hostIP,omitzero"`
 	HostPort      uint16     `json:"hostPort"`
 	ContainerPort uint16     `json:"containerPort"`
@@ -56,8 +57,8 @@ func (p HostPort) overlaps(q HostPort) bool {
 	}
 }
 
-// contradicts tells whether two host ports of one pod lead the same packets to different ports. Where one is for more addresses than the
-// other there is no doubt: the one for fewer counts.
+// contradicts tells whether two host ports of one pod lead the same packets to different ports.
+// Where one is for more addresses than the other there is no doubt: the one for fewer counts.
 func (p HostPort) contradicts(q HostPort) bool {
 	different := p.ContainerPort != q.ContainerPort
 	p.ContainerPort = q.ContainerPort
@@ -79,7 +80,8 @@ func HasHostPort4(ports []HostPort) bool {
 	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4() })
 }
 
-// MaxHostPorts is more than any pod has, and few enough to compare each with each, and for all to fit into a request.
+// MaxHostPorts is more than any pod has, and few enough to compare each with each, and for all to
+// fit into a request.
 const MaxHostPorts = 500
 
 // ValidateHostPorts says which of a pod's host ports can't be, and why.
@@ -106,7 +108,8 @@ type Bandwidth struct {
 	EgressBurst  uint64 `json:"egressBurst,omitempty"`  // bits
 }
 
-// Validate wants a rate of at least a byte and a burst, or neither. The kernel counts bursts in 32 bits of bytes.
+// Validate wants a rate of at least a byte and a burst, or neither. The kernel counts bursts in 32
+// bits of bytes.
 func (b Bandwidth) Validate() error {
 	for _, of := range []struct {
 		direction   string

@@ -21,7 +21,8 @@ const (
 	DefaultSocket   = DefaultStateDir + "/" + SocketName
 )
 
-// ErrNoAgent is what a Client's error is where no agent that speaks this version of the protocol has answered.
+// ErrNoAgent is what a Client's error is where no agent that speaks this version of the protocol
+// has answered.
 var ErrNoAgent = errors.New("no answer from the node's agent")
 
 // A Client asks the agent of this node, for the plugin and for people. It connects anew for every

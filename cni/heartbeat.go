@@ -15,8 +15,9 @@ const MaxSilence = 60 * time.Second
 
 const maxBeatBytes = 64 << 10
 
-// Heartbeat is the file by which a plugin knows how its agent is without asking it. The time in it is of the monotonic clock, so
-// that setting the node's clock, as happens after a boot, doesn't make the agent look silent.
+// Heartbeat is the file by which a plugin knows how its agent is without asking it. The time in it
+// is of the monotonic clock, so that setting the node's clock, as happens after a boot, doesn't
+// make the agent look silent.
 type Heartbeat struct {
 	BootID string        `json:"bootID"`
 	Beat   time.Duration `json:"beat"`            // by sinceBoot
@@ -43,8 +44,9 @@ func ReadHeartbeat(stateDir string) (Heartbeat, error) {
 	return h, nil
 }
 
-// Status says, as an error of the specification, why a node whose agent left this heartbeat should carry no pod at all; now is
-// by sinceBoot. Whatever lets single ADDs fail isn't a reason: runtimes make the whole node NotReady of it, with all of its pods.
+// Status says, as an error of the specification, why a node whose agent left this heartbeat should
+// carry no pod at all; now is by sinceBoot. Whatever lets single ADDs fail isn't a reason: runtimes
+// make the whole node NotReady of it, with all of its pods.
 func (h Heartbeat) Status(now time.Duration) error {
 	const unavailable = "the node can't take pods"
 	switch {

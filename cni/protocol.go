@@ -15,8 +15,9 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 )
 
-// The paths of version 1 of the protocol: HTTP/1.1 on a unix socket, JSON bodies. What isn't answered with 200 has a types.Error of
-// the CNI library as its body, with a code of the CNI specification.
+// The paths of version 1 of the protocol: HTTP/1.1 on a unix socket, JSON bodies. What isn't
+// answered with 200 has a types.Error of the CNI library as its body, with a code of the CNI
+// specification.
 const (
 	PathAdd    = "/v1/add"    // POST an AddRequest, get an AddAnswer
 	PathDel    = "/v1/del"    // POST a DelRequest, get a DelAnswer
@@ -46,7 +47,8 @@ const (
 	minMTU4, minMTU6, maxMTU = 576, 1280, 65535 // RFC 791, RFC 8200
 )
 
-// Codes that the library has no name for: one of the CNI specification, for a plugin that can't serve ADD, and our own.
+// Codes that the library has no name for: one of the CNI specification, for a plugin that can't
+// serve ADD, and our own.
 const (
 	CodeNotAvailable     = 50
 	CodeDiffers          = 100 // CHECK: something isn't as ADD left it
@@ -54,7 +56,8 @@ const (
 	CodeHostPortReserved = 102 // ADD: a host port is the node's
 )
 
-// AddRequest asks for a place in the network for one interface of a pod. The first five fields are required.
+// AddRequest asks for a place in the network for one interface of a pod. The first five fields are
+// required.
 type AddRequest struct {
 	ContainerID  string `json:"containerID"`
 	IfName       string `json:"ifName"`
@@ -82,7 +85,8 @@ type AddAnswer struct {
 	NodeAddresses []netip.Addr   `json:"nodeAddresses,omitempty"` // what the node uses towards the pod
 }
 
-// DelRequest gives a place up. Both fields are required. An attachment that isn't known is no error.
+// DelRequest gives a place up. Both fields are required. An attachment that isn't known is no
+// error.
 type DelRequest struct {
 	ContainerID string `json:"containerID"`
 	IfName      string `json:"ifName"`
@@ -93,14 +97,16 @@ type DelAnswer struct {
 	IsCut bool `json:"isCut,omitempty"` // the pod's link is down, and the agent removes it; else the plugin has to look for one
 }
 
-// CheckRequest asks how an attachment should be wired, and whether its policy is in the kernel. Every field is required.
+// CheckRequest asks how an attachment should be wired, and whether its policy is in the kernel.
+// Every field is required.
 type CheckRequest struct {
 	ContainerID string       `json:"containerID"`
 	IfName      string       `json:"ifName"`
 	Addresses   []netip.Addr `json:"addresses"` // that the runtime thinks it has
 }
 
-// CheckAnswer says how the pod should be wired, if it is known, and what the agent sees that isn't as it should be.
+// CheckAnswer says how the pod should be wired, if it is known, and what the agent sees that isn't
+// as it should be.
 type CheckAnswer struct {
 	AddAnswer
 
@@ -175,7 +181,8 @@ func (r DelRequest) Validate() error { return ValidateID(r.ContainerID, r.IfName
 // Validate finds nothing wrong.
 func (StatusRequest) Validate() error { return nil }
 
-// ValidateID returns an error of the CNI specification where a container's ID or an interface's name can't be one.
+// ValidateID returns an error of the CNI specification where a container's ID or an interface's
+// name can't be one.
 func ValidateID(containerID, ifName string) error {
 	if len(containerID) > maxContainerID {
 		return invalidArgument("container ID", containerID)
@@ -195,7 +202,8 @@ func ValidateID(containerID, ifName string) error {
 	return nil
 }
 
-// isName tells whether s is made of lower case letters, digits and, between these, of the characters in middle.
+// isName tells whether s is made of lower case letters, digits and, between these, of the
+// characters in middle.
 func isName(s string, maxBytes int, middle string) bool {
 	if s == "" || len(s) > maxBytes {
 		return false
@@ -248,7 +256,8 @@ func ValidateMTU(mtu int, has6 bool) error {
 	return nil
 }
 
-// DecodeRequest reads one JSON value with known fields only: what an agent doesn't know it would not do.
+// DecodeRequest reads one JSON value with known fields only: what an agent doesn't know it would
+// not do.
 func DecodeRequest(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return errors.New("not UTF-8")

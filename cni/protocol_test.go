@@ -122,7 +122,8 @@ func FuzzDecodeRequest(f *testing.F) {
 	})
 }
 
-// TestDerivedNames: a plugin and an agent of different versions must agree on them, so they never change.
+// TestDerivedNames: a plugin and an agent of different versions must agree on them, so they never
+// change.
 func TestDerivedNames(t *testing.T) {
 	t.Parallel()
 	a := newAttachment("c1", "pod-a", "10.1.0.1")

@@ -23,10 +23,12 @@ const (
 	maxLedgerBytes = 16 << 20
 )
 
-// Records keeps one file for each attachment in a directory, and the ledger of addresses beside it. A file is complete or isn't
-// there: it is written under another name first. Who uses it sees to it that no two calls are about the same file.
+// Records keeps one file for each attachment in a directory, and the ledger of addresses beside it.
+// A file is complete or isn't there: it is written under another name first. Who uses it sees to it
+// that no two calls are about the same file.
 //
-// Files carry the boot that they are of. A state directory can outlive a reboot, pods don't: what another boot left is removed.
+// Files carry the boot that they are of. A state directory can outlive a reboot, pods don't: what
+// another boot left is removed.
 type Records struct {
 	stateDir string
 	BootID   string
@@ -86,7 +88,8 @@ func (r Records) TryWriting() error {
 	return os.Remove(path)
 }
 
-// Remove forgets an attachment. One that isn't there is no error, also on a file system that is read-only, which doesn't look first.
+// Remove forgets an attachment. One that isn't there is no error, also on a file system that is
+// read-only, which doesn't look first.
 func (r Records) Remove(containerID, ifName string) error {
 	path := r.Path(containerID, ifName)
 	if err := os.Remove(path); err != nil && !isMissing(path) {
@@ -123,7 +126,8 @@ func (r Records) isOfThisBoot(bootID string) bool {
 	return bootID == "" || r.BootID == "" || bootID == r.BootID
 }
 
-// RemoveUnfinished removes what a server that died was about to write. The caller is the only server.
+// RemoveUnfinished removes what a server that died was about to write. The caller is the only
+// server.
 func (r Records) RemoveUnfinished() {
 	for _, dir := range []string{r.Dir(), r.stateDir} { // in the latter are the ledger and the heartbeat
 		names, _ := filepath.Glob(filepath.Join(dir, temporary+"*")) // the pattern is good
@@ -133,16 +137,17 @@ func (r Records) RemoveUnfinished() {
 	}
 }
 
-// Files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a state directory has of records. They need not be
-// there.
+// Files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a
+// state directory has of records. They need not be there.
 func (r Records) Files() []string {
 	recordFiles, _ := filepath.Glob(filepath.Join(r.Dir(), "*@*"+recordSuffix)) // the pattern is good
 	unfinishedFiles, _ := filepath.Glob(filepath.Join(r.stateDir, temporary+"*"))
 	return slices.Concat(recordFiles, unfinishedFiles, []string{r.LedgerPath(), HeartbeatPath(r.stateDir)})
 }
 
-// ReadAll returns the attachments with a good record, sorted by ID, and in bad an error for each other file. Records of another boot are
-// removed. Without a directory there are none; one that can't be read is an error. Others may write meanwhile.
+// ReadAll returns the attachments with a good record, sorted by ID, and in bad an error for each
+// other file. Records of another boot are removed. Without a directory there are none; one that
+// can't be read is an error. Others may write meanwhile.
 func (r Records) ReadAll() (all []Attachment, bad []error, err error) {
 	entries, err := os.ReadDir(r.Dir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -208,8 +213,9 @@ func (r Records) WriteLedger(l Ledger) error {
 	return nil
 }
 
-// ReadLedger returns an empty one where there is none. Of another boot's the times don't count: the pods are gone, but other nodes may not
-// have heard of it, so that their addresses cool down from now.
+// ReadLedger returns an empty one where there is none. Of another boot's the times don't count: the
+// pods are gone, but other nodes may not have heard of it, so that their addresses cool down from
+// now.
 func (r Records) ReadLedger() (Ledger, error) {
 	var l Ledger
 	err := readJSON(r.LedgerPath(), maxLedgerBytes, &l)
@@ -253,8 +259,8 @@ func writeJSON(path string, value any) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	// Nothing is synced to a disk: what is here is only good until the machine stops. A ledger that isn't whole then can't be read, and so
-	// every address rests.
+	// Nothing is synced to a disk: what is here is only good until the machine stops. A ledger that
+	// isn't whole then can't be read, and so every address rests.
 	_, err = f.Write(append(data, '\n'))
 	err = errors.Join(err, f.Close())
 	if err != nil {
@@ -263,7 +269,8 @@ func writeJSON(path string, value any) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// readJSON reads a regular file. It follows no link, waits for no pipe, and leaves alone fields that a later version may have.
+// readJSON reads a regular file. It follows no link, waits for no pipe, and leaves alone fields
+// that a later version may have.
 func readJSON(path string, maxBytes int64, into any) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -217,7 +217,8 @@ func TestHostileLedger(t *testing.T) {
 	}
 }
 
-// TestReboot: a state directory that outlives the node's pods keeps their addresses only until they have cooled down.
+// TestReboot: a state directory that outlives the node's pods keeps their addresses only until they
+// have cooled down.
 func TestReboot(t *testing.T) {
 	t.Parallel()
 	a, b := newAttachment("c1", "pod-a", "10.1.0.1"), newAttachment("c2", "pod-b", "10.1.0.2")
@@ -260,7 +261,8 @@ func TestRecordOfAnOlderAgent(t *testing.T) {
 	}
 }
 
-// TestRemoveMissingRecord: where nothing is there, nothing has to be removed, whatever the file system is like; what is there stays an error.
+// TestRemoveMissingRecord: where nothing is there, nothing has to be removed, whatever the file
+// system is like; what is there stays an error.
 func TestRemoveMissingRecord(t *testing.T) {
 	t.Parallel()
 	d := testdisk.New(t)

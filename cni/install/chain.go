@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// Others chain plugins to ours: a mesh's installer, for one, writes its own behind whatever the first configuration has.
+// Others chain plugins to ours: a mesh's installer, for one, writes its own behind whatever the
+// first configuration has.
 
 const (
 	// othersEnding is that of the file in which RemoveConflist keeps others' plugins.
@@ -27,7 +28,8 @@ type chain struct {
 	problems []string
 }
 
-// readChain reads a configuration of ours. What it can't read counts as not there, and is a problem.
+// readChain reads a configuration of ours. What it can't read counts as not there, and is a
+// problem.
 func readChain(path string) chain {
 	info, err := os.Lstat(path)
 	if err != nil {

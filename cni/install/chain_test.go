@@ -18,13 +18,14 @@ const (
 	tunePlugin = `{"sysctl":{"net.core.somaxconn":"500"},"type":"tuning"}`
 )
 
-// conflistOf is a configuration as another program writes it: in a line, keys in an order of its own.
+// conflistOf is a configuration as another program writes it: in a line, keys in an order of its
+// own.
 func conflistOf(plugins ...string) string {
 	return `{"name":"sluice","plugins":[` + strings.Join(plugins, ",") + `],"cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0"}`
 }
 
-// TestAppendedPluginsStay: what others put behind our plugin stays, in their order, whatever is put right of the rest; a file that says the
-// right thing isn't written.
+// TestAppendedPluginsStay: what others put behind our plugin stays, in their order, whatever is put
+// right of the rest; a file that says the right thing isn't written.
 func TestAppendedPluginsStay(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -102,7 +103,8 @@ func writeConflist(path, content string) error {
 	return os.Chmod(path, 0o644)
 }
 
-// TestRemoveConflistKeepsOthers: what others appended isn't lost with our configuration, and no runtime takes it for one.
+// TestRemoveConflistKeepsOthers: what others appended isn't lost with our configuration, and no
+// runtime takes it for one.
 func TestRemoveConflistKeepsOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

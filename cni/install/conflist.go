@@ -20,7 +20,8 @@ const conflistName = "05-sluice.conflist"
 
 const conflistMode fs.FileMode = 0o644
 
-// ConflistOptions say what is in the network configuration. The zero value is right where nothing is out of the ordinary.
+// ConflistOptions say what is in the network configuration. The zero value is right where nothing
+// is out of the ordinary.
 type ConflistOptions struct {
 	Name       string // of the network; "sluice" by default
 	CNIVersion string // of the CNI specification; "1.1.0" by default
@@ -29,17 +30,19 @@ type ConflistOptions struct {
 	Exclusive  bool   // take out what others append to our configuration
 }
 
-// ConflistState is what InstallConflist found and did.
+// ConflistState is what Conflist found and did.
 type ConflistState struct {
 	Changed bool
-	// Edited says what somebody else had made of our configuration that was put right; empty where there was none, or nothing to put right.
+	// Edited says what somebody else had made of our configuration that was put right; empty where
+	// there was none, or nothing to put right.
 	Edited string
-	// Appended are the types of the plugins that others have put behind ours, and Before the files that a runtime takes before ours,
-	// and which so decide about the network.
+	// Appended are the types of the plugins that others have put behind ours, and Before the files
+	// that a runtime takes before ours, and which so decide about the network.
 	Appended, Before []string
 }
 
-// conflist is a network configuration list (https://github.com/containernetworking/cni/blob/main/SPEC.md, section 1).
+// conflist is a network configuration list
+// (https://github.com/containernetworking/cni/blob/main/SPEC.md, section 1).
 type conflist struct {
 	CNIVersion  string   `json:"cniVersion"`
 	CNIVersions []string `json:"cniVersions,omitempty"`
@@ -54,8 +57,9 @@ type conflistPlugin struct {
 	StateDir     string          `json:"stateDir,omitempty"`
 }
 
-// content is the file. Runtimes of before CNI 1.1 know nothing of cniVersions and refuse a cniVersion that they don't know, so that one
-// stays at what all read, and who knows more finds the newer one beside it.
+// content is the file. Runtimes of before CNI 1.1 know nothing of cniVersions and refuse a
+// cniVersion that they don't know, so that one stays at what all read, and who knows more finds the
+// newer one beside it.
 func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 	const readByAll = "1.0.0"
 	plugin := conflistPlugin{Type: PluginName, Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
@@ -81,9 +85,10 @@ func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// Conflist writes the network configuration into a runtime's directory (usually /etc/cni/net.d), which must exist, whole or not at
-// all. A file that says already what it should is left alone, however it is laid out: some runtimes load everything anew at each change.
-// What others have put behind our plugin stays, in their order, unless the options say otherwise.
+// Conflist writes the network configuration into a runtime's directory (usually /etc/cni/net.d),
+// which must exist, whole or not at all. A file that says already what it should is left alone,
+// however it is laid out: some runtimes load everything anew at each change. What others have put
+// behind our plugin stays, in their order, unless the options say otherwise.
 func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
 	path := filepath.Join(dir, conflistName)
 	found := readChain(path)
@@ -110,9 +115,10 @@ func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
 	return state, err
 }
 
-// RemoveConflist removes the network configuration from a runtime's directory, and what is left of writing it. One that isn't there is no
-// error. What others had put behind our plugin is of no use without it: that is kept in a file beside it, which no runtime reads, to be put
-// behind another network's; kept is its path, if there is one.
+// RemoveConflist removes the network configuration from a runtime's directory, and what is left of
+// writing it. One that isn't there is no error. What others had put behind our plugin is of no use
+// without it: that is kept in a file beside it, which no runtime reads, to be put behind another
+// network's; kept is its path, if there is one.
 func RemoveConflist(dir string) (kept string, err error) {
 	path := filepath.Join(dir, conflistName)
 	if appended := readChain(path).appended; len(appended) > 0 {
@@ -134,7 +140,8 @@ func RemoveConflist(dir string) (kept string, err error) {
 // configurationEndings are those of the files that runtimes read.
 func configurationEndings() []string { return []string{".conf", ".conflist", ".json"} }
 
-// configurationsBefore are the files that a runtime takes first: it takes any with these endings, in the order of their names.
+// configurationsBefore are the files that a runtime takes first: it takes any with these endings,
+// in the order of their names.
 func configurationsBefore(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
@@ -151,8 +158,9 @@ func configurationsBefore(dir string) ([]string, error) {
 	return before, nil
 }
 
-// replaceFile gives a file this content, readable by all, and makes sure that it survives a crash. It tells whether it had to.
-// Its errors don't name the file that was to become it, which is another one each time: an error that is the same is told once.
+// replaceFile gives a file this content, readable by all, and makes sure that it survives a crash.
+// It tells whether it had to. Its errors don't name the file that was to become it, which is
+// another one each time: an error that is the same is told once.
 func replaceFile(path string, content []byte) (changed bool, err error) {
 	if isFile(path, content, conflistMode) {
 		return false, nil

@@ -76,7 +76,8 @@ func TestInstallConflist(t *testing.T) {
 	}
 }
 
-// Runtimes read the file by this library: today's takes the newest version, and what is older than cniVersions sees the plain one.
+// Runtimes read the file by this library: today's takes the newest version, and what is older than
+// cniVersions sees the plain one.
 func TestConflistIsReadByRuntimes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -128,7 +129,8 @@ func TestSortedBefore(t *testing.T) {
 	}
 }
 
-// What is in the way is replaced as a name, never written through; a directory that isn't there is an error.
+// What is in the way is replaced as a name, never written through; a directory that isn't there is
+// an error.
 func TestInstallConflistInTheWay(t *testing.T) {
 	t.Parallel()
 	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "target")

@@ -9,8 +9,9 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// dropIn tells a daemon of the machine, in a file below /run, that pods' links and the tunnel aren't its business. Otherwise it may set
-// them down, give them addresses, or remove routes when it starts.
+// dropIn tells a daemon of the machine, in a file below /run, that pods' links and the tunnel
+// aren't its business. Otherwise it may set them down, give them addresses, or remove routes when
+// it starts.
 type dropIn struct {
 	daemon  string // its directory; without that the daemon isn't there
 	path    string
@@ -24,10 +25,12 @@ const (
 		"*;interface-name:" + names.ProbeLink + "*;interface-name:" + names.Tunnel + "*"
 )
 
-// Systemd-networkd's ManageForeignRoutes=no, which would spare the routes too, exists only in its main configuration for the whole
-// machine, so it is the administrator's to set. Unmanaged links' routes it leaves alone by itself.
+// Systemd-networkd's ManageForeignRoutes=no, which would spare the routes too, exists only in its
+// main configuration for the whole machine, so it is the administrator's to set. Unmanaged links'
+// routes it leaves alone by itself.
 //
-// NetworkManager has it twice: a plain unmanaged-devices= in /etc, which comes later, replaces the list, but no section of another name.
+// NetworkManager has it twice: a plain unmanaged-devices= in /etc, which comes later, replaces the
+// list, but no section of another name.
 var dropIns = []dropIn{
 	{
 		daemon: "NetworkManager",
@@ -54,9 +57,10 @@ Unmanaged=yes
 	},
 }
 
-// DropIns writes, below runDir (usually /run), what makes NetworkManager and systemd-networkd leave our devices alone, for each
-// of them that has a directory there. It returns the files that it had to write; their daemons heed them from their next start or reload
-// on. What a reboot removes is written again when the agent starts.
+// DropIns writes, below runDir (usually /run), what makes NetworkManager and systemd-networkd leave
+// our devices alone, for each of them that has a directory there. It returns the files that it had
+// to write; their daemons heed them from their next start or reload on. What a reboot removes is
+// written again when the agent starts.
 func DropIns(runDir string) (written []string, err error) {
 	var errs []error
 	for _, d := range dropIns {
@@ -83,7 +87,8 @@ func (d dropIn) install(path string) (changed bool, err error) {
 	return replaceFile(path, []byte(d.content))
 }
 
-// RemoveDropIns removes what InstallDropIns wrote, or was about to write. Files that aren't there are no error.
+// RemoveDropIns removes what DropIns wrote, or was about to write. Files that aren't there are no
+// error.
 func RemoveDropIns(runDir string) error {
 	var errs []error
 	for _, d := range dropIns {

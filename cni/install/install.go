@@ -14,15 +14,17 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// PluginName is the plugin's file in a runtime's directory of plugins, and its type in a network configuration.
+// PluginName is the plugin's file in a runtime's directory of plugins, and its type in a network
+// configuration.
 const PluginName = "sluice"
 
 const pluginMode = 0o755
 
-// Plugin copies the plugin's program into a runtime's directory of plugins (usually /opt/cni/bin), which is made if it is missing.
-// The file there is the old one or the new one at any moment, whole, also after a crash: runtimes execute it all the time, and one that is
-// being executed goes on. What isn't a regular file is replaced, and a symbolic link isn't followed; a directory is an error. The same
-// content is left alone.
+// Plugin copies the plugin's program into a runtime's directory of plugins (usually /opt/cni/bin),
+// which is made if it is missing. The file there is the old one or the new one at any moment,
+// whole, also after a crash: runtimes execute it all the time, and one that is being executed goes
+// on. What isn't a regular file is replaced, and a symbolic link isn't followed; a directory is an
+// error. The same content is left alone.
 //
 // What an installation that was killed left behind is removed. Several may run at a time.
 func Plugin(program, dir string) (changed bool, err error) {
@@ -43,8 +45,8 @@ func Plugin(program, dir string) (changed bool, err error) {
 	return changed, nil
 }
 
-// ErrPluginStays is part of an error of InstallPlugin where the file system is full, read-only or fails, and another version of the plugin is
-// there, which goes on working with this version of the agent.
+// ErrPluginStays is part of an error of Plugin where the file system is full, read-only or fails,
+// and another version of the plugin is there, which goes on working with this version of the agent.
 var ErrPluginStays = errors.New("the plugin that is there stays")
 
 // isProgram tells whether there is something that a runtime can execute.
@@ -53,7 +55,8 @@ func isProgram(path string) bool {
 	return err == nil && info.Mode() == pluginMode && info.Size() > 0
 }
 
-// RemovePlugin removes what InstallPlugin put there, and what it left when it was killed. What isn't there is no error.
+// RemovePlugin removes what Plugin put there, and what it left when it was killed. What isn't there
+// is no error.
 func RemovePlugin(dir string) error {
 	path := filepath.Join(dir, PluginName)
 	err := withDirLocked(dir, func() error { return errors.Join(removeFile(path), removeUnfinished(dir)) })
@@ -63,7 +66,8 @@ func RemovePlugin(dir string) error {
 	return nil
 }
 
-// withDirLocked keeps other installations away from a directory while f runs. A lock ends with its process.
+// withDirLocked keeps other installations away from a directory while f runs. A lock ends with its
+// process.
 func withDirLocked(dir string, f func() error) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -115,7 +119,8 @@ func copyProgram(program, path string) (changed bool, err error) {
 	return true, syncDir(filepath.Dir(path))
 }
 
-// isInstalled tells whether the file at path is what from holds, and can be executed; from can be read from its start afterwards.
+// isInstalled tells whether the file at path is what from holds, and can be executed; from can be
+// read from its start afterwards.
 func isInstalled(from io.ReadSeeker, size int64, path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != pluginMode || info.Size() != size {
@@ -154,11 +159,12 @@ func sameContent(a, b io.Reader) (bool, error) {
 
 func atEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// unfinished is the pattern of the names that files have before they are whole: with an ending that nobody reads.
+// unfinished is the pattern of the names that files have before they are whole: with an ending that
+// nobody reads.
 const unfinished = ".sluice-*.new"
 
-// removeUnfinished removes files that were to take another's place, as replaceFile and copyProgram make them. The caller sees to it that
-// nobody is about to make one.
+// removeUnfinished removes files that were to take another's place, as replaceFile and copyProgram
+// make them. The caller sees to it that nobody is about to make one.
 func removeUnfinished(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -154,7 +154,8 @@ func TestInstallPluginRefuses(t *testing.T) {
 	}
 }
 
-// TestInstallPluginOnBadDisk: a plugin that is there stays, whole, and the error says that it does; without one it is an error like others.
+// TestInstallPluginOnBadDisk: a plugin that is there stays, whole, and the error says that it does;
+// without one it is an error like others.
 func TestInstallPluginOnBadDisk(t *testing.T) {
 	t.Parallel()
 	for _, fault := range testdisk.Faults() {
@@ -203,7 +204,8 @@ func TestInstallPluginOnBadDisk(t *testing.T) {
 // installer is the environment of a process that installs programs by turns: where to, and which.
 const installer = "SLUICE_TEST_INSTALL"
 
-// TestInstallerProcess isn't a test, but what other tests run as a process of its own: it installs until it is killed, or so many rounds.
+// TestInstallerProcess isn't a test, but what other tests run as a process of its own: it installs
+// until it is killed, or so many rounds.
 func TestInstallerProcess(t *testing.T) {
 	words := strings.Split(os.Getenv(installer), "\n")
 	if len(words) != 4 {
@@ -236,8 +238,8 @@ func startInstaller(t *testing.T, dir, a, b string, rounds int) *exec.Cmd {
 	return cmd
 }
 
-// TestInstallPluginWhileItRuns: whoever executes or reads the plugin while it is replaced, again and again, gets a whole one, and one that
-// is being executed goes on.
+// TestInstallPluginWhileItRuns: whoever executes or reads the plugin while it is replaced, again
+// and again, gets a whole one, and one that is being executed goes on.
 func TestInstallPluginWhileItRuns(t *testing.T) {
 	t.Parallel()
 	const rounds, padding = 60, 1 << 20
@@ -288,7 +290,8 @@ func TestInstallPluginWhileItRuns(t *testing.T) {
 	}
 }
 
-// TestInstallPluginKilled: whenever an installation is killed, the plugin is the old or the new one, and the next installation cleans up.
+// TestInstallPluginKilled: whenever an installation is killed, the plugin is the old or the new
+// one, and the next installation cleans up.
 func TestInstallPluginKilled(t *testing.T) {
 	t.Parallel()
 	const wanted, most, padding = 3, 100, 4 << 20 // rounds

@@ -17,21 +17,23 @@ import (
 	"github.com/sluice-net/sluice/cni/podlink"
 )
 
-// What follows takes the pods' side of Sluice off a node for good, with no server running. It works in the network namespace of the
-// calling thread. Doing it again is no error.
+// What follows takes the pods' side of Sluice off a node for good, with no server running. It works
+// in the network namespace of the calling thread. Doing it again is no error.
 
-// PodsLeft names the pods that still have their link, as namespace/name, sorted. A link that is down and in no record isn't a pod's any
-// more: its DEL was cut short.
+// PodsLeft names the pods that still have their link, as namespace/name, sorted. A link that is
+// down and in no record isn't a pod's any more: its DEL was cut short.
 func PodsLeft(stateDir string) ([]string, error) {
 	attachments, _, _ := cni.OpenRecords(stateDir).ReadAll() // what can't be read tells nothing
 	return podlink.PodsWithLinks(attachments)
 }
 
-// RemoveLinks removes all pods' links, whether the pods live or not, their shaping devices, and the routes to pods.
+// RemoveLinks removes all pods' links, whether the pods live or not, their shaping devices, and the
+// routes to pods.
 func RemoveLinks() error { return podlink.RemoveAll() }
 
-// RemoveState removes what a server keeps in its state directory, and the files there that the caller names. The directory goes with it if
-// nothing else is in it, and it is no mount point, as it is in a container.
+// RemoveState removes what a server keeps in its state directory, and the files there that the
+// caller names. The directory goes with it if nothing else is in it, and it is no mount point, as
+// it is in a container.
 func RemoveState(stateDir string, others ...string) error {
 	r := cni.OpenRecords(stateDir)
 	r.RemoveUnfinished()
@@ -54,7 +56,8 @@ func RemoveState(stateDir string, others ...string) error {
 	return errors.Join(errs...)
 }
 
-// removeEmptyDir leaves a directory alone that isn't empty, or that is a mount point, also one in a read-only container.
+// removeEmptyDir leaves a directory alone that isn't empty, or that is a mount point, also one in a
+// read-only container.
 func removeEmptyDir(dir string) error {
 	err := unix.Rmdir(dir)
 	if slices.Contains([]error{unix.ENOENT, unix.ENOTEMPTY, unix.EBUSY, unix.EROFS}, err) {
@@ -66,8 +69,9 @@ func removeEmptyDir(dir string) error {
 	return nil
 }
 
-// PluginUsers names the network configurations of others in a runtime's directory that have the plugin executed, for instance in mode
-// "policy". Without its program no pod of theirs starts or ends.
+// PluginUsers names the network configurations of others in a runtime's directory that have the
+// plugin executed, for instance in mode "policy". Without its program no pod of theirs starts or
+// ends.
 func PluginUsers(confDir string) ([]string, error) {
 	entries, err := os.ReadDir(confDir)
 	if errors.Is(err, fs.ErrNotExist) {

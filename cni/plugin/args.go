@@ -29,8 +29,8 @@ type Config struct {
 	Socket   string `json:"socket"`   // of the agent
 	StateDir string `json:"stateDir"` // of the agent
 
-	// Mode is empty where the plugin wires the pod. With "policy" it comes behind another plugin, which did: then it waits for the
-	// pod's policy only.
+	// Mode is empty where the plugin wires the pod. With "policy" it comes behind another plugin,
+	// which did: then it waits for the pod's policy only.
 	Mode string `json:"mode"`
 
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
@@ -174,7 +174,8 @@ func currentResult(prev types.Result) (result *types100.Result, err error) {
 	return result, nil
 }
 
-// podAddresses are those that a result gives to the pod's own interface. Errors are of the CNI specification.
+// podAddresses are those that a result gives to the pod's own interface. Errors are of the CNI
+// specification.
 func podAddresses(prev types.Result, ifName string) ([]netip.Addr, error) {
 	invalid := func(reason string) error {
 		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult doesn't say what the pod has", reason)

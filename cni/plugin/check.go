@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-net/sluice/cni/podlink"
 )
 
-// Check compares what there is with what ADD made, and says what differs, a line each. It changes nothing.
+// Check compares what there is with what ADD made, and says what differs, a line each. It changes
+// nothing.
 func (p Plugin) Check(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -54,8 +55,8 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// checkWiring looks at both ends. What only a runtime can say, the pod's name and its host ports, counts as far as it says so: it may leave
-// out at CHECK what it gave at ADD.
+// checkWiring looks at both ends. What only a runtime can say, the pod's name and its host ports,
+// counts as far as it says so: it may leave out at CHECK what it gave at ADD.
 func checkWiring(answer cni.AddAnswer, config Config, args *skel.CmdArgs, podNS ns.NetNS) ([]string, error) {
 	label := ""
 	if pod, err := podRequest(args); err == nil {

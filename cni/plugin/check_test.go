@@ -54,7 +54,8 @@ func mustJSON(t testing.TB, value any) string {
 	return string(data)
 }
 
-// TestCheck: every thing that ADD made is looked at, one difference is one line, and nothing is mended.
+// TestCheck: every thing that ADD made is looked at, one difference is one line, and nothing is
+// mended.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	const link = "slupbcb64b37750"
@@ -175,7 +176,8 @@ func TestCheckAgent(t *testing.T) {
 	cnitest.MustFail(t, p.check(result, nil), types.ErrTryAgainLater, "no answer from the node's agent")
 }
 
-// TestCheckHostPorts: what a host port of IPv4 needs is looked at where the runtime says at CHECK too that there is one.
+// TestCheckHostPorts: what a host port of IPv4 needs is looked at where the runtime says at CHECK
+// too that there is one.
 func TestCheckHostPorts(t *testing.T) {
 	t.Parallel()
 	const link = "slupbcb64b37750"

@@ -64,7 +64,8 @@ func TestDelWithoutHelp(t *testing.T) {
 	}
 }
 
-// TestDetachFailsAfterDel: the pod is off the network all the same, and its addresses stay taken until the rules are gone.
+// TestDetachFailsAfterDel: the pod is off the network all the same, and its addresses stay taken
+// until the rules are gone.
 func TestDetachFailsAfterDel(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -111,7 +112,8 @@ func TestForeignLinkSurvivesDel(t *testing.T) {
 	}
 }
 
-// TestRoutesGoWithTheLink: the kernel takes the routes of a link with it, so a late route can't meet the next pod.
+// TestRoutesGoWithTheLink: the kernel takes the routes of a link with it, so a late route can't
+// meet the next pod.
 func TestRoutesGoWithTheLink(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -144,8 +146,8 @@ func TestRoutesGoWithTheLink(t *testing.T) {
 	}
 }
 
-// TestDelCutsAtOnce: when DEL returns, the pod sends and gets nothing, however long the rest takes; and the same pod, in the same
-// namespace, can come back at once.
+// TestDelCutsAtOnce: when DEL returns, the pod sends and gets nothing, however long the rest takes;
+// and the same pod, in the same namespace, can come back at once.
 func TestDelCutsAtOnce(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, healing)
@@ -179,7 +181,8 @@ func TestDelCutsAtOnce(t *testing.T) {
 	n.Expect("c1/eth0")
 }
 
-// TestConnectionsAreForgotten: what connection tracking knows of an address or a host port goes before a pod gets it, and after it had it.
+// TestConnectionsAreForgotten: what connection tracking knows of an address or a host port goes
+// before a pod gets it, and after it had it.
 func TestConnectionsAreForgotten(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

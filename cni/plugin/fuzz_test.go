@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// FuzzPlugin gives the plugin any configuration and arguments, as far as it looks at them without an agent. What it refuses it refuses
-// with an error of the specification; what it asks of the agent, the agent can read, and would not refuse for its form or size.
+// FuzzPlugin gives the plugin any configuration and arguments, as far as it looks at them without
+// an agent. What it refuses it refuses with an error of the specification; what it asks of the
+// agent, the agent can read, and would not refuse for its form or size.
 func FuzzPlugin(f *testing.F) {
 	const args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=dev;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=4d"
 	for _, stdin := range []string{

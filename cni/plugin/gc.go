@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// GC gives up all attachments to this network that the runtime doesn't list as valid. What fails is reported after the rest is done.
+// GC gives up all attachments to this network that the runtime doesn't list as valid. What fails is
+// reported after the rest is done.
 func (p Plugin) GC(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -48,8 +49,8 @@ func (p Plugin) GC(args *skel.CmdArgs) error {
 	return nil
 }
 
-// validAttachments reads the runtime's list. Without one every pod of the node would lose its network, so that is an error; an empty list
-// isn't.
+// validAttachments reads the runtime's list. Without one every pod of the node would lose its
+// network, so that is an error; an empty list isn't.
 func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 	const key = "cni.dev/valid-attachments"
 	var config map[string]json.RawMessage
@@ -79,8 +80,8 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 // statusTimeout is how long an agent may take to say that it lives.
 const statusTimeout = 2 * time.Second
 
-// Status fails while the node should carry no pod at all. It asks nobody while the agent's file says that all is well: an agent that is busy,
-// or just being replaced, is no reason.
+// Status fails while the node should carry no pod at all. It asks nobody while the agent's file
+// says that all is well: an agent that is busy, or just being replaced, is no reason.
 func (p Plugin) Status(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {

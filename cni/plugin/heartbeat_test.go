@@ -123,7 +123,8 @@ func TestStatusHolds(t *testing.T) {
 	}
 }
 
-// TestNewAgentIsSilentToo: one that starts doesn't hide for how long the last one was silent, if it never gets to run.
+// TestNewAgentIsSilentToo: one that starts doesn't hide for how long the last one was silent, if it
+// never gets to run.
 func TestNewAgentIsSilentToo(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)

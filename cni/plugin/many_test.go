@@ -110,7 +110,8 @@ func TestManyPodsAtOnce(t *testing.T) {
 	n.Expect()
 }
 
-// TestHostEndHeals: what somebody does to a pod's host end is put right while the server runs, and counted.
+// TestHostEndHeals: what somebody does to a pod's host end is put right while the server runs, and
+// counted.
 func TestHostEndHeals(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, healing)

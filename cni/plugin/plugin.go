@@ -29,8 +29,8 @@ func New() Plugin {
 	return Plugin{addTimeout: 50 * time.Second, delTimeout: 20 * time.Second, undoTimeout: 5 * time.Second}
 }
 
-// Funcs are the plugin's verbs, for skel.PluginMainFuncs. They work in the network namespace of the calling thread, and print
-// the result of ADD.
+// Funcs are the plugin's verbs, for skel.PluginMainFuncs. They work in the network namespace of the
+// calling thread, and print the result of ADD.
 func Funcs() skel.CNIFuncs {
 	p := New()
 	return skel.CNIFuncs{
@@ -110,7 +110,8 @@ func (p Plugin) attach(ctx context.Context, config Config, request cni.AddReques
 	return r, nil
 }
 
-// attachPolicy waits for the policy of a pod that another plugin has wired, and passes on what that plugin said.
+// attachPolicy waits for the policy of a pod that another plugin has wired, and passes on what that
+// plugin said.
 func (p Plugin) attachPolicy(ctx context.Context, config Config, request cni.AddRequest, _ ns.NetNS) (types.Result, error) {
 	if err := cni.NewClient(config.Socket).Call(ctx, cni.PathAdd, request, new(cni.AddAnswer)); err != nil {
 		return nil, err
@@ -118,7 +119,8 @@ func (p Plugin) attachPolicy(ctx context.Context, config Config, request cni.Add
 	return config.PrevResult, nil
 }
 
-// addError is a failed ADD's error: what the agent said, or "try again later", with what couldn't be undone.
+// addError is a failed ADD's error: what the agent said, or "try again later", with what couldn't
+// be undone.
 func addError(err, undoErr error) error {
 	failure := types.NewError(types.ErrTryAgainLater, "the pod can't be put on the network now", err.Error())
 	if fromAgent := new(types.Error); errors.As(err, &fromAgent) {
@@ -130,8 +132,8 @@ func addError(err, undoErr error) error {
 	return failure
 }
 
-// Del takes a pod off the network. It needs neither the agent nor the pod's namespace, nor that there is anything to delete. What only
-// an ADD needs may be wrong in its configuration.
+// Del takes a pod off the network. It needs neither the agent nor the pod's namespace, nor that
+// there is anything to delete. What only an ADD needs may be wrong in its configuration.
 func (p Plugin) Del(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -145,8 +147,8 @@ func (p Plugin) Del(args *skel.CmdArgs) error {
 	return p.detach(ctx, config, args, findHostInterface(config, args))
 }
 
-// findHostInterface finds the name of the host end, or returns "": from the pod's name where the runtime passes it on, else from the
-// record.
+// findHostInterface finds the name of the host end, or returns "": from the pod's name where the
+// runtime passes it on, else from the record.
 func findHostInterface(config Config, args *skel.CmdArgs) string {
 	if request, err := podRequest(args); err == nil {
 		return request.HostInterface()
@@ -157,8 +159,9 @@ func findHostInterface(config Config, args *skel.CmdArgs) string {
 	return ""
 }
 
-// detach has the agent cut the pod off and forget the attachment. Without an agent, or where it knows of no link, it removes the link
-// itself, by either of its ends; without an agent also the record, which the agent notices.
+// detach has the agent cut the pod off and forget the attachment. Without an agent, or where it
+// knows of no link, it removes the link itself, by either of its ends; without an agent also the
+// record, which the agent notices.
 func (p Plugin) detach(ctx context.Context, config Config, args *skel.CmdArgs, hostName string) error {
 	a := cni.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
 	var answer cni.DelAnswer
@@ -177,7 +180,8 @@ func (p Plugin) detach(ctx context.Context, config Config, args *skel.CmdArgs, h
 	return agentErr
 }
 
-// removeLinks removes the attachment's link by the host end, where its name is known, and by the pod's end, where there is one.
+// removeLinks removes the attachment's link by the host end, where its name is known, and by the
+// pod's end, where there is one.
 func removeLinks(a cni.Attachment, hostName, netns string) error {
 	if hostName != "" {
 		if err := podlink.Delete(hostName, a.HostMAC()); err != nil {

@@ -60,7 +60,8 @@ func anyJSON(t *testing.T, data []byte) (value any) {
 	return value
 }
 
-// TestFirstPackets: the first connection right after ADD works, in every direction and both families.
+// TestFirstPackets: the first connection right after ADD works, in every direction and both
+// families.
 func TestFirstPackets(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ podCIDRs []netip.Prefix }{

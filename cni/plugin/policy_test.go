@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// TestModePolicy: the other plugin's result is passed on, its link isn't touched, and the pod is governed until its DEL.
+// TestModePolicy: the other plugin's result is passed on, its link isn't touched, and the pod is
+// governed until its DEL.
 func TestModePolicy(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
@@ -103,7 +104,8 @@ func TestModePolicyRefuses(t *testing.T) {
 	}
 }
 
-// TestModePolicyAddressAgain: the other plugin may give an address again at once, and a container may come back with another.
+// TestModePolicyAddressAgain: the other plugin may give an address again at once, and a container
+// may come back with another.
 func TestModePolicyAddressAgain(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, func(o *server.Options) { o.PolicyOnly = true })
@@ -138,7 +140,8 @@ func TestModePolicyFails(t *testing.T) {
 	}
 }
 
-// TestMode: what isn't one is refused by name, and so is a plugin before ours that nobody told us to expect.
+// TestMode: what isn't one is refused by name, and so is a plugin before ours that nobody told us
+// to expect.
 func TestMode(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

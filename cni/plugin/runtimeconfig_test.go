@@ -43,7 +43,8 @@ func TestRuntimeConfig(t *testing.T) {
 	}
 }
 
-// A host port of a pod may be for all addresses, all of a family and one address at once, as far as the API server is concerned.
+// A host port of a pod may be for all addresses, all of a family and one address at once, as far as
+// the API server is concerned.
 func TestHostPortsOfOnePod(t *testing.T) {
 	t.Parallel()
 	all := `{"hostPort":80,"containerPort":1,"protocol":"tcp"}`

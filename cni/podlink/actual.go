@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-net/sluice/internal/attribute"
 )
 
-// wholeDump repeats a listing that the kernel interrupts because something changed meanwhile: half of one must not pass for the whole.
+// wholeDump repeats a listing that the kernel interrupts because something changed meanwhile: half
+// of one must not pass for the whole.
 func wholeDump[T any](what string, dump func() (T, error)) (T, error) {
 	const attempts = 10
 	for i := 1; ; i++ {
@@ -31,8 +32,8 @@ func wholeDump[T any](what string, dump func() (T, error)) (T, error) {
 	}
 }
 
-// podLinksHere is the links of pods and their shaping devices, by name. Their sysctls are in the same answer of the kernel, so that
-// looking at them costs no file each.
+// podLinksHere is the links of pods and their shaping devices, by name. Their sysctls are in the
+// same answer of the kernel, so that looking at them costs no file each.
 func podLinksHere() (map[string]podLink, error) {
 	return wholeDump("links", func() (map[string]podLink, error) {
 		request := linkRequest(unix.NLM_F_DUMP)
@@ -76,7 +77,8 @@ func linkHere(name string) (podLink, error) {
 
 var errNoLink = errors.New("there is no link")
 
-// parsePodLink reads an RTM_NEWLINK message: struct ifinfomsg and attributes. Other links than pods' and their shaping devices are not ok.
+// parsePodLink reads an RTM_NEWLINK message: struct ifinfomsg and attributes. Other links than
+// pods' and their shaping devices are not ok.
 func parsePodLink(m []byte) (link podLink, ok bool) {
 	const indexAt, flagsAt = 4, 8
 	if len(m) < unix.SizeofIfInfomsg {
@@ -109,7 +111,8 @@ func parsePodLink(m []byte) (link podLink, ok bool) {
 	return link, cni.IsInterfaceName(link.name) || isShapeName(link.name)
 }
 
-// parseSysctls reads the settings of each family, which are numbered in linux/ip.h and linux/ipv6.h.
+// parseSysctls reads the settings of each family, which are numbered in linux/ip.h and
+// linux/ipv6.h.
 func (l *podLink) parseSysctls(spec []byte) {
 	const (
 		inetConf, inet6Conf, inet6AddrGenMode = 1, 2, 8
@@ -148,8 +151,8 @@ func number(value []byte) uint32 {
 	return binary.NativeEndian.Uint32(value)
 }
 
-// actualHost is what is there and ours to compare with the desired state: that of the host ends, and
-// shaping that should be.
+// actualHost is what is there and ours to compare with the desired state: that of the host ends,
+// and shaping that should be.
 func (s space) actualHost(
 	desired hostState, phases map[string]phase, links map[string]podLink, addresses []netlink.Addr, routes []netlink.Route,
 ) (hostState, error) {
@@ -160,8 +163,8 @@ func (s space) actualHost(
 	return actual, err
 }
 
-// actualHostEnds is everything on links that are looked after, and routes of our protocol. What is on
-// links that are fresh or foreign isn't in it.
+// actualHostEnds is everything on links that are looked after, and routes of our protocol. What is
+// on links that are fresh or foreign isn't in it.
 func (s space) actualHostEnds(
 	desired hostState, phases map[string]phase, links map[string]podLink, addresses []netlink.Addr, routes []netlink.Route,
 ) (hostState, error) {
@@ -211,7 +214,8 @@ func hostAddressOf(link string, a netlink.Addr) hostAddress {
 	return addr
 }
 
-// neighboursOn is the permanent neighbours on the links with these indexes. The kernel makes others by itself, and forgets them.
+// neighboursOn is the permanent neighbours on the links with these indexes. The kernel makes others
+// by itself, and forgets them.
 func (s space) neighboursOn(names map[int]string) ([]hostNeighbour, error) {
 	var ours []hostNeighbour
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -230,8 +234,9 @@ func (s space) neighboursOn(names map[int]string) ([]hostNeighbour, error) {
 	return ours, nil
 }
 
-// ourRoutes is the routes of our protocol in the main table. Links must be listed after them: a route whose link isn't there then is of no
-// pod. The other way round it could be that of a pod that has come meanwhile.
+// ourRoutes is the routes of our protocol in the main table. Links must be listed after them: a
+// route whose link isn't there then is of no pod. The other way round it could be that of a pod
+// that has come meanwhile.
 func (s space) ourRoutes() ([]netlink.Route, error) {
 	return wholeDump("routes", func() ([]netlink.Route, error) {
 		return s.Handle.Handle.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
@@ -346,8 +351,9 @@ func isRedirect(filters []netlink.Filter, index int) bool {
 	return found == 1
 }
 
-// shaperOf is what is there in the place of the wanted one. The kernel tells the burst as the time that it takes, in ticks of 64 ns of
-// which the lowest 32 bits remain, so ours is recognized rather than read.
+// shaperOf is what is there in the place of the wanted one. The kernel tells the burst as the time
+// that it takes, in ticks of 64 ns of which the lowest 32 bits remain, so ours is recognized rather
+// than read.
 func shaperOf(want shaper, tbf *netlink.Tbf) shaper {
 	got := shaper{link: want.link, rate: tbf.Rate, limit: tbf.Limit}
 	const perSecond = 1e9 / 64

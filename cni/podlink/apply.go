@@ -21,8 +21,9 @@ type hostKernel struct {
 	shaping   shapingKernel      // nil: without shaping
 }
 
-// apply makes changes in order, each through turn, and goes on after a failure; the first errors are joined. Adding what is there and
-// removing what isn't are no errors. Turn calls what it gets, or is false: then the rest isn't wanted any more.
+// apply makes changes in order, each through turn, and goes on after a failure; the first errors
+// are joined. Adding what is there and removing what isn't are no errors. Turn calls what it gets,
+// or is false: then the rest isn't wanted any more.
 func (k *hostKernel) apply(ops []hostOp, turn func(func()) bool) error {
 	var errs []error
 	for _, op := range ops {
@@ -114,7 +115,8 @@ func (k *hostKernel) remove(item any) error {
 	}
 }
 
-// withLink calls f with what the library needs to know of a link. One that is gone took everything with it.
+// withLink calls f with what the library needs to know of a link. One that is gone took everything
+// with it.
 func (k *hostKernel) withLink(name string, f func(netlink.Link) error) error {
 	link, found := k.links[name]
 	if !found {
@@ -181,7 +183,8 @@ func (k *hostKernel) addIFB(want hostLink) error {
 	return k.LinkSetUp(link)
 }
 
-// replaceRoute puts a route in the place of any with its destination and metric, unless the links are new.
+// replaceRoute puts a route in the place of any with its destination and metric, unless the links
+// are new.
 func (k *hostKernel) replaceRoute(want hostRoute) error {
 	route := &netlink.Route{
 		Dst: IPNet(want.to), Priority: want.metric, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN, Src: want.src.AsSlice(),

@@ -22,7 +22,8 @@ func isShapeName(name string) bool {
 
 const bitsPerByte = 8
 
-// shaper is a token bucket (tc-tbf(8)) that limits what leaves by a device. What is too much waits, and what can't wait is dropped.
+// shaper is a token bucket (tc-tbf(8)) that limits what leaves by a device. What is too much waits,
+// and what can't wait is dropped.
 type shaper struct {
 	link  string
 	rate  uint64 // bytes per second
@@ -37,7 +38,8 @@ func (s shaper) add() string {
 	return fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dbps burst %db limit %db", s.link, s.rate, s.burst, s.limit)
 }
 
-// redirect sends what comes in by a pod's link through its shaping device. It comes back as if nothing had been, so rules about the pod's link hold.
+// redirect sends what comes in by a pod's link through its shaping device. It comes back as if
+// nothing had been, so rules about the pod's link hold.
 type redirect struct {
 	link, to  string
 	different string // as in hostAddress
@@ -51,8 +53,9 @@ func (r redirect) add() string {
 		r.link, r.link, r.to, different(r.different))
 }
 
-// newShaper is the bucket for a rate and burst in bits. The burst is never less than one packet, which would then never pass. At most 50
-// ms of traffic wait, but always as much as a sender hands over at once.
+// newShaper is the bucket for a rate and burst in bits. The burst is never less than one packet,
+// which would then never pass. At most 50 ms of traffic wait, but always as much as a sender hands
+// over at once.
 func newShaper(link string, rateBits, burstBits uint64, mtu int) shaper {
 	const (
 		linkHeader = 18 // bytes of Ethernet with a VLAN tag
@@ -70,7 +73,8 @@ func newShaper(link string, rateBits, burstBits uint64, mtu int) shaper {
 
 func toUint32(n uint64) uint32 { return uint32(min(n, math.MaxUint32)) } //nolint:gosec // just cut
 
-// addShaping adds what holds a pod to its bandwidth. What the kernel can't do is left out: ADD refused it.
+// addShaping adds what holds a pod to its bandwidth. What the kernel can't do is left out: ADD
+// refused it.
 func (s *hostState) addShaping(a cni.Attachment, mtu int) {
 	if a.Bandwidth.Validate() != nil {
 		return

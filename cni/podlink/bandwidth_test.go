@@ -31,7 +31,8 @@ func TestShapeName(t *testing.T) {
 	}
 }
 
-// Every rate and burst that is allowed is read back as it was written, so that nothing is written twice.
+// Every rate and burst that is allowed is read back as it was written, so that nothing is written
+// twice.
 func TestShapersAreReadBack(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 1)
@@ -53,8 +54,9 @@ func TestShapersAreReadBack(t *testing.T) {
 	}
 }
 
-// throughput is how many bytes a second get from one namespace to an address in another by TCP, within a window that begins when the
-// connection was open for settle, which is what it takes to use up the burst.
+// throughput is how many bytes a second get from one namespace to an address in another by TCP,
+// within a window that begins when the connection was open for settle, which is what it takes to
+// use up the burst.
 func throughput(from, to ns.NetNS, addr netip.Addr, settle, window time.Duration) (bytesPerSecond float64, err error) {
 	var listener net.Listener
 	if err := to.Do(func(ns.NetNS) (err error) {
@@ -104,7 +106,8 @@ func drain(conn net.Conn, d time.Duration) (int64, error) {
 	return n, err
 }
 
-// A pod with limits gets and sends as much as they say, in each direction and family; one without gets and sends much more.
+// A pod with limits gets and sends as much as they say, in each direction and family; one without
+// gets and sends much more.
 func TestBandwidthHolds(t *testing.T) {
 	w := newHostWorld(t, 2)
 	limited, free := w.pods[0], w.pods[1]
@@ -149,7 +152,8 @@ func TestBandwidthHolds(t *testing.T) {
 	}
 }
 
-// The shaping device goes with the attachment, whatever became of the pod's link, and another pod's stays.
+// The shaping device goes with the attachment, whatever became of the pod's link, and another pod's
+// stays.
 func TestShapingGoesWithThePod(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 2)

@@ -14,15 +14,15 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// Chained is what the last plugin of the runtime's list said of a pod's link. A plugin behind ours may have changed the MTU of either end
-// and the routes of the pod's: there it counts.
+// Chained is what the last plugin of the runtime's list said of a pod's link. A plugin behind ours
+// may have changed the MTU of either end and the routes of the pod's: there it counts.
 type Chained struct {
 	HostMTU, PodMTU int // bytes; 0: as the wiring says
 	PodRoutes       []Route
 }
 
-// Differences says what both ends of a pod's link lack of what wire made, a line each; the host's end is in the namespace of the calling thread.
-// Its errors are about not being able to look.
+// Differences says what both ends of a pod's link lack of what wire made, a line each; the host's
+// end is in the namespace of the calling thread. Its errors are about not being able to look.
 func Differences(w Wiring, chained Chained, podNS ns.NetNS) ([]string, error) {
 	var pod end
 	var err error

@@ -9,7 +9,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// lastMetric is that of the unreachable routes: whoever has another route to the same prefix means it.
+// lastMetric is that of the unreachable routes: whoever has another route to the same prefix means
+// it.
 const lastMetric = 1 << 30
 
 // hostInputs is what the desired state follows from, apart from what is there.
@@ -45,8 +46,8 @@ const (
 	settled              // ours to look after
 )
 
-// These are how long to wait before calling a link missing that was there (DEL removes it first), and one that never was (an ADD may
-// take that long).
+// These are how long to wait before calling a link missing that was there (DEL removes it first),
+// and one that never was (an ADD may take that long).
 const (
 	goneFor     = 5 * time.Second
 	neverComeIn = time.Minute
@@ -61,7 +62,8 @@ type tracker struct {
 	clean   bool      // whether all was as desired after the last pass
 }
 
-// observe says how far the attachment's link has come; it is fresh for so long. The tracker is new, or was made for the same attachment.
+// observe says how far the attachment's link has come; it is fresh for so long. The tracker is new,
+// or was made for the same attachment.
 func (t *tracker) observe(a cni.Attachment, link *podLink, macs map[macAddr]string, now time.Time, freshFor time.Duration) phase {
 	if t.lacking.IsZero() {
 		t.lacking = now
@@ -101,8 +103,8 @@ func (t *tracker) problem(a cni.Attachment, p phase, now time.Time) string {
 	return fmt.Sprintf("link %s has not the MAC %s of pod %s: it is left alone", a.Interface, a.HostMAC(), pod)
 }
 
-// desiredHost is the state that should be, given how far each attachment's link has come, by ID, the links that are there, by name, and
-// the addresses that the node has.
+// desiredHost is the state that should be, given how far each attachment's link has come, by ID,
+// the links that are there, by name, and the addresses that the node has.
 func desiredHost(in hostInputs, phases map[string]phase, links map[string]podLink, local map[netip.Addr]bool) hostState {
 	var s hostState
 	for _, a := range in.attachments {
@@ -122,8 +124,8 @@ func desiredHost(in hostInputs, phases map[string]phase, links map[string]podLin
 	return s
 }
 
-// keepUnknown has the desired state be as it is where it follows from what isn't known: an agent that waits for the API server leaves the
-// routes that the last one made.
+// keepUnknown has the desired state be as it is where it follows from what isn't known: an agent
+// that waits for the API server leaves the routes that the last one made.
 func (in hostInputs) keepUnknown(desired *hostState, actual hostState) {
 	for _, is := range actual.routes {
 		i := slices.IndexFunc(desired.routes, func(r hostRoute) bool { return r.key() == is.key() })

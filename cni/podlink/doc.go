@@ -2,17 +2,18 @@
 //
 // # Model
 //
-// A pod's link is a routed veth. The pod has its addresses alone (/32, /128) and default routes by way of 169.254.1.1 and fe80::1; the
-// node has a route to each address of the pod. Both sides have permanent neighbours, so nothing is resolved on the link. The host
-// end's name follows from the pod's name, and its MAC from the attachment, so that a late DEL of an old container leaves alone
+// A pod's link is a routed veth. The pod has its addresses alone (/32, /128) and default routes by
+// way of 169.254.1.1 and fe80::1; the node has a route to each address of the pod. Both sides have
+// permanent neighbours, so nothing is resolved on the link. The host end's name follows from the
+// pod's name, and its MAC from the attachment, so that a late DEL of an old container leaves alone
 // the link of a new one with the same pod name.
 //
 // The plugin wires a link ([Wire]) and compares both of its ends ([Differences]). The agent can't
 // enter a pod's namespace; its [Keeper] looks after the host's end alone, where whatever somebody
-// alters heals. The host's end is described once ([Wiring], and in hostend.go what follows from it):
-// Wire applies the description to a link that is new, Differences is what a Keeper would change, and
-// a Keeper changes it. What is others' stays theirs for Wire alone: a route that leads to a pod's
-// address already is a pod's that lives, while a Keeper knows whose the address is.
+// alters heals. The host's end is described once ([Wiring], and in hostend.go what follows from
+// it): Wire applies the description to a link that is new, Differences is what a Keeper would
+// change, and a Keeper changes it. What is others' stays theirs for Wire alone: a route that leads
+// to a pod's address already is a pod's that lives, while a Keeper knows whose the address is.
 //
 // A [Keeper] gathers what there is, computes what should be from the attachments, and applies the
 // difference, in its own goroutine. What should be and the difference are pure functions
@@ -20,5 +21,6 @@
 //
 // # What it is not for
 //
-// It gives no addresses and remembers nothing on disk. It knows nothing of policy: who wires sees to it that a pod's policy is there first.
+// It gives no addresses and remembers nothing on disk. It knows nothing of policy: who wires sees
+// to it that a pod's policy is there first.
 package podlink

@@ -26,9 +26,10 @@ type KeeperOptions struct {
 	FreshFor  time.Duration // how long the plugin has for a new link before it is looked after; 1 s by default
 }
 
-// Keeper keeps the host ends of pods as they should be: their links, sysctls, addresses, neighbours, routes and shaping. Whatever is
-// altered there by hand heals. It begins a second after a link appears, so as not to be in the way of the plugin, which makes the link
-// and wires it; shaping, which the plugin has no part in, begins at once.
+// Keeper keeps the host ends of pods as they should be: their links, sysctls, addresses,
+// neighbours, routes and shaping. Whatever is altered there by hand heals. It begins a second after
+// a link appears, so as not to be in the way of the plugin, which makes the link and wires it;
+// shaping, which the plugin has no part in, begins at once.
 //
 // The methods are safe for concurrent use; run runs once.
 type Keeper struct {
@@ -65,10 +66,12 @@ func NewKeeper(o KeeperOptions) *Keeper {
 	return &Keeper{options: o, wake: make(chan struct{}, 1), trackers: map[string]*tracker{}}
 }
 
-// Set says what should be: the pods that there are (those that another plugin wired are left out), the addresses that the node uses
-// towards them, the first of each family, and the node's podCIDRs, whose unused addresses become unreachable. An attachment must be in it
-// before its link is made, as routes of our protocol that belong to none are removed. Once set returns nothing is done any more that only
-// the last one asked for: a link that is set down after its attachment was left out stays down.
+// Set says what should be: the pods that there are (those that another plugin wired are left out),
+// the addresses that the node uses towards them, the first of each family, and the node's podCIDRs,
+// whose unused addresses become unreachable. An attachment must be in it before its link is made,
+// as routes of our protocol that belong to none are removed. Once set returns nothing is done any
+// more that only the last one asked for: a link that is set down after its attachment was left out
+// stays down.
 func (h *Keeper) Set(attachments []cni.Attachment, nodeAddrs []netip.Addr, podCIDRs []netip.Prefix) {
 	next := &hostInputs{nodeAddrs: slices.Clone(nodeAddrs), podCIDRs: slices.Clone(podCIDRs)}
 	for _, a := range attachments {
@@ -128,7 +131,8 @@ func (h *Keeper) do(f func() error) error {
 	return h.options.NetNS.Do(func(ns.NetNS) error { return f() })
 }
 
-// Run keeps the state right until the context ends, and then leaves it as it is. Its error is about not being able to start.
+// Run keeps the state right until the context ends, and then leaves it as it is. Its error is about
+// not being able to start.
 func (h *Keeper) Run(ctx context.Context) error {
 	var s space
 	if err := h.do(func() (err error) { s, err = openSpace(); return err }); err != nil {
@@ -187,7 +191,8 @@ func (h *Keeper) tell(err error) {
 	h.lastErr = text
 }
 
-// converge needs more than one round where a change takes others along: a link that was down has lost its routes.
+// converge needs more than one round where a change takes others along: a link that was down has
+// lost its routes.
 func (h *Keeper) converge(s space, in *hostInputs) error {
 	const rounds = 4
 	var err error
@@ -206,7 +211,8 @@ func (h *Keeper) converge(s space, in *hostInputs) error {
 	return err
 }
 
-// round looks, compares and applies once. It is the same if nothing differed, or another round can't help.
+// round looks, compares and applies once. It is the same if nothing differed, or another round
+// can't help.
 func (h *Keeper) round(s space, in *hostInputs) (same bool, err error) {
 	routes, err := s.ourRoutes()
 	if err != nil {

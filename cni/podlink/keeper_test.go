@@ -16,8 +16,9 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// What Wire makes is what Differences wants and what a Keeper would have: it changes nothing but what Wire leaves to it. One description
-// says all three, for whatever addresses and host ports a pod has.
+// What Wire makes is what Differences wants and what a Keeper would have: it changes nothing but
+// what Wire leaves to it. One description says all three, for whatever addresses and host ports a
+// pod has.
 func TestHostEndsAgreeWithThePlugin(t *testing.T) {
 	t.Parallel()
 	const four, six = "10.1.0.%d", "fd00:1::%x"
@@ -176,7 +177,8 @@ func TestHostEndsHeal(t *testing.T) {
 	}
 }
 
-// Pods are reached again after their link went down and up, which takes the routes away: the control shows that it does.
+// Pods are reached again after their link went down and up, which takes the routes away: the
+// control shows that it does.
 func TestHealedHostEndCarriesPackets(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 1)
@@ -230,8 +232,8 @@ func TestHostRoutesFollow(t *testing.T) {
 	}
 }
 
-// What an agent doesn't know yet, as the API server is away, stays as the last agent left it: the unreachable routes, and pods' routes with
-// the node's address.
+// What an agent doesn't know yet, as the API server is away, stays as the last agent left it: the
+// unreachable routes, and pods' routes with the node's address.
 func TestUnknownIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
@@ -333,7 +335,8 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// Pods come and go, many at once, while their host ends are looked after from before the link is there: no ADD fails of it.
+// Pods come and go, many at once, while their host ends are looked after from before the link is
+// there: no ADD fails of it.
 func TestHostEndsAreNotInTheWay(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 0)
@@ -372,7 +375,8 @@ func TestHostEndsAreNotInTheWay(t *testing.T) {
 	}
 }
 
-// A DEL leaves the attachment out, then sets its link down: no pass that began before sets it up again.
+// A DEL leaves the attachment out, then sets its link down: no pass that began before sets it up
+// again.
 func TestCutLinkStaysDown(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 1)

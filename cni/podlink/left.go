@@ -12,8 +12,9 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// PodsWithLinks names the pods that have a link in the network namespace of the calling thread, as namespace/name where an attachment or the
-// link says it, sorted. A link that is down and none of the attachments' isn't a pod's any more: its DEL was cut short.
+// PodsWithLinks names the pods that have a link in the network namespace of the calling thread, as
+// namespace/name where an attachment or the link says it, sorted. A link that is down and none of
+// the attachments' isn't a pod's any more: its DEL was cut short.
 func PodsWithLinks(attachments []cni.Attachment) ([]string, error) {
 	links, err := podLinksHere()
 	if err != nil {
@@ -41,8 +42,8 @@ func PodsWithLinks(attachments []cni.Attachment) ([]string, error) {
 	return pods, nil
 }
 
-// RemoveAll removes, from the network namespace of the calling thread, all pods' links, whether the pods live or not, their
-// shaping devices, and the routes to pods.
+// RemoveAll removes, from the network namespace of the calling thread, all pods' links, whether the
+// pods live or not, their shaping devices, and the routes to pods.
 func RemoveAll() error {
 	host, err := openSpace()
 	if err != nil {

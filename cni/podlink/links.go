@@ -13,11 +13,12 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// What is done with pods' links on a node apart from wiring them and keeping them as they should be.
+// What is done with pods' links on a node apart from wiring them and keeping them as they should
+// be.
 
-// Cut sets the link with this name and MAC down, in the network namespace of the calling thread, and tells whether there is one. That
-// takes 0.1 ms, and ends the pod's traffic for good; removing a link takes the kernel some 15 ms, most of which is waiting for readers
-// elsewhere.
+// Cut sets the link with this name and MAC down, in the network namespace of the calling thread,
+// and tells whether there is one. That takes 0.1 ms, and ends the pod's traffic for good; removing
+// a link takes the kernel some 15 ms, most of which is waiting for readers elsewhere.
 func Cut(name string, mac net.HardwareAddr) (isCut bool, err error) {
 	host, err := openSpace()
 	if err != nil {
@@ -56,7 +57,8 @@ type Link struct {
 	IsUp bool
 }
 
-// List lists the links in the network namespace of the calling thread whose names say that they are pods'.
+// List lists the links in the network namespace of the calling thread whose names say that they are
+// pods'.
 func List() (links []Link, err error) {
 	host, err := openSpace()
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// The agent's healing may furnish a host end before a slow ADD does. What leads elsewhere is another pod's.
+// The agent's healing may furnish a host end before a slow ADD does. What leads elsewhere is
+// another pod's.
 func TestFurnishHostEndTwice(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)

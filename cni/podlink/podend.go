@@ -16,8 +16,8 @@ import (
 // RouteProtocol marks the node's routes to its pods: who put them there.
 const RouteProtocol netlink.RouteProtocol = names.PodRoutes
 
-// What a pod has as its gateways. The host end answers to the second one; the first needs no one, as the pod's neighbour for it is
-// permanent.
+// What a pod has as its gateways. The host end answers to the second one; the first needs no one,
+// as the pod's neighbour for it is permanent.
 var (
 	gateway4 = netip.MustParseAddr("169.254.1.1")
 	gateway6 = netip.MustParseAddr("fe80::1")
@@ -25,7 +25,8 @@ var (
 	gatewayPrefix6 = netip.PrefixFrom(gateway6, 64) // as the host end has it
 )
 
-// preparePodEnd sets what must hold before the first packet, then sets the link up. The calling thread is in the pod's namespace.
+// preparePodEnd sets what must hold before the first packet, then sets the link up. The calling
+// thread is in the pod's namespace.
 func (s space) preparePodEnd(link netlink.Link, w Wiring) error {
 	name := link.Attrs().Name
 	settings := []linkSysctl{
@@ -70,7 +71,8 @@ func (s space) furnishPodEnd(link netlink.Link, w Wiring) error {
 	return nil
 }
 
-// addDefaultRoute adds one that comes first, or, where the pod has one by another interface, after that.
+// addDefaultRoute adds one that comes first, or, where the pod has one by another interface, after
+// that.
 func (s space) addDefaultRoute(link netlink.Link, gateway netip.Addr) error {
 	route := &netlink.Route{
 		LinkIndex: link.Attrs().Index,

@@ -35,8 +35,8 @@ type macAddr [6]byte
 
 func (m macAddr) String() string { return net.HardwareAddr(m[:]).String() }
 
-// hostLink is the host end of a pod's link, or the device that shapes what the pod sends. The former is never made here: without the
-// pod's end it would be of no use.
+// hostLink is the host end of a pod's link, or the device that shapes what the pod sends. The
+// former is never made here: without the pod's end it would be of no use.
 type hostLink struct {
 	name  string
 	isIFB bool
@@ -98,8 +98,9 @@ func (n hostNeighbour) add() string {
 	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.addr, n.mac, n.link)
 }
 
-// hostRoute leads to a pod. One without a link makes unreachable the addresses of the node's podCIDR that no pod has: packets to them
-// would go round in circles by way of the default route, and their senders would wait.
+// hostRoute leads to a pod. One without a link makes unreachable the addresses of the node's
+// podCIDR that no pod has: packets to them would go round in circles by way of the default route,
+// and their senders would wait.
 type hostRoute struct {
 	to        netip.Prefix
 	link      string
@@ -133,7 +134,8 @@ func (s hostState) String() string {
 	return lines.String()
 }
 
-// hostOp is one change to the kernel's state: removal of the old things of a key, or else the new one in their place.
+// hostOp is one change to the kernel's state: removal of the old things of a key, or else the new
+// one in their place.
 type hostOp struct {
 	old  []hostItem
 	next hostItem // nil: only remove
@@ -152,7 +154,8 @@ func (o hostOp) removesLink() bool {
 	return isLink
 }
 
-// diffHost is what to do to get from the actual to the desired state, in order: what others build on comes first, and goes last.
+// diffHost is what to do to get from the actual to the desired state, in order: what others build
+// on comes first, and goes last.
 func diffHost(desired, actual hostState) []hostOp {
 	links, noLinks := diffItems(items(desired.links), items(actual.links))
 	sysctls, _ := diffItems(items(desired.sysctls), items(actual.sysctls))

@@ -33,7 +33,8 @@ func (s linkSysctl) device() string { return s.link }
 func (s linkSysctl) remove() string { return "" } // it can't be
 func (s linkSysctl) add() string    { return fmt.Sprintf("sysctl -w net/%s=%d", s.path(), s.value) }
 
-// write sets it in the network namespace of the calling thread. A kernel without IPv6 has none of that.
+// write sets it in the network namespace of the calling thread. A kernel without IPv6 has none of
+// that.
 func (s linkSysctl) write() error {
 	if _, err := os.Stat(filepath.Join(procSys, s.family, "conf")); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -44,8 +45,9 @@ func (s linkSysctl) write() error {
 	return nil
 }
 
-// hostEndSysctls is the settings of the host end of a pod with these addresses, whose host ports may have IPv4: what the plugin sets at
-// first, and the agent keeps. A new link takes its settings from the node's conf/default, which can be anything.
+// hostEndSysctls is the settings of the host end of a pod with these addresses, whose host ports
+// may have IPv4: what the plugin sets at first, and the agent keeps. A new link takes its settings
+// from the node's conf/default, which can be anything.
 func hostEndSysctls(link string, addrs []netip.Addr, hasHostPort4 bool) []linkSysctl {
 	all := []linkSysctl{
 		{family6, link, "accept_ra", 0},     // a pod is no router of the node

@@ -37,8 +37,8 @@ func (k trafficControl) remove(item any) error {
 	return nil // shapers are compared only where they should be
 }
 
-// addShaper puts a token bucket at the root of a device. The burst is sent in bytes; the library sends it as a time, of which what is
-// longer than 4 s doesn't fit.
+// addShaper puts a token bucket at the root of a device. The burst is sent in bytes; the library
+// sends it as a time, of which what is longer than 4 s doesn't fit.
 func (k trafficControl) addShaper(s shaper) error {
 	const burstAttribute = 6 // TCA_TBF_BURST
 	return k.withLink(s.link, func(link netlink.Link) error {

@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/internal/attribute"
 )
 
-// watch asks for a pass whenever the kernel tells of a change that may concern pods' links, until stop is called. What it doesn't tell
-// of (most sysctls) waits for the tick.
+// watch asks for a pass whenever the kernel tells of a change that may concern pods' links, until
+// stop is called. What it doesn't tell of (most sysctls) waits for the tick.
 func (h *Keeper) watch() (stop func(), err error) {
 	var socket *nl.NetlinkSocket
 	err = h.do(func() (err error) {

@@ -29,8 +29,8 @@ type Wiring struct {
 
 func (w Wiring) has6() bool { return cni.Has6(w.Addrs) }
 
-// Wire makes a pod's link, the pod's end in podNS and the host's in the namespace of the calling thread, and returns when both carry
-// packets. After an error the link is gone.
+// Wire makes a pod's link, the pod's end in podNS and the host's in the namespace of the calling
+// thread, and returns when both carry packets. After an error the link is gone.
 func Wire(ctx context.Context, podNS ns.NetNS, w Wiring) error {
 	host, err := openSpace()
 	if err != nil {
@@ -90,8 +90,8 @@ func wireEnds(ctx context.Context, host, pod space, podNS ns.NetNS, veth *netlin
 	return host.awaitReady(ctx, veth, local)
 }
 
-// Delete deletes the link of this name in the namespace of the calling thread, unless its MAC says that it is another
-// attachment's. A nil MAC stands for any. A link that isn't there is no error.
+// Delete deletes the link of this name in the namespace of the calling thread, unless its MAC says
+// that it is another attachment's. A nil MAC stands for any. A link that isn't there is no error.
 func Delete(name string, mac net.HardwareAddr) error {
 	host, err := openSpace()
 	if err != nil {
@@ -101,7 +101,8 @@ func Delete(name string, mac net.HardwareAddr) error {
 	return host.deleteLink(name, mac)
 }
 
-// DeletePodEnd is deleteHostLink for the pod's end, with which the host's goes. A namespace that is gone is no error.
+// DeletePodEnd is Delete for the pod's end, with which the host's goes. A namespace that is gone is
+// no error.
 func DeletePodEnd(netns, name string, mac net.HardwareAddr) error {
 	err := ns.WithNetNSPath(netns, func(ns.NetNS) error { return Delete(name, mac) })
 	if gone := (ns.NSPathNotExistErr{}); errors.As(err, &gone) {
@@ -113,7 +114,8 @@ func DeletePodEnd(netns, name string, mac net.HardwareAddr) error {
 	return err
 }
 
-// space is a network namespace to change. Where the namespace of the thread matters, a method says so.
+// space is a network namespace to change. Where the namespace of the thread matters, a method says
+// so.
 type space struct{ netlinksafe.Handle }
 
 // openSpace opens the network namespace of the calling thread.
@@ -142,9 +144,10 @@ func (s space) deleteLink(name string, mac net.HardwareAddr) error {
 	return nil
 }
 
-// awaitReady returns when the link carries packets and the addresses are local. The kernel takes its time with both: a link whose
-// carrier has just come drops packets until its queue is attached, which asking for its state hurries, and an IPv6
-// address is local some time after it was added, even without duplicate address detection.
+// awaitReady returns when the link carries packets and the addresses are local. The kernel takes
+// its time with both: a link whose carrier has just come drops packets until its queue is attached,
+// which asking for its state hurries, and an IPv6 address is local some time after it was added,
+// even without duplicate address detection.
 func (s space) awaitReady(ctx context.Context, link netlink.Link, addrs []netip.Addr) error {
 	name := link.Attrs().Name
 	err := poll(ctx, func() (bool, error) {
@@ -174,8 +177,9 @@ func (s space) isLocal(link netlink.Link, addr netip.Addr) (bool, error) {
 	return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
 }
 
-// poll asks until the answer is yes or an error, or ctx ends: at first often, as most of what is waited for takes well below a
-// millisecond, and then less and less, as a busy machine has better things to do.
+// poll asks until the answer is yes or an error, or ctx ends: at first often, as most of what is
+// waited for takes well below a millisecond, and then less and less, as a busy machine has better
+// things to do.
 func poll(ctx context.Context, done func() (bool, error)) error {
 	const first, last = 50 * time.Microsecond, 10 * time.Millisecond
 	timer := time.NewTimer(first)

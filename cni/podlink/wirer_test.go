@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// wirer does for a pod what the plugin does with an agent behind it, as far as links go: it gives addresses in their order, remembers an
-// attachment, and wires; or forgets it, and cuts.
+// wirer does for a pod what the plugin does with an agent behind it, as far as links go: it gives
+// addresses in their order, remembers an attachment, and wires; or forgets it, and cuts.
 type wirer struct {
 	mtu       int
 	addresses []string       // patterns of those that it gives

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// add gives a pod its place: addresses, a record, and its policy in the kernel, in this order. When it fails, all of it is undone.
+// add gives a pod its place: addresses, a record, and its policy in the kernel, in this order. When
+// it fails, all of it is undone.
 func (s *Server) add(ctx context.Context, request cni.AddRequest) (cni.AddAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
 	defer cancel()
@@ -75,8 +76,8 @@ func (s *Server) mayAdd(request cni.AddRequest) error {
 	return nil
 }
 
-// open puts a pod under policy, and lets traffic find it: nothing that connection tracking remembers of its addresses, or of who had its
-// host ports, must lead past the rules.
+// open puts a pod under policy, and lets traffic find it: nothing that connection tracking
+// remembers of its addresses, or of who had its host ports, must lead past the rules.
 func (s *Server) open(ctx context.Context, a cni.Attachment, oldPorts []cni.HostPort) error {
 	if err := s.connections.forget(a.Addresses); err != nil {
 		return err
@@ -104,8 +105,8 @@ func tryAgain(message string, cause error) error {
 	return types.NewError(types.ErrTryAgainLater, message, cause.Error())
 }
 
-// makeRoom waits for DELs that still hold what the request needs, and drops the attachments of older sandboxes of the same pod, whose
-// link the plugin has removed.
+// makeRoom waits for DELs that still hold what the request needs, and drops the attachments of
+// older sandboxes of the same pod, whose link the plugin has removed.
 func (s *Server) makeRoom(ctx context.Context, request cni.AddRequest) error {
 	id := cni.AttachmentID(request.ContainerID, request.IfName)
 	if _, leaves := s.leaver(id); leaves { // what its last DEL left, which nobody else works on, as we have the lock
@@ -144,8 +145,8 @@ func (s *Server) makeRoom(ctx context.Context, request cni.AddRequest) error {
 	return nil
 }
 
-// inTheWay returns what is closed when the attachments that leave have left with the link, the host ports or the addresses of a request.
-// Who leaves waits for nobody.
+// inTheWay returns what is closed when the attachments that leave have left with the link, the host
+// ports or the addresses of a request. Who leaves waits for nobody.
 func (s *Server) inTheWay(request cni.AddRequest) []chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,8 +163,9 @@ func (s *Server) inTheWay(request cni.AddRequest) []chan struct{} {
 	return all
 }
 
-// place returns the attachment as the request wants it, new or, with its addresses, the one that is on record, which is then also
-// returned as it was before. It is recorded; one that can't be is none.
+// place returns the attachment as the request wants it, new or, with its addresses, the one that is
+// on record, which is then also returned as it was before. It is recorded; one that can't be is
+// none.
 func (s *Server) place(request cni.AddRequest) (a, before cni.Attachment, err error) {
 	a, before, err = s.take(request)
 	if err != nil {
@@ -240,8 +242,8 @@ func (s *Server) checkHostPorts(id string, ports []cni.HostPort) error {
 	return nil
 }
 
-// claim takes addresses that another plugin gave. They could also be somebody's who wants to be governed as a pod, or not to be.
-// The caller holds mu.
+// claim takes addresses that another plugin gave. They could also be somebody's who wants to be
+// governed as a pod, or not to be. The caller holds mu.
 func (s *Server) claim(addrs []netip.Addr) error {
 	invalid := func(addr netip.Addr, reason string) error {
 		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult gives the pod an address that can't be a pod's",

@@ -10,7 +10,8 @@ import (
 
 const heartbeatInterval = 10 * time.Second
 
-// beat tells the plugins that the server runs, and how it is. It is also when what couldn't be written before is tried again.
+// beat tells the plugins that the server runs, and how it is. It is also when what couldn't be
+// written before is tried again.
 func (s *Server) beat() {
 	s.dir.writing.Lock()
 	defer s.dir.writing.Unlock()
@@ -57,7 +58,8 @@ func (s *Server) beatUntil(ctx context.Context) {
 	}
 }
 
-// reportHostEnds reports what is wrong with pods' links and can't be put right, once. Only the goroutine of beatUntil calls it.
+// reportHostEnds reports what is wrong with pods' links and can't be put right, once. Only the
+// goroutine of beatUntil calls it.
 func (s *Server) reportHostEnds() {
 	now := s.hostEnds.Problems()
 	for _, problem := range now {
@@ -79,8 +81,9 @@ func (s *Server) lacks() string {
 	return s.dir.trouble()
 }
 
-// SetDatapathReady says whether the overlay and the first ruleset are in the kernel; if not, why. Until they are, every ADD fails
-// with "try again later" and the reason. STATUS fails only until they are for the first time since the boot.
+// SetDatapathReady says whether the overlay and the first ruleset are in the kernel; if not, why.
+// Until they are, every ADD fails with "try again later" and the reason. STATUS fails only until
+// they are for the first time since the boot.
 func (s *Server) SetDatapathReady(ready bool, reason string) {
 	s.mu.Lock()
 	s.datapathReady, s.datapathReason = ready, reason

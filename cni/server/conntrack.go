@@ -11,9 +11,10 @@ import (
 	"github.com/sluice-net/sluice/conntrack"
 )
 
-// forgetConnections deletes from connection tracking, in the network namespace of the calling thread, each connection that has one
-// of the addresses on either side of either direction. Otherwise the next pod with the address inherits what the last one was
-// allowed. Deleting what is gone meanwhile is no error.
+// forgetConnections deletes from connection tracking, in the network namespace of the calling
+// thread, each connection that has one of the addresses on either side of either direction.
+// Otherwise the next pod with the address inherits what the last one was allowed. Deleting what is
+// gone meanwhile is no error.
 func forgetConnections(addrs []netip.Addr) error {
 	wanted := map[netip.Addr]bool{}
 	var queries []conntrack.Query
@@ -34,8 +35,8 @@ func forgetConnections(addrs []netip.Addr) error {
 	return nil
 }
 
-// ForgetConnections deletes what connection tracking remembers of addresses, in the node's network namespace, except for those of
-// attachments, which ADD and DEL see to.
+// ForgetConnections deletes what connection tracking remembers of addresses, in the node's network
+// namespace, except for those of attachments, which ADD and DEL see to.
 func (s *Server) ForgetConnections(addrs []netip.Addr) error {
 	mine := map[netip.Addr]bool{}
 	for _, a := range s.Attachments() {
@@ -52,8 +53,9 @@ func (s *Server) ForgetConnections(addrs []netip.Addr) error {
 	return s.inHost(func() error { return forgetConnections(others) })
 }
 
-// forgetHostPorts deletes the UDP connections to these host ports, in the network namespace of the calling thread. A client that
-// keeps sending keeps its entry alive, and with it the way to the port's last owner, or to none. TCP and SCTP begin anew by themselves.
+// forgetHostPorts deletes the UDP connections to these host ports, in the network namespace of the
+// calling thread. A client that keeps sending keeps its entry alive, and with it the way to the
+// port's last owner, or to none. TCP and SCTP begin anew by themselves.
 func forgetHostPorts(ports []cni.HostPort) error {
 	var udp []cni.HostPort
 	var queries []conntrack.Query

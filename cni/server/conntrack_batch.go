@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// connectionForgetter is forgetConnections for many callers at once, all in one network namespace: as most of the time goes into walking
-// through the table, whoever comes while a walk is under way shares the next one. The zero value is ready.
+// connectionForgetter is forgetConnections for many callers at once, all in one network namespace:
+// as most of the time goes into walking through the table, whoever comes while a walk is under way
+// shares the next one. The zero value is ready.
 type connectionForgetter struct {
 	walk func([]netip.Addr) error // forgetConnections if nil
 

@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// Those who come during a walk share the next one, whose error is theirs; nobody gets an answer from a walk that began before.
+// Those who come during a walk share the next one, whose error is theirs; nobody gets an answer
+// from a walk that began before.
 func TestForgettersShareAWalk(t *testing.T) {
 	t.Parallel()
 	type call struct {
@@ -56,7 +57,8 @@ func TestForgettersShareAWalk(t *testing.T) {
 	}
 }
 
-// Many at once in the kernel: everybody's connections are gone when they are told so, and nobody else's.
+// Many at once in the kernel: everybody's connections are gone when they are told so, and nobody
+// else's.
 func TestForgettersInTheKernel(t *testing.T) {
 	t.Parallel()
 	netns := cnitest.NewNetNS(t)

@@ -7,7 +7,8 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// BenchmarkForgetConnections is one pod's DEL: its two addresses in a table that holds other connections.
+// BenchmarkForgetConnections is one pod's DEL: its two addresses in a table that holds other
+// connections.
 func BenchmarkForgetConnections(b *testing.B) {
 	for name, of := range map[string]struct{ client, server string }{
 		"IPv4": {"10.%d.%d.%d:1000", "198.51.100.1:80"}, "IPv6": {"[fd00:%d:%d::%d]:1000", "[2001:db8::1]:80"},

@@ -153,7 +153,8 @@ func TestForgetHostPorts(t *testing.T) {
 	}
 }
 
-// An entry in a zone is deleted, and the one with the same tuple in another zone, of other addresses, isn't mistaken for it.
+// An entry in a zone is deleted, and the one with the same tuple in another zone, of other
+// addresses, isn't mistaken for it.
 func TestForgetConnectionsInZones(t *testing.T) {
 	t.Parallel()
 	netns := cnitest.NewNetNS(t)
@@ -179,7 +180,8 @@ func TestForgetConnectionsInZones(t *testing.T) {
 	})
 }
 
-// Real packets through a DNAT: the entry that leads to the old address goes, and the next packet of the same socket finds the new one.
+// Real packets through a DNAT: the entry that leads to the old address goes, and the next packet of
+// the same socket finds the new one.
 func TestForgetHostPortsLetsAClientMove(t *testing.T) {
 	t.Parallel()
 	netns := cnitest.NewNetNS(t)

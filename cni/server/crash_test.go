@@ -18,8 +18,9 @@ import (
 // steps of an ADD, in order; between each two the agent may die.
 var steps = []string{"taken", "recorded", "forgotten", "attached", "opened"}
 
-// crashedAt is an agent after one that was killed at a step of the ADD of container c1, of pod-a. The files are all that outlives an
-// agent, each is replaced as a whole, and what is on disk at a step is what a new one finds.
+// crashedAt is an agent after one that was killed at a step of the ADD of container c1, of pod-a.
+// The files are all that outlives an agent, each is replaced as a whole, and what is on disk at a
+// step is what a new one finds.
 func crashedAt(t *testing.T, step string) (after *testAgent, lost cni.AddRequest, lostAddresses string) {
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "state")
@@ -75,8 +76,8 @@ func copyState(t *testing.T, to, from string) {
 	}
 }
 
-// TestCrash: wherever an agent dies between taking an address and its answer, the address comes back into service, however the runtime
-// goes on, and until then it is nobody else's.
+// TestCrash: wherever an agent dies between taking an address and its answer, the address comes
+// back into service, however the runtime goes on, and until then it is nobody else's.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	goOn := map[string]func(a *testAgent, lost cni.AddRequest){
@@ -133,7 +134,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// reapAllBut reaps twice, as the kernel of a node would have it where only these attachments still have a link.
+// reapAllBut reaps twice, as the kernel of a node would have it where only these attachments still
+// have a link.
 func (a *testAgent) reapAllBut(ids ...string) {
 	a.T.Helper()
 	for range 2 {

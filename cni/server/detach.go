@@ -9,8 +9,9 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// del gives up a pod's place. Its answer comes when the pod's link is down. That the rules, the addresses and the link itself go takes
-// longer, and nobody has to wait for it: an ADD that needs what they hold does.
+// del gives up a pod's place. Its answer comes when the pod's link is down. That the rules, the
+// addresses and the link itself go takes longer, and nobody has to wait for it: an ADD that needs
+// what they hold does.
 func (s *Server) del(ctx context.Context, request cni.DelRequest) (cni.DelAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
 	defer cancel()
@@ -30,8 +31,9 @@ func (s *Server) del(ctx context.Context, request cni.DelRequest) (cni.DelAnswer
 	return cni.DelAnswer{IsCut: isCut}, nil
 }
 
-// leave ends a pod's traffic, and returns what finishes its DEL. The caller holds the attachment's lock, also for that.
-// A record that can't be removed is no reason to let it live: its addresses stay taken.
+// leave ends a pod's traffic, and returns what finishes its DEL. The caller holds the attachment's
+// lock, also for that. A record that can't be removed is no reason to let it live: its addresses
+// stay taken.
 func (s *Server) leave(request cni.DelRequest) (isCut bool, finish func()) {
 	id := cni.AttachmentID(request.ContainerID, request.IfName)
 	a, known, err := s.startLeaving(request.ContainerID, request.IfName)
@@ -55,8 +57,9 @@ func (s *Server) leave(request cni.DelRequest) (isCut bool, finish func()) {
 	return isCut, finish
 }
 
-// startLeaving removes an attachment's record: for the next server it is none. For this one it is one that leaves, until it is forgotten;
-// also if its record stays, which is then the error. The caller holds the attachment's lock.
+// startLeaving removes an attachment's record: for the next server it is none. For this one it is
+// one that leaves, until it is forgotten; also if its record stays, which is then the error. The
+// caller holds the attachment's lock.
 func (s *Server) startLeaving(containerID, ifName string) (a cni.Attachment, known bool, err error) {
 	id := cni.AttachmentID(containerID, ifName)
 	s.mu.Lock()
@@ -105,8 +108,9 @@ const (
 	unused usage = false
 )
 
-// drop takes an attachment out of the enforcement, and then forgets it: in this order, so that no address is another pod's before.
-// The caller holds the attachment's lock. One that isn't known is no error. After an error it still leaves, and the reaper tries again.
+// drop takes an attachment out of the enforcement, and then forgets it: in this order, so that no
+// address is another pod's before. The caller holds the attachment's lock. One that isn't known is
+// no error. After an error it still leaves, and the reaper tries again.
 func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
 	containerID, ifName, _ := strings.Cut(id, "/")
 	a, known, stays := s.startLeaving(containerID, ifName)
@@ -128,7 +132,8 @@ func (s *Server) drop(ctx context.Context, id string, addresses usage) error {
 	return stays
 }
 
-// takeOut takes an attachment out of the enforcement, and what the kernel remembers of its addresses and host ports.
+// takeOut takes an attachment out of the enforcement, and what the kernel remembers of its
+// addresses and host ports.
 func (s *Server) takeOut(ctx context.Context, a cni.Attachment) error {
 	if _, err := s.cutLink(a); err != nil {
 		return err
@@ -144,7 +149,8 @@ func (s *Server) takeOut(ctx context.Context, a cni.Attachment) error {
 	return s.connections.forget(a.Addresses)
 }
 
-// clear removes the link of an attachment that was taken out. If its record stays, all else is done then.
+// clear removes the link of an attachment that was taken out. If its record stays, all else is done
+// then.
 func (s *Server) clear(a cni.Attachment) {
 	if err := s.removeLink(a); err != nil {
 		s.opts.Log.Error(err, "A link that is down is left", "attachment", a.ID())
@@ -176,11 +182,13 @@ func (s *Server) forget(a cni.Attachment, addresses usage) {
 	delete(s.leaving, a.ID())
 	s.remove(a, addresses)
 	s.mu.Unlock()
-	// In memory they are free. If this fails, they are found without a record after a restart, and cool down once more.
+	// In memory they are free. If this fails, they are found without a record after a restart, and
+	// cool down once more.
 	_ = s.writeLedger() // it is noted, and tried again
 }
 
-// remove takes an attachment out of what is known, and gives its addresses back. The caller holds mu.
+// remove takes an attachment out of what is known, and gives its addresses back. The caller holds
+// mu.
 func (s *Server) remove(a cni.Attachment, addresses usage) {
 	delete(s.attachments, a.ID())
 	delete(s.placed, a.ID())

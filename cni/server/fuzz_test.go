@@ -48,8 +48,9 @@ func (a *testAgent) state() (ids []string) {
 	return ids
 }
 
-// FuzzRequests sends any body to any path. Each gets an answer of the protocol; what it attaches can be read back by the next server;
-// and the attachment that is there stays, unless the request names it.
+// FuzzRequests sends any body to any path. Each gets an answer of the protocol; what it attaches
+// can be read back by the next server; and the attachment that is there stays, unless the request
+// names it.
 func FuzzRequests(f *testing.F) {
 	a := newAgent(f)
 	client := cni.NewClient(a.Socket)
@@ -134,8 +135,8 @@ func FuzzSocket(f *testing.F) {
 	})
 }
 
-// FuzzState starts an agent on a state directory in which a crash, or somebody, left anything. It starts, keeps the attachment that it
-// can read, and gives its address to nobody else.
+// FuzzState starts an agent on a state directory in which a crash, or somebody, left anything. It
+// starts, keeps the attachment that it can read, and gives its address to nobody else.
 func FuzzState(f *testing.F) {
 	good := cnitest.NewAttachment("good", "pod-a", "10.1.0.1", "fd00:1::1")
 	other, err := json.Marshal(cnitest.NewAttachment("x", "pod-x", "10.1.0.2"))
@@ -189,7 +190,8 @@ func FuzzState(f *testing.F) {
 	})
 }
 
-// takesPlaceOf tells whether a file is the record of an attachment that has an address or the link of another's.
+// takesPlaceOf tells whether a file is the record of an attachment that has an address or the link
+// of another's.
 func takesPlaceOf(t *testing.T, good cni.Attachment, name string, content []byte) bool {
 	t.Helper()
 	r := cnitest.NewRecords(t)

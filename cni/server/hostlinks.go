@@ -10,10 +10,11 @@ import (
 	"github.com/sluice-net/sluice/cni/podlink"
 )
 
-// The server's side of the pods' links. Removing one takes long, and setting it down doesn't. So a DEL sets it down, which ends the pod's
-// traffic for good, and it is removed after the answer.
+// The server's side of the pods' links. Removing one takes long, and setting it down doesn't. So a
+// DEL sets it down, which ends the pod's traffic for good, and it is removed after the answer.
 
-// cutLink sets the attachment's link down, and tells whether it did. A link with another attachment's MAC isn't the attachment's.
+// cutLink sets the attachment's link down, and tells whether it did. A link with another
+// attachment's MAC isn't the attachment's.
 func (s *Server) cutLink(a cni.Attachment) (isCut bool, err error) {
 	if a.PolicyOnly {
 		return false, nil
@@ -61,7 +62,8 @@ func (s *Server) keepHostEnds() {
 	s.hostEnds.Set(attachments, nodeAddrs, prefixes)
 }
 
-// runHostEnds tries again when host ends can't be looked after, which only costs what they are good for.
+// runHostEnds tries again when host ends can't be looked after, which only costs what they are good
+// for.
 func (s *Server) runHostEnds(ctx context.Context) {
 	const pause = 5 * time.Second
 	retry := time.NewTicker(pause)

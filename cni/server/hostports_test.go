@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// TestHostPortHasOneOwner: two pods can't have one, and the next may have it as soon as the DEL of the last has returned.
+// TestHostPortHasOneOwner: two pods can't have one, and the next may have it as soon as the DEL of
+// the last has returned.
 func TestHostPortHasOneOwner(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)

@@ -106,7 +106,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, err
 	}
 	body, err := io.ReadAll(r.Body)
-	// From here on the connection is read to notice that the plugin is gone, however long that takes.
+	// From here on the connection is read to notice that the plugin is gone, however long that
+	// takes.
 	return body, errors.Join(err, control.SetReadDeadline(time.Time{}))
 }
 

@@ -17,9 +17,9 @@ var (
 	errAllRest   = errors.New("every address rests, as the record of those that were freed lately can't be read")
 )
 
-// allocator gives addresses out of the node's podCIDRs, each to one attachment at a time, and a freed one not before it has cooled
-// down: other nodes may still send to its last owner. It is a value that does no I/O: the caller says what time it is, since the boot,
-// and locks.
+// allocator gives addresses out of the node's podCIDRs, each to one attachment at a time, and a
+// freed one not before it has cooled down: other nodes may still send to its last owner. It is a
+// value that does no I/O: the caller says what time it is, since the boot, and locks.
 type allocator struct {
 	coolDown time.Duration
 	prefixes []netip.Prefix               // at most one of each family
@@ -76,7 +76,8 @@ func (p *allocator) allocate(now time.Duration) ([]netip.Addr, error) {
 // next finds the first free address after the latest given, going round.
 func (p *allocator) next(prefix netip.Prefix) (netip.Addr, bool) {
 	addr := p.last[prefix.Addr().BitLen()]
-	// Of so many addresses in a row one is free, unless the prefix has fewer and they were all seen.
+	// Of so many addresses in a row one is free, unless the prefix has fewer and they were all
+	// seen.
 	for range len(p.taken) + len(p.cooling) + 3 {
 		addr = addr.Next()
 		if !prefix.Contains(addr) {
@@ -95,7 +96,8 @@ func (p *allocator) isFree(prefix netip.Prefix, addr netip.Addr) bool {
 	return !taken && !cooling && isGivable(prefix, addr)
 }
 
-// isGivable leaves out the network address, which is the node's own in the tunnel, and IPv4's broadcast address.
+// isGivable leaves out the network address, which is the node's own in the tunnel, and IPv4's
+// broadcast address.
 func isGivable(prefix netip.Prefix, addr netip.Addr) bool {
 	return addr != prefix.Addr() && (addr.Is6() || prefix.Contains(addr.Next()))
 }

@@ -19,8 +19,9 @@ func (p *allocator) ledger() cni.Ledger {
 	}
 }
 
-// restore brings back what an allocator before this one knew. The attachments' addresses are claimed afterwards. What was taken and
-// isn't claimed then was freed by someone else at an unknown time, so it cools down from now.
+// restore brings back what an allocator before this one knew. The attachments' addresses are
+// claimed afterwards. What was taken and isn't claimed then was freed by someone else at an unknown
+// time, so it cools down from now.
 func (p *allocator) restore(from cni.Ledger, now time.Duration) {
 	for _, addr := range from.Last {
 		p.last[addr.BitLen()] = addr

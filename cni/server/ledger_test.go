@@ -19,8 +19,9 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// TestClockJumps: setting the node's clock by an hour between two agents neither ends nor lengthens an address's rest. What the next
-// agent can see of it is that every time of the wall clock in the state directory is by an hour older, or is to come.
+// TestClockJumps: setting the node's clock by an hour between two agents neither ends nor lengthens
+// an address's rest. What the next agent can see of it is that every time of the wall clock in the
+// state directory is by an hour older, or is to come.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	for name, jump := range map[string]time.Duration{"ahead": time.Hour, "back": -time.Hour} {
@@ -100,7 +101,8 @@ func TestUpgradeOfLedger(t *testing.T) {
 		t.Errorf("freed, as of an older agent's ledger (-want +got):\n%s", diff)
 	}
 
-	// As the agent before Freed reads it: what is taken, and is no attachment's, cools down from its start.
+	// As the agent before Freed reads it: what is taken, and is no attachment's, cools down from
+	// its start.
 	var read struct {
 		Last, Taken []netip.Addr
 		Cooling     map[netip.Addr]time.Time

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// isListenedOn tells whether a socket in the network namespace of the calling thread takes what comes to a host port. Of SCTP it isn't
-// known.
+// isListenedOn tells whether a socket in the network namespace of the calling thread takes what
+// comes to a host port. Of SCTP it isn't known.
 func isListenedOn(p cni.HostPort) (bool, error) {
 	protocol, ok := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[p.Protocol]
 	if !ok {
@@ -42,7 +42,8 @@ func gets(addr netip.Addr, p cni.HostPort) bool {
 	return p.HostIP == addr || p.HostIP.IsUnspecified() || addr.IsUnspecified()
 }
 
-// listeners is the addresses of sockets of a family and a protocol that wait for somebody at a port (sock_diag(7)).
+// listeners is the addresses of sockets of a family and a protocol that wait for somebody at a port
+// (sock_diag(7)).
 func listeners(family, protocol uint8, port uint16) ([]netip.Addr, error) {
 	const (
 		stateClose, stateListen      = 7, 10 // an unconnected UDP socket has the former; include/net/tcp_states.h

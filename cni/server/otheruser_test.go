@@ -18,7 +18,8 @@ import (
 	"github.com/sluice-net/sluice/test/needroot"
 )
 
-// everyPath is what can be asked at the socket: the protocol's requests, what the agent adds, and what nobody knows.
+// everyPath is what can be asked at the socket: the protocol's requests, what the agent adds, and
+// what nobody knows.
 func everyPath() map[string]any {
 	good := cnitest.GoodRequest()
 	return map[string]any{
@@ -35,7 +36,8 @@ func everyPath() map[string]any {
 // askedBy is the environment by which TestAskingChild knows its socket.
 const askedBy = "SLUICE_TEST_SOCKET"
 
-// TestAskingChild is no test but the other process of TestOtherUsersEverywhere: it prints what each path says to it.
+// TestAskingChild is no test but the other process of TestOtherUsersEverywhere: it prints what each
+// path says to it.
 func TestAskingChild(t *testing.T) { //nolint:paralleltest // it is a process of its own
 	socket := os.Getenv(askedBy)
 	if socket == "" {
@@ -72,8 +74,8 @@ func askAs(t *testing.T, uid uint32, socket string) map[string]string {
 	return answers
 }
 
-// TestOtherUsersEverywhere: a process of another user gets nothing from any path, neither by the file's mode nor, where somebody has
-// loosened that, by who it is. Root's process does.
+// TestOtherUsersEverywhere: a process of another user gets nothing from any path, neither by the
+// file's mode nor, where somebody has loosened that, by who it is. Root's process does.
 func TestOtherUsersEverywhere(t *testing.T) {
 	t.Parallel()
 	needroot.Skip(t)

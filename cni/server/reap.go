@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-net/sluice/cni/podlink"
 )
 
-// addGrace is how long after its ADD began an attachment may have no link yet: longer than a plugin takes, with what it undoes.
+// addGrace is how long after its ADD began an attachment may have no link yet: longer than a plugin
+// takes, with what it undoes.
 const addGrace = 60 * time.Second
 
 // reapUntil drops, now and then, what no DEL came for: runtimes lose some, and most never call GC.
@@ -32,8 +33,8 @@ func (s *Server) reapUntil(ctx context.Context) {
 	}
 }
 
-// Reap drops attachments whose record a plugin removed because we didn't answer, those whose pod is gone at the second look, and links
-// of DELs that nobody finished.
+// Reap drops attachments whose record a plugin removed because we didn't answer, those whose pod is
+// gone at the second look, and links of DELs that nobody finished.
 func (s *Server) Reap(ctx context.Context) {
 	for _, a := range s.unfinished() {
 		s.reapIf(ctx, a, "its DEL wasn't finished", func(a cni.Attachment) bool { _, leaves := s.leaver(a.ID()); return leaves })
@@ -52,7 +53,8 @@ func (s *Server) Reap(ctx context.Context) {
 	s.reapGone(ctx, links)
 }
 
-// reapGone drops what these links, which are all that pods have on the node, show to be gone as they did before.
+// reapGone drops what these links, which are all that pods have on the node, show to be gone as
+// they did before.
 func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
 	suspects := map[string]bool{}
 	for _, a := range s.Attachments() {
@@ -117,9 +119,10 @@ func (s *Server) reapIf(ctx context.Context, a cni.Attachment, reason string, is
 	s.opts.Log.Info("Dropped an attachment without a DEL", "reason", reason, "attachment", a.ID(), "namespace", a.PodNamespace, "pod", a.PodName)
 }
 
-// isPodGone tells whether nothing is left of an attachment's pod. When in doubt it isn't: a pod that lives must never lose its place.
-// The link's absence is the main evidence, as it goes with the pod's network namespace. The namespace itself may be out of our sight;
-// then its absence says nothing.
+// isPodGone tells whether nothing is left of an attachment's pod. When in doubt it isn't: a pod
+// that lives must never lose its place. The link's absence is the main evidence, as it goes with
+// the pod's network namespace. The namespace itself may be out of our sight; then its absence says
+// nothing.
 func (s *Server) isPodGone(a cni.Attachment, links []podlink.Link) bool {
 	isThere, err := s.seesNamespace(a)
 	if isThere || err != nil {
@@ -135,7 +138,8 @@ func (s *Server) isPodGone(a cni.Attachment, links []podlink.Link) bool {
 	return !slices.ContainsFunc(links, isIts) && s.opts.Now()-s.placed[a.ID()] > addGrace
 }
 
-// isLeftOver tells whether a link is of a DEL whose server died before it removed the link: it is down, and nobody's.
+// isLeftOver tells whether a link is of a DEL whose server died before it removed the link: it is
+// down, and nobody's.
 func (s *Server) isLeftOver(link podlink.Link) bool {
 	if link.IsUp {
 		return false
@@ -163,7 +167,8 @@ func (s *Server) removeLeftOver(link podlink.Link) {
 	}
 }
 
-// seesNamespace tells whether the attachment's network namespace is where its ADD said. That it was once shows that we can see it.
+// seesNamespace tells whether the attachment's network namespace is where its ADD said. That it was
+// once shows that we can see it.
 func (s *Server) seesNamespace(a cni.Attachment) (bool, error) {
 	inode, err := namespaceInode(a.Netns)
 	if err != nil || inode == 0 {

@@ -113,8 +113,8 @@ func TestReapModePolicy(t *testing.T) {
 	n.Expect("c2/eth0")
 }
 
-// TestReapLeftOverLinks: an agent that is killed after it has answered a DEL leaves a link that is down. Nobody's link that is up isn't
-// ours to judge.
+// TestReapLeftOverLinks: an agent that is killed after it has answered a DEL leaves a link that is
+// down. Nobody's link that is up isn't ours to judge.
 func TestReapLeftOverLinks(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

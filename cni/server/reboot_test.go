@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// TestServerAfterReboot: a server that finds a state directory of before the reboot has only what was attached since.
+// TestServerAfterReboot: a server that finds a state directory of before the reboot has only what
+// was attached since.
 func TestServerAfterReboot(t *testing.T) {
 	t.Parallel()
 	r := cni.OpenRecords(t.TempDir())

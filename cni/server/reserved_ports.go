@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// ReservedPort is a port of the node that no pod gets as a host port, at whatever address: what answers there is the node's.
+// ReservedPort is a port of the node that no pod gets as a host port, at whatever address: what
+// answers there is the node's.
 type ReservedPort struct {
 	Port     uint16
 	Protocol string // "tcp", "udp" or "sctp"
@@ -46,7 +47,8 @@ func (s *Server) checkReserved(ports []cni.HostPort) error {
 	return nil
 }
 
-// noteHostPorts tells of host ports that a pod doesn't get, or that it takes from a process of the node.
+// noteHostPorts tells of host ports that a pod doesn't get, or that it takes from a process of the
+// node.
 func (s *Server) noteHostPorts(request cni.AddRequest, err error) {
 	pod := cni.PodLabel(request.PodNamespace, request.PodName)
 	if refused := new(types.Error); errors.As(err, &refused) && refused.Code == cni.CodeHostPortReserved {

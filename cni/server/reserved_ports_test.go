@@ -49,8 +49,9 @@ func TestParseReservedPort(t *testing.T) {
 	}
 }
 
-// A pod to come doesn't get the node's ports, at whatever address, and a person hears of it. The control: the same number of another
-// protocol, and the tunnel's port once there is no tunnel. Pods that have such a port, from before, keep it.
+// A pod to come doesn't get the node's ports, at whatever address, and a person hears of it. The
+// control: the same number of another protocol, and the tunnel's port once there is no tunnel. Pods
+// that have such a port, from before, keep it.
 func TestReservedHostPorts(t *testing.T) {
 	t.Parallel()
 	var said told
@@ -83,7 +84,8 @@ func TestReservedHostPorts(t *testing.T) {
 	}
 }
 
-// A person hears of a host port on which a process of the node listens. The control: nobody listens there, or elsewhere.
+// A person hears of a host port on which a process of the node listens. The control: nobody listens
+// there, or elsewhere.
 func TestHostPortsInUse(t *testing.T) {
 	t.Parallel()
 	var said told

@@ -36,11 +36,12 @@ type Options struct {
 	Enforcer Enforcer // gets every attachment
 	Log      logr.Logger
 
-	// PolicyOnly says that another plugin wires the node's pods: only ADDs of mode "policy" are served, and no host end is kept.
+	// PolicyOnly says that another plugin wires the node's pods: only ADDs of mode "policy" are
+	// served, and no host end is kept.
 	PolicyOnly bool
 
-	// OnProblem is told what a person should hear of, once when it begins: reason is one word in CamelCase, such as
-	// AddressPoolExhausted. It must not block. May be nil.
+	// OnProblem is told what a person should hear of, once when it begins: reason is one word in
+	// CamelCase, such as AddressPoolExhausted. It must not block. May be nil.
 	OnProblem func(reason, message string)
 	// OnSolved is told likewise of the end of what OnProblem was told. May be nil.
 	OnSolved func(reason, message string)
@@ -49,20 +50,22 @@ type Options struct {
 	CoolDown   time.Duration        // how long a used address rests before another pod gets it; 60 s by default
 	Now        func() time.Duration // since the boot, of a clock that nobody sets; the kernel's monotonic one by default
 
-	// ReservedPorts are ports of the node that no pod to come gets as a host port. Pods that have them keep them.
+	// ReservedPorts are ports of the node that no pod to come gets as a host port. Pods that have
+	// them keep them.
 	ReservedPorts []ReservedPort
 
-	// ReapInterval is the time between two looks for attachments whose pod is gone, without a DEL; 10 s by default. An attachment is
-	// dropped when two looks in a row find its pod gone.
+	// ReapInterval is the time between two looks for attachments whose pod is gone, without a DEL;
+	// 10 s by default. An attachment is dropped when two looks in a row find its pod gone.
 	ReapInterval time.Duration
 
-	// NetNS is the network namespace of the pods' host ends. Nil, as in an agent, is that of the process.
+	// NetNS is the network namespace of the pods' host ends. Nil, as in an agent, is that of the
+	// process.
 	NetNS ns.NetNS
 	// SysctlDir is where /proc/sys/net of that namespace can be written to; that by default.
 	SysctlDir string
 
-	// WithoutKernel has the server do nothing outside of the process and the state directory, and WithoutHealing leave host ends as somebody
-	// made them. Both are for tests.
+	// WithoutKernel has the server do nothing outside of the process and the state directory, and
+	// WithoutHealing leave host ends as somebody made them. Both are for tests.
 	WithoutKernel, WithoutHealing bool
 
 	step func(name string) // called after each step of an ADD or a beat; for tests
@@ -106,8 +109,9 @@ type Server struct {
 	seen     map[string]bool          // by attachment: this process has seen its network namespace
 }
 
-// New makes a server and reads the records in the state directory. Records that can't be read or can't be true are logged and
-// left out; only a directory that can't be read is an error. Where it can't be written, ADD fails retryably. Nothing is served before Run.
+// New makes a server and reads the records in the state directory. Records that can't be read or
+// can't be true are logged and left out; only a directory that can't be read is an error. Where it
+// can't be written, ADD fails retryably. Nothing is served before Run.
 func New(opts Options) (*Server, error) {
 	if opts.Socket == "" || opts.StateDir == "" || opts.Enforcer == nil {
 		return nil, errors.New("a CNI server needs a socket, a state directory and an enforcer")
@@ -152,7 +156,8 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// load reads the state directory, and writes back the ledger, so that what cools down from now does so only once.
+// load reads the state directory, and writes back the ledger, so that what cools down from now does
+// so only once.
 func (s *Server) load() error {
 	past, err := s.records.ReadLedger()
 	if err != nil {
@@ -186,9 +191,10 @@ func (s *Server) load() error {
 	return nil
 }
 
-// SetPodCIDRs says where addresses come from, in this order: the first valid prefix of each family. Before the first call with
-// one, every ADD fails with "try again later". Addresses that pods have stay theirs. Where another plugin gives the addresses, they
-// must be in these prefixes, if there are any of the family.
+// SetPodCIDRs says where addresses come from, in this order: the first valid prefix of each family.
+// Before the first call with one, every ADD fails with "try again later". Addresses that pods have
+// stay theirs. Where another plugin gives the addresses, they must be in these prefixes, if there
+// are any of the family.
 func (s *Server) SetPodCIDRs(prefixes []netip.Prefix) {
 	s.mu.Lock()
 	s.addresses.setPrefixes(prefixes)
@@ -197,8 +203,8 @@ func (s *Server) SetPodCIDRs(prefixes []netip.Prefix) {
 	s.beatSoon()
 }
 
-// SetNodeAddresses says which addresses the node uses towards its pods: the first of each family. Without one of a family, or while it
-// isn't on the node, the kernel chooses.
+// SetNodeAddresses says which addresses the node uses towards its pods: the first of each family.
+// Without one of a family, or while it isn't on the node, the kernel chooses.
 func (s *Server) SetNodeAddresses(addrs []netip.Addr) {
 	s.mu.Lock()
 	s.nodeAddrs = nil
@@ -211,14 +217,16 @@ func (s *Server) SetNodeAddresses(addrs []netip.Addr) {
 	s.keepHostEnds()
 }
 
-// SetMTU sets the MTU of pods to come, in bytes. 0, as before the first call, is the kernel's default.
+// SetMTU sets the MTU of pods to come, in bytes. 0, as before the first call, is the kernel's
+// default.
 func (s *Server) SetMTU(mtu int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mtu = mtu
 }
 
-// Attachments returns what is attached, sorted by ID. Before Run these are the records that NewServer read; their pods may be gone.
+// Attachments returns what is attached, sorted by ID. Before Run these are the records that New
+// read; their pods may be gone.
 func (s *Server) Attachments() []cni.Attachment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,15 +239,17 @@ func (s *Server) Attachments() []cni.Attachment {
 	return all
 }
 
-// IsIdle tells whether no request about an attachment is under way, nor what is left of a DEL that was answered.
+// IsIdle tells whether no request about an attachment is under way, nor what is left of a DEL that
+// was answered.
 func (s *Server) IsIdle() bool { return s.busy.isFree() }
 
-// Handle adds another request to the socket. The pattern is as for http.ServeMux, and its path must start with /v1/. The handler
-// gets requests of root only, and can read 64 KiB of a body.
+// Handle adds another request to the socket. The pattern is as for http.ServeMux, and its path must
+// start with /v1/. The handler gets requests of root only, and can read 64 KiB of a body.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 
-// Run serves until ctx ends, and then returns nil once the requests under way are answered or cut: an ADD that waits fails with "try
-// again later". It replaces the socket file of a server that is no more. It must be called once only.
+// Run serves until ctx ends, and then returns nil once the requests under way are answered or cut:
+// an ADD that waits fails with "try again later". It replaces the socket file of a server that is
+// no more. It must be called once only.
 func (s *Server) Run(ctx context.Context) error {
 	s.beat()
 	ctx, cancel := context.WithCancel(ctx)

@@ -259,7 +259,8 @@ func TestHundredAddsAtOnce(t *testing.T) {
 	}
 }
 
-// TestRestart: a server that is killed at any time is followed by one that knows what was attached, and what rests.
+// TestRestart: a server that is killed at any time is followed by one that knows what was attached,
+// and what rests.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)

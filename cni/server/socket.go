@@ -13,10 +13,12 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// listenAgain is the time between two tries to make the socket, on a file system that can't be written.
+// listenAgain is the time between two tries to make the socket, on a file system that can't be
+// written.
 const listenAgain = time.Second
 
-// listen makes the socket as soon as its file system can be written. It returns nil when ctx ends before.
+// listen makes the socket as soon as its file system can be written. It returns nil when ctx ends
+// before.
 func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	tick := time.NewTicker(listenAgain)
 	defer tick.Stop()

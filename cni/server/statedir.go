@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// stateDir is what the server knows of its directory's health, and the order in which it writes what is there beside the records. A disk
-// may be slow: nobody waits for one who holds the server's mu, as those who decide about policy take that too.
+// stateDir is what the server knows of its directory's health, and the order in which it writes
+// what is there beside the records. A disk may be slow: nobody waits for one who holds the server's
+// mu, as those who decide about policy take that too.
 type stateDir struct {
 	writing       sync.Mutex // of the ledger and the heartbeat. Taken before mu.
 	isLedgerStale bool       // guarded by writing
@@ -39,8 +40,9 @@ const (
 	troubleStays     = "a record of a pod that is gone" // of no consequence for new pods, while the others are
 )
 
-// note remembers whether something could be written, and tells of a trouble once, when it begins. What can be written again is told by
-// noteBeat alone, or a full directory would be told of again and again.
+// note remembers whether something could be written, and tells of a trouble once, when it begins.
+// What can be written again is told by noteBeat alone, or a full directory would be told of again
+// and again.
 func (s *Server) note(what string, err error) {
 	if err == nil {
 		return
@@ -76,8 +78,9 @@ func (s *Server) noteSocket(err error) {
 	delete(s.dir.troubles, troubleSocket)
 }
 
-// noteBeat forgets the troubles that a look at the directory, begun at this count, hasn't found again, and tells of the end of the last
-// one. Nothing is known of what the look wasn't for, or of what was noted since it began.
+// noteBeat forgets the troubles that a look at the directory, begun at this count, hasn't found
+// again, and tells of the end of the last one. Nothing is known of what the look wasn't for, or of
+// what was noted since it began.
 func (s *Server) noteBeat(begun int, again map[string]error) {
 	for what, err := range again {
 		s.note(what, err)
@@ -147,8 +150,8 @@ func (s *Server) writeLedgerLocked() error {
 	return err
 }
 
-// writeRecords writes an attachment's record, and the ledger first: an address without a record is found by the next server, a record
-// without its address would be.
+// writeRecords writes an attachment's record, and the ledger first: an address without a record is
+// found by the next server, a record without its address would be.
 func (s *Server) writeRecords(a cni.Attachment) error {
 	if err := s.writeLedger(); err != nil {
 		return err
@@ -159,7 +162,8 @@ func (s *Server) writeRecords(a cni.Attachment) error {
 	return err
 }
 
-// errRecordStays is why an attachment that left keeps its addresses: the next server would find the record, and give it them again.
+// errRecordStays is why an attachment that left keeps its addresses: the next server would find the
+// record, and give it them again.
 var errRecordStays = errors.New("its record can't be removed yet")
 
 // removeRecord removes the record of an attachment that leaves. The caller holds its lock.
@@ -180,7 +184,8 @@ func (s *Server) removeRecord(containerID, ifName string) error {
 	return fmt.Errorf("%w: %w", errRecordStays, err)
 }
 
-// recordStays tells whether an attachment that leaves has a record that couldn't be removed. The reaper tries again, and notes it if need be.
+// recordStays tells whether an attachment that leaves has a record that couldn't be removed. The
+// reaper tries again, and notes it if need be.
 func (s *Server) recordStays() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -65,8 +65,9 @@ func newAgentOn(t *testing.T, d *testdisk.Disk) (*testAgent, *toldEvents) {
 	return a, events
 }
 
-// TestBadDisk: while the state directory can't be written, ADD fails retryably and says why, DEL succeeds, pods that run keep what they
-// have, and no address is given twice; once it can, all goes on by itself.
+// TestBadDisk: while the state directory can't be written, ADD fails retryably and says why, DEL
+// succeeds, pods that run keep what they have, and no address is given twice; once it can, all goes
+// on by itself.
 func TestBadDisk(t *testing.T) {
 	t.Parallel()
 	for _, fault := range testdisk.Faults() {
@@ -125,8 +126,9 @@ func TestBadDisk(t *testing.T) {
 	}
 }
 
-// TestRecordStays: one record that can't be removed is told once, and its attachment is taken out once; new pods start, what else goes
-// wrong is told, and once the record can be removed its addresses are free.
+// TestRecordStays: one record that can't be removed is told once, and its attachment is taken out
+// once; new pods start, what else goes wrong is told, and once the record can be removed its
+// addresses are free.
 func TestRecordStays(t *testing.T) {
 	t.Parallel()
 	events := &toldEvents{}
@@ -214,7 +216,8 @@ func TestTroubleBeginsDuringBeat(t *testing.T) {
 	events.expect(t, "Warning StateNotWritten", "Normal StateWritten", "Warning StateNotWritten")
 }
 
-// TestSocketStaysBroken: a beat between two tries to make the socket doesn't tell that the trouble is over.
+// TestSocketStaysBroken: a beat between two tries to make the socket doesn't tell that the trouble
+// is over.
 func TestSocketStaysBroken(t *testing.T) {
 	t.Parallel()
 	events := &toldEvents{}
@@ -249,7 +252,8 @@ func newServerOn(t *testing.T, events *toldEvents, step func(string)) *Server {
 	return server
 }
 
-// TestStartOnBadDisk: an agent that starts on a directory that can't be written knows its pods, serves what it can, and the rest once it can.
+// TestStartOnBadDisk: an agent that starts on a directory that can't be written knows its pods,
+// serves what it can, and the rest once it can.
 func TestStartOnBadDisk(t *testing.T) {
 	t.Parallel()
 	for _, fault := range testdisk.Faults() {
@@ -309,7 +313,8 @@ func (a *testAgent) betweenBeats(f func()) {
 	f()
 }
 
-// TestStatusOnBadDisk: an agent that can't tell the plugin by its file that it lives answers; of a node that never was ready, not well.
+// TestStatusOnBadDisk: an agent that can't tell the plugin by its file that it lives answers; of a
+// node that never was ready, not well.
 func TestStatusOnBadDisk(t *testing.T) {
 	t.Parallel()
 	d := testdisk.New(t)
@@ -335,8 +340,8 @@ func TestStatusOnBadDisk(t *testing.T) {
 	b.becomesReady()
 }
 
-// TestSlowDisk: while a file is being written, however long that takes, those who decide about policy and the network don't wait, nor
-// does who asks.
+// TestSlowDisk: while a file is being written, however long that takes, those who decide about
+// policy and the network don't wait, nor does who asks.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	writing, goOn := make(chan struct{}, 1), make(chan struct{})

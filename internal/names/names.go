@@ -1,6 +1,7 @@
 // Package names is what Sluice calls its things in a node's kernel, where several packages or other
-// programs of the node have to know: each name is spelled here and nowhere else in the code. Another
-// name would make an upgraded agent leave behind what the one before made, so they don't change.
+// programs of the node have to know: each name is spelled here and nowhere else in the code.
+// Another name would make an upgraded agent leave behind what the one before made, so they don't
+// change.
 //
 // Tests that show what a person would type, or that a name never changes, spell it once more on
 // purpose.

@@ -120,7 +120,8 @@ func (a *Agent) Settle() {
 	Eventually(a.T, "what leaves", a.server.IsIdle)
 }
 
-// Expect compares what there is of attachments, in memory, on disk and in the enforcement, and that their addresses are taken.
+// Expect compares what there is of attachments, in memory, on disk and in the enforcement, and that
+// their addresses are taken.
 func (a *Agent) Expect(ids ...string) {
 	a.T.Helper()
 	a.Settle()

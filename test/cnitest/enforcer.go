@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// Enforcer remembers what it was asked. It is a fake of the agent, not of the kernel: it decides nothing.
+// Enforcer remembers what it was asked. It is a fake of the agent, not of the kernel: it decides
+// nothing.
 type Enforcer struct {
 	mu       sync.Mutex
 	onAttach func(context.Context, cni.Attachment) error // may be nil

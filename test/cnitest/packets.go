@@ -70,8 +70,8 @@ func Connect(netns ns.NetNS, to netip.AddrPort) error {
 	})
 }
 
-// Lines is what a shell command prints in a namespace, without spaces at the ends. Its complaints count only if it fails: ip complains
-// of namespaces of other tests that end while it looks.
+// Lines is what a shell command prints in a namespace, without spaces at the ends. Its complaints
+// count only if it fails: ip complains of namespaces of other tests that end while it looks.
 func Lines(t testing.TB, netns ns.NetNS, command string) []string {
 	t.Helper()
 	var output []byte

@@ -138,7 +138,8 @@ func EmptyFile(t testing.TB) string {
 	return path
 }
 
-// NewPolicyPod is a pod that another plugin has wired; more is what the configuration has beside the mode.
+// NewPolicyPod is a pod that another plugin has wired; more is what the configuration has beside
+// the mode.
 func (n *Node) NewPolicyPod(plugin Plugin, container string, config []byte, more string) *Pod {
 	n.t.Helper()
 	p := n.NewPod(plugin, container, "pod-"+container, nil)
@@ -147,7 +148,8 @@ func (n *Node) NewPolicyPod(plugin Plugin, container string, config []byte, more
 	return p
 }
 
-// PrevResult is what a plugin before ours says that it gave: the link's addresses, and something else's.
+// PrevResult is what a plugin before ours says that it gave: the link's addresses, and something
+// else's.
 func PrevResult(version string, addresses ...string) string {
 	var ips []string
 	for _, address := range addresses {
