@@ -24,12 +24,16 @@ type Attachment struct {
 	PodName      string `json:"podName"`
 	PodUID       string `json:"podUID"`
 
-	Interface string       `json:"interface"` // the host end; made after Attach returns, so it may not exist
-	Addresses []netip.Addr `json:"addresses"` // at most one of each family, in the order of the node's podCIDRs
-	MTU       int          `json:"mtu"`       // bytes; 0: the kernel's default
+	// the host end; made after Attach returns, so it may not exist
+	Interface string `json:"interface"`
+	// at most one of each family, in the order of the node's podCIDRs
+	Addresses []netip.Addr `json:"addresses"`
+	MTU       int          `json:"mtu"` // bytes; 0: the kernel's default
 
-	Network string `json:"network,omitempty"` // the name of its network configuration; empty in records of before there was one
-	Netns   string `json:"netns,omitempty"`   // path of the sandbox's network namespace, as ADD got it
+	// the name of its network configuration; empty in records of before there was one
+	Network string `json:"network,omitempty"`
+	// path of the sandbox's network namespace, as ADD got it
+	Netns string `json:"netns,omitempty"`
 	// NetnsInode is that namespace's inode number, by which it is told from others.
 	NetnsInode uint64 `json:"netnsInode,omitempty"`
 

@@ -36,7 +36,8 @@ func (p HostPort) validate() error {
 		return errors.New("containerPort: 0, want 1 to 65535")
 	case !slices.Contains([]string{"tcp", "udp", "sctp"}, p.Protocol):
 		return fmt.Errorf("protocol: %s, want tcp, udp or sctp", Quote(p.Protocol))
-	case p.HostIP.IsValid() && (p.HostIP.IsMulticast() || p.HostIP.Is4In6() || p.HostIP.Zone() != ""):
+	case p.HostIP.IsValid() &&
+		(p.HostIP.IsMulticast() || p.HostIP.Is4In6() || p.HostIP.Zone() != ""):
 		return fmt.Errorf("hostIP: %s, want an address of the node", p.HostIP)
 	}
 	return nil
@@ -77,7 +78,9 @@ func Overlap(these, others []HostPort) (HostPort, bool) {
 
 // HasHostPort4 tells whether a host port has an IPv4 address.
 func HasHostPort4(ports []HostPort) bool {
-	return slices.ContainsFunc(ports, func(p HostPort) bool { return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4() })
+	return slices.ContainsFunc(ports, func(p HostPort) bool {
+		return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4()
+	})
 }
 
 // MaxHostPorts is more than any pod has, and few enough to compare each with each, and for all to
@@ -120,13 +123,17 @@ func (b Bandwidth) Validate() error {
 	} {
 		switch {
 		case of.rate == 0 && of.burst != 0:
-			return fmt.Errorf("bandwidth.%sRate: 0 with a burst of %d bits, want a rate", of.direction, of.burst)
+			return fmt.Errorf("bandwidth.%sRate: 0 with a burst of %d bits, want a rate",
+				of.direction, of.burst)
 		case of.rate != 0 && of.rate < 8:
-			return fmt.Errorf("bandwidth.%sRate: %d, want at least 8 bits per second", of.direction, of.rate)
+			return fmt.Errorf("bandwidth.%sRate: %d, want at least 8 bits per second", of.direction,
+				of.rate)
 		case of.rate != 0 && of.burst < 8:
-			return fmt.Errorf("bandwidth.%sBurst: %d with a rate, want at least 8 bits", of.direction, of.burst)
+			return fmt.Errorf("bandwidth.%sBurst: %d with a rate, want at least 8 bits",
+				of.direction, of.burst)
 		case of.burst/8 > math.MaxUint32:
-			return fmt.Errorf("bandwidth.%sBurst: %d, want at most %d bits", of.direction, of.burst, uint64(math.MaxUint32)*8)
+			return fmt.Errorf("bandwidth.%sBurst: %d, want at most %d bits", of.direction, of.burst,
+				uint64(math.MaxUint32)*8)
 		}
 	}
 	return nil

@@ -36,7 +36,9 @@ type Client struct {
 func NewClient(socket string) *Client {
 	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dial(ctx, socket)
+		},
 	}}}
 }
 
@@ -93,8 +95,11 @@ func (c *Client) Get(ctx context.Context, path string, answer any) error {
 
 // Do sends a request with a body of JSON, or without one, and reads the answer, of at most 4 MiB,
 // whatever its status is.
-func (c *Client) Do(ctx context.Context, method, path string, body []byte) (status int, data []byte, err error) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
+func (c *Client) Do(
+	ctx context.Context, method, path string, body []byte,
+) (status int, data []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://agent"+path,
+		bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, fmt.Errorf("making a request for the agent: %w", err)
 	}
@@ -120,7 +125,8 @@ func (c *Client) Do(ctx context.Context, method, path string, body []byte) (stat
 func (c *Client) refusal(status int, body []byte) error {
 	refusal := new(types.Error)
 	if json.Unmarshal(body, refusal) != nil || refusal.Msg == "" {
-		return fmt.Errorf("%w: %s sent HTTP status %d and %s", ErrNoAgent, c.socket, status, Quote(string(body)))
+		return fmt.Errorf("%w: %s sent HTTP status %d and %s", ErrNoAgent, c.socket, status,
+			Quote(string(body)))
 	}
 	if status == http.StatusNotFound {
 		return fmt.Errorf("%w: %w", ErrNoAgent, refusal)

@@ -51,7 +51,8 @@ func (h Heartbeat) Status(now time.Duration) error {
 	const unavailable = "the node can't take pods"
 	switch {
 	case h.BootID == "":
-		return types.NewError(CodeNotAvailable, unavailable, "the node's agent hasn't run since the boot")
+		return types.NewError(CodeNotAvailable, unavailable,
+			"the node's agent hasn't run since the boot")
 	case !h.Ready:
 		return types.NewError(CodeNotAvailable, unavailable, h.Reason)
 	case now-h.Beat > MaxSilence:

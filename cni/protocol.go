@@ -38,7 +38,8 @@ const MaxRequestBytes = 64 << 10
 const (
 	maxAnswerBytes = 4 << 20
 
-	maxContainerID = 200 // with the interface's name it makes a file name, of which the kernel takes 255 bytes
+	// with the interface's name it makes a file name, of which the kernel takes 255 bytes
+	maxContainerID = 200
 	maxNamespace   = 63
 	maxPodName     = 253
 	maxPodUID      = 128
@@ -65,8 +66,9 @@ type AddRequest struct {
 	PodName      string `json:"podName"`
 	PodUID       string `json:"podUID"`
 
-	Network    string     `json:"network,omitempty"`    // the name of its configuration
-	Netns      string     `json:"netns,omitempty"`      // path of the pod's network namespace on the host
+	Network string `json:"network,omitempty"` // the name of its configuration
+	// path of the pod's network namespace on the host
+	Netns      string     `json:"netns,omitempty"`
 	NetnsInode uint64     `json:"netnsInode,omitempty"` // of that namespace
 	HostPorts  []HostPort `json:"hostPorts,omitempty"`
 	Bandwidth  Bandwidth  `json:"bandwidth,omitzero"`
@@ -77,12 +79,14 @@ type AddRequest struct {
 
 // AddAnswer says how to wire the pod. With PolicyOnly it says the addresses only.
 type AddAnswer struct {
-	Addresses     []netip.Prefix `json:"addresses"`               // single hosts, at most one of each family
-	Interface     string         `json:"interface"`               // the host end
-	HostMAC       string         `json:"hostMAC"`                 // of the host end
-	PodMAC        string         `json:"podMAC"`                  // of the pod's end
-	MTU           int            `json:"mtu,omitempty"`           // bytes; 0: the kernel's default
-	NodeAddresses []netip.Addr   `json:"nodeAddresses,omitempty"` // what the node uses towards the pod
+	// single hosts, at most one of each family
+	Addresses []netip.Prefix `json:"addresses"`
+	Interface string         `json:"interface"`     // the host end
+	HostMAC   string         `json:"hostMAC"`       // of the host end
+	PodMAC    string         `json:"podMAC"`        // of the pod's end
+	MTU       int            `json:"mtu,omitempty"` // bytes; 0: the kernel's default
+	// what the node uses towards the pod
+	NodeAddresses []netip.Addr `json:"nodeAddresses,omitempty"`
 }
 
 // DelRequest gives a place up. Both fields are required. An attachment that isn't known is no
@@ -94,7 +98,8 @@ type DelRequest struct {
 
 // DelAnswer says what is left to do.
 type DelAnswer struct {
-	IsCut bool `json:"isCut,omitempty"` // the pod's link is down, and the agent removes it; else the plugin has to look for one
+	// the pod's link is down, and the agent removes it; else the plugin has to look for one
+	IsCut bool `json:"isCut,omitempty"`
 }
 
 // CheckRequest asks how an attachment should be wired, and whether its policy is in the kernel.
@@ -144,7 +149,8 @@ func (r AddRequest) validateOptions() error {
 			return types.NewError(err.Code, err.Msg, Quote(r.Network))
 		}
 	}
-	if r.Netns != "" && !filepath.IsAbs(r.Netns) || strings.ContainsRune(r.Netns, 0) || len(r.Netns) > maxNetns {
+	if r.Netns != "" && !filepath.IsAbs(r.Netns) || strings.ContainsRune(r.Netns, 0) ||
+		len(r.Netns) > maxNetns {
 		return invalidArgument("network namespace", r.Netns)
 	}
 	err := errors.Join(ValidateHostPorts(r.HostPorts), r.Bandwidth.Validate())
@@ -159,7 +165,8 @@ func (r AddRequest) validateOptions() error {
 		err = errors.New("addresses are given here")
 	}
 	if err != nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, "the request can't be served", err.Error())
+		return types.NewError(types.ErrInvalidNetworkConfig, "the request can't be served",
+			err.Error())
 	}
 	return nil
 }

@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	recordSuffix   = ".json"
-	temporary      = ".new-"             // starts the names of files that aren't complete
-	maxRecordBytes = 4 * MaxRequestBytes // a record is larger than the request that it comes of, above all where JSON has to escape
+	recordSuffix = ".json"
+	temporary    = ".new-" // starts the names of files that aren't complete
+	// a record is larger than the request that it comes of, above all where JSON has to escape
+	maxRecordBytes = 4 * MaxRequestBytes
 	maxLedgerBytes = 16 << 20
 )
 
@@ -93,7 +94,8 @@ func (r Records) TryWriting() error {
 func (r Records) Remove(containerID, ifName string) error {
 	path := r.Path(containerID, ifName)
 	if err := os.Remove(path); err != nil && !isMissing(path) {
-		return fmt.Errorf("removing the record of attachment %s: %w", AttachmentID(containerID, ifName), err)
+		return fmt.Errorf("removing the record of attachment %s: %w",
+			AttachmentID(containerID, ifName), err)
 	}
 	return nil
 }
@@ -129,7 +131,8 @@ func (r Records) isOfThisBoot(bootID string) bool {
 // RemoveUnfinished removes what a server that died was about to write. The caller is the only
 // server.
 func (r Records) RemoveUnfinished() {
-	for _, dir := range []string{r.Dir(), r.stateDir} { // in the latter are the ledger and the heartbeat
+	// in the latter are the ledger and the heartbeat
+	for _, dir := range []string{r.Dir(), r.stateDir} {
 		names, _ := filepath.Glob(filepath.Join(dir, temporary+"*")) // the pattern is good
 		for _, name := range names {
 			_ = os.Remove(name) // it does no harm
@@ -140,9 +143,11 @@ func (r Records) RemoveUnfinished() {
 // Files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a
 // state directory has of records. They need not be there.
 func (r Records) Files() []string {
-	recordFiles, _ := filepath.Glob(filepath.Join(r.Dir(), "*@*"+recordSuffix)) // the pattern is good
+	// the pattern is good
+	recordFiles, _ := filepath.Glob(filepath.Join(r.Dir(), "*@*"+recordSuffix))
 	unfinishedFiles, _ := filepath.Glob(filepath.Join(r.stateDir, temporary+"*"))
-	return slices.Concat(recordFiles, unfinishedFiles, []string{r.LedgerPath(), HeartbeatPath(r.stateDir)})
+	return slices.Concat(recordFiles, unfinishedFiles,
+		[]string{r.LedgerPath(), HeartbeatPath(r.stateDir)})
 }
 
 // ReadAll returns the attachments with a good record, sorted by ID, and in bad an error for each

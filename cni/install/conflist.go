@@ -62,7 +62,8 @@ type conflistPlugin struct {
 // newer one beside it.
 func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 	const readByAll = "1.0.0"
-	plugin := conflistPlugin{Type: PluginName, Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
+	plugin := conflistPlugin{Type: PluginName,
+		Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
 	if o.Socket != cni.DefaultSocket {
 		plugin.Socket = o.Socket
 	}

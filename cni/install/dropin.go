@@ -20,7 +20,8 @@ type dropIn struct {
 
 // Our links in the words of both.
 const (
-	ofNetworkd       = names.PodLink + "* " + names.ShapingLink + "* " + names.ProbeLink + "* " + names.Tunnel + "*"
+	ofNetworkd = names.PodLink + "* " + names.ShapingLink + "* " + names.ProbeLink + "* " +
+		names.Tunnel + "*"
 	ofNetworkManager = "interface-name:" + names.PodLink + "*;interface-name:" + names.ShapingLink +
 		"*;interface-name:" + names.ProbeLink + "*;interface-name:" + names.Tunnel + "*"
 )

@@ -59,7 +59,9 @@ func isProgram(path string) bool {
 // is no error.
 func RemovePlugin(dir string) error {
 	path := filepath.Join(dir, PluginName)
-	err := withDirLocked(dir, func() error { return errors.Join(removeFile(path), removeUnfinished(dir)) })
+	err := withDirLocked(dir, func() error {
+		return errors.Join(removeFile(path), removeUnfinished(dir))
+	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing the plugin %s: %w", path, err)
 	}

@@ -83,7 +83,8 @@ func PluginUsers(confDir string) ([]string, error) {
 	var users []string
 	for _, entry := range entries {
 		name := entry.Name()
-		if name == conflistName || entry.IsDir() || !slices.Contains(configurationEndings(), filepath.Ext(name)) {
+		if name == conflistName || entry.IsDir() ||
+			!slices.Contains(configurationEndings(), filepath.Ext(name)) {
 			continue
 		}
 		data, err := os.ReadFile(filepath.Join(confDir, name))
@@ -91,7 +92,8 @@ func PluginUsers(confDir string) ([]string, error) {
 			return nil, fmt.Errorf("reading another network configuration: %w", err)
 		}
 		var content any
-		if json.Unmarshal(data, &content) == nil && namesPlugin(content) { // what is no JSON, no runtime reads
+		// what is no JSON, no runtime reads
+		if json.Unmarshal(data, &content) == nil && namesPlugin(content) {
 			users = append(users, name)
 		}
 	}

@@ -40,11 +40,14 @@ type Config struct {
 func parseConfig(stdin []byte) (Config, error) {
 	config := Config{Socket: cni.DefaultSocket, StateDir: cni.DefaultStateDir}
 	if err := json.Unmarshal(stdin, &config); err != nil {
-		return Config{}, types.NewError(types.ErrDecodingFailure, "decoding the network configuration", err.Error())
+		return Config{}, types.NewError(types.ErrDecodingFailure,
+			"decoding the network configuration", err.Error())
 	}
-	for _, of := range []struct{ key, path string }{{"socket", config.Socket}, {"stateDir", config.StateDir}} {
+	for _, of := range []struct{ key, path string }{{"socket", config.Socket},
+		{"stateDir", config.StateDir}} {
 		if !filepath.IsAbs(of.path) {
-			return Config{}, types.NewError(types.ErrInvalidNetworkConfig, of.key+" isn't an absolute path", cni.Quote(of.path))
+			return Config{}, types.NewError(types.ErrInvalidNetworkConfig,
+				of.key+" isn't an absolute path", cni.Quote(of.path))
 		}
 	}
 	return config, nil
@@ -79,7 +82,8 @@ func addRequest(config Config, args *skel.CmdArgs) (cni.AddRequest, error) {
 	switch config.Mode {
 	case "":
 		if config.PrevResult != nil {
-			return cni.AddRequest{}, types.NewError(types.ErrInvalidNetworkConfig, "prevResult: another plugin has wired the pod",
+			return cni.AddRequest{}, types.NewError(types.ErrInvalidNetworkConfig,
+				"prevResult: another plugin has wired the pod",
 				`without "mode":"policy" sluice wires pods itself, and is the first of its list`)
 		}
 	case modePolicy:
@@ -88,11 +92,13 @@ func addRequest(config Config, args *skel.CmdArgs) (cni.AddRequest, error) {
 			return cni.AddRequest{}, err
 		}
 		if len(request.HostPorts) > 0 || request.Bandwidth != (cni.Bandwidth{}) {
-			return cni.AddRequest{}, types.NewError(types.ErrUnsupportedField, `runtimeConfig belongs to the plugin that wires the pod`,
+			return cni.AddRequest{}, types.NewError(types.ErrUnsupportedField,
+				`runtimeConfig belongs to the plugin that wires the pod`,
 				"runtimeConfig: "+cni.Quote(string(config.RuntimeConfig)))
 		}
 	default:
-		return cni.AddRequest{}, types.NewError(types.ErrInvalidNetworkConfig, `mode isn't "policy" or absent`, cni.Quote(config.Mode))
+		return cni.AddRequest{}, types.NewError(types.ErrInvalidNetworkConfig,
+			`mode isn't "policy" or absent`, cni.Quote(config.Mode))
 	}
 	return request, request.Validate()
 }
@@ -101,7 +107,8 @@ func addRequest(config Config, args *skel.CmdArgs) (cni.AddRequest, error) {
 func podRequest(args *skel.CmdArgs) (cni.AddRequest, error) {
 	var pod podArgs
 	if err := types.LoadArgs(args.Args, &pod); err != nil {
-		return cni.AddRequest{}, types.NewError(types.ErrInvalidEnvironmentVariables, "reading CNI_ARGS", err.Error())
+		return cni.AddRequest{}, types.NewError(types.ErrInvalidEnvironmentVariables,
+			"reading CNI_ARGS", err.Error())
 	}
 	var missing []string
 	for _, arg := range []struct {
@@ -118,7 +125,8 @@ func podRequest(args *skel.CmdArgs) (cni.AddRequest, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return cni.AddRequest{}, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS lack what names the pod",
+		return cni.AddRequest{}, types.NewError(types.ErrInvalidEnvironmentVariables,
+			"CNI_ARGS lack what names the pod",
 			strings.Join(missing, ", "))
 	}
 	request := cni.AddRequest{
@@ -135,12 +143,14 @@ func podRequest(args *skel.CmdArgs) (cni.AddRequest, error) {
 func openPodNS(path string) (ns.NetNS, error) {
 	podNS, err := ns.GetNS(path)
 	if err != nil {
-		return nil, types.NewError(types.ErrInvalidNetNS, "opening the pod's network namespace", err.Error())
+		return nil, types.NewError(types.ErrInvalidNetNS, "opening the pod's network namespace",
+			err.Error())
 	}
 	same, checkErr := cnins.CheckNetNS(path)
 	if checkErr != nil || same {
 		_ = podNS.Close() // it was only read
-		return nil, types.NewError(types.ErrInvalidNetNS, "the pod's network namespace is the node's own", path)
+		return nil, types.NewError(types.ErrInvalidNetNS,
+			"the pod's network namespace is the node's own", path)
 	}
 	return podNS, nil
 }
@@ -167,7 +177,8 @@ func currentResult(prev types.Result) (result *types100.Result, err error) {
 	if result, err = types100.GetResult(prev); err != nil {
 		return nil, invalid(err.Error())
 	}
-	isNull := slices.Contains(result.IPs, nil) || slices.Contains(result.Interfaces, nil) || slices.Contains(result.Routes, nil)
+	isNull := slices.Contains(result.IPs, nil) || slices.Contains(result.Interfaces, nil) ||
+		slices.Contains(result.Routes, nil)
 	if isNull {
 		return nil, invalid("null in one of its lists")
 	}
@@ -178,7 +189,8 @@ func currentResult(prev types.Result) (result *types100.Result, err error) {
 // specification.
 func podAddresses(prev types.Result, ifName string) ([]netip.Addr, error) {
 	invalid := func(reason string) error {
-		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult doesn't say what the pod has", reason)
+		return types.NewError(types.ErrInvalidNetworkConfig,
+			"prevResult doesn't say what the pod has", reason)
 	}
 	if prev == nil {
 		return nil, invalid("there is none")
@@ -191,7 +203,8 @@ func podAddresses(prev types.Result, ifName string) ([]netip.Addr, error) {
 	for i, ip := range result.IPs {
 		if ip.Interface != nil {
 			if *ip.Interface < 0 || *ip.Interface >= len(result.Interfaces) {
-				return nil, invalid(fmt.Sprintf("ips[%d].interface: %d of %d", i, *ip.Interface, len(result.Interfaces)))
+				return nil, invalid(fmt.Sprintf("ips[%d].interface: %d of %d", i, *ip.Interface,
+					len(result.Interfaces)))
 			}
 			if of := result.Interfaces[*ip.Interface]; of.Sandbox == "" || of.Name != ifName {
 				continue

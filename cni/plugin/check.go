@@ -23,7 +23,8 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(cni.ValidateID(args.ContainerID, args.IfName), config.parsePrevResult()); err != nil {
+	if err := errors.Join(cni.ValidateID(args.ContainerID, args.IfName),
+		config.parsePrevResult()); err != nil {
 		return err
 	}
 	request := cni.CheckRequest{ContainerID: args.ContainerID, IfName: args.IfName}
@@ -45,19 +46,23 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	if answer.Interface != "" {
 		found, err := checkWiring(answer.AddAnswer, config, args, podNS)
 		if err != nil {
-			return types.NewError(types.ErrTryAgainLater, "the pod's network can't be looked at", err.Error())
+			return types.NewError(types.ErrTryAgainLater, "the pod's network can't be looked at",
+				err.Error())
 		}
 		differences = append(differences, found...)
 	}
 	if len(differences) > 0 {
-		return types.NewError(cni.CodeDiffers, "the pod's network isn't as ADD made it", strings.Join(differences, "\n"))
+		return types.NewError(cni.CodeDiffers, "the pod's network isn't as ADD made it",
+			strings.Join(differences, "\n"))
 	}
 	return nil
 }
 
 // checkWiring looks at both ends. What only a runtime can say, the pod's name and its host ports,
 // counts as far as it says so: it may leave out at CHECK what it gave at ADD.
-func checkWiring(answer cni.AddAnswer, config Config, args *skel.CmdArgs, podNS ns.NetNS) ([]string, error) {
+func checkWiring(
+	answer cni.AddAnswer, config Config, args *skel.CmdArgs, podNS ns.NetNS,
+) ([]string, error) {
 	label := ""
 	if pod, err := podRequest(args); err == nil {
 		label = cni.PodLabel(pod.PodNamespace, pod.PodName)

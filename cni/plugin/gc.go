@@ -25,7 +25,8 @@ func (p Plugin) GC(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), p.delTimeout) // after that the agent isn't asked any more
+	// after that the agent isn't asked any more
+	ctx, cancel := context.WithTimeout(context.Background(), p.delTimeout)
 	defer cancel()
 	// Files that are no record of an attachment are the agent's to report.
 	known, _, err := cni.OpenRecords(config.StateDir).ReadAll()
@@ -44,7 +45,8 @@ func (p Plugin) GC(args *skel.CmdArgs) error {
 		}
 	}
 	if len(failures) > 0 {
-		return types.NewError(types.ErrTryAgainLater, "some attachments can't be given up", strings.Join(failures, "\n"))
+		return types.NewError(types.ErrTryAgainLater, "some attachments can't be given up",
+			strings.Join(failures, "\n"))
 	}
 	return nil
 }
@@ -55,11 +57,13 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 	const key = "cni.dev/valid-attachments"
 	var config map[string]json.RawMessage
 	if err := json.Unmarshal(stdin, &config); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "decoding the network configuration", err.Error())
+		return nil, types.NewError(types.ErrDecodingFailure, "decoding the network configuration",
+			err.Error())
 	}
 	raw, isThere := config[key]
 	if !isThere {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, key+" is missing", "GC needs to know which attachments to keep")
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, key+" is missing",
+			"GC needs to know which attachments to keep")
 	}
 	var list []types.GCAttachment
 	if err := json.Unmarshal(raw, &list); err != nil {
@@ -69,8 +73,10 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 	for i, a := range list {
 		// Who is meant by this one would lose its network.
 		if a.ContainerID == "" || a.IfName == "" {
-			return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("%s[%d] names no attachment", key, i),
-				fmt.Sprintf("containerID %s, ifname %s", cni.Quote(a.ContainerID), cni.Quote(a.IfName)))
+			return nil, types.NewError(types.ErrInvalidNetworkConfig,
+				fmt.Sprintf("%s[%d] names no attachment", key, i),
+				fmt.Sprintf("containerID %s, ifname %s", cni.Quote(a.ContainerID),
+					cni.Quote(a.IfName)))
 		}
 		valid[a] = true
 	}
@@ -94,7 +100,8 @@ func (p Plugin) Status(args *skel.CmdArgs) error {
 	// The agent may be well and its file system not.
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
-	fromAgent := cni.NewClient(config.Socket).Call(ctx, cni.PathStatus, cni.StatusRequest{}, new(cni.StatusAnswer))
+	fromAgent := cni.NewClient(config.Socket).Call(ctx, cni.PathStatus, cni.StatusRequest{},
+		new(cni.StatusAnswer))
 	if errors.Is(fromAgent, cni.ErrNoAgent) {
 		return fromFile
 	}

@@ -26,7 +26,8 @@ type Plugin struct {
 
 // New makes a plugin that gives up before runtimes do.
 func New() Plugin {
-	return Plugin{addTimeout: 50 * time.Second, delTimeout: 20 * time.Second, undoTimeout: 5 * time.Second}
+	return Plugin{addTimeout: 50 * time.Second, delTimeout: 20 * time.Second,
+		undoTimeout: 5 * time.Second}
 }
 
 // Funcs are the plugin's verbs, for skel.PluginMainFuncs. They work in the network namespace of the
@@ -88,7 +89,9 @@ func (p Plugin) Add(args *skel.CmdArgs) (types.Result, error) {
 }
 
 // attach makes room, asks the agent, and only then makes the link.
-func (p Plugin) attach(ctx context.Context, config Config, request cni.AddRequest, podNS ns.NetNS) (types.Result, error) {
+func (p Plugin) attach(
+	ctx context.Context, config Config, request cni.AddRequest, podNS ns.NetNS,
+) (types.Result, error) {
 	// A link of this name is of an older sandbox of the pod, or of an ADD that was killed.
 	if err := podlink.Delete(request.HostInterface(), nil); err != nil {
 		return nil, err
@@ -112,8 +115,11 @@ func (p Plugin) attach(ctx context.Context, config Config, request cni.AddReques
 
 // attachPolicy waits for the policy of a pod that another plugin has wired, and passes on what that
 // plugin said.
-func (p Plugin) attachPolicy(ctx context.Context, config Config, request cni.AddRequest, _ ns.NetNS) (types.Result, error) {
-	if err := cni.NewClient(config.Socket).Call(ctx, cni.PathAdd, request, new(cni.AddAnswer)); err != nil {
+func (p Plugin) attachPolicy(
+	ctx context.Context, config Config, request cni.AddRequest, _ ns.NetNS,
+) (types.Result, error) {
+	err := cni.NewClient(config.Socket).Call(ctx, cni.PathAdd, request, new(cni.AddAnswer))
+	if err != nil {
 		return nil, err
 	}
 	return config.PrevResult, nil
@@ -122,7 +128,8 @@ func (p Plugin) attachPolicy(ctx context.Context, config Config, request cni.Add
 // addError is a failed ADD's error: what the agent said, or "try again later", with what couldn't
 // be undone.
 func addError(err, undoErr error) error {
-	failure := types.NewError(types.ErrTryAgainLater, "the pod can't be put on the network now", err.Error())
+	failure := types.NewError(types.ErrTryAgainLater, "the pod can't be put on the network now",
+		err.Error())
 	if fromAgent := new(types.Error); errors.As(err, &fromAgent) {
 		failure = types.NewError(fromAgent.Code, fromAgent.Msg, fromAgent.Details)
 	}
@@ -162,10 +169,13 @@ func findHostInterface(config Config, args *skel.CmdArgs) string {
 // detach has the agent cut the pod off and forget the attachment. Without an agent, or where it
 // knows of no link, it removes the link itself, by either of its ends; without an agent also the
 // record, which the agent notices.
-func (p Plugin) detach(ctx context.Context, config Config, args *skel.CmdArgs, hostName string) error {
+func (p Plugin) detach(
+	ctx context.Context, config Config, args *skel.CmdArgs, hostName string,
+) error {
 	a := cni.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
 	var answer cni.DelAnswer
-	agentErr := cni.NewClient(config.Socket).Call(ctx, cni.PathDel, cni.DelRequest{ContainerID: a.ContainerID, IfName: a.IfName}, &answer)
+	agentErr := cni.NewClient(config.Socket).Call(ctx, cni.PathDel,
+		cni.DelRequest{ContainerID: a.ContainerID, IfName: a.IfName}, &answer)
 	if answer.IsCut {
 		return nil
 	}
@@ -210,7 +220,8 @@ func result(w podlink.Wiring, sandbox string) *types100.Result {
 			Address:   *podlink.IPNet(cni.SingleHost(addr)),
 			Gateway:   gateway.AsSlice(),
 		})
-		r.Routes = append(r.Routes, &types.Route{Dst: *podlink.IPNet(podlink.Everywhere(addr)), GW: gateway.AsSlice()})
+		r.Routes = append(r.Routes, &types.Route{Dst: *podlink.IPNet(podlink.Everywhere(addr)),
+			GW: gateway.AsSlice()})
 	}
 	return r
 }

@@ -74,12 +74,14 @@ func parseRuntimeConfig(raw json.RawMessage) ([]cni.HostPort, cni.Bandwidth, err
 	}
 	var config runtimeConfig
 	if err := json.Unmarshal(raw, &config); err != nil {
-		return nil, cni.Bandwidth{}, types.NewError(types.ErrDecodingFailure, "decoding runtimeConfig", err.Error())
+		return nil, cni.Bandwidth{}, types.NewError(types.ErrDecodingFailure,
+			"decoding runtimeConfig", err.Error())
 	}
 	ports, portsErr := config.hostPorts()
 	bandwidth, bandwidthErr := config.bandwidth()
 	if err := errors.Join(portsErr, bandwidthErr); err != nil {
-		return nil, cni.Bandwidth{}, types.NewError(types.ErrInvalidNetworkConfig, "runtimeConfig asks for what can't be", err.Error())
+		return nil, cni.Bandwidth{}, types.NewError(types.ErrInvalidNetworkConfig,
+			"runtimeConfig asks for what can't be", err.Error())
 	}
 	return ports, bandwidth, nil
 }
@@ -97,11 +99,13 @@ func (c runtimeConfig) hostPorts() ([]cni.HostPort, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := cni.HostPort{HostPort: uint16(hostPort), ContainerPort: uint16(containerPort), Protocol: strings.ToLower(m.Protocol)}
+		p := cni.HostPort{HostPort: uint16(hostPort), ContainerPort: uint16(containerPort),
+			Protocol: strings.ToLower(m.Protocol)}
 		if m.HostIP != "" {
 			addr, err := netip.ParseAddr(m.HostIP)
 			if err != nil {
-				return nil, fmt.Errorf("%s.hostIP: %s, want an IP address", field, cni.Quote(m.HostIP))
+				return nil, fmt.Errorf("%s.hostIP: %s, want an IP address", field,
+					cni.Quote(m.HostIP))
 			}
 			p.HostIP = addr.Unmap()
 		}

@@ -10,7 +10,8 @@ import (
 
 // wiringOf checks an answer and turns it into what wire takes.
 func wiringOf(r cni.AddAnswer, ifName, alias string) (podlink.Wiring, error) {
-	w := podlink.Wiring{HostName: r.Interface, PodName: ifName, Alias: alias, MTU: r.MTU, NodeAddrs: r.NodeAddresses}
+	w := podlink.Wiring{HostName: r.Interface, PodName: ifName, Alias: alias, MTU: r.MTU,
+		NodeAddrs: r.NodeAddresses}
 	if !cni.IsInterfaceName(r.Interface) {
 		return podlink.Wiring{}, fmt.Errorf("interface name %s", cni.Quote(r.Interface))
 	}

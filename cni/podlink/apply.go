@@ -68,15 +68,20 @@ func (k *hostKernel) add(item any) error {
 	case hostLink:
 		return k.setLink(item)
 	case linkSysctl:
-		return os.WriteFile(filepath.Join(k.sysctlDir, item.path()), strconv.AppendInt(nil, int64(item.value), 10), 0)
+		return os.WriteFile(filepath.Join(k.sysctlDir, item.path()),
+			strconv.AppendInt(nil, int64(item.value), 10), 0)
 	case hostAddress:
 		address := &netlink.Addr{IPNet: IPNet(item.prefix)}
 		if item.prefix.Addr().Is6() {
 			address.Flags = unix.IFA_F_NODAD
 		}
-		return k.withLink(item.link, func(link netlink.Link) error { return k.AddrReplace(link, address) })
+		return k.withLink(item.link, func(link netlink.Link) error {
+			return k.AddrReplace(link, address)
+		})
 	case hostNeighbour:
-		return k.withLink(item.link, func(link netlink.Link) error { return k.addNeighbour(link, item.addr, item.mac[:]) })
+		return k.withLink(item.link, func(link netlink.Link) error {
+			return k.addNeighbour(link, item.addr, item.mac[:])
+		})
 	case hostRoute:
 		return k.replaceRoute(item)
 	default:
@@ -95,10 +100,13 @@ func (k *hostKernel) remove(item any) error {
 		}
 		return k.withLink(item.name, k.LinkDel)
 	case hostAddress:
-		return k.withLink(item.link, func(link netlink.Link) error { return k.AddrDel(link, &netlink.Addr{IPNet: IPNet(item.prefix)}) })
+		return k.withLink(item.link, func(link netlink.Link) error {
+			return k.AddrDel(link, &netlink.Addr{IPNet: IPNet(item.prefix)})
+		})
 	case hostNeighbour:
 		return k.withLink(item.link, func(link netlink.Link) error {
-			return k.NeighDel(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: item.addr.AsSlice()})
+			return k.NeighDel(&netlink.Neigh{LinkIndex: link.Attrs().Index,
+				IP: item.addr.AsSlice()})
 		})
 	case hostRoute:
 		return k.RouteDel(&netlink.Route{
@@ -131,7 +139,8 @@ func asLink(link podLink) netlink.Link {
 
 // isGone tells whether an error of a removal says that there is nothing to remove.
 func isGone(err error) bool {
-	for _, e := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL, unix.ENXIO} {
+	for _, e := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL,
+		unix.ENXIO} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -172,7 +181,8 @@ func (k *hostKernel) addIFB(want hostLink) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = want.name
-	if err := k.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := k.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil &&
+		!errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	link, err := k.LinkByName(want.name)

@@ -35,7 +35,8 @@ func (s shaper) key() string    { return s.link }
 func (s shaper) device() string { return s.link }
 func (s shaper) remove() string { return fmt.Sprintf("tc qdisc del dev %s root", s.link) }
 func (s shaper) add() string {
-	return fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dbps burst %db limit %db", s.link, s.rate, s.burst, s.limit)
+	return fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dbps burst %db limit %db", s.link,
+		s.rate, s.burst, s.limit)
 }
 
 // redirect sends what comes in by a pod's link through its shaping device. It comes back as if
@@ -80,12 +81,14 @@ func (s *hostState) addShaping(a cni.Attachment, mtu int) {
 		return
 	}
 	if a.Bandwidth.IngressRate > 0 {
-		s.shapers = append(s.shapers, newShaper(a.Interface, a.Bandwidth.IngressRate, a.Bandwidth.IngressBurst, mtu))
+		s.shapers = append(s.shapers, newShaper(a.Interface, a.Bandwidth.IngressRate,
+			a.Bandwidth.IngressBurst, mtu))
 	}
 	if a.Bandwidth.EgressRate > 0 {
 		name := shapeName(a.Interface)
 		s.links = append(s.links, hostLink{name: name, isIFB: true, up: true})
-		s.shapers = append(s.shapers, newShaper(name, a.Bandwidth.EgressRate, a.Bandwidth.EgressBurst, mtu))
+		s.shapers = append(s.shapers, newShaper(name, a.Bandwidth.EgressRate,
+			a.Bandwidth.EgressBurst, mtu))
 		s.redirects = append(s.redirects, redirect{link: a.Interface, to: name})
 	}
 }

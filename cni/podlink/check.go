@@ -26,7 +26,8 @@ type Chained struct {
 func Differences(w Wiring, chained Chained, podNS ns.NetNS) ([]string, error) {
 	var pod end
 	var err error
-	if err := podNS.Do(func(ns.NetNS) error { pod, err = look(w.PodName); return err }); err != nil {
+	err = podNS.Do(func(ns.NetNS) error { pod, err = look(w.PodName); return err })
+	if err != nil {
 		return nil, fmt.Errorf("in the pod's network namespace: %w", err)
 	}
 	lines := pod.differences("pod", wantedPodEnd(w, chained))
@@ -59,7 +60,8 @@ type endNeighbour struct {
 }
 
 func wantedPodEnd(w Wiring, chained Chained) end {
-	e := end{name: w.PodName, isThere: true, mac: w.PodMAC.String(), mtu: cmp.Or(chained.PodMTU, w.MTU), isUp: true}
+	e := end{name: w.PodName, isThere: true, mac: w.PodMAC.String(),
+		mtu: cmp.Or(chained.PodMTU, w.MTU), isUp: true}
 	for _, addr := range w.Addrs {
 		gateway := Gateway(addr)
 		e.addresses = append(e.addresses, cni.SingleHost(addr))
@@ -122,7 +124,8 @@ func look(name string) (end, error) {
 func (e end) differences(where string, want end) []string {
 	var lines []string
 	differs := func(format string, values ...any) {
-		lines = append(lines, fmt.Sprintf("%s: %s %s", where, want.name, fmt.Sprintf(format, values...)))
+		lines = append(lines, fmt.Sprintf("%s: %s %s", where, want.name,
+			fmt.Sprintf(format, values...)))
 	}
 	if !e.isThere {
 		differs("is missing")

@@ -70,11 +70,13 @@ func lacksOfLink(link podLink, ops []hostOp) (lines []string) {
 			lines = append(lines, lacksOfHostLink(link.hostLink, want)...)
 		case linkSysctl:
 			now := op.old[0].(linkSysctl).value
-			lines = append(lines, fmt.Sprintf("has %s of %s at %d, want %d", want.name, want.family, now, want.value))
+			lines = append(lines, fmt.Sprintf("has %s of %s at %d, want %d", want.name, want.family,
+				now, want.value))
 		case hostAddress:
 			lines = append(lines, fmt.Sprintf("lacks the address %s", want.prefix))
 		case hostNeighbour:
-			lines = append(lines, fmt.Sprintf("lacks the permanent neighbour %s with %s", want.addr, want.mac))
+			lines = append(lines, fmt.Sprintf("lacks the permanent neighbour %s with %s", want.addr,
+				want.mac))
 		case hostRoute:
 			lines = append(lines, lacksOfRoute(want, op.old))
 		}
@@ -112,7 +114,9 @@ func lacksOfRoute(want hostRoute, old []hostItem) string {
 }
 
 func (s space) allAddresses() ([]netlink.Addr, error) {
-	return wholeDump("addresses", func() ([]netlink.Addr, error) { return s.AddrList(nil, netlink.FAMILY_ALL) })
+	return wholeDump("addresses", func() ([]netlink.Addr, error) {
+		return s.AddrList(nil, netlink.FAMILY_ALL)
+	})
 }
 
 // localOf is the set of addresses that a node has.

@@ -20,22 +20,6 @@ type hostInputs struct {
 	podCIDRs    []netip.Prefix // none: not known
 }
 
-// podLink is a link as it was found.
-type podLink struct {
-	hostLink
-	index      int
-	hasCarrier bool
-	conf4      map[string]int32 // the sysctls that we know, by name; nil: without that family
-	conf6      map[string]int32
-}
-
-func (l podLink) conf(family string) map[string]int32 {
-	if family == family4 {
-		return l.conf4
-	}
-	return l.conf6
-}
-
 // phase is how far a pod's link has come.
 type phase uint8
 
@@ -64,13 +48,16 @@ type tracker struct {
 
 // observe says how far the attachment's link has come; it is fresh for so long. The tracker is new,
 // or was made for the same attachment.
-func (t *tracker) observe(a cni.Attachment, link *podLink, macs map[macAddr]string, now time.Time, freshFor time.Duration) phase {
+func (t *tracker) observe(
+	a cni.Attachment, link *podLink, macs map[macAddr]string, now time.Time, freshFor time.Duration,
+) phase {
 	if t.lacking.IsZero() {
 		t.lacking = now
 	}
 	own := macAddr(a.HostMAC())
 	switch {
-	case link == nil, link.index != t.index && link.mac != own, macs[link.mac] != "" && macs[link.mac] != a.ID():
+	case link == nil, link.index != t.index && link.mac != own,
+		macs[link.mac] != "" && macs[link.mac] != a.ID():
 		if t.index != 0 {
 			t.index, t.lacking, t.clean = 0, now, false
 		}
@@ -100,12 +87,15 @@ func (t *tracker) problem(a cni.Attachment, p phase, now time.Time) string {
 	if p == absent {
 		return fmt.Sprintf("link %s of pod %s is gone, and the pod's end with it: only a new pod helps", a.Interface, pod)
 	}
-	return fmt.Sprintf("link %s has not the MAC %s of pod %s: it is left alone", a.Interface, a.HostMAC(), pod)
+	return fmt.Sprintf("link %s has not the MAC %s of pod %s: it is left alone", a.Interface,
+		a.HostMAC(), pod)
 }
 
 // desiredHost is the state that should be, given how far each attachment's link has come, by ID,
 // the links that are there, by name, and the addresses that the node has.
-func desiredHost(in hostInputs, phases map[string]phase, links map[string]podLink, local map[netip.Addr]bool) hostState {
+func desiredHost(
+	in hostInputs, phases map[string]phase, links map[string]podLink, local map[netip.Addr]bool,
+) hostState {
 	var s hostState
 	for _, a := range in.attachments {
 		p := phases[a.ID()]
@@ -115,7 +105,9 @@ func desiredHost(in hostInputs, phases map[string]phase, links map[string]podLin
 		link := links[a.Interface]
 		s.addShaping(a, link.mtu)
 		if p == settled {
-			s.add(WiringOf(a, in.nodeAddrs).hostEnd(link, func(addr netip.Addr) bool { return local[addr] }))
+			s.add(WiringOf(a, in.nodeAddrs).hostEnd(link, func(addr netip.Addr) bool {
+				return local[addr]
+			}))
 		}
 	}
 	for _, cidr := range in.podCIDRs {

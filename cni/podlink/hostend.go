@@ -24,7 +24,8 @@ func WiringOf(a cni.Attachment, nodeAddrs []netip.Addr) Wiring {
 func (w Wiring) hostEnd(now podLink, isLocal func(netip.Addr) bool) hostState {
 	link := hostLink{
 		name: w.HostName, mac: macAddr(w.HostMAC), mtu: cmp.Or(w.MTU, now.mtu), up: true,
-		noARP: true, // or any pod could fill the node's neighbour table, which all of its interfaces share
+		// or any pod could fill the node's neighbour table, which all of its interfaces share
+		noARP: true,
 		alias: w.Alias,
 	}
 	s := hostState{links: []hostLink{link}}
@@ -49,7 +50,9 @@ func (w Wiring) hostEnd(now podLink, isLocal func(netip.Addr) bool) hostState {
 
 // nodeAddr is what the node uses towards a pod's address, or the zero Addr.
 func (w Wiring) nodeAddr(towards netip.Addr) netip.Addr {
-	i := slices.IndexFunc(w.NodeAddrs, func(addr netip.Addr) bool { return addr.Is4() == towards.Is4() })
+	i := slices.IndexFunc(w.NodeAddrs, func(addr netip.Addr) bool {
+		return addr.Is4() == towards.Is4()
+	})
 	if i < 0 {
 		return netip.Addr{}
 	}
@@ -63,15 +66,6 @@ func defaultMetric(to netip.Addr) int {
 	}
 	const ipv6Default = 1024
 	return ipv6Default
-}
-
-// settings is the values that a link has of these sysctls.
-func (l podLink) settings(of []linkSysctl) []linkSysctl {
-	now := slices.Clone(of)
-	for i, setting := range now {
-		now[i].value = l.conf(setting.family)[setting.name]
-	}
-	return now
 }
 
 // beforeTraffic is what must hold before the first packet, and afterwards the rest, which needs a

@@ -23,7 +23,8 @@ type KeeperOptions struct {
 	Tick      time.Duration // how often to look although nothing was told of; 1 s by default
 	SysctlDir string        // /proc/sys/net by default; elsewhere if that is read-only
 	NetNS     ns.NetNS      // nil: the namespace of the process
-	FreshFor  time.Duration // how long the plugin has for a new link before it is looked after; 1 s by default
+	// how long the plugin has for a new link before it is looked after; 1 s by default
+	FreshFor time.Duration
 }
 
 // Keeper keeps the host ends of pods as they should be: their links, sysctls, addresses,
@@ -72,7 +73,9 @@ func NewKeeper(o KeeperOptions) *Keeper {
 // as routes of our protocol that belong to none are removed. Once set returns nothing is done any
 // more that only the last one asked for: a link that is set down after its attachment was left out
 // stays down.
-func (h *Keeper) Set(attachments []cni.Attachment, nodeAddrs []netip.Addr, podCIDRs []netip.Prefix) {
+func (h *Keeper) Set(
+	attachments []cni.Attachment, nodeAddrs []netip.Addr, podCIDRs []netip.Prefix,
+) {
 	next := &hostInputs{nodeAddrs: slices.Clone(nodeAddrs), podCIDRs: slices.Clone(podCIDRs)}
 	for _, a := range attachments {
 		if !a.PolicyOnly && a.Interface != "" {
@@ -248,7 +251,9 @@ func (h *Keeper) round(s space, in *hostInputs) (same bool, err error) {
 }
 
 // observe says how far the link of each attachment has come, by ID and by the link's name.
-func (h *Keeper) observe(in hostInputs, links map[string]podLink, now time.Time) (byID, byLink map[string]phase) {
+func (h *Keeper) observe(
+	in hostInputs, links map[string]podLink, now time.Time,
+) (byID, byLink map[string]phase) {
 	macs := map[macAddr]string{}
 	for _, a := range in.attachments {
 		macs[macAddr(a.HostMAC())] = a.ID()
@@ -309,7 +314,8 @@ func (h *Keeper) noteHealing(in hostInputs, phases map[string]phase, ops []hostO
 		isClean = isClean && t.clean
 	}
 	if healed > 0 {
-		h.options.Log.Info("Somebody altered pods' links: putting them right", "pods", names, "changes", hostSummary(ops))
+		h.options.Log.Info("Somebody altered pods' links: putting them right", "pods", names,
+			"changes", hostSummary(ops))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

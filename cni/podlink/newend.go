@@ -38,7 +38,8 @@ func (s space) prepareHostEnd(w Wiring) (newEnd, error) {
 		return newEnd{}, err
 	}
 	if want := macAddr(w.HostMAC); link.mac != want {
-		return newEnd{}, fmt.Errorf("somebody changed the MAC of %s from %s to %s", link.name, want, link.mac)
+		return newEnd{}, fmt.Errorf("somebody changed the MAC of %s from %s to %s", link.name, want,
+			link.mac)
 	}
 	return e, nil
 }

@@ -58,7 +58,8 @@ func (l hostLink) add() string {
 	if l.up {
 		state = " up"
 	}
-	return fmt.Sprintf("ip link set %s%s address %s mtu %d%s alias %q", l.name, state, l.mac, l.mtu, when(l.noARP, " arp off"), l.alias)
+	return fmt.Sprintf("ip link set %s%s address %s mtu %d%s alias %q", l.name, state, l.mac, l.mtu,
+		when(l.noARP, " arp off"), l.alias)
 }
 
 func when(yes bool, text string) string {
@@ -111,7 +112,8 @@ type hostRoute struct {
 }
 
 func (r hostRoute) key() string {
-	return r.to.String() + when(r.tos != 0, fmt.Sprintf(" tos %d", r.tos)) + fmt.Sprintf(" metric %d", r.metric)
+	return r.to.String() + when(r.tos != 0, fmt.Sprintf(" tos %d", r.tos)) +
+		fmt.Sprintf(" metric %d", r.metric)
 }
 func (r hostRoute) device() string { return r.link }
 func (r hostRoute) remove() string {
@@ -119,10 +121,12 @@ func (r hostRoute) remove() string {
 }
 func (r hostRoute) add() string {
 	if r.link == "" {
-		return fmt.Sprintf("ip route replace unreachable %s proto %d%s", r.key(), RouteProtocol, different(r.different))
+		return fmt.Sprintf("ip route replace unreachable %s proto %d%s", r.key(), RouteProtocol,
+			different(r.different))
 	}
 	return fmt.Sprintf("ip route replace %s dev %s proto %d%s%s%s", r.key(), r.link, RouteProtocol,
-		when(r.to.Addr().Is4(), " scope link"), when(r.src.IsValid(), " src "+r.src.String()), different(r.different))
+		when(r.to.Addr().Is4(), " scope link"),
+		when(r.src.IsValid(), " src "+r.src.String()), different(r.different))
 }
 
 // String is the commands that make the state, in order.

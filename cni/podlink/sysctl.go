@@ -27,7 +27,9 @@ type linkSysctl struct {
 	value              int32
 }
 
-func (s linkSysctl) path() string   { return fmt.Sprintf("%s/conf/%s/%s", s.family, s.link, s.name) }
+func (s linkSysctl) path() string {
+	return fmt.Sprintf("%s/conf/%s/%s", s.family, s.link, s.name)
+}
 func (s linkSysctl) key() string    { return s.path() }
 func (s linkSysctl) device() string { return s.link }
 func (s linkSysctl) remove() string { return "" } // it can't be
@@ -39,7 +41,8 @@ func (s linkSysctl) write() error {
 	if _, err := os.Stat(filepath.Join(procSys, s.family, "conf")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(procSys, s.path()), fmt.Append(nil, s.value), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(procSys, s.path()), fmt.Append(nil, s.value),
+		0o600); err != nil {
 		return fmt.Errorf("setting %s of %s to %d: %w", s.name, s.link, s.value, err)
 	}
 	return nil
@@ -58,10 +61,12 @@ func hostEndSysctls(link string, addrs []netip.Addr, hasHostPort4 bool) []linkSy
 		all = append(all, linkSysctl{family6, link, "disable_ipv6", 0})
 	}
 	if slices.ContainsFunc(addrs, netip.Addr.Is4) {
-		all = append(all, linkSysctl{family4, link, "forwarding", 1}) // IPv6 has one switch for the whole node
+		// IPv6 has one switch for the whole node
+		all = append(all, linkSysctl{family4, link, "forwarding", 1})
 	}
 	if hasHostPort4 {
-		all = append(all, linkSysctl{family4, link, "route_localnet", 1}) // the node's processes reach host ports at 127.0.0.1
+		// the node's processes reach host ports at 127.0.0.1
+		all = append(all, linkSysctl{family4, link, "route_localnet", 1})
 	}
 	return all
 }

@@ -42,7 +42,8 @@ func (k trafficControl) remove(item any) error {
 func (k trafficControl) addShaper(s shaper) error {
 	const burstAttribute = 6 // TCA_TBF_BURST
 	return k.withLink(s.link, func(link netlink.Link) error {
-		request := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+		request := nl.NewNetlinkRequest(unix.RTM_NEWQDISC,
+			unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
 		request.AddData(&nl.TcMsg{
 			Family: nl.FAMILY_ALL, Ifindex: int32(link.Attrs().Index), Parent: netlink.HANDLE_ROOT, //nolint:gosec // an index is one
 		})
@@ -66,7 +67,8 @@ func (k trafficControl) addRedirect(r redirect) error {
 		return fmt.Errorf("there is no link %s", r.to)
 	}
 	return k.withLink(r.link, func(link netlink.Link) error {
-		if err := k.removeIngress(link); err != nil && !isGone(err) && !errors.Is(err, unix.EINVAL) {
+		if err := k.removeIngress(link); err != nil && !isGone(err) &&
+			!errors.Is(err, unix.EINVAL) {
 			return err
 		}
 		qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
@@ -76,8 +78,9 @@ func (k trafficControl) addRedirect(r redirect) error {
 			return err
 		}
 		return k.FilterAdd(&netlink.U32{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: link.Attrs().Index, Parent: ingressHandle, Priority: 1, Protocol: unix.ETH_P_ALL},
-			Actions:     []netlink.Action{netlink.NewMirredAction(to.index)},
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: link.Attrs().Index, Parent: ingressHandle,
+				Priority: 1, Protocol: unix.ETH_P_ALL},
+			Actions: []netlink.Action{netlink.NewMirredAction(to.index)},
 		})
 	})
 }

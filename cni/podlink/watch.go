@@ -19,7 +19,8 @@ import (
 func (h *Keeper) watch() (stop func(), err error) {
 	var socket *nl.NetlinkSocket
 	err = h.do(func() (err error) {
-		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC,
+		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+			unix.RTNLGRP_TC,
 			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 		return err
 	})
@@ -73,7 +74,8 @@ func (h *Keeper) concerns(m syscall.NetlinkMessage) bool {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// An address of the node can be what routes to pods have as their source.
 		const scopeAt = 3
-		return len(m.Data) >= unix.SizeofIfAddrmsg && (m.Data[scopeAt] != unix.RT_SCOPE_LINK || h.isWatched(m.Data[indexAt:]))
+		return len(m.Data) >= unix.SizeofIfAddrmsg &&
+			(m.Data[scopeAt] != unix.RT_SCOPE_LINK || h.isWatched(m.Data[indexAt:]))
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH, unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		return len(m.Data) >= unix.SizeofNdMsg && h.isWatched(m.Data[indexAt:])
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:

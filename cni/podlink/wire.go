@@ -56,12 +56,15 @@ func Wire(ctx context.Context, podNS ns.NetNS, w Wiring) error {
 	}
 	err = wireEnds(ctx, host, pod, podNS, veth, w)
 	if err != nil {
-		return errors.Join(fmt.Errorf("wiring the pod's link %s: %w", w.HostName, err), host.deleteLink(w.HostName, w.HostMAC))
+		return errors.Join(fmt.Errorf("wiring the pod's link %s: %w", w.HostName, err),
+			host.deleteLink(w.HostName, w.HostMAC))
 	}
 	return nil
 }
 
-func wireEnds(ctx context.Context, host, pod space, podNS ns.NetNS, veth *netlink.Veth, w Wiring) error {
+func wireEnds(
+	ctx context.Context, host, pod space, podNS ns.NetNS, veth *netlink.Veth, w Wiring,
+) error {
 	inside, err := pod.LinkByName(w.PodName)
 	if err != nil {
 		return fmt.Errorf("finding the pod's end: %w", err)

@@ -23,7 +23,8 @@ func (s *Server) add(ctx context.Context, request cni.AddRequest) (cni.AddAnswer
 	id := cni.AttachmentID(request.ContainerID, request.IfName)
 	unlock, err := s.busy.lock(ctx, id)
 	if err != nil {
-		return cni.AddAnswer{}, tryAgain("another request for the same attachment is under way", err)
+		return cni.AddAnswer{}, tryAgain("another request for the same attachment is under way",
+			err)
 	}
 	defer unlock()
 	if err := s.makeRoom(ctx, request); err != nil {
@@ -40,7 +41,8 @@ func (s *Server) add(ctx context.Context, request cni.AddRequest) (cni.AddAnswer
 	}
 	s.keepHostEnds() // also this one, once it is there
 	if _, err := s.seesNamespace(a); err != nil {
-		s.opts.Log.V(1).Info("The pod's network namespace can't be looked at", "attachment", id, "reason", err.Error())
+		s.opts.Log.V(1).Info("The pod's network namespace can't be looked at", "attachment", id,
+			"reason", err.Error())
 	}
 	isAttached := false
 	defer func() {
@@ -58,20 +60,23 @@ func (s *Server) add(ctx context.Context, request cni.AddRequest) (cni.AddAnswer
 	}
 	isAttached = true
 	s.opts.step("opened")
-	s.opts.Log.V(1).Info("Attached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", id, "addresses", a.Addresses)
+	s.opts.Log.V(1).Info("Attached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment",
+		id, "addresses", a.Addresses)
 	return s.answer(a), nil
 }
 
 // mayAdd says why no pod can be added now, or not this way.
 func (s *Server) mayAdd(request cni.AddRequest) error {
 	if s.opts.PolicyOnly && !request.PolicyOnly {
-		return types.NewError(types.ErrInvalidNetworkConfig, "this node's agent enforces policy only",
+		return types.NewError(types.ErrInvalidNetworkConfig,
+			"this node's agent enforces policy only",
 			`another plugin wires the pods; sluice belongs after it in its list, with "mode":"policy"`)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.datapathReady {
-		return types.NewError(types.ErrTryAgainLater, "the node's network isn't ready", s.datapathReason)
+		return types.NewError(types.ErrTryAgainLater, "the node's network isn't ready",
+			s.datapathReason)
 	}
 	return nil
 }
@@ -98,7 +103,8 @@ func attachError(a cni.Attachment, err error) error {
 	if known := new(types.Error); errors.As(err, &known) {
 		return known
 	}
-	return tryAgain(fmt.Sprintf("the policy of pod %s/%s isn't in the kernel yet", a.PodNamespace, a.PodName), err)
+	return tryAgain(fmt.Sprintf("the policy of pod %s/%s isn't in the kernel yet",
+		a.PodNamespace, a.PodName), err)
 }
 
 func tryAgain(message string, cause error) error {
@@ -109,7 +115,8 @@ func tryAgain(message string, cause error) error {
 // older sandboxes of the same pod, whose link the plugin has removed.
 func (s *Server) makeRoom(ctx context.Context, request cni.AddRequest) error {
 	id := cni.AttachmentID(request.ContainerID, request.IfName)
-	if _, leaves := s.leaver(id); leaves { // what its last DEL left, which nobody else works on, as we have the lock
+	// what its last DEL left, which nobody else works on, as we have the lock
+	if _, leaves := s.leaver(id); leaves {
 		if err := s.drop(ctx, id, used); err != nil {
 			return tryAgain("the container's last attachment can't be detached", err)
 		}
@@ -118,13 +125,16 @@ func (s *Server) makeRoom(ctx context.Context, request cni.AddRequest) error {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			return tryAgain("what the pod needs is still being taken from another", context.Cause(ctx))
+			return tryAgain("what the pod needs is still being taken from another",
+				context.Cause(ctx))
 		}
 	}
 	for _, old := range s.Attachments() {
-		isOlderSandbox := old.Interface != "" && old.Interface == request.HostInterface() && old.ContainerID != request.ContainerID
+		isOlderSandbox := old.Interface != "" && old.Interface == request.HostInterface() &&
+			old.ContainerID != request.ContainerID
 		isOther := old.ID() == id &&
-			(old.PolicyOnly != request.PolicyOnly || old.PolicyOnly && !slices.Equal(old.Addresses, request.Addresses))
+			(old.PolicyOnly != request.PolicyOnly ||
+				old.PolicyOnly && !slices.Equal(old.Addresses, request.Addresses))
 		if isOther { // we have its lock
 			if err := s.drop(ctx, old.ID(), used); err != nil {
 				return tryAgain("the pod's attachment can't be replaced", err)
@@ -155,7 +165,9 @@ func (s *Server) inTheWay(request cni.AddRequest) []chan struct{} {
 		old := s.attachments[id]
 		_, samePort := cni.Overlap(request.HostPorts, old.HostPorts)
 		sameLink := old.Interface != "" && old.Interface == request.HostInterface()
-		sameAddr := slices.ContainsFunc(request.Addresses, func(addr netip.Addr) bool { return slices.Contains(old.Addresses, addr) })
+		sameAddr := slices.ContainsFunc(request.Addresses, func(addr netip.Addr) bool {
+			return slices.Contains(old.Addresses, addr)
+		})
 		if samePort || sameLink || sameAddr {
 			all = append(all, leaver.done)
 		}
@@ -184,8 +196,10 @@ func (s *Server) take(request cni.AddRequest) (a, before cni.Attachment, err err
 	defer s.mu.Unlock()
 	id := cni.AttachmentID(request.ContainerID, request.IfName)
 	before, isOld := s.attachments[id]
-	if isOld && (before.PodNamespace != request.PodNamespace || before.PodName != request.PodName || before.PodUID != request.PodUID) {
-		return a, before, types.NewError(types.ErrInvalidEnvironmentVariables, "the container is of another pod",
+	if isOld && (before.PodNamespace != request.PodNamespace || before.PodName != request.PodName ||
+		before.PodUID != request.PodUID) {
+		return a, before, types.NewError(types.ErrInvalidEnvironmentVariables,
+			"the container is of another pod",
 			fmt.Sprintf("%s/%s with UID %s", before.PodNamespace, before.PodName, before.PodUID))
 	}
 	if !isOld {
@@ -246,7 +260,8 @@ func (s *Server) checkHostPorts(id string, ports []cni.HostPort) error {
 // governed as a pod, or not to be. The caller holds mu.
 func (s *Server) claim(addrs []netip.Addr) error {
 	invalid := func(addr netip.Addr, reason string) error {
-		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult gives the pod an address that can't be a pod's",
+		return types.NewError(types.ErrInvalidNetworkConfig,
+			"prevResult gives the pod an address that can't be a pod's",
 			fmt.Sprintf("%s %s", addr, reason))
 	}
 	for _, addr := range addrs {
@@ -255,12 +270,15 @@ func (s *Server) claim(addrs []netip.Addr) error {
 		switch {
 		case slices.Contains(s.nodeAddrs, addr):
 			return invalid(addr, "is the node's own")
-		case slices.ContainsFunc(s.addresses.prefixes, isOf) && !slices.ContainsFunc(s.addresses.prefixes, contains):
-			return invalid(addr, fmt.Sprintf("isn't in the node's podCIDRs %s", s.addresses.prefixes))
+		case slices.ContainsFunc(s.addresses.prefixes, isOf) &&
+			!slices.ContainsFunc(s.addresses.prefixes, contains):
+			return invalid(addr, fmt.Sprintf("isn't in the node's podCIDRs %s",
+				s.addresses.prefixes))
 		}
 		for _, other := range s.attachments {
 			if slices.Contains(other.Addresses, addr) {
-				return tryAgain("the pod's address is still another's", fmt.Errorf("%s is of pod %s/%s", addr, other.PodNamespace, other.PodName))
+				return tryAgain("the pod's address is still another's",
+					fmt.Errorf("%s is of pod %s/%s", addr, other.PodNamespace, other.PodName))
 			}
 		}
 	}

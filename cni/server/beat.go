@@ -17,7 +17,8 @@ func (s *Server) beat() {
 	defer s.dir.writing.Unlock()
 	s.mu.Lock()
 	s.wasReady = s.wasReady || s.lacks() == ""
-	h := cni.Heartbeat{BootID: s.records.BootID, Beat: cni.SinceBoot(), Ready: s.wasReady, Reason: s.lacks()}
+	h := cni.Heartbeat{BootID: s.records.BootID, Beat: cni.SinceBoot(), Ready: s.wasReady,
+		Reason: s.lacks()}
 	s.mu.Unlock()
 	begun := s.dir.begin()
 	again := map[string]error{troubleHeartbeat: s.records.WriteHeartbeat(h), troubleLedger: nil}

@@ -17,15 +17,19 @@ func (s *Server) check(_ context.Context, request cni.CheckRequest) (cni.CheckAn
 	_, leaves := s.leaving[id]
 	s.mu.Unlock()
 	if !known || leaves {
-		return cni.CheckAnswer{Differences: []string{fmt.Sprintf("agent: attachment %s isn't known", id)}}, nil
+		unknown := fmt.Sprintf("agent: attachment %s isn't known", id)
+		return cni.CheckAnswer{Differences: []string{unknown}}, nil
 	}
 	answer := cni.CheckAnswer{AddAnswer: s.answer(a)}
 	have, want := sortedAddrs(request.Addresses), sortedAddrs(a.Addresses)
 	if !slices.Equal(have, want) {
-		answer.Differences = append(answer.Differences, fmt.Sprintf("agent: the attachment has the addresses %s, and prevResult %s", want, have))
+		answer.Differences = append(answer.Differences,
+			fmt.Sprintf("agent: the attachment has the addresses %s, and prevResult %s",
+				want, have))
 	}
 	if err := s.opts.Enforcer.Enforced(id); err != nil {
-		answer.Differences = append(answer.Differences, fmt.Sprintf("agent: the pod's policy: %s", err))
+		answer.Differences = append(answer.Differences,
+			fmt.Sprintf("agent: the pod's policy: %s", err))
 	}
 	return answer, nil
 }
@@ -38,9 +42,11 @@ func sortedAddrs(addrs []netip.Addr) []netip.Addr {
 func (s *Server) status(context.Context, cni.StatusRequest) (cni.StatusAnswer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := cni.Heartbeat{BootID: s.records.BootID, Ready: s.wasReady || s.lacks() == "", Reason: s.lacks()}
+	now := cni.Heartbeat{BootID: s.records.BootID, Ready: s.wasReady || s.lacks() == "",
+		Reason: s.lacks()}
 	if err := now.Status(now.Beat); err != nil {
 		return cni.StatusAnswer{}, err
 	}
-	return cni.StatusAnswer{PodCIDRs: slices.Clone(s.addresses.prefixes), Attachments: len(s.attachments) - len(s.leaving)}, nil
+	return cni.StatusAnswer{PodCIDRs: slices.Clone(s.addresses.prefixes),
+		Attachments: len(s.attachments) - len(s.leaving)}, nil
 }

@@ -27,7 +27,8 @@ func forgetConnections(addrs []netip.Addr) error {
 		queries = append(queries, conntrack.Anywhere(addr)...)
 	}
 	err := forget(queries, func(e *conntrack.Entry) bool {
-		return wanted[e.Orig.Src] || wanted[e.Orig.Dst] || wanted[e.Reply.Src] || wanted[e.Reply.Dst]
+		return wanted[e.Orig.Src] || wanted[e.Orig.Dst] || wanted[e.Reply.Src] ||
+			wanted[e.Reply.Dst]
 	})
 	if err != nil {
 		return fmt.Errorf("forgetting the connections of %s: %w", addrs, err)

@@ -15,13 +15,15 @@ import (
 func (s *Server) del(ctx context.Context, request cni.DelRequest) (cni.DelAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
 	defer cancel()
-	if a, leaves := s.leaver(cni.AttachmentID(request.ContainerID, request.IfName)); leaves { // runtimes like to call twice
+	// runtimes like to call twice
+	if a, leaves := s.leaver(cni.AttachmentID(request.ContainerID, request.IfName)); leaves {
 		isCut, err := s.cutLink(a)
 		return cni.DelAnswer{IsCut: isCut}, err
 	}
 	unlock, err := s.busy.lock(ctx, cni.AttachmentID(request.ContainerID, request.IfName))
 	if err != nil {
-		return cni.DelAnswer{}, tryAgain("another request for the same attachment is under way", err)
+		return cni.DelAnswer{}, tryAgain("another request for the same attachment is under way",
+			err)
 	}
 	isCut, finish := s.leave(request)
 	s.inBackground(func() {
@@ -50,7 +52,8 @@ func (s *Server) leave(request cni.DelRequest) (isCut bool, finish func()) {
 	finish = func() {
 		ctx, cancel := context.WithTimeout(s.life, undoTimeout)
 		defer cancel()
-		if err := s.drop(ctx, id, used); err != nil && !errors.Is(err, errRecordStays) && s.life.Err() == nil {
+		if err := s.drop(ctx, id, used); err != nil && !errors.Is(err, errRecordStays) &&
+			s.life.Err() == nil {
 			s.opts.Log.Error(err, "What a DEL left is tried again later", "attachment", id)
 		}
 	}
@@ -60,7 +63,9 @@ func (s *Server) leave(request cni.DelRequest) (isCut bool, finish func()) {
 // startLeaving removes an attachment's record: for the next server it is none. For this one it is
 // one that leaves, until it is forgotten; also if its record stays, which is then the error. The
 // caller holds the attachment's lock.
-func (s *Server) startLeaving(containerID, ifName string) (a cni.Attachment, known bool, err error) {
+func (s *Server) startLeaving(
+	containerID, ifName string,
+) (a cni.Attachment, known bool, err error) {
 	id := cni.AttachmentID(containerID, ifName)
 	s.mu.Lock()
 	a, known = s.attachments[id]
@@ -156,7 +161,8 @@ func (s *Server) clear(a cni.Attachment) {
 		s.opts.Log.Error(err, "A link that is down is left", "attachment", a.ID())
 		return
 	}
-	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment", a.ID())
+	s.opts.Log.V(1).Info("Detached", "namespace", a.PodNamespace, "pod", a.PodName, "attachment",
+		a.ID())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if leaver := s.leaving[a.ID()]; leaver != nil {

@@ -19,7 +19,10 @@ func (s *Server) cutLink(a cni.Attachment) (isCut bool, err error) {
 	if a.PolicyOnly {
 		return false, nil
 	}
-	err = s.inHost(func() (err error) { isCut, err = podlink.Cut(a.Interface, a.HostMAC()); return err })
+	err = s.inHost(func() (err error) {
+		isCut, err = podlink.Cut(a.Interface, a.HostMAC())
+		return err
+	})
 	return isCut, err
 }
 

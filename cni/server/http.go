@@ -45,7 +45,8 @@ func (s *Server) routes() *http.ServeMux {
 	mux.Handle("POST "+cni.PathStatus, answer(s.status))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// What a plugin of a later version asks may work once the agent is upgraded too.
-		refuse(w, http.StatusNotFound, types.NewError(types.ErrTryAgainLater, "this agent speaks version 1 of the protocol only",
+		refuse(w, http.StatusNotFound, types.NewError(types.ErrTryAgainLater,
+			"this agent speaks version 1 of the protocol only",
 			cni.Quote(r.Method+" "+r.URL.Path)+" isn't in it"))
 	})
 	return mux
@@ -56,12 +57,15 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if cause := recover(); cause != nil {
-				s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "A request failed", "path", r.URL.Path, "stack", string(debug.Stack()))
-				refuse(w, http.StatusInternalServerError, types.NewError(types.ErrInternal, "the agent failed", "its log says more"))
+				s.opts.Log.Error(fmt.Errorf("panic: %v", cause), "A request failed", "path",
+					r.URL.Path, "stack", string(debug.Stack()))
+				refuse(w, http.StatusInternalServerError,
+					types.NewError(types.ErrInternal, "the agent failed", "its log says more"))
 			}
 		}()
 		if err := checkPeer(r.Context()); err != nil {
-			refuse(w, http.StatusForbidden, types.NewError(types.ErrInternal, "only root may ask the agent", err.Error()))
+			refuse(w, http.StatusForbidden, types.NewError(types.ErrInternal,
+				"only root may ask the agent", err.Error()))
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, cni.MaxRequestBytes)
@@ -70,7 +74,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 }
 
 // answer makes a handler of a function from a request to an answer.
-func answer[Request interface{ Validate() error }, Answer any](f func(context.Context, Request) (Answer, error)) http.Handler {
+func answer[Request interface{ Validate() error }, Answer any](
+	f func(context.Context, Request) (Answer, error),
+) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := readBody(w, r)
 		if err != nil {
@@ -78,12 +84,14 @@ func answer[Request interface{ Validate() error }, Answer any](f func(context.Co
 			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 				status = http.StatusRequestEntityTooLarge
 			}
-			refuse(w, status, types.NewError(types.ErrDecodingFailure, "reading the request", err.Error()))
+			refuse(w, status, types.NewError(types.ErrDecodingFailure, "reading the request",
+				err.Error()))
 			return
 		}
 		var request Request
 		if err := cni.DecodeRequest(body, &request); err != nil {
-			refuse(w, http.StatusBadRequest, types.NewError(types.ErrDecodingFailure, "decoding the request", err.Error()))
+			refuse(w, http.StatusBadRequest,
+				types.NewError(types.ErrDecodingFailure, "decoding the request", err.Error()))
 			return
 		}
 		if err := request.Validate(); err != nil {
@@ -114,7 +122,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 func writeBody(w http.ResponseWriter, status int, value any) {
 	data, err := json.Marshal(value)
 	if err != nil {
-		panic(fmt.Sprintf("encoding an answer: %v", err)) // every answer is made of strings and numbers
+		// every answer is made of strings and numbers
+		panic(fmt.Sprintf("encoding an answer: %v", err))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -169,7 +178,8 @@ func peerUID(conn net.Conn) (uint32, error) {
 	var credentials *unix.Ucred
 	var credentialsErr error
 	err = raw.Control(func(fd uintptr) {
-		credentials, credentialsErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		credentials, credentialsErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET,
+			unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, credentialsErr); err != nil {
 		return 0, fmt.Errorf("asking who connected: %w", err)

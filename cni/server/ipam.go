@@ -22,9 +22,10 @@ var (
 // value that does no I/O: the caller says what time it is, since the boot, and locks.
 type allocator struct {
 	coolDown time.Duration
-	prefixes []netip.Prefix               // at most one of each family
-	last     map[int]netip.Addr           // the latest given, by the bits of its family
-	taken    map[netip.Addr]struct{}      // also addresses outside of prefixes, from before these changed
+	prefixes []netip.Prefix     // at most one of each family
+	last     map[int]netip.Addr // the latest given, by the bits of its family
+	// also addresses outside of prefixes, from before these changed
+	taken    map[netip.Addr]struct{}
 	cooling  map[netip.Addr]time.Duration // since when
 	restTill time.Duration                // until then no address is given
 }
@@ -42,8 +43,11 @@ func newAllocator(coolDown time.Duration) *allocator {
 func (p *allocator) setPrefixes(prefixes []netip.Prefix) {
 	p.prefixes = nil
 	for _, prefix := range prefixes {
-		sameFamily := func(other netip.Prefix) bool { return other.Addr().Is4() == prefix.Addr().Is4() }
-		if prefix.IsValid() && !prefix.Addr().Is4In6() && !slices.ContainsFunc(p.prefixes, sameFamily) {
+		sameFamily := func(other netip.Prefix) bool {
+			return other.Addr().Is4() == prefix.Addr().Is4()
+		}
+		if prefix.IsValid() && !prefix.Addr().Is4In6() &&
+			!slices.ContainsFunc(p.prefixes, sameFamily) {
 			p.prefixes = append(p.prefixes, prefix.Masked())
 		}
 	}
@@ -57,7 +61,9 @@ func (p *allocator) allocate(now time.Duration) ([]netip.Addr, error) {
 	if now < p.restTill {
 		return nil, fmt.Errorf("%w: for %s more", errAllRest, (p.restTill - now).Round(time.Second))
 	}
-	maps.DeleteFunc(p.cooling, func(_ netip.Addr, freed time.Duration) bool { return now-freed >= p.coolDown })
+	maps.DeleteFunc(p.cooling, func(_ netip.Addr, freed time.Duration) bool {
+		return now-freed >= p.coolDown
+	})
 	var addrs []netip.Addr
 	for _, prefix := range p.prefixes {
 		addr, ok := p.next(prefix)
@@ -115,7 +121,8 @@ func (p *allocator) exhausted(prefix netip.Prefix, now time.Duration) error {
 		}
 	}
 	return fmt.Errorf("%w in %s: %d of %d in use or cooling down, the first of %d that cool down for %s more",
-		errExhausted, prefix, of.InUse+of.Cooling, of.Size, of.Cooling, max(0, wait).Round(time.Second))
+		errExhausted, prefix, of.InUse+of.Cooling, of.Size, of.Cooling,
+		max(0, wait).Round(time.Second))
 }
 
 // stats counts the addresses of a prefix.

@@ -34,7 +34,8 @@ func isListenedOn(p cni.HostPort) (bool, error) {
 // gets tells whether a socket at that address would get what is for the host port.
 func gets(addr netip.Addr, p cni.HostPort) bool {
 	switch {
-	case !p.HostIP.IsValid(), addr == netip.IPv6Unspecified(): // which most sockets have that take both families
+	// which most sockets have that take both families
+	case !p.HostIP.IsValid(), addr == netip.IPv6Unspecified():
 		return true
 	case p.HostIP.Is4() != addr.Is4():
 		return false
@@ -46,7 +47,8 @@ func gets(addr netip.Addr, p cni.HostPort) bool {
 // (sock_diag(7)).
 func listeners(family, protocol uint8, port uint16) ([]netip.Addr, error) {
 	const (
-		stateClose, stateListen      = 7, 10 // an unconnected UDP socket has the former; include/net/tcp_states.h
+		// an unconnected UDP socket has the former; include/net/tcp_states.h
+		stateClose, stateListen      = 7, 10
 		requestSize, stateAt, portAt = 56, 4, 8
 		sizeofMessage, addrAt        = 72, 8 // struct inet_diag_msg
 	)

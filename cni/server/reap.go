@@ -37,7 +37,10 @@ func (s *Server) reapUntil(ctx context.Context) {
 // gone at the second look, and links of DELs that nobody finished.
 func (s *Server) Reap(ctx context.Context) {
 	for _, a := range s.unfinished() {
-		s.reapIf(ctx, a, "its DEL wasn't finished", func(a cni.Attachment) bool { _, leaves := s.leaver(a.ID()); return leaves })
+		s.reapIf(ctx, a, "its DEL wasn't finished", func(a cni.Attachment) bool {
+			_, leaves := s.leaver(a.ID())
+			return leaves
+		})
 	}
 	for _, a := range s.Attachments() {
 		s.reapIf(ctx, a, "its record is gone", s.records.IsGone)
@@ -61,7 +64,9 @@ func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
 		if s.isPodGone(a, links) {
 			suspects[a.ID()] = true
 			if s.wasSuspect(a.ID()) {
-				s.reapIf(ctx, a, "its pod is gone", func(a cni.Attachment) bool { return s.isPodGone(a, links) })
+				s.reapIf(ctx, a, "its pod is gone", func(a cni.Attachment) bool {
+					return s.isPodGone(a, links)
+				})
 			}
 		}
 	}
@@ -96,7 +101,9 @@ func (s *Server) wasSuspect(name string) bool {
 }
 
 // reapIf drops an attachment if it is true of it that it should go, also with its lock held.
-func (s *Server) reapIf(ctx context.Context, a cni.Attachment, reason string, isTrue func(cni.Attachment) bool) {
+func (s *Server) reapIf(
+	ctx context.Context, a cni.Attachment, reason string, isTrue func(cni.Attachment) bool,
+) {
 	if !isTrue(a) {
 		return
 	}
@@ -113,10 +120,12 @@ func (s *Server) reapIf(ctx context.Context, a cni.Attachment, reason string, is
 		return // which is told
 	}
 	if err != nil {
-		s.opts.Log.Error(err, "An attachment without a DEL can't be dropped yet", "reason", reason, "attachment", a.ID())
+		s.opts.Log.Error(err, "An attachment without a DEL can't be dropped yet", "reason", reason,
+			"attachment", a.ID())
 		return
 	}
-	s.opts.Log.Info("Dropped an attachment without a DEL", "reason", reason, "attachment", a.ID(), "namespace", a.PodNamespace, "pod", a.PodName)
+	s.opts.Log.Info("Dropped an attachment without a DEL", "reason", reason, "attachment", a.ID(),
+		"namespace", a.PodNamespace, "pod", a.PodName)
 }
 
 // isPodGone tells whether nothing is left of an attachment's pod. When in doubt it isn't: a pod

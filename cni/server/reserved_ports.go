@@ -41,7 +41,9 @@ func (s *Server) checkReserved(ports []cni.HostPort) error {
 	for _, p := range ports {
 		isTunnel := s.tunnelPort != 0 && p.HostPort == s.tunnelPort && p.Protocol == "udp"
 		if isTunnel || slices.Contains(s.opts.ReservedPorts, ReservedPort{p.HostPort, p.Protocol}) {
-			return types.NewError(cni.CodeHostPortReserved, fmt.Sprintf("host port %s is reserved", p), "it is the node's own: --forbidden-host-ports")
+			return types.NewError(cni.CodeHostPortReserved,
+				fmt.Sprintf("host port %s is reserved", p),
+				"it is the node's own: --forbidden-host-ports")
 		}
 	}
 	return nil
@@ -51,7 +53,8 @@ func (s *Server) checkReserved(ports []cni.HostPort) error {
 // node.
 func (s *Server) noteHostPorts(request cni.AddRequest, err error) {
 	pod := cni.PodLabel(request.PodNamespace, request.PodName)
-	if refused := new(types.Error); errors.As(err, &refused) && refused.Code == cni.CodeHostPortReserved {
+	if refused := new(types.Error); errors.As(err, &refused) &&
+		refused.Code == cni.CodeHostPortReserved {
 		s.opts.OnProblem("HostPortForbidden", fmt.Sprintf("pod %s doesn't start: %s", pod, err))
 	}
 	if err != nil || s.opts.WithoutKernel {
@@ -61,10 +64,12 @@ func (s *Server) noteHostPorts(request cni.AddRequest, err error) {
 		var taken bool
 		err := s.inHost(func() (err error) { taken, err = isListenedOn(p); return err })
 		if err != nil {
-			s.opts.Log.V(1).Info("Whether a process of the node has a host port isn't known", "port", p.String(), "reason", err.Error())
+			s.opts.Log.V(1).Info("Whether a process of the node has a host port isn't known",
+				"port", p.String(), "reason", err.Error())
 		}
 		if taken {
-			s.opts.OnProblem("HostPortInUse", fmt.Sprintf("a process of the node listens on host port %s of pod %s: what comes there is the pod's now", p, pod))
+			s.opts.OnProblem("HostPortInUse",
+				fmt.Sprintf("a process of the node listens on host port %s of pod %s: what comes there is the pod's now", p, pod))
 		}
 	}
 }

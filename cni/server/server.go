@@ -46,9 +46,12 @@ type Options struct {
 	// OnSolved is told likewise of the end of what OnProblem was told. May be nil.
 	OnSolved func(reason, message string)
 
-	AddTimeout time.Duration        // how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
-	CoolDown   time.Duration        // how long a used address rests before another pod gets it; 60 s by default
-	Now        func() time.Duration // since the boot, of a clock that nobody sets; the kernel's monotonic one by default
+	// how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
+	AddTimeout time.Duration
+	// how long a used address rests before another pod gets it; 60 s by default
+	CoolDown time.Duration
+	// since the boot, of a clock that nobody sets; the kernel's monotonic one by default
+	Now func() time.Duration
 
 	// ReservedPorts are ports of the node that no pod to come gets as a host port. Pods that have
 	// them keep them.
@@ -132,15 +135,16 @@ func New(opts Options) (*Server, error) {
 		opts.OnSolved = func(string, string) {}
 	}
 	s := &Server{
-		opts:           opts,
-		records:        cni.OpenRecords(opts.StateDir),
-		life:           context.Background(),
-		dir:            stateDir{troubles: map[string]trouble{}},
-		changed:        make(chan struct{}, 1),
-		attachments:    map[string]cni.Attachment{},
-		leaving:        map[string]*leaver{},
-		addresses:      newAllocator(opts.CoolDown),
-		hostEnds:       podlink.NewKeeper(podlink.KeeperOptions{Log: opts.Log, SysctlDir: opts.SysctlDir, NetNS: opts.NetNS}),
+		opts:        opts,
+		records:     cni.OpenRecords(opts.StateDir),
+		life:        context.Background(),
+		dir:         stateDir{troubles: map[string]trouble{}},
+		changed:     make(chan struct{}, 1),
+		attachments: map[string]cni.Attachment{},
+		leaving:     map[string]*leaver{},
+		addresses:   newAllocator(opts.CoolDown),
+		hostEnds: podlink.NewKeeper(podlink.KeeperOptions{Log: opts.Log,
+			SysctlDir: opts.SysctlDir, NetNS: opts.NetNS}),
 		datapathReason: "the agent has only just started",
 		placed:         map[string]time.Duration{},
 		suspects:       map[string]bool{},

@@ -37,7 +37,8 @@ const (
 	troubleLedger    = "the addresses in use"
 	troubleRecord    = "a pod's record"
 	troubleSocket    = "the socket"
-	troubleStays     = "a record of a pod that is gone" // of no consequence for new pods, while the others are
+	// of no consequence for new pods, while the others are
+	troubleStays = "a record of a pod that is gone"
 )
 
 // note remembers whether something could be written, and tells of a trouble once, when it begins.
@@ -57,13 +58,15 @@ func (s *Server) note(what string, err error) {
 	case what != troubleStays:
 		d.isTold = true
 		s.opts.Log.Error(err, "The state directory can't be written: new pods don't start until it can", "directory", s.opts.StateDir)
-		s.opts.OnProblem("StateNotWritten", fmt.Sprintf("the state directory %s can't be written, so that new pods don't start: %s",
-			s.opts.StateDir, err))
+		s.opts.OnProblem("StateNotWritten",
+			fmt.Sprintf("the state directory %s can't be written, so that new pods don't start: %s",
+				s.opts.StateDir, err))
 	case !d.staysTold:
 		d.staysTold = true
 		s.opts.Log.Error(err, "A record of a pod that is gone can't be removed: its addresses stay taken until it can", "directory", s.opts.StateDir)
-		s.opts.OnProblem("StateNotWritten", fmt.Sprintf("a record of a pod that is gone can't be removed from the state directory %s, so that its addresses stay taken: %s",
-			s.opts.StateDir, err))
+		s.opts.OnProblem("StateNotWritten",
+			fmt.Sprintf("a record of a pod that is gone can't be removed from the state directory %s, so that its addresses stay taken: %s",
+				s.opts.StateDir, err))
 	}
 }
 
@@ -100,8 +103,10 @@ func (s *Server) noteBeat(begun int, again map[string]error) {
 	}
 	if d.staysTold && !stays {
 		d.staysTold = false
-		s.opts.Log.Info("The records of pods that are gone are removed again", "directory", s.opts.StateDir)
-		s.opts.OnSolved("StateWritten", "the records of pods that are gone are removed again from the state directory "+s.opts.StateDir)
+		s.opts.Log.Info("The records of pods that are gone are removed again", "directory",
+			s.opts.StateDir)
+		s.opts.OnSolved("StateWritten",
+			"the records of pods that are gone are removed again from the state directory "+s.opts.StateDir)
 	}
 }
 

@@ -79,7 +79,9 @@ func (a *Agent) Start() {
 		}
 	})
 	a.T.Cleanup(a.Stop)
-	Eventually(a.T, "the socket", func() bool { return cni.IsAnswered(context.Background(), a.Socket) })
+	Eventually(a.T, "the socket", func() bool {
+		return cni.IsAnswered(context.Background(), a.Socket)
+	})
 }
 
 // Call asks the agent as the plugin does.
@@ -109,7 +111,8 @@ func (a *Agent) MustAdd(r cni.AddRequest) cni.AddAnswer {
 // MustDel asks for the DEL of what a request asked for, which succeeds.
 func (a *Agent) MustDel(r cni.AddRequest) {
 	a.T.Helper()
-	if err := a.Call(cni.PathDel, cni.DelRequest{ContainerID: r.ContainerID, IfName: r.IfName}, new(cni.DelAnswer)); err != nil {
+	if err := a.Call(cni.PathDel, cni.DelRequest{ContainerID: r.ContainerID, IfName: r.IfName},
+		new(cni.DelAnswer)); err != nil {
 		a.T.Fatalf("deleting %s: %v", r.ContainerID, err)
 	}
 }
@@ -137,7 +140,8 @@ func (a *Agent) Expect(ids ...string) {
 	for _, attachment := range onDisk {
 		recorded = append(recorded, attachment.ID())
 	}
-	for what, got := range map[string][]string{"attachments": have, "records": recorded, "enforced": a.Enforcer.IDs()} {
+	for what, got := range map[string][]string{"attachments": have, "records": recorded,
+		"enforced": a.Enforcer.IDs()} {
 		if !slices.Equal(got, ids) {
 			a.T.Errorf("%s: %q, want %q", what, got, ids)
 		}

@@ -62,7 +62,9 @@ func (f *Enforcer) Enforced(id string) error {
 	return nil
 }
 
-func (f *Enforcer) note(call string) (onAttach func(context.Context, cni.Attachment) error, onDetach func(id string) error) {
+func (f *Enforcer) note(
+	call string,
+) (onAttach func(context.Context, cni.Attachment) error, onDetach func(id string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, call)

@@ -30,7 +30,8 @@ func NewNode(t testing.TB) *Node {
 	t.Helper()
 	n := &Node{t: t, NetNS: NewNetNS(t)}
 	n.InNode(func() error {
-		for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"} {
+		for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding",
+			"ipv6/conf/default/forwarding"} {
 			if err := os.WriteFile("/proc/sys/net/"+key, []byte("1"), 0o600); err != nil {
 				return err
 			}

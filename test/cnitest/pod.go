@@ -144,7 +144,8 @@ func (n *Node) NewPolicyPod(plugin Plugin, container string, config []byte, more
 	n.t.Helper()
 	p := n.NewPod(plugin, container, "pod-"+container, nil)
 	Lines(n.t, p.NetNS, "ip link add eth0 type veth peer name other; ip addr add 10.1.0.5/24 dev eth0")
-	p.Args.StdinData = []byte(strings.TrimSuffix(string(config), "}") + `,"mode":"policy"` + more + "}")
+	start := strings.TrimSuffix(string(config), "}")
+	p.Args.StdinData = []byte(start + `,"mode":"policy"` + more + "}")
 	return p
 }
 
@@ -160,7 +161,8 @@ func PrevResult(version string, addresses ...string) string {
 				family = `"version":"6",`
 			}
 		}
-		ips = append(ips, fmt.Sprintf(`{%s"interface":1,"address":%q,"gateway":"10.1.0.100"}`, family, address))
+		ips = append(ips, fmt.Sprintf(`{%s"interface":1,"address":%q,"gateway":"10.1.0.100"}`,
+			family, address))
 	}
 	return fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"cni0","mac":"02:00:00:00:00:01"},`+
 		`{"name":"eth0","mac":"02:00:00:00:00:02","sandbox":"/run/netns/x"}],"ips":[%s],`+

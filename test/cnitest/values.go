@@ -48,12 +48,14 @@ func AddressText(prefixes []netip.Prefix) string { return strings.Trim(fmt.Sprin
 
 // RequestFor is an ADD of a pod of namespace dev.
 func RequestFor(container, pod string) cni.AddRequest {
-	return cni.AddRequest{ContainerID: container, IfName: "eth0", PodNamespace: "dev", PodName: pod, PodUID: "uid-" + pod}
+	return cni.AddRequest{ContainerID: container, IfName: "eth0", PodNamespace: "dev", PodName: pod,
+		PodUID: "uid-" + pod}
 }
 
 // GoodRequest is an ADD with all that it needs.
 func GoodRequest() cni.AddRequest {
-	return cni.AddRequest{ContainerID: "0123abcd", IfName: "eth0", PodNamespace: "dev", PodName: "web-0.db", PodUID: "4D-aa"}
+	return cni.AddRequest{ContainerID: "0123abcd", IfName: "eth0", PodNamespace: "dev",
+		PodName: "web-0.db", PodUID: "4D-aa"}
 }
 
 // NewAttachment is one of a pod of namespace dev.
@@ -96,7 +98,8 @@ func MustFail(t testing.TB, err error, code uint, parts ...string) {
 // MustBeOfTheSpecification wants no error, or one that tells the runtime what is wrong.
 func MustBeOfTheSpecification(t *testing.T, err error) {
 	t.Helper()
-	if known := new(types.Error); err != nil && (!errors.As(err, &known) || known.Code == 0 || known.Msg == "") {
+	if known := new(types.Error); err != nil &&
+		(!errors.As(err, &known) || known.Code == 0 || known.Msg == "") {
 		t.Errorf("not an error of the specification: %v", err)
 	}
 }
