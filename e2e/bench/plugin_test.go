@@ -145,7 +145,7 @@ func processTime(b *testing.B) (sum time.Duration) {
 func newSluiceRuntime(b *testing.B, programs string) *runtime {
 	b.Helper()
 	dir := inMemory(b)
-	socket := filepath.Join(dir, "cni.sock")
+	socket := filepath.Join(dir, cni.SocketName)
 	r := newRuntime(b, "sluice", programs, fmt.Sprintf(ours, socket, dir))
 	run(b, r.node, "ip link add eth0 type veth peer name eth1\nip link set eth0 up\nip link set eth1 up\nip addr add %s/24 dev eth0\nip addr add %s/64 dev eth0 nodad",
 		underlay4(0), underlay6(0))

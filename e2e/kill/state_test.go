@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/names"
 )
 
@@ -156,7 +157,7 @@ func ignoreGone(err error) error {
 }
 
 func describeFile(path, name string) (string, error) {
-	if filepath.Base(name) == "cni.sock" || filepath.Base(name) == "heartbeat.json" {
+	if filepath.Base(name) == cni.SocketName || filepath.Base(name) == "heartbeat.json" {
 		return name, nil
 	}
 	text, err := os.ReadFile(path)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -158,7 +159,7 @@ func (v *View) Why(ctx context.Context, node, source, destination, port string) 
 
 // socket is the CNI socket of a node's agent.
 func (v *View) socket(node string) string {
-	return filepath.Join(v.dir, nodesDir, node, "sluice", "cni.sock")
+	return filepath.Join(v.dir, nodesDir, node, "sluice", cni.SocketName)
 }
 
 // Connect tries once to connect from a place, as probe.Connect does. A place that can't be entered is an error of the Result.
