@@ -9,27 +9,32 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// How often a node's connections are looked through. In the long run a look is followed by ten times as much rest as it took of a
-// processor, however long that is: what tenants do makes looks long. After a pause three seconds of rest can be saved up, so that a few
-// changes in a row, each with its second look, needn't wait for each other.
+// How often a node's connections are looked through. In the long run a look is followed by ten
+// times as much rest as it took of a processor, however long that is: what tenants do makes looks
+// long. After a pause three seconds of rest can be saved up, so that a few changes in a row, each
+// with its second look, needn't wait for each other.
 const (
 	restAfterLook = 10
 	shortestRest  = 20 * time.Millisecond
 	restSaved     = 3 * time.Second
 	// failedLook is what a look counts for that failed, at least.
 	failedLook = 100 * time.Millisecond
-	// lookAgain is when packets have left that were under way in a commit, and with them the last connections it hasn't judged.
+	// lookAgain is when packets have left that were under way in a commit, and with them the last
+	// connections it hasn't judged.
 	lookAgain = time.Second
-	// mostDirect is how many listings the kernel makes for one look, each of what it finds by an address.
+	// mostDirect is how many listings the kernel makes for one look, each of what it finds by an
+	// address.
 	mostDirect = 8
-	// crowdedFor is how long an address with a crowd of connections doesn't count as one by which the kernel finds few.
+	// crowdedFor is how long an address with a crowd of connections doesn't count as one by which
+	// the kernel finds few.
 	crowdedFor = time.Minute
 )
 
-// An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and once more a while later. What the
-// kernel finds by a few addresses has a pace of its own: it doesn't wait for the rest that is due to looks through all that there is, nor
-// those for its. Nor does any of them wait for looks at ends with a crowd of connections, which one tenant can make. The zero value is
-// ready. It has no clock: times are its caller's.
+// An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and
+// once more a while later. What the kernel finds by a few addresses has a pace of its own: it
+// doesn't wait for the rest that is due to looks through all that there is, nor those for its. Nor
+// does any of them wait for looks at ends with a crowd of connections, which one tenant can make.
+// The zero value is ready. It has no clock: times are its caller's.
 type agenda struct {
 	queues  [kinds]queue
 	crowded map[netip.Addr]time.Time // until when
@@ -63,7 +68,8 @@ type look struct {
 	kind kind
 }
 
-// add puts ends of connections on the agenda. The kernel finds entries by their IPv4 addresses alone.
+// add puts ends of connections on the agenda. The kernel finds entries by their IPv4 addresses
+// alone.
 func (a *agenda) add(ends policy.Ends) {
 	quick, others, crowded := policy.Ends{}, policy.Ends{}, policy.Ends{}
 	quick.Add(a.queues[direct].fresh)
@@ -86,8 +92,8 @@ func (a *agenda) add(ends policy.Ends) {
 	a.queues[crowds].add(crowded)
 }
 
-// crowd says that these ends have a crowd of connections. They are looked at by themselves, for a while, so that those of one pod don't keep
-// others waiting.
+// crowd says that these ends have a crowd of connections. They are looked at by themselves, for a
+// while, so that those of one pod don't keep others waiting.
 func (a *agenda) crowd(now time.Time, ends policy.Ends) {
 	if a.crowded == nil {
 		a.crowded = map[netip.Addr]time.Time{}
@@ -103,8 +109,8 @@ func (a *agenda) crowd(now time.Time, ends policy.Ends) {
 // never is longer than anybody waits.
 const never = time.Duration(1<<63 - 1)
 
-// next returns what to look at now, and takes it off the agenda; or, if there is nothing, how long it will be until it is worth
-// asking again.
+// next returns what to look at now, and takes it off the agenda; or, if there is nothing, how long
+// it will be until it is worth asking again.
 func (a *agenda) next(now time.Time) (l look, wait time.Duration) {
 	return a.nextBefore(now, kinds)
 }
@@ -127,12 +133,14 @@ func (a *agenda) nextBefore(now time.Time, before kind) (l look, soonest time.Du
 	return look{}, soonest
 }
 
-// looked says that a look has ended, and what processor time it took. Without that, looks follow each other without a rest.
+// looked says that a look has ended, and what processor time it took. Without that, looks follow
+// each other without a rest.
 func (a *agenda) looked(now time.Time, l look, took time.Duration) {
 	a.queues[l.kind].pay(now, took)
 }
 
-// next is agenda's of one queue: second looks, then what is fresh, as long as the kernel makes no more than most listings, unless that is 0.
+// next is agenda's of one queue: second looks, then what is fresh, as long as the kernel makes no
+// more than most listings, unless that is 0.
 func (q *queue) next(now time.Time, most int) (ends policy.Ends, wait time.Duration) {
 	wait = never
 	if len(q.again) > 0 {

@@ -30,7 +30,8 @@ type Cutter struct {
 	label    uint8         // the bit that says what is cut
 	wake     chan struct{} // holds a token while there may be something to do
 
-	// noted is what changes concern that aren't committed yet; it is guarded by the Enforcer's lock.
+	// noted is what changes concern that aren't committed yet; it is guarded by the Enforcer's
+	// lock.
 	noted policy.Affected
 
 	mu       sync.Mutex
@@ -39,7 +40,8 @@ type Cutter struct {
 	// Of Run alone:
 	agenda agenda
 	began  bool // something was on the agenda
-	// cut are the ends of connections that were found cut when one of their ends was looked at last.
+	// cut are the ends of connections that were found cut when one of their ends was looked at
+	// last.
 	cut policy.Ends
 }
 
@@ -286,7 +288,8 @@ func (c *Cutter) enforce(table *conntrack.Table, entries []conntrack.Entry, allo
 		}
 		err := table.SetLabel(e, c.label, !allowed)
 		if errors.Is(err, conntrack.ErrNoRoom) {
-			// Older than this table's first version, so it has to go: what is left of it is judged as new.
+			// Older than this table's first version, so it has to go: what is left of it is judged
+			// as new.
 			err = table.Delete(e)
 		}
 		if err != nil {

@@ -106,7 +106,8 @@ func (e *Enforcer) Update(f func(m *Model)) {
 	e.signal()
 }
 
-// SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses are pods'.
+// SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses
+// are pods'.
 func (e *Enforcer) SetNetwork(n ruleset.Network) {
 	e.Update(func(m *Model) { m.SetNetwork(n) })
 }

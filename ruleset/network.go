@@ -61,7 +61,8 @@ func ownPodsSet(family string) string   { return nft.Name("network", "own-pods",
 func endpointsSet(family string) string { return nft.Name("network", "endpoints", family) }
 func directSet(family string) string    { return nft.Name("network", "direct", family) }
 
-// hostPortChain names a base chain of host ports. They have a version of their own: the first one was before kube-proxy's.
+// hostPortChain names a base chain of host ports. They have a version of their own: the first one
+// was before kube-proxy's.
 func hostPortChain(name string) string { return nft.Name(name, "2") }
 
 // Where host ports are, those by the node's address, and those that count for all of them.
@@ -244,7 +245,8 @@ func (n *Network) toTunnel() nft.MatchPort {
 	return nft.MatchPort{Proto: policy.ProtocolUDP, First: n.Port, Last: n.Port}
 }
 
-// hostPortRanges is where host ports are: the node's own addresses, and those by which only itself can reach it.
+// hostPortRanges is where host ports are: the node's own addresses, and those by which only itself
+// can reach it.
 func (n *Network) hostPortRanges() []netip.Prefix {
 	all := []netip.Prefix{loopback4}
 	for _, a := range n.Own {
@@ -253,8 +255,8 @@ func (n *Network) hostPortRanges() []netip.Prefix {
 	return all
 }
 
-// hostPortRules lead host ports to pods. An address of the node's may have moved elsewhere since it was told, so it has to be local
-// as well.
+// hostPortRules lead host ports to pods. An address of the node's may have moved elsewhere since it
+// was told, so it has to be local as well.
 func hostPortRules() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
@@ -268,8 +270,9 @@ func hostPortRules() []nft.Rule {
 	return rules
 }
 
-// addHostPorts adds the elements of a pod's host ports. Of those that are for one packet, the one for fewer addresses counts: one address
-// of the node before all of its family, by the order of the rules, and these before all of both families.
+// addHostPorts adds the elements of a pod's host ports. Of those that are for one packet, the one
+// for fewer addresses counts: one address of the node before all of its family, by the order of the
+// rules, and these before all of both families.
 func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr, ports []HostPort) {
 	if !n.Enabled() {
 		return

@@ -44,7 +44,9 @@ type tools struct {
 
 // newAgent makes the parts of the agent, of which the manager has the reconcilers and the caller
 // adds the others.
-func newAgent(o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue, table *table.Table) (*agent, error) {
+func newAgent(
+	o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue, table *table.Table,
+) (*agent, error) {
 	t := &tools{o, log, mgr, eventQueue, notify.NodeEvents{Node: o.node, Recorder: eventQueue}}
 	samples := enforcer.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
 	e, enforcerMetrics := t.newEnforcer(table, samples)
@@ -65,32 +67,44 @@ func newAgent(o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.
 	forwarding := t.newForwardCheck(server)
 	datapath := &controllers.Datapath{
 		Enforcer: e, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
-		ConfDir: o.cniConfDir, Conflist: install.ConflistOptions{Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive},
-		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir, Events: t.nodeEvents, Log: log.WithName("datapath"),
+		ConfDir:       o.cniConfDir,
+		Conflist:      install.ConflistOptions{Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive},
+		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir,
+		Events: t.nodeEvents, Log: log.WithName("datapath"),
 	}
-	cutter := enforcer.NewCutter(e, enforcer.CutterOptions{Off: !o.cutEstablished, Log: log.WithName("cutter")})
+	cutOptions := enforcer.CutterOptions{Off: !o.cutEstablished, Log: log.WithName("cutter")}
+	cutter := enforcer.NewCutter(e, cutOptions)
 	departures := enforcer.NewDepartures(e, server.ForgetConnections, o.forgetEvery())
-	tracking := &controllers.TrackingCheck{SysctlDir: o.sysctlDir, Events: t.nodeEvents, Log: log.WithName("tracking")}
-	out := &agent{enforcer: e, parts: []manager.RunnableFunc{server.Run, datapath.Run, cutter.Run, departures.Run, tracking.Run, eventQueue.Run}}
+	tracking := &controllers.TrackingCheck{
+		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Log: log.WithName("tracking"),
+	}
+	out := &agent{enforcer: e, parts: []manager.RunnableFunc{
+		server.Run, datapath.Run, cutter.Run, departures.Run, tracking.Run, eventQueue.Run,
+	}}
 	if o.verify == "continuous" {
 		out.parts = append(out.parts, verifier.Run)
 	}
 	var tunnel *controllers.TunnelCheck // nil with --policy-only, and if nobody is to be asked
 	if !o.policyOnly {
 		if o.tunnelProbeInterval > 0 {
-			tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, t.nodeEvents, log.WithName("tunnel"))
+			tunnelLog := log.WithName("tunnel")
+			tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, t.nodeEvents, tunnelLog)
 		}
 		out.network = t.newNetwork(e, datapath, tunnel)
 		out.parts = append(out.parts, out.network.Run, tunnel.Run)
 	}
 	if samples > 0 {
-		denials := &enforcer.DenialLog{Enforcer: e, Group: uint16(o.logGroup), Log: log.WithName("denials")}
+		denials := &enforcer.DenialLog{
+			Enforcer: e, Group: uint16(o.logGroup), Log: log.WithName("denials"),
+		}
 		out.parts = append(out.parts, denials.Run)
 	}
 	reconcilers := &controllers.Agent{
 		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Log: log.WithName("agent"),
 		Network: out.network, Tunnel: tunnel, Left: departures.Leave,
-		Foreign: controllers.ForeignPods{Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Left: departures.Leave},
+		Foreign: controllers.ForeignPods{
+			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Left: departures.Leave,
+		},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
 			server.SetNodeAddresses(addresses)
 			if o.policyOnly {
@@ -117,11 +131,14 @@ func (t *tools) newEnforcer(table *table.Table, samples uint64) (*enforcer.Enfor
 	allow := o.podToNode == "allow"
 	model := enforcer.NewModel(
 		policy.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
-		ruleset.Config{AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel)})
+		ruleset.Config{
+			AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel),
+		})
 	reporter := &controllers.Reporter{Node: o.node, Reader: t.mgr.GetClient(), Events: t.eventQueue}
 	counts := enforcer.NewMetrics()
 	return enforcer.New(table, model, enforcer.Options{
-		Log: t.log.WithName("enforcer"), Metrics: counts, Warn: t.nodeEvents.Warn, Say: t.nodeEvents.Say,
+		Log: t.log.WithName("enforcer"), Metrics: counts,
+		Warn: t.nodeEvents.Warn, Say: t.nodeEvents.Say,
 		OnRefused: reporter.Refused, OnShed: reporter.Shed,
 	}), counts
 }
@@ -135,8 +152,9 @@ func (t *tools) newServer(e *enforcer.Enforcer) (server *cniserver.Server, reser
 		return nil, false, err
 	}
 	server, err = cniserver.New(cniserver.Options{
-		Socket: o.socket, StateDir: o.stateDir, Enforcer: e, PolicyOnly: o.policyOnly, Log: t.log.WithName("cni"),
-		OnProblem: podEvents.Warn, OnSolved: podEvents.Say, CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
+		Socket: o.socket, StateDir: o.stateDir, Enforcer: e, PolicyOnly: o.policyOnly,
+		Log: t.log.WithName("cni"), OnProblem: podEvents.Warn, OnSolved: podEvents.Say,
+		CoolDown: o.coolDown, SysctlDir: o.sysctlDir, ReservedPorts: reserved,
 	})
 	return server, reserveTunnel, err
 }
@@ -164,10 +182,13 @@ func (t *tools) newForwardCheck(server *cniserver.Server) *controllers.ForwardCh
 	}
 }
 
-// savedNetConf is where in the state directory the last good configuration of the pod network is kept.
+// savedNetConf is where in the state directory the last good configuration of the pod network is
+// kept.
 const savedNetConf = "net-conf.json"
 
-func (t *tools) newNetwork(e *enforcer.Enforcer, datapath *controllers.Datapath, tunnel *controllers.TunnelCheck) *controllers.PodNetwork {
+func (t *tools) newNetwork(
+	e *enforcer.Enforcer, datapath *controllers.Datapath, tunnel *controllers.TunnelCheck,
+) *controllers.PodNetwork {
 	o := t.options
 	return controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, savedNetConf),

@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// serviceAt reads from the API server whether an address is a Service's: one of its ClusterIPs, external IPs, or its load balancer's. It is
-// nil if it isn't.
+// serviceAt reads from the API server whether an address is a Service's: one of its ClusterIPs,
+// external IPs, or its load balancer's. It is nil if it isn't.
 func serviceAt(ctx context.Context, from client.Reader, a netip.Addr) (*corev1.Service, error) {
 	var all corev1.ServiceList
 	if err := from.List(ctx, &all); err != nil {
@@ -36,7 +36,8 @@ func serviceAt(ctx context.Context, from client.Reader, a netip.Addr) (*corev1.S
 	return nil, nil
 }
 
-// backendsOf reads who answers at a port of a Service, over the family of an address: the endpoints that are ready, at their own ports.
+// backendsOf reads who answers at a port of a Service, over the family of an address: the endpoints
+// that are ready, at their own ports.
 func backendsOf(ctx context.Context, from client.Reader, s *corev1.Service, f policy.Flow) ([]netip.AddrPort, error) {
 	i := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
 		return p.Port == int32(f.Port) && protocolOf(&p.Protocol) == policy.ProtocolName(f.Protocol)

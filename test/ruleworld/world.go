@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-net/sluice/test/cases"
 )
 
-// World is the world of the meaning cases, with a policy in each namespace, as it would be in the kernel.
+// World is the world of the meaning cases, with a policy in each namespace, as it would be in the
+// kernel.
 type World struct {
 	Cluster *policy.Cluster
 	Render  *ruleset.Renderer

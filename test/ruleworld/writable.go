@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// Writable says what the kernel would refuse of a ruleset, or nft of its listing: names, references, elements that don't fit their set,
-// ranges that overlap.
+// Writable says what the kernel would refuse of a ruleset, or nft of its listing: names,
+// references, elements that don't fit their set, ranges that overlap.
 func Writable(r *nft.Ruleset) error {
 	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.Sets)), slices.Collect(maps.Keys(r.Chains))) {
 		if len(name) > 255 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") != "" {
