@@ -26,7 +26,7 @@ import (
 )
 
 // Node is what the node has to do besides its policies. Compare
-// controllers.RulesetConfig.
+// ruleset.Config.
 type Node struct {
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool

@@ -70,7 +70,7 @@ func (v *Verifier) pair(ctx context.Context) (*verifyPair, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &verifyPair{program, settled.Meaning, verified(&settled.Config)}, nil
+	return &verifyPair{program, settled.Meaning, VerifiedNode(&settled.Config)}, nil
 }
 
 func (p *verifyPair) pass() *verify.Pass {

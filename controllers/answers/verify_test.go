@@ -191,7 +191,7 @@ func BenchmarkVerify(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				r, err := verify.NewPass(p, c.Snapshot().Meaning(), verified(&ruleset.Config{})).Run(context.Background())
+				r, err := verify.NewPass(p, c.Snapshot().Meaning(), VerifiedNode(&ruleset.Config{})).Run(context.Background())
 				if err != nil || r.Total > 0 {
 					b.Fatal(err, r.Total)
 				}

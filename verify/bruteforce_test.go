@@ -1,4 +1,4 @@
-package answers
+package verify_test
 
 import (
 	"cmp"
@@ -14,12 +14,12 @@ import (
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
 
-// The judge decides by brute force whether two typed rulesets mean the same:
+// This file decides by brute force whether two typed rulesets mean the same:
 // it sends concrete packets through both. It knows nothing of the kernel, of
 // what reads it back, and of policies.
 
-// judgedPacket is a concrete packet at one hook.
-type judgedPacket struct {
+// tracedPacket is a concrete packet at one hook.
+type tracedPacket struct {
 	ruleworld.Packet
 	hook   nft.Hook
 	state  nft.CTState
@@ -28,22 +28,22 @@ type judgedPacket struct {
 	noBack bool // the node doesn't reach the source where the packet comes from
 }
 
-// judged is what becomes of it.
-type judged struct {
+// traced is what becomes of it.
+type traced struct {
 	kind      nft.VerdictKind // Accept or Drop
 	reset     bool
 	untracked bool
 }
 
-type judgeRun struct {
+type trace struct {
 	rs  *nft.Ruleset
-	p   *judgedPacket
-	out judged
+	p   *tracedPacket
+	out traced
 }
 
-// judge sends a packet through the base chains of its hook.
-func judge1(rs *nft.Ruleset, bases map[nft.Hook][]*nft.Chain, p *judgedPacket) judged {
-	j := judgeRun{rs: rs, p: p}
+// traceOne sends a packet through the base chains of its hook.
+func traceOne(rs *nft.Ruleset, bases map[nft.Hook][]*nft.Chain, p *tracedPacket) traced {
+	j := trace{rs: rs, p: p}
 	for _, c := range bases[p.hook] {
 		if c.Base.Type == nft.NATChain && p.state != nft.CTNew {
 			continue
@@ -70,7 +70,7 @@ func basesOf(rs *nft.Ruleset) map[nft.Hook][]*nft.Chain {
 	return out
 }
 
-func (j *judgeRun) chain(c *nft.Chain) nft.VerdictKind {
+func (j *trace) chain(c *nft.Chain) nft.VerdictKind {
 	for _, r := range c.Rules {
 		v := j.rule(r)
 		switch v.Kind {
@@ -88,7 +88,7 @@ func (j *judgeRun) chain(c *nft.Chain) nft.VerdictKind {
 	return nft.NoVerdict
 }
 
-func (j *judgeRun) rule(r nft.Rule) nft.Verdict {
+func (j *trace) rule(r nft.Rule) nft.Verdict {
 	p := j.p
 	for _, s := range r.Statements {
 		matched := true
@@ -149,8 +149,8 @@ func (j *judgeRun) rule(r nft.Rule) nft.Verdict {
 	return nft.Verdict{}
 }
 
-// judgeWorld is the packets at which two rulesets of a state can differ.
-type judgeWorld struct {
+// packetSpace is the packets at which two rulesets of a state can differ.
+type packetSpace struct {
 	addresses []netip.Addr
 	where     map[netip.Addr][]string // interfaces by which an address may be seen
 	ports     []protoPort
@@ -161,9 +161,9 @@ type protoPort struct {
 	port     uint16
 }
 
-// newJudgeWorld cuts addresses and ports wherever one of the rulesets does.
-func newJudgeWorld(rulesets ...*nft.Ruleset) *judgeWorld {
-	w := &judgeWorld{where: map[netip.Addr][]string{}}
+// newPacketSpace cuts addresses and ports wherever one of the rulesets does.
+func newPacketSpace(rulesets ...*nft.Ruleset) *packetSpace {
+	w := &packetSpace{where: map[netip.Addr][]string{}}
 	addresses := map[netip.Addr]bool{}
 	ports := map[protoPort]bool{{1, 0}: true, {policy.ProtocolICMPv6, 0}: true, {policy.ProtocolTCP, 80}: true, {policy.ProtocolUDP, 53}: true, {policy.ProtocolSCTP, 80}: true, {47, 0}: true}
 	here := func(a netip.Addr) { addresses[a] = true }
@@ -221,7 +221,7 @@ func newJudgeWorld(rulesets ...*nft.Ruleset) *judgeWorld {
 }
 
 // cut takes a key apart.
-func (w *judgeWorld) cut(s *nft.Set, key string, around func(netip.Addr), port func(uint8, uint16)) {
+func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr), port func(uint8, uint16)) {
 	var protocol uint8
 	var address netip.Addr
 	for _, f := range s.Key {
@@ -255,8 +255,8 @@ const wrongVeth = "slupwrong"
 
 // each calls f with every packet of some hooks until it returns false. The
 // packet is f's for the call only.
-func (w *judgeWorld) each(hooks map[nft.Hook]bool, f func(p *judgedPacket) bool) bool {
-	kinds := func(p judgedPacket) bool { return !hooks[p.hook] || w.kinds(p, f) }
+func (w *packetSpace) each(hooks map[nft.Hook]bool, f func(p *tracedPacket) bool) bool {
+	kinds := func(p tracedPacket) bool { return !hooks[p.hook] || w.kinds(p, f) }
 	for _, src := range w.addresses {
 		for _, dst := range w.addresses {
 			if src.Is4() != dst.Is4() {
@@ -264,19 +264,19 @@ func (w *judgeWorld) each(hooks map[nft.Hook]bool, f func(p *judgedPacket) bool)
 			}
 			for _, iif := range append([]string{"up", wrongVeth}, w.where[src]...) {
 				for _, oif := range append([]string{"up", wrongVeth}, w.where[dst]...) {
-					if !kinds(judgedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif, Oif: oif}, hook: nft.HookForward}) {
+					if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif, Oif: oif}, hook: nft.HookForward}) {
 						return false
 					}
 				}
 				for _, hook := range []nft.Hook{nft.HookInput, nft.HookPrerouting} {
-					p := judgedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif, LocalDst: hook == nft.HookInput}, hook: hook}
+					p := tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif, LocalDst: hook == nft.HookInput}, hook: hook}
 					if !kinds(p) {
 						return false
 					}
 				}
 			}
 			for _, hook := range []nft.Hook{nft.HookOutput, nft.HookPostrouting} {
-				if !kinds(judgedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Oif: "up", LocalSrc: true}, hook: hook}) {
+				if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Oif: "up", LocalSrc: true}, hook: hook}) {
 					return false
 				}
 			}
@@ -286,9 +286,9 @@ func (w *judgeWorld) each(hooks map[nft.Hook]bool, f func(p *judgedPacket) bool)
 }
 
 // kinds varies protocol, port and what connection tracking says.
-func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
-	packet := new(judgedPacket) // one for all: there are millions
-	try := func(v judgedPacket) bool {
+func (w *packetSpace) kinds(p tracedPacket, f func(p *tracedPacket) bool) bool {
+	packet := new(tracedPacket) // one for all: there are millions
+	try := func(v tracedPacket) bool {
 		*packet = v
 		return f(packet)
 	}
@@ -338,7 +338,7 @@ func (w *judgeWorld) kinds(p judgedPacket, f func(p *judgedPacket) bool) bool {
 
 // ends are the connections that an error can be about, where that is asked. In
 // what is sent to one address either end can be anybody; to the others, the sender or not.
-func (w *judgeWorld) ends(p judgedPacket) [][2]netip.Addr {
+func (w *packetSpace) ends(p tracedPacket) [][2]netip.Addr {
 	if p.hook != nft.HookForward && p.hook != nft.HookInput {
 		return nil
 	}
@@ -357,15 +357,15 @@ func (w *judgeWorld) ends(p judgedPacket) [][2]netip.Addr {
 }
 
 // differ finds a packet that two rulesets treat differently, or nil.
-func differ(a, b *nft.Ruleset) *judgedPacket {
+func differ(a, b *nft.Ruleset) *tracedPacket {
 	basesA, basesB := basesOf(a), basesOf(b)
 	hooks := map[nft.Hook]bool{} // where they can differ
 	for hook := nft.HookPrerouting; hook <= nft.HookPostrouting; hook++ {
 		hooks[hook] = reachable(a, basesA[hook]) != reachable(b, basesB[hook])
 	}
-	var found *judgedPacket
-	newJudgeWorld(a, b).each(hooks, func(p *judgedPacket) bool {
-		if judge1(a, basesA, p) != judge1(b, basesB, p) {
+	var found *tracedPacket
+	newPacketSpace(a, b).each(hooks, func(p *tracedPacket) bool {
+		if traceOne(a, basesA, p) != traceOne(b, basesB, p) {
 			example := *p
 			found = &example
 		}

@@ -5,8 +5,8 @@ import (
 	"github.com/sluice-net/sluice/verify"
 )
 
-// verified is what verification has to know of a ruleset besides policies.
-func verified(cfg *ruleset.Config) *verify.Node {
+// VerifiedNode is what verification has to know of a ruleset besides policies.
+func VerifiedNode(cfg *ruleset.Config) *verify.Node {
 	n := &cfg.Network
 	return &verify.Node{
 		AllowPodToNode: cfg.AllowPodToNode, CutLabel: cfg.CutBit(), PodRanges: cfg.PodRanges,

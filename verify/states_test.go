@@ -1,4 +1,4 @@
-package answers
+package verify_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/sluice-net/sluice/controllers/answers"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
@@ -49,7 +50,7 @@ func drawVerifyState(t *rapid.T) *verifyState {
 
 // pass holds a program against the state.
 func (s *verifyState) pass(p *kernel.Program) (verify.Result, error) {
-	return verify.NewPass(p, s.cluster.Snapshot().Meaning(), verified(&s.cfg)).Run(context.Background())
+	return verify.NewPass(p, s.cluster.Snapshot().Meaning(), answers.VerifiedNode(&s.cfg)).Run(context.Background())
 }
 
 // kernelTable is a table in a network namespace of its own.
