@@ -28,8 +28,8 @@ type repairs struct {
 	told    time.Time // when a repair was logged last
 }
 
-// A repair is logged, and told in an Event, at most this often: in a fight
-// with somebody who changes the table again and again, once is enough.
+// tellEvery is how often a repair is logged, and told in an Event, at most: in a
+// fight with somebody who changes the table again and again, once is enough.
 const tellEvery = 10 * time.Second
 
 // An allowance bounds the processor time that repairs take: at once as long as

@@ -24,7 +24,7 @@ const (
 	minMTU6 = 1280 // RFC 8200: without it the kernel turns IPv6 off on a link
 	maxMTU  = 65535
 
-	// What a tunnel adds to a packet: Ethernet (14), VXLAN (8), UDP (8), and IPv4 (20) or IPv6 (40).
+	// overhead4 and overhead6 are what a tunnel adds to a packet: Ethernet (14), VXLAN (8), UDP (8), and IPv4 (20) or IPv6 (40).
 	overhead4 = 50
 	overhead6 = 70
 )

@@ -22,7 +22,7 @@ var (
 	errorProtocol = [...]uint8{policy.ProtocolICMP, policy.ProtocolICMPv6}
 )
 
-// The sets of pods' addresses, each twice: who sends an error, and which end of a
+// vethEnds and addrEnds are the sets of pods' addresses, each twice: who sends an error, and which end of a
 // connection that is. As in the dispatch maps, our own pods are known by address
 // and veth.
 func vethEnds(family string) string { return nft.Name("ends", "veth", family) }

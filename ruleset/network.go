@@ -54,7 +54,7 @@ var (
 	multicast6 = netip.MustParsePrefix("ff00::/8")
 )
 
-// The network's sets.
+// podsSet and those below name the network's sets.
 func podsSet(family string) string      { return nft.Name("network", "pods", family) }
 func podsGuard(family string) string    { return nft.Name("network", "guard", family) }
 func ownPodsSet(family string) string   { return nft.Name("network", "own-pods", family) }
@@ -65,7 +65,7 @@ func directSet(family string) string    { return nft.Name("network", "direct", f
 // was before kube-proxy's.
 func hostPortChain(name string) string { return nft.Name(name, "2") }
 
-// Where host ports are, those by the node's address, and those that count for all of them.
+// ownSet and the maps below say where host ports are, those by the node's address, and those that count for all of them.
 func ownSet(family string) string         { return nft.Name("network", "own", family) }
 func hostPortMap(family string) string    { return nft.Name("host-ports", "address", family) }
 func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }

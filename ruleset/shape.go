@@ -78,7 +78,7 @@ func vethField(d policy.Direction) nft.Field {
 	return nft.OutIface
 }
 
-// The dispatch maps: address and veth for our own pods, address alone for
+// vethMap and addrMap name the dispatch maps: address and veth for our own pods, address alone for
 // pods that others wired.
 func vethMap(d policy.Direction, family string) string {
 	return nft.Name("dispatch", d.String(), "veth", family)

@@ -26,6 +26,8 @@ const (
 		"*;interface-name:" + names.ProbeLink + "*;interface-name:" + names.Tunnel + "*"
 )
 
+// dropIns are the files for each daemon.
+//
 // Systemd-networkd's ManageForeignRoutes=no, which would spare the routes too, exists only in its
 // main configuration for the whole machine, so it is the administrator's to set. Unmanaged links'
 // routes it leaves alone by itself.

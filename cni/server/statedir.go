@@ -37,8 +37,7 @@ const (
 	troubleLedger    = "the addresses in use"
 	troubleRecord    = "a pod's record"
 	troubleSocket    = "the socket"
-	// of no consequence for new pods, while the others are
-	troubleStays = "a record of a pod that is gone"
+	troubleStays     = "a record of a pod that is gone" // of no consequence for new pods, while the others are
 )
 
 // note remembers whether something could be written, and tells of a trouble once, when it begins.

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// statusEvery is how often the plugin is asked for its status while the node isn't ready, and while it is.
+	// statusEagerly and statusEvery are how often the plugin is asked for its status: while the node isn't ready, and while it is.
 	statusEagerly = 250 * time.Millisecond
 	statusEvery   = 2 * time.Second
 	// statusTimeout is how long it may take to answer.

@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// The pods: one of each namespace on each node.
+// podsManifest is the pods: one of each namespace on each node.
 const podsManifest = `
 apiVersion: v1
 kind: Pod
