@@ -74,7 +74,8 @@ func (n NearMiss) String() string {
 
 // Explain judges a flow with the policies known now. Ends on other nodes are
 // judged too, as far as their pods and policies are known. Own are addresses
-// that this node has, whatever its object says.
+// that this node has, whatever its object says: no pod is there, whatever its
+// status says.
 func (c *Cluster) Explain(f Flow, own ...netip.Addr) Answer {
 	c.settle()
 	f.Source, f.Destination = f.Source.Unmap(), f.Destination.Unmap()
@@ -82,12 +83,15 @@ func (c *Cluster) Explain(f Flow, own ...netip.Addr) Answer {
 	for _, d := range []Direction{Egress, Ingress} {
 		at, other := f.ends(d)
 		pod := c.podAt(at)
-		if pod == nil {
+		if pod == nil || slices.Contains(own, at) {
 			continue
 		}
 		name := c.nodeOf(pod)
 		isNode := func(a netip.Addr) bool {
-			return c.isNode(name, a) || name == c.opts.Node && slices.Contains(own, a)
+			if name == c.opts.Node {
+				return slices.Contains(own, a) || c.isNode(name, a) && !c.attachedAt(a)
+			}
+			return c.isNode(name, a)
 		}
 		if why := c.exempt(pod, d, other, isNode); why != "" {
 			out.Exempt = why
@@ -168,6 +172,13 @@ func (c *Cluster) nodeOf(r *podRecord) string {
 		return c.opts.Node
 	}
 	return r.Node
+}
+
+// attachedAt reports whether a pod is attached here by an address: what comes
+// from there is under its policies, also where this node's object has the address.
+func (c *Cluster) attachedAt(a netip.Addr) bool {
+	p, ok := c.pods.owner(a)
+	return ok && c.pods.lookup(p).attachedTo(a)
 }
 
 // isNode reports whether a node, as far as that is believed, has an address.

@@ -37,12 +37,13 @@ func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
 	return j
 }
 
-// Allows reports whether neither end's policies deny the flow here. An end that isn't attached to this node is not asked.
+// Allows reports whether neither end's policies deny the flow here. An end that isn't attached to this node is not asked, nor is one that is
+// the node itself, whatever a pod's status says.
 func (j *Judge) Allows(f Flow) bool {
 	for _, d := range Directions {
 		at, other := f.ends(d)
 		pod := j.podAt(at)
-		if pod != nil && j.c.exempt(pod.podRecord, d, other, j.isOwn) == "" && !j.allows(pod, d, f) {
+		if pod != nil && !j.isOwn(at) && j.c.exempt(pod.podRecord, d, other, j.isOwn) == "" && !j.allows(pod, d, f) {
 			return false
 		}
 	}

@@ -55,7 +55,7 @@ func fromStatus(pod *corev1.Pod) randomcluster.Attached {
 // differently, or what a random state showed only seldom.
 func TestDifferencesFound(t *testing.T) {
 	t.Parallel()
-	const p, q, out = "10.0.0.1", "10.0.0.2", "192.0.2.99"
+	const p, q, tunnel, out = "10.0.0.1", "10.0.0.2", "10.0.0.0", "192.0.2.99"
 	own := nodeObject(randomcluster.OwnNode, "192.0.2.1", "10.0.0.0/26")
 	claim := func(cidr string) *corev1.Node {
 		n := nodeObject("n0", "203.0.113.3", cidr) // younger, but of an earlier name
@@ -64,6 +64,9 @@ func TestDifferencesFound(t *testing.T) {
 	}
 	n2, n3 := nodeObject("n2", "198.51.100.2", "10.0.0.64/26"), claim("10.0.0.64/26")
 	web, gone := podObject("p", "u1", p), podObject("q", "u0", p)
+	liar := podObject("r", "u3", tunnel)
+	lie := fromStatus(liar)
+	lie.Seen = true
 	unscheduled := podObject("p", "u1", p)
 	unscheduled.Spec.NodeName = ""
 	nobody := podObject("p", "u1", p)
@@ -102,6 +105,15 @@ func TestDifferencesFound(t *testing.T) {
 		{"a node that says it has an older one's tunnel address takes nothing from it",
 			randomcluster.Objects{Nodes: []*corev1.Node{own, n2, nodeWith(claim("10.0.0.128/26"), "10.0.0.64")}, Pods: []*corev1.Pod{web}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
 				Policies: rules(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}`)}, "10.0.0.64", p, true},
+		{"an address of this node's object is a pod's where a pod here says that it has it",
+			randomcluster.Objects{Nodes: []*corev1.Node{own}, Pods: []*corev1.Pod{web, liar}, Attachments: []randomcluster.Attached{attachedObject(web, true), lie},
+				Policies: rules(`{podSelector: {}}`)}, tunnel, p, false},
+		{"also to itself",
+			randomcluster.Objects{Nodes: []*corev1.Node{own}, Pods: []*corev1.Pod{web, liar}, Attachments: []randomcluster.Attached{attachedObject(web, true), lie},
+				Policies: rules(`{podSelector: {}}`)}, tunnel, tunnel, false},
+		{"and the node's where none does",
+			randomcluster.Objects{Nodes: []*corev1.Node{own}, Pods: []*corev1.Pod{web, liar}, Attachments: []randomcluster.Attached{attachedObject(web, true)},
+				Policies: rules(`{podSelector: {}}`)}, tunnel, p, true},
 		{"an attachment whose pod isn't known carries nothing",
 			randomcluster.Objects{Attachments: []randomcluster.Attached{attachedObject(web, false)}}, p, out, false},
 		{"its own node reaches it all the same",

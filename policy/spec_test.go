@@ -133,7 +133,8 @@ func (tr *trial) checkCompiled(f spec.Flow, d policy.Direction, side spec.Side) 
 }
 
 func (tr *trial) isNode(a netip.Addr) bool {
-	return slices.Contains(tr.world.AddressesOf(tr.world.Node), a)
+	isPods := slices.ContainsFunc(tr.world.Attachments, func(at spec.Attachment) bool { return slices.Contains(at.Addresses, a) })
+	return !isPods && slices.Contains(tr.world.AddressesOf(tr.world.Node), a)
 }
 
 // meaningObjects is the world of the meaning cases, every pod attached.

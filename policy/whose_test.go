@@ -235,3 +235,45 @@ func TestClaimedNodeAddresses(t *testing.T) {
 		})
 	}
 }
+
+// TestNodeKeepsItsAddresses: a pod of this node whose status says an address of the node is under its policies by it, as far as objects tell.
+// Where an interface of the node has the address nobody but the node is there, for whoever asks why and for connections that run.
+func TestNodeKeepsItsAddresses(t *testing.T) {
+	t.Parallel()
+	const underlay, tunnel = "198.51.100.1", "10.244.1.0"
+	for _, toNode := range []bool{false, true} {
+		for name, tc := range map[string]struct {
+			from, to             string
+			bare, claimed, owned bool // without the pod; with it; and where interfaces have the addresses
+		}{
+			"the node to itself":         {tunnel, tunnel, true, false, true},
+			"by its other address":       {underlay, underlay, true, false, true},
+			"the node to a pod":          {tunnel, dbAddr, true, false, true},
+			"the node to a host outside": {underlay, outAddr, true, false, true},
+			"a host outside to the node": {outAddr, underlay, true, false, true},
+			"a pod to the node":          {dbAddr, underlay, toNode, false, toNode},
+			"a host outside to a pod":    {outAddr, dbAddr, false, false, false},
+		} {
+			b := newWhoseBench(t, policy.Options{ForeignPods: true, AllowPodToNode: toNode})
+			b.c.SetPolicy(policy.Parse(render(t, "dev/deny", `{podSelector: {}, policyTypes: [Ingress, Egress]}`)))
+			own := addrs(underlay, tunnel)
+			f := policy.Flow{netip.MustParseAddr(tc.from), netip.MustParseAddr(tc.to), policy.ProtocolTCP, 80}
+			check := func(when string, want bool, own ...netip.Addr) {
+				t.Helper()
+				b.c.Take()
+				if a := b.c.Explain(f, own...); a.Allowed != want {
+					t.Errorf("--pod-to-node %v: %s, %s: want %v: %s", toNode, name, when, want, a)
+				}
+			}
+			check("nobody says so", tc.bare, own...)
+			liar := claimant("here", "liar", underlay, tunnel)
+			b.c.SetPod(liar)
+			b.c.SetEndpoint(policy.Endpoint{ID: "status/dev/claimant", Pod: liar.ID, Addresses: liar.Addresses, FromStatus: true})
+			check("a pod says so", tc.claimed)
+			check("and interfaces don't", tc.owned, own...)
+			if got := b.c.NewJudge(own).Allows(f); got != tc.owned {
+				t.Errorf("--pod-to-node %v: %s: a connection that runs: allowed %v, want %v", toNode, name, got, tc.owned)
+			}
+		}
+	}
+}

@@ -173,6 +173,9 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 	if !here {
 		name = pod.Spec.NodeName
 	}
+	if name == w.Node && w.attachment(a) != nil {
+		return false // what comes from there is a pod's, whatever the node's object says
+	}
 	return slices.Contains(w.AddressesOf(name), a)
 }
 
