@@ -217,3 +217,30 @@ func TestBridgedPods(t *testing.T) {
 	w.SetPolicy(map[string]string{"ops/q": `{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress]}`})
 	w.Denied("ops/client > ops/server tcp/80", "ops/client > out tcp/80", "ops/client > node tcp/80")
 }
+
+// TestNodeReachesItself: by its address on a bridge of pods, which is in the
+// guarded ranges, and by one that the status of a pod says, which is isolated.
+func TestNodeReachesItself(t *testing.T) {
+	t.Parallel()
+	const flow = "node > node tcp/80"
+	w := newPacketWorld(t, ruleset.Config{PodRanges: packetworld.BridgedRanges})
+	client := w.BridgePods("client")[0]
+	node := w.Hosts["node"]
+	onBridge := func() {
+		t.Helper()
+		for _, a := range []string{"10.88.0.1", "fd88::1"} {
+			node.MustReach(t, testnet.TCP, netip.AddrPortFrom(netip.MustParseAddr(a), 80))
+		}
+	}
+	onBridge()
+	w.Allowed(flow)
+	client.Addresses = append(client.Addresses, node.Addr4(), node.Addr6(), netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("fd88::1"))
+	w.Cluster.SetPod(client)
+	w.Cluster.SetEndpoint(policy.Endpoint{ID: "status/ops/client", Pod: client.ID, Addresses: client.Addresses, FromStatus: true})
+	w.Apply()
+	w.Allowed("ops/client > node tcp/80") // control: it is known
+	w.SetPolicy(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: client}}, policyTypes: [Ingress, Egress]}`})
+	w.Denied("ops/client > node tcp/80", "ops/client > out tcp/80", "out > ops/client tcp/80")
+	w.Allowed(flow, "node > ops/client tcp/80", "node > out tcp/80", "out > node tcp/80")
+	onBridge()
+}

@@ -156,6 +156,7 @@ func TestUnknownPodsCarryNothing(t *testing.T) {
 		outside, ours := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.244.1.1")
 		bridged, bridged6 := netip.MustParseAddr("10.88.1.1"), netip.MustParseAddr("fd88::1")
 		outside6 := netip.MustParseAddr("2001:db8::1")
+		gateway, gateway6 := netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("fd88::ffff")
 		for name, tc := range map[string]struct {
 			hook nft.Hook
 			p    ruleworld.Packet
@@ -176,6 +177,9 @@ func TestUnknownPodsCarryNothing(t *testing.T) {
 			"re-injected by IPVS":           {nft.HookOutput, ruleworld.Packet{Src: outside, Dst: bridged, Oif: "cni0"}, !ipvs},
 			"re-injected by IPVS to a veth": {nft.HookOutput, ruleworld.Packet{Src: outside, Dst: ours, Oif: "slup0"}, !ipvs},
 			"the node's own, IPVS or not":   {nft.HookOutput, ruleworld.Packet{Src: outside, Dst: bridged, Oif: "cni0", LocalSrc: true}, true},
+			"the node to itself":            {nft.HookInput, ruleworld.Packet{Src: gateway, Dst: gateway, Iif: "lo", LocalSrc: true, LocalDst: true}, true},
+			"the node to itself, IPv6":      {nft.HookInput, ruleworld.Packet{Src: gateway6, Dst: gateway6, Iif: "lo", LocalSrc: true, LocalDst: true}, true},
+			"a bridge with its address":     {nft.HookInput, ruleworld.Packet{Src: gateway6, Dst: gateway6, Iif: "cni0", LocalSrc: true, LocalDst: true}, false},
 		} {
 			got, err := ruleworld.Traverse(rs, tc.hook, tc.p)
 			if err != nil || got != tc.want {

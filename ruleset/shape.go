@@ -21,6 +21,11 @@ const shape = 1
 // may be named so; in particular the tunnel device isn't.
 const vethPattern = names.PodLinks
 
+// loopback is the interface of what the node sends to itself, and of nothing
+// else. Its source may be an address that a pod's status says, or of a guarded
+// range: a bridge of the node has one of its pods' range.
+const loopback = "lo"
+
 // Config is what the ruleset depends on besides policies.
 type Config struct {
 	// PodRanges are the addresses of this node's pods where other CNI plugins
@@ -120,7 +125,8 @@ func (cfg *Config) base() *nft.Ruleset {
 	}
 	add("egress", nft.HookForward, -2, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress), cfg.Network.toForwarded())...)
 	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing(policy.Ingress)...)
-	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress))...)
+	toItself := rule("the node to itself", nft.MatchIface{Field: nft.InIface, Name: loopback}, do(nft.Accept))
+	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress), []nft.Rule{toItself})...)
 	if cfg.IPVS {
 		local := rule("the node's own packets", nft.MatchLocalSrc{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
 		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(policy.Egress), resets(), local)...)

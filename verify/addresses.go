@@ -67,7 +67,7 @@ func (p *Pass) group() {
 
 // nameInterfaces finds the interfaces that rules tell apart.
 func (p *Pass) nameInterfaces() {
-	p.names = []string{uplink}
+	p.names = []string{uplink, loopback}
 	programmed := map[string]bool{}
 	for l := range p.x.links {
 		programmed[l.veth] = true
@@ -80,7 +80,7 @@ func (p *Pass) nameInterfaces() {
 	}
 	for _, name := range p.program.Interfaces(kernel.Prerouting, kernel.Input, kernel.Forward, kernel.Output, kernel.Postrouting) {
 		switch {
-		case name == "" || programmed[name] || strings.HasPrefix(vethPrefix, name):
+		case name == "" || name == loopback || programmed[name] || strings.HasPrefix(vethPrefix, name):
 		case isVeth(name):
 			veths[name] = true
 		default:

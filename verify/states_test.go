@@ -3,6 +3,7 @@ package verify_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,6 +13,7 @@ import (
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/ruleset"
+	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/randomcluster"
 	"github.com/sluice-net/sluice/test/ruleworld"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -111,4 +113,33 @@ func TestKernelDoesWhatPoliciesMean(t *testing.T) {
 		classes += result.Classes
 	})
 	t.Logf("proof: %d classes of packets", classes)
+}
+
+// TestVerifyKnowsTheNodeItself: that the node reaches itself by an address of
+// the guarded ranges is compared, also where no rule says so.
+func TestVerifyKnowsTheNodeItself(t *testing.T) {
+	t.Parallel()
+	k := newKernelTable(t)
+	s := &verifyState{cfg: ruleset.Config{PodRanges: packetworld.BridgedRanges}, cluster: policy.NewCluster(policy.Options{Node: "n1", ForeignPods: true})}
+	s.rules = ruleset.NewRenderer(s.cfg).Ruleset(s.cluster)
+	differences := func() int {
+		t.Helper()
+		p, err := k.install(s.rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := s.pass(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result.Total
+	}
+	if n := differences(); n != 0 {
+		t.Errorf("control: %d differences", n)
+	}
+	input := s.rules.Chains[packetworld.BaseChain("input")]
+	input.Rules = slices.DeleteFunc(input.Rules, func(r nft.Rule) bool { return r.Comment == "the node to itself" })
+	if differences() == 0 {
+		t.Error("the rule is gone, and nothing differs")
+	}
 }

@@ -11,6 +11,9 @@ import (
 // that pods share which other plugins wired.
 const uplink, bridge = "verify-up", "verify-br"
 
+// loopback is the interface of what the node sends to itself.
+const loopback = "lo"
+
 // nobody is a veth of no pod.
 const nobody = vethPrefix + "-nobody"
 
