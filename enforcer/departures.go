@@ -75,11 +75,25 @@ func (d *Departures) Run(ctx context.Context) error {
 		if err := d.enforcer.await(ctx, func() error { return nil }); err != nil {
 			return nil //nolint:nilerr // the agent ends
 		}
-		if err := d.forget(addrs); err != nil {
+		if err := d.forgetPods(addrs); err != nil {
 			d.enforcer.opts.Log.Error(err, "The next pods with these addresses may inherit connections; trying again", "addresses", addrs)
 			d.Leave(addrs)
 			pause.For(ctx, firstRetry)
 		}
 		pause.For(ctx, d.interval)
 	}
+}
+
+// forgetPods forgets addresses but those of the node: no pod was ever there,
+// whatever its status said, and the node's connections go on.
+func (d *Departures) forgetPods(addrs []netip.Addr) error {
+	own, err := OwnAddresses()
+	if err != nil {
+		return err
+	}
+	pods := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return slices.Contains(own, a) })
+	if len(pods) == 0 {
+		return nil
+	}
+	return d.forget(pods)
 }

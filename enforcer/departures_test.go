@@ -35,3 +35,27 @@ func TestDeparturesAreForgottenAgain(t *testing.T) {
 	cancel()
 	running.Wait()
 }
+
+// TestNodesConnectionsArentForgotten: when a pod goes whose status said an
+// address of the node.
+func TestNodesConnectionsArentForgotten(t *testing.T) {
+	t.Parallel()
+	own, err := OwnAddresses()
+	if err != nil || len(own) == 0 {
+		t.Fatalf("this machine has the addresses %v, error %v", own, err)
+	}
+	var forgotten []netip.Addr
+	d := NewDepartures(&Enforcer{committed: make(chan struct{})}, func(addrs []netip.Addr) error {
+		forgotten = append(forgotten, addrs...)
+		return nil
+	}, 0)
+	pods := []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00:1::1")}
+	for _, addrs := range [][]netip.Addr{append(own, pods...), own} {
+		if err := d.forgetPods(addrs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(forgotten, pods) {
+		t.Errorf("%v are forgotten, want %v", forgotten, pods)
+	}
+}
