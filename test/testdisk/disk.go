@@ -7,8 +7,10 @@ package testdisk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +25,10 @@ type Disk struct {
 	root int
 }
 
-// New makes an empty one of 64 KiB.
+// size is how many bytes a disk has.
+const size = 64 << 10
+
+// New makes an empty one.
 func New(t testing.TB) *Disk {
 	t.Helper()
 	needroot.Skip(t)
@@ -32,12 +37,12 @@ func New(t testing.TB) *Disk {
 			t.Fatal(err)
 		}
 	}
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	fd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	must(err)
-	defer unix.Close(fs)
-	must(unix.FsconfigSetString(fs, "size", "64k"))
-	must(unix.FsconfigCreate(fs))
-	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	defer unix.Close(fd)
+	must(unix.FsconfigSetString(fd, "size", strconv.Itoa(size)))
+	must(unix.FsconfigCreate(fd))
+	root, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)
 	must(err)
 	t.Cleanup(func() { must(unix.Close(root)) })
 	return &Disk{t, root}
@@ -81,12 +86,37 @@ func (d *Disk) Full(is bool) {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, os.Getpagesize()))
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	// What was deleted before may be held by a process that another test starts at this moment, and come free later.
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, os.Getpagesize()))
+		}
+		if !errors.Is(err, unix.ENOSPC) || time.Now().After(deadline) {
+			d.t.Fatalf("filling the disk: %v; its files have %d bytes of %d", err, d.used(), size)
+		}
+		if d.used() == size {
+			return
+		}
 	}
-	if !errors.Is(err, unix.ENOSPC) {
+}
+
+// used is how many bytes the files have that can be seen.
+func (d *Disk) used() (bytes int64) {
+	d.t.Helper()
+	err := filepath.WalkDir(d.Dir()+"/", func(path string, _ fs.DirEntry, err error) error {
+		var stat unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &stat)
+		}
+		bytes += stat.Blocks * 512
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a file that is written goes under its name
 		d.t.Fatal(err)
 	}
+	return bytes
 }
 
 // Fault is what a disk may come to.
