@@ -8,7 +8,7 @@
 // A [Ruleset] is the whole content of the table: chains of rules, rules of
 // statements, sets of elements. [Diff] compares two of them, and the [Patch]
 // that results is ordered by [Plan] into up to three transactions.
-// [Ruleset.Without] makes the best of a ruleset of which the kernel refuses a
+// [Without] makes the best of a ruleset of which the kernel refuses a
 // part.
 //
 // What the rules mean is none of this package's business: it knows nothing of
