@@ -70,11 +70,9 @@ func (m *Model) Next(budget int) (policy.Changes, *nft.Ruleset, nft.Patch) {
 	return changes, m.render.Ruleset(m.Cluster), nft.Patch{}
 }
 
-// cutBit is the bit of connections' labels that says which are cut. It never changes.
-func (m *Model) cutBit() uint8 {
-	cfg := m.render.Config()
-	return cfg.CutBit()
-}
+// cutBit is the bit of connections' labels that says which are cut. It never changes, and may be
+// asked without the Enforcer's lock.
+func (m *Model) cutBit() uint8 { return m.render.CutBit() }
 
 // judge says of each connection whether policy allows it now; own are this node's addresses. The
 // original destination may be a Service; who answers is the one that policy means.

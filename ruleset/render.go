@@ -81,6 +81,10 @@ func NewRenderer(cfg Config) *Renderer {
 // Config is the configuration that the next patch has.
 func (r *Renderer) Config() Config { return r.cfg }
 
+// CutBit is [Config.CutBit]. It reads nothing that ever changes, so it may be
+// called at any time.
+func (r *Renderer) CutBit() uint8 { return r.cfg.CutBit() }
+
 // SetNetwork changes what the ruleset knows of the pod network, and which
 // addresses are guarded as those of pods that another plugin wires. The next
 // patch has it.
