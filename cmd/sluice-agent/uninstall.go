@@ -102,6 +102,9 @@ func (u *uninstaller) refuse(ctx context.Context) error {
 		// It would put everything back.
 		return fmt.Errorf("an agent runs on this node, and answers on %s: stop it first", u.socket)
 	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("asking whether an agent runs: %w", err)
+	}
 	if u.force {
 		return nil
 	}
