@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -29,10 +31,26 @@ type result struct {
 	output  string
 }
 
+// timeout is for the tests of one attempt.
+const timeout = "20m"
+
+// builds reports whether the folders that a break has changed still compile. Some tests build them while they run, and
+// would take that for their failure.
+func builds(ctx context.Context, root string, b *Break) error {
+	for _, c := range b.Changes {
+		//nolint:gosec // what is built is what the breaks of this repository name
+		command := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(root, filepath.Dir(c.File)), "-o", os.DevNull, ".")
+		if output, err := command.CombinedOutput(); err != nil {
+			return fmt.Errorf("with the break, %s doesn't compile: %w\n%s", filepath.Dir(c.File), err, output)
+		}
+	}
+	return nil
+}
+
 // attempt runs the tests in the tree at root.
 func attempt(ctx context.Context, root string, t Test) result {
 	//nolint:gosec // what runs is what the breaks of this repository name
-	command := exec.CommandContext(ctx, "go", "test", "-C", filepath.Join(root, t.Module), "-race", "-count=1", "-json", "-run", t.Run, t.Package)
+	command := exec.CommandContext(ctx, "go", "test", "-C", filepath.Join(root, t.Module), "-race", "-count=1", "-timeout", timeout, "-json", "-run", t.Run, t.Package)
 	output, err := command.CombinedOutput()
 	return judge(output, err == nil)
 }
@@ -66,6 +84,8 @@ func judge(output []byte, succeeded bool) result {
 	slices.Sort(r.by)
 	r.output = text.String()
 	switch {
+	case strings.Contains(r.output, "panic: test timed out after"): // whoever ran then is said to have failed
+		r.outcome = didNot
 	case !succeeded && len(r.by) > 0:
 		r.outcome = failed
 	case !succeeded:

@@ -139,9 +139,16 @@ func try(ctx context.Context, root string, b Break, without result) (by string, 
 	if err != nil {
 		return "", err
 	}
-	with := attempt(ctx, root, b.Test)
+	var with result
+	unbuilt := builds(ctx, root, &b)
+	if unbuilt == nil {
+		with = attempt(ctx, root, b.Test)
+	}
 	if err := undo(); err != nil {
 		return "", fmt.Errorf("taking the break back: %w", err)
+	}
+	if unbuilt != nil {
+		return "", unbuilt
 	}
 	if with.outcome != failed {
 		return "", fmt.Errorf("with the break, %v %s: %s\n%s", b.Test, with.outcome, b.Guarantee, tail(with.output))
