@@ -203,8 +203,8 @@ func TestWatchFileSeesAConfigMapsUpdate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	link(t, dir, "v1", "..data")
-	link(t, dir, "..data/net-conf.json", "net-conf.json")
+	symlink(t, dir, "v1", "..data")
+	symlink(t, dir, "..data/net-conf.json", "net-conf.json")
 	path := filepath.Join(dir, "net-conf.json")
 	seen := make(chan string, 100)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -219,7 +219,7 @@ func TestWatchFileSeesAConfigMapsUpdate(t *testing.T) {
 		})
 	}()
 	await(t, seen, goodConf)
-	link(t, dir, "v2", "..next")
+	symlink(t, dir, "v2", "..next")
 	if err := os.Rename(filepath.Join(dir, "..next"), filepath.Join(dir, "..data")); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestWatchFileSeesAConfigMapsUpdate(t *testing.T) {
 	}
 }
 
-func link(t *testing.T, dir, to, name string) {
+func symlink(t *testing.T, dir, to, name string) {
 	t.Helper()
 	if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 		t.Fatal(err)

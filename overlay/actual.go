@@ -1,66 +1,142 @@
 package overlay
 
 import (
+	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/link"
 )
 
-// read is what is there and ours: all tunnel devices with everything on them, and routes of our protocol. It counts on readLinks
-// having been called just before.
-func (k *kernel) read() (State, error) {
-	var s State
-	for name, link := range k.links {
-		if isDevice(name) {
-			s.Tunnels = append(s.Tunnels, k.tunnel(link))
-		}
-	}
-	if len(s.Tunnels) > 0 {
-		if err := k.readTunnels(&s); err != nil {
-			return State{}, err
-		}
-	}
-	routes, err := dumped("routes", func() ([]netlink.Route, error) {
-		ours := &netlink.Route{Protocol: RouteProtocol}
-		return k.Handle.Handle.RouteListFiltered(netlink.FAMILY_ALL, ours, netlink.RT_FILTER_PROTOCOL)
-	})
-	if err != nil {
-		return State{}, err
-	}
-	for _, r := range routes {
-		s.Routes = append(s.Routes, k.route(r))
-	}
-	return s, nil
+// sight is what one look at the kernel has shown.
+type sight struct {
+	kernel    *link.Kernel
+	addresses []netlink.Addr  // of all links
+	routes    []netlink.Route // ours, default routes, and those from router advertisements
 }
 
-func (k *kernel) tunnel(link netlink.Link) Tunnel {
-	attrs := link.Attrs()
-	t := Tunnel{Name: attrs.Name, MTU: attrs.MTU, Up: attrs.Flags&net.FlagUp != 0}
-	copy(t.MAC[:], attrs.HardwareAddr)
-	var odd []string
-	if attrs.MasterIndex != 0 {
-		odd = append(odd, enslaved)
+// look reads the links and addresses of the network namespace of the calling thread, and has changes
+// of what is on the tunnel device noticed from then on.
+func (r *Reconciler) look(k *link.Kernel, tunnel string) (sight, error) {
+	if err := k.Look(); err != nil {
+		return sight{}, err
 	}
-	vxlan, isVXLAN := link.(*netlink.Vxlan)
+	r.tunnelIndex.Store(int64(k.Links()[tunnel].Index)) // 0 if there is none
+	addresses, err := k.Addresses()
+	return sight{kernel: k, addresses: addresses}, err
+}
+
+// readRoutes adds the routes.
+func (s *sight) readRoutes() (err error) {
+	s.routes, err = s.kernel.Routes(func(r netlink.Route) bool {
+		return r.Protocol == RouteProtocol || r.Protocol == unix.RTPROT_RA || isDefault(r)
+	})
+	return err
+}
+
+func isDefault(r netlink.Route) bool { return r.Dst == nil || link.Prefix(r.Dst).Bits() == 0 }
+
+// links is those on which the node can have its addresses: all but tunnels that have one that isn't
+// link-local.
+func (s sight) links() []Link {
+	prefixes := map[string][]netip.Prefix{}
+	for _, a := range s.addresses {
+		if p := link.Prefix(a.IPNet); p.IsValid() && !p.Addr().IsLinkLocalUnicast() {
+			name := s.kernel.Name(a.LinkIndex)
+			prefixes[name] = append(prefixes[name], p)
+		}
+	}
+	var links []Link
+	for name, found := range s.kernel.Links() {
+		if len(prefixes[name]) > 0 && !isDevice(name) {
+			links = append(links, Link{
+				Name: name, MTU: found.MTU, Prefixes: prefixes[name],
+				Loopback: found.Loopback || found.Type == "dummy",
+			})
+		}
+	}
+	return links
+}
+
+// isDevice says whether a link's name is that of a tunnel device, of whatever VNI.
+func isDevice(name string) bool {
+	vni, found := strings.CutPrefix(name, names.Tunnel)
+	return found && vni != "" && strings.Trim(vni, "0123456789") == ""
+}
+
+// state is what is there and ours: all tunnel devices with everything on them, and routes of our
+// protocol.
+func (s sight) state() (link.State, error) {
+	var all link.State
+	for name, found := range s.kernel.Links() {
+		if !isDevice(name) {
+			continue
+		}
+		device, err := s.kernel.LinkByIndex(found.Index)
+		if isNoLink(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading link %s: %w", name, err)
+		}
+		all = append(all, s.tunnel(device, found))
+	}
+	if len(all) > 0 {
+		for _, a := range s.addresses {
+			if address := s.kernel.AddressOf(a); isDevice(address.Link) {
+				all = append(all, address)
+			}
+		}
+		neighbours, err := s.kernel.Neighbours(isDevice)
+		if err != nil {
+			return nil, err
+		}
+		forwards, err := s.kernel.Forwards(isDevice)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append(all, neighbours...), forwards...)
+	}
+	for _, r := range s.routes {
+		if r.Protocol == RouteProtocol {
+			all = append(all, s.kernel.RouteOf(r))
+		}
+	}
+	return all, nil
+}
+
+func isNoLink(err error) bool {
+	_, notFound := errors.AsType[netlink.LinkNotFoundError](err)
+	return notFound
+}
+
+// tunnel is a tunnel device as it is.
+func (s sight) tunnel(device netlink.Link, found link.Found) Tunnel {
+	t := Tunnel{Name: found.Name, MAC: found.MAC, MTU: found.MTU, Up: found.Up}
+	vxlan, isVXLAN := device.(*netlink.Vxlan)
 	if !isVXLAN {
-		t.Different = "type " + link.Type()
+		t.Different = "type " + device.Type()
 		return t
 	}
 	t.VNI = uint32(vxlan.VxlanId) //nolint:gosec // it has 24 bits
 	t.Port = uint16(vxlan.Port)   //nolint:gosec // it has 16 bits
-	t.Local = addrOf(vxlan.SrcAddr)
+	t.Local = link.Addr(vxlan.SrcAddr)
 	if vxlan.VtepDevIndex != 0 {
-		t.Device = k.name(vxlan.VtepDevIndex)
+		t.Below = s.kernel.Name(vxlan.VtepDevIndex)
 	}
-	t.Learning, t.Checksum, t.ZeroTx6, t.ZeroRx6 = vxlan.Learning, vxlan.UDPCSum, vxlan.UDP6ZeroCSumTx, vxlan.UDP6ZeroCSumRx
+	t.Learning, t.Checksum = vxlan.Learning, vxlan.UDPCSum
+	t.ZeroTx6, t.ZeroRx6 = vxlan.UDP6ZeroCSumTx, vxlan.UDP6ZeroCSumRx
+	var odd []string
 	for _, option := range []struct {
 		on   bool
 		name string
 	}{
+		{vxlan.MasterIndex != 0, enslaved},
 		{vxlan.Group != nil, "remote"},
 		{vxlan.Proxy, "proxy"},
 		{vxlan.RSC, "rsc"},
@@ -82,83 +158,3 @@ func (k *kernel) tunnel(link netlink.Link) Tunnel {
 
 // enslaved is what is different about a device that has a master.
 const enslaved = "master"
-
-// readTunnels adds what is on the tunnel devices.
-func (k *kernel) readTunnels(s *State) error {
-	addresses, err := dumped("addresses", func() ([]netlink.Addr, error) { return k.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return err
-	}
-	for _, a := range addresses {
-		if device := k.name(a.LinkIndex); isDevice(device) {
-			s.Addresses = append(s.Addresses, Address{Device: device, Prefix: prefixOf(a.IPNet)})
-		}
-	}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		neighbours, err := k.listNeighbours(family)
-		if err != nil {
-			return err
-		}
-		for _, n := range neighbours {
-			if device := k.name(n.index); isDevice(device) && n.ours() {
-				s.Neighbours = append(s.Neighbours, Neighbour{Device: device, Addr: n.dst, MAC: n.mac, Different: n.different()})
-			}
-		}
-	}
-	forwards, err := k.listNeighbours(unix.AF_BRIDGE)
-	if err != nil {
-		return err
-	}
-	for _, n := range forwards {
-		if device := k.name(n.index); isDevice(device) && n.flags&netlink.NTF_MASTER == 0 {
-			s.Forwards = append(s.Forwards, Forward{Device: device, MAC: n.mac, To: n.dst, Different: n.different()})
-		}
-	}
-	return nil
-}
-
-func (k *kernel) route(r netlink.Route) Route {
-	route := Route{To: prefixOf(r.Dst), Via: addrOf(r.Gw), Onlink: r.Flags&unix.RTNH_F_ONLINK != 0, Metric: r.Priority, TOS: r.Tos}
-	var odd []string
-	if r.Type != unix.RTN_UNREACHABLE {
-		route.Device = k.name(r.LinkIndex)
-		if !route.Via.IsValid() {
-			odd = append(odd, fmt.Sprintf("type %d dev %s", r.Type, route.Device))
-		}
-	}
-	if len(r.MultiPath) > 0 {
-		odd = append(odd, "nexthops")
-	}
-	if r.Src != nil {
-		odd = append(odd, "src "+r.Src.String())
-	}
-	if r.MTU != 0 {
-		odd = append(odd, fmt.Sprintf("mtu %d", r.MTU))
-	}
-	if r.Type != unix.RTN_UNREACHABLE && r.Type != unix.RTN_UNICAST {
-		odd = append(odd, fmt.Sprintf("type %d", r.Type))
-	}
-	route.Different = strings.Join(odd, " ")
-	return route
-}
-
-// listNeighbours lists the entries of a family's neighbour tables, or with AF_BRIDGE of forwarding databases.
-func (k *kernel) listNeighbours(family int) ([]neighbour, error) {
-	return dumped("neighbours", func() ([]neighbour, error) {
-		request := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
-		request.AddData(&netlink.Ndmsg{Family: uint8(family)}) //nolint:gosec // a constant
-		messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
-		if err != nil {
-			return nil, err
-		}
-		all := make([]neighbour, 0, len(messages))
-		for _, m := range messages {
-			n, err := parseNeighbour(m)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, n)
-		}
-		return all, nil
-	})
-}

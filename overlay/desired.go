@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/internal/prefixset"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Link is a link of the node, as far as it matters here.
@@ -32,7 +33,7 @@ func (s Skipped) String() string { return s.Node + ": " + s.Reason }
 
 // Plan is what Desired finds.
 type Plan struct {
-	State   State
+	State   link.State
 	MTU     int        // of pods, bytes
 	Local   netip.Addr // the node's tunnel endpoint, or its underlay address with HostGW
 	Device  string     // the link with Local; empty if that leads nowhere, and routes decide
@@ -55,7 +56,7 @@ type Peer struct {
 // What a peer claims isn't taken on trust: pod CIDRs outside the pod network, or that overlap those of a more senior node or cover
 // somebody's underlay address, and underlay addresses that are the node's own or a pod's, are skipped with a reason.
 func Desired(own string, nodes []Node, c Config, links []Link) (Plan, error) {
-	b := builder{config: c, links: links, macs: map[MAC]string{}}
+	b := builder{config: c, links: links, macs: map[link.MAC]string{}}
 	nodes = slices.SortedFunc(slices.Values(nodes), bySeniority)
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == own })
 	if i < 0 {
@@ -84,8 +85,8 @@ type builder struct {
 	plan   Plan
 
 	cidrs     prefixset.Set
-	macs      map[MAC]string // owners
-	endpoints []netip.Addr   // of the nodes so far, sorted
+	macs      map[link.MAC]string // owners
+	endpoints []netip.Addr        // of the nodes so far, sorted
 
 	// Where the underlay address is on a link that leads nowhere: the nodes' addresses that routes lead to.
 	ways map[netip.Addr]bool
@@ -101,7 +102,6 @@ func (b *builder) takeOwn(n Node, all []Node) error {
 		return fmt.Errorf("node %s has no pod CIDR yet of a family that is on", n.Name)
 	}
 	b.checkFamilies()
-	s := &b.plan.State
 	if b.config.Backend == VXLAN {
 		b.addTunnel()
 	}
@@ -111,9 +111,8 @@ func (b *builder) takeOwn(n Node, all []Node) error {
 		}
 		b.cidrs.Add(cidr, n.Name)
 		if b.config.Backend == VXLAN {
-			s.Addresses = append(s.Addresses, Address{Device: b.config.Device(), Prefix: single(cidr.Addr())})
+			b.add(link.Address{Link: b.config.Device(), Prefix: single(cidr.Addr())})
 		}
-		s.Routes = append(s.Routes, Route{To: cidr, Metric: defaultMetric(cidr)})
 	}
 	return nil
 }
@@ -144,7 +143,7 @@ func (b *builder) checkOwnCIDR(cidr netip.Prefix) error {
 func (b *builder) addTunnel() {
 	mac := TunnelMAC(b.own.Name)
 	b.macs[mac] = b.own.Name
-	b.plan.State.Tunnels = []Tunnel{{
+	b.add(Tunnel{
 		Name:    b.config.Device(),
 		MAC:     mac,
 		MTU:     b.plan.MTU,
@@ -152,11 +151,13 @@ func (b *builder) addTunnel() {
 		VNI:     b.config.VNI,
 		Port:    b.config.Port,
 		Local:   b.plan.Local,
-		Device:  b.plan.Device,
+		Below:   b.plan.Device,
 		ZeroTx6: b.family == IPv6,
 		ZeroRx6: true,
-	}}
+	})
 }
+
+func (b *builder) add(items ...link.Item) { b.plan.State = append(b.plan.State, items...) }
 
 // linkOf is the link with an address of the node.
 func (b *builder) linkOf(a netip.Addr) (Link, bool) {

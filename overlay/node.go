@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
+
+	"github.com/sluice-net/sluice/link"
 )
 
 // A Node is one machine of the cluster.
@@ -62,16 +63,11 @@ func familyOf(a netip.Addr) Family {
 	return IPv6
 }
 
-// MAC is an Ethernet address.
-type MAC [6]byte
-
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
-
 // TunnelMAC is the address of a node's tunnel device: a hash of the node's name, so that peers need nothing else to know it. It is
 // locally administered and unicast.
-func TunnelMAC(node string) MAC {
+func TunnelMAC(node string) link.MAC {
 	sum := sha256.Sum256([]byte("sluice tunnel of " + node))
-	mac := MAC(sum[:6])
+	mac := link.MAC(sum[:6])
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }

@@ -168,7 +168,6 @@ func TestHeals(t *testing.T) {
 		"route replaced":                    "ip route replace 10.244.2.0/24 via 192.168.77.77 dev eth0",
 		"route changed":                     "ip route change 10.244.2.0/24 via 192.168.77.77 dev eth0 proto 84",
 		"IPv6 route replaced":               "ip -6 route replace fd00:10:244:2::/64 via fd77::77 dev eth0",
-		"unreachable route deleted":         "ip route del unreachable 10.244.1.0/24\nip -6 route del unreachable fd00:10:244:1::/64",
 		"stray routes of ours":              "ip route add 10.9.0.0/24 via 192.168.77.77 proto 84\nip -6 route add fd09::/64 via fd77::77 proto 84\nip route add 10.244.2.0/24 via 192.168.77.77 metric 5 tos 4 proto 84",
 		"neighbour deleted":                 "ip neigh del 10.244.2.0 dev sluice.1",
 		"IPv6 neighbour deleted":            "ip -6 neigh del fd00:10:244:2:: dev sluice.1",

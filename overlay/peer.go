@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/sluice-net/sluice/link"
 )
 
 // skipf notes why a peer, or a part of it, is left out.
@@ -50,7 +52,7 @@ func (b *builder) takePeer(n Node) {
 		direct, reason := b.directRoute(n, cidr)
 		switch {
 		case reason == "":
-			b.plan.State.Routes = append(b.plan.State.Routes, direct)
+			b.add(direct)
 			peer.Direct = append(peer.Direct, cidr)
 		case b.config.Backend == HostGW:
 			b.skipf(n, "no way to %s: %s", cidr, reason)
@@ -62,7 +64,7 @@ func (b *builder) takePeer(n Node) {
 		peer.PodCIDRs = append(peer.PodCIDRs, cidr)
 	}
 	if tunnelled {
-		b.plan.State.Forwards = append(b.plan.State.Forwards, Forward{Device: b.config.Device(), MAC: mac, To: endpoint})
+		b.add(link.Forward{Link: b.config.Device(), MAC: mac, To: endpoint})
 	}
 	if len(peer.PodCIDRs) > 0 {
 		b.plan.Peers = append(b.plan.Peers, peer)
@@ -70,34 +72,40 @@ func (b *builder) takePeer(n Node) {
 }
 
 // addTunnelRoute adds the way to a CIDR by its node's tunnel address, which is the CIDR's network address.
-func (b *builder) addTunnelRoute(cidr netip.Prefix, mac MAC) {
-	s, device := &b.plan.State, b.config.Device()
-	s.Neighbours = append(s.Neighbours, Neighbour{Device: device, Addr: cidr.Addr(), MAC: mac})
-	s.Routes = append(s.Routes, Route{To: cidr, Via: cidr.Addr(), Device: device, Onlink: true, Metric: defaultMetric(cidr)})
+func (b *builder) addTunnelRoute(cidr netip.Prefix, mac link.MAC) {
+	route := b.route(cidr, cidr.Addr(), b.config.Device())
+	route.Onlink = true
+	b.add(link.Neighbour{Link: route.Link, Addr: cidr.Addr(), MAC: mac}, route)
+}
+
+func (b *builder) route(to netip.Prefix, via netip.Addr, by string) link.Route {
+	return link.Route{
+		To: to, Via: via, Link: by, Metric: link.DefaultMetric(to.Addr()), Protocol: RouteProtocol,
+	}
 }
 
 // directRoute is the plain route to a peer's CIDR, or why there is none.
-func (b *builder) directRoute(n Node, cidr netip.Prefix) (Route, string) {
+func (b *builder) directRoute(n Node, cidr netip.Prefix) (link.Route, string) {
 	if b.config.Backend == VXLAN && !b.config.DirectRouting {
-		return Route{}, "everything goes through the tunnel"
+		return link.Route{}, "everything goes through the tunnel"
 	}
 	family := familyOf(cidr.Addr())
 	local, remote := b.own.address(family), n.address(family)
 	if !remote.IsValid() {
-		return Route{}, fmt.Sprintf("the node has no %s address", family)
+		return link.Route{}, fmt.Sprintf("the node has no %s address", family)
 	}
 	if reason := b.checkPeerAddress(remote); reason != "" {
-		return Route{}, reason
+		return link.Route{}, reason
 	}
-	link, found := b.linkOf(local)
+	at, found := b.linkOf(local)
 	if !found {
-		return Route{}, fmt.Sprintf("no link has an %s address of this node", family)
+		return link.Route{}, fmt.Sprintf("no link has an %s address of this node", family)
 	}
 	onLink := func(p netip.Prefix) bool { return p.Contains(remote) }
-	if link.Loopback || !slices.ContainsFunc(link.Prefixes, onLink) {
-		return Route{}, fmt.Sprintf("%s is on no subnet of %s", remote, link.Name)
+	if at.Loopback || !slices.ContainsFunc(at.Prefixes, onLink) {
+		return link.Route{}, fmt.Sprintf("%s is on no subnet of %s", remote, at.Name)
 	}
-	return Route{To: cidr, Via: remote, Device: link.Name, Metric: defaultMetric(cidr)}, ""
+	return b.route(cidr, remote, at.Name), ""
 }
 
 // checkPeerAddress says why an address can't be that of a peer.

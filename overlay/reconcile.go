@@ -3,17 +3,17 @@ package overlay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/go-logr/logr"
+
+	"github.com/sluice-net/sluice/link"
 )
 
 // Options is what a Reconciler needs to know about its surroundings.
@@ -50,7 +50,7 @@ type Status struct {
 // Reconciler keeps a node's kernel in the desired state. Its methods are safe for concurrent use; Run runs once.
 type Reconciler struct {
 	options Options
-	wake    chan struct{} // holds at most one: something may differ
+	loop    *link.Loop
 
 	mu     sync.Mutex
 	inputs *inputs // nil before the first Set
@@ -71,16 +71,13 @@ type inputs struct {
 
 // New makes a Reconciler that does nothing until Run and Set are called.
 func New(o Options) *Reconciler {
-	if o.SysctlDir == "" {
-		o.SysctlDir = "/proc/sys/net"
+	const defaultTick = 30 * time.Second
+	r := &Reconciler{
+		options: o, loop: link.NewLoop(o.NetNS, o.SysctlDir, o.Tick, defaultTick, o.Log),
+		status: Status{Reason: "no Nodes are known yet"},
 	}
-	if o.Tick == 0 {
-		o.Tick = 30 * time.Second
-	}
-	if o.Log.GetSink() == nil {
-		o.Log = logr.Discard()
-	}
-	return &Reconciler{options: o, wake: make(chan struct{}, 1), status: Status{Reason: "no Nodes are known yet"}}
+	r.loop.Concerns, r.loop.Pass = r.concerns, r.pass
+	return r
 }
 
 // Set says what the node named own is to be connected to. Nodes includes it. Nothing is changed in the kernel before Set returns;
@@ -92,7 +89,7 @@ func (r *Reconciler) Set(own string, nodes []Node, c Config) {
 	r.inputs = next
 	r.mu.Unlock()
 	if !same {
-		r.poke()
+		r.loop.Wake()
 	}
 }
 
@@ -103,70 +100,12 @@ func (r *Reconciler) Status() Status {
 	return r.status
 }
 
-// poke asks for a pass. Asking again before it starts changes nothing.
-func (r *Reconciler) poke() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-// do runs f on a thread in the node's network namespace.
-func (r *Reconciler) do(f func() error) error {
-	if r.options.NetNS == nil {
-		return f()
-	}
-	return r.options.NetNS.Do(func(ns.NetNS) error { return f() })
-}
-
-// Run keeps the state right until the context ends, and then leaves it as it is: pods go on talking without us. Its error is about
-// not being able to start.
-func (r *Reconciler) Run(ctx context.Context) error {
-	var k *kernel
-	if err := r.do(func() (err error) { k, err = openKernel(); return err }); err != nil {
-		return err
-	}
-	defer k.Close()
-	stop, err := r.watch()
-	if err != nil {
-		return err
-	}
-	defer stop()
-
-	const (
-		gap        = 50 * time.Millisecond // between passes, however much is going on
-		firstRetry = 200 * time.Millisecond
-	)
-	tick := time.NewTicker(r.options.Tick)
-	defer tick.Stop()
-	retry := time.NewTimer(0)
-	defer retry.Stop()
-	wait := firstRetry
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.wake:
-		case <-tick.C:
-		case <-retry.C:
-		}
-		if r.pass(k) {
-			retry.Stop()
-			wait = firstRetry
-		} else {
-			retry.Reset(wait)
-			wait = min(2*wait, r.options.Tick)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(gap):
-		}
-	}
-}
+// Run keeps the state right until the context ends, and then leaves it as it is: pods go on talking
+// without us. Its error is about not being able to start.
+func (r *Reconciler) Run(ctx context.Context) error { return r.loop.Run(ctx) }
 
 // pass compares and applies until nothing differs, and notes what came of it. It is false if that is to be tried again soon.
-func (r *Reconciler) pass(k *kernel) bool {
+func (r *Reconciler) pass(k *link.Kernel) bool {
 	r.mu.Lock()
 	in, old := r.inputs, r.status
 	r.mu.Unlock()
@@ -174,8 +113,7 @@ func (r *Reconciler) pass(k *kernel) bool {
 		return true
 	}
 	status := Status{Changes: old.Changes, Own: old.Own}
-	var plan Plan
-	err := r.do(func() (err error) { plan, err = r.converge(k, *in, &status); return err })
+	plan, err := r.converge(k, *in, &status)
 	if plan.MTU != 0 {
 		status.MTU, status.Device, status.Local = plan.MTU, plan.Device, plan.Local
 		status.Peers, status.Skipped = plan.Peers, plan.Skipped
@@ -204,11 +142,11 @@ func (r *Reconciler) note(old, status Status) {
 	r.status = status
 	r.mu.Unlock()
 	if old.Reason != status.Reason || old.Ready != status.Ready {
-		r.options.Log.Info("Overlay", "ready", status.Ready, "reason", status.Reason, "mtu", status.MTU)
+		r.loop.Log.Info("Overlay", "ready", status.Ready, "reason", status.Reason, "mtu", status.MTU)
 	}
 	for _, s := range status.Skipped { // whoever gets the status tells of those that last
 		if !slices.Contains(old.Skipped, s) {
-			r.options.Log.V(1).Info("Skipped a node", "node", s.Node, "reason", s.Reason)
+			r.loop.Log.V(1).Info("Skipped a node", "node", s.Node, "reason", s.Reason)
 		}
 	}
 	if r.options.OnStatus != nil {
@@ -216,132 +154,101 @@ func (r *Reconciler) note(old, status Status) {
 	}
 }
 
-// converge reads, compares and applies until nothing differs. More than one round is normal: a device that comes up, or gets another
-// MAC, loses what was on it.
-func (r *Reconciler) converge(k *kernel, in inputs, status *Status) (Plan, error) {
-	const rounds = 5
-	var plan Plan
-	var err error
-	for range rounds {
-		var settled bool
+// converge reads, compares and applies until nothing differs. More than one round is normal: a
+// device that comes up, or gets another MAC, loses what was on it.
+func (r *Reconciler) converge(k *link.Kernel, in inputs, status *Status) (plan Plan, err error) {
+	err = link.Converge(func() (settled bool, err error) {
 		plan, settled, err = r.round(k, in, status)
-		if settled {
-			break
-		}
-		if err == nil {
-			err = errors.New("it doesn't stay as set: somebody else changes it")
-		}
-	}
+		return settled, err
+	})
 	return plan, err
 }
 
 // round is settled if nothing differed, or another round can't help.
-func (r *Reconciler) round(k *kernel, in inputs, status *Status) (plan Plan, settled bool, err error) {
-	links, err := k.readLinks()
+func (r *Reconciler) round(k *link.Kernel, in inputs, status *Status) (plan Plan, settled bool, err error) {
+	seen, err := r.look(k, in.config.Device())
 	if err != nil {
 		return Plan{}, true, err
 	}
-	r.noteTunnel(k, in.config.Device()) // before reading what is on it: later changes are told of
+	links := seen.links()
+	local, endpoints := r.noteEndpoints(in, links)
+	if err := seen.readRoutes(); err != nil {
+		return Plan{}, true, err
+	}
 	if i := slices.IndexFunc(in.nodes, func(n Node) bool { return n.Name == in.own }); i >= 0 {
 		status.Own = ownAddresses(in.nodes[i], links)
 	}
-	if links, err = r.addWays(k, in, links); err != nil {
+	if links, err = seen.addWays(links, local, endpoints); err != nil {
 		return Plan{}, true, err
 	}
 	plan, err = Desired(in.own, in.nodes, in.config, links)
 	if err != nil {
 		return Plan{}, true, err
 	}
-	errSysctl := r.setSysctls(k, in.config, plan.Uplinks)
-	actual, err := k.read()
+	errSysctl := r.setSysctls(seen, in.config, plan.Uplinks)
+	actual, err := seen.state()
 	if err != nil {
 		return plan, true, err
 	}
-	status.ReversePathFilters = reversePathFilters(r.options.SysctlDir, plan.Uplinks...)
-	if status.NotForwarding, err = r.notForwarding(k, in.config, plan.Uplinks); err != nil {
-		return plan, true, err
-	}
+	status.ReversePathFilters = reversePathFilters(r.loop.SysctlDir, plan.Uplinks...)
+	status.NotForwarding = r.notForwarding(seen, in.config, plan.Uplinks)
 	ops := Diff(plan.State, actual)
 	if len(ops) == 0 {
 		return plan, true, errSysctl
 	}
 	status.Changes += uint64(len(ops))
-	r.options.Log.Info("Changing the node's links and routes", "changes", summary(ops))
-	return plan, false, errors.Join(errSysctl, k.apply(ops))
+	r.loop.Log.Info("Changing the node's links and routes", "changes", link.Summary(ops))
+	return plan, false, errors.Join(errSysctl, k.Apply(ops, nil))
 }
 
-func (r *Reconciler) setSysctls(k *kernel, c Config, underlay []string) error {
+func (r *Reconciler) setSysctls(s sight, c Config, underlay []string) error {
 	var uplinks []string
 	if c.IPv6Network.IsValid() {
-		var err error
-		if uplinks, err = k.advertisedLinks(underlay); err != nil {
-			return err
-		}
+		uplinks = s.advertisedLinks(underlay)
 	}
-	written, err := setSysctls(r.options.SysctlDir, sysctls(c, uplinks))
+	written, err := setSysctls(r.loop.SysctlDir, sysctls(c, uplinks))
 	if len(written) > 0 {
-		r.options.Log.Info("Set sysctls", "sysctls", written)
+		r.loop.Log.Info("Set sysctls", "sysctls", written)
 	}
 	return err
 }
 
 // notForwarding is the links of the status, and has changes of them noticed.
-func (r *Reconciler) notForwarding(k *kernel, c Config, underlay []string) ([]string, error) {
+func (r *Reconciler) notForwarding(s sight, c Config, underlay []string) []string {
 	if !c.Network.IsValid() {
 		r.uplinks.Store(nil)
-		return nil, nil
+		return nil
 	}
-	links, err := k.uplinks(underlay)
-	if err != nil {
-		return nil, err
-	}
+	links := s.uplinks(underlay)
 	var indices []int
 	for _, name := range links {
-		if index, err := k.index(name); err == nil {
-			indices = append(indices, index)
-		}
+		indices = append(indices, s.kernel.Links()[name].Index)
 	}
 	r.uplinks.Store(&indices) // before reading: later changes are told of
-	return notForwarding(r.options.SysctlDir, links), nil
+	return notForwarding(r.loop.SysctlDir, links)
 }
 
-func (r *Reconciler) noteTunnel(k *kernel, name string) {
-	index, err := k.index(name)
-	if err != nil {
-		index = 0
-	}
-	r.tunnelIndex.Store(int64(index))
-}
-
-// summary is the first few changes as commands.
-func summary(ops []Op) string {
-	const most = 10
-	var lines []string
-	for _, op := range ops[:min(len(ops), most)] {
-		lines = append(lines, op.String())
-	}
-	if more := len(ops) - most; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(lines, "; ")
-}
-
-// Remove takes everything away that a Reconciler has ever put into the network namespace of the options. Sysctls stay: others may
-// count on them by now. No Reconciler may run.
+// Remove takes everything away that a Reconciler has ever put into the network namespace of the
+// options. Sysctls stay: others may count on them by now. No Reconciler may run.
 func Remove(o Options) error {
-	return New(o).do(func() error {
-		k, err := openKernel()
+	r := New(o)
+	k, err := r.loop.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	return link.In(o.NetNS, func() error {
+		seen, err := r.look(k, "")
 		if err != nil {
 			return err
 		}
-		defer k.Close()
-		if _, err := k.readLinks(); err != nil {
+		if err := seen.readRoutes(); err != nil {
 			return err
 		}
-		actual, err := k.read()
+		actual, err := seen.state()
 		if err != nil {
 			return err
 		}
-		return k.apply(Diff(State{}, actual))
+		return k.Apply(Diff(nil, actual), nil)
 	})
 }

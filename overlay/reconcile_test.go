@@ -158,7 +158,7 @@ func TestTakesOverRoutes(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
 	m.run(`ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 9999 local 192.168.77.1
-		ip route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
+		ip route replace 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
 		ip -6 route add fd00:10:244:2::/64 via fd00:10:244:2:: dev flannel.1 onlink`)
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 	m.awaitReady(1)
@@ -259,11 +259,11 @@ func TestDiffOrder(t *testing.T) {
 	for _, op := range overlay.Diff(after.State, before.State) {
 		got = append(got, op.String())
 	}
-	want := withMACs(`ip neigh add 10.244.3.0 lladdr MAC3 dev sluice.1 nud permanent
-ip neigh add fd00:10:244:3:: lladdr MAC3 dev sluice.1 nud permanent
-bridge fdb add MAC3 dev sluice.1 dst 192.168.77.3 self permanent
-ip route add 10.244.3.0/24 via 10.244.3.0 dev sluice.1 onlink proto 84
-ip route add fd00:10:244:3::/64 via fd00:10:244:3:: dev sluice.1 onlink proto 84
+	want := withMACs(`ip neigh replace 10.244.3.0 lladdr MAC3 dev sluice.1 nud permanent
+ip neigh replace fd00:10:244:3:: lladdr MAC3 dev sluice.1 nud permanent
+bridge fdb replace MAC3 dev sluice.1 dst 192.168.77.3 self permanent
+ip route replace 10.244.3.0/24 via 10.244.3.0 dev sluice.1 onlink proto 84
+ip route replace fd00:10:244:3::/64 via fd00:10:244:3:: dev sluice.1 onlink proto 84
 ip route del 10.244.2.0/24 proto 84
 ip route del fd00:10:244:2::/64 proto 84
 bridge fdb del MAC2 dev sluice.1

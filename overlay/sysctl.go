@@ -100,43 +100,31 @@ func notForwarding(dir string, links []string) []string {
 }
 
 // uplinks is the underlay's links and those of IPv4's default routes, by name.
-func (k *kernel) uplinks(underlay []string) ([]string, error) {
-	links, err := k.defaultLinks(netlink.FAMILY_V4)
-	if err != nil {
-		return nil, err
-	}
-	links = append(links, underlay...)
+func (s sight) uplinks(underlay []string) []string {
+	links := append(s.defaultLinks(netlink.FAMILY_V4), underlay...)
 	links = slices.DeleteFunc(links, func(name string) bool {
-		_, found := k.links[name]
+		_, found := s.kernel.Links()[name]
 		return !found || isDevice(name)
 	})
 	slices.Sort(links)
-	return slices.Compact(links), nil
+	return slices.Compact(links)
 }
 
-// advertisedLinks is the links that have something from a router advertisement: a route, or an address that can expire. The underlay's
-// link counts as well, as their router may not have spoken yet.
-func (k *kernel) advertisedLinks(underlay []string) ([]string, error) {
+// advertisedLinks is the links that have something from a router advertisement: a route, or an
+// address that can expire. The underlay's link counts as well, as their router may not have spoken
+// yet.
+func (s sight) advertisedLinks(underlay []string) []string {
 	links := slices.Clone(underlay)
-	routes, err := dumped("routes", func() ([]netlink.Route, error) {
-		advertised := &netlink.Route{Protocol: unix.RTPROT_RA}
-		return k.Handle.Handle.RouteListFiltered(netlink.FAMILY_V6, advertised, netlink.RT_FILTER_PROTOCOL)
-	})
-	if err != nil {
-		return nil, err
+	for _, r := range s.routes {
+		if r.Protocol == unix.RTPROT_RA {
+			links = append(links, s.linksOf(r)...)
+		}
 	}
-	for _, r := range routes {
-		links = append(links, k.linksOf(r)...)
-	}
-	addresses, err := dumped("addresses", func() ([]netlink.Addr, error) { return k.AddrList(nil, netlink.FAMILY_V6) })
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range addresses {
-		if a.Flags&unix.IFA_F_PERMANENT == 0 {
-			links = append(links, k.name(a.LinkIndex))
+	for _, a := range s.addresses {
+		if a.IP.To4() == nil && a.Flags&unix.IFA_F_PERMANENT == 0 {
+			links = append(links, s.kernel.Name(a.LinkIndex))
 		}
 	}
 	slices.Sort(links)
-	return slices.Compact(links), nil
+	return slices.Compact(links)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/podlink"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Check compares what there is with what ADD made, and says what differs, a line each. It changes
@@ -80,9 +80,8 @@ func checkWiring(
 	}
 	chained := podlink.Chained{HostMTU: mtuOf(result, w.HostName), PodMTU: mtuOf(result, w.PodName)}
 	for _, route := range result.Routes {
-		via, _ := netip.AddrFromSlice(route.GW)
-		if to, ok := podlink.PrefixOf(&route.Dst); ok {
-			chained.PodRoutes = append(chained.PodRoutes, podlink.Route{To: to, Via: via.Unmap()})
+		if to := link.Prefix(&route.Dst); to.IsValid() {
+			chained.PodRoutes = append(chained.PodRoutes, podlink.Route{To: to, Via: link.Addr(route.GW)})
 		}
 	}
 	return podlink.Differences(w, chained, podNS)

@@ -103,7 +103,7 @@ func TestCheck(t *testing.T) {
 		"host: another's route": {inNode, "ip route replace 10.1.0.1 dev lo", []string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
 		"host: nobody's route":  {inNode, "ip route replace 10.1.0.1 dev " + link, []string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
 		"host: route's source": {inNode, "ip route replace 10.1.0.1 dev " + link + " proto 83 scope link", []string{
-			"host: " + link + " has another route to 10.1.0.1/32, want that of: ip route replace 10.1.0.1/32 metric 0 dev " + link +
+			"host: " + link + " has another route to 10.1.0.1/32, want that of: ip route replace 10.1.0.1/32 dev " + link +
 				" proto 83 scope link src 192.0.2.1",
 		}},
 		"host: down": {inNode, "ip link set " + link + " down", []string{

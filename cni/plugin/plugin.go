@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/podlink"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Plugin is how long a verb may take. Runtimes give up after one minute or more.
@@ -217,10 +218,10 @@ func result(w podlink.Wiring, sandbox string) *types100.Result {
 		gateway := podlink.Gateway(addr)
 		r.IPs = append(r.IPs, &types100.IPConfig{
 			Interface: types100.Int(podEnd),
-			Address:   *podlink.IPNet(cni.SingleHost(addr)),
+			Address:   *link.IPNet(cni.SingleHost(addr)),
 			Gateway:   gateway.AsSlice(),
 		})
-		r.Routes = append(r.Routes, &types.Route{Dst: *podlink.IPNet(podlink.Everywhere(addr)),
+		r.Routes = append(r.Routes, &types.Route{Dst: *link.IPNet(link.Everywhere(addr)),
 			GW: gateway.AsSlice()})
 	}
 	return r

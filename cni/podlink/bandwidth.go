@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/link"
 )
 
 // shapeName is the name of the device that belongs to a pod's link.
@@ -31,10 +32,12 @@ type shaper struct {
 	limit uint32 // bytes that may wait
 }
 
-func (s shaper) key() string    { return s.link }
-func (s shaper) device() string { return s.link }
-func (s shaper) remove() string { return fmt.Sprintf("tc qdisc del dev %s root", s.link) }
-func (s shaper) add() string {
+// Kind and the following methods are those of a link.Item.
+func (s shaper) Kind() link.Kind { return link.KindQueue }
+func (s shaper) Key() string     { return s.link }
+func (s shaper) Device() string  { return s.link }
+func (s shaper) Remove() string  { return fmt.Sprintf("tc qdisc del dev %s root", s.link) }
+func (s shaper) Add() string {
 	return fmt.Sprintf("tc qdisc replace dev %s root tbf rate %dbps burst %db limit %db", s.link,
 		s.rate, s.burst, s.limit)
 }
@@ -43,15 +46,17 @@ func (s shaper) add() string {
 // nothing had been, so rules about the pod's link hold.
 type redirect struct {
 	link, to  string
-	different string // as in hostAddress
+	different string // as in link.Address
 }
 
-func (r redirect) key() string    { return r.link }
-func (r redirect) device() string { return r.link }
-func (r redirect) remove() string { return fmt.Sprintf("tc qdisc del dev %s ingress", r.link) }
-func (r redirect) add() string {
+// Kind and the following methods are those of a link.Item.
+func (r redirect) Kind() link.Kind { return link.KindFilter }
+func (r redirect) Key() string     { return r.link }
+func (r redirect) Device() string  { return r.link }
+func (r redirect) Remove() string  { return fmt.Sprintf("tc qdisc del dev %s ingress", r.link) }
+func (r redirect) Add() string {
 	return fmt.Sprintf("tc qdisc add dev %s ingress\ntc filter add dev %s ingress protocol all pref 1 u32 match u32 0 0 action mirred egress redirect dev %s%s",
-		r.link, r.link, r.to, different(r.different))
+		r.link, r.link, r.to, link.When(r.different != "", " # "+r.different))
 }
 
 // newShaper is the bucket for a rate and burst in bits. The burst is never less than one packet,
@@ -74,21 +79,19 @@ func newShaper(link string, rateBits, burstBits uint64, mtu int) shaper {
 
 func toUint32(n uint64) uint32 { return uint32(min(n, math.MaxUint32)) } //nolint:gosec // just cut
 
-// addShaping adds what holds a pod to its bandwidth. What the kernel can't do is left out: ADD
-// refused it.
-func (s *hostState) addShaping(a cni.Attachment, mtu int) {
+// shapingOf is what holds a pod to its bandwidth. What the kernel can't do is left out: ADD refused
+// it.
+func shapingOf(a cni.Attachment, mtu int) (s link.State) {
 	if a.Bandwidth.Validate() != nil {
-		return
+		return nil
 	}
-	if a.Bandwidth.IngressRate > 0 {
-		s.shapers = append(s.shapers, newShaper(a.Interface, a.Bandwidth.IngressRate,
-			a.Bandwidth.IngressBurst, mtu))
+	if rate := a.Bandwidth.IngressRate; rate > 0 {
+		s = append(s, newShaper(a.Interface, rate, a.Bandwidth.IngressBurst, mtu))
 	}
-	if a.Bandwidth.EgressRate > 0 {
+	if rate := a.Bandwidth.EgressRate; rate > 0 {
 		name := shapeName(a.Interface)
-		s.links = append(s.links, hostLink{name: name, isIFB: true, up: true})
-		s.shapers = append(s.shapers, newShaper(name, a.Bandwidth.EgressRate,
-			a.Bandwidth.EgressBurst, mtu))
-		s.redirects = append(s.redirects, redirect{link: a.Interface, to: name})
+		s = append(s, hostLink{name: name, isIFB: true, up: true},
+			newShaper(name, rate, a.Bandwidth.EgressBurst, mtu), redirect{link: a.Interface, to: name})
 	}
+	return s
 }

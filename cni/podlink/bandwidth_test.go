@@ -42,7 +42,7 @@ func TestShapersAreReadBack(t *testing.T) {
 		for _, burst := range []uint64{1, 1e5, 1e6, math.MaxUint32, 8*math.MaxUint32 + 7} {
 			a.Bandwidth = cni.Bandwidth{IngressRate: rate, IngressBurst: burst}
 			w.ends.Set([]cni.Attachment{a}, nil, nil)
-			w.ends.pass(s)
+			w.pass(s)
 			w.InNode(func() error {
 				same, err := w.ends.round(s, w.ends.inputs)
 				if !same || err != nil {

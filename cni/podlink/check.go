@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Chained is what the last plugin of the runtime's list said of a pod's link. A plugin behind ours
@@ -26,7 +26,7 @@ type Chained struct {
 func Differences(w Wiring, chained Chained, podNS ns.NetNS) ([]string, error) {
 	var pod end
 	var err error
-	err = podNS.Do(func(ns.NetNS) error { pod, err = look(w.PodName); return err })
+	err = podNS.Do(func(ns.NetNS) error { pod, err = readPodEnd(w.PodName); return err })
 	if err != nil {
 		return nil, fmt.Errorf("in the pod's network namespace: %w", err)
 	}
@@ -40,7 +40,7 @@ func Differences(w Wiring, chained Chained, podNS ns.NetNS) ([]string, error) {
 type end struct {
 	name       string
 	isThere    bool
-	mac        string
+	mac        link.MAC
 	mtu        int // bytes; 0: any is good
 	isUp       bool
 	addresses  []netip.Prefix
@@ -56,16 +56,16 @@ type Route struct {
 
 type endNeighbour struct {
 	addr netip.Addr
-	mac  string
+	mac  link.MAC
 }
 
 func wantedPodEnd(w Wiring, chained Chained) end {
-	e := end{name: w.PodName, isThere: true, mac: w.PodMAC.String(),
+	e := end{name: w.PodName, isThere: true, mac: link.MAC(w.PodMAC),
 		mtu: cmp.Or(chained.PodMTU, w.MTU), isUp: true}
 	for _, addr := range w.Addrs {
 		gateway := Gateway(addr)
 		e.addresses = append(e.addresses, cni.SingleHost(addr))
-		e.neighbours = append(e.neighbours, endNeighbour{gateway, w.HostMAC.String()})
+		e.neighbours = append(e.neighbours, endNeighbour{gateway, link.MAC(w.HostMAC)})
 		for _, route := range chained.PodRoutes {
 			if route.Via == gateway {
 				e.routes = append(e.routes, route)
@@ -75,47 +75,39 @@ func wantedPodEnd(w Wiring, chained Chained) end {
 	return e
 }
 
-// look reads the pod's end in the network namespace of the calling thread.
-func look(name string) (end, error) {
-	s, err := openSpace()
+// readPodEnd reads the pod's end in the network namespace of the calling thread.
+func readPodEnd(name string) (end, error) {
+	k, err := link.Open(link.ProcSys)
 	if err != nil {
 		return end{}, err
 	}
-	defer s.Close()
-	link, err := s.LinkByName(name)
-	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+	defer k.Close()
+	found, err := k.LookAt(name)
+	if errors.Is(err, link.ErrNoLink) {
 		return end{name: name}, nil
 	}
 	if err != nil {
-		return end{}, fmt.Errorf("looking for link %s: %w", name, err)
+		return end{}, err
 	}
-	of := link.Attrs()
 	e := end{
-		name: name, isThere: true, mac: of.HardwareAddr.String(), mtu: of.MTU,
-		isUp: of.Flags&net.FlagUp != 0 && of.OperState == netlink.OperUp,
+		name: name, isThere: true, mac: found.MAC, mtu: found.MTU, isUp: found.Up && found.Carrier,
 	}
-	addresses, err1 := s.AddrList(link, netlink.FAMILY_ALL)
-	routes4, err2 := s.RouteList(link, netlink.FAMILY_V4)
-	routes6, err3 := s.RouteList(link, netlink.FAMILY_V6)
-	neighbours, err4 := s.NeighList(of.Index, netlink.FAMILY_ALL)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	addresses, err1 := k.Addresses()
+	routes, err2 := k.Routes(func(r netlink.Route) bool { return r.LinkIndex == found.Index })
+	neighbours, err3 := k.Neighbours(func(on string) bool { return on == name })
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return end{}, fmt.Errorf("reading what %s has: %w", name, err)
 	}
 	for _, address := range addresses {
-		if p, ok := PrefixOf(address.IPNet); ok {
-			e.addresses = append(e.addresses, p)
+		if address.LinkIndex == found.Index {
+			e.addresses = append(e.addresses, link.Prefix(address.IPNet))
 		}
 	}
-	for _, route := range slices.Concat(routes4, routes6) {
-		if to, ok := PrefixOf(route.Dst); ok {
-			via, _ := netip.AddrFromSlice(route.Gw)
-			e.routes = append(e.routes, Route{to, via.Unmap()})
-		}
+	for _, route := range routes {
+		e.routes = append(e.routes, Route{link.Prefix(route.Dst), link.Addr(route.Gw)})
 	}
-	for _, n := range neighbours {
-		if addr, ok := netip.AddrFromSlice(n.IP); ok && n.State&netlink.NUD_PERMANENT != 0 {
-			e.neighbours = append(e.neighbours, endNeighbour{addr.Unmap(), n.HardwareAddr.String()})
-		}
+	for _, n := range link.Of[link.Neighbour](neighbours) {
+		e.neighbours = append(e.neighbours, endNeighbour{n.Addr, n.MAC})
 	}
 	return e, nil
 }
@@ -160,15 +152,4 @@ func (e end) differences(where string, want end) []string {
 		}
 	}
 	return lines
-}
-
-// PrefixOf is false for what is none.
-func PrefixOf(n *net.IPNet) (netip.Prefix, bool) {
-	if n == nil {
-		return netip.Prefix{}, false
-	}
-	addr, ok := netip.AddrFromSlice(n.IP)
-	ones, _ := n.Mask.Size()
-	p := netip.PrefixFrom(addr.Unmap(), ones)
-	return p, ok && p.IsValid()
 }

@@ -3,82 +3,74 @@ package podlink
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
-	"github.com/vishvananda/netlink"
+	"github.com/sluice-net/sluice/link"
 )
 
 // hostDifferences says what the host end lacks of its description, a line each, in the order in
 // which a Keeper restores it. It may have more. An empty Alias stands for any. The calling thread
 // is in the node's namespace.
 func hostDifferences(w Wiring) ([]string, error) {
-	s, err := openSpace()
+	k, err := link.Open(link.ProcSys)
 	if err != nil {
 		return nil, err
 	}
-	defer s.Close()
-	link, err := linkHere(w.HostName)
-	if errors.Is(err, errNoLink) {
+	defer k.Close()
+	now, err := k.LookAt(w.HostName)
+	if errors.Is(err, link.ErrNoLink) {
 		return []string{fmt.Sprintf("host: %s is missing", w.HostName)}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	if w.Alias == "" {
-		w.Alias = link.alias
+		w.Alias = now.Alias
 	}
-	ops, err := s.hostOps(w, link)
+	ops, err := hostOps(k, w, now)
 	if err != nil {
 		return nil, fmt.Errorf("reading what %s has: %w", w.HostName, err)
 	}
 	var lines []string
-	for _, text := range lacksOfLink(link, ops) {
+	for _, text := range lacksOfLink(now, ops) {
 		lines = append(lines, fmt.Sprintf("host: %s %s", w.HostName, text))
 	}
 	return lines, nil
 }
 
 // hostOps is what a Keeper would do to a link that it looks after.
-func (s space) hostOps(w Wiring, link podLink) ([]hostOp, error) {
-	routes, err := s.ourRoutes()
+func hostOps(k *link.Kernel, w Wiring, now link.Found) ([]link.Op, error) {
+	seen, err := look(k, func() error { return nil }) // one link is enough
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := s.allAddresses()
+	desired := w.hostEnd(now, seen.isLocal)
+	actual, err := seen.hostEnds(desired, map[string]phase{now.Name: settled})
 	if err != nil {
 		return nil, err
 	}
-	local := localOf(addresses)
-	desired := w.hostEnd(link, func(addr netip.Addr) bool { return local[addr] })
-	phases, links := map[string]phase{link.name: settled}, map[string]podLink{link.name: link}
-	actual, err := s.actualHostEnds(desired, phases, links, addresses, routes)
-	if err != nil {
-		return nil, err
-	}
-	hostInputs{nodeAddrs: w.NodeAddrs}.keepUnknown(&desired, actual)
-	return diffHost(desired, actual), nil
+	desired = hostInputs{nodeAddrs: w.NodeAddrs}.keepUnknown(desired, actual)
+	return link.Diff(desired, actual, nil), nil
 }
 
 // lacksOfLink says in words what changes would bring; removals bring nothing.
-func lacksOfLink(link podLink, ops []hostOp) (lines []string) {
-	if link.up && !link.hasCarrier {
+func lacksOfLink(now link.Found, ops []link.Op) (lines []string) {
+	if now.Up && !now.Carrier {
 		lines = append(lines, "is not up")
 	}
 	for _, op := range ops {
-		switch want := op.next.(type) {
+		switch want := op.Next.(type) {
 		case hostLink:
-			lines = append(lines, lacksOfHostLink(link.hostLink, want)...)
-		case linkSysctl:
-			now := op.old[0].(linkSysctl).value
-			lines = append(lines, fmt.Sprintf("has %s of %s at %d, want %d", want.name, want.family,
-				now, want.value))
-		case hostAddress:
-			lines = append(lines, fmt.Sprintf("lacks the address %s", want.prefix))
-		case hostNeighbour:
-			lines = append(lines, fmt.Sprintf("lacks the permanent neighbour %s with %s", want.addr,
-				want.mac))
-		case hostRoute:
-			lines = append(lines, lacksOfRoute(want, op.old))
+			lines = append(lines, lacksOfHostLink(hostLinkOf(now), want)...)
+		case link.Sysctl:
+			lines = append(lines, fmt.Sprintf("has %s of %s at %d, want %d", want.Name, want.Family,
+				op.Now[0].(link.Sysctl).Value, want.Value))
+		case link.Address:
+			lines = append(lines, fmt.Sprintf("lacks the address %s", want.Prefix))
+		case link.Neighbour:
+			lines = append(lines, fmt.Sprintf("lacks the permanent neighbour %s with %s", want.Addr,
+				want.MAC))
+		case link.Route:
+			lines = append(lines, lacksOfRoute(want, op.Now))
 		}
 	}
 	return lines
@@ -104,26 +96,11 @@ func lacksOfHostLink(now, want hostLink) (lines []string) {
 }
 
 // lacksOfRoute tells a route that isn't there from one that isn't as it should be.
-func lacksOfRoute(want hostRoute, old []hostItem) string {
-	for _, now := range old {
-		if now, isRoute := now.(hostRoute); isRoute && now.link == want.link {
-			return fmt.Sprintf("has another route to %s, want that of: %s", want.to, want.add())
+func lacksOfRoute(want link.Route, now []link.Item) string {
+	for _, is := range now {
+		if is.Device() == want.Link {
+			return fmt.Sprintf("has another route to %s, want that of: %s", want.To, want.Add())
 		}
 	}
-	return fmt.Sprintf("lacks the route to %s", want.to)
-}
-
-func (s space) allAddresses() ([]netlink.Addr, error) {
-	return wholeDump("addresses", func() ([]netlink.Addr, error) {
-		return s.AddrList(nil, netlink.FAMILY_ALL)
-	})
-}
-
-// localOf is the set of addresses that a node has.
-func localOf(addresses []netlink.Addr) map[netip.Addr]bool {
-	local := map[netip.Addr]bool{}
-	for _, a := range addresses {
-		local[addrOf(a.IP)] = true
-	}
-	return local
+	return fmt.Sprintf("lacks the route to %s", want.To)
 }

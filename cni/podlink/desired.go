@@ -3,10 +3,10 @@ package podlink
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 )
 
 // lastMetric is that of the unreachable routes: whoever has another route to the same prefix means
@@ -49,24 +49,24 @@ type tracker struct {
 // observe says how far the attachment's link has come; it is fresh for so long. The tracker is new,
 // or was made for the same attachment.
 func (t *tracker) observe(
-	a cni.Attachment, link *podLink, macs map[macAddr]string, now time.Time, freshFor time.Duration,
+	a cni.Attachment, found *link.Found, macs map[link.MAC]string, now time.Time, freshFor time.Duration,
 ) phase {
 	if t.lacking.IsZero() {
 		t.lacking = now
 	}
-	own := macAddr(a.HostMAC())
+	own := link.MAC(a.HostMAC())
 	switch {
-	case link == nil, link.index != t.index && link.mac != own,
-		macs[link.mac] != "" && macs[link.mac] != a.ID():
+	case found == nil, found.Index != t.index && found.MAC != own,
+		macs[found.MAC] != "" && macs[found.MAC] != a.ID():
 		if t.index != 0 {
 			t.index, t.lacking, t.clean = 0, now, false
 		}
-		if link == nil {
+		if found == nil {
 			return absent
 		}
 		return foreign
-	case link.index != t.index:
-		*t = tracker{index: link.index, since: now, lacking: now, seen: true}
+	case found.Index != t.index:
+		*t = tracker{index: found.Index, since: now, lacking: now, seen: true}
 	}
 	if now.Sub(t.since) < freshFor {
 		return fresh
@@ -92,41 +92,53 @@ func (t *tracker) problem(a cni.Attachment, p phase, now time.Time) string {
 }
 
 // desiredHost is the state that should be, given how far each attachment's link has come, by ID,
-// the links that are there, by name, and the addresses that the node has.
+// the links that are there, by name, and whether the node has an address.
 func desiredHost(
-	in hostInputs, phases map[string]phase, links map[string]podLink, local map[netip.Addr]bool,
-) hostState {
-	var s hostState
+	in hostInputs, phases map[string]phase, links map[string]link.Found, isLocal func(netip.Addr) bool,
+) link.State {
+	var s link.State
 	for _, a := range in.attachments {
 		p := phases[a.ID()]
 		if p < fresh {
 			continue
 		}
-		link := links[a.Interface]
-		s.addShaping(a, link.mtu)
+		found := links[a.Interface]
+		s = append(s, shapingOf(a, found.MTU)...)
 		if p == settled {
-			s.add(WiringOf(a, in.nodeAddrs).hostEnd(link, func(addr netip.Addr) bool {
-				return local[addr]
-			}))
+			s = append(s, WiringOf(a, in.nodeAddrs).hostEnd(found, isLocal)...)
 		}
 	}
 	for _, cidr := range in.podCIDRs {
-		s.routes = append(s.routes, hostRoute{to: cidr.Masked(), metric: lastMetric})
+		s = append(s, unreachable(cidr))
 	}
 	return s
 }
 
-// keepUnknown has the desired state be as it is where it follows from what isn't known: an agent
+// unreachable is the route for the addresses of the node's podCIDR that no pod has: packets to them
+// would go round in circles by way of the default route, and their senders would wait.
+func unreachable(cidr netip.Prefix) link.Route {
+	return link.Route{To: cidr.Masked(), Metric: lastMetric, Protocol: RouteProtocol}
+}
+
+// keepUnknown is the desired state, but as it is where it follows from what isn't known: an agent
 // that waits for the API server leaves the routes that the last one made.
-func (in hostInputs) keepUnknown(desired *hostState, actual hostState) {
-	for _, is := range actual.routes {
-		i := slices.IndexFunc(desired.routes, func(r hostRoute) bool { return r.key() == is.key() })
-		isUnreachable := is.link == "" && is.metric == lastMetric && is.different == ""
-		switch {
-		case i < 0 && isUnreachable && len(in.podCIDRs) == 0:
-			desired.routes = append(desired.routes, is)
-		case i >= 0 && desired.routes[i].link == is.link && len(in.nodeAddrs) == 0:
-			desired.routes[i].src = is.src
+func (in hostInputs) keepUnknown(desired, actual link.State) link.State {
+	wanted := map[string]int{} // where routes are, by key
+	for i, item := range desired {
+		if route, isRoute := item.(link.Route); isRoute {
+			wanted[route.Key()] = i
 		}
 	}
+	for _, is := range link.Of[link.Route](actual) {
+		i, isWanted := wanted[is.Key()]
+		switch {
+		case !isWanted && is == unreachable(is.To) && len(in.podCIDRs) == 0:
+			desired = append(desired, is)
+		case isWanted && desired[i].Device() == is.Link && len(in.nodeAddrs) == 0:
+			route := desired[i].(link.Route)
+			route.Src = is.Src
+			desired[i] = route
+		}
+	}
+	return desired
 }

@@ -15,9 +15,10 @@
 // change, and a Keeper changes it. What is others' stays theirs for Wire alone: a route that leads
 // to a pod's address already is a pod's that lives, while a Keeper knows whose the address is.
 //
-// A [Keeper] gathers what there is, computes what should be from the attachments, and applies the
-// difference, in its own goroutine. What should be and the difference are pure functions
-// (hostend.go, desired.go, state.go). Shaping is the keeper's alone.
+// A [Keeper] gathers what there is, computes what should be from the attachments (pure functions,
+// hostend.go and desired.go), and has package link apply the difference, in its own goroutine.
+// Shaping, and the route that makes the unused addresses of the podCIDR unreachable, are the
+// keeper's alone.
 //
 // # What it is not for
 //

@@ -2,12 +2,9 @@ package podlink
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 )
 
 // KeeperOptions say how host ends are looked after.
@@ -35,7 +33,7 @@ type KeeperOptions struct {
 // The methods are safe for concurrent use; run runs once.
 type Keeper struct {
 	options KeeperOptions
-	wake    chan struct{} // holds at most one: something may differ
+	loop    *link.Loop
 
 	mu      sync.Mutex // of what follows
 	inputs  *hostInputs
@@ -52,19 +50,15 @@ type Keeper struct {
 
 // NewKeeper makes one that does nothing until run and set are called.
 func NewKeeper(o KeeperOptions) *Keeper {
-	if o.SysctlDir == "" {
-		o.SysctlDir = procSys
-	}
 	if o.FreshFor == 0 {
 		o.FreshFor = time.Second
 	}
-	if o.Tick == 0 {
-		o.Tick = time.Second
+	h := &Keeper{
+		options: o, loop: link.NewLoop(o.NetNS, o.SysctlDir, o.Tick, time.Second, o.Log),
+		trackers: map[string]*tracker{},
 	}
-	if o.Log.GetSink() == nil {
-		o.Log = logr.Discard()
-	}
-	return &Keeper{options: o, wake: make(chan struct{}, 1), trackers: map[string]*tracker{}}
+	h.loop.Concerns, h.loop.Pass = h.concerns, h.pass
+	return h
 }
 
 // Set says what should be: the pods that there are (those that another plugin wired are left out),
@@ -89,7 +83,7 @@ func (h *Keeper) Set(
 	}
 	h.mu.Unlock()
 	if !same {
-		h.poke()
+		h.loop.Wake()
 	}
 }
 
@@ -118,145 +112,78 @@ func (h *Keeper) Problems() []string {
 	return slices.Clone(h.wrong)
 }
 
-// poke asks for a pass. Asking again before it starts changes nothing.
-func (h *Keeper) poke() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
-
-// do runs f on a thread in the node's network namespace.
-func (h *Keeper) do(f func() error) error {
-	if h.options.NetNS == nil {
-		return f()
-	}
-	return h.options.NetNS.Do(func(ns.NetNS) error { return f() })
-}
-
 // Run keeps the state right until the context ends, and then leaves it as it is. Its error is about
 // not being able to start.
-func (h *Keeper) Run(ctx context.Context) error {
-	var s space
-	if err := h.do(func() (err error) { s, err = openSpace(); return err }); err != nil {
-		return err
-	}
-	defer s.Close()
-	stop, err := h.watch()
-	if err != nil {
-		return err
-	}
-	defer stop()
-	const gap = 50 * time.Millisecond // between passes, however much is going on
-	rest := time.NewTimer(0)
-	defer rest.Stop()
-	tick := time.NewTicker(h.options.Tick)
-	defer tick.Stop()
-	h.poke()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-rest.C:
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-h.wake:
-		case <-tick.C:
-		}
-		h.pass(s)
-		rest.Reset(gap)
-	}
-}
+func (h *Keeper) Run(ctx context.Context) error { return h.loop.Run(ctx) }
 
-// pass compares and applies until nothing differs, and notes what came of it.
-func (h *Keeper) pass(s space) {
+// pass compares and applies until nothing differs, on a thread in the node's network namespace. It
+// logs an error when that is another than before.
+func (h *Keeper) pass(k *link.Kernel) bool {
 	h.mu.Lock()
 	in := h.inputs
 	h.mu.Unlock()
 	if in == nil {
-		return
+		return true
 	}
-	err := h.do(func() error { return h.converge(s, in) })
-	h.tell(err)
-}
-
-// tell logs an error when it is another than before.
-func (h *Keeper) tell(err error) {
+	err := link.Converge(func() (settled bool, err error) { return h.round(k, in) })
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	if text != h.lastErr && err != nil {
-		h.options.Log.Error(err, "Pods' links aren't as they should be")
+		h.loop.Log.Error(err, "Pods' links aren't as they should be")
 	}
 	h.lastErr = text
+	return err == nil
 }
 
-// converge needs more than one round where a change takes others along: a link that was down has
-// lost its routes.
-func (h *Keeper) converge(s space, in *hostInputs) error {
-	const rounds = 4
-	var err error
-	for range rounds {
-		var same bool
-		if same, err = h.round(s, in); same {
-			return err
-		}
-		if !h.ifStill(in, func() {}) {
-			return nil // a pass with the new inputs is asked for
-		}
-		if err == nil {
-			err = errors.New("they don't stay as set: somebody else changes them")
-		}
-	}
-	return err
-}
-
-// round looks, compares and applies once. It is the same if nothing differed, or another round
-// can't help.
-func (h *Keeper) round(s space, in *hostInputs) (same bool, err error) {
-	routes, err := s.ourRoutes()
+// round looks, compares and applies once. It is settled if nothing differed, or another round can't
+// help: with new inputs another pass is asked for.
+func (h *Keeper) round(k *link.Kernel, in *hostInputs) (isSettled bool, err error) {
+	seen, err := look(k, k.Look)
 	if err != nil {
 		return true, err
 	}
-	links, err := podLinksHere()
+	byID, byLink := h.observe(*in, k.Links(), time.Now())
+	desired := desiredHost(*in, byID, k.Links(), seen.isLocal)
+	actual, err := seen.hostEnds(desired, byLink)
 	if err != nil {
 		return true, err
 	}
-	byID, byLink := h.observe(*in, links, time.Now())
-	addresses, err := s.allAddresses()
+	shaping, err := seen.shaping(desired)
 	if err != nil {
 		return true, err
 	}
-	desired := desiredHost(*in, byID, links, localOf(addresses))
-	actual, err := s.actualHost(desired, byLink, links, addresses, routes)
-	if err != nil {
-		return true, err
-	}
-	in.keepUnknown(&desired, actual)
-	ops := diffHost(desired, actual)
+	actual = append(actual, shaping...)
+	ops := link.Diff(in.keepUnknown(desired, actual), actual, nil)
 	if !h.ifStill(in, func() {}) {
-		return false, nil
+		return true, nil
 	}
 	h.noteHealing(*in, byID, ops)
 	if len(ops) == 0 {
 		return true, nil
 	}
-	h.options.Log.V(1).Info("Changing pods' links", "changes", hostSummary(ops))
-	k := hostKernel{space: s, sysctlDir: h.options.SysctlDir, links: links}
-	k.shaping = trafficControl{&k}
-	return false, k.apply(ops, func(f func()) bool { return h.ifStill(in, f) })
+	h.loop.Log.V(1).Info("Changing pods' links", "changes", link.Summary(ops))
+	err = k.Apply(ops, func(op link.Op, change func()) bool {
+		if removesLink(op) {
+			change() // it takes long, and who wants the link back gets it back
+			return true
+		}
+		return h.ifStill(in, change)
+	})
+	if !h.ifStill(in, func() {}) {
+		return true, nil
+	}
+	return false, err
 }
 
 // observe says how far the link of each attachment has come, by ID and by the link's name.
 func (h *Keeper) observe(
-	in hostInputs, links map[string]podLink, now time.Time,
+	in hostInputs, links map[string]link.Found, now time.Time,
 ) (byID, byLink map[string]phase) {
-	macs := map[macAddr]string{}
+	macs := map[link.MAC]string{}
 	for _, a := range in.attachments {
-		macs[macAddr(a.HostMAC())] = a.ID()
+		macs[link.MAC(a.HostMAC())] = a.ID()
 	}
 	byID, byLink = map[string]phase{}, map[string]phase{}
 	trackers := map[string]*tracker{}
@@ -268,13 +195,13 @@ func (h *Keeper) observe(
 			t = &tracker{}
 		}
 		trackers[id] = t
-		var link *podLink
-		if l, found := links[a.Interface]; found {
-			link = &l
+		var found *link.Found
+		if f, isThere := links[a.Interface]; isThere {
+			found = &f
 		}
-		p := t.observe(a, link, macs, now, h.options.FreshFor)
+		p := t.observe(a, found, macs, now, h.options.FreshFor)
 		byID[id] = p
-		if link != nil {
+		if found != nil {
 			byLink[a.Interface] = max(byLink[a.Interface], p)
 		}
 		if problem := t.problem(a, p, now); problem != "" {
@@ -283,8 +210,10 @@ func (h *Keeper) observe(
 	}
 	slices.Sort(wrong)
 	watched := map[int]bool{}
-	for _, link := range links {
-		watched[link.index] = true
+	for name, found := range links {
+		if isOurs(name) {
+			watched[found.Index] = true
+		}
 	}
 	h.trackers = trackers
 	h.mu.Lock()
@@ -294,12 +223,12 @@ func (h *Keeper) observe(
 }
 
 // noteHealing counts the links that were right after an earlier pass, and aren't now.
-func (h *Keeper) noteHealing(in hostInputs, phases map[string]phase, ops []hostOp) {
+func (h *Keeper) noteHealing(in hostInputs, phases map[string]phase, ops []link.Op) {
 	isNews := !slices.Equal(h.lastAddrs, in.nodeAddrs) // then it is we who want something else
 	h.lastAddrs = in.nodeAddrs
 	touched, isClean := map[string]bool{}, len(ops) == 0
 	for _, op := range ops {
-		touched[op.link] = true
+		touched[op.Device()] = true
 	}
 	var healed uint64
 	var names []string
@@ -314,24 +243,11 @@ func (h *Keeper) noteHealing(in hostInputs, phases map[string]phase, ops []hostO
 		isClean = isClean && t.clean
 	}
 	if healed > 0 {
-		h.options.Log.Info("Somebody altered pods' links: putting them right", "pods", names,
-			"changes", hostSummary(ops))
+		h.loop.Log.Info("Somebody altered pods' links: putting them right", "pods", names,
+			"changes", link.Summary(ops))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.count += healed
 	h.settled = isClean
-}
-
-// hostSummary is the first few changes as commands.
-func hostSummary(ops []hostOp) string {
-	const most = 10
-	var lines []string
-	for _, op := range ops[:min(len(ops), most)] {
-		lines = append(lines, op.String())
-	}
-	if more := len(ops) - most; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(lines, "; ")
 }

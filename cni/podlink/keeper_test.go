@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
@@ -237,10 +238,10 @@ func TestHostRoutesFollow(t *testing.T) {
 func TestUnknownIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
-	links := map[string]podLink{a.Interface: {}}
+	links := map[string]link.Found{a.Interface: {}}
 	known := hostInputs{attachments: []cni.Attachment{a}, nodeAddrs: []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs: podCIDRs}
-	desired := func(in hostInputs) hostState {
-		return desiredHost(in, map[string]phase{a.ID(): settled}, links, map[netip.Addr]bool{cnitest.Node4: true, cnitest.Node6: true})
+	desired := func(in hostInputs) link.State {
+		return desiredHost(in, map[string]phase{a.ID(): settled}, links, func(netip.Addr) bool { return true })
 	}
 	actual := desired(known)
 	for name, in := range map[string]hostInputs{
@@ -249,15 +250,14 @@ func TestUnknownIsLeftAlone(t *testing.T) {
 		"only the podCIDRs":          {attachments: known.attachments, podCIDRs: known.podCIDRs},
 		"all, and nothing is to say": known,
 	} {
-		want := desired(in)
-		in.keepUnknown(&want, actual)
-		if ops := diffHost(want, actual); len(ops) != 0 {
+		want := in.keepUnknown(desired(in), actual)
+		if ops := link.Diff(want, actual, nil); len(ops) != 0 {
 			t.Errorf("%s: changes %v", name, ops)
 		}
 	}
-	gone := desired(hostInputs{podCIDRs: known.podCIDRs})
-	hostInputs{podCIDRs: known.podCIDRs}.keepUnknown(&gone, actual)
-	if n := len(gone.routes); n != len(podCIDRs) {
+	alone := hostInputs{podCIDRs: known.podCIDRs}
+	gone := alone.keepUnknown(desired(alone), actual)
+	if n := len(gone); n != len(podCIDRs) {
 		t.Errorf("of a pod that is gone, the routes stay: %d routes", n)
 	}
 }
@@ -271,52 +271,59 @@ func TestForeignLinkIsLeftAlone(t *testing.T) {
 	w.ends.Set([]cni.Attachment{other}, nil, nil)
 	w.do("ip link set POD0 down; ip link set POD0 up; ip link set POD0 mtu 1300")
 	before := w.dump()
-	w.ends.pass(w.openHere())
+	w.pass(w.openHere())
 	if after := w.dump(); after != before {
 		t.Errorf("got\n%s\nwant\n%s", after, before)
 	}
 }
 
-func (w *hostWorld) openHere() space {
+func (w *hostWorld) openHere() *link.Kernel {
 	w.T.Helper()
-	var s space
-	w.InNode(func() (err error) { s, err = openSpace(); return err })
-	w.T.Cleanup(s.Close)
-	return s
+	k, err := w.ends.loop.Open()
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	w.T.Cleanup(k.Close)
+	return k
+}
+
+// pass is one of the keeper's, in the node.
+func (w *hostWorld) pass(k *link.Kernel) {
+	w.InNode(func() error { w.ends.pass(k); return nil })
 }
 
 // How far a link has come, and what is said about it, as time passes.
 func TestPhases(t *testing.T) {
 	t.Parallel()
 	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2")
-	own, strange, others := macAddr(a.HostMAC()), macAddr{2, 1}, macAddr{2, 2}
-	macs := map[macAddr]string{own: a.ID(), others: "c2/eth0"}
-	link := func(index int, mac macAddr) *podLink { return &podLink{index: index, hostLink: hostLink{mac: mac}} }
+	own, strange, others := link.MAC(a.HostMAC()), link.MAC{2, 1}, link.MAC{2, 2}
+	macs := map[link.MAC]string{own: a.ID(), others: "c2/eth0"}
+	found := func(index int, mac link.MAC) *link.Found { return &link.Found{Index: index, MAC: mac} }
 	type step struct {
 		after time.Duration
-		link  *podLink
+		found *link.Found
 		want  phase
 		says  string
 	}
 	for name, steps := range map[string][]step{
 		"made, wired, looked after": {
-			{0, nil, absent, ""}, {50 * time.Second, nil, absent, ""}, {0, link(1, own), fresh, ""},
-			{900 * time.Millisecond, link(1, own), fresh, ""}, {100 * time.Millisecond, link(1, own), settled, ""},
+			{0, nil, absent, ""}, {50 * time.Second, nil, absent, ""}, {0, found(1, own), fresh, ""},
+			{900 * time.Millisecond, found(1, own), fresh, ""}, {100 * time.Millisecond, found(1, own), settled, ""},
 		},
 		"never made": {{0, nil, absent, ""}, {59 * time.Second, nil, absent, ""}, {time.Second, nil, absent, "is gone"}},
 		"deleted": {
-			{0, link(1, own), fresh, ""}, {time.Minute, link(1, own), settled, ""}, {0, nil, absent, ""},
+			{0, found(1, own), fresh, ""}, {time.Minute, found(1, own), settled, ""}, {0, nil, absent, ""},
 			{4 * time.Second, nil, absent, ""}, {time.Second, nil, absent, "is gone"},
 		},
 		"made again": {
-			{0, link(1, own), fresh, ""}, {time.Minute, link(1, own), settled, ""}, {0, nil, absent, ""},
-			{6 * time.Second, link(2, own), fresh, ""}, {time.Second, link(2, own), settled, ""},
+			{0, found(1, own), fresh, ""}, {time.Minute, found(1, own), settled, ""}, {0, nil, absent, ""},
+			{6 * time.Second, found(2, own), fresh, ""}, {time.Second, found(2, own), settled, ""},
 		},
-		"MAC altered":        {{0, link(1, own), fresh, ""}, {2 * time.Second, link(1, strange), settled, ""}},
-		"another's MAC":      {{0, link(1, own), fresh, ""}, {2 * time.Second, link(1, others), foreign, ""}, {time.Minute, link(1, others), foreign, "left alone"}},
-		"another's link":     {{0, link(1, others), foreign, ""}, {61 * time.Second, link(1, others), foreign, "left alone"}},
-		"an unknown link":    {{0, link(1, strange), foreign, ""}, {61 * time.Second, link(1, strange), foreign, "left alone"}},
-		"an old one is left": {{0, link(1, strange), foreign, ""}, {time.Second, link(2, own), fresh, ""}, {time.Second, link(2, own), settled, ""}},
+		"MAC altered":        {{0, found(1, own), fresh, ""}, {2 * time.Second, found(1, strange), settled, ""}},
+		"another's MAC":      {{0, found(1, own), fresh, ""}, {2 * time.Second, found(1, others), foreign, ""}, {time.Minute, found(1, others), foreign, "left alone"}},
+		"another's link":     {{0, found(1, others), foreign, ""}, {61 * time.Second, found(1, others), foreign, "left alone"}},
+		"an unknown link":    {{0, found(1, strange), foreign, ""}, {61 * time.Second, found(1, strange), foreign, "left alone"}},
+		"an old one is left": {{0, found(1, strange), foreign, ""}, {time.Second, found(2, own), fresh, ""}, {time.Second, found(2, own), settled, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -324,7 +331,7 @@ func TestPhases(t *testing.T) {
 			now := time.Now()
 			for i, s := range steps {
 				now = now.Add(s.after)
-				if got := tr.observe(a, s.link, macs, now, time.Second); got != s.want {
+				if got := tr.observe(a, s.found, macs, now, time.Second); got != s.want {
 					t.Fatalf("step %d: phase %d, want %d", i, got, s.want)
 				}
 				if says := tr.problem(a, s.want, now); (says == "") != (s.says == "") || !strings.Contains(says, s.says) {
@@ -382,19 +389,19 @@ func TestCutLinkStaysDown(t *testing.T) {
 	w := newHostWorld(t, 1)
 	w.ends.options.FreshFor = time.Nanosecond
 	w.start()
-	all, link := w.Attachments(), w.linkOf(w.pods[0])
+	all, name := w.Attachments(), w.linkOf(w.pods[0])
 	host := w.openHere()
 	isUp := func() bool {
-		links, err := podLinksHere()
+		now, err := host.LookAt(name)
 		if err != nil {
 			t.Error(err)
 		}
-		return links[link].up
+		return now.Up
 	}
 	var healed int
 	const rounds = 60
 	w.InNode(func() error {
-		end, err := host.LinkByName(link)
+		end, err := host.LinkByName(name)
 		if err != nil {
 			return err
 		}
@@ -430,11 +437,11 @@ func BenchmarkIdlePass(b *testing.B) {
 	w := newHostWorld(b, 100)
 	s := w.openHere()
 	w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs)
-	w.ends.pass(s)
+	w.pass(s)
 	for _, tr := range w.ends.trackers {
 		tr.since = time.Now().Add(-time.Minute)
 	}
-	w.ends.pass(s)
+	w.pass(s)
 	err := w.NetNS.Do(func(ns.NetNS) error {
 		for b.Loop() {
 			same, err := w.ends.round(s, w.ends.inputs)

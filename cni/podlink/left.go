@@ -6,18 +6,20 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 )
 
 // PodsWithLinks names the pods that have a link in the network namespace of the calling thread, as
 // namespace/name where an attachment or the link says it, sorted. A link that is down and none of
 // the attachments' isn't a pod's any more: its DEL was cut short.
 func PodsWithLinks(attachments []cni.Attachment) ([]string, error) {
-	links, err := podLinksHere()
+	host, err := link.Open(link.ProcSys)
 	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	if err := host.Look(); err != nil {
 		return nil, err
 	}
 	recorded := map[string]cni.Attachment{}
@@ -25,15 +27,15 @@ func PodsWithLinks(attachments []cni.Attachment) ([]string, error) {
 		recorded[a.Interface] = a
 	}
 	var pods []string
-	for name, link := range links {
+	for name, found := range host.Links() {
 		a, isRecorded := recorded[name]
-		isRecorded = isRecorded && macAddr(a.HostMAC()) == link.mac
+		isRecorded = isRecorded && link.MAC(a.HostMAC()) == found.MAC
 		switch {
-		case link.isIFB || isShapeName(name) || !link.up && !isRecorded:
+		case !cni.IsInterfaceName(name) || found.Type == ifb || !found.Up && !isRecorded:
 		case isRecorded:
 			pods = append(pods, a.PodNamespace+"/"+a.PodName)
-		case link.alias != "":
-			pods = append(pods, link.alias)
+		case found.Alias != "":
+			pods = append(pods, found.Alias)
 		default:
 			pods = append(pods, name)
 		}
@@ -45,33 +47,27 @@ func PodsWithLinks(attachments []cni.Attachment) ([]string, error) {
 // RemoveAll removes, from the network namespace of the calling thread, all pods' links, whether the
 // pods live or not, their shaping devices, and the routes to pods.
 func RemoveAll() error {
-	host, err := openSpace()
+	host, err := link.Open(link.ProcSys)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	links, err := podLinksHere()
-	if err != nil {
+	if err := host.Look(); err != nil {
 		return err
 	}
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(links)) {
-		errs = append(errs, host.deleteLink(name, nil))
+	for _, name := range slices.Sorted(maps.Keys(host.Links())) {
+		if isOurs(name) {
+			errs = append(errs, deleteLink(host, name, nil))
+		}
 	}
-	routes, err := host.ourRoutes() // those without a link: the others went with theirs
+	seen, err := look(host, host.Look) // routes without a link: the others went with theirs
 	errs = append(errs, err)
-	for _, r := range routes {
-		errs = append(errs, host.deleteRoute(r))
+	for _, r := range seen.routes {
+		route := host.RouteOf(r)
+		if err := route.Drop(host); err != nil && !link.IsGone(err) {
+			errs = append(errs, fmt.Errorf("removing the route to %s: %w", route.To, err))
+		}
 	}
 	return errors.Join(errs...)
-}
-
-func (s space) deleteRoute(r netlink.Route) error {
-	err := s.RouteDel(&netlink.Route{
-		Dst: r.Dst, Priority: r.Priority, Tos: r.Tos, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_NOWHERE,
-	})
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("removing the route to %s: %w", r.Dst, err)
-	}
-	return nil
 }

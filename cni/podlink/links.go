@@ -1,16 +1,16 @@
 package podlink
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/link"
 )
 
 // What is done with pods' links on a node apart from wiring them and keeping them as they should
@@ -20,27 +20,31 @@ import (
 // and tells whether there is one. That takes 0.1 ms, and ends the pod's traffic for good; removing
 // a link takes the kernel some 15 ms, most of which is waiting for readers elsewhere.
 func Cut(name string, mac net.HardwareAddr) (isCut bool, err error) {
-	host, err := openSpace()
+	host, err := link.Open(link.ProcSys)
 	if err != nil {
 		return false, err
 	}
 	defer host.Close()
-	return host.setLinkDown(name, mac)
+	return setLinkDown(host, name, mac)
 }
 
 // setLinkDown tells whether there is a link with this name and MAC, which is down then.
-func (s space) setLinkDown(name string, mac net.HardwareAddr) (bool, error) {
-	link, err := s.LinkByName(name)
-	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+func setLinkDown(k *link.Kernel, name string, mac net.HardwareAddr) (bool, error) {
+	found, err := k.LookAt(name)
+	if errors.Is(err, link.ErrNoLink) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("looking for link %s: %w", name, err)
+		return false, err
 	}
-	if !bytes.Equal(link.Attrs().HardwareAddr, mac) {
+	if found.MAC.String() != mac.String() {
 		return false, nil
 	}
-	err = s.LinkSetDown(link)
+	device, err := k.Netlink(name)
+	if err != nil {
+		return false, err
+	}
+	err = k.LinkSetDown(device)
 	if errors.Is(err, unix.ENODEV) {
 		return false, nil
 	}
@@ -58,22 +62,21 @@ type Link struct {
 }
 
 // List lists the links in the network namespace of the calling thread whose names say that they are
-// pods'.
+// pods', by name.
 func List() (links []Link, err error) {
-	host, err := openSpace()
+	host, err := link.Open(link.ProcSys)
 	if err != nil {
 		return nil, err
 	}
 	defer host.Close()
-	all, err := host.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("listing the node's links: %w", err)
+	if err := host.Look(); err != nil {
+		return nil, err
 	}
-	for _, link := range all {
-		of := link.Attrs()
-		if strings.HasPrefix(of.Name, names.PodLink) {
-			links = append(links, Link{of.Name, of.HardwareAddr.String(), of.Flags&net.FlagUp != 0})
+	for name, found := range host.Links() {
+		if strings.HasPrefix(name, names.PodLink) {
+			links = append(links, Link{name, found.MAC.String(), found.Up})
 		}
 	}
+	slices.SortFunc(links, func(a, b Link) int { return strings.Compare(a.Name, b.Name) })
 	return links, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
 	"github.com/sluice-net/sluice/test/testnet"
 )
@@ -19,18 +20,18 @@ func TestFurnishHostEndTwice(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
 	err := node.Do(func() error {
-		host, err := openSpace()
+		host, err := link.Open(link.ProcSys)
 		if err != nil {
 			return err
 		}
 		defer host.Close()
 		var ends []newEnd
 		for i, name := range []string{"slup0000000000a", "slup0000000000b"} {
-			link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: fmt.Sprint("pod-", i)}
-			if err := host.LinkAdd(link); err != nil {
+			veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: fmt.Sprint("pod-", i)}
+			if err := host.LinkAdd(veth); err != nil {
 				return err
 			}
-			end, err := host.prepareHostEnd(Wiring{
+			end, err := prepareHostEnd(host, Wiring{
 				HostName: name, HostMAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}, PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
 				Addrs: cnitest.Addrs("10.9.0.1", "fd00:9::1"),
 			})

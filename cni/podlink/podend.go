@@ -3,7 +3,6 @@ package podlink
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/link"
 )
 
 // RouteProtocol marks the node's routes to its pods: who put them there.
@@ -27,44 +27,38 @@ var (
 
 // preparePodEnd sets what must hold before the first packet, then sets the link up. The calling
 // thread is in the pod's namespace.
-func (s space) preparePodEnd(link netlink.Link, w Wiring) error {
-	name := link.Attrs().Name
-	settings := []linkSysctl{
-		{family6, name, "accept_ra", 0},
-		{family6, name, "accept_dad", 0},
+func preparePodEnd(pod *link.Kernel, now link.Found, w Wiring) error {
+	sysctls := podEndSysctls(now.Name, w.Addrs)
+	if err := applyAll(pod, link.Diff(settingsOf(now, sysctls), now.Settings(sysctls), nil)); err != nil {
+		return err
 	}
-	if w.has6() {
-		// Some runtimes turn IPv6 off in a new namespace.
-		settings = append(settings, linkSysctl{family6, name, "disable_ipv6", 0})
-	}
-	for _, setting := range settings {
-		if err := setting.write(); err != nil {
+	for _, name := range []string{"lo", now.Name} { // the pod's own addresses are reached over lo
+		if _, err := pod.LookAt(name); err != nil {
 			return err
 		}
-	}
-	lo, err := s.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("finding lo: %w", err)
-	}
-	for _, link := range []netlink.Link{lo, link} { // the pod's own addresses are reached over lo
-		if err := s.LinkSetUp(link); err != nil {
-			return fmt.Errorf("setting the pod's %s up: %w", link.Attrs().Name, err)
+		end, err := pod.Netlink(name)
+		if err != nil {
+			return err
+		}
+		if err := pod.LinkSetUp(end); err != nil {
+			return fmt.Errorf("setting the pod's %s up: %w", name, err)
 		}
 	}
 	return nil
 }
 
 // furnishPodEnd adds the pod's addresses, its gateways as neighbours, and its default routes.
-func (s space) furnishPodEnd(link netlink.Link, w Wiring) error {
+func furnishPodEnd(pod *link.Kernel, name string, w Wiring) error {
 	for _, addr := range w.Addrs {
-		if err := s.addAddr(link, cni.SingleHost(addr)); err != nil {
-			return err
-		}
 		gateway := Gateway(addr)
-		if err := s.addNeighbour(link, gateway, w.HostMAC); err != nil {
+		ops := link.Diff(link.State{
+			link.Address{Link: name, Prefix: cni.SingleHost(addr)},
+			link.Neighbour{Link: name, Addr: gateway, MAC: link.MAC(w.HostMAC)},
+		}, nil, nil)
+		if err := applyAll(pod, ops); err != nil {
 			return err
 		}
-		if err := s.addDefaultRoute(link, gateway); err != nil {
+		if err := addDefaultRoute(pod, name, gateway); err != nil {
 			return err
 		}
 	}
@@ -73,52 +67,25 @@ func (s space) furnishPodEnd(link netlink.Link, w Wiring) error {
 
 // addDefaultRoute adds one that comes first, or, where the pod has one by another interface, after
 // that.
-func (s space) addDefaultRoute(link netlink.Link, gateway netip.Addr) error {
+func addDefaultRoute(pod *link.Kernel, name string, gateway netip.Addr) error {
+	index, err := pod.Index(name)
+	if err != nil {
+		return err
+	}
 	route := &netlink.Route{
-		LinkIndex: link.Attrs().Index,
-		Dst:       IPNet(Everywhere(gateway)),
+		LinkIndex: index,
+		Dst:       link.IPNet(link.Everywhere(gateway)),
 		Gw:        gateway.AsSlice(),
 		Flags:     int(netlink.FLAG_ONLINK),
 	}
-	err := s.RouteAdd(route)
+	err = pod.RouteAdd(route)
 	if errors.Is(err, unix.EEXIST) {
 		const afterTheFirst = 1024 // the metric of an IPv6 route that names none
-		route.Priority = afterTheFirst + link.Attrs().Index
-		err = s.RouteAdd(route)
+		route.Priority = afterTheFirst + index
+		err = pod.RouteAdd(route)
 	}
 	if err != nil {
 		return fmt.Errorf("adding the pod's default route by way of %s: %w", gateway, err)
-	}
-	return nil
-}
-
-// addAddr adds an address that nobody else has, so that there is no need to find that out.
-func (s space) addAddr(link netlink.Link, p netip.Prefix) error {
-	address := &netlink.Addr{IPNet: IPNet(p)}
-	if p.Addr().Is6() {
-		address.Flags = unix.IFA_F_NODAD
-	}
-	if err := s.AddrAdd(link, address); err != nil {
-		return fmt.Errorf("adding address %s to %s: %w", p, link.Attrs().Name, err)
-	}
-	return nil
-}
-
-// addNeighbour makes addr reachable at mac without asking, for good.
-func (s space) addNeighbour(link netlink.Link, addr netip.Addr, mac net.HardwareAddr) error {
-	family := netlink.FAMILY_V6
-	if addr.Is4() {
-		family = netlink.FAMILY_V4
-	}
-	err := s.NeighSet(&netlink.Neigh{
-		LinkIndex:    link.Attrs().Index,
-		Family:       family,
-		State:        netlink.NUD_PERMANENT,
-		IP:           addr.AsSlice(),
-		HardwareAddr: mac,
-	})
-	if err != nil {
-		return fmt.Errorf("adding neighbour %s to %s: %w", addr, link.Attrs().Name, err)
 	}
 	return nil
 }
@@ -129,17 +96,4 @@ func Gateway(addr netip.Addr) netip.Addr {
 		return gateway4
 	}
 	return gateway6
-}
-
-// Everywhere is the prefix of a default route in addr's family.
-func Everywhere(addr netip.Addr) netip.Prefix {
-	if addr.Is4() {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-}
-
-// IPNet is a prefix for those libraries that know another kind.
-func IPNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -5,56 +5,63 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/link"
 )
 
-// readShaping adds the shapers and redirects that are where the desired ones should be.
-func (s space) readShaping(actual *hostState, desired hostState, links map[string]podLink) error {
-	all, err := wholeDump("queueing disciplines", func() ([]netlink.Qdisc, error) {
-		return s.Handle.Handle.QdiscList(nil)
+// shaping is the shapers and redirects that are where the desired ones should be.
+func (s sight) shaping(desired link.State) (link.State, error) {
+	shapers, redirects := link.Of[shaper](desired), link.Of[redirect](desired)
+	if len(shapers) == 0 {
+		return nil, nil
+	}
+	all, err := link.Whole("queueing disciplines", func() ([]netlink.Qdisc, error) {
+		return s.kernel.QdiscList(nil)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var actual link.State
 	for _, q := range all {
 		tbf, isTBF := q.(*netlink.Tbf)
 		if !isTBF || q.Attrs().Parent != netlink.HANDLE_ROOT {
 			continue
 		}
-		i := slices.IndexFunc(desired.shapers, func(want shaper) bool {
-			return links[want.link].index == q.Attrs().LinkIndex
+		i := slices.IndexFunc(shapers, func(want shaper) bool {
+			return s.kernel.Links()[want.link].Index == q.Attrs().LinkIndex
 		})
 		if i >= 0 {
-			actual.shapers = append(actual.shapers, shaperOf(desired.shapers[i], tbf))
+			actual = append(actual, shaperOf(shapers[i], tbf))
 		}
 	}
-	for _, want := range desired.redirects {
-		link := links[want.link]
+	for _, want := range redirects {
+		index := s.kernel.Links()[want.link].Index
 		if !slices.ContainsFunc(all, func(q netlink.Qdisc) bool {
-			return q.Attrs().LinkIndex == link.index &&
+			return q.Attrs().LinkIndex == index &&
 				q.Attrs().Parent == netlink.HANDLE_INGRESS && q.Type() == "ingress"
 		}) {
 			continue
 		}
-		filters, err := wholeDump("filters", func() ([]netlink.Filter, error) {
-			return s.listFilters(link.index)
+		filters, err := link.Whole("filters", func() ([]netlink.Filter, error) {
+			return s.listFilters(index)
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if to, found := links[want.to]; !found || !isRedirect(filters, to.index) {
+		if to, found := s.kernel.Links()[want.to]; !found || !isRedirect(filters, to.Index) {
 			want.different = "other filters"
 		}
-		actual.redirects = append(actual.redirects, want)
+		actual = append(actual, want)
 	}
-	return nil
+	return actual, nil
 }
 
 // ingressHandle is how filters name the qdisc whose parent is netlink.HANDLE_INGRESS.
 var ingressHandle = netlink.MakeHandle(0xffff, 0)
 
-func (s space) listFilters(index int) ([]netlink.Filter, error) {
-	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
-	return s.Handle.Handle.FilterList(link, ingressHandle)
+func (s sight) listFilters(index int) ([]netlink.Filter, error) {
+	on := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	return s.kernel.FilterList(on, ingressHandle)
 }
 
 // isRedirect tells whether filters are the one that we make: all to the link of that index.

@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Wiring is one pod's link as it should be.
@@ -32,13 +32,13 @@ func (w Wiring) has6() bool { return cni.Has6(w.Addrs) }
 // Wire makes a pod's link, the pod's end in podNS and the host's in the namespace of the calling
 // thread, and returns when both carry packets. After an error the link is gone.
 func Wire(ctx context.Context, podNS ns.NetNS, w Wiring) error {
-	host, err := openSpace()
+	host, err := link.Open(link.ProcSys)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	var pod space
-	if err := podNS.Do(func(ns.NetNS) error { pod, err = openSpace(); return err }); err != nil {
+	var pod *link.Kernel
+	if err := podNS.Do(func(ns.NetNS) error { pod, err = link.Open(link.ProcSys); return err }); err != nil {
 		return fmt.Errorf("entering the pod's network namespace: %w", err)
 	}
 	defer pod.Close()
@@ -57,51 +57,51 @@ func Wire(ctx context.Context, podNS ns.NetNS, w Wiring) error {
 	err = wireEnds(ctx, host, pod, podNS, veth, w)
 	if err != nil {
 		return errors.Join(fmt.Errorf("wiring the pod's link %s: %w", w.HostName, err),
-			host.deleteLink(w.HostName, w.HostMAC))
+			deleteLink(host, w.HostName, w.HostMAC))
 	}
 	return nil
 }
 
 func wireEnds(
-	ctx context.Context, host, pod space, podNS ns.NetNS, veth *netlink.Veth, w Wiring,
+	ctx context.Context, host, pod *link.Kernel, podNS ns.NetNS, veth *netlink.Veth, w Wiring,
 ) error {
-	inside, err := pod.LinkByName(w.PodName)
+	inside, err := pod.LookAt(w.PodName)
 	if err != nil {
 		return fmt.Errorf("finding the pod's end: %w", err)
 	}
-	hostEnd, err := host.prepareHostEnd(w)
+	hostEnd, err := prepareHostEnd(host, w)
 	if err != nil {
 		return err
 	}
-	if err := podNS.Do(func(ns.NetNS) error { return pod.preparePodEnd(inside, w) }); err != nil {
+	if err := podNS.Do(func(ns.NetNS) error { return preparePodEnd(pod, inside, w) }); err != nil {
 		return err
 	}
 	// Both ends are up: addresses, neighbours and routes stay.
-	if err := pod.furnishPodEnd(inside, w); err != nil {
+	if err := furnishPodEnd(pod, w.PodName, w); err != nil {
 		return err
 	}
 	if err := hostEnd.furnish(); err != nil {
 		return err
 	}
-	if err := pod.awaitReady(ctx, inside, w.Addrs); err != nil {
+	if err := awaitReady(ctx, pod, w.PodName, inside.Index, w.Addrs); err != nil {
 		return err
 	}
 	var local []netip.Addr
 	if w.has6() {
 		local = append(local, gateway6)
 	}
-	return host.awaitReady(ctx, veth, local)
+	return awaitReady(ctx, host, w.HostName, veth.Index, local)
 }
 
 // Delete deletes the link of this name in the namespace of the calling thread, unless its MAC says
 // that it is another attachment's. A nil MAC stands for any. A link that isn't there is no error.
 func Delete(name string, mac net.HardwareAddr) error {
-	host, err := openSpace()
+	host, err := link.Open(link.ProcSys)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	return host.deleteLink(name, mac)
+	return deleteLink(host, name, mac)
 }
 
 // DeletePodEnd is Delete for the pod's end, with which the host's goes. A namespace that is gone is
@@ -117,31 +117,22 @@ func DeletePodEnd(netns, name string, mac net.HardwareAddr) error {
 	return err
 }
 
-// space is a network namespace to change. Where the namespace of the thread matters, a method says
-// so.
-type space struct{ netlinksafe.Handle }
-
-// openSpace opens the network namespace of the calling thread.
-func openSpace() (space, error) {
-	handle, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return space{}, fmt.Errorf("opening a netlink socket: %w", err)
-	}
-	return space{handle}, nil
-}
-
-func (s space) deleteLink(name string, mac net.HardwareAddr) error {
-	link, err := s.LinkByName(name)
-	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+func deleteLink(k *link.Kernel, name string, mac net.HardwareAddr) error {
+	found, err := k.LookAt(name)
+	if errors.Is(err, link.ErrNoLink) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("looking for link %s: %w", name, err)
+		return err
 	}
-	if mac != nil && mac.String() != link.Attrs().HardwareAddr.String() {
+	if mac != nil && mac.String() != found.MAC.String() {
 		return nil
 	}
-	if err := s.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+	device, err := k.Netlink(name)
+	if err != nil {
+		return err
+	}
+	if err := k.LinkDel(device); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("deleting link %s: %w", name, err)
 	}
 	return nil
@@ -151,29 +142,28 @@ func (s space) deleteLink(name string, mac net.HardwareAddr) error {
 // its time with both: a link whose carrier has just come drops packets until its queue is attached,
 // which asking for its state hurries, and an IPv6 address is local some time after it was added,
 // even without duplicate address detection.
-func (s space) awaitReady(ctx context.Context, link netlink.Link, addrs []netip.Addr) error {
-	name := link.Attrs().Name
+func awaitReady(ctx context.Context, k *link.Kernel, name string, index int, addrs []netip.Addr) error {
 	err := poll(ctx, func() (bool, error) {
-		now, err := s.LinkByIndex(link.Attrs().Index)
+		now, err := k.LinkByIndex(index)
 		return err == nil && now.Attrs().OperState == netlink.OperUp, err
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for %s to be up: %w", name, err)
 	}
 	for _, addr := range addrs {
-		if err := poll(ctx, func() (bool, error) { return s.isLocal(link, addr) }); err != nil {
+		if err := poll(ctx, func() (bool, error) { return isLocal(k, index, addr) }); err != nil {
 			return fmt.Errorf("waiting for address %s on %s: %w", addr, name, err)
 		}
 	}
 	return nil
 }
 
-func (s space) isLocal(link netlink.Link, addr netip.Addr) (bool, error) {
+func isLocal(k *link.Kernel, index int, addr netip.Addr) (bool, error) {
 	var options netlink.RouteGetOptions
 	if addr.IsLinkLocalUnicast() {
-		options.OifIndex = link.Attrs().Index
+		options.OifIndex = index
 	}
-	routes, err := s.RouteGetWithOptions(addr.AsSlice(), &options)
+	routes, err := k.RouteGetWithOptions(addr.AsSlice(), &options)
 	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
 		return false, nil
 	}

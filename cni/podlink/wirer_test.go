@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
@@ -74,7 +75,7 @@ func (w *wirer) Add(args *skel.CmdArgs) (types.Result, error) {
 	}
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	for _, addr := range a.Addresses {
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: *IPNet(cni.SingleHost(addr))})
+		result.IPs = append(result.IPs, &types100.IPConfig{Address: *link.IPNet(cni.SingleHost(addr))})
 	}
 	return result, nil
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
@@ -97,40 +98,32 @@ func (w *hostWorld) isClean() bool {
 }
 
 // difference is what there is to do if all links count as settled.
-func (w *hostWorld) difference() ([]hostOp, error) {
-	s, err := openSpace()
+func (w *hostWorld) difference() ([]link.Op, error) {
+	k, err := link.Open(link.ProcSys)
 	if err != nil {
 		return nil, err
 	}
-	defer s.Close()
+	defer k.Close()
 	w.ends.mu.Lock()
 	in := *w.ends.inputs
 	w.ends.mu.Unlock()
-	routes, err := s.ourRoutes()
-	if err != nil {
-		return nil, err
-	}
-	links, err := podLinksHere()
+	seen, err := look(k, k.Look)
 	if err != nil {
 		return nil, err
 	}
 	byID, byLink := map[string]phase{}, map[string]phase{}
 	for _, a := range in.attachments {
-		if _, found := links[a.Interface]; found {
+		if _, found := k.Links()[a.Interface]; found {
 			byID[a.ID()], byLink[a.Interface] = settled, settled
 		}
 	}
-	addresses, err := s.AddrList(nil, 0)
+	desired := desiredHost(in, byID, k.Links(), seen.isLocal)
+	actual, err := seen.hostEnds(desired, byLink)
 	if err != nil {
 		return nil, err
 	}
-	local := map[netip.Addr]bool{}
-	for _, a := range addresses {
-		local[addrOf(a.IP)] = true
-	}
-	desired := desiredHost(in, byID, links, local)
-	actual, err := s.actualHost(desired, byLink, links, addresses, routes)
-	return diffHost(desired, actual), err
+	shaping, err := seen.shaping(desired)
+	return link.Diff(desired, append(actual, shaping...), nil), err
 }
 
 // dump is what is there, by the tools that people use.
@@ -212,7 +205,7 @@ func TestPassesLeaveNewPodsAlone(t *testing.T) {
 			case <-done:
 				return
 			default:
-				w.ends.pass(s)
+				w.pass(s)
 			}
 		}
 	})

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/link"
 )
 
 // The layout of an ARP packet for IPv4 over Ethernet in its frame (RFC 826).
@@ -26,7 +26,7 @@ const (
 var arpHeader = []byte{0, 1, 8, 0, macLen, 4}
 
 // arpQuestion is the frame that asks a peer for its address.
-func arpQuestion(own overlay.MAC, to Peer) []byte {
+func arpQuestion(own link.MAC, to Peer) []byte {
 	f := append(append([]byte(nil), to.MAC[:]...), own[:]...)
 	f = binary.BigEndian.AppendUint16(f, unix.ETH_P_ARP)
 	f = append(f, arpHeader...)
@@ -37,7 +37,7 @@ func arpQuestion(own overlay.MAC, to Peer) []byte {
 }
 
 // arpAnswer reads a frame that answers an arpQuestion; others aren't ok.
-func arpAnswer(own overlay.MAC, f []byte) (a Answer, ok bool) {
+func arpAnswer(own link.MAC, f []byte) (a Answer, ok bool) {
 	if len(f) < frameHeader+arpLen {
 		return Answer{}, false
 	}
@@ -48,7 +48,7 @@ func arpAnswer(own overlay.MAC, f []byte) (a Answer, ok bool) {
 		binary.BigEndian.Uint16(f[2*macLen:]) == unix.ETH_P_ARP && bytes.HasPrefix(f[frameHeader:], arpHeader) &&
 		binary.BigEndian.Uint16(f[arpOp:]) == arpReply && bytes.Equal(f[arpTarget:arpTarget+len(asked)], asked[:])
 	addr, _ := netip.AddrFromSlice(f[arpSender+macLen : arpTarget])
-	return Answer{Addr: addr, MAC: overlay.MAC(sender)}, ok
+	return Answer{Addr: addr, MAC: link.MAC(sender)}, ok
 }
 
 // The layout of neighbour solicitations and advertisements (RFC 4861, sections 4.3 and 4.4).

@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Options are a Prober's settings.
@@ -162,14 +162,14 @@ func (p *Prober) open(now time.Time, device string) error {
 		p.close()
 		return nil
 	}
-	link, err := p.link.LinkByName(device)
+	tunnel, err := p.link.LinkByName(device)
 	if err != nil {
 		p.close()
 		return fmt.Errorf("looking for %s: %w", device, err)
 	}
-	attrs := link.Attrs()
+	attrs := tunnel.Attrs()
 	p.hear(now, attrs)
-	own := overlay.MAC(append(slices.Clone(attrs.HardwareAddr), make([]byte, macLen)...)[:macLen])
+	own := link.MAC(append(slices.Clone(attrs.HardwareAddr), make([]byte, macLen)...)[:macLen])
 	if p.sockets != nil && p.index == attrs.Index && p.sockets.own == own && !p.sockets.broken.Load() {
 		return nil
 	}

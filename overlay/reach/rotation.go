@@ -7,14 +7,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/link"
 )
 
 // Peer is another node at the other end of the tunnel.
 type Peer struct {
 	Name string
-	MAC  overlay.MAC // of its tunnel device
-	Addr netip.Addr  // of its tunnel device; IPv4 if it has such a one
+	MAC  link.MAC   // of its tunnel device
+	Addr netip.Addr // of its tunnel device; IPv4 if it has such a one
 }
 
 // State is what is known of a peer.
@@ -173,7 +173,7 @@ func (r *Rotation) Unsent(now time.Time, to Peer) {
 // Answer is what came back for a question. Who sends it can be anybody.
 type Answer struct {
 	Addr netip.Addr
-	MAC  overlay.MAC // with an IPv4 address only
+	MAC  link.MAC // with an IPv4 address only
 }
 
 // Take takes an answer in, and says whether it counts: if that peer was asked, and not too long ago.

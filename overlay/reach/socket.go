@@ -12,12 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/link"
 )
 
 // sockets ask and hear by one tunnel device. Answers go to a channel until close.
 type sockets struct {
-	own       overlay.MAC
+	own       link.MAC
 	arp, icmp *os.File // icmp is nil in a kernel without IPv6
 	answers   chan<- heard
 	stop      chan struct{}
@@ -26,7 +26,7 @@ type sockets struct {
 }
 
 // openSockets opens them for a link of the calling thread's network namespace.
-func openSockets(index int, name string, own overlay.MAC, answers chan<- heard) (s *sockets, err error) {
+func openSockets(index int, name string, own link.MAC, answers chan<- heard) (s *sockets, err error) {
 	s = &sockets{own: own, answers: answers, stop: make(chan struct{})}
 	if s.arp, err = openARP(index); err != nil {
 		return nil, fmt.Errorf("opening a packet socket on %s: %w", name, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 
+	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/test/needroot"
 )
@@ -164,9 +165,9 @@ func (m *machine) asks(p Peer, within time.Duration) bool {
 	answers := make(chan heard, 10)
 	var s *sockets
 	err := m.netns.Do(func(ns.NetNS) error {
-		link, err := netlink.LinkByName("sluice.1")
+		tunnel, err := netlink.LinkByName("sluice.1")
 		if err == nil {
-			s, err = openSockets(link.Attrs().Index, link.Attrs().Name, overlay.MAC(link.Attrs().HardwareAddr), answers)
+			s, err = openSockets(tunnel.Attrs().Index, tunnel.Attrs().Name, link.MAC(tunnel.Attrs().HardwareAddr), answers)
 		}
 		return err
 	})
