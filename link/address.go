@@ -22,7 +22,8 @@ func (a Address) Key() string    { return fmt.Sprintf("%s dev %s", a.Prefix, a.L
 func (a Address) Device() string { return a.Link }
 func (a Address) Remove() string { return "ip addr del " + a.Key() }
 func (a Address) Add() string {
-	return "ip addr replace " + a.Key() + When(a.Prefix.Addr().Is6(), " nodad") + remark(a.Different)
+	return "ip addr replace " + a.Key() + When(a.Prefix.Addr().Is6(), " nodad") +
+		remark(a.Different)
 }
 
 // Put adds the address, or makes it permanent.

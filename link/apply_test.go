@@ -61,14 +61,17 @@ func TestApply(t *testing.T) {
 			want: "add b",
 		},
 		"nothing to remove": {
-			ops:  func(item func(string, error) Item) []Op { return []Op{{Now: []Item{item("a", unix.ESRCH)}}} },
+			ops: func(item func(string, error) Item) []Op {
+				return []Op{{Now: []Item{item("a", unix.ESRCH)}}}
+			},
 			want: "remove a",
 		},
 		"the rest of a group is left out": {
 			ops: func(item func(string, error) Item) []Op {
 				return []Op{
 					{Next: item("a", bad), Group: "1"}, {Next: item("b", nil), Group: "1"},
-					{Next: item("c", nil), Group: "2"}, {Next: item("d", bad)}, {Next: item("e", nil)},
+					{Next: item("c", nil), Group: "2"}, {Next: item("d", bad)},
+					{Next: item("e", nil)},
 				}
 			},
 			want: "add a, add c, add d, add e", err: "add a: bad\nadd d: bad",
@@ -125,8 +128,11 @@ func TestWhole(t *testing.T) {
 	if err != nil || !slices.Equal(all, []int{1, 2}) {
 		t.Errorf("got %v, %v", all, err)
 	}
-	all, err = Whole("things", func() ([]int, error) { return []int{1}, netlink.ErrDumpInterrupted })
-	if !errors.Is(err, netlink.ErrDumpInterrupted) || all != nil || !strings.Contains(err.Error(), "listing things") {
+	all, err = Whole("things", func() ([]int, error) {
+		return []int{1}, netlink.ErrDumpInterrupted
+	})
+	if !errors.Is(err, netlink.ErrDumpInterrupted) || all != nil ||
+		!strings.Contains(err.Error(), "listing things") {
 		t.Errorf("got %v, %v", all, err)
 	}
 }

@@ -61,8 +61,9 @@ func Summary(ops []Op) string {
 }
 
 // Diff is how to get from the actual to the desired state: first what is to be there, in the order
-// of kinds, then all removals in the reverse order, so that nothing that only changes is missing for
-// a moment. With a group for items, what is of none comes first, then one group after the other.
+// of kinds, then all removals in the reverse order, so that nothing that only changes is missing
+// for a moment. With a group for items, what is of none comes first, then one group after the
+// other.
 func Diff(desired, actual State, group func(Item) string) []Op {
 	there, wanted := byKey(actual), byKey(desired)
 	var changes, removals []Op
@@ -91,7 +92,9 @@ type key struct {
 	of   string
 }
 
-func (k key) compare(o key) int { return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.of, o.of)) }
+func (k key) compare(o key) int {
+	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.of, o.of))
+}
 
 func (k key) compareRemoved(o key) int {
 	return cmp.Or(cmp.Compare(o.kind, k.kind), cmp.Compare(k.of, o.of))

@@ -37,7 +37,9 @@ func randomThings(t *rapid.T, label string) State {
 
 func oneOfEach(s State) State {
 	slices.SortFunc(s, func(a, b Item) int { return strings.Compare(a.Add(), b.Add()) })
-	return slices.CompactFunc(s, func(a, b Item) bool { return a.Kind() == b.Kind() && a.Key() == b.Key() })
+	return slices.CompactFunc(s, func(a, b Item) bool {
+		return a.Kind() == b.Kind() && a.Key() == b.Key()
+	})
 }
 
 // Whatever is there, the changes lead to what is desired, each kind after those that it stands on.
@@ -55,7 +57,9 @@ func TestDiffLeadsToDesired(t *testing.T) {
 			if op.Next == nil && !removing {
 				removing, last = true, KindRoute
 			}
-			if k := kind[0].Kind(); !removing && (k < last || op.Next == nil) || removing && (k > last || op.Next != nil) {
+			k := kind[0].Kind()
+			if !removing && (k < last || op.Next == nil) ||
+				removing && (k > last || op.Next != nil) {
 				t.Fatalf("%s is out of order", op)
 			}
 			last = kind[0].Kind()
@@ -83,7 +87,8 @@ func TestDiffLeadsToDesired(t *testing.T) {
 func TestDiffText(t *testing.T) {
 	t.Parallel()
 	desired := State{thing{2, "a", 1}, thing{0, "b", 1}, thing{0, "a", 1}, thing{1, "b", 1}}
-	actual := State{thing{0, "a", 0}, thing{0, "a", 2}, thing{1, "b", 0}, thing{0, "c", 0}, thing{1, "c", 0}}
+	actual := State{thing{0, "a", 0}, thing{0, "a", 2}, thing{1, "b", 0}, thing{0, "c", 0},
+		thing{1, "c", 0}}
 	for name, c := range map[string]struct {
 		group func(Item) string
 		want  string
@@ -107,7 +112,8 @@ func TestSummary(t *testing.T) {
 		s = append(s, thing{0, fmt.Sprintf("%02d", i), 0})
 	}
 	got := Summary(Diff(s, nil, nil))
-	if !strings.HasPrefix(got, "+000=0; +001=0; ") || !strings.HasSuffix(got, "+009=0; and 2 more") {
+	if !strings.HasPrefix(got, "+000=0; +001=0; ") ||
+		!strings.HasSuffix(got, "+009=0; and 2 more") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -25,19 +25,21 @@ type Found struct {
 	Loopback bool
 	Alias    string
 
-	Conf4, Conf6 []byte // the values of its sysctls, as the kernel numbers them; nil: without that family
-	addrGenMode  int32  // IPv6's
+	// the values of its sysctls, as the kernel numbers them; nil: without that family
+	Conf4, Conf6 []byte
+	addrGenMode  int32 // IPv6's
 }
 
 // Look reads the links of the network namespace.
 func (k *Kernel) Look() error {
 	found, err := Whole("links", func() (all []Found, err error) {
-		err = k.linkRequest(unix.NLM_F_DUMP).ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWLINK, func(m []byte) bool {
-			if f, ok := parseLink(m); ok {
-				all = append(all, f)
-			}
-			return true
-		})
+		err = k.linkRequest(unix.NLM_F_DUMP).
+			ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWLINK, func(m []byte) bool {
+				if f, ok := parseLink(m); ok {
+					all = append(all, f)
+				}
+				return true
+			})
 		return all, err
 	})
 	if err != nil {

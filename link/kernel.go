@@ -38,10 +38,12 @@ func Open(sysctlDir string) (*Kernel, error) {
 		handle.Close()
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	_ = socket.SetReceiveTimeout(&nl.SocketTimeoutTv) // the kernel answers at once, or something is wrong
+	_ = socket.SetReceiveTimeout(
+		&nl.SocketTimeoutTv) // the kernel answers at once, or something is wrong
 	own := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
 	return &Kernel{
-		Handle: handle, own: own, SysctlDir: sysctlDir, links: map[string]Found{}, names: map[int]string{},
+		Handle: handle, own: own, SysctlDir: sysctlDir, links: map[string]Found{},
+		names: map[int]string{},
 	}, nil
 }
 
@@ -101,8 +103,8 @@ func (k *Kernel) Index(name string) (int, error) {
 	return 0, fmt.Errorf("%w %s", ErrNoLink, name)
 }
 
-// Netlink is a link, as of the last Look, for the netlink library's functions that need no more of it
-// than name and index.
+// Netlink is a link, as of the last Look, for the netlink library's functions that need no more of
+// it than name and index.
 func (k *Kernel) Netlink(name string) (netlink.Link, error) {
 	index, err := k.Index(name)
 	if err != nil {

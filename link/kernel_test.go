@@ -57,7 +57,8 @@ func (s space) run(commands string) {
 	for command := range strings.SplitSeq(strings.TrimSpace(commands), "\n") {
 		words := strings.Fields(command)
 		s.do(func() error {
-			out, err := exec.Command(words[0], words[1:]...).CombinedOutput() //nolint:noctx // it ends by itself
+			out, err := exec.Command(words[0], words[1:]...).
+				CombinedOutput() //nolint:noctx // it ends by itself
 			if err != nil {
 				err = fmt.Errorf("%s: %w: %s", command, err, out)
 			}
@@ -89,7 +90,8 @@ func (s space) state(sysctls ...Sysctl) State {
 	}
 	all := slices.Concat(neighbours, forwards)
 	for _, a := range addresses {
-		if address := s.AddressOf(a); address.Link == "v1" && !address.Prefix.Addr().IsLinkLocalUnicast() {
+		address := s.AddressOf(a)
+		if address.Link == "v1" && !address.Prefix.Addr().IsLinkLocalUnicast() {
 			all = append(all, address)
 		}
 	}
@@ -112,24 +114,44 @@ func TestItemsAreReadBack(t *testing.T) {
 		item  Item
 		alter string
 	}{
-		"IPv4 address":      {Address{Link: "v1", Prefix: prefix("10.1.0.1/24")}, "ip addr del 10.1.0.1/24 dev v1"},
-		"IPv6 address":      {Address{Link: "v1", Prefix: prefix("fd01::1/64")}, "ip addr change fd01::1/64 dev v1 valid_lft 100 preferred_lft 50"},
-		"IPv4 neighbour":    {Neighbour{Link: "v0", Addr: addr("10.0.0.7"), MAC: mac}, "ip neigh replace 10.0.0.7 lladdr 02:00:00:00:00:08 dev v0 nud permanent"},
-		"IPv6 neighbour":    {Neighbour{Link: "v0", Addr: addr("fd01::7"), MAC: mac}, "ip neigh del fd01::7 dev v0"},
-		"forward":           {Forward{Link: "vx0", MAC: mac, To: addr("10.0.0.9")}, "bridge fdb replace 02:00:00:00:00:07 dev vx0 dst 10.0.0.8 self permanent"},
-		"forward, by port":  {Forward{Link: "vx0", MAC: mac, To: addr("10.0.0.9")}, "bridge fdb replace 02:00:00:00:00:07 dev vx0 dst 10.0.0.9 port 77 self permanent"},
-		"route on a link":   {Route{To: prefix("10.2.0.1/32"), Link: "v0", Src: addr("10.0.0.1"), Protocol: protocol}, "ip route replace 10.2.0.1 dev v1 proto 99"},
-		"IPv6 on a link":    {Route{To: prefix("fd02::1/128"), Link: "v0", Metric: 1024, Protocol: protocol}, "ip route del fd02::1"},
-		"route by gateway":  {Route{To: prefix("10.2.0.0/24"), Via: addr("10.9.9.9"), Link: "v0", Onlink: true, Protocol: protocol}, "ip route replace 10.2.0.0/24 via 10.0.0.77 proto 99"},
-		"IPv6 by gateway":   {Route{To: prefix("fd02::/64"), Via: addr("fd02::"), Link: "v0", Onlink: true, Metric: 1024, Protocol: protocol}, "ip route replace fd02::/64 dev v1 proto 99"},
-		"unreachable":       {Route{To: prefix("10.2.0.0/16"), Metric: 1 << 30, Protocol: protocol}, "ip route del unreachable 10.2.0.0/16"},
-		"IPv6 unreachable":  {Route{To: prefix("fd02::/48"), Metric: 1 << 30, Protocol: protocol}, "ip route del unreachable fd02::/48"},
-		"route with an MTU": {Route{To: prefix("10.2.0.1/32"), Link: "v0", Protocol: protocol}, "ip route replace 10.2.0.1 dev v0 proto 99 scope link mtu 1000"},
-		"IPv4 sysctl":       {Sysctl{IPv4, "v0", "forwarding", 1}, "sysctl -w net.ipv4.conf.v0.forwarding=0"},
-		"route_localnet":    {Sysctl{IPv4, "v0", "route_localnet", 1}, "sysctl -w net.ipv4.conf.v0.route_localnet=0"},
-		"IPv6 sysctl":       {Sysctl{IPv6, "v0", "accept_ra", 0}, "sysctl -w net.ipv6.conf.v0.accept_ra=2"},
-		"accept_dad":        {Sysctl{IPv6, "v0", "accept_dad", 0}, "sysctl -w net.ipv6.conf.v0.accept_dad=1"},
-		"addr_gen_mode":     {Sysctl{IPv6, "v0", "addr_gen_mode", 1}, "sysctl -w net.ipv6.conf.v0.addr_gen_mode=0"},
+		"IPv4 address": {Address{Link: "v1", Prefix: prefix("10.1.0.1/24")},
+			"ip addr del 10.1.0.1/24 dev v1"},
+		"IPv6 address": {Address{Link: "v1", Prefix: prefix("fd01::1/64")},
+			"ip addr change fd01::1/64 dev v1 valid_lft 100 preferred_lft 50"},
+		"IPv4 neighbour": {Neighbour{Link: "v0", Addr: addr("10.0.0.7"), MAC: mac},
+			"ip neigh replace 10.0.0.7 lladdr 02:00:00:00:00:08 dev v0 nud permanent"},
+		"IPv6 neighbour": {Neighbour{Link: "v0", Addr: addr("fd01::7"), MAC: mac},
+			"ip neigh del fd01::7 dev v0"},
+		"forward": {Forward{Link: "vx0", MAC: mac, To: addr("10.0.0.9")},
+			"bridge fdb replace 02:00:00:00:00:07 dev vx0 dst 10.0.0.8 self permanent"},
+		"forward, by port": {Forward{Link: "vx0", MAC: mac, To: addr("10.0.0.9")},
+			"bridge fdb replace 02:00:00:00:00:07 dev vx0 dst 10.0.0.9 port 77 self permanent"},
+		"route on a link": {Route{To: prefix("10.2.0.1/32"), Link: "v0", Src: addr("10.0.0.1"),
+			Protocol: protocol}, "ip route replace 10.2.0.1 dev v1 proto 99"},
+		"IPv6 on a link": {Route{To: prefix("fd02::1/128"), Link: "v0", Metric: 1024,
+			Protocol: protocol}, "ip route del fd02::1"},
+		"route by gateway": {
+			Route{To: prefix("10.2.0.0/24"), Via: addr("10.9.9.9"), Link: "v0", Onlink: true,
+				Protocol: protocol}, "ip route replace 10.2.0.0/24 via 10.0.0.77 proto 99"},
+		"IPv6 by gateway": {
+			Route{To: prefix("fd02::/64"), Via: addr("fd02::"), Link: "v0", Onlink: true,
+				Metric: 1024, Protocol: protocol}, "ip route replace fd02::/64 dev v1 proto 99"},
+		"unreachable": {Route{To: prefix("10.2.0.0/16"), Metric: 1 << 30, Protocol: protocol},
+			"ip route del unreachable 10.2.0.0/16"},
+		"IPv6 unreachable": {Route{To: prefix("fd02::/48"), Metric: 1 << 30, Protocol: protocol},
+			"ip route del unreachable fd02::/48"},
+		"route with an MTU": {Route{To: prefix("10.2.0.1/32"), Link: "v0", Protocol: protocol},
+			"ip route replace 10.2.0.1 dev v0 proto 99 scope link mtu 1000"},
+		"IPv4 sysctl": {Sysctl{IPv4, "v0", "forwarding", 1},
+			"sysctl -w net.ipv4.conf.v0.forwarding=0"},
+		"route_localnet": {Sysctl{IPv4, "v0", "route_localnet", 1},
+			"sysctl -w net.ipv4.conf.v0.route_localnet=0"},
+		"IPv6 sysctl": {Sysctl{IPv6, "v0", "accept_ra", 0},
+			"sysctl -w net.ipv6.conf.v0.accept_ra=2"},
+		"accept_dad": {Sysctl{IPv6, "v0", "accept_dad", 0},
+			"sysctl -w net.ipv6.conf.v0.accept_dad=1"},
+		"addr_gen_mode": {Sysctl{IPv6, "v0", "addr_gen_mode", 1},
+			"sysctl -w net.ipv6.conf.v0.addr_gen_mode=0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,9 +217,11 @@ func TestFound(t *testing.T) {
 	s.run("ip link set v0 alias dev/pod-a mtu 1400 arp off address 02:00:00:00:00:01")
 	s.look()
 	want := Found{
-		Name: "v0", Type: "veth", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1400, Up: true, Carrier: true, NoARP: true, Alias: "dev/pod-a",
+		Name: "v0", Type: "veth", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1400, Up: true, Carrier: true,
+		NoARP: true, Alias: "dev/pod-a",
 	}
-	for what, got := range map[string]Found{"Look": s.Links()["v0"], "LookAt": must(s.LookAt("v0"))} {
+	for what, got := range map[string]Found{"Look": s.Links()["v0"],
+		"LookAt": must(s.LookAt("v0"))} {
 		if index, err := s.Index("v0"); err != nil || index != got.Index || s.Name(index) != "v0" {
 			t.Errorf("%s: index %d, %v", what, index, err)
 		}

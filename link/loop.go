@@ -33,7 +33,8 @@ type Loop struct {
 
 // NewLoop makes a Loop that does nothing yet. A zero tick stands for the default. Concerns and Pass
 // are still to be set.
-func NewLoop(netns ns.NetNS, sysctlDir string, tick, defaultTick time.Duration, log logr.Logger) *Loop {
+func NewLoop(netns ns.NetNS, sysctlDir string, tick, defaultTick time.Duration,
+	log logr.Logger) *Loop {
 	if sysctlDir == "" {
 		sysctlDir = ProcSys
 	}
@@ -43,7 +44,8 @@ func NewLoop(netns ns.NetNS, sysctlDir string, tick, defaultTick time.Duration, 
 	if log.GetSink() == nil {
 		log = logr.Discard()
 	}
-	return &Loop{NetNS: netns, SysctlDir: sysctlDir, Tick: tick, Log: log, wake: make(chan struct{}, 1)}
+	return &Loop{NetNS: netns, SysctlDir: sysctlDir, Tick: tick, Log: log,
+		wake: make(chan struct{}, 1)}
 }
 
 // Wake asks for a pass. Asking again before it starts changes nothing.
@@ -116,8 +118,10 @@ func (l *Loop) pass(k *Kernel) (done bool) {
 func (l *Loop) watch() (stop func(), err error) {
 	var socket *nl.NetlinkSocket
 	err = In(l.NetNS, func() error {
-		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC,
-			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+			unix.RTNLGRP_TC,
+			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
+			unix.RTNLGRP_IPV6_ROUTE,
 			unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 		return err
 	})

@@ -27,7 +27,8 @@ func (n Neighbour) Key() string    { return fmt.Sprintf("%s dev %s", n.Addr, n.L
 func (n Neighbour) Device() string { return n.Link }
 func (n Neighbour) Remove() string { return "ip neigh del " + n.Key() }
 func (n Neighbour) Add() string {
-	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent%s", n.Addr, n.MAC, n.Link,
+	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent%s", n.Addr,
+		n.MAC, n.Link,
 		remark(n.Different))
 }
 
@@ -64,7 +65,8 @@ func (f Forward) Key() string    { return fmt.Sprintf("%s dev %s", f.MAC, f.Link
 func (f Forward) Device() string { return f.Link }
 func (f Forward) Remove() string { return "bridge fdb del " + f.Key() }
 func (f Forward) Add() string {
-	return fmt.Sprintf("bridge fdb replace %s dst %s self permanent%s", f.Key(), f.To, remark(f.Different))
+	return fmt.Sprintf("bridge fdb replace %s dst %s self permanent%s", f.Key(), f.To,
+		remark(f.Different))
 }
 
 // Put adds the entry. Replacing one would change its first destination only, so the old one goes
@@ -92,7 +94,8 @@ func (f Forward) Drop(k *Kernel) error {
 	}
 	request := k.Request(unix.RTM_DELNEIGH, unix.NLM_F_ACK)
 	request.AddData(&netlink.Ndmsg{
-		Family: unix.AF_BRIDGE, Index: uint32(index), Flags: netlink.NTF_SELF, //nolint:gosec // positive
+		Family: unix.AF_BRIDGE, Index: uint32(index),
+		Flags: netlink.NTF_SELF, //nolint:gosec // positive
 	})
 	request.AddData(nl.NewRtAttr(netlink.NDA_LLADDR, f.MAC[:]))
 	_, err = request.Execute(unix.NETLINK_ROUTE, 0)
@@ -176,7 +179,9 @@ func parseEntry(m []byte) (entry, bool) {
 		return entry{}, false
 	}
 	e := entry{
-		index: int(int32(binary.NativeEndian.Uint32(m[indexAt:]))), //nolint:gosec // as the kernel means it
+		index: int(
+			int32(
+				binary.NativeEndian.Uint32(m[indexAt:]))), //nolint:gosec // as the kernel means it
 		state: binary.NativeEndian.Uint16(m[stateAt:]),
 		flags: m[flagsAt],
 	}

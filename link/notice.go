@@ -41,7 +41,9 @@ func parseNotice(m syscall.NetlinkMessage) (n Notice, ok bool) {
 	if len(m.Data) < unix.SizeofIfAddrmsg {
 		return Notice{}, false
 	}
-	n.Index = int(int32(binary.NativeEndian.Uint32(m.Data[indexAt:]))) //nolint:gosec // as the kernel means it
+	n.Index = int(
+		int32(
+			binary.NativeEndian.Uint32(m.Data[indexAt:]))) //nolint:gosec // as the kernel means it
 	switch n.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		if len(m.Data) < unix.SizeofIfInfomsg {

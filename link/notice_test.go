@@ -43,16 +43,25 @@ func TestNotices(t *testing.T) {
 	index := s.Links()["v0"].Index
 	prefix := netip.MustParsePrefix
 	for command, want := range map[string]Notice{
-		"ip link set v0 alias x":                                                             {Type: unix.RTM_NEWLINK, Index: index, Name: "v0"},
-		"ip addr add 10.3.0.1/24 dev v0":                                                     {Type: unix.RTM_NEWADDR, Index: index},
-		"ip addr add fe80::5/64 dev v0 nodad":                                                {Type: unix.RTM_NEWADDR, Index: index, Scope: unix.RT_SCOPE_LINK},
-		"ip neigh add 10.0.0.5 lladdr 02:0:0:0:0:1 dev v0":                                   {Type: unix.RTM_NEWNEIGH, Index: index},
-		"tc qdisc add dev v0 root tbf rate 1gbit burst 1mb limit 1mb":                        {Type: unix.RTM_NEWQDISC, Index: index},
-		"ip route add 10.4.0.0/24 dev v0 proto 98":                                           {Type: unix.RTM_NEWROUTE, Protocol: 98, Table: unix.RT_TABLE_MAIN, To: prefix("10.4.0.0/24")},
-		"ip route add default via 10.0.0.5 proto 98 metric 7":                                {Type: unix.RTM_NEWROUTE, Protocol: 98, Table: unix.RT_TABLE_MAIN, To: prefix("0.0.0.0/0")},
-		"ip -6 route add default via fe80::9 dev v0 proto 98 metric 7":                       {Type: unix.RTM_NEWROUTE, Protocol: 98, Table: unix.RT_TABLE_MAIN, To: prefix("::/0")},
-		"sysctl -w net.ipv4.conf.v0.forwarding=0\nsysctl -w net.ipv4.conf.v0.forwarding=1":   {Type: unix.RTM_NEWNETCONF, Index: index},
-		"sysctl -w net.ipv4.conf.all.forwarding=0\nsysctl -w net.ipv4.conf.all.forwarding=1": {Type: unix.RTM_NEWNETCONF, Index: AllLinks},
+		"ip link set v0 alias x":         {Type: unix.RTM_NEWLINK, Index: index, Name: "v0"},
+		"ip addr add 10.3.0.1/24 dev v0": {Type: unix.RTM_NEWADDR, Index: index},
+		"ip addr add fe80::5/64 dev v0 nodad": {
+			Type: unix.RTM_NEWADDR, Index: index, Scope: unix.RT_SCOPE_LINK},
+		"ip neigh add 10.0.0.5 lladdr 02:0:0:0:0:1 dev v0": {Type: unix.RTM_NEWNEIGH, Index: index},
+		"tc qdisc add dev v0 root tbf rate 1gbit burst 1mb limit 1mb": {
+			Type: unix.RTM_NEWQDISC, Index: index},
+		"ip route add 10.4.0.0/24 dev v0 proto 98": {
+			Type: unix.RTM_NEWROUTE, Protocol: 98, Table: unix.RT_TABLE_MAIN,
+			To: prefix("10.4.0.0/24")},
+		"ip route add default via 10.0.0.5 proto 98 metric 7": {
+			Type: unix.RTM_NEWROUTE, Protocol: 98, Table: unix.RT_TABLE_MAIN,
+			To: prefix("0.0.0.0/0")},
+		"ip -6 route add default via fe80::9 dev v0 proto 98 metric 7": {
+			Type: unix.RTM_NEWROUTE, Protocol: 98, Table: unix.RT_TABLE_MAIN, To: prefix("::/0")},
+		"sysctl -w net.ipv4.conf.v0.forwarding=0\nsysctl -w net.ipv4.conf.v0.forwarding=1": {
+			Type: unix.RTM_NEWNETCONF, Index: index},
+		"sysctl -w net.ipv4.conf.all.forwarding=0\nsysctl -w net.ipv4.conf.all.forwarding=1": {
+			Type: unix.RTM_NEWNETCONF, Index: AllLinks},
 	} {
 		s.run(command)
 		deadline := time.Now().Add(time.Minute)
@@ -75,7 +84,8 @@ func FuzzMessages(f *testing.F) {
 	f.Add(uint16(unix.RTM_NEWNETCONF), []byte{2, 0, 0, 0, 8, 0, 1, 0, 255, 255, 255, 255})
 	f.Add(uint16(unix.RTM_NEWADDR), []byte{2})
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
-		n, ok := parseNotice(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: kind}, Data: data})
+		n, ok := parseNotice(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: kind},
+			Data: data})
 		if ok && n.Type != kind || len(n.Name) > len(data) {
 			t.Errorf("got %+v", n)
 		}

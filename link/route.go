@@ -25,7 +25,9 @@ type Route struct {
 // Kind and the following methods are an Item's.
 func (r Route) Kind() Kind     { return KindRoute }
 func (r Route) Device() string { return r.Link }
-func (r Route) Remove() string { return fmt.Sprintf("ip route del %s proto %d", r.Key(), r.Protocol) }
+func (r Route) Remove() string {
+	return fmt.Sprintf("ip route del %s proto %d", r.Key(), r.Protocol)
+}
 func (r Route) Key() string {
 	return r.To.String() + When(r.TOS != 0, fmt.Sprintf(" tos %d", r.TOS)) +
 		When(r.Metric != DefaultMetric(r.To.Addr()), fmt.Sprintf(" metric %d", r.Metric))
@@ -37,7 +39,8 @@ func (r Route) Add() string {
 			remark(r.Different))
 	}
 	return fmt.Sprintf("ip route replace %s%s dev %s%s proto %d%s%s%s", r.Key(),
-		When(r.Via.IsValid(), " via "+r.Via.String()), r.Link, When(r.Onlink, " onlink"), r.Protocol,
+		When(r.Via.IsValid(), " via "+r.Via.String()), r.Link, When(r.Onlink, " onlink"),
+		r.Protocol,
 		When(r.isOnLink4(), " scope link"), When(r.Src.IsValid(), " src "+r.Src.String()),
 		remark(r.Different))
 }
@@ -63,8 +66,8 @@ func (r Route) Put(k *Kernel, _ []Item) error {
 	}
 	err = k.RouteReplace(route)
 	if errors.Is(err, unix.EINVAL) && r.Via.Is6() {
-		// The kernel refuses an IPv6 gateway to which a route by another link leads, even if that is
-		// the route to be replaced.
+		// The kernel refuses an IPv6 gateway to which a route by another link leads, even if that
+		// is the route to be replaced.
 		if err := r.clear(k); err != nil {
 			return err
 		}
@@ -122,12 +125,13 @@ func (r Route) Netlink(k *Kernel) (*netlink.Route, error) {
 // Routes lists the main table's routes that are wanted.
 func (k *Kernel) Routes(wanted func(netlink.Route) bool) ([]netlink.Route, error) {
 	return Whole("routes", func() (all []netlink.Route, err error) {
-		err = k.RouteListFilteredIter(netlink.FAMILY_ALL, &netlink.Route{}, 0, func(r netlink.Route) bool {
-			if wanted(r) {
-				all = append(all, r)
-			}
-			return true
-		})
+		err = k.RouteListFilteredIter(netlink.FAMILY_ALL, &netlink.Route{}, 0,
+			func(r netlink.Route) bool {
+				if wanted(r) {
+					all = append(all, r)
+				}
+				return true
+			})
 		return all, err
 	})
 }

@@ -22,6 +22,12 @@ type Sysctl struct {
 	Value  int32
 }
 
+// Sysctl4 is a setting of IPv4.
+func Sysctl4(link, name string, value int32) Sysctl { return Sysctl{IPv4, link, name, value} }
+
+// Sysctl6 is a setting of IPv6.
+func Sysctl6(link, name string, value int32) Sysctl { return Sysctl{IPv6, link, name, value} }
+
 func (s Sysctl) path() string { return fmt.Sprintf("%s/conf/%s/%s", s.Family, s.Link, s.Name) }
 
 // Kind and the following methods are an Item's. There is nothing to remove: a link always has the
@@ -35,7 +41,8 @@ func (s Sysctl) Add() string        { return fmt.Sprintf("sysctl -w net/%s=%d", 
 
 // Put writes the setting in the network namespace of the calling thread.
 func (s Sysctl) Put(k *Kernel, _ []Item) error {
-	return os.WriteFile(filepath.Join(k.SysctlDir, s.path()), strconv.AppendInt(nil, int64(s.Value), 10), 0)
+	return os.WriteFile(filepath.Join(k.SysctlDir, s.path()),
+		strconv.AppendInt(nil, int64(s.Value), 10), 0)
 }
 
 // settings is where in the link's arrays a setting is. In linux/ipv6.h they are numbered from 0, in
@@ -78,5 +85,6 @@ func (f Found) setting(s Sysctl) int32 {
 	if !known || len(array) < (i+1)*size {
 		return none
 	}
-	return int32(binary.NativeEndian.Uint32(array[i*size:])) //nolint:gosec // as the kernel means it
+	return int32(
+		binary.NativeEndian.Uint32(array[i*size:])) //nolint:gosec // as the kernel means it
 }

@@ -20,8 +20,8 @@ type sight struct {
 	routes    []netlink.Route // ours, default routes, and those from router advertisements
 }
 
-// look reads the links and addresses of the network namespace of the calling thread, and has changes
-// of what is on the tunnel device noticed from then on.
+// look reads the links and addresses of the network namespace of the calling thread, and has
+// changes of what is on the tunnel device noticed from then on.
 func (r *Reconciler) look(k *link.Kernel, tunnel string) (sight, error) {
 	if err := k.Look(); err != nil {
 		return sight{}, err

@@ -9,16 +9,19 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// manyNodes is node1 and others, as many as asked for altogether, in a network that has room for them.
+// manyNodes is node1 and others, as many as asked for altogether, in a network that has room for
+// them.
 func manyNodes(n int) ([]overlay.Node, overlay.Config) {
 	c := dual(func(c *overlay.Config) {
-		c.Network, c.IPv6Network = netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/32")
+		c.Network, c.IPv6Network = netip.MustParsePrefix("10.0.0.0/8"),
+			netip.MustParsePrefix("fd00::/32")
 	})
 	var nodes []overlay.Node
 	for i := 1; i <= n; i++ {
 		nodes = append(nodes, overlay.Node{
-			Name:      fmt.Sprintf("node%d", i),
-			PodCIDRs:  prefixes(fmt.Sprintf("10.%d.%d.0/24", 64+i>>8, i&255), fmt.Sprintf("fd00:0:%x::/64", i)),
+			Name: fmt.Sprintf("node%d", i),
+			PodCIDRs: prefixes(fmt.Sprintf("10.%d.%d.0/24", 64+i>>8, i&255),
+				fmt.Sprintf("fd00:0:%x::/64", i)),
 			Addresses: addrs(fmt.Sprintf("192.168.%d.%d", 77+i>>8, i&255)),
 		})
 	}

@@ -48,7 +48,8 @@ func (r *Reconciler) routeConcerns(n link.Notice) bool {
 		return false
 	}
 	network := r.inputs.config.network(familyOf(n.To.Addr()))
-	return network.Contains(n.To.Addr()) && !n.To.IsSingleIP() // pods' own routes are of one address
+	return network.Contains(n.To.Addr()) &&
+		!n.To.IsSingleIP() // pods' own routes are of one address
 }
 
 // covers says whether one of the addresses, which are in order, is in a route's destination.

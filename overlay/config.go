@@ -24,23 +24,27 @@ const (
 	minMTU6 = 1280 // RFC 8200: without it the kernel turns IPv6 off on a link
 	maxMTU  = 65535
 
-	// overhead4 and overhead6 are what a tunnel adds to a packet: Ethernet (14), VXLAN (8), UDP (8), and IPv4 (20) or IPv6 (40).
+	// overhead4 and overhead6 are what a tunnel adds to a packet: Ethernet (14), VXLAN (8), UDP
+	// (8), and IPv4 (20) or IPv6 (40).
 	overhead4 = 50
 	overhead6 = 70
 )
 
-// Config is the configuration of the pod network, the same on all nodes. ParseConfig makes one that makes sense.
+// Config is the configuration of the pod network, the same on all nodes. ParseConfig makes one that
+// makes sense.
 type Config struct {
 	Network     netip.Prefix // of all IPv4 pods; the zero Prefix: no IPv4 pods
 	IPv6Network netip.Prefix // of all IPv6 pods; the zero Prefix: no IPv6 pods
 
-	Backend       Backend
-	VNI           uint32 // of the tunnel
-	Port          uint16 // of the tunnel, UDP
-	MTU           int    // bytes of the largest packet to put on the underlay; 0: what the underlay's link takes
+	Backend Backend
+	VNI     uint32 // of the tunnel
+	Port    uint16 // of the tunnel, UDP
+	// bytes of the largest packet to put on the underlay; 0: what the underlay's link takes
+	MTU           int
 	DirectRouting bool
 
-	// Underlay is the family that the tunnel uses. With AnyFamily all nodes derive it from the Nodes. It isn't in net-conf.json.
+	// Underlay is the family that the tunnel uses. With AnyFamily all nodes derive it from the
+	// Nodes. It isn't in net-conf.json.
 	Underlay Family
 }
 

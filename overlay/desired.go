@@ -17,8 +17,8 @@ type Link struct {
 	Prefixes []netip.Prefix // its addresses, with what is on-link by them
 	Loopback bool           // it leads nowhere: lo, or a dummy
 
-	// Of a node whose underlay address is on a link that leads nowhere: whether routes from there lead out by this link, and to which
-	// nodes' addresses.
+	// Of a node whose underlay address is on a link that leads nowhere: whether routes from there
+	// lead out by this link, and to which nodes' addresses.
 	Leads   bool
 	LeadsTo []netip.Addr
 }
@@ -50,11 +50,13 @@ type Peer struct {
 	Direct   []netip.Prefix // those of PodCIDRs that are reached without a tunnel
 }
 
-// Desired is what the node named own should have in its kernel, among these nodes (which include it) and with these links. The
-// order of nodes and links doesn't matter. It is an error if the node itself can't take part; peers that can't are skipped.
+// Desired is what the node named own should have in its kernel, among these nodes (which include
+// it) and with these links. The order of nodes and links doesn't matter. It is an error if the node
+// itself can't take part; peers that can't are skipped.
 //
-// What a peer claims isn't taken on trust: pod CIDRs outside the pod network, or that overlap those of a more senior node or cover
-// somebody's underlay address, and underlay addresses that are the node's own or a pod's, are skipped with a reason.
+// What a peer claims isn't taken on trust: pod CIDRs outside the pod network, or that overlap those
+// of a more senior node or cover somebody's underlay address, and underlay addresses that are the
+// node's own or a pod's, are skipped with a reason.
 func Desired(own string, nodes []Node, c Config, links []Link) (Plan, error) {
 	b := builder{config: c, links: links, macs: map[link.MAC]string{}}
 	nodes = slices.SortedFunc(slices.Values(nodes), bySeniority)
@@ -71,7 +73,9 @@ func Desired(own string, nodes []Node, c Config, links []Link) (Plan, error) {
 			b.takePeer(n)
 		}
 	}
-	slices.SortStableFunc(b.plan.Skipped, func(x, y Skipped) int { return strings.Compare(x.Node, y.Node) })
+	slices.SortStableFunc(b.plan.Skipped, func(x, y Skipped) int {
+		return strings.Compare(x.Node, y.Node)
+	})
 	slices.SortFunc(b.plan.Peers, func(x, y Peer) int { return strings.Compare(x.Name, y.Name) })
 	return b.plan, nil
 }
@@ -88,7 +92,8 @@ type builder struct {
 	macs      map[link.MAC]string // owners
 	endpoints []netip.Addr        // of the nodes so far, sorted
 
-	// Where the underlay address is on a link that leads nowhere: the nodes' addresses that routes lead to.
+	// Where the underlay address is on a link that leads nowhere: the nodes' addresses that routes
+	// lead to.
 	ways map[netip.Addr]bool
 }
 
@@ -120,22 +125,27 @@ func (b *builder) takeOwn(n Node, all []Node) error {
 // checkFamilies notes which family the node's pods have to do without.
 func (b *builder) checkFamilies() {
 	for _, f := range []Family{IPv4, IPv6} {
-		has := slices.ContainsFunc(b.own.PodCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == f })
+		has := slices.ContainsFunc(b.own.PodCIDRs, func(p netip.Prefix) bool {
+			return familyOf(p.Addr()) == f
+		})
 		if b.config.network(f).IsValid() && !has {
-			b.skipf(b.own, "it has no %s pod CIDR, although %s is on: its pods get no such address", f, f)
+			b.skipf(b.own,
+				"it has no %s pod CIDR, although %s is on: its pods get no such address", f, f)
 		}
 	}
 }
 
 func (b *builder) checkOwnCIDR(cidr netip.Prefix) error {
 	if network := b.config.network(familyOf(cidr.Addr())); !contains(network, cidr) {
-		return fmt.Errorf("pod CIDR %s of node %s is outside the pod network %s", cidr, b.own.Name, network)
+		return fmt.Errorf("pod CIDR %s of node %s is outside the pod network %s", cidr, b.own.Name,
+			network)
 	}
 	if owner, overlaps := b.cidrs.Overlapping(cidr); overlaps {
 		return fmt.Errorf("two pod CIDRs of node %s overlap: %s is one", owner, cidr)
 	}
 	if cidr.Contains(b.plan.Local) {
-		return fmt.Errorf("pod CIDR %s of node %s contains its underlay address %s", cidr, b.own.Name, b.plan.Local)
+		return fmt.Errorf("pod CIDR %s of node %s contains its underlay address %s", cidr,
+			b.own.Name, b.plan.Local)
 	}
 	return nil
 }

@@ -47,7 +47,8 @@ func changed(n overlay.Node, change func(*overlay.Node)) overlay.Node {
 func eth0(i int) []overlay.Link {
 	return []overlay.Link{
 		{Name: "lo", MTU: 65536, Prefixes: prefixes("127.0.0.1/8", "::1/128"), Loopback: true},
-		{Name: "eth0", MTU: 1500, Prefixes: prefixes(fmt.Sprintf("192.168.77.%d/24", i), fmt.Sprintf("fd77::%x/64", i))},
+		{Name: "eth0", MTU: 1500,
+			Prefixes: prefixes(fmt.Sprintf("192.168.77.%d/24", i), fmt.Sprintf("fd77::%x/64", i))},
 	}
 }
 
@@ -55,7 +56,9 @@ func TestDesired(t *testing.T) {
 	t.Parallel()
 	const withoutIPv6 = "node1: it has no IPv6 pod CIDR, although IPv6 is on: its pods get no such address"
 	four := func(n *overlay.Node) { n.PodCIDRs = n.PodCIDRs[:1] }
-	far := changed(node(3), func(n *overlay.Node) { n.Addresses = addrs("192.168.88.3", "fd88::3") })
+	far := changed(node(3), func(n *overlay.Node) {
+		n.Addresses = addrs("192.168.88.3", "fd88::3")
+	})
 	tests := map[string]struct {
 		nodes   []overlay.Node
 		config  overlay.Config
@@ -85,9 +88,11 @@ ip route replace fd00:10:244:2::/64 via fd00:10:244:2:: dev sluice.1 onlink prot
 `,
 		},
 		"vxlan over IPv6, of IPv4 pods": {
-			nodes:  []overlay.Node{changed(node(1), four), changed(node(2), four)},
-			config: dual(func(c *overlay.Config) { c.Underlay, c.VNI, c.Port, c.MTU = overlay.IPv6, 77, 4789, 1400 }),
-			mtu:    1330,
+			nodes: []overlay.Node{changed(node(1), four), changed(node(2), four)},
+			config: dual(func(c *overlay.Config) {
+				c.Underlay, c.VNI, c.Port, c.MTU = overlay.IPv6, 77, 4789, 1400
+			}),
+			mtu: 1330,
 			want: `
 ip link add sluice.77 address MAC1 mtu 1330 up type vxlan id 77 local fd77::1 dev eth0 dstport 4789 nolearning noudpcsum udp6zerocsumtx udp6zerocsumrx
 ip addr replace 10.244.1.0/32 dev sluice.77
@@ -111,8 +116,14 @@ ip addr replace 10.244.1.0/32 dev sluice.1
 		},
 		"underlay addresses by annotation": {
 			nodes: []overlay.Node{
-				changed(node(1), func(n *overlay.Node) { four(n); n.UnderlayIP, n.Addresses = n.Addresses[0], addrs("172.16.0.1") }),
-				changed(node(2), func(n *overlay.Node) { four(n); n.UnderlayIP = netip.MustParseAddr("192.168.77.22") }),
+				changed(node(1), func(n *overlay.Node) {
+					four(n)
+					n.UnderlayIP, n.Addresses = n.Addresses[0], addrs("172.16.0.1")
+				}),
+				changed(node(2), func(n *overlay.Node) {
+					four(n)
+					n.UnderlayIP = netip.MustParseAddr("192.168.77.22")
+				}),
 			},
 			config: dual(nil), mtu: 1450,
 			want: `
@@ -151,7 +162,8 @@ ip route replace fd00:10:244:2::/64 via fd77::2 dev eth0 proto 84
 `,
 		},
 		"a family that is off": {
-			nodes: []overlay.Node{node(1), node(2), changed(node(3), func(n *overlay.Node) { n.PodCIDRs = n.PodCIDRs[1:] })}, mtu: 1500,
+			nodes: []overlay.Node{node(1), node(2),
+				changed(node(3), func(n *overlay.Node) { n.PodCIDRs = n.PodCIDRs[1:] })}, mtu: 1500,
 			config: overlay.Config{Network: net4, Backend: overlay.HostGW},
 			want: `
 ip route replace 10.244.2.0/24 via 192.168.77.2 dev eth0 proto 84
@@ -177,27 +189,33 @@ ip route replace 10.244.2.0/24 via 192.168.77.2 dev eth0 proto 84
 
 func withMACs(text string) string {
 	for i := range 4 {
-		text = strings.ReplaceAll(text, fmt.Sprintf("MAC%d", i), overlay.TunnelMAC(fmt.Sprintf("node%d", i)).String())
+		text = strings.ReplaceAll(text, fmt.Sprintf("MAC%d", i),
+			overlay.TunnelMAC(fmt.Sprintf("node%d", i)).String())
 	}
 	return text
 }
 
 // onLo is the links of node1 if it is a router, with its address on lo.
 func onLo(eth1 []netip.Addr) []overlay.Link {
-	links := []overlay.Link{{Name: "lo", MTU: 65536, Prefixes: prefixes("127.0.0.1/8", "10.255.0.1/32"), Loopback: true}, {Name: "eth0", MTU: 1200}}
+	links := []overlay.Link{{Name: "lo", MTU: 65536,
+		Prefixes: prefixes("127.0.0.1/8", "10.255.0.1/32"), Loopback: true},
+		{Name: "eth0", MTU: 1200}}
 	if eth1 != nil {
-		links = append(links, overlay.Link{Name: "eth1", MTU: 1500, Leads: true, LeadsTo: eth1}, overlay.Link{Name: "eth2", MTU: 1400, Leads: true})
+		links = append(links, overlay.Link{Name: "eth1", MTU: 1500, Leads: true, LeadsTo: eth1},
+			overlay.Link{Name: "eth2", MTU: 1400, Leads: true})
 	}
 	return links
 }
 
-// On a node that is a router nothing is bound to a link, the MTU is the least of those that lead out, and who can't be reached isn't a peer.
+// On a node that is a router nothing is bound to a link, the MTU is the least of those that lead
+// out, and who can't be reached isn't a peer.
 func TestDesiredOnLo(t *testing.T) {
 	t.Parallel()
 	own := changed(node(1), func(n *overlay.Node) { n.Addresses = addrs("10.255.0.1") })
 	for _, backend := range []overlay.Backend{overlay.VXLAN, overlay.HostGW} {
 		config := dual(func(c *overlay.Config) { c.Backend = backend })
-		plan, err := overlay.Desired("node1", []overlay.Node{own, node(2), node(3)}, config, onLo(addrs("192.168.77.2")))
+		plan, err := overlay.Desired("node1", []overlay.Node{own, node(2), node(3)}, config,
+			onLo(addrs("192.168.77.2")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,15 +224,17 @@ func TestDesiredOnLo(t *testing.T) {
 		}
 		const noWay3 = "node3: no route leads to its address 192.168.77.3"
 		if backend == overlay.HostGW {
-			wantText(t, skippedText(plan.Skipped), noWay3+"\nnode2: no way to 10.244.2.0/24: 192.168.77.2 is on no subnet of lo\n"+
-				"node2: no way to fd00:10:244:2::/64: no link has an IPv6 address of this node")
+			wantText(t, skippedText(plan.Skipped),
+				noWay3+"\nnode2: no way to 10.244.2.0/24: 192.168.77.2 is on no subnet of lo\n"+
+					"node2: no way to fd00:10:244:2::/64: no link has an IPv6 address of this node")
 			continue
 		}
 		wantText(t, skippedText(plan.Skipped), noWay3)
 		if len(plan.Peers) != 1 || plan.Peers[0].Name != "node2" || plan.MTU != 1350 {
 			t.Errorf("MTU %d, peers %v", plan.MTU, plan.Peers)
 		}
-		if text := plan.String(); !strings.Contains(text, "vxlan id 1 local 10.255.0.1 dstport 8472") {
+		text := plan.String()
+		if !strings.Contains(text, "vxlan id 1 local 10.255.0.1 dstport 8472") {
 			t.Errorf("got:\n%s", text)
 		}
 	}
@@ -253,19 +273,34 @@ func TestDesiredCant(t *testing.T) {
 		links  []overlay.Link
 		want   string
 	}{
-		"no such node":       {[]overlay.Node{node(2)}, dual(nil), eth0(1), "there is no node node1"},
-		"no pod CIDR":        {with(func(n *overlay.Node) { n.PodCIDRs = nil }), dual(nil), eth0(1), "node1 has no pod CIDR yet"},
-		"no address":         {with(func(n *overlay.Node) { n.Addresses = nil }), dual(nil), eth0(1), "no address on the underlay"},
-		"address on no link": {with(func(n *overlay.Node) { n.Addresses = addrs("192.168.77.99") }), dual(nil), eth0(1), "no link has the underlay address 192.168.77.99"},
-		"address on lo":      {with(func(n *overlay.Node) { n.Addresses = addrs("127.0.0.1") }), dual(nil), eth0(1), "its address 127.0.0.1 is no node's"},
+		"no such node": {[]overlay.Node{node(2)}, dual(nil), eth0(1), "there is no node node1"},
+		"no pod CIDR": {with(func(n *overlay.Node) { n.PodCIDRs = nil }), dual(nil), eth0(1),
+			"node1 has no pod CIDR yet"},
+		"no address": {with(func(n *overlay.Node) { n.Addresses = nil }), dual(nil),
+			eth0(1), "no address on the underlay"},
+		"address on no link": {with(func(n *overlay.Node) { n.Addresses = addrs("192.168.77.99") }),
+			dual(nil), eth0(1), "no link has the underlay address 192.168.77.99"},
+		"address on lo": {with(func(n *overlay.Node) { n.Addresses = addrs("127.0.0.1") }),
+			dual(nil), eth0(1), "its address 127.0.0.1 is no node's"},
 		"address on lo, no way out": {
 			with(func(n *overlay.Node) { n.Addresses = addrs("10.255.0.1") }), dual(nil), onLo(nil),
-			"the underlay address 10.255.0.1 of node node1 is on lo, and no route leads from there to another node",
+			"the underlay address 10.255.0.1 of node node1 is on lo, and no route leads from " +
+				"there to another node",
 		},
-		"CIDR elsewhere":      {with(func(n *overlay.Node) { n.PodCIDRs = prefixes("10.9.0.0/24") }), dual(nil), eth0(1), "10.9.0.0/24 of node node1 is outside the pod network 10.244.0.0/16"},
-		"CIDRs overlap":       {with(func(n *overlay.Node) { n.PodCIDRs = prefixes("10.244.1.0/24", "10.244.1.0/25") }), dual(nil), eth0(1), "overlap"},
-		"CIDR on underlay":    {with(func(n *overlay.Node) { n.PodCIDRs = prefixes("192.168.77.0/24") }), dual(func(c *overlay.Config) { c.Network = netip.MustParsePrefix("192.168.0.0/16") }), eth0(1), "contains its underlay address 192.168.77.1"},
-		"no room for headers": {with(func(*overlay.Node) {}), dual(nil), []overlay.Link{{Name: "eth0", MTU: 1300, Prefixes: prefixes("192.168.77.1/24")}}, "an MTU of 1300 on eth0 leaves 1250 for pods, who need 1280"},
+		"CIDR elsewhere": {with(func(n *overlay.Node) {
+			n.PodCIDRs = prefixes("10.9.0.0/24")
+		}), dual(nil), eth0(1),
+			"10.9.0.0/24 of node node1 is outside the pod network 10.244.0.0/16"},
+		"CIDRs overlap": {with(func(n *overlay.Node) {
+			n.PodCIDRs = prefixes("10.244.1.0/24", "10.244.1.0/25")
+		}), dual(nil), eth0(1), "overlap"},
+		"CIDR on underlay": {with(func(n *overlay.Node) {
+			n.PodCIDRs = prefixes("192.168.77.0/24")
+		}), dual(func(c *overlay.Config) { c.Network = netip.MustParsePrefix("192.168.0.0/16") }),
+			eth0(1), "contains its underlay address 192.168.77.1"},
+		"no room for headers": {with(func(*overlay.Node) {}), dual(nil),
+			[]overlay.Link{{Name: "eth0", MTU: 1300, Prefixes: prefixes("192.168.77.1/24")}},
+			"an MTU of 1300 on eth0 leaves 1250 for pods, who need 1280"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -291,34 +326,48 @@ func TestHostilePeers(t *testing.T) {
 		hostile func(*overlay.Node)
 		want    string
 	}{
-		"our CIDR":                    {claims("10.244.1.0/24"), "its pod CIDR 10.244.1.0/24 overlaps that of node node1"},
-		"a part of ours":              {claims("10.244.1.64/26"), "overlaps that of node node1"},
-		"all around ours":             {claims("10.244.0.0/20"), "overlaps that of node node1"},
-		"another's CIDR":              {claims("fd00:10:244:2::/64"), "overlaps that of node node2"},
-		"a part of another's":         {claims("10.244.2.128/25"), "overlaps that of node node2"},
-		"twice its own":               {claims("10.244.9.0/24", "10.244.9.0/25"), "overlaps that of node node9"},
-		"outside the network":         {claims("10.245.9.0/24"), "10.245.9.0/24 is outside the pod network 10.244.0.0/16"},
-		"more than the network":       {claims("10.0.0.0/8"), "is outside the pod network"},
-		"everything":                  {claims("0.0.0.0/0", "::/0"), "is outside the pod network"},
-		"our address":                 {at("192.168.77.1"), "its address 192.168.77.1 is this node's"},
-		"our other address":           {at("172.16.0.1"), "its address 172.16.0.1 is this node's"},
-		"loopback":                    {at("127.0.0.9"), "its address 127.0.0.9 is no node's"},
-		"multicast":                   {at("224.0.0.9"), "is no node's"},
-		"broadcast":                   {at("255.255.255.255"), "is no node's"},
-		"nowhere":                     {at("0.0.0.0"), "is no node's"},
-		"link-local":                  {at("169.254.9.9"), "is no node's"},
-		"one of our pods":             {at("10.244.1.9"), "its address 10.244.1.9 is a pod's: it is in the pod CIDR of node node1"},
-		"another's pod":               {at("10.244.2.9"), "it is in the pod CIDR of node node2"},
-		"by annotation":               {func(n *overlay.Node) { n.UnderlayIP = netip.MustParseAddr("192.168.77.1") }, "is this node's"},
-		"no address":                  {at(), "it has no IPv4 address"},
-		"covers another's address":    {claims("10.244.200.0/24"), "its pod CIDR 10.244.200.0/24 contains a node's address 10.244.200.7"},
-		"covers an address of a link": {claims("10.244.201.0/24"), "its pod CIDR 10.244.201.0/24 contains this node's address 10.244.201.1"},
+		"our CIDR": {
+			claims("10.244.1.0/24"), "its pod CIDR 10.244.1.0/24 overlaps that of node node1"},
+		"a part of ours":      {claims("10.244.1.64/26"), "overlaps that of node node1"},
+		"all around ours":     {claims("10.244.0.0/20"), "overlaps that of node node1"},
+		"another's CIDR":      {claims("fd00:10:244:2::/64"), "overlaps that of node node2"},
+		"a part of another's": {claims("10.244.2.128/25"), "overlaps that of node node2"},
+		"twice its own":       {claims("10.244.9.0/24", "10.244.9.0/25"), "overlaps that of node node9"},
+		"outside the network": {
+			claims("10.245.9.0/24"), "10.245.9.0/24 is outside the pod network 10.244.0.0/16"},
+		"more than the network": {claims("10.0.0.0/8"), "is outside the pod network"},
+		"everything":            {claims("0.0.0.0/0", "::/0"), "is outside the pod network"},
+		"our address":           {at("192.168.77.1"), "its address 192.168.77.1 is this node's"},
+		"our other address":     {at("172.16.0.1"), "its address 172.16.0.1 is this node's"},
+		"loopback":              {at("127.0.0.9"), "its address 127.0.0.9 is no node's"},
+		"multicast":             {at("224.0.0.9"), "is no node's"},
+		"broadcast":             {at("255.255.255.255"), "is no node's"},
+		"nowhere":               {at("0.0.0.0"), "is no node's"},
+		"link-local":            {at("169.254.9.9"), "is no node's"},
+		"one of our pods": {at("10.244.1.9"),
+			"its address 10.244.1.9 is a pod's: it is in the pod CIDR of node node1"},
+		"another's pod": {at("10.244.2.9"), "it is in the pod CIDR of node node2"},
+		"by annotation": {func(n *overlay.Node) {
+			n.UnderlayIP = netip.MustParseAddr("192.168.77.1")
+		}, "is this node's"},
+		"no address": {at(), "it has no IPv4 address"},
+		"covers another's address": {claims("10.244.200.0/24"),
+			"its pod CIDR 10.244.200.0/24 contains a node's address 10.244.200.7"},
+		"covers an address of a link": {claims("10.244.201.0/24"),
+			"its pod CIDR 10.244.201.0/24 contains this node's address 10.244.201.1"},
 	}
 	nodes := []overlay.Node{
-		changed(node(1), func(n *overlay.Node) { n.Created = time.Unix(3, 0) }), // it keeps its own whatever its age
-		changed(node(2), func(n *overlay.Node) { n.Created = time.Unix(1, 0); n.UnderlayIP = netip.MustParseAddr("10.244.200.7") }),
+		changed(node(1), func(n *overlay.Node) {
+			n.Created = time.Unix(3, 0)
+		}), // it keeps its own whatever its age
+		changed(node(2), func(n *overlay.Node) {
+			n.Created = time.Unix(1, 0)
+			n.UnderlayIP = netip.MustParseAddr("10.244.200.7")
+		}),
 	}
-	links := append(eth0(1), overlay.Link{Name: "br0", MTU: 1500, Prefixes: prefixes("10.244.201.1/24")}, overlay.Link{Name: "eth1", MTU: 1500, Prefixes: prefixes("172.16.0.1/16")})
+	links := append(eth0(1),
+		overlay.Link{Name: "br0", MTU: 1500, Prefixes: prefixes("10.244.201.1/24")},
+		overlay.Link{Name: "eth1", MTU: 1500, Prefixes: prefixes("172.16.0.1/16")})
 	alone, err := overlay.Desired("node1", nodes, dual(nil), links)
 	if err != nil {
 		t.Fatal(err)
@@ -326,17 +375,23 @@ func TestHostilePeers(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			hostile := changed(node(9), func(n *overlay.Node) { test.hostile(n); n.Created = time.Unix(2, 0) })
-			plan, err := overlay.Desired("node1", append([]overlay.Node{hostile}, nodes...), dual(nil), links)
+			hostile := changed(node(9), func(n *overlay.Node) {
+				test.hostile(n)
+				n.Created = time.Unix(2, 0)
+			})
+			plan, err := overlay.Desired("node1", append([]overlay.Node{hostile}, nodes...),
+				dual(nil), links)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(plan.Skipped) == 0 || !strings.Contains(skippedText(plan.Skipped), "node9: ") || !strings.Contains(skippedText(plan.Skipped), test.want) {
+			if len(plan.Skipped) == 0 || !strings.Contains(skippedText(plan.Skipped), "node9: ") ||
+				!strings.Contains(skippedText(plan.Skipped), test.want) {
 				t.Errorf("got %q, want %q", skippedText(plan.Skipped), test.want)
 			}
 			for _, op := range overlay.Diff(plan.State, alone.State) {
 				// What is left of a peer's claims may be about itself only.
-				if text := op.String(); !strings.Contains(text, "10.244.9.") && !strings.Contains(text, overlay.TunnelMAC("node9").String()) {
+				if text := op.String(); !strings.Contains(text, "10.244.9.") &&
+					!strings.Contains(text, overlay.TunnelMAC("node9").String()) {
 					t.Errorf("it made this: %s", text)
 				}
 			}
@@ -352,11 +407,15 @@ func TestHostilePeers(t *testing.T) {
 func TestSeniorNodeKeepsItsCIDR(t *testing.T) {
 	t.Parallel()
 	same := func(i int, age int64) overlay.Node {
-		return changed(node(i), func(n *overlay.Node) { n.PodCIDRs, n.Created = prefixes("10.244.9.0/24"), time.Unix(age, 0) })
+		return changed(node(i), func(n *overlay.Node) {
+			n.PodCIDRs, n.Created = prefixes("10.244.9.0/24"), time.Unix(age, 0)
+		})
 	}
 	for want, nodes := range map[string][]overlay.Node{
-		"node2: its pod CIDR 10.244.9.0/24 overlaps that of node node3": {node(1), same(2, 8), same(3, 7)},
-		"node3: its pod CIDR 10.244.9.0/24 overlaps that of node node2": {same(3, 7), same(2, 7), node(1)},
+		"node2: its pod CIDR 10.244.9.0/24 overlaps that of node node3": {
+			node(1), same(2, 8), same(3, 7)},
+		"node3: its pod CIDR 10.244.9.0/24 overlaps that of node node2": {
+			same(3, 7), same(2, 7), node(1)},
 	} {
 		plan, err := overlay.Desired("node1", nodes, dual(nil), eth0(1))
 		if err != nil {
@@ -416,7 +475,8 @@ func TestDesiredProperties(t *testing.T) {
 		if again := overlay.Diff(plan.State, plan.State); len(again) != 0 {
 			t.Fatalf("a state differs from itself: %v", again)
 		}
-		other, err := overlay.Desired("node1", rapid.Permutation(nodes).Draw(t, "order"), c, eth0(1))
+		other, err := overlay.Desired("node1", rapid.Permutation(nodes).Draw(t, "order"), c,
+			eth0(1))
 		if err != nil || other.String() != plan.String() {
 			t.Fatalf("another order of nodes gives (%v):\n%s\nnot:\n%s", err, other, plan)
 		}
@@ -424,7 +484,8 @@ func TestDesiredProperties(t *testing.T) {
 }
 
 func randomPeer(t *rapid.T, i int) overlay.Node {
-	n := overlay.Node{Name: fmt.Sprintf("node%d", i), Created: time.Unix(rapid.Int64Range(0, 2).Draw(t, "age"), 0)}
+	n := overlay.Node{Name: fmt.Sprintf("node%d", i),
+		Created: time.Unix(rapid.Int64Range(0, 2).Draw(t, "age"), 0)}
 	for range rapid.IntRange(0, 3).Draw(t, "cidrs") {
 		bits := rapid.IntRange(14, 26).Draw(t, "bits")
 		third := rapid.IntRange(0, 5).Draw(t, "third")
@@ -433,6 +494,7 @@ func randomPeer(t *rapid.T, i int) overlay.Node {
 			netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("fd00:10:244:%x::", third)), bits+40),
 		}).Draw(t, "cidr"))
 	}
-	n.Addresses = rapid.SliceOfN(rapid.SampledFrom(addrs("192.168.77.1", "192.168.77.2", "192.168.77.3", "10.244.3.1", "fd77::2", "fd88::9", "10.0.0.1")), 0, 3).Draw(t, "addresses")
+	n.Addresses = rapid.SliceOfN(rapid.SampledFrom(addrs("192.168.77.1", "192.168.77.2",
+		"192.168.77.3", "10.244.3.1", "fd77::2", "fd88::9", "10.0.0.1")), 0, 3).Draw(t, "addresses")
 	return n
 }

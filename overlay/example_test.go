@@ -8,9 +8,11 @@ import (
 
 // flannel's net-conf.json, and what is said of a value that can't be.
 func ExampleParseConfig() {
-	c, err := overlay.ParseConfig([]byte(`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}`))
+	c, err := overlay.ParseConfig(
+		[]byte(`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}`))
 	fmt.Println(c.Network, c.Device(), err)
-	_, err = overlay.ParseConfig([]byte(`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 70000}}`))
+	_, err = overlay.ParseConfig(
+		[]byte(`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 70000}}`))
 	fmt.Println(err)
 	// Output:
 	// 10.244.0.0/16 sluice.1 <nil>

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// A link of the node that doesn't forward is named, for as long as it doesn't, if packets for pods come in by it.
+// A link of the node that doesn't forward is named, for as long as it doesn't, if packets for pods
+// come in by it.
 func TestLinksThatDontForward(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
@@ -54,11 +55,12 @@ func TestLinksThatDontForward(t *testing.T) {
 	named()
 }
 
-// What is said of such a link is true: a pod behind the node isn't reached by way of it, and is again afterwards. The tunnel, which is
-// ours, has what it needs whatever new links get.
+// What is said of such a link is true: a pod behind the node isn't reached by way of it, and is
+// again afterwards. The tunnel, which is ours, has what it needs whatever new links get.
 func TestForwardingOfSingleLinks(t *testing.T) {
 	t.Parallel()
-	for name, backend := range map[string]overlay.Backend{"vxlan": overlay.VXLAN, "host-gw": overlay.HostGW} {
+	for name, backend := range map[string]overlay.Backend{"vxlan": overlay.VXLAN,
+		"host-gw": overlay.HostGW} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			config := overlay.Config{Network: net4, Backend: backend, VNI: 1, Port: 8472}
@@ -74,7 +76,8 @@ func TestForwardingOfSingleLinks(t *testing.T) {
 			b.awaitReady(1)
 			connect := func() error {
 				return a.netns.Do(func(ns.NetNS) error {
-					dialer := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 244, 1, 2)}}
+					dialer := net.Dialer{Timeout: time.Second,
+						LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 244, 1, 2)}}
 					conn, err := dialer.Dial("tcp", far.String())
 					if err == nil {
 						err = conn.Close()
@@ -97,7 +100,8 @@ func TestForwardingOfSingleLinks(t *testing.T) {
 	}
 }
 
-// podBehind is a pod in a namespace of its own, which listens until the test ends. The node forwards to it, as on a real one.
+// podBehind is a pod in a namespace of its own, which listens until the test ends. The node
+// forwards to it, as on a real one.
 func (m *machine) podBehind(addr netip.Addr) netip.AddrPort {
 	m.t.Helper()
 	pod := newSpace(m.t)
@@ -111,7 +115,8 @@ func (m *machine) podBehind(addr netip.Addr) netip.AddrPort {
 		ip route add default via 169.254.1.1`, addr))
 	var l net.Listener
 	err := pod.netns.Do(func(ns.NetNS) (err error) {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(addr, 7).String()) //nolint:noctx // it doesn't wait
+		l, err = net.Listen("tcp",
+			netip.AddrPortFrom(addr, 7).String()) //nolint:noctx // it doesn't wait
 		return err
 	})
 	if err != nil {

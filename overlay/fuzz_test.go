@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// FuzzConfig gives the reader any net-conf.json. It refuses it with the key, the value and what was expected, or about the JSON itself; what
-// it takes is a network that nodes can have.
+// FuzzConfig gives the reader any net-conf.json. It refuses it with the key, the value and what was
+// expected, or about the JSON itself; what it takes is a network that nodes can have.
 func FuzzConfig(f *testing.F) {
 	for _, text := range []string{
 		`{"Network":"10.244.0.0/16"}`,
@@ -18,8 +18,10 @@ func FuzzConfig(f *testing.F) {
 		`{"Network":"10.0.0.0/8","SubnetLen":24,"SubnetMin":"10.1.0.0","SubnetMax":"10.2.0.0","Backend":{"Type":"host-gw"}}`,
 		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"::ffff:10.0.0.0/104"}`,
 		`{"Network":"0.0.0.0/0","Network":"10.0.0.0/8","Backend":{"VNI":0,"VNI":16777216,"Port":-1}}`,
-		`{"Network":"10.244.0.0/16","Backend":{"VNI":16777216}}`, `{"Network":"10.244.0.0/16","Backend":{"Port":65536}}`,
-		`{"Network":null,"Backend":[]}`, `[]`, `{"Network":"10.244.0.0/16"}{}`, `{"Backend":{"Typ":"x"},"Network":"224.0.0.0/8"}`,
+		`{"Network":"10.244.0.0/16","Backend":{"VNI":16777216}}`,
+		`{"Network":"10.244.0.0/16","Backend":{"Port":65536}}`,
+		`{"Network":null,"Backend":[]}`, `[]`, `{"Network":"10.244.0.0/16"}{}`,
+		`{"Backend":{"Typ":"x"},"Network":"224.0.0.0/8"}`,
 	} {
 		f.Add([]byte(text))
 	}
@@ -42,7 +44,8 @@ func FuzzConfig(f *testing.F) {
 		if !json.Valid(data) {
 			t.Errorf("took what is no JSON: %q", data)
 		}
-		if !c.Network.IsValid() && !c.IPv6Network.IsValid() || c.Network.IsValid() && !c.Network.Addr().Is4() || c.IPv6Network.IsValid() && !c.IPv6Network.Addr().Is6() ||
+		if !c.Network.IsValid() && !c.IPv6Network.IsValid() || c.Network.IsValid() &&
+			!c.Network.Addr().Is4() || c.IPv6Network.IsValid() && !c.IPv6Network.Addr().Is6() ||
 			c.VNI >= 1<<24 || c.Port == 0 || len(c.Device()) > 15 {
 			t.Errorf("took %q as %+v", data, c)
 		}

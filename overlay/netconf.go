@@ -16,7 +16,8 @@ import (
 	"unicode/utf8"
 )
 
-// ParseConfig reads flannel's net-conf.json, each key as flannel does on Linux with the Kubernetes API as its store:
+// ParseConfig reads flannel's net-conf.json, each key as flannel does on Linux with the Kubernetes
+// API as its store:
 //
 //	Network, IPv6Network      the pods' networks, which must be usable if the family is on; host bits are ignored
 //	EnableIPv4, EnableIPv6    true and false if absent
@@ -28,14 +29,16 @@ import (
 //	Backend.GBP, Backend.Learning
 //	                          only false, as the tunnel can do neither
 //
-// What has no effect only has to be readable: the network of a family that is off; SubnetLen, SubnetMin, SubnetMax and their IPv6
-// counterparts, as subnets come from the Nodes; EnableNFTables, as there is no other way here; what only Windows nodes heed; and, with
-// host-gw, what is about tunnels.
+// What has no effect only has to be readable: the network of a family that is off; SubnetLen,
+// SubnetMin, SubnetMax and their IPv6 counterparts, as subnets come from the Nodes; EnableNFTables,
+// as there is no other way here; what only Windows nodes heed; and, with host-gw, what is about
+// tunnels.
 //
-// Case doesn't matter in keys, and null is the same as no key. Unknown and repeated keys and impossible values are refused: the error is a
-// *ConfigError, or about the JSON itself.
+// Case doesn't matter in keys, and null is the same as no key. Unknown and repeated keys and
+// impossible values are refused: the error is a *ConfigError, or about the JSON itself.
 func ParseConfig(data []byte) (Config, error) {
-	top, err := readObject(data, "", "Network", "IPv6Network", "EnableIPv4", "EnableIPv6", "EnableNFTables", "SubnetLen",
+	top, err := readObject(data, "", "Network", "IPv6Network", "EnableIPv4", "EnableIPv6",
+		"EnableNFTables", "SubnetLen",
 		"SubnetMin", "SubnetMax", "IPv6SubnetLen", "IPv6SubnetMin", "IPv6SubnetMax", "Backend")
 	if err != nil {
 		return Config{}, err
@@ -64,7 +67,8 @@ func (c *Config) readBackend(data json.RawMessage) error {
 	if data == nil {
 		data = json.RawMessage("{}")
 	}
-	o, err := readObject(data, "Backend", "Type", "VNI", "Port", "MTU", "DirectRouting", "GBP", "Learning", "MacPrefix", "Name", "DNSServerList")
+	o, err := readObject(data, "Backend", "Type", "VNI", "Port", "MTU", "DirectRouting", "GBP",
+		"Learning", "MacPrefix", "Name", "DNSServerList")
 	if err != nil {
 		return err
 	}
@@ -92,13 +96,18 @@ func (c *Config) readBackend(data json.RawMessage) error {
 
 // readTunnel reads what is about tunnels alone.
 func (c *Config) readTunnel(o *object) {
-	c.VNI = read(o, "VNI", c.VNI, "a VXLAN network identifier, 0 to 16777215", func(n uint32) bool { return n < 1<<24 })
-	if port := read(o, "Port", 0, "a UDP port, 1 to 65535, or 0 for 8472", always[uint16]); port != 0 {
+	c.VNI = read(o, "VNI", c.VNI, "a VXLAN network identifier, 0 to 16777215", func(n uint32) bool {
+		return n < 1<<24
+	})
+	port := read(o, "Port", 0, "a UDP port, 1 to 65535, or 0 for 8472", always[uint16])
+	if port != 0 {
 		c.Port = port
 	}
 	c.DirectRouting = read(o, "DirectRouting", false, "true or false", always[bool])
 	for _, key := range []string{"GBP", "Learning"} {
-		read(o, key, false, "false, or no such key: the tunnel can't do that", func(on bool) bool { return !on })
+		read(o, key, false, "false, or no such key: the tunnel can't do that", func(on bool) bool {
+			return !on
+		})
 	}
 }
 
@@ -120,9 +129,10 @@ func (c *Config) readMTU(o *object) {
 	if c.Backend == VXLAN {
 		lowest += overhead6 // whatever the underlay's family
 	}
-	c.MTU = read(o, "MTU", 0, fmt.Sprintf("0 (the underlay's own) or %d to %d bytes", lowest, maxMTU), func(n int) bool {
-		return n == 0 || n >= lowest && n <= maxMTU
-	})
+	c.MTU = read(o, "MTU", 0,
+		fmt.Sprintf("0 (the underlay's own) or %d to %d bytes", lowest, maxMTU), func(n int) bool {
+			return n == 0 || n >= lowest && n <= maxMTU
+		})
 }
 
 // object is a JSON object's keys as the caller spells them, and the first error in its values.
@@ -163,7 +173,8 @@ func read[T any](o *object, key string, otherwise T, want string, ok func(T) boo
 
 func always[T any](T) bool { return true }
 
-// network reads the network of a family's pods: the zero Prefix if the family is off, when the key need not be there.
+// network reads the network of a family's pods: the zero Prefix if the family is off, when the key
+// need not be there.
 func (o *object) network(key string, f Family, on bool) netip.Prefix {
 	_, has := o.raw[key]
 	if !on && !has {
@@ -203,21 +214,24 @@ func (f Family) bits() int {
 func (o *object) subnets(prefix string, f Family) {
 	read(o, prefix+"Len", 0, "a prefix length, which has no effect", always[uint])
 	for _, key := range []string{prefix + "Min", prefix + "Max"} {
-		read(o, key, netip.IPv6Unspecified(), "an "+f.String()+" address, which has no effect", func(a netip.Addr) bool {
-			return a.IsValid() && a.Zone() == "" && (f == IPv6 || a.Unmap().Is4())
-		})
+		read(o, key, netip.IPv6Unspecified(), "an "+f.String()+" address, which has no effect",
+			func(a netip.Addr) bool {
+				return a.IsValid() && a.Zone() == "" && (f == IPv6 || a.Unmap().Is4())
+			})
 	}
 }
 
-// readObject splits an object into its keys. Keys are matched whatever their case, as encoding/json does it, but none may be
-// unknown or there twice: the first one is the object's error, the others can still be read. Those that are null are left out.
+// readObject splits an object into its keys. Keys are matched whatever their case, as encoding/json
+// does it, but none may be unknown or there twice: the first one is the object's error, the others
+// can still be read. Those that are null are left out.
 func readObject(data []byte, name string, known ...string) (*object, error) {
 	o := &object{name: name, raw: map[string]json.RawMessage{}}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if start, err := dec.Token(); err != nil {
 		return nil, fmt.Errorf("reading the configuration as JSON: %w", unexpectedEnd(err))
 	} else if start != json.Delim('{') {
-		return nil, &ConfigError{Key: o.nameOr("the configuration"), Value: shorten(string(data)), Want: "a JSON object"}
+		return nil, &ConfigError{Key: o.nameOr("the configuration"), Value: shorten(string(data)),
+			Want: "a JSON object"}
 	}
 	for dec.More() {
 		token, err := dec.Token()
@@ -227,7 +241,8 @@ func readObject(data []byte, name string, known ...string) (*object, error) {
 		written, _ := token.(string) // keys always are
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("reading the value of %s as JSON: %w", o.key(quoted(written)), unexpectedEnd(err))
+			return nil, fmt.Errorf("reading the value of %s as JSON: %w", o.key(quoted(written)),
+				unexpectedEnd(err))
 		}
 		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, written) })
 		if i < 0 {
@@ -246,7 +261,9 @@ func readObject(data []byte, name string, known ...string) (*object, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("reading the configuration as JSON: something follows the object")
 	}
-	maps.DeleteFunc(o.raw, func(_ string, raw json.RawMessage) bool { return string(raw) == "null" })
+	maps.DeleteFunc(o.raw, func(_ string, raw json.RawMessage) bool {
+		return string(raw) == "null"
+	})
 	return o, nil
 }
 
@@ -266,7 +283,9 @@ func unexpectedEnd(err error) error {
 
 // quoted is a key that somebody wrote: in quotes, unless it looks like one.
 func quoted(key string) string {
-	isLetter := func(r rune) bool { return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) }
+	isLetter := func(r rune) bool {
+		return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r))
+	}
 	isOdd := key == "" || strings.ContainsFunc(key, func(r rune) bool { return !isLetter(r) })
 	if short := shorten(key); short != key || !isOdd {
 		return short
@@ -274,7 +293,8 @@ func quoted(key string) string {
 	return strconv.Quote(key)
 }
 
-// secret is a key of flannel's WireGuard backend within some JSON. Errors end up in Events, which many may read.
+// secret is a key of flannel's WireGuard backend within some JSON. Errors end up in Events, which
+// many may read.
 var secret = regexp.MustCompile(`(?i)("PSK"\s*:\s*)(?:"(?:\\.|[^"\\])*"|[^\s,}\]]*)`)
 
 // shorten keeps a message readable, whatever somebody wrote, and leaves secrets out.

@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// form is a net-conf.json that somebody uses, with what it means here or the key by which it is refused.
+// form is a net-conf.json that somebody uses, with what it means here or the key by which it is
+// refused.
 type form struct {
 	source  string // where it comes from; what templates leave open is filled in
 	json    string
@@ -49,7 +50,8 @@ var forms = []form{
 		json:   `{"Network": "10.244.0.0/16", "EnableNFTables": false, "Backend": {"Type": "vxlan"}}`,
 		want:   vxlanOn("10.244.0.0/16"),
 	}, {
-		source: "flannel-io/flannel, chart/kube-flannel/templates/config.yaml, dual stack with every value of vxlan but GBP",
+		source: "flannel-io/flannel, chart/kube-flannel/templates/config.yaml, dual stack with " +
+			"every value of vxlan but GBP",
 		json: `{"Network": "10.244.0.0/16", "IPv6Network": "2001:cafe:42::/56", "EnableIPv6": true,
 			"Backend": {"Port": 8472, "VNI": 1, "DirectRouting": true, "MTU": 1500, "MacPrefix": "0E-2A", "Type": "vxlan"}}`,
 		want: vxlanOn("10.244.0.0/16", and6("2001:cafe:42::/56"), directly, underlayMTU(1500)),
@@ -122,17 +124,20 @@ var forms = []form{
 		json:   `{"Network": "10.42.0.0/16", "EnableNFTables": false, "Backend": {"Type": "host-gw", "VNI": 1, "Port": 8472}}`,
 		want:   vxlanOn("10.42.0.0/16", hostGW),
 	}, {
-		source: "kubernetes-sigs/kubespray, roles/network_plugin/flannel/templates/cni-flannel.yml.j2, host-gw",
-		json:   `{"Network": "10.233.64.0/18", "Backend": {"Type": "host-gw"}}`,
-		want:   vxlanOn("10.233.64.0/18", hostGW),
+		source: "kubernetes-sigs/kubespray, " +
+			"roles/network_plugin/flannel/templates/cni-flannel.yml.j2, host-gw",
+		json: `{"Network": "10.233.64.0/18", "Backend": {"Type": "host-gw"}}`,
+		want: vxlanOn("10.233.64.0/18", hostGW),
 	}, {
-		source: "kubernetes-sigs/kubespray, roles/network_plugin/flannel/templates/cni-flannel.yml.j2, vxlan",
-		json:   `{"Network": "10.233.64.0/18", "Backend": {"Type": "vxlan", "VNI": 1, "Port": 8472, "DirectRouting": false}}`,
-		want:   vxlanOn("10.233.64.0/18"),
+		source: "kubernetes-sigs/kubespray, " +
+			"roles/network_plugin/flannel/templates/cni-flannel.yml.j2, vxlan",
+		json: `{"Network": "10.233.64.0/18", "Backend": {"Type": "vxlan", "VNI": 1, "Port": 8472, "DirectRouting": false}}`,
+		want: vxlanOn("10.233.64.0/18"),
 	}, {
-		source: "kubernetes/kops, upup/models/cloudup/resources/addons/networking.flannel/k8s-1.12.yaml.template",
-		json:   `{"Network": "100.64.0.0/10", "Backend": {"Type": "vxlan"}}`,
-		want:   vxlanOn("100.64.0.0/10"),
+		source: "kubernetes/kops, " +
+			"upup/models/cloudup/resources/addons/networking.flannel/k8s-1.12.yaml.template",
+		json: `{"Network": "100.64.0.0/10", "Backend": {"Type": "vxlan"}}`,
+		want: vxlanOn("100.64.0.0/10"),
 	}, {
 		source: "siderolabs/talos, internal/.../k8stemplates/testdata/flannel-configmap-v6.yaml",
 		json: `{"IPv6Network": "fd00::/112", "EnableIPv6": true, "EnableIPv4": false, "EnableNFTables": true,
@@ -220,7 +225,8 @@ func TestFormsInUse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(form.want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+			diff := cmp.Diff(form.want, got, cmpopts.EquateComparable(netip.Prefix{}))
+			if diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -235,7 +241,8 @@ func TestKeysWithoutEffect(t *testing.T) {
 			`{"Network":"10.244.0.0/16","SubnetLen":15,"SubnetMin":"10.245.9.0","SubnetMax":"10.245.8.0","IPv6SubnetLen":300,"IPv6SubnetMin":"fd00::","IPv6SubnetMax":"1.2.3.4"}`,
 			`{"Network":"10.244.0.0/16"}`,
 		},
-		"IPv6 that is off": {`{"Network":"10.244.0.0/16","IPv6Network":"fe80::/10"}`, `{"Network":"10.244.0.0/16"}`},
+		"IPv6 that is off": {`{"Network":"10.244.0.0/16","IPv6Network":"fe80::/10"}`,
+			`{"Network":"10.244.0.0/16"}`},
 		"IPv4 that is off": {
 			`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48","Network":"127.0.0.1/32"}`,
 			`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48"}`,
@@ -252,8 +259,11 @@ func TestKeysWithoutEffect(t *testing.T) {
 			`{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw","Name":"cbr0","DNSServerList":"10.96.0.10","MacPrefix":"0E-2A"}}`,
 			`{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}`,
 		},
-		"the kernel's port":    {`{"Network":"10.244.0.0/16","Backend":{"Port":0}}`, `{"Network":"10.244.0.0/16"}`},
-		"what the tunnel does": {`{"Network":"10.244.0.0/16","Backend":{"GBP":false,"Learning":false}}`, `{"Network":"10.244.0.0/16"}`},
+		"the kernel's port": {`{"Network":"10.244.0.0/16","Backend":{"Port":0}}`,
+			`{"Network":"10.244.0.0/16"}`},
+		"what the tunnel does": {
+			`{"Network":"10.244.0.0/16","Backend":{"GBP":false,"Learning":false}}`,
+			`{"Network":"10.244.0.0/16"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

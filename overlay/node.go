@@ -12,11 +12,14 @@ import (
 
 // A Node is one machine of the cluster.
 type Node struct {
-	Name       string
-	PodCIDRs   []netip.Prefix // whose pod addresses are on the node, at most one of each family in practice
-	Addresses  []netip.Addr   // how other nodes reach it (InternalIPs), in order, the first of a family counts
-	UnderlayIP netip.Addr     // instead of Addresses, for its family; the zero Addr for none
-	Created    time.Time      // of two nodes with overlapping CIDRs the older one keeps its own; may be zero
+	Name string
+	// whose pod addresses are on the node, at most one of each family in practice
+	PodCIDRs []netip.Prefix
+	// how other nodes reach it (InternalIPs), in order, the first of a family counts
+	Addresses  []netip.Addr
+	UnderlayIP netip.Addr // instead of Addresses, for its family; the zero Addr for none
+	// of two nodes with overlapping CIDRs the older one keeps its own; may be zero
+	Created time.Time
 }
 
 // address is where the node's pods are reached in a family of the underlay, or the zero Addr.
@@ -63,8 +66,8 @@ func familyOf(a netip.Addr) Family {
 	return IPv6
 }
 
-// TunnelMAC is the address of a node's tunnel device: a hash of the node's name, so that peers need nothing else to know it. It is
-// locally administered and unicast.
+// TunnelMAC is the address of a node's tunnel device: a hash of the node's name, so that peers need
+// nothing else to know it. It is locally administered and unicast.
 func TunnelMAC(node string) link.MAC {
 	sum := sha256.Sum256([]byte("sluice tunnel of " + node))
 	mac := link.MAC(sum[:6])

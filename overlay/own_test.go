@@ -10,12 +10,15 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// The node is at the addresses of its links, whatever they are called, and at those of lo that its Node names. Others that are local are
-// somebody else's, and so is what is on lo as well. It is told as soon as it changes, also of a node that can't take part.
+// The node is at the addresses of its links, whatever they are called, and at those of lo that its
+// Node names. Others that are local are somebody else's, and so is what is on lo as well. It is
+// told as soon as it changes, also of a node that can't take part.
 func TestOwnAddresses(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
-	own := changed(node(1), func(n *overlay.Node) { n.Addresses = append(n.Addresses, addrs("203.0.113.1", "198.51.100.1")...) })
+	own := changed(node(1), func(n *overlay.Node) {
+		n.Addresses = append(n.Addresses, addrs("203.0.113.1", "198.51.100.1")...)
+	})
 	m.run(`ip addr add 203.0.113.1/32 dev lo
 		ip addr add 203.0.113.2/32 dev lo
 		ip addr add 192.168.77.201/24 dev eth0
@@ -36,10 +39,12 @@ func TestOwnAddresses(t *testing.T) {
 	are("172.17.0.1", "192.168.77.1", "192.168.77.201", "203.0.113.1", "fd77::1")
 	m.run("ip addr add 192.168.77.202/24 dev eth0\nip addr del 203.0.113.1/32 dev lo")
 	are("172.17.0.1", "192.168.77.1", "192.168.77.201", "192.168.77.202", "fd77::1")
-	m.rec.Set("node1", []overlay.Node{changed(own, func(n *overlay.Node) { n.PodCIDRs = nil }), node(2)}, dual(nil))
+	m.rec.Set("node1", []overlay.Node{changed(own, func(n *overlay.Node) { n.PodCIDRs = nil }),
+		node(2)}, dual(nil))
 	m.run("ip addr del 192.168.77.202/24 dev eth0")
 	are("172.17.0.1", "192.168.77.1", "192.168.77.201", "fd77::1")
-	if s := m.rec.Status(); s.Ready || !slices.Contains(s.Own, netip.MustParseAddr("192.168.77.1")) {
+	s := m.rec.Status()
+	if s.Ready || !slices.Contains(s.Own, netip.MustParseAddr("192.168.77.1")) {
 		t.Errorf("ready %t, own %v", s.Ready, s.Own)
 	}
 }

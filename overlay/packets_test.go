@@ -13,19 +13,25 @@ import (
 // Pods of three nodes reach each other, and don't without the overlay.
 func TestPodsReachEachOther(t *testing.T) {
 	t.Parallel()
-	over := func(f overlay.Family) overlay.Config { return dual(func(c *overlay.Config) { c.Underlay = f }) }
+	over := func(f overlay.Family) overlay.Config {
+		return dual(func(c *overlay.Config) { c.Underlay = f })
+	}
 	tests := map[string]struct {
 		config  overlay.Config
 		tunnels bool
 		mtu     int
 	}{
-		"vxlan over IPv4":            {over(overlay.IPv4), true, 1450},
-		"vxlan over IPv6":            {over(overlay.IPv6), true, 1430},
-		"vxlan with VNI 0":           {dual(func(c *overlay.Config) { c.VNI = 0 }), true, 1450},
-		"IPv4 only, vxlan over IPv6": {dual(func(c *overlay.Config) { c.Underlay, c.IPv6Network = overlay.IPv6, netip.Prefix{} }), true, 1430},
-		"IPv6 only, vxlan over IPv4": {dual(func(c *overlay.Config) { c.Network = netip.Prefix{} }), true, 1450},
-		"host-gw":                    {dual(func(c *overlay.Config) { c.Backend = overlay.HostGW }), false, 1500},
-		"DirectRouting":              {dual(func(c *overlay.Config) { c.DirectRouting = true }), false, 1450},
+		"vxlan over IPv4":  {over(overlay.IPv4), true, 1450},
+		"vxlan over IPv6":  {over(overlay.IPv6), true, 1430},
+		"vxlan with VNI 0": {dual(func(c *overlay.Config) { c.VNI = 0 }), true, 1450},
+		"IPv4 only, vxlan over IPv6": {dual(func(c *overlay.Config) {
+			c.Underlay, c.IPv6Network = overlay.IPv6, netip.Prefix{}
+		}), true, 1430},
+		"IPv6 only, vxlan over IPv4": {
+			dual(func(c *overlay.Config) { c.Network = netip.Prefix{} }), true, 1450},
+		"host-gw": {dual(func(c *overlay.Config) { c.Backend = overlay.HostGW }),
+			false, 1500},
+		"DirectRouting": {dual(func(c *overlay.Config) { c.DirectRouting = true }), false, 1450},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +85,8 @@ func TestDirectRoutingAcrossSubnets(t *testing.T) {
 	}
 	far.run("ip route add default via 192.168.88.254\nip -6 route add default via fd88::fe")
 	config := dual(func(c *overlay.Config) { c.DirectRouting = true })
-	nodes := []overlay.Node{node(1), node(2), changed(node(3), func(n *overlay.Node) { n.Addresses = addrs("192.168.88.3", "fd88::3") })}
+	nodes := []overlay.Node{node(1), node(2),
+		changed(node(3), func(n *overlay.Node) { n.Addresses = addrs("192.168.88.3", "fd88::3") })}
 	for _, m := range []*machine{near, same, far} {
 		m.serve()
 		m.start(nodes, config)
@@ -145,13 +152,19 @@ func TestHeals(t *testing.T) {
 		"device deleted":     "ip link del sluice.1",
 		"device down":        "ip link set sluice.1 down",
 		"device down and up": "ip link set sluice.1 down\nip link set sluice.1 up",
-		"device renamed, while the agent is down":        "ip link set sluice.1 down\nip link set sluice.1 name foo\nip link del foo",
-		"another type, while the agent is down":          "ip link del sluice.1\nip link add sluice.1 type bridge",
-		"another VNI, while the agent is down":           "ip link del sluice.1\nip link add sluice.1 type vxlan id 9 dev eth0 dstport 8472 local 192.168.77.1",
-		"another port, while the agent is down":          "ip link del sluice.1\nip link add sluice.1 type vxlan id 1 dev eth0 dstport 4789 local 192.168.77.1",
-		"another local address, while the agent is down": "ip link del sluice.1\nip link add sluice.1 type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.99",
-		"checksums on, while the agent is down":          "ip link del sluice.1\nip link add sluice.1 type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.1 udpcsum nolearning",
-		"no device below, while the agent is down":       "ip link del sluice.1\nip link add sluice.1 type vxlan id 1 dstport 8472 local 192.168.77.1 noudpcsum udp6zerocsumrx nolearning",
+		"device renamed, while the agent is down": "ip link set sluice.1 down\nip link set sluice.1 name foo\nip link del foo",
+		"another type, while the agent is down":   "ip link del sluice.1\nip link add sluice.1 type bridge",
+		"another VNI, while the agent is down": "ip link del sluice.1\nip link add " +
+			"sluice.1 type vxlan id 9 dev eth0 dstport 8472 local 192.168.77.1",
+		"another port, while the agent is down": "ip link del sluice.1\nip link add " +
+			"sluice.1 type vxlan id 1 dev eth0 dstport 4789 local 192.168.77.1",
+		"another local address, while the agent is down": "ip link del sluice.1\nip link add " +
+			"sluice.1 type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.99",
+		"checksums on, while the agent is down": "ip link del sluice.1\nip link add " +
+			"sluice.1 type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.1 udpcsum nolearning",
+		"no device below, while the agent is down": "ip link del sluice.1\nip link add " +
+			"sluice.1 type vxlan id 1 dstport 8472 local 192.168.77.1 noudpcsum udp6zerocsumrx " +
+			"nolearning",
 		"MAC changed":                       "ip link set sluice.1 address 02:00:00:00:00:09",
 		"MTU changed":                       "ip link set sluice.1 mtu 1300",
 		"MTU below IPv6's":                  "ip link set sluice.1 mtu 1000",
@@ -168,20 +181,28 @@ func TestHeals(t *testing.T) {
 		"route replaced":                    "ip route replace 10.244.2.0/24 via 192.168.77.77 dev eth0",
 		"route changed":                     "ip route change 10.244.2.0/24 via 192.168.77.77 dev eth0 proto 84",
 		"IPv6 route replaced":               "ip -6 route replace fd00:10:244:2::/64 via fd77::77 dev eth0",
-		"stray routes of ours":              "ip route add 10.9.0.0/24 via 192.168.77.77 proto 84\nip -6 route add fd09::/64 via fd77::77 proto 84\nip route add 10.244.2.0/24 via 192.168.77.77 metric 5 tos 4 proto 84",
-		"neighbour deleted":                 "ip neigh del 10.244.2.0 dev sluice.1",
-		"IPv6 neighbour deleted":            "ip -6 neigh del fd00:10:244:2:: dev sluice.1",
-		"neighbour changed":                 "ip neigh replace 10.244.2.0 lladdr 02:00:00:00:00:09 dev sluice.1 nud permanent",
-		"neighbour that can expire":         "ip neigh replace 10.244.2.0 lladdr " + mac2 + " dev sluice.1 nud stale",
-		"neighbours flushed":                "ip neigh flush dev sluice.1 nud permanent\nip -6 neigh flush dev sluice.1 nud permanent",
-		"neighbour added":                   "ip neigh add 10.244.77.0 lladdr 02:00:00:00:00:09 dev sluice.1 nud permanent",
-		"FDB entry deleted":                 "bridge fdb del " + mac2 + " dev sluice.1",
-		"FDB entry changed":                 "bridge fdb replace " + mac2 + " dev sluice.1 dst 192.168.77.77 self permanent",
-		"FDB entry by another port":         "bridge fdb replace " + mac2 + " dev sluice.1 dst 192.168.77.2 port 9999 self permanent",
-		"FDB entries added":                 "bridge fdb add 02:00:00:00:00:09 dev sluice.1 dst 192.168.77.77\nbridge fdb append 00:00:00:00:00:00 dev sluice.1 dst 192.168.77.77\nbridge fdb append 00:00:00:00:00:00 dev sluice.1 dst 192.168.77.78",
-		"underlay down and up":              "ip link set eth0 down\nip link set eth0 up\nip addr replace fd77::1/64 dev eth0",
-		"underlay address moved":            "ip addr del 192.168.77.1/24 dev eth0\nip addr add 192.168.77.1/24 dev eth0",
-		"stray tunnel of ours":              "ip link add sluice.99 type vxlan id 99 dev eth0 dstport 8472",
+		"stray routes of ours": "ip route add 10.9.0.0/24 via 192.168.77.77 proto " +
+			"84\nip -6 route add fd09::/64 via fd77::77 proto 84\nip route add 10.244.2.0/24 via " +
+			"192.168.77.77 metric 5 tos 4 proto 84",
+		"neighbour deleted":      "ip neigh del 10.244.2.0 dev sluice.1",
+		"IPv6 neighbour deleted": "ip -6 neigh del fd00:10:244:2:: dev sluice.1",
+		"neighbour changed":      "ip neigh replace 10.244.2.0 lladdr 02:00:00:00:00:09 dev sluice.1 nud permanent",
+		"neighbour that can expire": "ip neigh replace 10.244.2.0 lladdr " + mac2 +
+			" dev sluice.1 nud stale",
+		"neighbours flushed": "ip neigh flush dev sluice.1 nud permanent\nip -6 neigh flush dev " +
+			"sluice.1 nud permanent",
+		"neighbour added":   "ip neigh add 10.244.77.0 lladdr 02:00:00:00:00:09 dev sluice.1 nud permanent",
+		"FDB entry deleted": "bridge fdb del " + mac2 + " dev sluice.1",
+		"FDB entry changed": "bridge fdb replace " + mac2 +
+			" dev sluice.1 dst 192.168.77.77 self permanent",
+		"FDB entry by another port": "bridge fdb replace " + mac2 +
+			" dev sluice.1 dst 192.168.77.2 port 9999 self permanent",
+		"FDB entries added": "bridge fdb add 02:00:00:00:00:09 dev sluice.1 dst " +
+			"192.168.77.77\nbridge fdb append 00:00:00:00:00:00 dev sluice.1 dst " +
+			"192.168.77.77\nbridge fdb append 00:00:00:00:00:00 dev sluice.1 dst 192.168.77.78",
+		"underlay down and up":   "ip link set eth0 down\nip link set eth0 up\nip addr replace fd77::1/64 dev eth0",
+		"underlay address moved": "ip addr del 192.168.77.1/24 dev eth0\nip addr add 192.168.77.1/24 dev eth0",
+		"stray tunnel of ours":   "ip link add sluice.99 type vxlan id 99 dev eth0 dstport 8472",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -233,7 +254,8 @@ func TestStalePeersAreRemovedAtStart(t *testing.T) {
 
 	m.start([]overlay.Node{node(1), node(2)}, dual(func(c *overlay.Config) { c.VNI = 7 }))
 	m.awaitReady(1)
-	if links := m.run("ip link"); strings.Contains(links, "sluice.1:") || !strings.Contains(links, "sluice.7:") {
+	links := m.run("ip link")
+	if strings.Contains(links, "sluice.1:") || !strings.Contains(links, "sluice.7:") {
 		t.Errorf("the tunnel of the old configuration is left:\n%s", links)
 	}
 }

@@ -10,7 +10,8 @@ import (
 
 // skipf notes why a peer, or a part of it, is left out.
 func (b *builder) skipf(n Node, format string, args ...any) {
-	b.plan.Skipped = append(b.plan.Skipped, Skipped{Node: n.Name, Reason: fmt.Sprintf(format, args...)})
+	b.plan.Skipped = append(b.plan.Skipped,
+		Skipped{Node: n.Name, Reason: fmt.Sprintf(format, args...)})
 }
 
 // takePeer adds the way to a peer.
@@ -71,7 +72,8 @@ func (b *builder) takePeer(n Node) {
 	}
 }
 
-// addTunnelRoute adds the way to a CIDR by its node's tunnel address, which is the CIDR's network address.
+// addTunnelRoute adds the way to a CIDR by its node's tunnel address, which is the CIDR's network
+// address.
 func (b *builder) addTunnelRoute(cidr netip.Prefix, mac link.MAC) {
 	route := b.route(cidr, cidr.Addr(), b.config.Device())
 	route.Onlink = true
@@ -124,7 +126,8 @@ func (b *builder) checkPeerAddress(a netip.Addr) string {
 
 // checkEndpoint says why no node can be at an address.
 func checkEndpoint(a netip.Addr) string {
-	if a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	if a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() ||
+		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return fmt.Sprintf("its address %s is no node's", a)
 	}
 	return ""
@@ -145,7 +148,8 @@ func (b *builder) checkPeerCIDR(cidr netip.Prefix) string {
 	for _, l := range b.links {
 		for _, p := range l.Prefixes {
 			if cidr.Contains(p.Addr()) {
-				return fmt.Sprintf("its pod CIDR %s contains this node's address %s", cidr, p.Addr())
+				return fmt.Sprintf("its pod CIDR %s contains this node's address %s", cidr,
+					p.Addr())
 			}
 		}
 	}

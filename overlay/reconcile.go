@@ -18,36 +18,43 @@ import (
 
 // Options is what a Reconciler needs to know about its surroundings.
 type Options struct {
-	NetNS     ns.NetNS      // the node's; nil: that of the process. The caller keeps it open while Run runs
+	// the node's; nil: that of the process. The caller keeps it open while Run runs
+	NetNS     ns.NetNS
 	SysctlDir string        // where /proc/sys/net is writable; empty: there
 	Tick      time.Duration // how often to look without a cause; 0: 30 s
 	Log       logr.Logger
 	OnStatus  func(Status) // called after each change of the status, by Run's goroutine; may be nil
 }
 
-// Status is what came of the last pass. While the node itself can't take part, all but the first three fields are as they were before:
-// what is in the kernel stays there. Own and Config are always of the last pass.
+// Status is what came of the last pass. While the node itself can't take part, all but the first
+// three fields are as they were before: what is in the kernel stays there. Own and Config are
+// always of the last pass.
 type Status struct {
-	Ready   bool         // everything is as desired
-	Reason  string       // why it isn't
-	Config  Config       // under which that is so
-	MTU     int          // of pods, bytes; 0 if not known yet
-	Tunnel  string       // the tunnel device; empty without one
-	Device  string       // the underlay's link; empty: whichever the routes say
-	Local   netip.Addr   // the node's address on the underlay
-	Own     []netip.Addr // at which the node itself is, in order: not the addresses of Services, whose links lead nowhere
+	Ready  bool       // everything is as desired
+	Reason string     // why it isn't
+	Config Config     // under which that is so
+	MTU    int        // of pods, bytes; 0 if not known yet
+	Tunnel string     // the tunnel device; empty without one
+	Device string     // the underlay's link; empty: whichever the routes say
+	Local  netip.Addr // the node's address on the underlay
+	// at which the node itself is, in order: not the addresses of Services, whose links lead
+	// nowhere
+	Own     []netip.Addr
 	Peers   []Peer
 	Skipped []Skipped
-	Changes uint64 // how many things were added, changed or removed since the start, whatever the reason
+	// how many things were added, changed or removed since the start, whatever the reason
+	Changes uint64
 
-	ReversePathFilters map[string]string // rp_filter by link, and under "all"; reported, never changed
+	// rp_filter by link, and under "all"; reported, never changed
+	ReversePathFilters map[string]string
 
-	// NotForwarding is the links that don't forward IPv4, although packets for pods come in by them: the underlay's, and those of
-	// default routes. They aren't ours: reported, never changed.
+	// NotForwarding is the links that don't forward IPv4, although packets for pods come in by
+	// them: the underlay's, and those of default routes. They aren't ours: reported, never changed.
 	NotForwarding []string
 }
 
-// Reconciler keeps a node's kernel in the desired state. Its methods are safe for concurrent use; Run runs once.
+// Reconciler keeps a node's kernel in the desired state. Its methods are safe for concurrent use;
+// Run runs once.
 type Reconciler struct {
 	options Options
 	loop    *link.Loop
@@ -59,7 +66,8 @@ type Reconciler struct {
 	tunnelIndex atomic.Int64          // of the desired tunnel device; 0: none yet
 	uplinks     atomic.Pointer[[]int] // indices of the links that NotForwarding may name
 
-	// endpoints is other nodes' addresses, in order, where routes say how to reach them; nil elsewhere.
+	// endpoints is other nodes' addresses, in order, where routes say how to reach them; nil
+	// elsewhere.
 	endpoints atomic.Pointer[[]netip.Addr]
 }
 
@@ -80,8 +88,8 @@ func New(o Options) *Reconciler {
 	return r
 }
 
-// Set says what the node named own is to be connected to. Nodes includes it. Nothing is changed in the kernel before Set returns;
-// it doesn't keep the slice, but what the Nodes hold.
+// Set says what the node named own is to be connected to. Nodes includes it. Nothing is changed in
+// the kernel before Set returns; it doesn't keep the slice, but what the Nodes hold.
 func (r *Reconciler) Set(own string, nodes []Node, c Config) {
 	next := &inputs{own: own, nodes: slices.Clone(nodes), config: c}
 	r.mu.Lock()
@@ -104,7 +112,8 @@ func (r *Reconciler) Status() Status {
 // without us. Its error is about not being able to start.
 func (r *Reconciler) Run(ctx context.Context) error { return r.loop.Run(ctx) }
 
-// pass compares and applies until nothing differs, and notes what came of it. It is false if that is to be tried again soon.
+// pass compares and applies until nothing differs, and notes what came of it. It is false if that
+// is to be tried again soon.
 func (r *Reconciler) pass(k *link.Kernel) bool {
 	r.mu.Lock()
 	in, old := r.inputs, r.status
@@ -142,7 +151,8 @@ func (r *Reconciler) note(old, status Status) {
 	r.status = status
 	r.mu.Unlock()
 	if old.Reason != status.Reason || old.Ready != status.Ready {
-		r.loop.Log.Info("Overlay", "ready", status.Ready, "reason", status.Reason, "mtu", status.MTU)
+		r.loop.Log.Info("Overlay", "ready", status.Ready, "reason", status.Reason, "mtu",
+			status.MTU)
 	}
 	for _, s := range status.Skipped { // whoever gets the status tells of those that last
 		if !slices.Contains(old.Skipped, s) {
@@ -165,7 +175,8 @@ func (r *Reconciler) converge(k *link.Kernel, in inputs, status *Status) (plan P
 }
 
 // round is settled if nothing differed, or another round can't help.
-func (r *Reconciler) round(k *link.Kernel, in inputs, status *Status) (plan Plan, settled bool, err error) {
+func (r *Reconciler) round(k *link.Kernel, in inputs,
+	status *Status) (plan Plan, settled bool, err error) {
 	seen, err := r.look(k, in.config.Device())
 	if err != nil {
 		return Plan{}, true, err

@@ -19,26 +19,38 @@ func TestStatesInRandomOrder(t *testing.T) {
 		nodes  []overlay.Node
 		config overlay.Config
 	}
-	with := func(nodes ...overlay.Node) []overlay.Node { return append([]overlay.Node{node(1)}, nodes...) }
+	with := func(nodes ...overlay.Node) []overlay.Node {
+		return append([]overlay.Node{node(1)}, nodes...)
+	}
 	swapped := func(i, j int) overlay.Node {
 		return changed(node(i), func(n *overlay.Node) { n.PodCIDRs = node(j).PodCIDRs })
 	}
-	moved := changed(node(2), func(n *overlay.Node) { n.Addresses = addrs("192.168.77.202", "fd77::202") })
-	far := changed(node(3), func(n *overlay.Node) { n.Addresses = addrs("192.168.88.3", "fd88::3") })
+	moved := changed(node(2), func(n *overlay.Node) {
+		n.Addresses = addrs("192.168.77.202", "fd77::202")
+	})
+	far := changed(node(3), func(n *overlay.Node) {
+		n.Addresses = addrs("192.168.88.3", "fd88::3")
+	})
 	states := map[string]state{
-		"alone":            {with(), dual(nil)},
-		"two":              {with(node(2)), dual(nil)},
-		"three":            {with(node(2), node(3)), dual(nil)},
-		"swapped":          {with(swapped(2, 3), swapped(3, 2)), dual(nil)},
-		"moved":            {with(moved, far), dual(nil)},
-		"IPv4":             {with(node(2), node(3)), dual(func(c *overlay.Config) { c.IPv6Network = netip.Prefix{} })},
-		"IPv6":             {with(node(2), node(3)), dual(func(c *overlay.Config) { c.Network = netip.Prefix{} })},
-		"over IPv6":        {with(node(2), node(3)), dual(func(c *overlay.Config) { c.Underlay = overlay.IPv6 })},
-		"direct":           {with(node(2), far), dual(func(c *overlay.Config) { c.DirectRouting = true })},
-		"host-gw":          {with(node(2), node(3)), dual(func(c *overlay.Config) { c.Backend = overlay.HostGW })},
-		"another VNI":      {with(node(2), node(3)), dual(func(c *overlay.Config) { c.VNI = 7 })},
-		"another port":     {with(node(2), node(3)), dual(func(c *overlay.Config) { c.Port = 4789 })},
-		"another MTU":      {with(node(2), node(3)), dual(func(c *overlay.Config) { c.MTU = 1400 })},
+		"alone":   {with(), dual(nil)},
+		"two":     {with(node(2)), dual(nil)},
+		"three":   {with(node(2), node(3)), dual(nil)},
+		"swapped": {with(swapped(2, 3), swapped(3, 2)), dual(nil)},
+		"moved":   {with(moved, far), dual(nil)},
+		"IPv4": {with(node(2), node(3)),
+			dual(func(c *overlay.Config) { c.IPv6Network = netip.Prefix{} })},
+		"IPv6": {with(node(2), node(3)),
+			dual(func(c *overlay.Config) { c.Network = netip.Prefix{} })},
+		"over IPv6": {with(node(2), node(3)),
+			dual(func(c *overlay.Config) { c.Underlay = overlay.IPv6 })},
+		"direct": {with(node(2), far), dual(func(c *overlay.Config) { c.DirectRouting = true })},
+		"host-gw": {with(node(2), node(3)),
+			dual(func(c *overlay.Config) { c.Backend = overlay.HostGW })},
+		"another VNI": {with(node(2), node(3)), dual(func(c *overlay.Config) { c.VNI = 7 })},
+		"another port": {with(node(2), node(3)),
+			dual(func(c *overlay.Config) { c.Port = 4789 })},
+		"another MTU": {with(node(2), node(3)),
+			dual(func(c *overlay.Config) { c.MTU = 1400 })},
 		"another own CIDR": {[]overlay.Node{swapped(1, 9), node(2)}, dual(nil)},
 	}
 	want := map[string]string{}
@@ -70,7 +82,8 @@ func TestStatesInRandomOrder(t *testing.T) {
 		m.rec.Set("node1", states[name].nodes, states[name].config)
 		m.await(patience, "state "+name, func() error {
 			if got := m.dump(); got != want[name] {
-				return fmt.Errorf("after %v got:\n%s\nwant:\n%s\nstatus: %s", path, got, want[name], m.rec.Status().Reason)
+				return fmt.Errorf("after %v got:\n%s\nwant:\n%s\nstatus: %s", path, got, want[name],
+					m.rec.Status().Reason)
 			}
 			return nil
 		})
@@ -104,7 +117,8 @@ func TestWaitsWithAReason(t *testing.T) {
 	there := m.dump()
 	m.rec.Set("node1", []overlay.Node{noCIDR, node(2)}, dual(nil))
 	awaitReason("node1 has no pod CIDR yet")
-	if s := m.rec.Status(); m.dump() != there || s.MTU != 1450 || s.Tunnel != "sluice.1" || len(s.Peers) != 1 {
+	if s := m.rec.Status(); m.dump() != there || s.MTU != 1450 || s.Tunnel != "sluice.1" ||
+		len(s.Peers) != 1 {
 		t.Errorf("what worked was taken away: got %+v and:\n%s\nwant:\n%s", s, m.dump(), there)
 	}
 }
@@ -119,7 +133,9 @@ func TestFollowsTheUnderlaysMTU(t *testing.T) {
 		m.run(fmt.Sprintf("ip link set eth0 mtu %d", mtu))
 		m.await(2*time.Second, "change of MTU", func() error {
 			s := m.rec.Status()
-			if link := m.run("ip link show sluice.1"); !strings.Contains(link, fmt.Sprintf("mtu %d ", mtu-50)) || s.MTU != mtu-50 || !s.Ready {
+			link := m.run("ip link show sluice.1")
+			if !strings.Contains(link, fmt.Sprintf("mtu %d ", mtu-50)) || s.MTU != mtu-50 ||
+				!s.Ready {
 				return fmt.Errorf("got %d (%s), %s", s.MTU, s.Reason, link)
 			}
 			return nil
@@ -131,10 +147,13 @@ func TestFollowsTheUnderlaysMTU(t *testing.T) {
 func TestNamesTheDeviceInTheWay(t *testing.T) {
 	t.Parallel()
 	for name, link := range map[string]string{
-		"as flannel makes it": "ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.1 nolearning",
-		"the very same":       "ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.1 noudpcsum udp6zerocsumrx",
-		"the very same, down": "ip link add flannel.1 type vxlan id 1 dev eth0 dstport 8472 local 192.168.77.1 noudpcsum udp6zerocsumrx",
-		"the same port":       "ip link add flannel.1 up type vxlan id 5 dev eth0 dstport 8472 local 192.168.77.1",
+		"as flannel makes it": "ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 8472 " +
+			"local 192.168.77.1 nolearning",
+		"the very same": "ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 8472 " +
+			"local 192.168.77.1 noudpcsum udp6zerocsumrx",
+		"the very same, down": "ip link add flannel.1 type vxlan id 1 dev eth0 dstport 8472 " +
+			"local 192.168.77.1 noudpcsum udp6zerocsumrx",
+		"the same port": "ip link add flannel.1 up type vxlan id 5 dev eth0 dstport 8472 local 192.168.77.1",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,7 +161,8 @@ func TestNamesTheDeviceInTheWay(t *testing.T) {
 			m.run(link)
 			m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 			m.await(patience, "name", func() error {
-				if reason := m.rec.Status().Reason; !strings.Contains(reason, "link flannel.1 has VNI ") {
+				reason := m.rec.Status().Reason
+				if !strings.Contains(reason, "link flannel.1 has VNI ") {
 					return fmt.Errorf("got %q", reason)
 				}
 				return nil
@@ -162,8 +182,10 @@ func TestTakesOverRoutes(t *testing.T) {
 		ip -6 route add fd00:10:244:2::/64 via fd00:10:244:2:: dev flannel.1 onlink`)
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 	m.awaitReady(1)
-	for _, command := range []string{"ip route show root 10.244.0.0/16", "ip -6 route show root fd00:10:244::/56"} {
-		if routes := m.run(command); strings.Contains(routes, "flannel.1") || !strings.Contains(routes, "sluice.1") {
+	for _, command := range []string{"ip route show root 10.244.0.0/16",
+		"ip -6 route show root fd00:10:244::/56"} {
+		routes := m.run(command)
+		if strings.Contains(routes, "flannel.1") || !strings.Contains(routes, "sluice.1") {
 			t.Errorf("%s:\n%s", command, routes)
 		}
 	}
@@ -197,7 +219,8 @@ func TestSysctls(t *testing.T) {
 	m.sysctl("ipv6/conf/eth0/accept_ra", "1")
 	m.sysctl("ipv4/ip_forward", "0")
 	m.sysctl("ipv6/conf/all/forwarding", "0")
-	// Another uplink that has its default route from a router, one that doesn't, and one that userspace looks after.
+	// Another uplink that has its default route from a router, one that doesn't, and one that
+	// userspace looks after.
 	m.run(`ip link add eth1 up type veth peer name peer1
 		ip link add eth2 up type veth peer name peer2
 		ip link add eth3 up type veth peer name peer3
@@ -233,7 +256,8 @@ func TestSysctls(t *testing.T) {
 	if got := m.rec.Status().ReversePathFilters; got["eth0"] == "" || got["all"] == "" {
 		t.Errorf("rp_filter isn't reported: %v", got)
 	}
-	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/sluice.1/forwarding"} {
+	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding",
+		"ipv4/conf/sluice.1/forwarding"} {
 		m.sysctl(key, "0")
 		m.await(2*time.Second, key, func() error {
 			if m.readSysctl(key) != "1" {
@@ -278,15 +302,20 @@ ip neigh del fd00:10:244:2:: dev sluice.1`)
 func TestOnePeerFails(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
-	bad := changed(node(2), func(n *overlay.Node) { n.Addresses = addrs("192.168.77.255") }) // the subnet's broadcast address
-	m.start([]overlay.Node{node(1), bad, node(3)}, overlay.Config{Network: net4, Backend: overlay.HostGW})
+	bad := changed(node(2), func(n *overlay.Node) {
+		n.Addresses = addrs("192.168.77.255")
+	}) // the subnet's broadcast address
+	m.start([]overlay.Node{node(1), bad, node(3)},
+		overlay.Config{Network: net4, Backend: overlay.HostGW})
 	m.await(patience, "way to the other peer", func() error {
 		routes, reason := m.run("ip route"), m.rec.Status().Reason
-		if !strings.Contains(routes, "10.244.3.0/24 via 192.168.77.3") || !strings.Contains(reason, "10.244.2.0/24 via 192.168.77.255") {
+		if !strings.Contains(routes, "10.244.3.0/24 via 192.168.77.3") ||
+			!strings.Contains(reason, "10.244.2.0/24 via 192.168.77.255") {
 			return fmt.Errorf("%s, routes:\n%s", reason, routes)
 		}
 		return nil
 	})
-	m.rec.Set("node1", []overlay.Node{node(1), node(2), node(3)}, overlay.Config{Network: net4, Backend: overlay.HostGW})
+	m.rec.Set("node1", []overlay.Node{node(1), node(2), node(3)},
+		overlay.Config{Network: net4, Backend: overlay.HostGW})
 	m.awaitReady(2)
 }

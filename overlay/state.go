@@ -41,7 +41,8 @@ func (t Tunnel) Add() string {
 	words := []string{
 		"ip link add", t.Name, "address", t.MAC.String(),
 		fmt.Sprintf("mtu %d%s type vxlan id %d", t.MTU, link.When(t.Up, " up"), t.VNI),
-		fmt.Sprintf("local %s%s dstport %d", t.Local, link.When(t.Below != "", " dev "+t.Below), t.Port),
+		fmt.Sprintf("local %s%s dstport %d", t.Local, link.When(t.Below != "", " dev "+t.Below),
+			t.Port),
 		no(t.Learning) + "learning", no(t.Checksum) + "udpcsum",
 		no(t.ZeroTx6) + "udp6zerocsumtx", no(t.ZeroRx6) + "udp6zerocsumrx",
 	}

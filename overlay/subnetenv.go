@@ -16,15 +16,18 @@ import (
 	"github.com/sluice-net/sluice/internal/pathless"
 )
 
-// SubnetEnv is what flannel tells other programs of a node about its pod network, in /run/flannel/subnet.env.
+// SubnetEnv is what flannel tells other programs of a node about its pod network, in
+// /run/flannel/subnet.env.
 type SubnetEnv struct {
 	Network, IPv6Network netip.Prefix // of all pods; the zero Prefix without pods of that family
 	Subnet, IPv6Subnet   netip.Prefix // of the node's pods
 	MTU                  int          // of pods
-	Masquerade           bool         // whether packets that leave the pod network get the node's address
+	// whether packets that leave the pod network get the node's address
+	Masquerade bool
 }
 
-// String is the file's content. Subnets are shown by their first address after the network's own, as flannel does it.
+// String is the file's content. Subnets are shown by their first address after the network's own,
+// as flannel does it.
 func (e SubnetEnv) String() string {
 	var b strings.Builder
 	for _, f := range []struct {
@@ -40,11 +43,12 @@ func (e SubnetEnv) String() string {
 	return b.String()
 }
 
-// WriteFile writes the content to path, whole or not at all, and makes its folder if need be. A file that is right already is left
-// alone. Callers don't write the same path at the same time.
+// WriteFile writes the content to path, whole or not at all, and makes its folder if need be. A
+// file that is right already is left alone. Callers don't write the same path at the same time.
 func (e SubnetEnv) WriteFile(path string) error {
 	content := e.String()
-	if now, err := os.ReadFile(path); err == nil && string(now) == content { //nolint:gosec // the caller's path
+	if now, err := os.ReadFile(path); err == nil &&
+		string(now) == content { //nolint:gosec // the caller's path
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // others read it
@@ -53,15 +57,17 @@ func (e SubnetEnv) WriteFile(path string) error {
 	if err := replaceFile(path, content); err != nil {
 		return fmt.Errorf("writing %s: %w", path, pathless.Error(err))
 	}
-	unfinished, _ := filepath.Glob(unfinishedPattern(path)) // of who died writing it; the pattern is good
+	unfinished, _ := filepath.Glob(
+		unfinishedPattern(path)) // of who died writing it; the pattern is good
 	for _, file := range unfinished {
 		_ = os.Remove(file) // it does no harm
 	}
 	return nil
 }
 
-// RemoveSubnetFile removes what WriteFile wrote, or was about to write, and its folder if nothing else is in it, and it is no mount
-// point, as it is in a container. A file that isn't there is no error. Flannel may have written it: who calls this knows better.
+// RemoveSubnetFile removes what WriteFile wrote, or was about to write, and its folder if nothing
+// else is in it, and it is no mount point, as it is in a container. A file that isn't there is no
+// error. Flannel may have written it: who calls this knows better.
 func RemoveSubnetFile(path string) error {
 	unfinished, err := filepath.Glob(unfinishedPattern(path))
 	errs := []error{err}

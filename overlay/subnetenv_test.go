@@ -34,8 +34,10 @@ FLANNEL_IPMASQ=true
 	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
 		t.Errorf("the file was written although nothing changed (%v)", err)
 	}
-	env.IPv6Network, env.IPv6Subnet, env.MTU, env.Masquerade = netip.Prefix{}, netip.Prefix{}, 1400, false
-	wantFile(t, env, path, "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n")
+	env.IPv6Network, env.IPv6Subnet, env.MTU, env.Masquerade = netip.Prefix{}, netip.Prefix{},
+		1400, false
+	wantFile(t, env, path,
+		"FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1400\nFLANNEL_IPMASQ=false\n")
 
 	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
 		t.Errorf("temporary files are left: %v (%v)", files, err)

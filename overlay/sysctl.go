@@ -21,14 +21,15 @@ type sysctl struct {
 	optional bool   // the setting may not exist, because its link doesn't yet
 }
 
-// sysctls is what a node needs to forward packets, in the order in which to set it. Uplinks are the links that live from router
-// advertisements: as soon as the node forwards IPv6, the kernel ignores those, and deletes the default route that it has from them,
-// unless accept_ra is 2.
+// sysctls is what a node needs to forward packets, in the order in which to set it. Uplinks are the
+// links that live from router advertisements: as soon as the node forwards IPv6, the kernel ignores
+// those, and deletes the default route that it has from them, unless accept_ra is 2.
 func sysctls(c Config, uplinks []string) []sysctl {
 	var all []sysctl
 	tunnel := func(family, key, value string) {
 		if c.Backend == VXLAN {
-			all = append(all, sysctl{key: filepath.Join(family, "conf", c.Device(), key), value: value, optional: true})
+			all = append(all, sysctl{key: filepath.Join(family, "conf", c.Device(), key),
+				value: value, optional: true})
 		}
 	}
 	if c.Network.IsValid() {
@@ -37,7 +38,8 @@ func sysctls(c Config, uplinks []string) []sysctl {
 	}
 	if c.IPv6Network.IsValid() {
 		for _, uplink := range uplinks {
-			all = append(all, sysctl{key: filepath.Join("ipv6/conf", uplink, "accept_ra"), value: "2", only: "1", optional: true})
+			all = append(all, sysctl{key: filepath.Join("ipv6/conf", uplink, "accept_ra"),
+				value: "2", only: "1", optional: true})
 		}
 		all = append(all, sysctl{key: "ipv6/conf/all/forwarding", value: "1"})
 		tunnel("ipv6", "disable_ipv6", "0")
@@ -46,8 +48,9 @@ func sysctls(c Config, uplinks []string) []sysctl {
 	return all
 }
 
-// setSysctls writes those that differ, below dir (/proc/sys/net, or where that is mounted writable), in the network namespace of
-// the calling thread. It returns what it wrote, and stops at the first error.
+// setSysctls writes those that differ, below dir (/proc/sys/net, or where that is mounted
+// writable), in the network namespace of the calling thread. It returns what it wrote, and stops at
+// the first error.
 func setSysctls(dir string, wanted []sysctl) (written []string, err error) {
 	for _, s := range wanted {
 		now, err := readSysctl(dir, s.key)
@@ -61,7 +64,8 @@ func setSysctls(dir string, wanted []sysctl) (written []string, err error) {
 			continue
 		}
 		if err := os.WriteFile(filepath.Join(dir, s.key), []byte(s.value), 0); err != nil {
-			return written, fmt.Errorf("setting sysctl net/%s from %s to %s: %w", s.key, now, s.value, err)
+			return written,
+				fmt.Errorf("setting sysctl net/%s from %s to %s: %w", s.key, now, s.value, err)
 		}
 		written = append(written, fmt.Sprintf("net/%s=%s", s.key, s.value))
 	}
@@ -69,30 +73,34 @@ func setSysctls(dir string, wanted []sysctl) (written []string, err error) {
 }
 
 func readSysctl(dir, key string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(dir, key)) //nolint:gosec // a sysctl of the caller's choice
+	text, err := os.ReadFile(filepath.Join(dir,
+		key)) //nolint:gosec // a sysctl of the caller's choice
 	if err != nil {
 		return "", fmt.Errorf("reading sysctl net/%s: %w", key, err)
 	}
 	return strings.TrimSpace(string(text)), nil
 }
 
-// reversePathFilters is rp_filter for all links and for these: 0 is off, 1 strict, 2 loose; the higher of a link's and all's counts.
-// It is for people to see: the administrator's choice stays.
+// reversePathFilters is rp_filter for all links and for these: 0 is off, 1 strict, 2 loose; the
+// higher of a link's and all's counts. It is for people to see: the administrator's choice stays.
 func reversePathFilters(dir string, links ...string) map[string]string {
 	filters := map[string]string{}
 	for _, link := range append(links, "all") {
-		if value, err := readSysctl(dir, filepath.Join("ipv4/conf", link, "rp_filter")); err == nil {
+		value, err := readSysctl(dir, filepath.Join("ipv4/conf", link, "rp_filter"))
+		if err == nil {
 			filters[link] = value
 		}
 	}
 	return filters
 }
 
-// notForwarding is those of the links that don't forward IPv4, by a switch that each has of its own. (IPv6 has one for the node.)
+// notForwarding is those of the links that don't forward IPv4, by a switch that each has of its
+// own. (IPv6 has one for the node.)
 func notForwarding(dir string, links []string) []string {
 	var off []string
 	for _, link := range links {
-		if value, err := readSysctl(dir, filepath.Join("ipv4/conf", link, "forwarding")); err == nil && value == "0" {
+		value, err := readSysctl(dir, filepath.Join("ipv4/conf", link, "forwarding"))
+		if err == nil && value == "0" {
 			off = append(off, link)
 		}
 	}

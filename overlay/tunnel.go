@@ -19,7 +19,8 @@ func (t Tunnel) Put(k *link.Kernel, now []link.Item) error {
 	err := t.put(k, now)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRINUSE) {
 		if other := t.inTheWay(k); other != nil {
-			return fmt.Errorf("link %s has VNI %d and UDP port %d: remove it, or configure others: %w",
+			return fmt.Errorf(
+				"link %s has VNI %d and UDP port %d: remove it, or configure others: %w",
 				other.Name, other.VxlanId, other.Port, err)
 		}
 	}
@@ -170,16 +171,17 @@ func uint32Attr(n int) []byte {
 	return binary.NativeEndian.AppendUint32(nil, uint32(n)) //nolint:gosec // an MTU or an index
 }
 
-// inTheWay is another VXLAN device beside which the kernel doesn't take ours, such as flannel's: one
-// with the same VNI and port, or one that has the port with other ideas about checksums. It is nil
-// if there is none.
+// inTheWay is another VXLAN device beside which the kernel doesn't take ours, such as flannel's:
+// one with the same VNI and port, or one that has the port with other ideas about checksums. It is
+// nil if there is none.
 func (t Tunnel) inTheWay(k *link.Kernel) *netlink.Vxlan {
 	for name, found := range k.Links() {
 		if found.Type != "vxlan" || name == t.Name {
 			continue
 		}
 		device, err := k.LinkByIndex(found.Index)
-		if other, isVXLAN := device.(*netlink.Vxlan); err == nil && isVXLAN && other.Port == int(t.Port) {
+		other, isVXLAN := device.(*netlink.Vxlan)
+		if err == nil && isVXLAN && other.Port == int(t.Port) {
 			return other
 		}
 	}

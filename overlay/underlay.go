@@ -5,10 +5,12 @@ import (
 	"net/netip"
 )
 
-// underlay is the family that the node's tunnel uses, and the node's address of it: the zero Addr if it has none. All is among the nodes.
+// underlay is the family that the node's tunnel uses, and the node's address of it: the zero Addr
+// if it has none. All is among the nodes.
 //
-// A tunnel has one family, and its ends must have the same. So unless it is configured, all nodes derive it from the same Nodes. Without
-// a tunnel there is nothing to agree on: each node goes by its own order.
+// A tunnel has one family, and its ends must have the same. So unless it is configured, all nodes
+// derive it from the same Nodes. Without a tunnel there is nothing to agree on: each node goes by
+// its own order.
 func underlay(own Node, all []Node, c Config) (Family, netip.Addr) {
 	family := c.Underlay
 	switch {
@@ -21,9 +23,10 @@ func underlay(own Node, all []Node, c Config) (Family, netip.Addr) {
 	return family, own.address(family)
 }
 
-// familyOfTunnels is the family that at least half of the nodes have an address of, those without any left out. If that is true of both,
-// it is the one that the most senior node has first. So no newcomer changes how others are reached, and no single node, however senior,
-// takes the others to a family that they don't have.
+// familyOfTunnels is the family that at least half of the nodes have an address of, those without
+// any left out. If that is true of both, it is the one that the most senior node has first. So no
+// newcomer changes how others are reached, and no single node, however senior, takes the others to
+// a family that they don't have.
 func familyOfTunnels(nodes []Node) Family {
 	var senior *Node
 	has, total := map[Family]int{}, 0
@@ -52,7 +55,8 @@ func familyOfTunnels(nodes []Node) Family {
 	return first.other()
 }
 
-// firstFamily is the family of the node's first address, of those that can be a node's; AnyFamily if there is none.
+// firstFamily is the family of the node's first address, of those that can be a node's; AnyFamily
+// if there is none.
 func (n Node) firstFamily() Family {
 	for _, a := range append([]netip.Addr{n.UnderlayIP}, n.Addresses...) {
 		if a.IsValid() && checkEndpoint(a) == "" {
@@ -69,8 +73,9 @@ func (f Family) other() Family {
 	return IPv4
 }
 
-// findUnderlay finds the link with the node's underlay address. On a node that is a router, the address may be on a link that leads
-// nowhere: then routes say by which links other nodes are reached, and nothing is bound to one of these.
+// findUnderlay finds the link with the node's underlay address. On a node that is a router, the
+// address may be on a link that leads nowhere: then routes say by which links other nodes are
+// reached, and nothing is bound to one of these.
 func (b *builder) findUnderlay(all []Node) error {
 	b.family, b.plan.Local = underlay(b.own, all, b.config)
 	if !b.plan.Local.IsValid() {
@@ -82,7 +87,8 @@ func (b *builder) findUnderlay(all []Node) error {
 	link, found := b.linkOf(b.plan.Local)
 	switch {
 	case !found:
-		return fmt.Errorf("no link has the underlay address %s of node %s", b.plan.Local, b.own.Name)
+		return fmt.Errorf("no link has the underlay address %s of node %s", b.plan.Local,
+			b.own.Name)
 	case !link.Loopback:
 		b.plan.Device = link.Name
 		return b.findMTU(link)
@@ -98,7 +104,8 @@ func (b *builder) findUnderlay(all []Node) error {
 		}
 	}
 	if len(out) == 0 {
-		return fmt.Errorf("the underlay address %s of node %s is on %s, and no route leads from there to another node", b.plan.Local, b.own.Name, link.Name)
+		return fmt.Errorf("the underlay address %s of node %s is on %s, and no route leads from "+
+			"there to another node", b.plan.Local, b.own.Name, link.Name)
 	}
 	return b.findMTU(out...)
 }
@@ -127,7 +134,8 @@ func (b *builder) findMTU(uplinks ...Link) error {
 		needed = minMTU6
 	}
 	if mtu < needed {
-		return fmt.Errorf("an MTU of %d on %s leaves %d for pods, who need %d", lowest.MTU, lowest.Name, mtu, needed)
+		return fmt.Errorf("an MTU of %d on %s leaves %d for pods, who need %d", lowest.MTU,
+			lowest.Name, mtu, needed)
 	}
 	b.plan.MTU = mtu
 	return nil

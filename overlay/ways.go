@@ -14,7 +14,8 @@ import (
 // noteEndpoints is where the node's underlay address is, and the other nodes' addresses, if routes
 // say how to reach them: if that address is on a link that leads nowhere. It has changes of these
 // routes noticed, so it comes before looking at them.
-func (r *Reconciler) noteEndpoints(in inputs, links []Link) (local netip.Addr, endpoints []netip.Addr) {
+func (r *Reconciler) noteEndpoints(in inputs,
+	links []Link) (local netip.Addr, endpoints []netip.Addr) {
 	r.endpoints.Store(nil)
 	own := slices.IndexFunc(in.nodes, func(n Node) bool { return n.Name == in.own })
 	if own < 0 {
@@ -75,11 +76,13 @@ func (s sight) leads(links []Link, name string, to netip.Addr) []Link {
 	return links
 }
 
-// waysTo is the links of the route from one address of the node to one elsewhere, all of them if it has several; none if there is no
-// such route.
+// waysTo is the links of the route from one address of the node to one elsewhere, all of them if it
+// has several; none if there is no such route.
 func (s sight) waysTo(local, to netip.Addr) ([]string, error) {
-	routes, err := s.kernel.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), FIBMatch: true})
-	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, unix.EACCES} { // without one, or one of type unreachable and so on
+	routes, err := s.kernel.RouteGetWithOptions(to.AsSlice(),
+		&netlink.RouteGetOptions{SrcAddr: local.AsSlice(), FIBMatch: true})
+	for _, none := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL,
+		unix.EACCES} { // without one, or one of type unreachable and so on
 		if errors.Is(err, none) {
 			return nil, nil
 		}

@@ -48,7 +48,10 @@ func newSpace(t *testing.T) space {
 
 func (s space) sysctl(key, value string) {
 	s.t.Helper()
-	if err := s.netns.Do(func(ns.NetNS) error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) }); err != nil {
+	err := s.netns.Do(func(ns.NetNS) error {
+		return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
+	})
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -56,7 +59,10 @@ func (s space) sysctl(key, value string) {
 func (s space) readSysctl(key string) string {
 	s.t.Helper()
 	var value []byte
-	err := s.netns.Do(func(ns.NetNS) (err error) { value, err = os.ReadFile("/proc/sys/net/" + key); return err })
+	err := s.netns.Do(func(ns.NetNS) (err error) {
+		value, err = os.ReadFile("/proc/sys/net/" + key)
+		return err
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -70,7 +76,8 @@ func (s space) run(commands string) string {
 	for command := range strings.SplitSeq(strings.TrimSpace(commands), "\n") {
 		words := strings.Fields(command)
 		err := s.netns.Do(func(ns.NetNS) (err error) {
-			out, err = exec.Command(words[0], words[1:]...).CombinedOutput() //nolint:noctx // it ends by itself
+			out, err = exec.Command(words[0], words[1:]...).
+				CombinedOutput() //nolint:noctx // it ends by itself
 			return err
 		})
 		if err != nil {
@@ -97,7 +104,8 @@ func (s space) dump() string {
 func withoutIndex(dump string) string {
 	var lines []string
 	for line := range strings.SplitSeq(dump, "\n") {
-		if index, rest, found := strings.Cut(line, ": "); found && strings.Trim(index, "0123456789") == "" {
+		index, rest, found := strings.Cut(line, ": ")
+		if found && strings.Trim(index, "0123456789") == "" {
 			line = rest
 		}
 		lines = append(lines, line)
@@ -142,7 +150,9 @@ func (u underlay) newMachine(i int) *machine {
 func (u underlay) newMachineOn(bridge string, i int, addresses []netip.Prefix) *machine {
 	u.t.Helper()
 	m := &machine{space: newSpace(u.t), i: i}
-	u.run(fmt.Sprintf("ip link add port%d up master %s type veth peer name eth0 netns /proc/%d/fd/%d", i, bridge, os.Getpid(), m.netns.Fd()))
+	u.run(
+		fmt.Sprintf("ip link add port%d up master %s type veth peer name eth0 netns /proc/%d/fd/%d",
+			i, bridge, os.Getpid(), m.netns.Fd()))
 	m.run("ip link set eth0 up")
 	for _, p := range addresses {
 		m.run(fmt.Sprintf("ip addr add %s dev eth0", p))
@@ -227,12 +237,14 @@ func (m *machine) serve() {
 	m.t.Helper()
 	for _, p := range node(m.i).PodCIDRs {
 		var l net.Listener
-		m.await(patience, "address of the pod's", func() error { // the kernel takes its time with IPv6
-			return m.netns.Do(func(ns.NetNS) (err error) {
-				l, err = net.Listen("tcp", netip.AddrPortFrom(pod(p), 7).String()) //nolint:noctx // it doesn't wait
-				return err
+		m.await(patience, "address of the pod's",
+			func() error { // the kernel takes its time with IPv6
+				return m.netns.Do(func(ns.NetNS) (err error) {
+					l, err = net.Listen("tcp",
+						netip.AddrPortFrom(pod(p), 7).String()) //nolint:noctx // it doesn't wait
+					return err
+				})
 			})
-		})
 		m.t.Cleanup(func() { l.Close() })
 		go func() {
 			for {
@@ -250,7 +262,8 @@ func (m *machine) serve() {
 // reach sends some data from a pod to the one of another node and back.
 func (m *machine) reach(from, to netip.Prefix, size int) error {
 	return m.netns.Do(func(ns.NetNS) error {
-		dialer := net.Dialer{Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(pod(from), 0))}
+		dialer := net.Dialer{Timeout: time.Second,
+			LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(pod(from), 0))}
 		conn, err := dialer.Dial("tcp", netip.AddrPortFrom(pod(to), 7).String())
 		if err != nil {
 			return err
@@ -274,7 +287,9 @@ func (m *machine) mustReach(peer *machine, c overlay.Config) {
 			continue
 		}
 		to := node(peer.i).PodCIDRs[f]
-		m.await(patience, fmt.Sprintf("way from %s to %s", from, to), func() error { return m.reach(from, to, 100_000) })
+		m.await(patience, fmt.Sprintf("way from %s to %s", from, to), func() error {
+			return m.reach(from, to, 100_000)
+		})
 	}
 }
 

@@ -55,7 +55,8 @@ func (r redirect) Key() string     { return r.link }
 func (r redirect) Device() string  { return r.link }
 func (r redirect) Remove() string  { return fmt.Sprintf("tc qdisc del dev %s ingress", r.link) }
 func (r redirect) Add() string {
-	return fmt.Sprintf("tc qdisc add dev %s ingress\ntc filter add dev %s ingress protocol all pref 1 u32 match u32 0 0 action mirred egress redirect dev %s%s",
+	return fmt.Sprintf("tc qdisc add dev %s ingress\ntc filter add dev %s ingress protocol all "+
+		"pref 1 u32 match u32 0 0 action mirred egress redirect dev %s%s",
 		r.link, r.link, r.to, link.When(r.different != "", " # "+r.different))
 }
 
@@ -70,9 +71,10 @@ func newShaper(link string, rateBits, burstBits uint64, mtu int) shaper {
 	)
 	rate := rateBits / bitsPerByte
 	return shaper{
-		link:  link,
-		rate:  rate,
-		burst: toUint32(max(burstBits/bitsPerByte, uint64(mtu+linkHeader))), //nolint:gosec // an MTU is positive
+		link: link,
+		rate: rate,
+		burst: toUint32(max(burstBits/bitsPerByte,
+			uint64(mtu+linkHeader))), //nolint:gosec // an MTU is positive
 		limit: toUint32(max(rate/perSecond, atOnce)),
 	}
 }
@@ -91,7 +93,8 @@ func shapingOf(a cni.Attachment, mtu int) (s link.State) {
 	if rate := a.Bandwidth.EgressRate; rate > 0 {
 		name := shapeName(a.Interface)
 		s = append(s, hostLink{name: name, isIFB: true, up: true},
-			newShaper(name, rate, a.Bandwidth.EgressBurst, mtu), redirect{link: a.Interface, to: name})
+			newShaper(name, rate, a.Bandwidth.EgressBurst, mtu),
+			redirect{link: a.Interface, to: name})
 	}
 	return s
 }

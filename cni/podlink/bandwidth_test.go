@@ -23,7 +23,8 @@ func TestShapeName(t *testing.T) {
 	t.Parallel()
 	link := cni.InterfaceName("dev", "pod-a", "eth0")
 	name := shapeName(link)
-	if len(name) > 15 || !isShapeName(name) || cni.IsInterfaceName(name) || strings.HasPrefix(name, names.PodLink) {
+	if len(name) > 15 || !isShapeName(name) || cni.IsInterfaceName(name) ||
+		strings.HasPrefix(name, names.PodLink) {
 		t.Errorf("%s isn't a good name beside %s", name, link)
 	}
 	if isShapeName(link) || isShapeName(names.ShapingLink) || isShapeName(names.Tunnel+"1") {
@@ -46,7 +47,8 @@ func TestShapersAreReadBack(t *testing.T) {
 			w.InNode(func() error {
 				same, err := w.ends.round(s, w.ends.inputs)
 				if !same || err != nil {
-					t.Errorf("rate %d, burst %d bits: not read back (%v): %v", rate, burst, err, cnitest.Lines(t, w.NetNS, "tc qdisc show"))
+					t.Errorf("rate %d, burst %d bits: not read back (%v): %v", rate, burst, err,
+						cnitest.Lines(t, w.NetNS, "tc qdisc show"))
 				}
 				return nil
 			})
@@ -57,10 +59,12 @@ func TestShapersAreReadBack(t *testing.T) {
 // throughput is how many bytes a second get from one namespace to an address in another by TCP,
 // within a window that begins when the connection was open for settle, which is what it takes to
 // use up the burst.
-func throughput(from, to ns.NetNS, addr netip.Addr, settle, window time.Duration) (bytesPerSecond float64, err error) {
+func throughput(from, to ns.NetNS, addr netip.Addr,
+	settle, window time.Duration) (bytesPerSecond float64, err error) {
 	var listener net.Listener
 	if err := to.Do(func(ns.NetNS) (err error) {
-		listener, err = net.Listen("tcp", netip.AddrPortFrom(addr, 0).String()) //nolint:noctx // it doesn't wait
+		listener, err = net.Listen("tcp",
+			netip.AddrPortFrom(addr, 0).String()) //nolint:noctx // it doesn't wait
 		return err
 	}); err != nil {
 		return 0, err
@@ -114,7 +118,8 @@ func TestBandwidthHolds(t *testing.T) {
 	const rate, burst = 40e6, 8 * 64 << 10 // bits
 	w.start(func(a *cni.Attachment) {
 		if a.ContainerID == limited.Args.ContainerID {
-			a.Bandwidth = cni.Bandwidth{IngressRate: rate, IngressBurst: burst, EgressRate: rate / 2, EgressBurst: burst}
+			a.Bandwidth = cni.Bandwidth{IngressRate: rate, IngressBurst: burst,
+				EgressRate: rate / 2, EgressBurst: burst}
 		}
 	})
 	for i, family := range []string{"IPv4", "IPv6"} {
@@ -124,12 +129,14 @@ func TestBandwidthHolds(t *testing.T) {
 			want float64 // bytes per second
 			of   func(p *cnitest.Pod, settle, window time.Duration) (float64, error)
 		}{
-			{"to the pod", rate / 8, func(p *cnitest.Pod, settle, window time.Duration) (float64, error) {
-				return throughput(w.NetNS, p.NetNS, p.Addrs[i], settle, window)
-			}},
-			{"from the pod", rate / 16, func(p *cnitest.Pod, settle, window time.Duration) (float64, error) {
-				return throughput(p.NetNS, w.NetNS, node, settle, window)
-			}},
+			{"to the pod", rate / 8,
+				func(p *cnitest.Pod, settle, window time.Duration) (float64, error) {
+					return throughput(w.NetNS, p.NetNS, p.Addrs[i], settle, window)
+				}},
+			{"from the pod", rate / 16,
+				func(p *cnitest.Pod, settle, window time.Duration) (float64, error) {
+					return throughput(p.NetNS, w.NetNS, node, settle, window)
+				}},
 		} {
 			t.Run(family+" "+direction.name, func(t *testing.T) {
 				got, err := direction.of(limited, 400*time.Millisecond, 1100*time.Millisecond)
@@ -140,12 +147,14 @@ func TestBandwidthHolds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				t.Logf("%.2f of the limit; without limit %.0f times as much", got/direction.want, control/got)
+				t.Logf("%.2f of the limit; without limit %.0f times as much", got/direction.want,
+					control/got)
 				if got > 1.3*direction.want || got < 0.7*direction.want {
 					t.Errorf("got %.0f bytes per second, want %.0f ± 30 %%", got, direction.want)
 				}
 				if control < 5*direction.want {
-					t.Errorf("without a limit it is only %.0f bytes per second, so this test shows little", control)
+					t.Errorf("without a limit it is only %.0f bytes per second, so this test "+
+						"shows little", control)
 				}
 			})
 		}
@@ -157,9 +166,12 @@ func TestBandwidthHolds(t *testing.T) {
 func TestShapingGoesWithThePod(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 2)
-	w.start(func(a *cni.Attachment) { a.Bandwidth = cni.Bandwidth{EgressRate: 1e6, EgressBurst: 1e6} })
+	w.start(func(a *cni.Attachment) {
+		a.Bandwidth = cni.Bandwidth{EgressRate: 1e6, EgressBurst: 1e6}
+	})
 	devices := func() int {
-		return strings.Count(strings.Join(cnitest.Lines(t, w.NetNS, "ip -o link show"), "\n"), ": slub")
+		return strings.Count(strings.Join(cnitest.Lines(t, w.NetNS, "ip -o link show"), "\n"),
+			": slub")
 	}
 	if n := devices(); n != 2 {
 		t.Fatalf("there are %d shaping devices, want 2", n)
@@ -171,7 +183,8 @@ func TestShapingGoesWithThePod(t *testing.T) {
 	w.pods[0].MustDel()
 	w.ends.Set(attachments[1:], nil, podCIDRs)
 	cnitest.Eventually(t, "one device goes", func() bool { return devices() == 1 })
-	if got := fmt.Sprint(cnitest.Lines(t, w.NetNS, "ip -o link show")); !strings.Contains(got, shapeName(attachments[1].Interface)) {
+	got := fmt.Sprint(cnitest.Lines(t, w.NetNS, "ip -o link show"))
+	if !strings.Contains(got, shapeName(attachments[1].Interface)) {
 		t.Errorf("the wrong one went: %s", got)
 	}
 	cnitest.Lines(t, w.NetNS, "ip link add slubx type ifb") // not of ours, by its name

@@ -49,7 +49,8 @@ type tracker struct {
 // observe says how far the attachment's link has come; it is fresh for so long. The tracker is new,
 // or was made for the same attachment.
 func (t *tracker) observe(
-	a cni.Attachment, found *link.Found, macs map[link.MAC]string, now time.Time, freshFor time.Duration,
+	a cni.Attachment, found *link.Found, macs map[link.MAC]string, now time.Time,
+	freshFor time.Duration,
 ) phase {
 	if t.lacking.IsZero() {
 		t.lacking = now
@@ -85,7 +86,9 @@ func (t *tracker) problem(a cni.Attachment, p phase, now time.Time) string {
 	}
 	pod := cni.PodLabel(a.PodNamespace, a.PodName)
 	if p == absent {
-		return fmt.Sprintf("link %s of pod %s is gone, and the pod's end with it: only a new pod helps", a.Interface, pod)
+		return fmt.Sprintf(
+			"link %s of pod %s is gone, and the pod's end with it: only a new pod helps",
+			a.Interface, pod)
 	}
 	return fmt.Sprintf("link %s has not the MAC %s of pod %s: it is left alone", a.Interface,
 		a.HostMAC(), pod)
@@ -94,7 +97,8 @@ func (t *tracker) problem(a cni.Attachment, p phase, now time.Time) string {
 // desiredHost is the state that should be, given how far each attachment's link has come, by ID,
 // the links that are there, by name, and whether the node has an address.
 func desiredHost(
-	in hostInputs, phases map[string]phase, links map[string]link.Found, isLocal func(netip.Addr) bool,
+	in hostInputs, phases map[string]phase, links map[string]link.Found,
+	isLocal func(netip.Addr) bool,
 ) link.State {
 	var s link.State
 	for _, a := range in.attachments {

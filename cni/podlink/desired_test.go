@@ -15,13 +15,16 @@ func TestDesiredHostText(t *testing.T) {
 	t.Parallel()
 	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
 	a.MTU = 1450
-	a.Bandwidth = cni.Bandwidth{IngressRate: 8e6, IngressBurst: 8e5, EgressRate: 16e6, EgressBurst: 8}
+	a.Bandwidth = cni.Bandwidth{IngressRate: 8e6, IngressBurst: 8e5, EgressRate: 16e6,
+		EgressBurst: 8}
 	a.HostPorts = []cni.HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}
 	links := map[string]link.Found{a.Interface: {MTU: 1450, Conf4: []byte{}, Conf6: []byte{}}}
-	in := hostInputs{attachments: []cni.Attachment{a}, nodeAddrs: cnitest.Addrs("192.0.2.1", "2001:db8::1"), podCIDRs: podCIDRs}
+	in := hostInputs{attachments: []cni.Attachment{a},
+		nodeAddrs: cnitest.Addrs("192.0.2.1", "2001:db8::1"), podCIDRs: podCIDRs}
 	isLocal := func(addr netip.Addr) bool { return addr == cnitest.Node4 }
 	got := desiredHost(in, map[string]phase{a.ID(): settled}, links, isLocal).String()
-	want := strings.NewReplacer("POD", a.Interface, "IFB", shapeName(a.Interface), "HMAC", a.HostMAC().String(), "PMAC", a.PodMAC().String()).Replace(
+	want := strings.NewReplacer("POD", a.Interface, "IFB", shapeName(a.Interface), "HMAC",
+		a.HostMAC().String(), "PMAC", a.PodMAC().String()).Replace(
 		`sysctl -w net/ipv4/conf/POD/forwarding=1
 sysctl -w net/ipv4/conf/POD/route_localnet=1
 sysctl -w net/ipv6/conf/POD/accept_dad=0

@@ -13,15 +13,16 @@ import (
 // towards its pods.
 func WiringOf(a cni.Attachment, nodeAddrs []netip.Addr) Wiring {
 	return Wiring{
-		HostName: a.Interface, PodName: a.IfName, HostMAC: a.HostMAC(), PodMAC: a.PodMAC(), MTU: a.MTU,
+		HostName: a.Interface, PodName: a.IfName, HostMAC: a.HostMAC(), PodMAC: a.PodMAC(),
+		MTU:   a.MTU,
 		Alias: cni.PodLabel(a.PodNamespace, a.PodName), Addrs: a.Addresses, NodeAddrs: nodeAddrs,
 		HasHostPort4: cni.HasHostPort4(a.HostPorts),
 	}
 }
 
 // hostEnd is the one description of a pod's host end: what Wire makes, Differences compares and a
-// Keeper restores. Now is the link as it is; isLocal tells whether the node has an address.
-// Shaping isn't in it, which is the keeper's alone.
+// Keeper restores. Now is the link as it is; isLocal tells whether the node has an address. Shaping
+// isn't in it, which is the keeper's alone.
 func (w Wiring) hostEnd(now link.Found, isLocal func(netip.Addr) bool) link.State {
 	s := link.State{hostLink{
 		name: w.HostName, mac: link.MAC(w.HostMAC), mtu: cmp.Or(w.MTU, now.MTU), up: true,

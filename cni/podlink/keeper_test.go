@@ -67,7 +67,8 @@ func (w *hostWorld) expectAgreement(localnet string) {
 			}
 			return nil
 		})
-		got := cnitest.Lines(w.T, w.NetNS, "cat /proc/sys/net/ipv4/conf/"+a.Interface+"/route_localnet")
+		got := cnitest.Lines(w.T, w.NetNS,
+			"cat /proc/sys/net/ipv4/conf/"+a.Interface+"/route_localnet")
 		if got[0] != localnet {
 			w.T.Errorf("route_localnet is %s, want %s", got[0], localnet)
 		}
@@ -133,7 +134,8 @@ var meddling = []string{
 	"tc qdisc replace dev POD0 root tbf rate 1gbit burst 125001b limit 6250000b",
 	"tc qdisc del dev POD0 ingress",
 	"tc filter del dev POD0 ingress",
-	"tc filter add dev POD0 ingress protocol ip pref 9 u32 match ip dst 10.0.0.1 action mirred egress redirect dev lo",
+	"tc filter add dev POD0 ingress protocol ip pref 9 u32 match ip dst 10.0.0.1 action mirred " +
+		"egress redirect dev lo",
 	"ip link set IFB0 down",
 	"ip link del IFB0",
 	"ip link add slub0123456789a type ifb",
@@ -169,8 +171,10 @@ func TestHostEndsHeal(t *testing.T) {
 	}
 	slices.Sort(times)
 	usual, worst := times[len(times)*9/10], times[len(times)-1]
-	t.Logf("healed within %s, 9 of 10 times within %s", worst.Round(time.Millisecond), usual.Round(time.Millisecond))
-	if promised := 2 * time.Second; usual > promised { // the worst is the machine's, when other tests keep it busy
+	t.Logf("healed within %s, 9 of 10 times within %s", worst.Round(time.Millisecond),
+		usual.Round(time.Millisecond))
+	promised := 2 * time.Second
+	if usual > promised { // the worst is the machine's, when other tests keep it busy
 		t.Errorf("that isn't %s", promised)
 	}
 	if w.ends.Healed() == 0 {
@@ -211,14 +215,16 @@ func TestHostRoutesFollow(t *testing.T) {
 	w := newHostWorld(t, 1)
 	w.start()
 	routes := func() string {
-		return strings.Join(cnitest.Lines(t, w.NetNS, "ip -N route; ip -N -6 route | grep -v fe80"), "\n")
+		return strings.Join(cnitest.Lines(t, w.NetNS,
+			"ip -N route; ip -N -6 route | grep -v fe80"), "\n")
 	}
 	attachments := w.Attachments()
 	await := func(what string, want ...string) {
 		t.Helper()
 		cnitest.Eventually(t, what, func() bool {
 			now := routes()
-			return strings.Count(now, "proto 83") == len(want) && !slices.ContainsFunc(want, func(r string) bool { return !strings.Contains(now, r) })
+			return strings.Count(now, "proto 83") == len(want) &&
+				!slices.ContainsFunc(want, func(r string) bool { return !strings.Contains(now, r) })
 		})
 	}
 	await("start", "10.1.0.1 dev", "7 10.1.0.0/24", "7 fd00:1::/64", "fd00:1::1 dev")
@@ -239,9 +245,12 @@ func TestUnknownIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2", "fd00:1::2")
 	links := map[string]link.Found{a.Interface: {}}
-	known := hostInputs{attachments: []cni.Attachment{a}, nodeAddrs: []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs: podCIDRs}
+	known := hostInputs{attachments: []cni.Attachment{a},
+		nodeAddrs: []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs: podCIDRs}
 	desired := func(in hostInputs) link.State {
-		return desiredHost(in, map[string]phase{a.ID(): settled}, links, func(netip.Addr) bool { return true })
+		return desiredHost(in, map[string]phase{a.ID(): settled}, links, func(netip.Addr) bool {
+			return true
+		})
 	}
 	actual := desired(known)
 	for name, in := range map[string]hostInputs{
@@ -298,7 +307,9 @@ func TestPhases(t *testing.T) {
 	a := cnitest.NewAttachment("c1", "pod-a", "10.1.0.2")
 	own, strange, others := link.MAC(a.HostMAC()), link.MAC{2, 1}, link.MAC{2, 2}
 	macs := map[link.MAC]string{own: a.ID(), others: "c2/eth0"}
-	found := func(index int, mac link.MAC) *link.Found { return &link.Found{Index: index, MAC: mac} }
+	found := func(index int, mac link.MAC) *link.Found {
+		return &link.Found{Index: index, MAC: mac}
+	}
 	type step struct {
 		after time.Duration
 		found *link.Found
@@ -307,23 +318,34 @@ func TestPhases(t *testing.T) {
 	}
 	for name, steps := range map[string][]step{
 		"made, wired, looked after": {
-			{0, nil, absent, ""}, {50 * time.Second, nil, absent, ""}, {0, found(1, own), fresh, ""},
-			{900 * time.Millisecond, found(1, own), fresh, ""}, {100 * time.Millisecond, found(1, own), settled, ""},
+			{0, nil, absent, ""}, {50 * time.Second, nil, absent, ""},
+			{0, found(1, own), fresh, ""},
+			{900 * time.Millisecond, found(1, own), fresh, ""},
+			{100 * time.Millisecond, found(1, own), settled, ""},
 		},
-		"never made": {{0, nil, absent, ""}, {59 * time.Second, nil, absent, ""}, {time.Second, nil, absent, "is gone"}},
+		"never made": {{0, nil, absent, ""}, {59 * time.Second, nil, absent, ""},
+			{time.Second, nil, absent, "is gone"}},
 		"deleted": {
-			{0, found(1, own), fresh, ""}, {time.Minute, found(1, own), settled, ""}, {0, nil, absent, ""},
+			{0, found(1, own), fresh, ""}, {time.Minute, found(1, own), settled, ""},
+			{0, nil, absent, ""},
 			{4 * time.Second, nil, absent, ""}, {time.Second, nil, absent, "is gone"},
 		},
 		"made again": {
-			{0, found(1, own), fresh, ""}, {time.Minute, found(1, own), settled, ""}, {0, nil, absent, ""},
+			{0, found(1, own), fresh, ""}, {time.Minute, found(1, own), settled, ""},
+			{0, nil, absent, ""},
 			{6 * time.Second, found(2, own), fresh, ""}, {time.Second, found(2, own), settled, ""},
 		},
-		"MAC altered":        {{0, found(1, own), fresh, ""}, {2 * time.Second, found(1, strange), settled, ""}},
-		"another's MAC":      {{0, found(1, own), fresh, ""}, {2 * time.Second, found(1, others), foreign, ""}, {time.Minute, found(1, others), foreign, "left alone"}},
-		"another's link":     {{0, found(1, others), foreign, ""}, {61 * time.Second, found(1, others), foreign, "left alone"}},
-		"an unknown link":    {{0, found(1, strange), foreign, ""}, {61 * time.Second, found(1, strange), foreign, "left alone"}},
-		"an old one is left": {{0, found(1, strange), foreign, ""}, {time.Second, found(2, own), fresh, ""}, {time.Second, found(2, own), settled, ""}},
+		"MAC altered": {{0, found(1, own), fresh, ""},
+			{2 * time.Second, found(1, strange), settled, ""}},
+		"another's MAC": {{0, found(1, own), fresh, ""},
+			{2 * time.Second, found(1, others), foreign, ""},
+			{time.Minute, found(1, others), foreign, "left alone"}},
+		"another's link": {{0, found(1, others), foreign, ""},
+			{61 * time.Second, found(1, others), foreign, "left alone"}},
+		"an unknown link": {{0, found(1, strange), foreign, ""},
+			{61 * time.Second, found(1, strange), foreign, "left alone"}},
+		"an old one is left": {{0, found(1, strange), foreign, ""},
+			{time.Second, found(2, own), fresh, ""}, {time.Second, found(2, own), settled, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -334,7 +356,8 @@ func TestPhases(t *testing.T) {
 				if got := tr.observe(a, s.found, macs, now, time.Second); got != s.want {
 					t.Fatalf("step %d: phase %d, want %d", i, got, s.want)
 				}
-				if says := tr.problem(a, s.want, now); (says == "") != (s.says == "") || !strings.Contains(says, s.says) {
+				if says := tr.problem(a, s.want, now); (says == "") != (s.says == "") ||
+					!strings.Contains(says, s.says) {
 					t.Errorf("step %d: says %q, want %q", i, says, s.says)
 				}
 			}
@@ -347,7 +370,9 @@ func TestPhases(t *testing.T) {
 func TestHostEndsAreNotInTheWay(t *testing.T) {
 	t.Parallel()
 	w := newHostWorld(t, 0)
-	set := func() { w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs) }
+	set := func() {
+		w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs)
+	}
 	w.setOnChange(set)
 	w.start()
 	const pods, rounds = 8, 4
@@ -410,7 +435,8 @@ func TestCutLinkStaysDown(t *testing.T) {
 				return err
 			}
 			w.ends.Set(all, nil, podCIDRs)
-			<-time.After(time.Duration(i) * time.Millisecond) // passes are 50 ms apart: the cut meets each moment of one
+			<-time.After(time.Duration(i) *
+				time.Millisecond) // passes are 50 ms apart: the cut meets each moment of one
 			if isUp() {
 				healed++
 			}
@@ -419,7 +445,9 @@ func TestCutLinkStaysDown(t *testing.T) {
 				return err
 			}
 			w.ends.Set(nil, nil, cnitest.Prefixes("10.9.0.0/24")) // another pass
-			cnitest.Eventually(t, "a pass after the cut", func() bool { return !strings.Contains(w.dump(), "7 10.1.0.0/24") })
+			cnitest.Eventually(t, "a pass after the cut", func() bool {
+				return !strings.Contains(w.dump(), "7 10.1.0.0/24")
+			})
 			if isUp() {
 				t.Errorf("round %d: the link is up again", i)
 			}

@@ -34,13 +34,14 @@ func prepareHostEnd(host *link.Kernel, w Wiring) (newEnd, error) {
 		return newEnd{}, err
 	}
 	if want := link.MAC(w.HostMAC); now.MAC != want {
-		return newEnd{}, fmt.Errorf("somebody changed the MAC of %s from %s to %s", now.Name, want, now.MAC)
+		return newEnd{},
+			fmt.Errorf("somebody changed the MAC of %s from %s to %s", now.Name, want, now.MAC)
 	}
 	return newEnd{host, rest}, nil
 }
 
-// furnish adds the gateway's address, and neighbours and routes for the pod's addresses. Where
-// this takes long, on a busy node, the agent's healing may have been there first.
+// furnish adds the gateway's address, and neighbours and routes for the pod's addresses. Where this
+// takes long, on a busy node, the agent's healing may have been there first.
 func (e newEnd) furnish() error { return applyAll(e.kernel, link.Diff(e.rest, nil, nil)) }
 
 // applyAll makes changes to a new end in order, up to the first that fails. Routes are added, not

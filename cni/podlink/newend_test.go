@@ -27,13 +27,15 @@ func TestFurnishHostEndTwice(t *testing.T) {
 		defer host.Close()
 		var ends []newEnd
 		for i, name := range []string{"slup0000000000a", "slup0000000000b"} {
-			veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: fmt.Sprint("pod-", i)}
+			veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name},
+				PeerName: fmt.Sprint("pod-", i)}
 			if err := host.LinkAdd(veth); err != nil {
 				return err
 			}
 			end, err := prepareHostEnd(host, Wiring{
-				HostName: name, HostMAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}, PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
-				Addrs: cnitest.Addrs("10.9.0.1", "fd00:9::1"),
+				HostName: name, HostMAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(i)},
+				PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+				Addrs:  cnitest.Addrs("10.9.0.1", "fd00:9::1"),
 			})
 			if err != nil {
 				return err

@@ -29,7 +29,8 @@ var (
 // thread is in the pod's namespace.
 func preparePodEnd(pod *link.Kernel, now link.Found, w Wiring) error {
 	sysctls := podEndSysctls(now.Name, w.Addrs)
-	if err := applyAll(pod, link.Diff(settingsOf(now, sysctls), now.Settings(sysctls), nil)); err != nil {
+	if err := applyAll(pod,
+		link.Diff(settingsOf(now, sysctls), now.Settings(sysctls), nil)); err != nil {
 		return err
 	}
 	for _, name := range []string{"lo", now.Name} { // the pod's own addresses are reached over lo

@@ -86,7 +86,8 @@ func (l hostLink) addIFB(k *link.Kernel) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = l.name
-	if err := k.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := k.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil &&
+		!errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if _, err := k.LookAt(l.name); err != nil {

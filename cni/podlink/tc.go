@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-net/sluice/link"
 )
 
-// Put puts a token bucket at the root of a device. The burst is sent in bytes; the library
-// sends it as a time, of which what is longer than 4 s doesn't fit.
+// Put puts a token bucket at the root of a device. The burst is sent in bytes; the library sends it
+// as a time, of which what is longer than 4 s doesn't fit.
 func (s shaper) Put(k *link.Kernel, _ []link.Item) error {
 	const burstAttribute = 6 // TCA_TBF_BURST
 	index, err := k.Index(s.link)
@@ -21,7 +21,8 @@ func (s shaper) Put(k *link.Kernel, _ []link.Item) error {
 	request := k.Request(unix.RTM_NEWQDISC,
 		unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
 	request.AddData(&nl.TcMsg{
-		Family: nl.FAMILY_ALL, Ifindex: int32(index), Parent: netlink.HANDLE_ROOT, //nolint:gosec // an index is one
+		Family: nl.FAMILY_ALL, Ifindex: int32(index),
+		Parent: netlink.HANDLE_ROOT, //nolint:gosec // an index is one
 	})
 	request.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("tbf")))
 	parameters := nl.TcTbfQopt{Limit: s.limit}

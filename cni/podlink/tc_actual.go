@@ -94,8 +94,9 @@ func shaperOf(want shaper, tbf *netlink.Tbf) shaper {
 	got := shaper{link: want.link, rate: tbf.Rate, limit: tbf.Limit}
 	const perSecond = 1e9 / 64
 	ticks := uint64(float64(want.burst) / float64(want.rate) * perSecond)
-	off := tbf.Buffer - uint32(ticks)                                                                      //nolint:gosec // the lowest 32 bits
-	if tolerance := uint32(min(ticks>>24, 1<<28)) + 4; off+tolerance <= 2*tolerance && tbf.Peakrate == 0 { //nolint:gosec // small
+	off := tbf.Buffer - uint32(ticks) //nolint:gosec // the lowest 32 bits
+	tolerance := uint32(min(ticks>>24, 1<<28)) + 4
+	if off+tolerance <= 2*tolerance && tbf.Peakrate == 0 { //nolint:gosec // small
 		got.burst = want.burst
 	}
 	return got

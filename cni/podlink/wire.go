@@ -38,7 +38,10 @@ func Wire(ctx context.Context, podNS ns.NetNS, w Wiring) error {
 	}
 	defer host.Close()
 	var pod *link.Kernel
-	if err := podNS.Do(func(ns.NetNS) error { pod, err = link.Open(link.ProcSys); return err }); err != nil {
+	if err := podNS.Do(func(ns.NetNS) error {
+		pod, err = link.Open(link.ProcSys)
+		return err
+	}); err != nil {
 		return fmt.Errorf("entering the pod's network namespace: %w", err)
 	}
 	defer pod.Close()
@@ -142,7 +145,8 @@ func deleteLink(k *link.Kernel, name string, mac net.HardwareAddr) error {
 // its time with both: a link whose carrier has just come drops packets until its queue is attached,
 // which asking for its state hurries, and an IPv6 address is local some time after it was added,
 // even without duplicate address detection.
-func awaitReady(ctx context.Context, k *link.Kernel, name string, index int, addrs []netip.Addr) error {
+func awaitReady(ctx context.Context, k *link.Kernel, name string, index int,
+	addrs []netip.Addr) error {
 	err := poll(ctx, func() (bool, error) {
 		now, err := k.LinkByIndex(index)
 		return err == nil && now.Attrs().OperState == netlink.OperUp, err

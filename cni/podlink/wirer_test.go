@@ -29,8 +29,9 @@ type wirer struct {
 	addresses []string       // patterns of those that it gives
 	hostPorts []cni.HostPort // of every pod
 
-	mu          sync.Mutex // of what follows
-	onChange    func()     // what the agent does when the attachments are others, and before the links are; may be nil
+	mu sync.Mutex // of what follows
+	// what the agent does when the attachments are others, and before the links are; may be nil
+	onChange    func()
 	attachments []cni.Attachment
 	given       int
 }
@@ -55,7 +56,8 @@ func (w *wirer) Add(args *skel.CmdArgs) (types.Result, error) {
 	var pod struct {
 		types.CommonArgs
 
-		K8S_POD_NAMESPACE, K8S_POD_NAME types.UnmarshallableString //nolint:revive // the library's way to name fields
+		//nolint:revive // the library's way to name fields
+		K8S_POD_NAMESPACE, K8S_POD_NAME types.UnmarshallableString
 	}
 	if err := types.LoadArgs(args.Args, &pod); err != nil {
 		return nil, err
@@ -69,13 +71,15 @@ func (w *wirer) Add(args *skel.CmdArgs) (types.Result, error) {
 	if err := Delete(a.Interface, nil); err != nil {
 		return nil, err
 	}
-	err = Wire(context.Background(), podNS, WiringOf(a, cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String())))
+	err = Wire(context.Background(), podNS,
+		WiringOf(a, cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String())))
 	if err != nil {
 		return nil, err
 	}
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	for _, addr := range a.Addresses {
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: *link.IPNet(cni.SingleHost(addr))})
+		result.IPs = append(result.IPs,
+			&types100.IPConfig{Address: *link.IPNet(cni.SingleHost(addr))})
 	}
 	return result, nil
 }
@@ -102,7 +106,9 @@ func (w *wirer) attach(args *skel.CmdArgs, namespace, pod string) cni.Attachment
 
 func (w *wirer) Del(args *skel.CmdArgs) error {
 	w.mu.Lock()
-	i := slices.IndexFunc(w.attachments, func(a cni.Attachment) bool { return a.ContainerID == args.ContainerID })
+	i := slices.IndexFunc(w.attachments, func(a cni.Attachment) bool {
+		return a.ContainerID == args.ContainerID
+	})
 	a := w.attachments[i]
 	w.attachments = slices.Delete(w.attachments, i, i+1)
 	f := w.onChange

@@ -49,7 +49,8 @@ func (w *hostWorld) addPods(pods int) {
 
 func newBareWorld(t testing.TB) *hostWorld {
 	t.Helper()
-	w := &hostWorld{Node: cnitest.NewNode(t), wirer: &wirer{mtu: 1450, addresses: []string{"10.1.0.%d", "fd00:1::%x"}}, T: t}
+	w := &hostWorld{Node: cnitest.NewNode(t),
+		wirer: &wirer{mtu: 1450, addresses: []string{"10.1.0.%d", "fd00:1::%x"}}, T: t}
 	w.ends = NewKeeper(KeeperOptions{NetNS: w.NetNS})
 	return w
 }
@@ -140,7 +141,9 @@ func (w *hostWorld) dump() string {
 		cat /proc/sys/net/ipv4/conf/slup*/route_localnet /proc/sys/net/ipv4/conf/slup*/forwarding
 		tc qdisc show | grep 'slu[pb]' | sed 's/ refcnt [0-9]*//; s/tbf [0-9a-f]*:/tbf/' | sort
 		for i in $(tc qdisc show | grep -o 'ingress.*slup[^ ]*' | grep -o 'slup.*'); do tc filter show dev $i ingress; done`)
-	return strings.Join(slices.DeleteFunc(all, func(l string) bool { return strings.Contains(l, "index ") }), "\n")
+	return strings.Join(slices.DeleteFunc(all, func(l string) bool {
+		return strings.Contains(l, "index ")
+	}), "\n")
 }
 
 func (w *hostWorld) awaitDump(what, want string) {
@@ -180,7 +183,8 @@ func (w *hostWorld) linkOf(p *cnitest.Pod) string {
 // shaped gives the first pod a bandwidth, and a host port.
 func shaped(a *cni.Attachment) {
 	if a.ContainerID == "c0" {
-		a.Bandwidth = cni.Bandwidth{IngressRate: 1e9, IngressBurst: 1e6, EgressRate: 2e9, EgressBurst: 1 << 32}
+		a.Bandwidth = cni.Bandwidth{IngressRate: 1e9, IngressBurst: 1e6, EgressRate: 2e9,
+			EgressBurst: 1 << 32}
 		a.HostPorts = []cni.HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}
 	}
 }
@@ -189,7 +193,9 @@ func shaped(a *cni.Attachment) {
 func TestPassesLeaveNewPodsAlone(t *testing.T) {
 	t.Parallel()
 	w := newBareWorld(t)
-	w.setOnChange(func() { w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs) })
+	w.setOnChange(func() {
+		w.ends.Set(w.Attachments(), []netip.Addr{cnitest.Node4, cnitest.Node6}, podCIDRs)
+	})
 	changes, stopWatching := make(chan netlink.RouteUpdate, 10_000), make(chan struct{})
 	options := netlink.RouteSubscribeOptions{Namespace: new(netns.NsHandle(w.NetNS.Fd()))}
 	if err := netlink.RouteSubscribeWithOptions(changes, stopWatching, options); err != nil {
