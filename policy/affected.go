@@ -58,7 +58,7 @@ func (c *Cluster) Affected(ch Changes) Affected {
 	for _, id := range ch.Endpoints {
 		role := AsSource | AsDestination
 		if d, ok := ch.oneWay[id]; ok {
-			role = d.subject()
+			role = subjectEnd(d)
 		}
 		out.tighten(c.compiled[id].Addresses, role)
 	}
@@ -109,7 +109,7 @@ func memberRole(id SetID, refs map[Ref]bool) (role Role) {
 		return AsDestination
 	}
 	for ref := range refs {
-		role |= ref.Direction.peer()
+		role |= peerEnd(ref.Direction)
 	}
 	return role
 }
@@ -119,7 +119,7 @@ func (e *EndpointPolicy) uses(rules map[Ref]bool) (role Role) {
 	for _, d := range Directions {
 		for _, stage := range e.Isolation(d) {
 			if slices.ContainsFunc(stage.Policies, func(k Key) bool { return rules[Ref{k, d}] }) {
-				role |= d.subject()
+				role |= subjectEnd(d)
 			}
 		}
 	}

@@ -7,9 +7,6 @@ import (
 	"slices"
 )
 
-// MaxPolicyClauses bounds the clauses of one policy, both directions.
-const MaxPolicyClauses = 1000
-
 // Bounds say what the policies of one namespace that select pods of this node
 // may cost it. The defaults are far above any honest use. The kernel finds a
 // set by reading all of the table's, so sets cost with the square of their
@@ -72,7 +69,7 @@ func (c *Cluster) keepClauseBounds(changed map[Ref]struct{}) {
 			if costs[namespace] == nil {
 				costs[namespace] = map[Key]int{}
 			}
-			costs[namespace][ref.Policy] += c.policies[ref.Policy].Section(ref.Direction).clauses()
+			costs[namespace][ref.Policy] += c.policies[ref.Policy].Section(ref.Direction).CountClauses()
 		}
 	}
 	for _, cost := range costs {
@@ -119,22 +116,10 @@ func costliest(cost map[Key]int) Key {
 func (c *Cluster) empty(k Key, byMembers bool, changed map[Ref]struct{}) {
 	whole := c.policies[k]
 	c.shed[k] = shedPolicy{whole, byMembers}
-	c.policies[k] = whole.emptied()
+	c.policies[k] = whole.Emptied()
 	for _, d := range Directions {
 		c.advance(Ref{k, d}, new(int), changed)
 	}
-}
-
-// emptied is the policy without its rules: it isolates whom it isolated.
-func (p *Policy) emptied() *Policy {
-	out := *p
-	if out.Ingress != nil {
-		out.Ingress = &Section{}
-	}
-	if out.Egress != nil {
-		out.Egress = &Section{}
-	}
-	return &out
 }
 
 // restore gives the emptied policies of a namespace back their rules, since
@@ -153,30 +138,6 @@ func (c *Cluster) restore(namespace string, byMembers bool) {
 	}
 }
 
-// clauses counts what Clauses lists for a section; nil has none.
-func (s *Section) clauses() (out int) {
-	if s == nil {
-		return 0
-	}
-	for i := range s.Rules {
-		r := &s.Rules[i]
-		isBlock := func(p Peer) bool { return p.Block != nil }
-		isSelector := func(p Peer) bool { return p.Selector != nil }
-		peers := count(r.AnyPeer, slices.ContainsFunc(r.Peers, isBlock), slices.ContainsFunc(r.Peers, isSelector))
-		out += peers * count(r.AnyPort, len(r.Ports) > 0, len(r.Named) > 0)
-	}
-	return out
-}
-
-func count(these ...bool) (out int) {
-	for _, is := range these {
-		if is {
-			out++
-		}
-	}
-	return out
-}
-
 // Shed lists the policies, sorted, whose rules are left out because the
 // policies of their namespace cost this node too much.
 func (c *Cluster) Shed() []Key { return slices.SortedFunc(maps.Keys(c.shed), Key.Compare) }
@@ -187,15 +148,4 @@ func (c *Cluster) ShedReason(namespace string) string {
 	return fmt.Sprintf("those policies of namespace %s that select pods of this node have more than %d rules, counted for each kind of peers and ports, "+
 		"or look up more than %d addresses; this is one of the costliest: it isolates, and allows nothing, until a policy of the namespace is changed or deleted",
 		namespace, c.opts.Bounds.Clauses, c.opts.Bounds.Members)
-}
-
-// limitClauses leaves a policy that has too many clauses without rules.
-func (l *limits) limitClauses(p *Policy) {
-	n := p.Ingress.clauses() + p.Egress.clauses()
-	if n <= MaxPolicyClauses {
-		return
-	}
-	l.problem(specPath, fmt.Sprintf("%d rules, counted for each kind of peers and ports", n),
-		fmt.Sprintf("at most %d of them in one policy; it isolates, and allows nothing", MaxPolicyClauses))
-	*p = *p.emptied()
 }

@@ -1,11 +1,10 @@
 package policy
 
 import (
-	"net/netip"
+	"fmt"
 	"slices"
 
-	"go4.org/netipx"
-
+	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -21,6 +20,21 @@ func (r Ref) Compare(o Ref) int {
 		return c
 	}
 	return int(r.Direction) - int(o.Direction)
+}
+
+// RuleRef points at a rule, and at the peer in it, in a manifest.
+type RuleRef struct {
+	Ref
+	Rule int
+	Peer string // as the rule has it; empty: any
+}
+
+func (r RuleRef) String() string {
+	s := fmt.Sprintf("%s %s rule %d", r.Policy, r.Direction, r.Rule)
+	if r.Peer != "" {
+		s += " (" + shorten(printable.Line(r.Peer)) + ")"
+	}
+	return s
 }
 
 // Clause is one way to match a rule: one set of peers and one alternative of
@@ -99,66 +113,26 @@ func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
 	return append(out, c)
 }
 
-// blockMembers returns the disjoint ranges of blocks, both families'.
-func (c *Cluster) blockMembers(blocks []Block) []Member {
-	var set netipx.IPSetBuilder
-	for _, b := range blocks {
-		for _, r := range blockRanges(b, c.nodes.standing) {
-			set.AddRange(r)
-		}
+// CountClauses counts what Clauses lists for a section; nil has none.
+func (s *Section) CountClauses() (out int) {
+	if s == nil {
+		return 0
 	}
-	built, err := set.IPSet()
-	if err != nil {
-		return nil // only invalid prefixes fail, and Parse lets none through
-	}
-	var out []Member
-	for _, r := range built.Ranges() {
-		out = append(out, Member{First: r.From(), Last: r.To()})
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		isBlock := func(p Peer) bool { return p.Block != nil }
+		isSelector := func(p Peer) bool { return p.Selector != nil }
+		peers := count(r.AnyPeer, slices.ContainsFunc(r.Peers, isBlock), slices.ContainsFunc(r.Peers, isSelector))
+		out += peers * count(r.AnyPort, len(r.Ports) > 0, len(r.Named) > 0)
 	}
 	return out
 }
 
-// blockRanges returns the ranges of a block. A tunnel address stands
-// for its node, whose packets to pods carry it wherever they go through the
-// tunnel: it is in the block by what is said of the node, not by the range that
-// it lies in.
-func blockRanges(b Block, s *standing) []netipx.IPRange {
-	var set netipx.IPSetBuilder
-	for _, r := range selector.Subtract(b.CIDR, b.Except) {
-		set.AddRange(r)
-	}
-	for name := range s.claimants(b.CIDR) {
-		n := s.nodes[name]
-		for _, cidr := range n.PodCIDRs {
-			switch tunnel := cidr.Addr(); {
-			case b.containsTunnel(n, tunnel):
-				set.Add(tunnel)
-			case b.CIDR.Contains(tunnel):
-				set.Remove(tunnel)
-			}
+func count(these ...bool) (out int) {
+	for _, is := range these {
+		if is {
+			out++
 		}
 	}
-	built, err := set.IPSet()
-	if err != nil {
-		return nil // only invalid prefixes fail, and Parse lets none through
-	}
-	return built.Ranges()
-}
-
-// containsTunnel reports whether a tunnel address of a node is in the block:
-// the CIDR names this very address, or has that of the underlay, from which the
-// same packets come where there is no tunnel; and none that the node claims is
-// in an except. A range of the pod network means pods: outsiders whose
-// connections a node sends on come from its tunnel address too.
-func (b Block) containsTunnel(n Node, tunnel netip.Addr) bool {
-	if tunnel.Is4() != b.CIDR.Addr().Is4() {
-		return false
-	}
-	in := b.CIDR.IsSingleIP() && b.CIDR.Addr() == tunnel
-	for a := range n.claims {
-		if b.CIDR.Contains(a) && !b.Contains(a) {
-			return false
-		}
-	}
-	return in || slices.ContainsFunc(n.Underlay, b.CIDR.Contains)
+	return out
 }

@@ -50,13 +50,13 @@ func (e Ends) Has(source, destination netip.Addr) bool {
 	return e[source]&AsSource != 0 || e[destination]&AsDestination != 0
 }
 
-// subject is the end of flows that a pod is, where policies isolate it in this direction.
-func (d Direction) subject() Role {
+// subjectEnd is the end of flows that a pod is, where policies isolate it in this direction.
+func subjectEnd(d Direction) Role {
 	if d == Egress {
 		return AsSource
 	}
 	return AsDestination
 }
 
-// peer is the other end.
-func (d Direction) peer() Role { return (AsSource | AsDestination) &^ d.subject() }
+// peerEnd is the other end.
+func peerEnd(d Direction) Role { return (AsSource | AsDestination) &^ subjectEnd(d) }

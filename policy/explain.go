@@ -6,16 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/selector"
 )
-
-// Flow is a new connection as it is judged: after DNAT, before SNAT.
-type Flow struct {
-	Source, Destination netip.Addr
-	Protocol            uint8  // IP protocol number
-	Port                uint16 // destination port; ignored where the protocol has none
-}
 
 // Answer says whether a flow is allowed, and why.
 type Answer struct {
@@ -44,21 +36,6 @@ type Decision struct {
 	Nearest *NearMiss
 }
 
-// RuleRef points at a rule, and at the peer in it, in a manifest.
-type RuleRef struct {
-	Ref
-	Rule int
-	Peer string // as the rule has it; empty: any
-}
-
-func (r RuleRef) String() string {
-	s := fmt.Sprintf("%s %s rule %d", r.Policy, r.Direction, r.Rule)
-	if r.Peer != "" {
-		s += " (" + shorten(printable.Line(r.Peer)) + ")"
-	}
-	return s
-}
-
 // NearMiss is a rule of which one half matched.
 type NearMiss struct {
 	RuleRef
@@ -81,7 +58,7 @@ func (c *Cluster) Explain(f Flow, own ...netip.Addr) Answer {
 	f.Source, f.Destination = f.Source.Unmap(), f.Destination.Unmap()
 	out := Answer{Allowed: true}
 	for _, d := range []Direction{Egress, Ingress} {
-		at, other := f.ends(d)
+		at, other := f.Ends(d)
 		pod := c.podAt(at)
 		if pod == nil || slices.Contains(own, at) {
 			continue
@@ -193,7 +170,7 @@ func (c *Cluster) decide(pod *podRecord, d Direction, f Flow) *Decision {
 	if out.Unknown {
 		return out
 	}
-	_, other := f.ends(d)
+	_, other := f.Ends(d)
 	o := c.otherEnd(pod, d, other)
 	for _, k := range c.Policies() {
 		p := c.policies[k]

@@ -41,7 +41,7 @@ func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
 // the node itself, whatever a pod's status says.
 func (j *Judge) Allows(f Flow) bool {
 	for _, d := range Directions {
-		at, other := f.ends(d)
+		at, other := f.Ends(d)
 		pod := j.podAt(at)
 		if pod != nil && !j.isOwn(at) && j.c.exempt(pod.podRecord, d, other, j.isOwn) == "" && !j.allows(pod, d, f) {
 			return false
@@ -93,7 +93,7 @@ func (j *Judge) allows(pod *judged, d Direction, f Flow) bool {
 
 // ask holds a flow against the policies of a pod, until one of them allows it.
 func (j *Judge) ask(pod *judged, d Direction, f Flow) bool {
-	_, other := f.ends(d)
+	_, other := f.Ends(d)
 	o := j.c.otherEnd(pod.podRecord, d, other)
 	for _, k := range pod.policies[d] {
 		rules := j.c.policies[k].Section(d).Rules

@@ -18,6 +18,9 @@ const (
 	maxProblemText = 300
 )
 
+// MaxPolicyClauses bounds the clauses of one policy, both directions.
+const MaxPolicyClauses = 1000
+
 // limits counts what a policy has used up so far.
 type limits struct {
 	problems []Problem
@@ -52,4 +55,15 @@ func shorten(s string) string {
 		end--
 	}
 	return fmt.Sprintf("%s... (%d bytes)", s[:end], len(s))
+}
+
+// limitClauses leaves a policy that has too many clauses without rules.
+func (l *limits) limitClauses(p *Policy) {
+	n := p.Ingress.CountClauses() + p.Egress.CountClauses()
+	if n <= MaxPolicyClauses {
+		return
+	}
+	l.problem(specPath, fmt.Sprintf("%d rules, counted for each kind of peers and ports", n),
+		fmt.Sprintf("at most %d of them in one policy; it isolates, and allows nothing", MaxPolicyClauses))
+	*p = *p.Emptied()
 }

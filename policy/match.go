@@ -3,6 +3,7 @@ package policy
 import (
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/sluice-net/sluice/selector"
 )
@@ -44,9 +45,9 @@ type match struct{ peer, port bool }
 // which is any peer.
 func (c *Cluster) matches(r *Rule, o *otherEnd, f Flow) iter.Seq2[*Peer, match] {
 	return func(yield func(*Peer, match) bool) {
-		number := r.AnyPort || hasPort(r.ports(o, false), f)
-		name := number || hasPort(r.ports(o, true), f)
-		for peer := range r.anyOf() {
+		number := r.AnyPort || hasPort(portsOf(r, o, false), f)
+		name := number || hasPort(portsOf(r, o, true), f)
+		for peer := range anyOf(r) {
 			m := match{peer: c.matchesPeer(peer, o), port: number || name && o.namesCount(peer)}
 			if !yield(peer, m) {
 				return
@@ -56,7 +57,7 @@ func (c *Cluster) matches(r *Rule, o *otherEnd, f Flow) iter.Seq2[*Peer, match] 
 }
 
 // anyOf lists the peers of a rule, one of which has to match; nil is any peer.
-func (r *Rule) anyOf() iter.Seq[*Peer] {
+func anyOf(r *Rule) iter.Seq[*Peer] {
 	return func(yield func(*Peer) bool) {
 		if r.AnyPeer && !yield(nil) {
 			return
@@ -88,7 +89,7 @@ func (c *Cluster) matchesBlock(b Block, a netip.Addr) bool {
 		return false
 	}
 	if n, ok := c.nodes.standing.tunnelOf(a); ok {
-		return b.containsTunnel(n, a)
+		return containsTunnel(b, n, a)
 	}
 	return b.Contains(a)
 }
@@ -98,9 +99,9 @@ func (o *otherEnd) namesCount(p *Peer) bool {
 	return o.known || o.destination != nil && p != nil && p.Selector != nil
 }
 
-// ports lists the numbers of a rule's ports; with names also those that its
+// portsOf lists the numbers of a rule's ports; with names also those that its
 // named ports have at the destination.
-func (r *Rule) ports(o *otherEnd, names bool) iter.Seq[selector.PortRange] {
+func portsOf(r *Rule, o *otherEnd, names bool) iter.Seq[selector.PortRange] {
 	return func(yield func(selector.PortRange) bool) {
 		for _, p := range r.Ports {
 			if !yield(p) {
@@ -145,11 +146,8 @@ func (c *Cluster) exempt(pod *podRecord, d Direction, other netip.Addr, isNode f
 	return ""
 }
 
-// ends returns a flow's ends as one direction has them: the pod that it
-// governs, and the other.
-func (f Flow) ends(d Direction) (governed, other netip.Addr) {
-	if d == Egress {
-		return f.Source, f.Destination
-	}
-	return f.Destination, f.Source
+// containsPort searches a sorted list: a rule and a pod may have thousands each.
+func containsPort(sorted []NamedPort, n NamedPort) bool {
+	_, found := slices.BinarySearchFunc(sorted, n, NamedPort.Compare)
+	return found
 }

@@ -280,7 +280,7 @@ func (m *Meaning) allow(s *subject, d Direction, v *view) Allowed {
 		for i := range rules {
 			r := &rules[i]
 			matched, names := false, false
-			for peer := range r.anyOf() {
+			for peer := range anyOf(r) {
 				if peer == nil || v.has(m.numbers[peer.String()]) {
 					matched = true
 					names = names || o.namesCount(peer)
@@ -290,7 +290,7 @@ func (m *Meaning) allow(s *subject, d Direction, v *view) Allowed {
 				return Allowed{Any: true}
 			}
 			if matched {
-				ports = slices.AppendSeq(ports, r.ports(o, names))
+				ports = slices.AppendSeq(ports, portsOf(r, o, names))
 			}
 		}
 	}
@@ -336,7 +336,7 @@ func (m *Meaning) Why(p selector.Pod, d Direction, f Flow) string {
 	if s == nil {
 		return fmt.Sprintf("%s of %s/%s: the pod isn't known", d, p.Namespace, p.Name)
 	}
-	_, peer := f.ends(d)
+	_, peer := f.Ends(d)
 	if why := m.c.exempt(s.pod, d, peer, func(netip.Addr) bool { return false }); why != "" {
 		return fmt.Sprintf("%s of %s/%s: allowed, %s", d, p.Namespace, p.Name, why)
 	}

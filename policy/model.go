@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/selector"
@@ -103,6 +102,18 @@ func (p *Policy) Section(d Direction) *Section {
 	return p.Ingress
 }
 
+// Emptied is the policy without its rules: it isolates whom it isolated.
+func (p *Policy) Emptied() *Policy {
+	out := *p
+	if out.Ingress != nil {
+		out.Ingress = &Section{}
+	}
+	if out.Egress != nil {
+		out.Egress = &Section{}
+	}
+	return &out
+}
+
 // Section is what a policy says for one direction. No rules: nothing is allowed.
 type Section struct{ Rules []Rule }
 
@@ -180,12 +191,6 @@ func (n NamedPort) Compare(o NamedPort) int {
 	return cmp.Or(cmp.Compare(n.Protocol, o.Protocol), strings.Compare(n.Name, o.Name))
 }
 
-// containsPort searches a sorted list: a rule and a pod may have thousands each.
-func containsPort(sorted []NamedPort, n NamedPort) bool {
-	_, found := slices.BinarySearchFunc(sorted, n, NamedPort.Compare)
-	return found
-}
-
 // IP protocol numbers that a NetworkPolicy can name (IANA protocol-numbers).
 const (
 	ProtocolTCP  uint8 = 6
@@ -226,4 +231,20 @@ type Problem struct {
 
 func (p Problem) String() string {
 	return fmt.Sprintf("%s: %q is not usable: expected %s", p.Field, p.Value, p.Expected)
+}
+
+// Flow is a new connection as it is judged: after DNAT, before SNAT.
+type Flow struct {
+	Source, Destination netip.Addr
+	Protocol            uint8  // IP protocol number
+	Port                uint16 // destination port; ignored where the protocol has none
+}
+
+// Ends returns a flow's ends as one direction has them: the pod that it
+// governs, and the other.
+func (f Flow) Ends(d Direction) (governed, other netip.Addr) {
+	if d == Egress {
+		return f.Source, f.Destination
+	}
+	return f.Destination, f.Source
 }

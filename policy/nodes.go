@@ -1,59 +1,38 @@
 package policy
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 )
 
-// Node is what policy needs of a node.
-type Node struct {
-	Name string
-	// Created decides between nodes that claim the same: the older one has it. It may be zero.
-	Created time.Time
-	// Addresses are those of status.addresses.
-	Addresses []netip.Addr
-	// Underlay are those from which other nodes get what it sends outside of the tunnel, at most one of each family: that of the annotation, or
-	// the first InternalIP.
-	Underlay []netip.Addr
-	// PodCIDRs are the masked ranges of the node's pods.
-	PodCIDRs []netip.Prefix
-}
-
-// TunnelAddresses are the node's source addresses inside the pod network: the network addresses of its pod CIDRs.
-func (n Node) TunnelAddresses() []netip.Addr {
-	var out []netip.Addr
-	for _, cidr := range n.PodCIDRs {
-		out = append(out, cidr.Addr())
-	}
-	return out
-}
-
-// claims calls yield for every address that the node says it has, outside the pod network and inside.
-func (n Node) claims(yield func(netip.Addr) bool) {
-	for _, list := range [][]netip.Addr{n.Addresses, n.Underlay} {
-		for _, a := range list {
-			if !yield(a) {
+// claimsOf are all addresses that the node says it has, outside the pod network and inside.
+func claimsOf(n Node) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, list := range [...][]netip.Addr{n.Addresses, n.Underlay} {
+			for _, a := range list {
+				if !yield(a) {
+					return
+				}
+			}
+		}
+		for _, cidr := range n.PodCIDRs {
+			if !yield(cidr.Addr()) {
 				return
 			}
 		}
 	}
-	for _, cidr := range n.PodCIDRs {
-		if !yield(cidr.Addr()) {
-			return
-		}
-	}
 }
 
-func (n Node) equal(o Node) bool {
+func equalNodes(n, o Node) bool {
 	return n.Created.Equal(o.Created) && slices.Equal(n.Addresses, o.Addresses) && slices.Equal(n.Underlay, o.Underlay) && slices.Equal(n.PodCIDRs, o.PodCIDRs)
 }
 
 // sameClaims reports whether two states of a node, as far as it is believed, have the same addresses and ranges.
-func (n Node) sameClaims(o Node) bool {
+func sameClaims(n, o Node) bool {
 	o.Created = n.Created
-	return n.equal(o)
+	return equalNodes(n, o)
 }
 
 // nodeBook is what is known of nodes.
@@ -66,7 +45,7 @@ type nodeBook struct {
 
 // SetNode adds or updates a node.
 func (c *Cluster) SetNode(n Node) {
-	if old, ok := c.nodes.told[n.Name]; ok && old.equal(n) {
+	if old, ok := c.nodes.told[n.Name]; ok && equalNodes(old, n) {
 		return
 	}
 	c.nodes.told[n.Name] = n
@@ -123,7 +102,7 @@ func (c *Cluster) settle() {
 	c.nodes.standing, c.nodes.changed = now, false
 	var changed []Node // states before and after
 	for name, n := range now.nodes {
-		if was, ok := old.nodes[name]; !ok || !was.sameClaims(n) {
+		if was, ok := old.nodes[name]; !ok || !sameClaims(was, n) {
 			changed = append(changed, was, n)
 		}
 	}
@@ -140,7 +119,7 @@ func (c *Cluster) settle() {
 func (c *Cluster) refillBlocks(changed []Node) {
 	for id, set := range c.sets {
 		concerns := func(n Node) bool {
-			for a := range n.claims {
+			for a := range claimsOf(n) {
 				if slices.ContainsFunc(set.Blocks, func(b Block) bool { return b.CIDR.Contains(a) }) {
 					return true
 				}

@@ -49,6 +49,29 @@ type Endpoint struct {
 	FromStatus bool
 }
 
+// Node is what policy needs of a node.
+type Node struct {
+	Name string
+	// Created decides between nodes that claim the same: the older one has it. It may be zero.
+	Created time.Time
+	// Addresses are those of status.addresses.
+	Addresses []netip.Addr
+	// Underlay are those from which other nodes get what it sends outside of the tunnel, at most one of each family: that of the annotation, or
+	// the first InternalIP.
+	Underlay []netip.Addr
+	// PodCIDRs are the masked ranges of the node's pods.
+	PodCIDRs []netip.Prefix
+}
+
+// TunnelAddresses are the node's source addresses inside the pod network: the network addresses of its pod CIDRs.
+func (n Node) TunnelAddresses() []netip.Addr {
+	var out []netip.Addr
+	for _, cidr := range n.PodCIDRs {
+		out = append(out, cidr.Addr())
+	}
+	return out
+}
+
 // mirrorAnnotation holds the UID by which the container runtime knows a
 // static pod; its mirror object has another one.
 const mirrorAnnotation = corev1.MirrorPodAnnotationKey

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"net/netip"
-
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -53,15 +51,11 @@ func (p *parser) block(at *field.Path, in *networkingv1.IPBlock) (Peer, bool) {
 	b := &Block{CIDR: cidr}
 	for i, s := range in.Except {
 		except, err := selector.ParseCIDR(s)
-		if err != nil || !within(except, cidr) {
+		if err != nil || !selector.Within(except, cidr) {
 			p.problem(at.Child("except").Index(i), s, "a prefix within "+cidr.String()+"; the whole ipBlock is ignored")
 			return Peer{}, false
 		}
 		b.Except = append(b.Except, except)
 	}
 	return Peer{Block: b}, true
-}
-
-func within(inner, outer netip.Prefix) bool {
-	return inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
 }

@@ -255,7 +255,7 @@ func (c *Cluster) reconsiderPods(changed []Node) {
 func (b *podBook) within(nodes []Node, out map[selector.Pod]struct{}) {
 	var all netipx.IPSetBuilder
 	for _, n := range nodes {
-		for a := range n.claims {
+		for a := range claimsOf(n) {
 			all.Add(a)
 		}
 		for _, cidr := range n.PodCIDRs {

@@ -44,14 +44,14 @@ func partsOf(clauses []Clause) [][]Clause {
 	}
 	out := make([][]Clause, n)
 	for _, cl := range clauses {
-		i := cl.hash() % n
+		i := hashOf(cl) % n
 		out[i] = append(out[i], cl)
 	}
 	return out
 }
 
-// hash depends on what the clause matches.
-func (cl Clause) hash() uint32 {
+// hashOf depends on what the clause matches.
+func hashOf(cl Clause) uint32 {
 	h := fnv.New32a()
 	for _, s := range []*Set{cl.Peer, cl.Named} {
 		if s != nil {
@@ -64,7 +64,7 @@ func (cl Clause) hash() uint32 {
 	return h.Sum32()
 }
 
-func (cl Clause) equal(o Clause) bool {
+func equalClause(cl, o Clause) bool {
 	return cl.Rule == o.Rule && cl.Verdict == o.Verdict && sameSet(cl.Peer, o.Peer) && sameSet(cl.Named, o.Named) && slices.Equal(cl.Ports, o.Ports)
 }
 
@@ -75,7 +75,7 @@ func sameSet(a, b *Set) bool {
 	return a.ID == b.ID
 }
 
-func equalClauses(a, b []Clause) bool { return slices.EqualFunc(a, b, Clause.equal) }
+func equalClauses(a, b []Clause) bool { return slices.EqualFunc(a, b, equalClause) }
 
 // takeRules brings the marked rules in line with their use and their policy,
 // as far as the budget goes, the smallest first.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sluice-net/sluice/internal/prefixset"
+	"github.com/sluice-net/sluice/selector"
 )
 
 // standing is what is believed of what all nodes say. It is a value: replaced, never changed.
@@ -40,7 +41,7 @@ func newStanding(told map[string]Node, opts Options, networks []netip.Prefix) *s
 	s.believeRanges(inOrder, networks)
 	s.believeUnderlay(inOrder)
 	for name, n := range s.nodes {
-		for a := range n.claims {
+		for a := range claimsOf(n) {
 			s.claims = append(s.claims, claim{a, name})
 		}
 	}
@@ -69,7 +70,7 @@ func (s *standing) believeRanges(inOrder []Node, networks []netip.Prefix) {
 		var cidrs []netip.Prefix
 		for _, cidr := range n.PodCIDRs {
 			_, overlaps := s.ranges.Overlapping(cidr)
-			inside := networks == nil || slices.ContainsFunc(networks, func(network netip.Prefix) bool { return within(cidr, network) })
+			inside := networks == nil || slices.ContainsFunc(networks, func(network netip.Prefix) bool { return selector.Within(cidr, network) })
 			if inside && !overlaps && !addresses[cidr.Addr()] {
 				s.ranges.Add(cidr, n.Name)
 				s.tunnels[cidr.Addr()], s.taken[cidr.Addr()] = n.Name, true

@@ -38,6 +38,11 @@ func ParseCIDR(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr.Unmap(), bits).Masked(), nil
 }
 
+// Within reports whether all addresses of the inner block are in the outer one.
+func Within(inner, outer netip.Prefix) bool {
+	return inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
+}
+
 // Subtract returns the addresses of block that are in none of the excepts, as
 // inclusive ranges: disjoint, in ascending order, and with at least one address
 // between any two. The result is empty if the excepts cover the block.
