@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
@@ -44,7 +45,7 @@ func TestPodsElsewhereLeave(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			m := enforcer.NewModel(policy.Options{Node: "node"}, ruleset.Config{})
+			m := enforcer.NewModel(cluster.Options{Node: "node"}, ruleset.Config{})
 			m.SetNode(policy.Node{Name: "elsewhere", PodCIDRs: []netip.Prefix{netip.PrefixFrom(addr, 24).Masked()}})
 			var left []netip.Addr
 			a := &Agent{Node: "node", Left: func(addrs []netip.Addr) { left = append(left, addrs...) }}

@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -37,7 +38,7 @@ type foreignPod struct {
 func foreignID(namespace, name string) string { return "status/" + namespace + "/" + name }
 
 // set puts a pod of this node under policy, or ends that.
-func (f *ForeignPods) set(c *policy.Cluster, p *policy.Pod) {
+func (f *ForeignPods) set(c *cluster.Cluster, p *policy.Pod) {
 	if !f.Enabled {
 		return
 	}
@@ -51,7 +52,7 @@ func (f *ForeignPods) set(c *policy.Cluster, p *policy.Pod) {
 	f.hold(id, foreignPod{p.ID, p.Addresses})
 }
 
-func (f *ForeignPods) forget(c *policy.Cluster, key client.ObjectKey) {
+func (f *ForeignPods) forget(c *cluster.Cluster, key client.ObjectKey) {
 	if f.Enabled {
 		id := foreignID(key.Namespace, key.Name)
 		c.DeleteEndpoint(id)

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -36,7 +37,7 @@ func TestForeignPodsLeave(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := policy.NewCluster(policy.Options{Node: "node"})
+			c := cluster.New(cluster.Options{Node: "node"})
 			var left []netip.Addr
 			f := &ForeignPods{Enabled: true, Left: func(addrs []netip.Addr) { left = append(left, addrs...) }}
 			f.set(c, pod("1", a, b))

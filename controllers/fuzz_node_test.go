@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
@@ -75,8 +76,8 @@ func FuzzNode(f *testing.F) {
 		if mode%3 == 2 {
 			config.Backend = overlay.HostGW
 		}
-		cluster := []*corev1.Node{clusterNode(1), clusterNode(2), clusterNode(3)}
-		checkNode(t, planOf(t, cluster, config), planOf(t, append(cluster, hostile), config))
+		nodes := []*corev1.Node{clusterNode(1), clusterNode(2), clusterNode(3)}
+		checkNode(t, planOf(t, nodes, config), planOf(t, append(nodes, hostile), config))
 
 		for _, a := range append(internalIPs(hostile), policy.NodeFrom(hostile).Addresses...) {
 			if a.Zone() != "" || a.Is4In6() {
@@ -86,15 +87,15 @@ func FuzzNode(f *testing.F) {
 		var out ruleset.Network
 		n := &PodNetwork{options: NetworkOptions{Masquerade: true, ToNodes: MasqueradeNever}}
 		one, _ := overlayNode(hostile)
-		plan := planOf(t, append(cluster, hostile), config)
+		plan := planOf(t, append(nodes, hostile), config)
 		out = n.rules(NetworkState{Config: config, Status: overlay.Status{Tunnel: "sluice.1", Local: plan.Local, Peers: plan.Peers}}, []overlay.Node{one})
 		w := ruleworld.New(t)
 		w.Render.SetNetwork(out, nil)
-		w.Change(func(c *policy.Cluster) { c.SetNode(policy.NodeFrom(hostile)) })
+		w.Change(func(c *cluster.Cluster) { c.SetNode(policy.NodeFrom(hostile)) })
 		if err := ruleworld.Writable(w.Have); err != nil {
 			t.Error(err)
 		}
-		w.Change(func(c *policy.Cluster) { c.DeleteNode("hostile") })
+		w.Change(func(c *cluster.Cluster) { c.DeleteNode("hostile") })
 	})
 }
 

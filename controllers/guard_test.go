@@ -17,7 +17,7 @@ import (
 
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/packetworld"
@@ -70,8 +70,8 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 	node := testnet.NewNode(t)
 	table := packetworld.OpenTable(t, node)
 	defer table.Close()
-	e := enforcer.New(table, enforcer.NewModel(policy.Options{Node: cases.NodeName}, ruleset.Config{}), enforcer.Options{Log: testr.New(t)})
-	earlier := ruleset.NewRenderer(ruleset.Config{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(policy.NewCluster(policy.Options{Node: cases.NodeName}))
+	e := enforcer.New(table, enforcer.NewModel(cluster.Options{Node: cases.NodeName}, ruleset.Config{}), enforcer.Options{Log: testr.New(t)})
+	earlier := ruleset.NewRenderer(ruleset.Config{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(cluster.New(cluster.Options{Node: cases.NodeName}))
 	if err := table.Sync(t.Context(), earlier); err != nil {
 		t.Fatal(err)
 	}

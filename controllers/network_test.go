@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
@@ -91,7 +92,7 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	if rules.Tunnel != "sluice.1" || rules.Port != 8472 || rules.Local.IsValid() {
 		t.Errorf("tunnel %q, port %d, local %s", rules.Tunnel, rules.Port, rules.Local)
 	}
-	listing := ruleset.NewRenderer(ruleset.Config{Network: rules}).Ruleset(policy.NewCluster(policy.Options{})).String()
+	listing := ruleset.NewRenderer(ruleset.Config{Network: rules}).Ruleset(cluster.New(cluster.Options{})).String()
 	if !strings.Contains(listing, "udp dport 8472 jump tunnel/input") || strings.Contains(listing, "notrack") {
 		t.Errorf("rules\n%s", listing)
 	}

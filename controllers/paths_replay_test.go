@@ -19,7 +19,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
@@ -96,7 +96,7 @@ func (r *replay) start() {
 	if !r.foreign {
 		cfg.Network = ruleworld.Network()
 	}
-	r.model = enforcer.NewModel(policy.Options{Node: ownNode, ForeignPods: r.foreign}, cfg)
+	r.model = enforcer.NewModel(cluster.Options{Node: ownNode, ForeignPods: r.foreign}, cfg)
 	r.agent = &Agent{
 		Node: ownNode, Reader: r.store, Log: logr.Discard(),
 		Enforcer: enforcer.New(nil, r.model, enforcer.Options{}),
@@ -157,7 +157,7 @@ func (r *replay) reconcile(t thing) {
 // commit does what the Enforcer does with its model, without a kernel: the first
 // ruleset of an agent is a difference to what is there, then come patches.
 func (r *replay) commit() {
-	_, whole, patch := r.model.Next(policy.Everything)
+	_, whole, patch := r.model.Next(cluster.Everything)
 	switch {
 	case whole == nil:
 		r.have.Merge(patch)
@@ -175,7 +175,7 @@ func (r *replay) settled(want *nft.Ruleset, text string) error {
 	if diff := nft.Diff(r.have, want); !diff.Empty() || r.have.String() != text {
 		return fmt.Errorf("the path leads to another ruleset (-from scratch +here):\n%s", cmp.Diff(text, r.have.String()))
 	}
-	changes, _, patch := r.model.Next(policy.Everything)
+	changes, _, patch := r.model.Next(cluster.Everything)
 	if !changes.Empty() {
 		return fmt.Errorf("a second look finds changes: %+v", changes)
 	}

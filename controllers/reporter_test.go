@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -26,12 +27,12 @@ func TestRefusedIsTold(t *testing.T) {
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db-0"}},
 	).Build()
 	r := &Reporter{Node: "n1", Reader: objects, Events: recorder}
-	pod := func(name string) *policy.EndpointPolicy {
-		return &policy.EndpointPolicy{Endpoint: policy.Endpoint{Pod: selector.Pod{Namespace: "dev", Name: name}}}
+	pod := func(name string) *cluster.EndpointPolicy {
+		return &cluster.EndpointPolicy{Endpoint: policy.Endpoint{Pod: selector.Pod{Namespace: "dev", Name: name}}}
 	}
 	r.Refused(enforcer.Refusal{
 		Object: nft.Object{Chain: "ingress/1"}, Err: errors.New("no such file"),
-		Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Endpoints: []*policy.EndpointPolicy{pod("db-0"), pod("gone")},
+		Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Endpoints: []*cluster.EndpointPolicy{pod("db-0"), pod("gone")},
 	})
 	for _, want := range []string{
 		"Warning RefusedByKernel node n1: the kernel refuses chain ingress/1, so that less is allowed than this policy says: no such file",

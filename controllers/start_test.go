@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/enforcer"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
@@ -30,7 +30,7 @@ func (a absent) List(ctx context.Context, _ client.ObjectList, _ ...client.ListO
 func TestAnswersWithoutAPIServer(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	e := enforcer.New(nil, enforcer.NewModel(policy.Options{Node: "n1"}, ruleset.Config{}), enforcer.Options{})
+	e := enforcer.New(nil, enforcer.NewModel(cluster.Options{Node: "n1"}, ruleset.Config{}), enforcer.Options{})
 	reader := absent{asked: make(chan struct{})}
 	ended := make(chan error, 1)
 	go func() { ended <- (&Agent{Reader: reader, Enforcer: e}).Start(ctx) }()

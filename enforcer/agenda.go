@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // How often a node's connections are looked through. In the long run a look is followed by ten
@@ -52,26 +52,26 @@ const (
 
 // A queue is what waits for one kind of looks.
 type queue struct {
-	fresh policy.Ends
+	fresh cluster.Ends
 	again []secondLook // the earliest first
 	paid  time.Time    // looks so far have to be followed by rest until then
 }
 
 type secondLook struct {
 	at   time.Time
-	ends policy.Ends
+	ends cluster.Ends
 }
 
 // A look is what to look at now.
 type look struct {
-	ends policy.Ends
+	ends cluster.Ends
 	kind kind
 }
 
 // add puts ends of connections on the agenda. The kernel finds entries by their IPv4 addresses
 // alone.
-func (a *agenda) add(ends policy.Ends) {
-	quick, others, crowded := policy.Ends{}, policy.Ends{}, policy.Ends{}
+func (a *agenda) add(ends cluster.Ends) {
+	quick, others, crowded := cluster.Ends{}, cluster.Ends{}, cluster.Ends{}
 	quick.Add(a.queues[direct].fresh)
 	for addr, role := range ends {
 		if _, is := a.crowded[addr]; is {
@@ -94,7 +94,7 @@ func (a *agenda) add(ends policy.Ends) {
 
 // crowd says that these ends have a crowd of connections. They are looked at by themselves, for a
 // while, so that those of one pod don't keep others waiting.
-func (a *agenda) crowd(now time.Time, ends policy.Ends) {
+func (a *agenda) crowd(now time.Time, ends cluster.Ends) {
 	if a.crowded == nil {
 		a.crowded = map[netip.Addr]time.Time{}
 	}
@@ -141,7 +141,7 @@ func (a *agenda) looked(now time.Time, l look, took time.Duration) {
 
 // next is agenda's of one queue: second looks, then what is fresh, as long as the kernel makes no
 // more than most listings, unless that is 0.
-func (q *queue) next(now time.Time, most int) (ends policy.Ends, wait time.Duration) {
+func (q *queue) next(now time.Time, most int) (ends cluster.Ends, wait time.Duration) {
 	wait = never
 	if len(q.again) > 0 {
 		wait = q.again[0].at.Sub(now)
@@ -155,9 +155,9 @@ func (q *queue) next(now time.Time, most int) (ends policy.Ends, wait time.Durat
 	if wait > 0 {
 		return nil, wait
 	}
-	ends = policy.Ends{}
-	take := func(more policy.Ends) bool {
-		both := policy.Ends{}
+	ends = cluster.Ends{}
+	take := func(more cluster.Ends) bool {
+		both := cluster.Ends{}
 		both.Add(ends)
 		both.Add(more)
 		if most > 0 && len(ends) > 0 && len(queriesFor(both)) > most {
@@ -176,15 +176,15 @@ func (q *queue) next(now time.Time, most int) (ends policy.Ends, wait time.Durat
 	return ends, 0
 }
 
-func (q *queue) add(ends policy.Ends) {
+func (q *queue) add(ends cluster.Ends) {
 	if q.fresh == nil {
-		q.fresh = policy.Ends{}
+		q.fresh = cluster.Ends{}
 	}
 	q.fresh.Add(ends)
 }
 
 // remove takes ends out, the second looks at them too.
-func (q *queue) remove(ends policy.Ends) {
+func (q *queue) remove(ends cluster.Ends) {
 	q.fresh.Remove(ends)
 	for _, s := range q.again {
 		s.ends.Remove(ends)

@@ -11,12 +11,12 @@ import (
 	"github.com/go-logr/logr"
 	"pgregory.net/rapid"
 
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-func oneAddr(i int) policy.Ends {
-	return policy.Ends{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}): policy.AsSource}
+func oneAddr(i int) cluster.Ends {
+	return cluster.Ends{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}): cluster.AsSource}
 }
 
 // longestDirect and longestOther are what looks of a test take at most: the latter far more than there are seconds to wait.
@@ -39,7 +39,7 @@ type timedLook struct {
 	rest    time.Duration
 }
 
-func (t *agendaTest) add(ends policy.Ends) {
+func (t *agendaTest) add(ends cluster.Ends) {
 	t.a.add(ends)
 	for addr := range ends {
 		t.waiting[addr] = t.now
@@ -56,7 +56,7 @@ func (t *agendaTest) look() (wait time.Duration) {
 	if l.kind == direct && len(queriesFor(l.ends)) > mostDirect {
 		t.Fatalf("a direct look at %v", l.ends)
 	}
-	crowd := policy.Ends{}
+	crowd := cluster.Ends{}
 	for addr, role := range l.ends {
 		if l.kind != crowds && rapid.IntRange(0, 5).Draw(t.T, "crowd") == 0 {
 			crowd[addr] = role // isn't looked at yet
@@ -117,7 +117,7 @@ func TestAgenda(t *testing.T) {
 			t.run(t.now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond))
 			ends := oneAddr(i)
 			if rapid.Bool().Draw(rt, "IPv6") {
-				ends = policy.Ends{netip.AddrFrom16([16]byte{0xfd, 15: byte(i)}): policy.AsDestination}
+				ends = cluster.Ends{netip.AddrFrom16([16]byte{0xfd, 15: byte(i)}): cluster.AsDestination}
 			}
 			t.add(ends)
 		}
@@ -144,7 +144,7 @@ func TestLooksThroughEverythingRest(t *testing.T) {
 	t.Parallel()
 	var a agenda
 	now := time.Unix(1e9, 0)
-	everything := policy.Ends{}
+	everything := cluster.Ends{}
 	for i := range 100 {
 		everything.Add(oneAddr(i))
 	}
@@ -177,7 +177,7 @@ func TestLooksThatFailAreTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		e := onTable(nil, policy.Options{}, ruleset.Config{}, logr.Discard())
+		e := onTable(nil, cluster.Options{}, ruleset.Config{}, logr.Discard())
 		c := NewCutter(e, CutterOptions{Log: logr.Discard(), Do: func(func() error) error { tries++; return errors.New("no table") }})
 		c.agenda.add(oneAddr(1))
 		const long = time.Minute

@@ -5,18 +5,19 @@ import (
 
 	"github.com/sluice-net/sluice/conntrack"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
 // Explain judges a flow by what is known now; own are addresses of this node.
-func (e *Enforcer) Explain(f policy.Flow, own ...netip.Addr) policy.Answer {
+func (e *Enforcer) Explain(f policy.Flow, own ...netip.Addr) cluster.Answer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.model.Explain(f, own...)
 }
 
 // Whose says what kind of address one is.
-func (e *Enforcer) Whose(a netip.Addr) policy.Whose {
+func (e *Enforcer) Whose(a netip.Addr) cluster.Whose {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.model.Whose(a)
@@ -53,7 +54,7 @@ func (e *Enforcer) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
 
 // Settled is what has to be in the kernel, as of one moment.
 type Settled struct {
-	Meaning *policy.Cluster // a snapshot
+	Meaning *cluster.Cluster // a snapshot
 	Config  ruleset.Config
 	told    uint64
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/benchcluster"
 	"github.com/sluice-net/sluice/test/cases"
@@ -33,7 +34,7 @@ func BenchmarkAttachBeside(b *testing.B) {
 func benchAttachBeside(b *testing.B, tenant bool) {
 	b.Helper()
 	table := packetworld.OpenTable(b, testnet.NewNode(b))
-	e := onTable(table, policy.Options{Node: "here"}, ruleset.Config{}, logr.Discard())
+	e := onTable(table, cluster.Options{Node: "here"}, ruleset.Config{}, logr.Discard())
 	e.model.Cluster = benchcluster.New(10, 1000)
 	p := benchcluster.Pod(100) // in a namespace of its own
 	attach := func(c *Model) {
@@ -77,7 +78,7 @@ func benchAttachBeside(b *testing.B, tenant bool) {
 
 // setTenant gives the first namespace four policies of 900 rules each, all of
 // which are others than in the round before.
-func setTenant(b *testing.B, c *policy.Cluster, round int) {
+func setTenant(b *testing.B, c *cluster.Cluster, round int) {
 	b.Helper()
 	for i := range 4 {
 		rules := make([]string, 900)

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // Connection is an entry of connection tracking, for people to look at.
@@ -31,9 +31,9 @@ func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
 		return nil, err
 	}
 	defer table.Close()
-	ends := policy.Ends{}
+	ends := cluster.Ends{}
 	for _, a := range of {
-		ends[a] = policy.AsSource | policy.AsDestination
+		ends[a] = cluster.AsSource | cluster.AsDestination
 	}
 	entries, err := table.Find(queriesFor(ends), func(entry *conntrack.Entry) bool { return ends.Has(entry.Orig.Src, entry.Reply.Src) })
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/sluice-net/sluice/conntrack"
 	"github.com/sluice-net/sluice/internal/processortime"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // Cutter cuts connections that policy has come to deny: the ruleset lets
@@ -32,17 +32,17 @@ type Cutter struct {
 
 	// noted is what changes concern that aren't committed yet; it is guarded by the Enforcer's
 	// lock.
-	noted policy.Affected
+	noted cluster.Affected
 
 	mu       sync.Mutex
-	affected policy.Affected // by commits since Run looked last
+	affected cluster.Affected // by commits since Run looked last
 
 	// Of Run alone:
 	agenda agenda
 	began  bool // something was on the agenda
 	// cut are the ends of connections that were found cut when one of their ends was looked at
 	// last.
-	cut policy.Ends
+	cut cluster.Ends
 }
 
 // CutterOptions are what a Cutter depends on.
@@ -61,7 +61,7 @@ func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 	if opts.Do == nil {
 		opts.Do = func(f func() error) error { return f() }
 	}
-	c := &Cutter{enforcer: e, opts: opts, label: e.model.cutBit(), wake: make(chan struct{}, 1), cut: policy.Ends{}}
+	c := &Cutter{enforcer: e, opts: opts, label: e.model.cutBit(), wake: make(chan struct{}, 1), cut: cluster.Ends{}}
 	e.cutter = c
 	return c
 }
@@ -69,7 +69,7 @@ func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 // note notes which connections changes of the model concern, the first ones
 // those of every pod here. A pod that is new on a veth of ours has none: ADD
 // forgets those of its addresses. It is called with the Enforcer's lock held.
-func (c *Cutter) note(m *Model, changes policy.Changes, first bool, enforced map[string]struct{}) {
+func (c *Cutter) note(m *Model, changes cluster.Changes, first bool, enforced map[string]struct{}) {
 	if c == nil {
 		return
 	}
@@ -94,7 +94,7 @@ func (c *Cutter) committed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.affected.Add(c.noted)
-	c.noted = policy.Affected{}
+	c.noted = cluster.Affected{}
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -146,7 +146,7 @@ func (c *Cutter) interrupt(underWay kind) (took time.Duration) {
 func (c *Cutter) plan() {
 	c.mu.Lock()
 	affected := c.affected
-	c.affected = policy.Affected{}
+	c.affected = cluster.Affected{}
 	c.mu.Unlock()
 	if affected.Empty() || c.opts.Off && c.began {
 		return
@@ -171,7 +171,7 @@ func (c *Cutter) pause(ctx context.Context, d time.Duration) {
 // sweep brings the connections with one of these ends in line with policy, and
 // returns the processor time that it took. Those of a crowd it leaves as they
 // are, unless it is about crowds, and says at which ends that is.
-func (c *Cutter) sweep(l look) (cost time.Duration, crowd policy.Ends, err error) {
+func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err error) {
 	began, ends := time.Now(), l.ends
 	var cut, restored int
 	var others time.Duration // that other looks took meanwhile
@@ -219,7 +219,7 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd policy.Ends, err error
 }
 
 // crowdsOf returns those of the ends that have more connections than others are to wait for.
-func crowdsOf(entries []conntrack.Entry, ends policy.Ends) policy.Ends {
+func crowdsOf(entries []conntrack.Entry, ends cluster.Ends) cluster.Ends {
 	const many = 2000
 	if len(entries) <= many {
 		return nil
@@ -234,7 +234,7 @@ func crowdsOf(entries []conntrack.Entry, ends policy.Ends) policy.Ends {
 			count[destination]++
 		}
 	}
-	crowd := policy.Ends{}
+	crowd := cluster.Ends{}
 	for addr, n := range count {
 		if n > many {
 			crowd[addr] = ends[addr]
@@ -243,13 +243,13 @@ func crowdsOf(entries []conntrack.Entry, ends policy.Ends) policy.Ends {
 	return crowd
 }
 
-func queriesFor(ends policy.Ends) []conntrack.Query {
+func queriesFor(ends cluster.Ends) []conntrack.Query {
 	var out []conntrack.Query
 	for a, role := range ends {
-		if role&policy.AsSource != 0 {
+		if role&cluster.AsSource != 0 {
 			out = append(out, conntrack.OpenedBy(a))
 		}
-		if role&policy.AsDestination != 0 {
+		if role&cluster.AsDestination != 0 {
 			out = append(out, conntrack.AnsweredBy(a))
 		}
 	}
@@ -280,8 +280,8 @@ func (c *Cutter) enforce(table *conntrack.Table, entries []conntrack.Entry, allo
 		e := &entries[i]
 		isCut, allowed := e.Labels.Has(c.label), allowed[i] || c.opts.Off
 		if !allowed {
-			c.cut[e.Orig.Src] |= policy.AsSource
-			c.cut[e.Reply.Src] |= policy.AsDestination
+			c.cut[e.Orig.Src] |= cluster.AsSource
+			c.cut[e.Reply.Src] |= cluster.AsDestination
 		}
 		if isCut != allowed {
 			continue

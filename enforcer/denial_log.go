@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-net/sluice/internal/pause"
 	"github.com/sluice-net/sluice/nflog"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
@@ -85,7 +86,7 @@ func (l *DenialLog) read(ctx context.Context, opened func()) error {
 
 // denialLine says who was denied what, and which policies isolate the pod, as
 // keys and values. The policies are those known now, a moment after the packet.
-func denialLine(d policy.Direction, r *nflog.Record, a policy.Answer, leftOut uint64) []any {
+func denialLine(d policy.Direction, r *nflog.Record, a cluster.Answer, leftOut uint64) []any {
 	out := []any{"direction", d.String(), "source", r.Source.String()}
 	if a.Egress != nil {
 		out = append(out, "sourcePod", a.Egress.Pod.Namespace+"/"+a.Egress.Pod.Name)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-net/sluice/nflog"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -218,10 +219,10 @@ func TestDenialLineOfWhatHasChanged(t *testing.T) {
 	r := nflog.Record{Packet: nflog.Packet{
 		Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr("10.0.0.2"), Protocol: policy.ProtocolUDP, Fragment: true,
 	}}
-	for want, a := range map[string]policy.Answer{
+	for want, a := range map[string]cluster.Answer{
 		"[direction egress source 10.0.0.1 destination 10.0.0.2 protocol UDP fragment true leftOutBefore 3]": {Allowed: true},
 		"[direction egress source 10.0.0.1 sourcePod / destination 10.0.0.2 protocol UDP fragment true allowedNow true leftOutBefore 3]": {
-			Allowed: true, Egress: &policy.Decision{Allowed: true},
+			Allowed: true, Egress: &cluster.Decision{Allowed: true},
 		},
 	} {
 		if got := fmt.Sprint(denialLine(policy.Egress, &r, a, 3)); got != want {

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/packetworld"
@@ -59,7 +60,7 @@ func (w *denialWorld) start(specs ...string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.enforcer = onTable(table, policy.Options{Node: cases.NodeName}, w.cfg, testr.New(w.t))
+	w.enforcer = onTable(table, cluster.Options{Node: cases.NodeName}, w.cfg, testr.New(w.t))
 	w.enforcer.Adopt([]cni.Attachment{w.attachment()})
 	w.enforcer.Update(func(c *Model) {
 		pod := testPod()

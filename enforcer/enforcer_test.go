@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
@@ -22,7 +23,7 @@ import (
 )
 
 // onTable returns an Enforcer of a cluster of which nothing is known.
-func onTable(table *table.Table, opts policy.Options, cfg ruleset.Config, log logr.Logger) *Enforcer {
+func onTable(table *table.Table, opts cluster.Options, cfg ruleset.Config, log logr.Logger) *Enforcer {
 	return New(table, NewModel(opts, cfg), Options{Log: log})
 }
 
@@ -35,7 +36,7 @@ func newEnforcer(t *testing.T) (e *Enforcer, node *testnet.Node, run func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e = onTable(table, policy.Options{Node: cases.NodeName}, ruleset.Config{}, testr.New(t))
+	e = onTable(table, cluster.Options{Node: cases.NodeName}, ruleset.Config{}, testr.New(t))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	t.Cleanup(func() {
@@ -155,7 +156,7 @@ func TestAdoptKeepsTheDispatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	again := onTable(table, policy.Options{Node: cases.NodeName}, ruleset.Config{}, testr.New(t))
+	again := onTable(table, cluster.Options{Node: cases.NodeName}, ruleset.Config{}, testr.New(t))
 	again.Adopt([]cni.Attachment{testAttachment()})
 	again.Update(func(c *Model) { c.SetPod(testPod()) })
 	if err := again.commit(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-net/sluice/conntrack"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -16,15 +17,15 @@ import (
 // this node, and the ruleset that follows from them. It is pure, and not for concurrent use: an
 // Enforcer that has it guards it.
 type Model struct {
-	*policy.Cluster
+	*cluster.Cluster
 
 	render *ruleset.Renderer
 	begun  bool // a whole ruleset was rendered
 }
 
 // NewModel returns a Model of a cluster of which nothing is known.
-func NewModel(opts policy.Options, cfg ruleset.Config) *Model {
-	return &Model{Cluster: policy.NewCluster(opts), render: ruleset.NewRenderer(cfg)}
+func NewModel(opts cluster.Options, cfg ruleset.Config) *Model {
+	return &Model{Cluster: cluster.New(opts), render: ruleset.NewRenderer(cfg)}
 }
 
 // SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses
@@ -59,9 +60,9 @@ func (m *Model) DeleteAttachment(id string) {
 }
 
 // Next takes what changed since the last call, as far as a budget goes (see
-// policy.Cluster.TakeSome), and renders it: the first time as a whole ruleset, with a patch that
+// cluster.Cluster.TakeSome), and renders it: the first time as a whole ruleset, with a patch that
 // is empty, and then as a patch, with no ruleset.
-func (m *Model) Next(budget int) (policy.Changes, *nft.Ruleset, nft.Patch) {
+func (m *Model) Next(budget int) (cluster.Changes, *nft.Ruleset, nft.Patch) {
 	changes := m.TakeSome(budget)
 	if m.begun {
 		return changes, nil, m.render.Patch(m.Cluster, changes)

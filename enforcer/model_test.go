@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 )
 
@@ -13,7 +13,7 @@ import (
 // ruleset knows of the network changes. The race detector would say so.
 func TestCutBitMayBeAskedAtAnyTime(t *testing.T) {
 	t.Parallel()
-	m := NewModel(policy.Options{Node: "n1"}, ruleset.Config{CutLabel: 5})
+	m := NewModel(cluster.Options{Node: "n1"}, ruleset.Config{CutLabel: 5})
 	var changing sync.WaitGroup
 	changing.Go(func() {
 		for i := range byte(100) {

@@ -3,13 +3,13 @@ package enforcer
 import (
 	"time"
 
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // pace says how much one commit brings of what there is a lot of, so that
 // nobody's change waits long behind somebody else's: a commit can't be
 // interrupted, and what it costs depends on the machine and on what the table
-// holds already. It is for policy.Cluster.TakeSome.
+// holds already. It is for cluster.Cluster.TakeSome.
 type pace struct{ budget int }
 
 // commitGoal is how long a commit may take while there is more to do.
@@ -22,7 +22,7 @@ const firstPace, slowestPace, fastestPace = 8 << 10, 512, 512 << 10
 // there is nobody yet to wait for it.
 func (p *pace) next(first bool) int {
 	if first {
-		return policy.Everything
+		return cluster.Everything
 	}
 	if p.budget == 0 {
 		p.budget = firstPace

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/conntrack"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/testnet"
 )
@@ -61,8 +61,8 @@ func TestCrowdsHaveTheirOwnPace(t *testing.T) {
 	var a agenda
 	now := time.Unix(1e9, 0)
 	busy, other := oneAddr(1), oneAddr(2)
-	sixth := policy.Ends{netip.MustParseAddr("fd00::1"): policy.AsSource}
-	expect := func(what string, wantKind kind, want policy.Ends) look {
+	sixth := cluster.Ends{netip.MustParseAddr("fd00::1"): cluster.AsSource}
+	expect := func(what string, wantKind kind, want cluster.Ends) look {
 		t.Helper()
 		l, _ := a.next(now)
 		if len(l.ends) != len(want) || len(l.ends.Both(want)) != len(want) || l.kind != wantKind {
@@ -106,19 +106,19 @@ func TestCrowdsOf(t *testing.T) {
 		}
 		entries = append(entries, e)
 	}
-	ends := policy.Ends{busy: policy.AsSource, quiet: policy.AsSource | policy.AsDestination}
-	if got := crowdsOf(entries, ends); len(got) != 1 || got[busy] != policy.AsSource {
+	ends := cluster.Ends{busy: cluster.AsSource, quiet: cluster.AsSource | cluster.AsDestination}
+	if got := crowdsOf(entries, ends); len(got) != 1 || got[busy] != cluster.AsSource {
 		t.Errorf("got %v, want %s alone", got, busy)
 	}
 	if got := crowdsOf(entries[:2001], ends); len(got) > 0 {
 		t.Errorf("got %v of one less", got)
 	}
-	ends[far] = policy.AsSource
+	ends[far] = cluster.AsSource
 	if got := crowdsOf(entries, ends); got[far] != 0 {
 		t.Errorf("%s counts as a source", far)
 	}
-	ends[far] = policy.AsDestination
-	if got := crowdsOf(entries, ends); got[far] != policy.AsDestination {
+	ends[far] = cluster.AsDestination
+	if got := crowdsOf(entries, ends); got[far] != cluster.AsDestination {
 		t.Errorf("got %v, want %s as well", got, far)
 	}
 }

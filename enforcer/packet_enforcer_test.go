@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/packetworld"
@@ -76,7 +77,7 @@ func (w *enforcerWorld) enforcer(opts table.Options) {
 		}
 	})
 	w.Table = table
-	w.e = New(table, NewModel(policy.Options{Node: cases.NodeName}, ruleset.Config{}), Options{
+	w.e = New(table, NewModel(cluster.Options{Node: cases.NodeName}, ruleset.Config{}), Options{
 		Log:       testr.New(w.T),
 		Warn:      func(reason, note string) { w.notices <- "Warning " + reason + " " + note },
 		Say:       func(reason, note string) { w.notices <- "Normal " + reason + " " + note },

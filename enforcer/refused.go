@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // This file sees to it that one object which the kernel refuses (a policy's
@@ -24,8 +25,8 @@ type refusals struct {
 type Refusal struct {
 	Object    nft.Object
 	Err       error
-	Policies  []policy.Key             // allow less than they say
-	Endpoints []*policy.EndpointPolicy // carry nothing
+	Policies  []policy.Key              // allow less than they say
+	Endpoints []*cluster.EndpointPolicy // carry nothing
 }
 
 // mostRefusals is how often one write is tried with ever fewer objects.

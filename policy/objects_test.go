@@ -62,9 +62,16 @@ func TestNodeFrom(t *testing.T) {
 	})
 	want := policy.Node{
 		Name: "n1", Addresses: addrs("192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"), Underlay: addrs("192.0.2.9", "2001:db8::2"),
-		PodCIDRs: prefixes("10.244.1.0/24", "fd00::/64"),
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func addrs(in ...string) (out []netip.Addr) {
+	for _, s := range in {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
 }

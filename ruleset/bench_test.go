@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/benchcluster"
 	"github.com/sluice-net/sluice/test/cases"
@@ -54,7 +55,7 @@ func BenchmarkFirstApply(b *testing.B) {
 
 // benchChange measures changes of a cluster, from the event to the kernel:
 // change, and not what undo does to be ready for the next, if it is given.
-func benchChange(b *testing.B, policies, pods int, change, undo func(c *policy.Cluster, i int)) {
+func benchChange(b *testing.B, policies, pods int, change, undo func(c *cluster.Cluster, i int)) {
 	b.Helper()
 	c := benchcluster.New(policies, pods)
 	c.Take()
@@ -63,7 +64,7 @@ func benchChange(b *testing.B, policies, pods int, change, undo func(c *policy.C
 	if err := table.Sync(context.Background(), r.Ruleset(c)); err != nil {
 		b.Fatal(err)
 	}
-	step := func(do func(c *policy.Cluster, i int), i int) {
+	step := func(do func(c *cluster.Cluster, i int), i int) {
 		do(c, i)
 		if err := table.Apply(context.Background(), r.Patch(c, c.Take())); err != nil {
 			b.Fatal(err)
@@ -88,7 +89,7 @@ func BenchmarkRemotePod(b *testing.B) {
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
 			p := benchcluster.Pod(size.Pods - 1)
-			benchChange(b, size.Policies, size.Pods, func(c *policy.Cluster, i int) {
+			benchChange(b, size.Policies, size.Pods, func(c *cluster.Cluster, i int) {
 				if i%2 == 0 {
 					c.SetPod(p)
 				} else {
@@ -111,10 +112,10 @@ func benchLocalPod(b *testing.B, add bool) {
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
 			p := benchcluster.Pod(0)
-			come := func(c *policy.Cluster, _ int) {
+			come := func(c *cluster.Cluster, _ int) {
 				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0", Addresses: p.Addresses})
 			}
-			leave := func(c *policy.Cluster, _ int) { c.DeleteEndpoint(p.ID.Name) }
+			leave := func(c *cluster.Cluster, _ int) { c.DeleteEndpoint(p.ID.Name) }
 			if add {
 				benchChange(b, size.Policies, size.Pods, come, leave)
 			} else {
@@ -130,7 +131,7 @@ func BenchmarkEditPolicy(b *testing.B) {
 		b.Run(size.String(), func(b *testing.B) {
 			versions := [2]policy.Policy{benchcluster.Policy(0), benchcluster.Policy(20)}
 			versions[1].Key = versions[0].Key
-			benchChange(b, size.Policies, size.Pods, func(c *policy.Cluster, i int) { c.SetPolicy(versions[i%2]) }, nil)
+			benchChange(b, size.Policies, size.Pods, func(c *cluster.Cluster, i int) { c.SetPolicy(versions[i%2]) }, nil)
 		})
 	}
 }
@@ -165,8 +166,8 @@ func BenchmarkFirstPacket(b *testing.B) {
 }
 
 // benchPair makes two pods of the first namespace.
-func benchPair(node *testnet.Node) (hosts []*testnet.Host, c *policy.Cluster) {
-	c = policy.NewCluster(policy.Options{Node: "here"})
+func benchPair(node *testnet.Node) (hosts []*testnet.Host, c *cluster.Cluster) {
+	c = cluster.New(cluster.Options{Node: "here"})
 	c.SetNamespace("ns-0", nil)
 	for i := range 2 {
 		p := benchcluster.Pod(i)
@@ -180,7 +181,7 @@ func benchPair(node *testnet.Node) (hosts []*testnet.Host, c *policy.Cluster) {
 
 // benchFlood puts the policies into force and measures a flood of the first
 // pod's to the other.
-func benchFlood(b *testing.B, node *testnet.Node, c *policy.Cluster, hosts []*testnet.Host, port uint16) {
+func benchFlood(b *testing.B, node *testnet.Node, c *cluster.Cluster, hosts []*testnet.Host, port uint16) {
 	b.Helper()
 	c.Take()
 	table := packetworld.OpenTable(b, node)

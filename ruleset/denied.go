@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -41,7 +42,7 @@ func (r *Renderer) Denied() map[string]Denied {
 
 // deniedChain renders it. A segment that opens no connection is reset, and
 // that is a denial like a drop.
-func (cfg *Config) deniedChain(e *policy.EndpointPolicy, d policy.Direction) *nft.Chain {
+func (cfg *Config) deniedChain(e *cluster.EndpointPolicy, d policy.Direction) *nft.Chain {
 	deny := rule(fmt.Sprintf("denied: %s of %s/%s", d, e.Pod.Namespace, e.Pod.Name), nft.Count{})
 	if cfg.LogPerSecond > 0 {
 		rate, burst := sampleLimit(cfg.LogPerSecond)

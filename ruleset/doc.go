@@ -4,7 +4,7 @@
 //
 // # Model
 //
-// A [Renderer] follows a [policy.Cluster]. It returns a whole ruleset once, and
+// A [Renderer] follows a [cluster.Cluster]. It returns a whole ruleset once, and
 // a patch for each set of changes after that:
 //
 //	endpoint   an entry of the dispatch maps and, where isolated, a pod chain

@@ -9,13 +9,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/selector"
 )
 
 // A default-deny policy for one pod, as the chain of the pod in the ruleset.
 func ExampleRenderer() {
-	c := policy.NewCluster(policy.Options{Node: "n1"})
+	c := cluster.New(cluster.Options{Node: "n1"})
 	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
 	c.SetNode(policy.Node{Name: "n1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
 	c.SetPod(db)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
@@ -69,7 +70,7 @@ func checkPolicy(t testing.TB, np *networkingv1.NetworkPolicy, size int) {
 	if len(parsed.Problems) > 100 {
 		t.Errorf("%d problems, each an Event", len(parsed.Problems))
 	}
-	w.Change(func(c *policy.Cluster) { c.SetPolicy(parsed) })
+	w.Change(func(c *cluster.Cluster) { c.SetPolicy(parsed) })
 	if err := ruleworld.Writable(w.Have); err != nil {
 		t.Error(err)
 	}
@@ -80,7 +81,7 @@ func checkPolicy(t testing.TB, np *networkingv1.NetworkPolicy, size int) {
 	if rules, most := countRules(w.Have)-countRules(before), 2*(100+size+10_000); rules > most {
 		t.Errorf("%d bytes become %d rules, want at most %d", size, rules, most)
 	}
-	w.Change(func(c *policy.Cluster) { c.DeletePolicy(parsed.Key) })
+	w.Change(func(c *cluster.Cluster) { c.DeletePolicy(parsed.Key) })
 	if w.Have.String() != before.String() {
 		t.Errorf("it left something:\n%s\n%s", before, w.Have)
 	}
@@ -139,7 +140,7 @@ func FuzzPod(f *testing.F) {
 		}
 		w := ruleworld.New(t)
 		before := w.Have.Clone()
-		w.Change(func(c *policy.Cluster) { c.SetPod(p) })
+		w.Change(func(c *cluster.Cluster) { c.SetPod(p) })
 		if err := ruleworld.Writable(w.Have); err != nil {
 			t.Error(err)
 		}
@@ -159,7 +160,7 @@ func FuzzPod(f *testing.F) {
 				}
 			}
 		}
-		w.Change(func(c *policy.Cluster) { c.DeletePod(namespace, name) })
+		w.Change(func(c *cluster.Cluster) { c.DeletePod(namespace, name) })
 		if w.Have.String() != before.String() {
 			t.Errorf("it left something:\n%s\n%s", before, w.Have)
 		}

@@ -12,10 +12,11 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Renderer translates changes of a policy.Cluster into patches of the
+// Renderer translates changes of a cluster.Cluster into patches of the
 // ruleset. It remembers what it rendered, and is not safe for concurrent use.
 type Renderer struct {
 	cfg       Config
@@ -110,7 +111,7 @@ func (r *Renderer) SetHostPorts(id string, ports []HostPort) {
 
 // Ruleset renders everything the cluster holds, as of its last Take, and
 // forgets what was rendered before.
-func (r *Renderer) Ruleset(c *policy.Cluster) *nft.Ruleset {
+func (r *Renderer) Ruleset(c *cluster.Cluster) *nft.Ruleset {
 	hostPorts := r.hostPorts
 	*r = *NewRenderer(r.cfg)
 	r.hostPorts = hostPorts
@@ -121,7 +122,7 @@ func (r *Renderer) Ruleset(c *policy.Cluster) *nft.Ruleset {
 
 // Patch renders changes that c.Take returned. Patches must reach the table in
 // the order in which they were made, and none may be left out.
-func (r *Renderer) Patch(c *policy.Cluster, ch policy.Changes) nft.Patch {
+func (r *Renderer) Patch(c *cluster.Cluster, ch cluster.Changes) nft.Patch {
 	out := nft.Patch{Chains: map[string]*nft.Chain{}, Sets: map[string]*nft.SetPatch{}}
 	if r.rendered != nil {
 		out = nft.Diff(r.rendered.base(), r.cfg.base())
@@ -145,7 +146,7 @@ func (r *Renderer) Patch(c *policy.Cluster, ch policy.Changes) nft.Patch {
 }
 
 // patchEndpoint replaces what stands in the ruleset for an endpoint.
-func (r *Renderer) patchEndpoint(out *nft.Patch, c *policy.Cluster, id string) {
+func (r *Renderer) patchEndpoint(out *nft.Patch, c *cluster.Cluster, id string) {
 	old := r.endpoints[id]
 	now := renderedEndpoint{}
 	if e, ok := c.Endpoint(id); ok {
@@ -229,7 +230,7 @@ func remove(sp *nft.SetPatch, e nft.Element) {
 
 // endpoint renders an endpoint: its dispatch in each direction and, where it
 // is isolated, its chain.
-func (cfg *Config) endpoint(e *policy.EndpointPolicy) renderedEndpoint {
+func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 	out := renderedEndpoint{pod: e.Pod, elements: map[dispatchKey]nft.Verdict{}, chains: map[string]*nft.Chain{}}
 	cfg.addEnds(out.elements, e.Interface, e.Addresses)
 	for _, d := range policy.Directions {
@@ -260,7 +261,7 @@ func (cfg *Config) endpoint(e *policy.EndpointPolicy) renderedEndpoint {
 
 // podChain renders the chain of one isolated pod and direction. It is as long
 // for a hundred policies as for one.
-func (cfg *Config) podChain(e *policy.EndpointPolicy, d policy.Direction, profiles []profile) *nft.Chain {
+func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction, profiles []profile) *nft.Chain {
 	// The attachment's hash, because a pod that is gone and one that has its
 	// name and veth now may both be attached for a while.
 	c := &nft.Chain{Name: nft.Name("pod", e.Pod.Namespace, e.Pod.Name, shortHash(e.ID), d.String())}
@@ -288,7 +289,7 @@ type profile struct {
 
 // profilesOf returns a profile for each tier of an isolation. What falls out
 // of the last one is denied by the pod chain.
-func profilesOf(isolation policy.Isolation, d policy.Direction) []profile {
+func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 	var out []profile
 	for _, stage := range isolation {
 		var list strings.Builder

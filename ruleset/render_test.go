@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/randomcluster"
 	"github.com/sluice-net/sluice/test/ruleworld"
@@ -21,8 +22,8 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"), IPVS: rapid.Bool().Draw(t, "ipvs")}
-		world := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
-		c, w := policy.NewCluster(world), randomcluster.NewWorld(world)
+		world := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, w := cluster.New(world), randomcluster.NewWorld(world)
 		if rapid.Bool().Draw(t, "network") { // it never comes or goes while pods are there
 			cfg.Network = ruleworld.DrawNetwork(t)
 		}
@@ -60,8 +61,8 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
-		c, w := policy.NewCluster(opts), randomcluster.NewWorld(opts)
+		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
+		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(5, 60).Draw(t, "events") {
 			w.Event(t, c)
 		}
@@ -91,7 +92,7 @@ func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 
 // attachments tells by which interface each local address is reached; empty
 // for those that another plugin wired.
-func attachments(c *policy.Cluster) map[netip.Addr]string {
+func attachments(c *cluster.Cluster) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, id := range c.All().Endpoints {
 		e, _ := c.Endpoint(id)
@@ -104,7 +105,7 @@ func attachments(c *policy.Cluster) map[netip.Addr]string {
 	return out
 }
 
-func checkPacket(t *rapid.T, c *policy.Cluster, rs *nft.Ruleset, where map[netip.Addr]string, cfg ruleset.Config, p ruleworld.Packet) {
+func checkPacket(t *rapid.T, c *cluster.Cluster, rs *nft.Ruleset, where map[netip.Addr]string, cfg ruleset.Config, p ruleworld.Packet) {
 	var srcLocal, dstLocal bool
 	p.Iif, p.Oif = "eth0", "eth0"
 	if veth, ok := where[p.Src]; ok {
@@ -149,7 +150,7 @@ func nameOr(name, other string) string {
 // TestUnknownPodsCarryNothing: with no pod programmed at all.
 func TestUnknownPodsCarryNothing(t *testing.T) {
 	t.Parallel()
-	c := policy.NewCluster(policy.Options{Node: "n1"})
+	c := cluster.New(cluster.Options{Node: "n1"})
 	for _, ipvs := range []bool{false, true} {
 		cfg := ruleset.Config{IPVS: ipvs, PodRanges: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd88::/64")}}
 		rs := ruleset.NewRenderer(cfg).Ruleset(c)

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/randomcluster"
 )
@@ -23,8 +24,8 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	sets := 0
 	rapid.Check(t, func(t *rapid.T) {
-		opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
-		c, w := policy.NewCluster(opts), randomcluster.NewWorld(opts)
+		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		r := NewRenderer(Config{})
 		have := r.Ruleset(c)
 		for range rapid.IntRange(5, 60).Draw(t, "events") {
@@ -58,7 +59,7 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 // TestOriginOfASet: the set of a policy's peers is that policy's.
 func TestOriginOfASet(t *testing.T) {
 	t.Parallel()
-	c := policy.NewCluster(policy.Options{Node: "n1"})
+	c := cluster.New(cluster.Options{Node: "n1"})
 	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
 	c.SetNamespace("dev", nil)
 	c.SetNode(policy.Node{Name: "n1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
@@ -86,7 +87,7 @@ func TestOriginOfASet(t *testing.T) {
 }
 
 // usersOf finds the policies in whose chains a set is used, by the ruleset alone.
-func usersOf(rs *nft.Ruleset, c *policy.Cluster) map[string][]policy.Key {
+func usersOf(rs *nft.Ruleset, c *cluster.Cluster) map[string][]policy.Key {
 	out := map[string][]policy.Key{}
 	for _, k := range c.Policies() {
 		used := map[string]bool{}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -60,7 +61,7 @@ type renderedPart struct {
 // patchRules replaces the chain of one policy and direction, or, where its rules
 // are in several parts, those that have changed: then its own chain jumps to
 // each that has rules.
-func (r *Renderer) patchRules(out *nft.Patch, c *policy.Cluster, ref policy.Ref) {
+func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref) {
 	parts, used := c.Parts(ref)
 	main, old, now := policyChain(ref), r.rules[ref], map[string]renderedPart{}
 	jumps := &nft.Chain{Name: main}
@@ -212,7 +213,7 @@ func setName(id policy.SetID, family string) string {
 }
 
 // patchSet renders the change of a set, once for each family it can have.
-func patchSet(out *nft.Patch, ch policy.SetChange) {
+func patchSet(out *nft.Patch, ch cluster.SetChange) {
 	for _, f := range families {
 		if !hasFamily(&ch.Set, f.is4) {
 			continue

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
@@ -23,7 +24,7 @@ func (p *Pass) of(is4 bool) []netip.Addr {
 func (p *Pass) group() {
 	type key struct {
 		kernel int32
-		view   policy.View
+		view   cluster.View
 		node   string
 		local  netip.Addr
 	}
@@ -92,7 +93,7 @@ func (p *Pass) nameInterfaces() {
 
 // place is where a pod of this node is: one of its addresses, and its veth.
 type place struct {
-	*policy.Attachment
+	*cluster.Attachment
 	address netip.Addr
 }
 

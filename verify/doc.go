@@ -2,7 +2,7 @@
 // mean.
 //
 // On one side is a [kernel.Program], which was read from the kernel, on the
-// other a [policy.Meaning], which reads the policies themselves, and a [Node],
+// other a [cluster.Meaning], which reads the policies themselves, and a [Node],
 // which says what has to hold besides them: that nobody poses as a pod, that
 // pods which aren't programmed carry nothing, that what is no pod's isn't
 // touched. A [Pass] goes through all classes of packets that either side could
@@ -22,7 +22,7 @@ import (
 	"slices"
 
 	"github.com/sluice-net/sluice/internal/names"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // Node is what the node has to do besides its policies. Compare
@@ -56,7 +56,7 @@ func (n *Node) addresses() []netip.Addr {
 	}
 	for _, list := range [][]netip.Prefix{n.Pods, n.PodRanges, special} {
 		for _, p := range list {
-			out = append(out, p.Masked().Addr(), policy.LastAddress(p))
+			out = append(out, p.Masked().Addr(), cluster.LastAddress(p))
 		}
 	}
 	return append(out, strangers[:]...)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
@@ -25,18 +26,18 @@ type link struct {
 // expectations say what has to become of packets.
 type expectations struct {
 	node    *Node
-	meaning *policy.Meaning
+	meaning *cluster.Meaning
 	// links are the addresses behind our veths, alone those of pods that others
 	// wired. Whoever is in neither isn't programmed.
-	links map[link]*policy.Attachment
-	alone map[netip.Addr]*policy.Attachment
+	links map[link]*cluster.Attachment
+	alone map[netip.Addr]*cluster.Attachment
 	// own are, for each of these places of a pod (no veth: alone), the addresses by
 	// which the pod may be an end of a connection.
 	own map[link]map[netip.Addr]bool
 }
 
-func newExpectations(n *Node, m *policy.Meaning) *expectations {
-	x := &expectations{node: n, meaning: m, links: map[link]*policy.Attachment{}, alone: map[netip.Addr]*policy.Attachment{}, own: map[link]map[netip.Addr]bool{}}
+func newExpectations(n *Node, m *cluster.Meaning) *expectations {
+	x := &expectations{node: n, meaning: m, links: map[link]*cluster.Attachment{}, alone: map[netip.Addr]*cluster.Attachment{}, own: map[link]map[netip.Addr]bool{}}
 	list := m.Attachments()
 	for i := range list {
 		if !list[i].Known {
@@ -305,7 +306,7 @@ func (x *expectations) receiver(c *kernel.Class, p *progress) {
 }
 
 // judge asks the policies of one pod.
-func (x *expectations) judge(at *policy.Attachment, d policy.Direction, c *kernel.Class, p *progress) {
+func (x *expectations) judge(at *cluster.Attachment, d policy.Direction, c *kernel.Class, p *progress) {
 	peer := c.Src
 	if d == policy.Egress {
 		peer = c.Dst
@@ -331,7 +332,7 @@ func (x *expectations) judge(at *policy.Attachment, d policy.Direction, c *kerne
 	p.drop(p.open, "")
 }
 
-func regionOf(a policy.Allowed) kernel.Region {
+func regionOf(a cluster.Allowed) kernel.Region {
 	if a.Any {
 		return kernel.Everything()
 	}

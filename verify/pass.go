@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
@@ -73,7 +74,7 @@ type Pass struct {
 }
 
 // NewPass returns a Pass over a program and the policies of the same moment.
-func NewPass(p *kernel.Program, m *policy.Meaning, n *Node) *Pass {
+func NewPass(p *kernel.Program, m *cluster.Meaning, n *Node) *Pass {
 	return &Pass{x: newExpectations(n, m), program: p, kernel: kernel.NewEvaluator(p)}
 }
 
@@ -149,7 +150,7 @@ func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, ke
 }
 
 // ends are the pods that judge a class.
-func (x *expectations) ends(hook kernel.Hook, c *kernel.Class) (sender, receiver *policy.Attachment) {
+func (x *expectations) ends(hook kernel.Hook, c *kernel.Class) (sender, receiver *cluster.Attachment) {
 	if hook != kernel.Forward && hook != kernel.Input {
 		return nil, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/randomcluster"
@@ -24,7 +25,7 @@ import (
 // verifyState is a random state of a cluster and its ruleset.
 type verifyState struct {
 	cfg     ruleset.Config
-	cluster *policy.Cluster
+	cluster *cluster.Cluster
 	rules   *nft.Ruleset
 }
 
@@ -32,9 +33,9 @@ type verifyState struct {
 func drawVerifyState(t *rapid.T) *verifyState {
 	s := &verifyState{cfg: ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
 	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
-	opts := policy.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: s.cfg.AllowPodToNode}
+	opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: s.cfg.AllowPodToNode}
 	w := randomcluster.NewWorld(opts)
-	s.cluster = policy.NewCluster(opts)
+	s.cluster = cluster.New(opts)
 	for range rapid.IntRange(5, 60).Draw(t, "events") {
 		w.Event(t, s.cluster)
 	}
@@ -120,7 +121,7 @@ func TestKernelDoesWhatPoliciesMean(t *testing.T) {
 func TestVerifyKnowsTheNodeItself(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)
-	s := &verifyState{cfg: ruleset.Config{PodRanges: packetworld.BridgedRanges}, cluster: policy.NewCluster(policy.Options{Node: "n1", ForeignPods: true})}
+	s := &verifyState{cfg: ruleset.Config{PodRanges: packetworld.BridgedRanges}, cluster: cluster.New(cluster.Options{Node: "n1", ForeignPods: true})}
 	s.rules = ruleset.NewRenderer(s.cfg).Ruleset(s.cluster)
 	differences := func() int {
 		t.Helper()

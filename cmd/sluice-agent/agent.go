@@ -21,7 +21,7 @@ import (
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/verify/kernel"
 )
@@ -130,7 +130,7 @@ func (t *tools) newEnforcer(table *table.Table, samples uint64) (*enforcer.Enfor
 	o := t.options
 	allow := o.podToNode == "allow"
 	model := enforcer.NewModel(
-		policy.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
+		cluster.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
 		ruleset.Config{
 			AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel),
 		})

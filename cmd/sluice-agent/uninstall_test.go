@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/needroot"
@@ -278,7 +279,7 @@ func (n *installed) installRules() {
 		if err != nil {
 			return err
 		}
-		cluster := policy.NewCluster(policy.Options{Node: "n1"})
+		cluster := cluster.New(cluster.Options{Node: "n1"})
 		cluster.SetEndpoint(policy.Endpoint{
 			ID: "a/eth0", Pod: selector.Pod{Namespace: "dev", Name: "pod-a"}, Interface: "slup00000000000",
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")},

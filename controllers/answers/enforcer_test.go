@@ -9,7 +9,7 @@ import (
 
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft/table"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/packetworld"
@@ -27,7 +27,7 @@ func newEnforcer(t *testing.T) (*enforcer.Enforcer, *testnet.Node, *table.Table)
 			t.Error(err)
 		}
 	})
-	model := enforcer.NewModel(policy.Options{Node: cases.NodeName}, ruleset.Config{})
+	model := enforcer.NewModel(cluster.Options{Node: cases.NodeName}, ruleset.Config{})
 	return enforcer.New(table, model, enforcer.Options{Log: testr.New(t)}), node, table
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/internal/pause"
-	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/verify"
 	"github.com/sluice-net/sluice/verify/kernel"
 )
@@ -50,7 +50,7 @@ const (
 // verifyPair is what the kernel does and what it has to do, as of one moment.
 type verifyPair struct {
 	program *kernel.Program
-	meaning *policy.Cluster // a snapshot
+	meaning *cluster.Cluster // a snapshot
 	node    *verify.Node
 }
 

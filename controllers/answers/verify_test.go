@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/benchcluster"
 	"github.com/sluice-net/sluice/test/cases"
@@ -62,7 +63,7 @@ func newVerifiedNode(t *testing.T) *verifiedNode {
 }
 
 // fillVerified tells a cluster what is on that node.
-func fillVerified(t *testing.T, c *policy.Cluster) {
+func fillVerified(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	for _, ns := range cases.Namespaces() {
 		c.SetNamespace(ns.Name, ns.Labels)
@@ -119,7 +120,7 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	}
 	event("RulesetUnreadable")
 
-	again := policy.NewCluster(policy.Options{Node: cases.NodeName})
+	again := cluster.New(cluster.Options{Node: cases.NodeName})
 	fillVerified(t, again)
 	again.Take()
 	if err := v.table.Sync(t.Context(), ruleset.NewRenderer(ruleset.Config{}).Ruleset(again)); err != nil {
@@ -214,7 +215,7 @@ func BenchmarkVerifyContinuously(b *testing.B) {
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
 			node := testnet.NewNode(b)
-			e := enforcer.New(packetworld.OpenTable(b, node), enforcer.NewModel(policy.Options{Node: benchcluster.Node}, ruleset.Config{}), enforcer.Options{})
+			e := enforcer.New(packetworld.OpenTable(b, node), enforcer.NewModel(cluster.Options{Node: benchcluster.Node}, ruleset.Config{}), enforcer.Options{})
 			e.Update(func(m *enforcer.Model) { benchcluster.Fill(m.Cluster, size.Policies, size.Pods) })
 			commitOnce(b, e)
 			v := NewVerifier(e, kernel.Options{NetNS: node.NSFd()}, notify.NodeEvents{}, logr.Discard())

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // WhyAnswer is what WhyHandler answers.
@@ -76,7 +77,7 @@ const apiPatience = 5 * time.Second
 // become of it.
 func (a asker) answer(ctx context.Context, f policy.Flow, own []netip.Addr) (text string, allowed bool, err error) {
 	for which, addr := range map[string]netip.Addr{"source": f.Source, "destination": f.Destination} {
-		if a.whose(addr, own) == policy.Nobodys {
+		if a.whose(addr, own) == cluster.Nobodys {
 			return "", false, fmt.Errorf("%s %s: an address of the pod network that no pod has, as far as is known here: nobody answers there", which, addr)
 		}
 	}
@@ -85,7 +86,7 @@ func (a asker) answer(ctx context.Context, f policy.Flow, own []netip.Addr) (tex
 		allowed = answer.Allowed
 		return fmt.Sprintf("%s -> %s %s: %s", f.Source, f.Destination, portText(f), answer)
 	}
-	if a.whose(f.Destination, own) != policy.Elsewhere {
+	if a.whose(f.Destination, own) != cluster.Elsewhere {
 		return plain(f), allowed, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiPatience)
@@ -116,11 +117,11 @@ func (a asker) answer(ctx context.Context, f policy.Flow, own []netip.Addr) (tex
 }
 
 // whose says what kind of address one is; own are this node's.
-func (a asker) whose(addr netip.Addr, own []netip.Addr) policy.Whose {
-	if w := a.enforcer.Whose(addr); w == policy.APods || !slices.Contains(own, addr) {
+func (a asker) whose(addr netip.Addr, own []netip.Addr) cluster.Whose {
+	if w := a.enforcer.Whose(addr); w == cluster.APods || !slices.Contains(own, addr) {
 		return w
 	}
-	return policy.ANodes
+	return cluster.ANodes
 }
 
 func portText(f policy.Flow) string {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // mostConnections is how many connections an answer lists.
@@ -107,7 +108,7 @@ func (a asker) explainLive(all []enforcer.Connection, wanted func(enforcer.Conne
 	return out
 }
 
-func liveText(c enforcer.Connection, a policy.Answer) string {
+func liveText(c enforcer.Connection, a cluster.Answer) string {
 	text := fmt.Sprintf("%s %s -> %s", policy.ProtocolName(c.Protocol), endText(c.Source), endText(c.ReplySource))
 	if c.Destination != c.ReplySource {
 		text += " by way of " + endText(c.Destination)

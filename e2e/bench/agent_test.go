@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -63,7 +64,7 @@ func newAgent(b *testing.B, node *testnet.Node, i int, backend string) *agent {
 	file := filepath.Join(dir, "net-conf.json")
 	must(b, os.WriteFile(file, fmt.Appendf(nil, podNetworks, backend), 0o600))
 	name := nodeObject(i).Name
-	a := &agent{enforcer: enforcer.New(table, enforcer.NewModel(policy.Options{Node: name}, ruleset.Config{}), enforcer.Options{})}
+	a := &agent{enforcer: enforcer.New(table, enforcer.NewModel(cluster.Options{Node: name}, ruleset.Config{}), enforcer.Options{})}
 	a.network = controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: name, ConfigFile: file, SavedFile: filepath.Join(dir, "saved.json"),
 		Masquerade: true, ToNodes: controllers.MasqueradeAuto,

@@ -21,9 +21,9 @@ import (
 // patience is how long pods and namespaces may take to come and go.
 const patience = time.Minute
 
-// cluster is a lab as cyclonus' interpreter asks for it. Its methods may be called concurrently. What takes time in a cluster is done
+// labCluster is a lab as cyclonus' interpreter asks for it. Its methods may be called concurrently. What takes time in a cluster is done
 // when they return: a pod that was created is ready, one that was deleted is gone.
-type cluster struct {
+type labCluster struct {
 	lab *lab.Lab
 	ctx context.Context
 	// families are those that a cell is tried over; pods are said to have the address of the first.
@@ -38,7 +38,7 @@ type cluster struct {
 	slots   chan struct{}     // for connections that should succeed
 }
 
-var _ kube.IKubernetes = (*cluster)(nil)
+var _ kube.IKubernetes = (*labCluster)(nil)
 
 // family is a family of addresses.
 type family string
@@ -50,12 +50,12 @@ const (
 
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f == ipv4) }
 
-func newLabCluster(ctx context.Context, l *lab.Lab, families ...family) *cluster {
-	return &cluster{lab: l, ctx: ctx, families: families, rounds: map[string]int{}, seen: map[string]string{}, right: map[string]bool{}, slots: make(chan struct{}, atOnce)}
+func newLabCluster(ctx context.Context, l *lab.Lab, families ...family) *labCluster {
+	return &labCluster{lab: l, ctx: ctx, families: families, rounds: map[string]int{}, seen: map[string]string{}, right: map[string]bool{}, slots: make(chan struct{}, atOnce)}
 }
 
 // wrote notes that an object was written, unless err says that it wasn't.
-func (c *cluster) wrote(err error) error {
+func (c *labCluster) wrote(err error) error {
 	if err == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -66,21 +66,21 @@ func (c *cluster) wrote(err error) error {
 	return err
 }
 
-func get[T client.Object](c *cluster, namespace, name string, into T) (T, error) {
+func get[T client.Object](c *labCluster, namespace, name string, into T) (T, error) {
 	err := c.lab.Client().Get(c.ctx, client.ObjectKey{Namespace: namespace, Name: name}, into)
 	return into, err
 }
 
-func create[T client.Object](c *cluster, object T) (T, error) {
+func create[T client.Object](c *labCluster, object T) (T, error) {
 	return object, c.wrote(c.lab.Client().Create(c.ctx, object))
 }
 
-func (c *cluster) remove(object client.Object) error {
+func (c *labCluster) remove(object client.Object) error {
 	return c.wrote(c.lab.Client().Delete(c.ctx, object))
 }
 
 // label replaces an object's labels, if they are others.
-func label[T client.Object](c *cluster, object T, labels map[string]string) (T, error) {
+func label[T client.Object](c *labCluster, object T, labels map[string]string) (T, error) {
 	if maps.Equal(object.GetLabels(), labels) {
 		return object, nil
 	}
@@ -92,15 +92,15 @@ func meta(namespace, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name}
 }
 
-func (c *cluster) CreateNamespace(ns *corev1.Namespace) (*corev1.Namespace, error) {
+func (c *labCluster) CreateNamespace(ns *corev1.Namespace) (*corev1.Namespace, error) {
 	return create(c, ns)
 }
 
-func (c *cluster) GetNamespace(name string) (*corev1.Namespace, error) {
+func (c *labCluster) GetNamespace(name string) (*corev1.Namespace, error) {
 	return get(c, "", name, &corev1.Namespace{})
 }
 
-func (c *cluster) SetNamespaceLabels(name string, labels map[string]string) (*corev1.Namespace, error) {
+func (c *labCluster) SetNamespaceLabels(name string, labels map[string]string) (*corev1.Namespace, error) {
 	ns, err := c.GetNamespace(name)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (c *cluster) SetNamespaceLabels(name string, labels map[string]string) (*co
 	return label(c, ns, labels)
 }
 
-func (c *cluster) DeleteNamespace(name string) error {
+func (c *labCluster) DeleteNamespace(name string) error {
 	if err := c.remove(&corev1.Namespace{ObjectMeta: meta("", name)}); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (c *cluster) DeleteNamespace(name string) error {
 }
 
 // await asks until the answer is yes.
-func (c *cluster) await(what string, done func() bool) error {
+func (c *labCluster) await(what string, done func() bool) error {
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -137,22 +137,22 @@ func (c *cluster) await(what string, done func() bool) error {
 	return nil
 }
 
-func (c *cluster) GetAllNamespaces() (*corev1.NamespaceList, error) {
+func (c *labCluster) GetAllNamespaces() (*corev1.NamespaceList, error) {
 	var list corev1.NamespaceList
 	return &list, c.lab.Client().List(c.ctx, &list)
 }
 
-func (c *cluster) CreateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
+func (c *labCluster) CreateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
 	return create(c, np.DeepCopy())
 }
 
-func (c *cluster) GetNetworkPoliciesInNamespace(namespace string) ([]networkingv1.NetworkPolicy, error) {
+func (c *labCluster) GetNetworkPoliciesInNamespace(namespace string) ([]networkingv1.NetworkPolicy, error) {
 	var list networkingv1.NetworkPolicyList
 	err := c.lab.Client().List(c.ctx, &list, client.InNamespace(namespace))
 	return list.Items, err
 }
 
-func (c *cluster) UpdateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
+func (c *labCluster) UpdateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
 	old, err := get(c, np.Namespace, np.Name, &networkingv1.NetworkPolicy{})
 	if err != nil {
 		return nil, err
@@ -162,32 +162,32 @@ func (c *cluster) UpdateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networki
 	return np, c.wrote(c.lab.Client().Update(c.ctx, np))
 }
 
-func (c *cluster) DeleteNetworkPolicy(namespace, name string) error {
+func (c *labCluster) DeleteNetworkPolicy(namespace, name string) error {
 	return c.remove(&networkingv1.NetworkPolicy{ObjectMeta: meta(namespace, name)})
 }
 
-func (c *cluster) DeleteAllNetworkPoliciesInNamespace(namespace string) error {
+func (c *labCluster) DeleteAllNetworkPoliciesInNamespace(namespace string) error {
 	return c.wrote(c.lab.Client().DeleteAllOf(c.ctx, &networkingv1.NetworkPolicy{}, client.InNamespace(namespace)))
 }
 
-func (c *cluster) CreateService(s *corev1.Service) (*corev1.Service, error) { return create(c, s) }
+func (c *labCluster) CreateService(s *corev1.Service) (*corev1.Service, error) { return create(c, s) }
 
-func (c *cluster) GetService(namespace, name string) (*corev1.Service, error) {
+func (c *labCluster) GetService(namespace, name string) (*corev1.Service, error) {
 	return get(c, namespace, name, &corev1.Service{})
 }
 
-func (c *cluster) DeleteService(namespace, name string) error {
+func (c *labCluster) DeleteService(namespace, name string) error {
 	return c.remove(&corev1.Service{ObjectMeta: meta(namespace, name)})
 }
 
-func (c *cluster) GetServicesInNamespace(namespace string) ([]corev1.Service, error) {
+func (c *labCluster) GetServicesInNamespace(namespace string) ([]corev1.Service, error) {
 	var list corev1.ServiceList
 	err := c.lab.Client().List(c.ctx, &list, client.InNamespace(namespace))
 	return list.Items, err
 }
 
 // CreatePod places pods on the nodes in turn.
-func (c *cluster) CreatePod(pod *corev1.Pod) (*corev1.Pod, error) {
+func (c *labCluster) CreatePod(pod *corev1.Pod) (*corev1.Pod, error) {
 	nodes := c.lab.NodeNames()
 	c.mu.Lock()
 	pod.Spec.NodeName = nodes[c.created%len(nodes)]
@@ -204,7 +204,7 @@ func (c *cluster) CreatePod(pod *corev1.Pod) (*corev1.Pod, error) {
 	return c.GetPod(pod.Namespace, pod.Name)
 }
 
-func (c *cluster) GetPod(namespace, name string) (*corev1.Pod, error) {
+func (c *labCluster) GetPod(namespace, name string) (*corev1.Pod, error) {
 	pod, err := get(c, namespace, name, &corev1.Pod{})
 	if err != nil {
 		return nil, err
@@ -214,7 +214,7 @@ func (c *cluster) GetPod(namespace, name string) (*corev1.Pod, error) {
 }
 
 // chooseIP has the pod say the address of the first family as its own.
-func (c *cluster) chooseIP(pod *corev1.Pod) {
+func (c *labCluster) chooseIP(pod *corev1.Pod) {
 	for _, ip := range pod.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil && c.families[0].has(a) {
 			pod.Status.PodIP = ip.IP
@@ -222,7 +222,7 @@ func (c *cluster) chooseIP(pod *corev1.Pod) {
 	}
 }
 
-func (c *cluster) DeletePod(namespace, name string) error {
+func (c *labCluster) DeletePod(namespace, name string) error {
 	if err := c.remove(&corev1.Pod{ObjectMeta: meta(namespace, name)}); err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (c *cluster) DeletePod(namespace, name string) error {
 	return c.wrote(c.lab.WaitGone(ctx, namespace+"/"+name))
 }
 
-func (c *cluster) SetPodLabels(namespace, name string, labels map[string]string) (*corev1.Pod, error) {
+func (c *labCluster) SetPodLabels(namespace, name string, labels map[string]string) (*corev1.Pod, error) {
 	pod, err := get(c, namespace, name, &corev1.Pod{})
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (c *cluster) SetPodLabels(namespace, name string, labels map[string]string)
 	return label(c, pod, labels)
 }
 
-func (c *cluster) GetPodsInNamespace(namespace string) ([]corev1.Pod, error) {
+func (c *labCluster) GetPodsInNamespace(namespace string) ([]corev1.Pod, error) {
 	var list corev1.PodList
 	err := c.lab.Client().List(c.ctx, &list, client.InNamespace(namespace))
 	for i := range list.Items {

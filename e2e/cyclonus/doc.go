@@ -6,7 +6,7 @@
 //
 // # Model
 //
-// The oracle: cyclonus' matcher and policy.Cluster are given the same namespaces, pods and policies, and asked about the same new
+// The oracle: cyclonus' matcher and cluster.Cluster are given the same namespaces, pods and policies, and asked about the same new
 // connections (cells: source, destination, port, protocol), over cyclonus' generated cases and over random clusters. Where cyclonus
 // is known to be wrong, knownErrors says so, and a test shows that it still is, so that an exception goes when its reason does.
 //

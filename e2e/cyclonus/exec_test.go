@@ -35,7 +35,7 @@ const (
 
 // ExecuteRemoteCommand is called to run cyclonus' worker in a pod, for all cells that begin there. The connections are made from
 // the pod's network namespace instead, all at once.
-func (c *cluster) ExecuteRemoteCommand(namespace, pod, _ string, command []string) (stdout, stderr string, commandErr, err error) {
+func (c *labCluster) ExecuteRemoteCommand(namespace, pod, _ string, command []string) (stdout, stderr string, commandErr, err error) {
 	var batch worker.Batch
 	if len(command) != 3 || command[1] != "--jobs" {
 		return "", "", nil, fmt.Errorf("running %q in a pod: expected cyclonus' worker", command)
@@ -52,7 +52,7 @@ func (c *cluster) ExecuteRemoteCommand(namespace, pod, _ string, command []strin
 }
 
 // probe tries all cells from one pod, over each family, but for those that were as expected since the last change.
-func (c *cluster) probe(from string, requests []*worker.Request) ([]worker.Result, error) {
+func (c *labCluster) probe(from string, requests []*worker.Request) ([]worker.Result, error) {
 	timeout, err := c.nextRound(from)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (c *cluster) probe(from string, requests []*worker.Request) ([]worker.Resul
 }
 
 // forgetEarly has the cells that connect tried again if one does that shouldn't: the change wasn't in force yet.
-func (c *cluster) forgetEarly(results []worker.Result, allowed []bool) {
+func (c *labCluster) forgetEarly(results []worker.Result, allowed []bool) {
 	early := false
 	for i, r := range results {
 		early = early || !allowed[i] && r.IsSuccess()
@@ -117,14 +117,14 @@ func (c *cluster) forgetEarly(results []worker.Result, allowed []bool) {
 }
 
 // asExpected says whether a cell was, since the last change.
-func (c *cluster) asExpected(key string) bool {
+func (c *labCluster) asExpected(key string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.right[key]
 }
 
 // nextRound waits until it is time to probe, and says how long to wait for answers.
-func (c *cluster) nextRound(from string) (timeout time.Duration, err error) {
+func (c *labCluster) nextRound(from string) (timeout time.Duration, err error) {
 	c.mu.Lock()
 	round := c.rounds[from]
 	c.rounds[from]++
@@ -154,7 +154,7 @@ func podAt(pods []lab.Pod, host string) (lab.Pod, error) {
 
 // cell connects over each family. It returns why not, or "" if the cell counts as one that connects: if that is expected, by all
 // families; else by any, or by a failure that isn't a denial.
-func (c *cluster) cell(from ns.NetNS, to lab.Pod, request *worker.Request, timeout time.Duration, allowed bool) (refusal string) {
+func (c *labCluster) cell(from ns.NetNS, to lab.Pod, request *worker.Request, timeout time.Duration, allowed bool) (refusal string) {
 	if allowed {
 		c.slots <- struct{}{}
 		defer func() { <-c.slots }()

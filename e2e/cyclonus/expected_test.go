@@ -17,7 +17,7 @@ type expectation struct {
 	ports  map[string]string               // names, by namespace/name, number and protocol
 }
 
-func (c *cluster) expectation() (expectation, error) {
+func (c *labCluster) expectation() (expectation, error) {
 	var pods corev1.PodList
 	var policies networkingv1.NetworkPolicyList
 	all, err := c.GetAllNamespaces()

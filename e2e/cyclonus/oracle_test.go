@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // TestGeneratedCases: over all generated cases, policy and cyclonus agree on every cell after every step, for connections over IPv4
@@ -114,9 +115,9 @@ func compare(t *testing.T, r *probe.Resources, state *connectivity.TestCaseState
 }
 
 // newCluster hands the same objects to policy.
-func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.NetworkPolicy) *policy.Cluster {
+func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.NetworkPolicy) *cluster.Cluster {
 	t.Helper()
-	c := policy.NewCluster(policy.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
+	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
 	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range r.Namespaces {
 		c.SetNamespace(name, labels)

@@ -91,7 +91,7 @@ func dump(t *testing.T, l *lab.Lab) {
 // run is cyclonus' interpreter on a lab, for connections over some families.
 type run struct {
 	t           *testing.T
-	cluster     *cluster
+	cluster     *labCluster
 	resources   *probe.Resources
 	interpreter *connectivity.Interpreter
 	count       count

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
@@ -118,8 +119,8 @@ func (w *randomWorld) compare(t *rapid.T) (allowed, denied int) {
 }
 
 // cluster is the world as policy is told of it.
-func (w *randomWorld) cluster() *policy.Cluster {
-	c := policy.NewCluster(policy.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
+func (w *randomWorld) cluster() *cluster.Cluster {
+	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
 	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range w.namespaces {
 		c.SetNamespace(name, labels)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
 )
@@ -22,14 +23,14 @@ const localPods = 100
 // New makes a cluster: pods in namespaces of 100, of which the first
 // hundred run on this node, and policies spread over the namespaces, each
 // selecting an app, with a label peer, a namespace peer and a block.
-func New(policies, pods int) *policy.Cluster {
-	c := policy.NewCluster(policy.Options{Node: Node})
+func New(policies, pods int) *cluster.Cluster {
+	c := cluster.New(cluster.Options{Node: Node})
 	Fill(c, policies, pods)
 	return c
 }
 
 // Fill fills a cluster like that, of which Node is this one.
-func Fill(c *policy.Cluster, policies, pods int) {
+func Fill(c *cluster.Cluster, policies, pods int) {
 	c.SetNode(policy.Node{Name: Node, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7")}})
 	for i := range pods {
 		p := Pod(i)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -28,7 +29,7 @@ type World struct {
 	T       *testing.T
 	Node    *testnet.Node
 	Hosts   map[string]*testnet.Host // by namespace/name, or name
-	Cluster *policy.Cluster
+	Cluster *cluster.Cluster
 	Render  *ruleset.Renderer
 	Table   *table.Table
 }
@@ -41,7 +42,7 @@ func New(t *testing.T, cfg ruleset.Config) *World {
 	t.Helper()
 	w := &World{
 		T: t, Node: testnet.NewNode(t), Hosts: map[string]*testnet.Host{},
-		Cluster: policy.NewCluster(policy.Options{Node: cases.NodeName, AllowPodToNode: cfg.AllowPodToNode}),
+		Cluster: cluster.New(cluster.Options{Node: cases.NodeName, AllowPodToNode: cfg.AllowPodToNode}),
 		Render:  ruleset.NewRenderer(cfg),
 	}
 	for name, addresses := range cases.Hosts {

@@ -17,12 +17,13 @@ import (
 
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 )
 
 // World is the end state that a sequence of events led to.
 type World struct {
-	opts       policy.Options
+	opts       cluster.Options
 	networks   []netip.Prefix
 	namespaces map[string]map[string]string
 	nodes      map[string]policy.Node
@@ -34,13 +35,13 @@ type World struct {
 }
 
 // NewWorld returns an empty World.
-func NewWorld(opts policy.Options) *World {
+func NewWorld(opts cluster.Options) *World {
 	return &World{opts, nil, map[string]map[string]string{}, map[string]policy.Node{}, map[policy.Key]policy.Policy{}, map[policy.Key]policy.Pod{}, map[string]policy.Endpoint{}, map[selector.Pod]policy.Pod{}}
 }
 
 // Build feeds the end state to a new Cluster, once.
-func (w *World) Build() *policy.Cluster {
-	c := policy.NewCluster(w.opts)
+func (w *World) Build() *cluster.Cluster {
+	c := cluster.New(w.opts)
 	c.SetPodNetworks(w.networks)
 	for _, e := range w.endpoints {
 		c.SetEndpoint(e)
@@ -88,7 +89,7 @@ func (w *World) forgetGhosts() {
 }
 
 // Event draws one event, and applies it to the cluster and to the world.
-func (w *World) Event(t *rapid.T, c *policy.Cluster) {
+func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 	namespace := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
 	name := rapid.SampledFrom([]string{"p", "q", "r"}).Draw(t, "name")
 	key := policy.Key{Namespace: namespace, Name: name}

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 )
@@ -20,7 +21,7 @@ import (
 // World is the world of the meaning cases, with a policy in each namespace, as it would be in the
 // kernel.
 type World struct {
-	Cluster *policy.Cluster
+	Cluster *cluster.Cluster
 	Render  *ruleset.Renderer
 	Have    *nft.Ruleset
 }
@@ -28,7 +29,7 @@ type World struct {
 // New returns that world.
 func New(t testing.TB) *World {
 	t.Helper()
-	w := &World{Cluster: policy.NewCluster(policy.Options{Node: cases.NodeName}), Render: ruleset.NewRenderer(ruleset.Config{LogPerSecond: 10})}
+	w := &World{Cluster: cluster.New(cluster.Options{Node: cases.NodeName}), Render: ruleset.NewRenderer(ruleset.Config{LogPerSecond: 10})}
 	for _, ns := range cases.Namespaces() {
 		w.Cluster.SetNamespace(ns.Name, ns.Labels)
 	}
@@ -59,7 +60,7 @@ func MustDecode[T any](t testing.TB, text string) (out T) {
 }
 
 // Change has the model changed, and the ruleset with it.
-func (w *World) Change(f func(c *policy.Cluster)) {
+func (w *World) Change(f func(c *cluster.Cluster)) {
 	f(w.Cluster)
 	w.Have.Merge(w.Render.Patch(w.Cluster, w.Cluster.Take()))
 }

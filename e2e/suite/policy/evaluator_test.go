@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-net/sluice/e2e/internal/testprogram"
 	"github.com/sluice-net/sluice/e2e/suite/framework"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // judge has the evaluator, fed with the objects of the world as the API server stores them, say what must become of each cell.
@@ -21,10 +22,10 @@ func (w *world) judge(ctx context.Context, cells []*cell) {
 }
 
 // evaluator reads the world's objects.
-func (w *world) evaluator(ctx context.Context) *policy.Cluster {
-	evaluator := policy.NewCluster(policy.Options{ForeignPods: true})
+func (w *world) evaluator(ctx context.Context) *cluster.Cluster {
+	evaluator := cluster.New(cluster.Options{ForeignPods: true})
 	gomega.EventuallyWithOffset(2, ctx, func(g gomega.Gomega, ctx context.Context) {
-		evaluator = policy.NewCluster(policy.Options{ForeignPods: true})
+		evaluator = cluster.New(cluster.Options{ForeignPods: true})
 		nodes, err := w.cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		g.Expect(err).NotTo(gomega.HaveOccurred())
 		for i := range nodes.Items {

@@ -1,0 +1,155 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// Bounds say what the policies of one namespace that select pods of this node
+// may cost it. The defaults are far above any honest use. The kernel finds a
+// set by reading all of the table's, so sets cost with the square of their
+// number, and every member takes memory.
+type Bounds struct {
+	Clauses int // of those policies; 0: 4,000
+	Members int // of the sets that they look up; 0: 2,000,000
+}
+
+func (b Bounds) withDefaults() Bounds {
+	return Bounds{Clauses: cmp.Or(b.Clauses, 4000), Members: cmp.Or(b.Members, 2_000_000)}
+}
+
+// account is what the policies of one namespace cost this node at the moment.
+type account struct{ sets, members int }
+
+// shedPolicy is a policy that was emptied, as it was told.
+type shedPolicy struct {
+	whole     *policy.Policy
+	byMembers bool // it met the bound on members
+}
+
+// account returns a namespace's account.
+func (c *Cluster) account(namespace string) *account {
+	a := c.accounts[namespace]
+	if a == nil {
+		a = &account{}
+		c.accounts[namespace] = a
+	}
+	return a
+}
+
+// charge notes one more use of a set, which counts once.
+func (a *account) charge(s *setState) {
+	if s.payers[a]++; s.payers[a] == 1 {
+		a.sets++
+		a.members += len(s.members)
+	}
+}
+
+func (a *account) discharge(s *setState) {
+	if s.payers[a]--; s.payers[a] == 0 {
+		delete(s.payers, a)
+		a.sets--
+		a.members -= len(s.members)
+	}
+}
+
+// keepClauseBounds empties policies, the costliest first, of each namespace
+// whose marked rules are too many together: they isolate, and allow nothing.
+// What it decides depends only on which policies there are and whom they select.
+func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
+	namespaces := map[string]bool{}
+	for ref := range c.dirtyRules {
+		namespaces[ref.Policy.Namespace] = true
+	}
+	costs := map[string]map[policy.Key]int{}
+	for ref, state := range c.rules {
+		if namespace := ref.Policy.Namespace; namespaces[namespace] && state.users > 0 {
+			if costs[namespace] == nil {
+				costs[namespace] = map[policy.Key]int{}
+			}
+			costs[namespace][ref.Policy] += c.policies[ref.Policy].Section(ref.Direction).CountClauses()
+		}
+	}
+	for _, cost := range costs {
+		for sum(cost) > c.opts.Bounds.Clauses {
+			k := costliest(cost)
+			delete(cost, k)
+			c.empty(k, false, changed)
+		}
+	}
+}
+
+// keepMemberBound does the same where the sets of a namespace's policies have
+// too many members. Which pods there are isn't known before the sets are
+// filled, so it depends on what came first.
+func (c *Cluster) keepMemberBound(namespace string, changed map[policy.Ref]struct{}) {
+	for a := c.accounts[namespace]; a != nil && a.members > c.opts.Bounds.Members; {
+		cost := map[policy.Key]int{}
+		for ref, state := range c.rules {
+			if ref.Policy.Namespace != namespace {
+				continue
+			}
+			for _, part := range state.parts {
+				eachSet(part, func(s *policy.Set) { cost[ref.Policy] += 1 + len(c.sets[s.ID].members) })
+			}
+		}
+		c.empty(costliest(cost), true, changed)
+	}
+}
+
+func sum(cost map[policy.Key]int) (out int) {
+	for _, n := range cost {
+		out += n
+	}
+	return out
+}
+
+func costliest(cost map[policy.Key]int) policy.Key {
+	return slices.MaxFunc(slices.Collect(maps.Keys(cost)), func(a, b policy.Key) int {
+		return cmp.Or(cmp.Compare(cost[a], cost[b]), a.Compare(b))
+	})
+}
+
+// empty takes a policy's rules away, and notes in changed whose.
+func (c *Cluster) empty(k policy.Key, byMembers bool, changed map[policy.Ref]struct{}) {
+	whole := c.policies[k]
+	c.shed[k] = shedPolicy{whole, byMembers}
+	c.policies[k] = whole.Emptied()
+	for _, d := range policy.Directions {
+		c.advance(policy.Ref{Policy: k, Direction: d}, new(int), changed)
+	}
+}
+
+// restore gives the emptied policies of a namespace back their rules, since
+// what has changed may have made room; those that met the bound on members only
+// when a policy has changed, as filling their sets to find out costs a lot.
+func (c *Cluster) restore(namespace string, byMembers bool) {
+	for k, shed := range c.shed {
+		if k.Namespace != namespace || shed.byMembers && !byMembers {
+			continue
+		}
+		delete(c.shed, k)
+		c.policies[k] = shed.whole
+		for _, d := range policy.Directions {
+			c.dirtyRules[policy.Ref{Policy: k, Direction: d}] = struct{}{}
+		}
+	}
+}
+
+// Shed lists the policies, sorted, whose rules are left out because the
+// policies of their namespace cost this node too much.
+func (c *Cluster) Shed() []policy.Key {
+	return slices.SortedFunc(maps.Keys(c.shed), policy.Key.Compare)
+}
+
+// ShedReason says which bound the policies of a namespace meet of which Shed
+// lists one.
+func (c *Cluster) ShedReason(namespace string) string {
+	return fmt.Sprintf("those policies of namespace %s that select pods of this node have more than %d rules, counted for each kind of peers and ports, "+
+		"or look up more than %d addresses; this is one of the costliest: it isolates, and allows nothing, until a policy of the namespace is changed or deleted",
+		namespace, c.opts.Bounds.Clauses, c.opts.Bounds.Members)
+}

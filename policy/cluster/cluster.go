@@ -1,0 +1,187 @@
+package cluster
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
+)
+
+// Options are what a Cluster must know of its node.
+type Options struct {
+	// Node is this node's name.
+	Node string
+	// ForeignPods says that another plugin decides which addresses pods have.
+	ForeignPods bool
+	// AllowPodToNode exempts traffic from a pod to its own node from egress.
+	AllowPodToNode bool
+	// Bounds are what each namespace's policies may cost.
+	Bounds Bounds
+}
+
+// Cluster is the policy-relevant state of a cluster as one node sees it. It
+// is not safe for concurrent use. Objects handed to it must not be modified
+// afterwards.
+type Cluster struct {
+	opts       Options
+	namespaces map[string]map[string]string
+	nodes      nodeBook
+	policies   map[policy.Key]*policy.Policy
+	bySubject  map[selector.Key]map[policy.Key]struct{}
+	// subjects matches policies to the pods attached to this node, peers the
+	// selectors in use to all pods of the cluster.
+	subjects, peers *selector.Index
+	pods            podBook
+	endpoints       map[string]policy.Endpoint
+	sets            map[policy.SetID]*setState
+	setsBySelector  map[selector.Key]map[policy.SetID]struct{} // of the peers index
+	localBySelector map[selector.Key]map[policy.SetID]struct{} // of the subjects index
+	rules           map[policy.Ref]*rulesState
+	compiled        map[string]EndpointPolicy
+	dirtyEndpoints  map[string]struct{}
+	dirtyRules      map[policy.Ref]struct{}
+	unused          []*policy.Set // uses of sets that rules have given up
+	unfilled        int           // sets of which the last Take left members
+	accounts        map[string]*account
+	shed            map[policy.Key]shedPolicy // policies that are without rules now
+	left            map[netip.Addr]struct{}   // since the last Take
+}
+
+// New returns an empty Cluster.
+func New(opts Options) *Cluster {
+	opts.Bounds = opts.Bounds.withDefaults()
+	return &Cluster{
+		opts:            opts,
+		namespaces:      map[string]map[string]string{},
+		nodes:           nodeBook{told: map[string]policy.Node{}, standing: newStanding(nil, opts, nil)},
+		policies:        map[policy.Key]*policy.Policy{},
+		bySubject:       map[selector.Key]map[policy.Key]struct{}{},
+		subjects:        selector.NewIndex(),
+		peers:           selector.NewIndex(),
+		pods:            newPodBook(),
+		endpoints:       map[string]policy.Endpoint{},
+		sets:            map[policy.SetID]*setState{},
+		setsBySelector:  map[selector.Key]map[policy.SetID]struct{}{},
+		localBySelector: map[selector.Key]map[policy.SetID]struct{}{},
+		rules:           map[policy.Ref]*rulesState{},
+		compiled:        map[string]EndpointPolicy{},
+		dirtyEndpoints:  map[string]struct{}{},
+		dirtyRules:      map[policy.Ref]struct{}{},
+		accounts:        map[string]*account{},
+		shed:            map[policy.Key]shedPolicy{},
+		left:            map[netip.Addr]struct{}{},
+	}
+}
+
+// namespaceName is the label every namespace has, whatever its object says.
+const namespaceName = "kubernetes.io/metadata.name"
+
+// SetNamespace adds or relabels a namespace.
+func (c *Cluster) SetNamespace(name string, labels map[string]string) {
+	if labels[namespaceName] != name {
+		labels = maps.Clone(labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[namespaceName] = name
+	}
+	c.namespaces[name] = labels
+	c.applyPeerChanges(c.peers.SetNamespace(name, labels))
+}
+
+// DeleteNamespace forgets a namespace; its pods are matched by no
+// namespaceSelector from now on.
+func (c *Cluster) DeleteNamespace(name string) {
+	delete(c.namespaces, name)
+	c.applyPeerChanges(c.peers.DeleteNamespace(name))
+}
+
+// applyPeerChanges brings the sets of the named selectors in line. A pod that
+// one selector of a set has lost may be picked by another one of it.
+func (c *Cluster) applyPeerChanges(changes []selector.Change) {
+	type pick struct {
+		set policy.SetID
+		pod selector.Pod
+	}
+	changed := map[pick]struct{}{}
+	for _, ch := range changes {
+		for id := range c.setsBySelector[ch.Selector] {
+			changed[pick{id, ch.Pod}] = struct{}{}
+		}
+	}
+	for ch := range changed {
+		set := c.sets[ch.set]
+		in := c.picks(set, ch.pod)
+		for _, m := range c.contribution(set, ch.pod) {
+			set.put(m, in)
+		}
+	}
+}
+
+// SetPolicy adds or replaces a policy.
+func (c *Cluster) SetPolicy(p policy.Policy) {
+	c.restore(p.Key.Namespace, true)
+	old := c.policies[p.Key]
+	c.policies[p.Key] = &p
+	subject := c.subjects.Add(p.Subject)
+	if c.bySubject[subject] == nil {
+		c.bySubject[subject] = map[policy.Key]struct{}{}
+	}
+	c.bySubject[subject][p.Key] = struct{}{}
+	c.policyChanged(&p)
+	if old == nil {
+		return
+	}
+	if old.Subject.Key() != subject {
+		c.policyChanged(old)
+		c.forgetSubject(old)
+	}
+	c.subjects.Remove(old.Subject.Key())
+}
+
+// DeletePolicy forgets a policy.
+func (c *Cluster) DeletePolicy(k policy.Key) {
+	c.restore(k.Namespace, true)
+	old := c.policies[k]
+	if old == nil {
+		return
+	}
+	delete(c.policies, k)
+	c.policyChanged(old)
+	c.forgetSubject(old)
+	c.subjects.Remove(old.Subject.Key())
+}
+
+func (c *Cluster) forgetSubject(p *policy.Policy) {
+	subject := p.Subject.Key()
+	delete(c.bySubject[subject], p.Key)
+	if len(c.bySubject[subject]) == 0 {
+		delete(c.bySubject, subject)
+	}
+}
+
+// policyChanged marks what a policy touches: the endpoints it selects and its
+// own rules.
+func (c *Cluster) policyChanged(p *policy.Policy) {
+	for pod := range c.subjects.Members(p.Subject.Key()) {
+		c.markPod(pod)
+	}
+	for _, d := range policy.Directions {
+		c.dirtyRules[policy.Ref{Policy: p.Key, Direction: d}] = struct{}{}
+	}
+}
+
+func (c *Cluster) markPod(p selector.Pod) {
+	if rec := c.pods.records[p]; rec != nil {
+		for id := range rec.endpoints {
+			c.dirtyEndpoints[id] = struct{}{}
+		}
+	}
+}
+
+// Policies lists the keys of all known policies, sorted.
+func (c *Cluster) Policies() []policy.Key {
+	return slices.SortedFunc(maps.Keys(c.policies), policy.Key.Compare)
+}

@@ -1,0 +1,295 @@
+package cluster
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/policy"
+)
+
+// Stage is one tier's part of an isolation: the policies asked, in order, and
+// what happens to a flow that none of them decides.
+type Stage struct {
+	Tier     policy.Tier
+	Policies []policy.Key
+	End      policy.Verdict
+}
+
+// Isolation is what a pod's traffic in one direction goes through, tier by
+// tier. Empty: the direction is open.
+type Isolation []Stage
+
+// EndpointPolicy is an attachment and what is enforced on it.
+type EndpointPolicy struct {
+	policy.Endpoint // Addresses are only those that the pod's policies govern, sorted
+	// Self are all addresses that the pod has, sorted: it may have more
+	// attachments.
+	Self            []netip.Addr
+	Ingress, Egress Isolation
+}
+
+// Isolation returns the endpoint's isolation for a direction.
+func (e *EndpointPolicy) Isolation(d policy.Direction) Isolation {
+	if d == policy.Egress {
+		return e.Egress
+	}
+	return e.Ingress
+}
+
+// SetChange says what became of a set. Add and Remove are in no order.
+type SetChange struct {
+	Set         policy.Set
+	Created     bool
+	Deleted     bool // Add and Remove are then empty
+	Add, Remove []policy.Member
+}
+
+// Changes is the difference between two states of a Cluster. What is named
+// in Endpoints and Rules is looked up with Endpoint and Clauses; what isn't
+// found there is gone.
+type Changes struct {
+	Endpoints []string     // sorted
+	Rules     []policy.Ref // sorted
+	Sets      map[policy.SetID]SetChange
+	// Left are addresses that pods have no longer because of what their nodes
+	// say now, sorted. Those that pods leave by themselves aren't among them.
+	Left []netip.Addr
+
+	oneWay map[string]policy.Direction // of Endpoints of which nothing else has changed but the isolation in this direction
+}
+
+// Empty reports whether nothing changed.
+func (ch *Changes) Empty() bool {
+	return len(ch.Endpoints) == 0 && len(ch.Rules) == 0 && len(ch.Sets) == 0
+}
+
+// Everything is a budget without limit, see TakeSome.
+const Everything = math.MaxInt
+
+// Take returns what changed since the last call.
+func (c *Cluster) Take() Changes { return c.TakeSome(Everything) }
+
+// TakeSome returns what changed since the last call, but of new rules, of what
+// joins sets and of sets to delete only as much as the budget says, in members
+// of sets; a rule counts for many. What is left waits for the next call, and
+// Backlog says so.
+//
+// Whatever takes something away comes at once: an endpoint under its policies,
+// rules that a policy no longer has, members that leave. So every state in
+// between allows only what the last one allows. The smallest come first, so
+// that what little others need doesn't wait behind something huge.
+func (c *Cluster) TakeSome(budget int) Changes {
+	out := Changes{Sets: map[policy.SetID]SetChange{}, oneWay: map[string]policy.Direction{}}
+	c.settle()
+	out.Left = c.takeLeft()
+	out.Endpoints = c.takeEndpoints(out.oneWay)
+	rules, members := budget, budget
+	out.Rules = c.takeRules(&rules)
+	c.freeSets(out.Sets, &rules)
+	c.takeSets(out.Sets, &members)
+	return out
+}
+
+// Backlog reports whether the last TakeSome left something.
+func (c *Cluster) Backlog() bool { return len(c.dirtyRules)+len(c.unused)+c.unfilled > 0 }
+
+// Waiting reports whether rules of the policies that isolate an endpoint are
+// among what the last TakeSome left: so far they allow less than they say.
+func (c *Cluster) Waiting(id string) bool {
+	e := c.compiled[id]
+	waits := false
+	e.eachRef(func(ref policy.Ref) {
+		_, dirty := c.dirtyRules[ref]
+		waits = waits || dirty
+	})
+	return waits
+}
+
+// takeSets takes what became of the sets' members; those with little to add
+// come first.
+func (c *Cluster) takeSets(sets map[policy.SetID]SetChange, budget *int) {
+	var changed []*setState
+	for _, set := range c.sets {
+		if set.fresh || len(set.before) > 0 {
+			changed = append(changed, set)
+		}
+	}
+	slices.SortFunc(changed, func(a, b *setState) int { return cmp.Compare(len(a.before), len(b.before)) })
+	c.unfilled = 0
+	for _, set := range changed {
+		ch := set.take(budget)
+		if len(set.before) > 0 {
+			c.unfilled++
+		}
+		if ch.Created || len(ch.Add)+len(ch.Remove) > 0 {
+			sets[set.ID] = ch
+		}
+	}
+}
+
+func (c *Cluster) takeLeft() []netip.Addr {
+	maps.DeleteFunc(c.left, func(a netip.Addr, _ struct{}) bool {
+		_, again := c.pods.peer(a)
+		return again
+	})
+	out := slices.SortedFunc(maps.Keys(c.left), netip.Addr.Compare)
+	clear(c.left)
+	return out
+}
+
+// takeEndpoints recompiles the marked endpoints, counts the uses of rules and
+// marks those whose use began or ended.
+func (c *Cluster) takeEndpoints(oneWay map[string]policy.Direction) []string {
+	var changed []string
+	namespaces := map[string]struct{}{}
+	for id := range c.dirtyEndpoints {
+		old, was := c.compiled[id]
+		now, is := c.compile(id)
+		if was == is && reflect.DeepEqual(old, now) {
+			continue
+		}
+		changed = append(changed, id)
+		if d, ok := onlyIsolation(old, now); ok && was && is {
+			oneWay[id] = d
+		}
+		c.useRules(now, 1)
+		c.useRules(old, -1)
+		namespaces[old.Pod.Namespace] = struct{}{}
+		if is {
+			c.compiled[id] = now
+		} else {
+			delete(c.compiled, id)
+		}
+	}
+	clear(c.dirtyEndpoints)
+	for namespace := range namespaces {
+		c.restore(namespace, false)
+	}
+	slices.Sort(changed)
+	return changed
+}
+
+// onlyIsolation returns the direction whose isolation alone tells two states of an endpoint apart.
+func onlyIsolation(old, now EndpointPolicy) (policy.Direction, bool) {
+	for _, d := range policy.Directions {
+		like := old
+		if d == policy.Egress {
+			like.Egress = now.Egress
+		} else {
+			like.Ingress = now.Ingress
+		}
+		if reflect.DeepEqual(like, now) {
+			return d, true
+		}
+	}
+	return 0, false
+}
+
+// useRules counts uses of rules.
+func (c *Cluster) useRules(e EndpointPolicy, delta int) {
+	e.eachRef(func(ref policy.Ref) {
+		if c.rules[ref] == nil {
+			c.rules[ref] = &rulesState{}
+		}
+		c.rules[ref].users += delta
+		c.dirtyRules[ref] = struct{}{}
+	})
+}
+
+// eachRef calls f for all rules that isolate the endpoint.
+func (e *EndpointPolicy) eachRef(f func(policy.Ref)) {
+	for _, d := range policy.Directions {
+		for _, stage := range e.Isolation(d) {
+			for _, k := range stage.Policies {
+				f(policy.Ref{Policy: k, Direction: d})
+			}
+		}
+	}
+}
+
+// compile works out what is enforced on an endpoint. It is false while the
+// pod isn't known: such an endpoint must carry nothing.
+func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
+	e, ok := c.endpoints[id]
+	if !ok {
+		return EndpointPolicy{}, false
+	}
+	rec := c.pods.lookup(e.Pod)
+	if !rec.subject() {
+		return EndpointPolicy{}, false
+	}
+	out := EndpointPolicy{Endpoint: e, Self: c.pods.own(e.Pod)}
+	out.Addresses = nil
+	for _, a := range c.pods.governed(e.Pod) {
+		if slices.Contains(e.Addresses, a) {
+			out.Addresses = append(out.Addresses, a)
+		}
+	}
+	out.Ingress, out.Egress = c.isolation(e, policy.Ingress), c.isolation(e, policy.Egress)
+	return out, true
+}
+
+// isolation lists the policies that isolate an endpoint's pod in a direction.
+func (c *Cluster) isolation(e policy.Endpoint, d policy.Direction) Isolation {
+	var keys []policy.Key
+	for s := range c.subjects.Selectors(e.Pod) {
+		for k := range c.bySubject[s] {
+			if c.policies[k].Section(d) != nil {
+				keys = append(keys, k)
+			}
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	slices.SortFunc(keys, policy.Key.Compare)
+	return Isolation{{Tier: policy.TierNetworkPolicy, Policies: keys, End: policy.Deny}}
+}
+
+// Endpoint returns what is enforced on an endpoint, as of the last Take.
+func (c *Cluster) Endpoint(id string) (EndpointPolicy, bool) {
+	e, ok := c.compiled[id]
+	return e, ok
+}
+
+// Clauses returns the rules of a policy that some endpoint uses, as of the
+// last Take.
+func (c *Cluster) Clauses(ref policy.Ref) ([]policy.Clause, bool) {
+	r := c.rules[ref]
+	if r == nil {
+		return nil, false
+	}
+	return slices.Concat(r.parts...), true
+}
+
+// Parts returns the same in the parts in which TakeSome brings it: one, unless
+// there is a lot. The order of clauses doesn't matter.
+func (c *Cluster) Parts(ref policy.Ref) ([][]policy.Clause, bool) {
+	r := c.rules[ref]
+	if r == nil {
+		return nil, false
+	}
+	return r.parts, true
+}
+
+// All returns the whole state as one Changes, as of the last Take.
+func (c *Cluster) All() Changes {
+	out := Changes{
+		Endpoints: slices.SortedFunc(maps.Keys(c.compiled), strings.Compare),
+		Rules:     slices.SortedFunc(maps.Keys(c.rules), policy.Ref.Compare),
+		Sets:      map[policy.SetID]SetChange{},
+	}
+	for id, s := range c.sets {
+		ch := SetChange{Set: s.Set, Created: true}
+		for m := range s.members {
+			ch.Add = append(ch.Add, m)
+		}
+		out.Sets[id] = ch
+	}
+	return out
+}
