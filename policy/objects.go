@@ -56,14 +56,15 @@ type Node struct {
 	Created time.Time
 	// Addresses are those of status.addresses.
 	Addresses []netip.Addr
-	// Underlay are those from which other nodes get what it sends outside of the tunnel, at most one of each family: that of the annotation, or
-	// the first InternalIP.
+	// Underlay are those from which other nodes get what it sends outside of the tunnel, at most
+	// one of each family: that of the annotation, or the first InternalIP.
 	Underlay []netip.Addr
 	// PodCIDRs are the masked ranges of the node's pods.
 	PodCIDRs []netip.Prefix
 }
 
-// TunnelAddresses are the node's source addresses inside the pod network: the network addresses of its pod CIDRs.
+// TunnelAddresses are the node's source addresses inside the pod network: the network addresses of
+// its pod CIDRs.
 func (n Node) TunnelAddresses() []netip.Addr {
 	var out []netip.Addr
 	for _, cidr := range n.PodCIDRs {

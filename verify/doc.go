@@ -21,8 +21,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
+
 	"github.com/sluice-net/sluice/internal/names"
-	"github.com/sluice-net/sluice/policy/cluster"
 )
 
 // Node is what the node has to do besides its policies. Compare
@@ -56,7 +57,7 @@ func (n *Node) addresses() []netip.Addr {
 	}
 	for _, list := range [][]netip.Prefix{n.Pods, n.PodRanges, special} {
 		for _, p := range list {
-			out = append(out, p.Masked().Addr(), cluster.LastAddress(p))
+			out = append(out, p.Masked().Addr(), netipx.PrefixLastIP(p))
 		}
 	}
 	return append(out, strangers[:]...)

@@ -7,7 +7,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Affected lists ends of flows whose verdict on this node may have changed: every such flow has one of them.
+// Affected lists ends of flows whose verdict on this node may have changed: every such flow has one
+// of them.
 type Affected struct {
 	// Tightened flows may be denied now, or allowed.
 	Tightened Ends
@@ -30,8 +31,9 @@ func (a *Affected) Add(o Affected) {
 	join(&a.Loosened, o.Loosened)
 }
 
-// Affected returns what changes that Take has just returned mean for flows that exist. A pod's own rules concern all of its flows in
-// their direction; a member of a set only those of the member's address.
+// Affected returns what changes that Take has just returned mean for flows that exist. A pod's own
+// rules concern all of its flows in their direction; a member of a set only those of the member's
+// address.
 func (c *Cluster) Affected(ch Changes) Affected {
 	out := Affected{Tightened: Ends{}, Loosened: Ends{}}
 	rules := map[policy.Ref]bool{}
@@ -104,8 +106,8 @@ func (c *Cluster) users(sets map[policy.SetID]SetChange) map[policy.SetID]map[po
 	return out
 }
 
-// memberRole is which end of flows the members of a set are to the rules that refer to it. Those of named ports are always who is
-// connected to.
+// memberRole is which end of flows the members of a set are to the rules that refer to it. Those of
+// named ports are always who is connected to.
 func memberRole(id policy.SetID, refs map[policy.Ref]bool) (role Role) {
 	if id.Kind != policy.PodSet {
 		return AsDestination
@@ -120,7 +122,8 @@ func memberRole(id policy.SetID, refs map[policy.Ref]bool) (role Role) {
 func (e *EndpointPolicy) uses(rules map[policy.Ref]bool) (role Role) {
 	for _, d := range policy.Directions {
 		for _, stage := range e.Isolation(d) {
-			if slices.ContainsFunc(stage.Policies, func(k policy.Key) bool { return rules[policy.Ref{Policy: k, Direction: d}] }) {
+			used := func(k policy.Key) bool { return rules[policy.Ref{Policy: k, Direction: d}] }
+			if slices.ContainsFunc(stage.Policies, used) {
 				role |= subjectEnd(d)
 			}
 		}

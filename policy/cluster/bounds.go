@@ -71,7 +71,8 @@ func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
 			if costs[namespace] == nil {
 				costs[namespace] = map[policy.Key]int{}
 			}
-			costs[namespace][ref.Policy] += c.policies[ref.Policy].Section(ref.Direction).CountClauses()
+			section := c.policies[ref.Policy].Section(ref.Direction)
+			costs[namespace][ref.Policy] += section.CountClauses()
 		}
 	}
 	for _, cost := range costs {
@@ -94,7 +95,9 @@ func (c *Cluster) keepMemberBound(namespace string, changed map[policy.Ref]struc
 				continue
 			}
 			for _, part := range state.parts {
-				eachSet(part, func(s *policy.Set) { cost[ref.Policy] += 1 + len(c.sets[s.ID].members) })
+				eachSet(part, func(s *policy.Set) {
+					cost[ref.Policy] += 1 + len(c.sets[s.ID].members)
+				})
 			}
 		}
 		c.empty(costliest(cost), true, changed)
@@ -149,7 +152,11 @@ func (c *Cluster) Shed() []policy.Key {
 // ShedReason says which bound the policies of a namespace meet of which Shed
 // lists one.
 func (c *Cluster) ShedReason(namespace string) string {
-	return fmt.Sprintf("those policies of namespace %s that select pods of this node have more than %d rules, counted for each kind of peers and ports, "+
-		"or look up more than %d addresses; this is one of the costliest: it isolates, and allows nothing, until a policy of the namespace is changed or deleted",
-		namespace, c.opts.Bounds.Clauses, c.opts.Bounds.Members)
+	return fmt.Sprintf(
+		"those policies of namespace %s that select pods of this node have more than %d rules, "+
+			"counted for each kind of peers and ports, or look up more than %d addresses; "+
+			"this is one of the costliest: it isolates, and allows nothing, "+
+			"until a policy of the namespace is changed or deleted",
+		namespace, c.opts.Bounds.Clauses, c.opts.Bounds.Members,
+	)
 }

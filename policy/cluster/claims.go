@@ -42,12 +42,12 @@ func (r *podRecord) wiredTo(a netip.Addr) bool {
 	return false
 }
 
-// owner returns the pod whose policies govern an address. An attachment to
-// this node decides; then a live pod that was wired with it wins over others, a
-// live pod over one that isn't, an attachment whose pod isn't known yet over one
-// whose pod has come to its end, a wired one over others, and one that stays over one that ends. Of those left, the oldest says on which node the
-// address is, and the newest there has it: addresses go from pod to pod of one
-// node, and nobody takes one away from a node.
+// owner returns the pod whose policies govern an address. An attachment to this node decides; then
+// a live pod that was wired with it wins over others, a live pod over one that isn't, an attachment
+// whose pod isn't known yet over one whose pod has come to its end, a wired one over others, and
+// one that stays over one that ends. Of those left, the oldest says on which node the address is,
+// and the newest there has it: addresses go from pod to pod of one node, and nobody takes one away
+// from a node.
 func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
 	return b.choose(a, b.claims[a], func(r *podRecord) bool { return r.attachedTo(a) })
 }
@@ -73,7 +73,9 @@ func (b *podBook) peer(a netip.Addr) (selector.Pod, bool) {
 
 // choose picks one of the pods that claim an address; those that are here come
 // first.
-func (b *podBook) choose(a netip.Addr, claims []selector.Pod, here func(*podRecord) bool) (selector.Pod, bool) {
+func (b *podBook) choose(
+	a netip.Addr, claims []selector.Pod, here func(*podRecord) bool,
+) (selector.Pod, bool) {
 	if len(claims) < 2 {
 		return append(claims, selector.Pod{})[0], len(claims) > 0
 	}
@@ -148,7 +150,10 @@ func (b *podBook) met(p selector.Pod) []netip.Addr {
 
 // own lists the addresses that the pod has.
 func (b *podBook) own(p selector.Pod) []netip.Addr {
-	return slices.DeleteFunc(b.lookup(p).addresses(), func(a netip.Addr) bool { return !b.has(p, a) })
+	return slices.DeleteFunc(
+		b.lookup(p).addresses(),
+		func(a netip.Addr) bool { return !b.has(p, a) },
+	)
 }
 
 // claimants adds to out every pod that claims one of the addresses.

@@ -53,9 +53,12 @@ type Cluster struct {
 func New(opts Options) *Cluster {
 	opts.Bounds = opts.Bounds.withDefaults()
 	return &Cluster{
-		opts:            opts,
-		namespaces:      map[string]map[string]string{},
-		nodes:           nodeBook{told: map[string]policy.Node{}, standing: newStanding(nil, opts, nil)},
+		opts:       opts,
+		namespaces: map[string]map[string]string{},
+		nodes: nodeBook{
+			told:     map[string]policy.Node{},
+			standing: newStanding(nil, opts, nil),
+		},
 		policies:        map[policy.Key]*policy.Policy{},
 		bySubject:       map[selector.Key]map[policy.Key]struct{}{},
 		subjects:        selector.NewIndex(),

@@ -107,7 +107,8 @@ func (c *Cluster) Whose(a netip.Addr) Whose {
 		return APods
 	case s.taken[a]:
 		return ANodes
-	case s.rangeOf(a) != "", slices.ContainsFunc(c.nodes.networks, func(p netip.Prefix) bool { return p.Contains(a) }):
+	case s.rangeOf(a) != "",
+		slices.ContainsFunc(c.nodes.networks, func(p netip.Prefix) bool { return p.Contains(a) }):
 		return Nobodys
 	}
 	return Elsewhere
@@ -183,7 +184,8 @@ func (c *Cluster) decide(pod *podRecord, d policy.Direction, f policy.Flow) *Dec
 		for i := range section.Rules {
 			r := &section.Rules[i]
 			for peer, m := range c.matches(r, o, f) {
-				out.note(policy.RuleRef{Ref: policy.Ref{Policy: k, Direction: d}, Rule: r.Index}, peer, m)
+				at := policy.RuleRef{Ref: policy.Ref{Policy: k, Direction: d}, Rule: r.Index}
+				out.note(at, peer, m)
 			}
 		}
 	}

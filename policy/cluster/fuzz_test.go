@@ -19,8 +19,8 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// fuzzFlows are flows between all ends of the world, and to and from the borders of the policy's blocks, at ports where something
-// could change.
+// fuzzFlows are flows between all ends of the world, and to and from the borders of the policy's
+// blocks, at ports where something could change.
 func fuzzFlows(np *networkingv1.NetworkPolicy) []policy.Flow {
 	var ends, dev []netip.Addr // dev: those of the pods that the policy can select
 	for _, in := range cases.Pods() {
@@ -74,8 +74,8 @@ func peersOf(np *networkingv1.NetworkPolicy) (out []networkingv1.NetworkPolicyPe
 	return out
 }
 
-// pieces are the policies with one peer and one port each that the policy is the union of, as an item counts alone: what can't be read
-// must not change what the others mean.
+// pieces are the policies with one peer and one port each that the policy is the union of, as an
+// item counts alone: what can't be read must not change what the others mean.
 func pieces(np *networkingv1.NetworkPolicy) []*networkingv1.NetworkPolicy {
 	var out []*networkingv1.NetworkPolicy
 	with := func(change func(s *networkingv1.NetworkPolicySpec)) {
@@ -125,8 +125,9 @@ func directionsOf(np *networkingv1.NetworkPolicy) (out []networkingv1.PolicyType
 	return out
 }
 
-// FuzzMeaning adds any policy to the world. It isolates whom it would isolate without what can't be read; a piece of it that can't be
-// read allows nothing; and it allows what one of its pieces allows.
+// FuzzMeaning adds any policy to the world. It isolates whom it would isolate without what can't be
+// read; a piece of it that can't be read allows nothing; and it allows what one of its pieces
+// allows.
 func FuzzMeaning(f *testing.F) {
 	f.Add([]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["10.0.0.0/8"]}}]}]}`))
 	for i, c := range cases.All() {
@@ -209,7 +210,8 @@ func answers(c *cluster.Cluster, np *networkingv1.NetworkPolicy, flows []policy.
 	return out
 }
 
-// TestHugePolicies: a rule is as many clauses as it means, whatever it lists, and what is told of a policy has an end.
+// TestHugePolicies: a rule is as many clauses as it means, whatever it lists, and what is told of a
+// policy has an end.
 func TestHugePolicies(t *testing.T) {
 	t.Parallel()
 	const many = 20_000

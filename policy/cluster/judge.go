@@ -7,8 +7,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Judge says of many flows, quickly, whether this node's part of them is allowed: the egress of a source and the ingress of a
-// destination that are attached here. It holds for the Cluster as it is when NewJudge is called, and must not be used after a change.
+// Judge says of many flows, quickly, whether this node's part of them is allowed: the egress of a
+// source and the ingress of a destination that are attached here. It holds for the Cluster as it is
+// when NewJudge is called, and must not be used after a change.
 type Judge struct {
 	c     *Cluster
 	own   map[netip.Addr]bool // addresses of the node
@@ -28,23 +29,30 @@ type judgedFlow struct {
 	direction policy.Direction
 }
 
-// NewJudge returns a Judge. The addresses are those that this node has: what its Node object says doesn't count.
+// NewJudge returns a Judge. The addresses are those that this node has: what its Node object says
+// doesn't count.
 func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
 	c.settle()
-	j := &Judge{c: c, own: map[netip.Addr]bool{}, pods: map[selector.Pod]*judged{}, known: map[judgedFlow]bool{}}
+	j := &Judge{
+		c:     c,
+		own:   map[netip.Addr]bool{},
+		pods:  map[selector.Pod]*judged{},
+		known: map[judgedFlow]bool{},
+	}
 	for _, a := range own {
 		j.own[a.Unmap().WithZone("")] = true
 	}
 	return j
 }
 
-// Allows reports whether neither end's policies deny the flow here. An end that isn't attached to this node is not asked, nor is one that is
-// the node itself, whatever a pod's status says.
+// Allows reports whether neither end's policies deny the flow here. An end that isn't attached to
+// this node is not asked, nor is one that is the node itself, whatever a pod's status says.
 func (j *Judge) Allows(f policy.Flow) bool {
 	for _, d := range policy.Directions {
 		at, other := f.Ends(d)
 		pod := j.podAt(at)
-		if pod != nil && !j.isOwn(at) && j.c.exempt(pod.podRecord, d, other, j.isOwn) == "" && !j.allows(pod, d, f) {
+		if pod != nil && !j.isOwn(at) && j.c.exempt(pod.podRecord, d, other, j.isOwn) == "" &&
+			!j.allows(pod, d, f) {
 			return false
 		}
 	}

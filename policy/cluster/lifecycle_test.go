@@ -277,7 +277,8 @@ func TestHostNetworkPodIsItsNode(t *testing.T) {
 	}
 }
 
-// TestTunnelAddressStandsForItsNode: in both directions and families, of another node and of the pod's own.
+// TestTunnelAddressStandsForItsNode: in both directions and families, of another node and of the
+// pod's own.
 func TestTunnelAddressStandsForItsNode(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

@@ -44,7 +44,9 @@ type match struct{ peer, port bool }
 
 // matches holds a flow against a rule: by each of the rule's peers, or by nil,
 // which is any peer.
-func (c *Cluster) matches(r *policy.Rule, o *otherEnd, f policy.Flow) iter.Seq2[*policy.Peer, match] {
+func (c *Cluster) matches(
+	r *policy.Rule, o *otherEnd, f policy.Flow,
+) iter.Seq2[*policy.Peer, match] {
 	return func(yield func(*policy.Peer, match) bool) {
 		number := r.AnyPort || hasPort(portsOf(r, o, false), f)
 		name := number || hasPort(portsOf(r, o, true), f)
@@ -135,7 +137,9 @@ func hasPort(ports iter.Seq[selector.PortRange], f policy.Flow) bool {
 // exempt says for people why a pod's policies aren't asked about its flows with
 // an address, and "" where they are. Whether the address is one of the pod's
 // node is for isNode to say.
-func (c *Cluster) exempt(pod *podRecord, d policy.Direction, other netip.Addr, isNode func(netip.Addr) bool) string {
+func (c *Cluster) exempt(
+	pod *podRecord, d policy.Direction, other netip.Addr, isNode func(netip.Addr) bool,
+) string {
 	switch {
 	case c.pods.has(pod.ID, other):
 		return "a pod may always reach itself"

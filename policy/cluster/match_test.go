@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// TestAllReadersMatchAlike: a named port of egress counts only for a pod that is known well enough, and Explain, a Judge
-// and the Meaning say so alike.
+// TestAllReadersMatchAlike: a named port of egress counts only for a pod that is known well enough,
+// and Explain, a Judge and the Meaning say so alike.
 func TestAllReadersMatchAlike(t *testing.T) {
 	t.Parallel()
 	const policies = `{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: http}], to: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: "::/0"}}]}]}`

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"go4.org/netipx"
+
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -82,8 +84,11 @@ type allowedKey struct {
 func (c *Cluster) Snapshot() *Cluster {
 	c.settle()
 	out := &Cluster{
-		opts: c.opts, namespaces: maps.Clone(c.namespaces), nodes: nodeBook{standing: c.nodes.standing},
-		policies: maps.Clone(c.policies), endpoints: maps.Clone(c.endpoints),
+		opts:       c.opts,
+		namespaces: maps.Clone(c.namespaces),
+		nodes:      nodeBook{standing: c.nodes.standing},
+		policies:   maps.Clone(c.policies),
+		endpoints:  maps.Clone(c.endpoints),
 	}
 	out.pods.records = maps.Clone(c.pods.records)
 	return out
@@ -99,15 +104,23 @@ func (c *Cluster) Meaning() *Meaning {
 		}
 	}
 	m := &Meaning{
-		c: c, subjects: map[selector.Pod]*subject{}, numbers: map[string]int{}, keys: map[string]bool{}, byLabels: map[string][]byte{},
-		views: map[string]View{}, addresses: map[netip.Addr]View{}, allowed: map[allowedKey]Allowed{},
+		c:         c,
+		subjects:  map[selector.Pod]*subject{},
+		numbers:   map[string]int{},
+		keys:      map[string]bool{},
+		byLabels:  map[string][]byte{},
+		views:     map[string]View{},
+		addresses: map[netip.Addr]View{},
+		allowed:   map[allowedKey]Allowed{},
 	}
 	ordered := c.Policies()
 	for _, id := range slices.Sorted(maps.Keys(c.endpoints)) {
 		e := c.endpoints[id]
 		rec := c.pods.lookup(e.Pod)
 		a := Attachment{Endpoint: e, Known: rec.subject()}
-		a.Addresses = slices.DeleteFunc(c.pods.governed(e.Pod), func(x netip.Addr) bool { return !slices.Contains(e.Addresses, x) })
+		a.Addresses = slices.DeleteFunc(c.pods.governed(e.Pod), func(x netip.Addr) bool {
+			return !slices.Contains(e.Addresses, x)
+		})
 		m.endpoints = append(m.endpoints, a)
 		if a.Known && m.subjects[e.Pod] == nil {
 			m.subjects[e.Pod] = m.newSubject(rec, ordered)
@@ -313,22 +326,11 @@ func (m *Meaning) Addresses() []netip.Addr {
 	for _, i := range m.blocks {
 		b := m.peers[i].Block
 		for _, p := range append([]netip.Prefix{b.CIDR}, b.Except...) {
-			out = append(out, p.Masked().Addr(), LastAddress(p))
+			out = append(out, p.Masked().Addr(), netipx.PrefixLastIP(p))
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
-}
-
-// LastAddress is the last address of a prefix.
-func LastAddress(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr()
-	b := a.AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last
 }
 
 // Why says for people what a pod's policies say of a flow.

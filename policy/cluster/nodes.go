@@ -28,10 +28,12 @@ func claimsOf(n policy.Node) iter.Seq[netip.Addr] {
 }
 
 func equalNodes(n, o policy.Node) bool {
-	return n.Created.Equal(o.Created) && slices.Equal(n.Addresses, o.Addresses) && slices.Equal(n.Underlay, o.Underlay) && slices.Equal(n.PodCIDRs, o.PodCIDRs)
+	return n.Created.Equal(o.Created) && slices.Equal(n.Addresses, o.Addresses) &&
+		slices.Equal(n.Underlay, o.Underlay) && slices.Equal(n.PodCIDRs, o.PodCIDRs)
 }
 
-// sameClaims reports whether two states of a node, as far as it is believed, have the same addresses and ranges.
+// sameClaims reports whether two states of a node, as far as it is believed, have the same
+// addresses and ranges.
 func sameClaims(n, o policy.Node) bool {
 	o.Created = n.Created
 	return equalNodes(n, o)
@@ -86,16 +88,16 @@ func (c *Cluster) NodesOf(namespaces ...string) map[string][]string {
 	return out
 }
 
-// SetPodNetworks says which ranges all pods of the cluster are in, and pod CIDRs of nodes must be. Until then, and where another plugin
-// makes the network, they may be anywhere.
+// SetPodNetworks says which ranges all pods of the cluster are in, and pod CIDRs of nodes must be.
+// Until then, and where another plugin makes the network, they may be anywhere.
 func (c *Cluster) SetPodNetworks(networks []netip.Prefix) {
 	if !slices.Equal(networks, c.nodes.networks) {
 		c.nodes.networks, c.nodes.changed = slices.Clone(networks), true
 	}
 }
 
-// settle finds out anew what nodes are believed, after any of them has changed, and brings the pods and sets in line that this touches. A
-// burst of changes is settled once, when something is asked.
+// settle finds out anew what nodes are believed, after any of them has changed, and brings the pods
+// and sets in line that this touches. A burst of changes is settled once, when something is asked.
 func (c *Cluster) settle() {
 	if !c.nodes.changed {
 		return
@@ -117,12 +119,14 @@ func (c *Cluster) settle() {
 	c.refillBlocks(changed)
 }
 
-// refillBlocks recomputes those ipBlocks in use that hold or held an address of nodes which have changed.
+// refillBlocks recomputes those ipBlocks in use that hold or held an address of nodes which have
+// changed.
 func (c *Cluster) refillBlocks(changed []policy.Node) {
 	for id, set := range c.sets {
 		concerns := func(n policy.Node) bool {
 			for a := range claimsOf(n) {
-				if slices.ContainsFunc(set.Blocks, func(b policy.Block) bool { return b.CIDR.Contains(a) }) {
+				in := func(b policy.Block) bool { return b.CIDR.Contains(a) }
+				if slices.ContainsFunc(set.Blocks, in) {
 					return true
 				}
 			}

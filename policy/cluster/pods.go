@@ -222,7 +222,8 @@ func (c *Cluster) contribution(set *setState, p selector.Pod) []policy.Member {
 		}
 		for _, port := range c.pods.lookup(p).Ports {
 			if containsPort(set.Ports, port.NamedPort) {
-				out = append(out, policy.Member{First: a, Last: a, Protocol: port.Protocol, Port: port.Number})
+				m := policy.Member{First: a, Last: a, Protocol: port.Protocol, Port: port.Number}
+				out = append(out, m)
 			}
 		}
 	}

@@ -61,13 +61,16 @@ func hashOf(cl policy.Clause) uint32 {
 		}
 	}
 	for _, p := range cl.Ports {
-		_, _ = h.Write([]byte{p.Protocol, byte(p.First >> 8), byte(p.First), byte(p.Last >> 8), byte(p.Last)})
+		_, _ = h.Write(
+			[]byte{p.Protocol, byte(p.First >> 8), byte(p.First), byte(p.Last >> 8), byte(p.Last)},
+		)
 	}
 	return h.Sum32()
 }
 
 func equalClause(cl, o policy.Clause) bool {
-	return cl.Rule == o.Rule && cl.Verdict == o.Verdict && sameSet(cl.Peer, o.Peer) && sameSet(cl.Named, o.Named) && slices.Equal(cl.Ports, o.Ports)
+	return cl.Rule == o.Rule && cl.Verdict == o.Verdict &&
+		sameSet(cl.Peer, o.Peer) && sameSet(cl.Named, o.Named) && slices.Equal(cl.Ports, o.Ports)
 }
 
 func sameSet(a, b *policy.Set) bool {
@@ -175,7 +178,8 @@ func (c *Cluster) takePart(ref policy.Ref, state *rulesState, i int, part []poli
 	})
 	state.parts[i] = part
 	if a.sets == 0 {
-		delete(c.accounts, ref.Policy.Namespace) // or every namespace that ever was would be looked at
+		// Or every namespace that ever was would be looked at.
+		delete(c.accounts, ref.Policy.Namespace)
 	}
 }
 

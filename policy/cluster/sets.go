@@ -19,7 +19,13 @@ type setState struct {
 }
 
 func newSetState(s policy.Set) *setState {
-	return &setState{Set: s, fresh: true, members: map[policy.Member]struct{}{}, payers: map[*account]int{}, before: map[policy.Member]bool{}}
+	return &setState{
+		Set:     s,
+		fresh:   true,
+		members: map[policy.Member]struct{}{},
+		payers:  map[*account]int{},
+		before:  map[policy.Member]bool{},
+	}
 }
 
 // put adds or removes a member; it is idempotent.
@@ -127,7 +133,9 @@ func (c *Cluster) release(s *policy.Set) (gone bool) {
 
 // pickers returns the index that knows which pods the selectors of a kind of
 // sets pick, and the sets by those selectors.
-func (c *Cluster) pickers(kind policy.SetKind) (*selector.Index, map[selector.Key]map[policy.SetID]struct{}) {
+func (c *Cluster) pickers(
+	kind policy.SetKind,
+) (*selector.Index, map[selector.Key]map[policy.SetID]struct{}) {
 	if kind == policy.LocalPortSet {
 		return c.subjects, c.localBySelector
 	}

@@ -22,7 +22,8 @@ type standing struct {
 	tunnels map[netip.Addr]string
 	// taken are addresses of nodes, at which no pod can be.
 	taken map[netip.Addr]bool
-	// claims are sorted by address: a policy may have thousands of blocks, a cluster thousands of nodes.
+	// claims are sorted by address: a policy may have thousands of blocks, a cluster thousands of
+	// nodes.
 	claims []claim
 }
 
@@ -32,7 +33,8 @@ type claim struct {
 	node    string
 }
 
-// newStanding weighs what nodes say. Networks are the ranges of all pods; nil where they aren't known.
+// newStanding weighs what nodes say. Networks are the ranges of all pods; nil where they aren't
+// known.
 func newStanding(told map[string]policy.Node, opts Options, networks []netip.Prefix) *standing {
 	s := &standing{
 		foreign: opts.ForeignPods, nodes: make(map[string]policy.Node, len(told)),
@@ -53,7 +55,8 @@ func newStanding(told map[string]policy.Node, opts Options, networks []netip.Pre
 // claimants are the names of the nodes that say they have an address in a block.
 func (s *standing) claimants(block netip.Prefix) map[string]bool {
 	out := map[string]bool{}
-	first, _ := slices.BinarySearchFunc(s.claims, block.Addr(), func(c claim, a netip.Addr) int { return c.address.Compare(a) })
+	byAddress := func(c claim, a netip.Addr) int { return c.address.Compare(a) }
+	first, _ := slices.BinarySearchFunc(s.claims, block.Addr(), byAddress)
 	for _, c := range s.claims[first:] {
 		if !block.Contains(c.address) {
 			break
@@ -63,15 +66,17 @@ func (s *standing) claimants(block netip.Prefix) map[string]bool {
 	return out
 }
 
-// believeRanges believes the pod CIDRs within the pod network; not one that overlaps that of a node which comes first, or begins with such a
-// node's address: it would make a tunnel address of somebody else's address. The overlay believes no more.
+// believeRanges believes the pod CIDRs within the pod network; not one that overlaps that of a node
+// which comes first, or begins with such a node's address: it would make a tunnel address of
+// somebody else's address. The overlay believes no more.
 func (s *standing) believeRanges(inOrder []policy.Node, networks []netip.Prefix) {
 	addresses := map[netip.Addr]bool{}
 	for _, n := range inOrder {
 		var cidrs []netip.Prefix
 		for _, cidr := range n.PodCIDRs {
 			_, overlaps := s.ranges.Overlapping(cidr)
-			inside := networks == nil || slices.ContainsFunc(networks, func(network netip.Prefix) bool { return selector.Within(cidr, network) })
+			holds := func(network netip.Prefix) bool { return selector.Within(cidr, network) }
+			inside := networks == nil || slices.ContainsFunc(networks, holds)
 			if inside && !overlaps && !addresses[cidr.Addr()] {
 				s.ranges.Add(cidr, n.Name)
 				s.tunnels[cidr.Addr()], s.taken[cidr.Addr()] = n.Name, true
@@ -86,7 +91,8 @@ func (s *standing) believeRanges(inOrder []policy.Node, networks []netip.Prefix)
 	}
 }
 
-// believeUnderlay believes addresses of nodes that aren't pods', and of two nodes with one address the one that comes first.
+// believeUnderlay believes addresses of nodes that aren't pods', and of two nodes with one address
+// the one that comes first.
 func (s *standing) believeUnderlay(inOrder []policy.Node) {
 	owners := map[netip.Addr]bool{}
 	for _, n := range inOrder {
@@ -133,8 +139,9 @@ func (s *standing) tunnelOf(a netip.Addr) (policy.Node, bool) {
 	return s.nodes[name], ok
 }
 
-// ofPod returns those addresses of a pod that can be its own: within the pod CIDRs of its node, and no node's. Where another plugin gives
-// pods their addresses, they may be outside of all CIDRs too; whether such a one is a pod's at all can't be known then.
+// ofPod returns those addresses of a pod that can be its own: within the pod CIDRs of its node, and
+// no node's. Where another plugin gives pods their addresses, they may be outside of all CIDRs too;
+// whether such a one is a pod's at all can't be known then.
 func (s *standing) ofPod(p *policy.Pod) []netip.Addr {
 	if _, known := s.nodes[p.Node]; !known {
 		return nil

@@ -60,7 +60,8 @@ type Changes struct {
 	// say now, sorted. Those that pods leave by themselves aren't among them.
 	Left []netip.Addr
 
-	oneWay map[string]policy.Direction // of Endpoints of which nothing else has changed but the isolation in this direction
+	// oneWay has those of Endpoints of which nothing has changed but the isolation in a direction.
+	oneWay map[string]policy.Direction
 }
 
 // Empty reports whether nothing changed.
@@ -119,7 +120,9 @@ func (c *Cluster) takeSets(sets map[policy.SetID]SetChange, budget *int) {
 			changed = append(changed, set)
 		}
 	}
-	slices.SortFunc(changed, func(a, b *setState) int { return cmp.Compare(len(a.before), len(b.before)) })
+	slices.SortFunc(changed, func(a, b *setState) int {
+		return cmp.Compare(len(a.before), len(b.before))
+	})
 	c.unfilled = 0
 	for _, set := range changed {
 		ch := set.take(budget)

@@ -60,7 +60,8 @@ func TestJudgeAgreesWithTheEvaluator(t *testing.T) {
 	})
 }
 
-// TestAffectedFlows: a flow whose verdict changes from one Take to the next has an end that is named, under what it became.
+// TestAffectedFlows: a flow whose verdict changes from one Take to the next has an end that is
+// named, under what it became.
 func TestAffectedFlows(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
@@ -97,7 +98,8 @@ func TestAffectedFlows(t *testing.T) {
 	})
 }
 
-// TestJudgeExemptions: the node reaches its pods from any address that it has, and its pods are reached by themselves.
+// TestJudgeExemptions: the node reaches its pods from any address that it has, and its pods are
+// reached by themselves.
 func TestJudgeExemptions(t *testing.T) {
 	t.Parallel()
 	addr := netip.MustParseAddr

@@ -16,7 +16,8 @@ const (
 	aliceAddr              = "10.9.0.10"   // of no pod CIDR
 )
 
-// newWhoseBench has db, which admits pods with the label app=web, and real, one of them, at remoteAddr on node "there".
+// newWhoseBench has db, which admits pods with the label app=web, and real, one of them, at
+// remoteAddr on node "there".
 func newWhoseBench(t *testing.T, opts cluster.Options) *bench {
 	t.Helper()
 	opts.Node = "here"
@@ -45,8 +46,8 @@ func claimant(node, app string, addresses ...string) policy.Pod {
 	return p
 }
 
-// TestWhoseAddressItIs: what a pod's status says counts only where it can be true of a pod of its node. Whoever else really has the address
-// keeps what he was.
+// TestWhoseAddressItIs: what a pod's status says counts only where it can be true of a pod of its
+// node. Whoever else really has the address keeps what he was.
 func TestWhoseAddressItIs(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -99,7 +100,8 @@ func TestWhoseAddressItIs(t *testing.T) {
 	}
 }
 
-// TestImpostors: a newer pod that says it has another's address takes nothing from it, nor gives it anything.
+// TestImpostors: a newer pod that says it has another's address takes nothing from it, nor gives it
+// anything.
 func TestImpostors(t *testing.T) {
 	t.Parallel()
 	for _, foreign := range []bool{false, true} {
@@ -115,8 +117,8 @@ func TestImpostors(t *testing.T) {
 	}
 }
 
-// TestOlderPodElsewhereKeepsItsAddress: where another plugin gives addresses that tell no node, who had it first on another node keeps it
-// while it lives; on one node an address goes to the next.
+// TestOlderPodElsewhereKeepsItsAddress: where another plugin gives addresses that tell no node, who
+// had it first on another node keeps it while it lives; on one node an address goes to the next.
 func TestOlderPodElsewhereKeepsItsAddress(t *testing.T) {
 	t.Parallel()
 	b := newWhoseBench(t, cluster.Options{ForeignPods: true})
@@ -135,7 +137,8 @@ func TestOlderPodElsewhereKeepsItsAddress(t *testing.T) {
 	alice.Terminating = false
 	b.c.SetPod(alice)
 	b.expect(aliceAddr, dbAddr, true)
-	// A pod here says so too, and nobody but its status knows: it is under its policies by this address, but isn't met there.
+	// A pod here says so too, and nobody but its status knows: it is under its policies by this
+	// address, but isn't met there.
 	mallory := claimant("here", "db", dbAddr, aliceAddr)
 	b.c.SetPod(mallory)
 	b.c.SetEndpoint(policy.Endpoint{ID: "status/dev/claimant", Pod: mallory.ID, Addresses: mallory.Addresses, FromStatus: true})
@@ -146,8 +149,8 @@ func TestOlderPodElsewhereKeepsItsAddress(t *testing.T) {
 	}
 }
 
-// TestNodesDecideLate: whatever comes first, pod or Node, and whatever becomes of the Node, a pod is met at its address while its node is
-// believed to have it. A Node concerns its own pods only.
+// TestNodesDecideLate: whatever comes first, pod or Node, and whatever becomes of the Node, a pod
+// is met at its address while its node is believed to have it. A Node concerns its own pods only.
 func TestNodesDecideLate(t *testing.T) {
 	t.Parallel()
 	for _, foreign := range []bool{false, true} {
@@ -186,8 +189,8 @@ func TestNodesDecideLate(t *testing.T) {
 	}
 }
 
-// TestRangesOutsideThePodNetwork: a Node whose pod CIDR is outside gets nobody's address for its pods or its tunnel, before and after the
-// pod network is known otherwise.
+// TestRangesOutsideThePodNetwork: a Node whose pod CIDR is outside gets nobody's address for its
+// pods or its tunnel, before and after the pod network is known otherwise.
 func TestRangesOutsideThePodNetwork(t *testing.T) {
 	t.Parallel()
 	b := newWhoseBench(t, cluster.Options{})
@@ -206,7 +209,8 @@ func TestRangesOutsideThePodNetwork(t *testing.T) {
 	b.expect("203.0.113.64", dbAddr, false)
 }
 
-// TestClaimedNodeAddresses: what a Node says of its addresses admits nothing to an ipBlock but what comes from its place on the underlay.
+// TestClaimedNodeAddresses: what a Node says of its addresses admits nothing to an ipBlock but what
+// comes from its place on the underlay.
 func TestClaimedNodeAddresses(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -237,8 +241,9 @@ func TestClaimedNodeAddresses(t *testing.T) {
 	}
 }
 
-// TestNodeKeepsItsAddresses: a pod of this node whose status says an address of the node is under its policies by it, as far as objects tell.
-// Where an interface of the node has the address nobody but the node is there, for whoever asks why and for connections that run.
+// TestNodeKeepsItsAddresses: a pod of this node whose status says an address of the node is under
+// its policies by it, as far as objects tell. Where an interface of the node has the address nobody
+// but the node is there, for whoever asks why and for connections that run.
 func TestNodeKeepsItsAddresses(t *testing.T) {
 	t.Parallel()
 	const underlay, tunnel = "198.51.100.1", "10.244.1.0"
