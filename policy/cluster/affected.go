@@ -130,12 +130,3 @@ func (e *EndpointPolicy) uses(rules map[policy.Ref]bool) (role Role) {
 	}
 	return role
 }
-
-// LocalAddresses lists the addresses of all endpoints, as of the last Take.
-func (c *Cluster) LocalAddresses() []netip.Addr {
-	var out []netip.Addr
-	for _, e := range c.compiled {
-		out = append(out, e.Addresses...)
-	}
-	return out
-}

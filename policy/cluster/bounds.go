@@ -45,7 +45,7 @@ func (c *Cluster) account(namespace string) *account {
 func (a *account) charge(s *setState) {
 	if s.payers[a]++; s.payers[a] == 1 {
 		a.sets++
-		a.members += len(s.members)
+		a.members += s.size
 	}
 }
 
@@ -53,7 +53,7 @@ func (a *account) discharge(s *setState) {
 	if s.payers[a]--; s.payers[a] == 0 {
 		delete(s.payers, a)
 		a.sets--
-		a.members -= len(s.members)
+		a.members -= s.size
 	}
 }
 
@@ -96,7 +96,7 @@ func (c *Cluster) keepMemberBound(namespace string, changed map[policy.Ref]struc
 			}
 			for _, part := range state.parts {
 				eachSet(part, func(s *policy.Set) {
-					cost[ref.Policy] += 1 + len(c.sets[s.ID].members)
+					cost[ref.Policy] += 1 + c.sets[s.ID].size
 				})
 			}
 		}

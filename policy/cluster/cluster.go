@@ -108,15 +108,23 @@ func (c *Cluster) applyPeerChanges(changes []selector.Change) {
 		set policy.SetID
 		pod selector.Pod
 	}
-	changed := map[pick]struct{}{}
+	changed := map[pick]int{} // how many selectors more pick the pod
 	for _, ch := range changes {
+		more := 1
+		if !ch.Member {
+			more = -1
+		}
 		for id := range c.setsBySelector[ch.Selector] {
-			changed[pick{id, ch.Pod}] = struct{}{}
+			changed[pick{id, ch.Pod}] += more
 		}
 	}
-	for ch := range changed {
+	for ch, more := range changed {
 		set := c.sets[ch.set]
-		in := c.picks(set, ch.pod)
+		n := c.picks(set, ch.pod)
+		in, was := n > 0, n-more > 0
+		if in == was {
+			continue
+		}
 		for _, m := range c.contribution(set, ch.pod) {
 			set.put(m, in)
 		}

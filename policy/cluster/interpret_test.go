@@ -54,8 +54,8 @@ func (r *replica) apply(c *cluster.Cluster, ch cluster.Changes) error {
 		}
 	}
 	for _, ref := range ch.Rules {
-		if clauses, ok := c.Clauses(ref); ok {
-			r.rules[ref] = clauses
+		if parts, ok := c.Parts(ref); ok {
+			r.rules[ref] = slices.Concat(parts...)
 		} else {
 			delete(r.rules, ref)
 		}

@@ -82,6 +82,9 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		c, r, w := cluster.New(opts), newReplica(), randomcluster.NewWorld(opts)
 		for i := range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
+			if err := c.CheckCounts(); err != nil {
+				t.Fatal(err)
+			}
 			if rapid.IntRange(0, 3).Draw(t, fmt.Sprintf("take %d", i)) == 0 {
 				if err := r.apply(c, c.Take()); err != nil {
 					t.Fatal(err)

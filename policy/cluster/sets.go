@@ -1,84 +1,97 @@
 package cluster
 
 import (
+	"iter"
+	"slices"
+
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
 
-// setState is a set in use, its members, and what became of them since the
-// last Take.
+// setState is a set in use, and what became of its members since the last Take. Which those are
+// isn't kept: pods have them, and what changes a pod or who picks it says what it does to them.
 type setState struct {
 	policy.Set
 	users   int
 	payers  map[*account]int // uses that count in an account
 	fresh   bool             // made since the last Take
-	members map[policy.Member]struct{}
-	// before says of each member touched since the last Take whether it was
-	// one then.
-	before map[policy.Member]bool
+	ranges  []policy.Member  // of a BlockSet: no pod has them
+	size    int              // of the members
+	touched map[policy.Member]touch
 }
+
+// touch says whether something was a member at the last Take, and whether it is one now.
+type touch struct{ was, is bool }
 
 func newSetState(s policy.Set) *setState {
 	return &setState{
-		Set:     s,
-		fresh:   true,
-		members: map[policy.Member]struct{}{},
-		payers:  map[*account]int{},
-		before:  map[policy.Member]bool{},
+		Set: s, fresh: true, payers: map[*account]int{}, touched: map[policy.Member]touch{},
 	}
 }
 
-// put adds or removes a member; it is idempotent.
+// put adds or removes a member. What hasn't been touched since the last Take must not have been
+// one, or have been; the rest is idempotent.
 func (s *setState) put(m policy.Member, in bool) {
-	_, was := s.members[m]
-	if was == in {
+	t, touched := s.touched[m]
+	if touched && t.is == in {
 		return
 	}
-	if _, touched := s.before[m]; !touched {
-		s.before[m] = was
+	if !touched {
+		t.was = !in
 	}
+	t.is = in
+	s.touched[m] = t
 	delta := 1
-	if in {
-		s.members[m] = struct{}{}
-	} else {
-		delete(s.members, m)
+	if !in {
 		delta = -1
 	}
+	s.size += delta
 	for a := range s.payers {
 		a.members += delta
 	}
 }
 
-// replace makes the set hold exactly these members.
-func (s *setState) replace(members []policy.Member) {
-	keep := make(map[policy.Member]struct{}, len(members))
-	for _, m := range members {
-		keep[m] = struct{}{}
+// replace makes a BlockSet hold exactly these ranges.
+func (s *setState) replace(ranges []policy.Member) {
+	old := s.ranges
+	s.ranges = ranges
+	for _, m := range without(ranges, old) {
 		s.put(m, true)
 	}
-	for m := range s.members {
-		if _, ok := keep[m]; !ok {
-			s.put(m, false)
-		}
+	for _, m := range without(old, ranges) {
+		s.put(m, false)
 	}
 }
 
-// take returns what joined and what left since the last call, of the former
-// as many as the budget says.
+// without lists those members that aren't among the others.
+func without(members, others []policy.Member) (out []policy.Member) {
+	in := make(map[policy.Member]bool, len(others))
+	for _, m := range others {
+		in[m] = true
+	}
+	for _, m := range members {
+		if !in[m] {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// take returns what joined and what left since the last call, of the former as many as the budget
+// says.
 func (s *setState) take(budget *int) SetChange {
 	ch := SetChange{Set: s.Set, Created: s.fresh}
-	for m, was := range s.before {
-		_, is := s.members[m]
-		if is && !was {
+	for m, t := range s.touched {
+		if t.is && !t.was {
 			if *budget <= 0 {
 				continue
 			}
 			*budget--
 			ch.Add = append(ch.Add, m)
-		} else if !is && was {
+		} else if !t.is && t.was {
 			ch.Remove = append(ch.Remove, m)
 		}
-		delete(s.before, m)
+		delete(s.touched, m)
 	}
 	s.fresh = false
 	return ch
@@ -105,9 +118,26 @@ func (c *Cluster) acquire(s *policy.Set) {
 			bySelector[key] = map[policy.SetID]struct{}{}
 		}
 		bySelector[key][s.ID] = struct{}{}
-		for p := range index.Members(key) {
-			for _, m := range c.contribution(set, p) {
-				set.put(m, true)
+	}
+	for m := range c.members(set) {
+		set.put(m, true)
+	}
+}
+
+// members are the members of a set; one may come twice.
+func (c *Cluster) members(set *setState) iter.Seq[policy.Member] {
+	if set.ID.Kind == policy.BlockSet {
+		return slices.Values(set.ranges)
+	}
+	index, _ := c.pickers(set.ID.Kind)
+	return func(yield func(policy.Member) bool) {
+		for _, key := range set.Keys {
+			for p := range index.Members(key) {
+				for _, m := range c.contribution(set, p) {
+					if !yield(m) {
+						return
+					}
+				}
 			}
 		}
 	}
@@ -142,13 +172,13 @@ func (c *Cluster) pickers(
 	return c.peers, c.setsBySelector
 }
 
-// picks reports whether any of the set's selectors picks a pod.
-func (c *Cluster) picks(set *setState, p selector.Pod) bool {
+// picks counts the selectors of a set that pick a pod.
+func (c *Cluster) picks(set *setState, p selector.Pod) (n int) {
 	index, bySelector := c.pickers(set.ID.Kind)
 	for key := range index.Selectors(p) {
 		if _, of := bySelector[key][set.ID]; of {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }

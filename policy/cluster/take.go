@@ -50,7 +50,7 @@ type SetChange struct {
 }
 
 // Changes is the difference between two states of a Cluster. What is named
-// in Endpoints and Rules is looked up with Endpoint and Clauses; what isn't
+// in Endpoints and Rules is looked up with Endpoint and Parts; what isn't
 // found there is gone.
 type Changes struct {
 	Endpoints []string     // sorted
@@ -116,17 +116,17 @@ func (c *Cluster) Waiting(id string) bool {
 func (c *Cluster) takeSets(sets map[policy.SetID]SetChange, budget *int) {
 	var changed []*setState
 	for _, set := range c.sets {
-		if set.fresh || len(set.before) > 0 {
+		if set.fresh || len(set.touched) > 0 {
 			changed = append(changed, set)
 		}
 	}
 	slices.SortFunc(changed, func(a, b *setState) int {
-		return cmp.Compare(len(a.before), len(b.before))
+		return cmp.Compare(len(a.touched), len(b.touched))
 	})
 	c.unfilled = 0
 	for _, set := range changed {
 		ch := set.take(budget)
-		if len(set.before) > 0 {
+		if len(set.touched) > 0 {
 			c.unfilled++
 		}
 		if ch.Created || len(ch.Add)+len(ch.Remove) > 0 {
@@ -260,18 +260,8 @@ func (c *Cluster) Endpoint(id string) (EndpointPolicy, bool) {
 	return e, ok
 }
 
-// Clauses returns the rules of a policy that some endpoint uses, as of the
-// last Take.
-func (c *Cluster) Clauses(ref policy.Ref) ([]policy.Clause, bool) {
-	r := c.rules[ref]
-	if r == nil {
-		return nil, false
-	}
-	return slices.Concat(r.parts...), true
-}
-
-// Parts returns the same in the parts in which TakeSome brings it: one, unless
-// there is a lot. The order of clauses doesn't matter.
+// Parts returns the rules of a policy that some endpoint uses, as of the last Take, in the parts in
+// which TakeSome brings them: one, unless there is a lot. The order of clauses doesn't matter.
 func (c *Cluster) Parts(ref policy.Ref) ([][]policy.Clause, bool) {
 	r := c.rules[ref]
 	if r == nil {
@@ -289,8 +279,12 @@ func (c *Cluster) All() Changes {
 	}
 	for id, s := range c.sets {
 		ch := SetChange{Set: s.Set, Created: true}
-		for m := range s.members {
-			ch.Add = append(ch.Add, m)
+		seen := make(map[policy.Member]bool, s.size)
+		for m := range c.members(s) {
+			if !seen[m] {
+				seen[m] = true
+				ch.Add = append(ch.Add, m)
+			}
 		}
 		out.Sets[id] = ch
 	}
