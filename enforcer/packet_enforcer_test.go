@@ -10,12 +10,14 @@ import (
 
 	"github.com/go-logr/logr/testr"
 
+	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/nfttest"
 	"github.com/sluice-net/sluice/test/packetworld"
 )
 
@@ -54,20 +56,24 @@ func newEnforcerWorld(t *testing.T, opts table.Options) *enforcerWorld {
 	w.Allowed(slices.Concat(dbByPod, dbByBlock, dbDenied, rest, restNot)...)
 	w.Node.Nft("delete", "table", "inet", "sluice")
 	opts.NetNS = w.Node.NSFd()
-	opts.Spoil = func(o nft.Object) bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.spoilt != nil && w.spoilt(o)
-	}
 	w.enforcer(opts)
 	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
 	return w
 }
 
+// dialer is one of connections on which the kernel refuses what is spoilt.
+func (w *enforcerWorld) dialer() nftsocket.Dialer {
+	return nfttest.Refusing(func(o nft.Object) bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.spoilt != nil && w.spoilt(o)
+	})
+}
+
 // enforcer makes the Enforcer, with all that is in the world but policies.
 func (w *enforcerWorld) enforcer(opts table.Options) {
 	w.T.Helper()
-	table, err := table.Open(opts)
+	table, err := table.OpenOver(w.dialer(), opts)
 	if err != nil {
 		w.T.Fatal(err)
 	}

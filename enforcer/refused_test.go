@@ -156,11 +156,7 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 	t.Parallel()
 	e, node, run := newEnforcer(t)
 	var w enforcerWorld
-	table, err := table.Open(table.Options{NetNS: node.NSFd(), Spoil: func(o nft.Object) bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.spoilt != nil && w.spoilt(o)
-	}})
+	table, err := table.OpenOver(w.dialer(), table.Options{NetNS: node.NSFd()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 
+	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft"
-	"github.com/sluice-net/sluice/nft/wire"
 )
 
 // big is a ruleset whose transactions have many messages.
@@ -43,27 +42,12 @@ func nthAddr(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 }
 
-// firstSocket is tuned by the first function, later ones as usual.
-func firstSocket(first func(*netlink.Conn) error) func(*netlink.Conn) error {
-	var used atomic.Bool
-	return func(raw *netlink.Conn) error {
-		if used.Swap(true) {
-			return wire.TuneSocket(raw)
-		}
-		return first(raw)
-	}
-}
-
-func tiny(raw *netlink.Conn) error {
-	return errors.Join(raw.SetReadBuffer(1), raw.SetWriteBuffer(wire.WriteBuffer))
-}
-
 // A receive buffer that overflows loses acknowledgements: nobody knows the
 // outcome, and the next Apply finds out.
 func TestLostAcknowledgements(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
-	table := n.open(Options{tune: firstSocket(tiny)})
+	table := n.openOver(nth(1, tiny), Options{})
 	err := table.Sync(context.Background(), big(200, 5, 100))
 	if !errors.Is(err, nft.ErrUnknownOutcome) || errors.Is(err, nft.ErrRefused) {
 		t.Fatalf("Sync: %v", err)
@@ -86,13 +70,13 @@ func TestFlushHasADeadline(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	const timeout = 300 * time.Millisecond
-	table := n.open(Options{
-		FlushTimeout: timeout,
-		tune: firstSocket(func(raw *netlink.Conn) error {
-			// Acknowledgements are lost, and the kernel doesn't say so.
-			return errors.Join(tiny(raw), raw.SetOption(netlink.NoENOBUFS, true))
-		}),
-	})
+	// Acknowledgements are lost, and the kernel doesn't say so.
+	table := n.openOver(nth(1, func(s nftsocket.Socket) nftsocket.Socket {
+		if err := s.SetOption(netlink.NoENOBUFS, true); err != nil {
+			t.Error(err)
+		}
+		return tiny(s)
+	}), Options{FlushTimeout: timeout})
 	start := time.Now()
 	err := table.Sync(context.Background(), big(200, 5, 100))
 	if took := time.Since(start); took < timeout || took > timeout+time.Minute {
@@ -111,16 +95,14 @@ func TestFlushHasADeadline(t *testing.T) {
 func TestOverdueTransactionKeepsOthersOut(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
-	table := n.open(Options{FlushTimeout: 50 * time.Millisecond})
-	mustSync(t, table, nft.NewRuleset())
 	inKernel := make(chan struct{})
-	idle, err := table.conn.WithDeadline(func() error { <-inKernel; return nil })
-	if !errors.Is(err, wire.ErrOverdue) || !wire.UnknownOutcome(err) {
-		t.Fatalf("WithDeadline: %v", err)
-	}
-	table.abandon(idle)
-	if err := table.Sync(context.Background(), everything()); !errors.Is(err, nft.ErrUnknownOutcome) {
-		t.Fatalf("Sync while another transaction is under way: %v", err)
+	table := n.openOver(nth(1, func(s nftsocket.Socket) nftsocket.Socket { return stuck{s, inKernel} }),
+		Options{FlushTimeout: 50 * time.Millisecond})
+	for _, why := range []string{"the kernel didn't take the transaction in time", "an earlier transaction hasn't ended yet"} {
+		err := table.Sync(context.Background(), everything())
+		if !errors.Is(err, nft.ErrUnknownOutcome) || !strings.Contains(err.Error(), why) {
+			t.Fatalf("Sync, of which is to be said that %s: %v", why, err)
+		}
 	}
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()

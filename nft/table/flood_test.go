@@ -73,6 +73,7 @@ type floodNet struct {
 	node   *testnet.Node
 	hosts  map[netip.Addr]*testnet.Host
 	table  *Table
+	hasty  bool // see pace
 	shape  int
 	chain  int
 	client *testnet.Host
@@ -80,12 +81,12 @@ type floodNet struct {
 
 func newFloodNet(t *testing.T, hasty bool) *floodNet {
 	t.Helper()
-	f := &floodNet{t: t, node: testnet.NewNode(t), hosts: map[netip.Addr]*testnet.Host{}, shape: 1}
+	f := &floodNet{t: t, hasty: hasty, node: testnet.NewNode(t), hosts: map[netip.Addr]*testnet.Host{}, shape: 1}
 	for i, a := range []netip.Addr{clientAddr, otherAddr, serverAddr, victimAddr} {
 		f.hosts[a] = f.node.Pod(fmt.Sprintf("pod-%d", i), a)
 	}
 	f.client = f.hosts[clientAddr]
-	table, err := Open(Options{NetNS: f.node.NSFd(), hasty: hasty})
+	table, err := Open(Options{NetNS: f.node.NSFd()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +97,40 @@ func newFloodNet(t *testing.T, hasty bool) *floodNet {
 		}
 	})
 	return f
+}
+
+// apply is Table.Apply, which doesn't wait for packets under way if it is hasty.
+func (f *floodNet) apply(p nft.Patch) error {
+	if !f.hasty {
+		return f.table.Apply(context.Background(), p)
+	}
+	b := nft.Plan(f.table.desired, p)
+	f.table.desired.Merge(p)
+	return f.hurry(b)
+}
+
+// sync is Table.Sync, likewise.
+func (f *floodNet) sync(want *nft.Ruleset) error {
+	if !f.hasty {
+		return f.table.Sync(context.Background(), want)
+	}
+	f.table.desired = want
+	for {
+		got, err := f.table.readBack(context.Background(), want)
+		if err != nil {
+			return err
+		}
+		b := nft.Plan(got.Rules, nft.Diff(got.Rules, want))
+		b.Prepare = withoutAddTable(b.Prepare)
+		if err := f.hurry(b); err != nil || !b.Twins {
+			return err
+		}
+	}
+}
+
+func (f *floodNet) hurry(b nft.Batch) error {
+	b.WaitBeforeSwitch, b.WaitBeforeFinish = false, false
+	return f.table.carryOut(context.Background(), b, nil)
 }
 
 func (f *floodNet) must(err error) {
@@ -188,7 +223,7 @@ func TestFloodWhileDispatchIsRepointed(t *testing.T) {
 			now := f.podChain(otherAddr)
 			p := f.repoint(old, now)
 			old = now
-			return f.table.Apply(context.Background(), p)
+			return f.apply(p)
 		})
 	})
 }
@@ -213,7 +248,7 @@ func floodRuleAndSet(f *floodNet, n int) {
 	f.t.Helper()
 	rs, patch := f.ruleAndSet()
 	f.must(f.table.Sync(context.Background(), rs))
-	f.underFlood(n, func(i int) error { return f.table.Apply(context.Background(), patch(i)) })
+	f.underFlood(n, func(i int) error { return f.apply(patch(i)) })
 }
 
 // ruleAndSet returns the first of the two states, and the change number i.
@@ -269,7 +304,7 @@ func TestFloodWhileTheShapeIsUpgraded(t *testing.T) {
 	each(t, shapeChanges, func(f *floodNet, n int) {
 		f.must(f.table.Sync(context.Background(), f.ruleset(1, f.podChain(otherAddr))))
 		f.underFlood(n, func(i int) error {
-			return f.table.Sync(context.Background(), f.ruleset(2-i%2, f.podChain(otherAddr)))
+			return f.sync(f.ruleset(2-i%2, f.podChain(otherAddr)))
 		})
 	})
 }
@@ -292,7 +327,7 @@ add rule inet behind forward ip daddr ` + victimAddr.String() + ` udp dport 9000
 	flood := f.client.Flood(netip.AddrPortFrom(victimAddr, floodPort), testnet.OnCPU(clientCPU))
 	for range n {
 		now := f.podChain(otherAddr)
-		f.must(f.table.Apply(context.Background(), f.repoint(old, now)))
+		f.must(f.apply(f.repoint(old, now)))
 		old = now
 	}
 	sent := flood.Stop()

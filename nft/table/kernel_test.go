@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/test/nfttest"
 )
@@ -32,8 +33,13 @@ var (
 
 func (n *namespace) open(opts Options) *Table {
 	n.Helper()
+	return n.openOver(nftsocket.Dial, opts)
+}
+
+func (n *namespace) openOver(dial nftsocket.Dialer, opts Options) *Table {
+	n.Helper()
 	opts.NetNS = int(n.NS.Fd())
-	table, err := Open(opts)
+	table, err := OpenOver(dial, opts)
 	if err != nil {
 		n.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/nfttest"
 )
 
 // node is a small ruleset in the shape that the agent gives it: two pods, the
@@ -135,7 +136,7 @@ func TestRefusedObjects(t *testing.T) {
 				t.Parallel()
 				n := newNamespace(t)
 				bad := spoiled{c.object: true}
-				table := n.open(Options{Spoil: bad.spoil})
+				table := n.openOver(nfttest.Refusing(bad.spoil), Options{})
 				if !first {
 					mustSync(t, table, nft.NewRuleset())
 				}
@@ -189,7 +190,7 @@ func TestChangedObjectIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	bad := spoiled{{Chain: "policy/a"}: true}
-	table := n.open(Options{Spoil: bad.spoil})
+	table := n.openOver(nfttest.Refusing(bad.spoil), Options{})
 	if err := table.Sync(context.Background(), node()); !errors.Is(err, nft.ErrRefused) {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func TestRefusedRewrite(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	bad := spoiled{}
-	table := n.open(Options{Spoil: bad.spoil})
+	table := n.openOver(nfttest.Refusing(bad.spoil), Options{})
 	mustSync(t, table, node())
 	bad[nft.Object{Chain: "policy/b"}] = true
 	narrower := &nft.Chain{Name: "policy/b", Rules: []nft.Rule{rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "block/b"}, accept)}}
@@ -245,7 +246,7 @@ func TestSeveralRefusals(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	bad := spoiled{{Chain: "policy/a"}: true, {Set: "block/b"}: true, {Set: "pods/b", Element: nft.AddrElement(addr("10.0.0.8"))}: true}
-	table := n.open(Options{Spoil: bad.spoil})
+	table := n.openOver(nfttest.Refusing(bad.spoil), Options{})
 	var refusal *nft.RefusedError
 	if err := table.Sync(context.Background(), node()); !errors.As(err, &refusal) {
 		t.Fatal(err)

@@ -99,9 +99,6 @@ func (t *Table) readOwner(ctx context.Context) (exists bool, flags, owner uint32
 		if err != nil || owner == t.conn.Port() || !slices.Contains(t.own.former, owner) {
 			return exists, flags, owner, err
 		}
-		if t.opts.onHeld != nil {
-			t.opts.onHeld()
-		}
 		select {
 		case <-again.C:
 		case <-deadline.C:
@@ -116,7 +113,7 @@ func (t *Table) readOwner(ctx context.Context) (exists bool, flags, owner uint32
 // owned the table, at most as long as for a transaction.
 func (t *Table) awaitOrphan(former uint32) error {
 	t.own.ours, t.own.former = false, []uint32{former}
-	c, err := wire.Dial(t.opts.NetNS, t.opts.FlushTimeout, wire.TuneSocket)
+	c, err := wire.Dial(t.dial, t.opts.NetNS, t.opts.FlushTimeout)
 	if err != nil {
 		return err
 	}
@@ -144,6 +141,6 @@ func (t *Table) probeOwning(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking whether tables can be owned: %w", err)
 	}
-	t.own.probed, t.own.possible = true, possible && !t.opts.cannotOwn
+	t.own.probed, t.own.possible = true, possible
 	return t.connect(ctx)
 }

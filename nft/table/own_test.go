@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/nft"
@@ -222,7 +221,7 @@ func TestUnownedTableStaysSo(t *testing.T) {
 func TestKernelThatCannotOwn(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
-	table := n.open(Options{Own: true, cannotOwn: true})
+	table := n.openOver(every(older), Options{Own: true})
 	mustSync(t, table, everything())
 	mustMatch(t, table)
 	if table.Owned() || !strings.Contains(table.WhyNotOwned(), "6.9") {
@@ -238,14 +237,8 @@ func TestLostConnectionClaimsAgain(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
 	n := newNamespace(t)
-	sockets := 0
-	table := n.open(Options{Own: true, tune: func(raw *netlink.Conn) error {
-		// The first one asks whether tables can be owned.
-		if sockets++; sockets == 2 {
-			return tiny(raw)
-		}
-		return wire.TuneSocket(raw)
-	}})
+	// The first one asks whether tables can be owned.
+	table := n.openOver(nth(2, tiny), Options{Own: true})
 	if err := table.Sync(context.Background(), big(200, 5, 100)); !errors.Is(err, nft.ErrUnknownOutcome) {
 		t.Fatalf("Sync: %v", err)
 	}
@@ -265,15 +258,15 @@ func TestHeldConnectionClaimsAgain(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
 	n := newNamespace(t)
-	opts, raw := openedBy(Options{Own: true})
-	table := n.open(opts)
+	var last holder
+	table := n.openOver(every(last.wrap), Options{Own: true})
 	mustSync(t, table, everything())
-	held := holdSocket(t, *raw)
+	held := last.hold(t)
 	table.abandon(nil)
 	if out := n.Nft("list", "table", "inet", nft.TableName); !strings.Contains(out, "flags owner") {
 		t.Fatalf("control: the table has no owner while its socket is held:\n%s", out)
 	}
-	table.opts.onHeld = sync.OnceFunc(func() {
+	last.onOwner = sync.OnceFunc(func() {
 		if err := unix.Close(held); err != nil {
 			t.Error(err)
 		}
@@ -291,12 +284,12 @@ func TestCloseLeavesAnOrphan(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
 	n := newNamespace(t)
-	opts, raw := openedBy(Options{Own: true})
-	table := n.open(opts)
+	var last holder
+	table := n.openOver(every(last.wrap), Options{Own: true})
 	mustSync(t, table, everything())
-	held := holdSocket(t, *raw)
+	held := last.hold(t)
 	waited := false
-	table.opts.onHeld = sync.OnceFunc(func() {
+	last.onOwner = sync.OnceFunc(func() {
 		waited = true
 		if err := unix.Close(held); err != nil {
 			t.Error(err)
@@ -307,40 +300,14 @@ func TestCloseLeavesAnOrphan(t *testing.T) {
 	}
 	mustSync(t, n.open(Options{Own: true}), everything())
 
-	opts, raw = openedBy(Options{Own: true})
-	table = newNamespace(t).open(opts)
+	table = newNamespace(t).openOver(every(last.wrap), Options{Own: true})
 	mustSync(t, table, nft.NewRuleset())
 	table.opts.FlushTimeout = 50 * time.Millisecond
-	held = holdSocket(t, *raw)
+	held = last.hold(t)
 	if err := table.Close(); err == nil || !strings.Contains(err.Error(), "still owns table sluice") {
 		t.Errorf("closed with %v while the socket is held", err)
 	}
 	if err := unix.Close(held); err != nil {
 		t.Error(err)
 	}
-}
-
-// openedBy are the options, and the connection that the Table opened last.
-func openedBy(opts Options) (Options, **netlink.Conn) {
-	last := new(*netlink.Conn)
-	opts.tune = func(raw *netlink.Conn) error {
-		*last = raw
-		return wire.TuneSocket(raw)
-	}
-	return opts, last
-}
-
-// holdSocket duplicates a connection's descriptor, as fork does.
-func holdSocket(t *testing.T, raw *netlink.Conn) int {
-	t.Helper()
-	sc, err := raw.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var held int
-	var dupErr error
-	if err := sc.Control(func(fd uintptr) { held, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || dupErr != nil {
-		t.Fatal(err, dupErr)
-	}
-	return held
 }

@@ -26,7 +26,7 @@ func (t *Table) Repair(ctx context.Context) ([]string, error) {
 	}
 	again, err := t.bring(ctx, got, goal)
 	if err == nil && again {
-		t.settle()
+		settle()
 		err = t.sync(ctx)
 	}
 	return list, err

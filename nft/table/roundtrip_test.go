@@ -1,12 +1,17 @@
 package table
 
 import (
-	"context"
+	"encoding/binary"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/attribute"
+	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft"
 )
 
@@ -86,9 +91,9 @@ func TestSecondSyncDoesNothing(t *testing.T) {
 	n := newNamespace(t)
 	table := n.open(Options{})
 	mustSync(t, table, everything())
-	before, flushes := generation(t, table), table.flushes
+	before, flushes := generation(t, n), table.flushes
 	mustSync(t, table, everything())
-	if table.flushes != flushes || generation(t, table) != before {
+	if table.flushes != flushes || generation(t, n) != before {
 		t.Errorf("a second Sync made %d transactions", table.flushes-flushes)
 	}
 }
@@ -99,13 +104,13 @@ func TestAdopt(t *testing.T) {
 	n := newNamespace(t)
 	first := n.open(Options{})
 	mustSync(t, first, everything())
-	before := generation(t, first)
+	before := generation(t, n)
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	second := n.open(Options{})
 	mustSync(t, second, everything())
-	if second.flushes != 0 || generation(t, second) != before {
+	if second.flushes != 0 || generation(t, n) != before {
 		t.Errorf("adopting made %d transactions", second.flushes)
 	}
 	// It goes on from there, incrementally.
@@ -131,19 +136,26 @@ func TestEmptyRulesetMakesTheTable(t *testing.T) {
 	mustMatch(t, table)
 }
 
-func generation(t *testing.T, table *Table) uint32 {
+// generation is the number of the last change of the namespace's ruleset.
+func generation(t *testing.T, n *namespace) uint32 {
 	t.Helper()
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	if err := table.connect(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	id, err := table.conn.Generation()
+	socket, err := nftsocket.Dial(int(n.NS.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id == 0 {
-		t.Fatal("the generation is 0")
+	defer socket.Close()
+	replies, err := socket.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   make([]byte, nfgenHeader),
+	})
+	if err != nil || len(replies) != 1 {
+		t.Fatalf("%d replies: %v", len(replies), err)
 	}
-	return id
+	for kind, value := range attribute.All(replies[0].Data[nfgenHeader:]) {
+		if id := binary.BigEndian.Uint32(value); kind == unix.NFTA_GEN_ID && id != 0 {
+			return id
+		}
+	}
+	t.Fatal("the kernel doesn't say the generation")
+	return 0
 }

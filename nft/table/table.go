@@ -8,8 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mdlayher/netlink"
-
+	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/wire"
 )
@@ -34,32 +33,13 @@ type Options struct {
 	// Own makes the table belong to the Table's connection wherever the
 	// kernel can, so that nobody else can change it: see Table.Owned.
 	Own bool
-
-	// Spoil is for tests: the kernel is made to refuse messages about objects
-	// for which it returns true. It is called with the Table's lock held.
-	Spoil func(nft.Object) bool
-
-	// watchBuffer is how many bytes of notifications may wait; 0 is 8 MiB.
-	watchBuffer int
-
-	// cannotOwn is a kernel without owned tables, for tests.
-	cannotOwn bool
-
-	// tune replaces what is done to a new socket, for tests.
-	tune func(*netlink.Conn) error
-
-	// onHeld is called when a former connection still owns the table, for tests.
-	onHeld func()
-
-	// hasty leaves out the waiting for packets under way, for tests that
-	// want more transactions in less time.
-	hasty bool
 }
 
 // A Table is the installed table, and its only writer. Its methods may be called from several
 // goroutines; they take turns.
 type Table struct {
 	opts Options
+	dial nftsocket.Dialer
 
 	mu      sync.Mutex
 	conn    *wire.Conn      // nil: to be dialled
@@ -71,26 +51,23 @@ type Table struct {
 
 	own   ownership
 	left  map[nft.Object]struct{} // what is left out of desired: see LeaveOut
-	watch *netlink.Conn           // the socket of Watch, or nil
+	watch nftsocket.Socket        // the socket of Watch, or nil
 	port  atomic.Uint32           // the netlink port of the last connection
 }
 
 // Open connects to the kernel. It changes nothing there. The Table has to be
 // closed.
-func Open(opts Options) (*Table, error) {
+func Open(opts Options) (*Table, error) { return OpenOver(nftsocket.Dial, opts) }
+
+// OpenOver is Open over connections of another making.
+func OpenOver(dial nftsocket.Dialer, opts Options) (*Table, error) {
 	if opts.FlushTimeout == 0 {
 		opts.FlushTimeout = 10 * time.Second
 	}
 	if opts.MaxMessages == 0 {
 		opts.MaxMessages = 2000
 	}
-	if opts.watchBuffer == 0 {
-		opts.watchBuffer = watchBuffer
-	}
-	if opts.tune == nil {
-		opts.tune = wire.TuneSocket
-	}
-	t := &Table{opts: opts, desired: nft.NewRuleset(), stale: true}
+	t := &Table{opts: opts, dial: dial, desired: nft.NewRuleset(), stale: true}
 	if err := t.connect(context.Background()); err != nil {
 		return nil, err
 	}
@@ -174,16 +151,9 @@ func (t *Table) sync(ctx context.Context) error {
 		if err != nil || !again {
 			return err
 		}
-		t.settle()
-	}
-	return nil
-}
-
-// settle waits until every packet has left that is under way now.
-func (t *Table) settle() {
-	if !t.opts.hasty {
 		settle()
 	}
+	return nil
 }
 
 // syncOnce reports whether it has left something for another round.
@@ -261,7 +231,7 @@ func (t *Table) carryOut(ctx context.Context, b nft.Batch, others []wire.Other) 
 		{"finish", b.Finish, b.WaitBeforeFinish, t.opts.MaxMessages},
 	} {
 		if part.wait {
-			t.settle()
+			settle()
 		}
 		if part.name == "finish" {
 			if err := t.noteEnding(part.ops); err != nil {
@@ -360,11 +330,10 @@ func (t *Table) connect(ctx context.Context) error {
 	if t.conn != nil {
 		return nil
 	}
-	c, err := wire.Dial(t.opts.NetNS, t.opts.FlushTimeout, t.opts.tune)
+	c, err := wire.Dial(t.dial, t.opts.NetNS, t.opts.FlushTimeout)
 	if err != nil {
 		return err
 	}
-	c.Spoil = t.opts.Spoil
 	t.conn = c
 	return t.muteOwn()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft/wire"
 )
 
@@ -29,9 +30,9 @@ const watchBuffer = 8 << 20
 // watch; the caller should begin another, and look at the table meanwhile. A
 // Table has one watch at a time.
 func (t *Table) Watch(ctx context.Context, changed func()) error {
-	raw, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.opts.NetNS})
+	raw, err := t.dial(t.opts.NetNS)
 	if err != nil {
-		return fmt.Errorf("connecting to nftables' notifications: %w", err)
+		return fmt.Errorf("watching: %w", err)
 	}
 	defer raw.Close()
 	if err := t.startWatch(raw); err != nil {
@@ -58,8 +59,8 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-func (t *Table) startWatch(raw *netlink.Conn) error {
-	for size := t.opts.watchBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
+func (t *Table) startWatch(raw nftsocket.Socket) error {
+	for size := watchBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
 		continue
 	}
 	t.mu.Lock()
@@ -107,7 +108,7 @@ func (t *Table) muteOwn() error {
 	return nil
 }
 
-func attachFilter(raw *netlink.Conn, program []unix.SockFilter) error {
+func attachFilter(raw nftsocket.Socket, program []unix.SockFilter) error {
 	socket, err := raw.SyscallConn()
 	if err != nil {
 		return err

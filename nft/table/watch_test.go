@@ -103,7 +103,7 @@ func TestWatchHearsNoFalseAlarm(t *testing.T) {
 func TestWatchThatLosesSomething(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
-	table := n.open(Options{watchBuffer: 1})
+	table := n.openOver(every(tinyWatch), Options{})
 	mustSync(t, table, node())
 	calls, hold := new(atomic.Int64), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())

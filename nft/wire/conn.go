@@ -6,9 +6,8 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/internal/nftsocket"
 )
 
 // Socket buffers. The kernel answers every message of a transaction with an
@@ -16,7 +15,7 @@ import (
 // the default size, 200 rules overflow it although all of them were applied.
 const (
 	readBuffer  = 64 << 20
-	WriteBuffer = 32 << 20
+	writeBuffer = 32 << 20
 )
 
 // grace is how much longer than its deadline a call may take until it is
@@ -27,7 +26,7 @@ const grace = 250 * time.Millisecond
 // A Conn is one lasting connection. After any failed flush it must be closed:
 // answers of the failed transaction may still come, or never.
 type Conn struct {
-	raw     *netlink.Conn
+	raw     nftsocket.Socket
 	timeout time.Duration
 
 	next     uint32            // sequence number of the next message
@@ -37,40 +36,35 @@ type Conn struct {
 
 	impatient bool // see dump
 
-	TableFlags uint32                // those that the table is to have, unless it sleeps
-	Spoil      func(nft.Object) bool // see Options.Spoil
+	TableFlags uint32 // those that the table is to have, unless it sleeps
 }
 
 // Dial connects to nftables in the network namespace of a file descriptor, or the
-// calling thread's for 0. A transaction may take as long as timeout. The function
-// tune prepares the socket: TuneSocket, but for tests.
-func Dial(netNS int, timeout time.Duration, tune func(*netlink.Conn) error) (*Conn, error) {
-	raw, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netNS})
+// calling thread's for 0. A transaction may take as long as timeout.
+func Dial(dial nftsocket.Dialer, netNS int, timeout time.Duration) (*Conn, error) {
+	raw, err := dial(netNS)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to nftables: %w", err)
+		return nil, err
 	}
+	tune(raw)
 	c := &Conn{raw: raw, timeout: timeout}
-	if err := tune(raw); err != nil {
-		return nil, errors.Join(fmt.Errorf("preparing the connection to nftables: %w", err), c.Close())
-	}
-	if _, err := c.Generation(); err != nil {
+	if _, err := c.generation(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-// TuneSocket raises the buffers as far as the process may: beyond the system's
+// tune raises the buffers as far as the process may: beyond the system's
 // limit only with CAP_NET_ADMIN in the initial user namespace.
-func TuneSocket(raw *netlink.Conn) error {
+func tune(raw nftsocket.Socket) {
 	for size := readBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
 		continue
 	}
-	for size := WriteBuffer; raw.SetWriteBuffer(size) != nil && size > 1<<16; size /= 2 {
+	for size := writeBuffer; raw.SetWriteBuffer(size) != nil && size > 1<<16; size /= 2 {
 		continue
 	}
 	// It only makes errors more helpful; a kernel without it is fine.
 	_ = raw.SetOption(netlink.ExtendedAcknowledge, true)
-	return nil
 }
 
 // Close disconnects. An owned table becomes an orphan.
@@ -84,16 +78,16 @@ func (c *Conn) Flush() (idle <-chan struct{}, err error) {
 	first := c.next + 1 // after the message that begins the batch
 	c.messages, c.subjects = nil, nil
 	c.next += uint32(len(subjects)) + 2
-	idle, err = c.WithDeadline(func() error { return c.send(messages) })
+	idle, err = c.withDeadline(func() error { return c.send(messages) })
 	if err != nil {
 		return idle, flushError(err, first, messages, subjects)
 	}
 	return idle, nil
 }
 
-// WithDeadline calls f, which uses the socket, and gives it up when it is
+// withDeadline calls f, which uses the socket, and gives it up when it is
 // overdue.
-func (c *Conn) WithDeadline(f func() error) (<-chan struct{}, error) {
+func (c *Conn) withDeadline(f func() error) (<-chan struct{}, error) {
 	if err := c.raw.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return closed(), fmt.Errorf("setting a deadline: %w", err)
 	}
@@ -112,12 +106,12 @@ func (c *Conn) WithDeadline(f func() error) (<-chan struct{}, error) {
 		}
 		return idle, err
 	case <-timer.C:
-		return idle, fmt.Errorf("%w: the kernel didn't take the transaction in time", ErrOverdue)
+		return idle, fmt.Errorf("%w: the kernel didn't take the transaction in time", errOverdue)
 	}
 }
 
-// ErrOverdue says that a system call hasn't come back in time.
-var ErrOverdue = errors.New("overdue")
+// errOverdue says that a system call hasn't come back in time.
+var errOverdue = errors.New("overdue")
 
 func closed() <-chan struct{} {
 	c := make(chan struct{})

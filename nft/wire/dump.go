@@ -108,9 +108,9 @@ func nameAttr(kind uint16, name string) netlink.Attribute {
 	return netlink.Attribute{Type: kind, Data: append([]byte(name), 0)}
 }
 
-// Generation is the number of the ruleset's last change, in the whole network
+// generation is the number of the ruleset's last change, in the whole network
 // namespace.
-func (c *Conn) Generation() (uint32, error) {
+func (c *Conn) generation() (uint32, error) {
 	bodies, err := c.ask(unix.NFT_MSG_GETGEN, 0)
 	if err != nil {
 		return 0, fmt.Errorf("reading the generation: %w", err)

@@ -19,7 +19,7 @@ import (
 func flushError(err error, first uint32, messages []netlink.Message, subjects []subject) error {
 	var op *netlink.OpError
 	notOwner := errors.As(err, &op) && errors.Is(op.Err, unix.EPERM) && op.Sequence != 0 && op.Sequence-first < uint32(len(subjects))
-	if !notOwner && UnknownOutcome(err) {
+	if !notOwner && unknownOutcome(err) {
 		return fmt.Errorf("%w: %w", nft.ErrUnknownOutcome, err)
 	}
 	refusal := refusalOf(err, first, messages, subjects)
@@ -32,11 +32,11 @@ func flushError(err error, first uint32, messages []netlink.Message, subjects []
 	return refusal
 }
 
-// UnknownOutcome tells what the kernel said from what went wrong on the way.
+// unknownOutcome tells what the kernel said from what went wrong on the way.
 // Only an error that came in a netlink message (it has a sequence number) is
 // the kernel's word, except for those by which it says that it lost or never
 // looked at something.
-func UnknownOutcome(err error) bool {
+func unknownOutcome(err error) bool {
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMSGSIZE) ||
 		errors.Is(err, os.ErrDeadlineExceeded) {
 		return true

@@ -65,7 +65,7 @@ func (c *Conn) Read(like *nft.Ruleset) (*Installed, error) {
 }
 
 func (c *Conn) readOnce(like *nft.Ruleset, canon map[string][]string) (*Installed, error) {
-	before, err := c.Generation()
+	before, err := c.generation()
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (c *Conn) readOnce(like *nft.Ruleset, canon map[string][]string) (*Installe
 			return nil, err
 		}
 	}
-	after, err := c.Generation()
+	after, err := c.generation()
 	if err != nil {
 		return nil, err
 	}

@@ -22,19 +22,6 @@ type subject struct {
 func (c *Conn) about(o nft.Object, elements ...newElement) {
 	last := &c.subjects[len(c.subjects)-1]
 	last.object, last.elements = o, elements
-	if c.Spoil == nil || len(elements) > 0 || !c.Spoil(o) {
-		return
-	}
-	// A handle of one byte: the kernel refuses that.
-	kind := uint16(unix.NFTA_RULE_HANDLE)
-	m := &c.messages[len(c.messages)-1]
-	if m.Header.Type&0xff == unix.NFT_MSG_NEWCHAIN {
-		kind = unix.NFTA_CHAIN_HANDLE
-	}
-	wrong, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: kind, Data: []byte{0}}})
-	if err == nil {
-		m.Data = append(m.Data, wrong...)
-	}
 }
 
 // refusalOf finds out what the kernel refused. An error about one message

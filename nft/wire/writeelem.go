@@ -31,10 +31,6 @@ func (c *Conn) queueElements(label string, kind uint16, flags netlink.HeaderFlag
 	if err != nil {
 		return fmt.Errorf("%s: %w", label, err)
 	}
-	adds := kind == unix.NFT_MSG_NEWSETELEM
-	for i := range elements {
-		elements[i].spoiled = adds && c.Spoil != nil && c.Spoil(nft.Object{Set: s.Name, Element: elements[i].Element})
-	}
 	err = c.queue(label, kind, flags, func(body *netlink.AttributeEncoder) error {
 		body.String(unix.NFTA_SET_ELEM_LIST_TABLE, nft.TableName)
 		body.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
@@ -46,7 +42,7 @@ func (c *Conn) queueElements(label string, kind uint16, flags netlink.HeaderFlag
 		})
 		return nil
 	})
-	if err == nil && adds {
+	if err == nil && kind == unix.NFT_MSG_NEWSETELEM {
 		c.about(nft.Object{Set: s.Name}, elements...)
 	}
 	return err
@@ -60,14 +56,10 @@ type newElement struct {
 	end       string // the last key of a range in a concatenation
 	endMarker bool   // the key is the first one after a range
 	bare      bool   // without data
-	spoiled   bool   // see Options.Spoil
 }
 
 func (e newElement) encode(body *netlink.AttributeEncoder) error {
-	switch {
-	case e.spoiled:
-		body.Uint32(unix.NFTA_SET_ELEM_FLAGS, 1<<31) // the kernel knows no such flag
-	case e.endMarker:
+	if e.endMarker {
 		body.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
 	body.Nested(unix.NFTA_SET_ELEM_KEY, value([]byte(e.First)))
