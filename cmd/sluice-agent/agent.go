@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,7 +81,7 @@ func newAgent(
 		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Log: log.WithName("tracking"),
 	}
 	out := &agent{enforcer: e, parts: []manager.RunnableFunc{
-		server.Run, datapath.Run, cutter.Run, departures.Run, tracking.Run, eventQueue.Run,
+		server.Run, server.KeepHostEnds, every(reapInterval, server.Reap), datapath.Run, cutter.Run, departures.Run, tracking.Run, eventQueue.Run,
 	}}
 	if o.verify == "continuous" {
 		out.parts = append(out.parts, verifier.Run)
@@ -117,6 +119,26 @@ func newAgent(
 		return nil, err
 	}
 	return out, nil
+}
+
+// reapInterval is the time between two looks for pods that are gone without a DEL. Two in a row have
+// to find a pod gone.
+const reapInterval = 10 * time.Second
+
+// every calls f again and again, for the first time after the interval, until ctx ends.
+func every(interval time.Duration, f func(context.Context)) manager.RunnableFunc {
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				f(ctx)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
 }
 
 func (a *agent) networkReady() error {

@@ -217,12 +217,13 @@ func (n *installed) runServer() {
 	s.SetDatapathReady(true, "")
 	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- s.Run(ctx) }()
+	go func() { ended <- s.KeepHostEnds(ctx) }()
 	n.stop = func() {
 		cancel()
-		if err := <-ended; err != nil {
-			n.t.Errorf("Run: %v", err)
+		if err := errors.Join(<-ended, <-ended); err != nil {
+			n.t.Errorf("the server: %v", err)
 		}
 		n.stop = func() {}
 	}

@@ -117,12 +117,13 @@ func newNode(t testing.TB, e server.Enforcer) *node {
 	s.SetDatapathReady(true, "")
 	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- s.Run(ctx) }()
+	go func() { ended <- s.KeepHostEnds(ctx) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
+		if err := errors.Join(<-ended, <-ended); err != nil {
+			t.Errorf("the server: %v", err)
 		}
 	})
 	t.Cleanup(n.stop)

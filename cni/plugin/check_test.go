@@ -170,7 +170,7 @@ func TestCheckAgent(t *testing.T) {
 		types.ErrInvalidNetworkConfig, "ips[0].interface: 7 of 0")
 	cnitest.MustFail(t, p.checkWith(`,"prevResult":7`), types.ErrDecodingFailure, "prevResult")
 	p.MustDel()
-	n.Settle()
+	n.Expect()
 	expectDifferences(t, p.check(result, nil), "agent: attachment c1/eth0 isn't known")
 	n.Stop()
 	cnitest.MustFail(t, p.check(result, nil), types.ErrTryAgainLater, "no answer from the node's agent")

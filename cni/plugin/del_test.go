@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -50,16 +49,13 @@ func TestDelWithoutHelp(t *testing.T) {
 			lose(n, p)
 			for range 2 {
 				p.MustDel()
-				n.Settle()
-				if names := n.HostLinks(); len(names) != 1 {
-					t.Errorf("the node has %v, want only the other pod's", names)
-				}
+				n.expectLinks(1) // only the other pod's
 				if _, err := os.Stat(cni.OpenRecords(n.StateDir).Path("c1", "eth0")); !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("the record is still there: %v", err)
 				}
 			}
-			n.server.Reap(context.Background()) // as the agent does now and then
-			n.Expect("c2/eth0")
+			n.expectAfterReap("c2/eth0")
+			n.expectLinks(1)
 		})
 	}
 }
@@ -81,12 +77,11 @@ func TestDetachFailsAfterDel(t *testing.T) {
 		t.Error("the pod answers after its DEL")
 	}
 	cnitest.Eventually(t, "the agent to find out", func() bool { return strings.Contains(n.Log.String(), "kernel says no") })
-	n.Settle() // the reaper leaves alone what DEL is still at
 	if l, err := cni.OpenRecords(n.StateDir).ReadLedger(); err != nil || len(cnitest.InUse(l)) != 2 || len(n.server.Attachments()) != 0 {
 		t.Errorf("taken are %v (%v), attached %v", cnitest.InUse(l), err, n.server.Attachments())
 	}
 	n.Enforcer.SetDetach(nil)
-	n.server.Reap(t.Context())
+	n.expectAfterReap()
 	p.expectNothing()
 }
 
@@ -140,17 +135,14 @@ func TestRoutesGoWithTheLink(t *testing.T) {
 		t.Errorf("%d routes are ours, want 2", got)
 	}
 	p.MustDel()
-	n.Settle()
-	if got := count(); got != 0 {
-		t.Errorf("%d routes are left", got)
-	}
+	cnitest.Eventually(t, "the routes to go", func() bool { return count() == 0 })
 }
 
 // TestDelCutsAtOnce: when DEL returns, the pod sends and gets nothing, however long the rest takes;
 // and the same pod, in the same namespace, can come back at once.
 func TestDelCutsAtOnce(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, healing)
+	n := newHealingNode(t)
 	cnitest.Serve(t, n.NetNS)
 	p := n.newPod("c1", "pod-a")
 	cnitest.Serve(t, p.NetNS)
@@ -223,6 +215,6 @@ func TestConnectionsAreForgotten(t *testing.T) {
 	}
 	remember()
 	p.MustDel()
-	n.Settle()
+	n.Expect() // its addresses are free once nothing is remembered
 	expectTwo("when the pod is gone")
 }

@@ -54,12 +54,8 @@ func TestGC(t *testing.T) {
 			if err := n.gc(c.network, c.valid); err != nil {
 				t.Fatal(err)
 			}
-			n.Settle()
-			n.server.Reap(t.Context()) // as an agent that was away does when it is back
-			if got := len(n.HostLinks()); got != len(c.left) {
-				t.Errorf("%d links are left, want %d", got, len(c.left))
-			}
-			n.Expect(c.left...)
+			n.expectAfterReap(c.left...) // by an agent that was away, when it is back
+			n.expectLinks(len(c.left))
 		})
 	}
 }

@@ -41,7 +41,7 @@ func TestTwoInterfaces(t *testing.T) {
 // TestNewSandbox: an older sandbox of the same pod is replaced, and its late DEL disturbs nobody.
 func TestNewSandbox(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, healing)
+	n := newHealingNode(t)
 	older, newer := n.newPod("c1", "pod-a"), n.newPod("c2", "pod-a")
 	cnitest.Serve(t, newer.NetNS)
 	older.MustAdd()
@@ -63,7 +63,7 @@ func TestNewSandbox(t *testing.T) {
 // TestManyPodsAtOnce: each with its own addresses, each working when its ADD is done.
 func TestManyPodsAtOnce(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, healing)
+	n := newHealingNode(t)
 	cnitest.Serve(t, n.NetNS)
 	pods := make([]*testPod, 100)
 	for i := range pods {
@@ -105,16 +105,15 @@ func TestManyPodsAtOnce(t *testing.T) {
 		})
 	}
 	done.Wait()
-	n.Settle()
-	n.ExpectNoLinks()
 	n.Expect()
+	n.expectLinks(0)
 }
 
 // TestHostEndHeals: what somebody does to a pod's host end is put right while the server runs, and
 // counted.
 func TestHostEndHeals(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, healing)
+	n := newHealingNode(t)
 	p := n.newPod("c1", "pod-a")
 	cnitest.Serve(t, p.NetNS)
 	p.MustAdd()

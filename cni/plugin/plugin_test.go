@@ -18,7 +18,7 @@ import (
 // TestAddDel is a pod's life: its policy first, then its link; it talks at once; nothing is left.
 func TestAddDel(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, healing)
+	n := newHealingNode(t)
 	n.server.SetMTU(1450)
 	a := n.newPod("c1", "pod-a")
 	n.Enforcer.SetAttach(func(context.Context, cni.Attachment) error {
@@ -72,7 +72,7 @@ func TestFirstPackets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, healing)
+			n := newHealingNode(t)
 			n.server.SetPodCIDRs(c.podCIDRs)
 			cnitest.Serve(t, n.NetNS)
 			var pods []*testPod

@@ -1,6 +1,9 @@
 package plugin
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -53,7 +56,7 @@ func (a *testAgent) newServer() cnitest.Server {
 	a.T.Helper()
 	options := server.Options{
 		Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, Log: funcr.New(a.Log.Add, funcr.Options{}), Now: a.Clock.Now,
-		WithoutKernel: true,
+		NetNS: cnitest.NoNetNS{},
 	}
 	a.options(&options)
 	a.Socket = options.Socket
@@ -77,19 +80,49 @@ func newNode(t testing.TB, options ...func(*server.Options)) *testNode {
 	t.Helper()
 	ours := New()
 	n := &testNode{Node: cnitest.NewNode(t), plugin: &ours}
-	onNode := func(o *server.Options) { o.NetNS, o.WithoutKernel, o.WithoutHealing = n.NetNS, false, true }
-	n.testAgent = newAgent(t, append([]func(*server.Options){onNode}, options...)...)
+	n.testAgent = newAgent(t, append([]func(*server.Options){n.inNetNS}, options...)...)
 	n.server.SetNodeAddresses(cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String()))
 	return n
 }
 
-// healing is the option of a node whose host ends are looked after, as on a real one.
-func healing(o *server.Options) { o.WithoutHealing = false }
+// newHealingNode is a node whose host ends are looked after, as on a real one.
+func newHealingNode(t testing.TB) *testNode {
+	t.Helper()
+	n := newNode(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		if err := n.server.KeepHostEnds(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); keeper.Wait() })
+	return n
+}
+
+func (n *testNode) inNetNS(o *server.Options) { o.NetNS = n.NetNS }
 
 // podLinks are the pods' links on the node, as the agent sees them.
 func (n *testNode) podLinks() (links []podlink.Link, err error) {
 	err = n.NetNS.Do(func(ns.NetNS) (err error) { links, err = podlink.List(); return err })
 	return links, err
+}
+
+// expectLinks waits until the node has so many links of pods: one goes last of all, after the answer
+// to DEL.
+func (n *testNode) expectLinks(count int) {
+	n.T.Helper()
+	cnitest.Eventually(n.T, fmt.Sprint(count, " links"), func() bool { return len(n.HostLinks()) == count })
+}
+
+// expectAfterReap is Expect once the agent has looked for what is gone, as it does now and then. It
+// leaves alone what a DEL is still at.
+func (n *testNode) expectAfterReap(ids ...string) {
+	n.T.Helper()
+	cnitest.Eventually(n.T, "the reaper", func() bool {
+		n.server.Reap(context.Background())
+		return len(n.Differences(ids)) == 0
+	})
 }
 
 // testPod is a pod of a node.
@@ -113,10 +146,9 @@ func (n *testNode) newPolicyPod(container, version, more string) *testPod {
 // expectNothing: no link on either side, no route, and nothing that the agent knows.
 func (p *testPod) expectNothing() {
 	p.n.T.Helper()
-	p.n.Settle()
-	p.n.ExpectNoLinks()
+	p.n.Expect()
+	p.n.expectLinks(0)
 	if names := cnitest.LinkNames(p.n.T, p.NetNS); len(names) > 0 {
 		p.n.T.Errorf("the pod has %v", names)
 	}
-	p.n.Expect()
 }

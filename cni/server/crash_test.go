@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,12 +26,11 @@ func crashedAt(t *testing.T, step string) (after *testAgent, lost cni.AddRequest
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "state")
 	var stateDir string
-	var armed bool
+	var armed atomic.Bool
 	a := newAgent(t, func(o *Options) {
 		stateDir = o.StateDir
 		o.step = func(name string) {
-			if armed && name == step {
-				armed = false
+			if name == step && armed.CompareAndSwap(true, false) {
 				copyState(t, snapshot, stateDir)
 			}
 		}
@@ -38,7 +38,7 @@ func crashedAt(t *testing.T, step string) (after *testAgent, lost cni.AddRequest
 	a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/29"))
 	a.testAdd("c0", "pod-0")
 	lost = cnitest.RequestFor("c1", "pod-a")
-	armed = true
+	armed.Store(true)
 	lostAddresses = cnitest.AddressText(a.MustAdd(lost).Addresses)
 	a.Stop()
 	for _, name := range []string{"attachments", "addresses.json", "heartbeat.json"} {

@@ -161,7 +161,7 @@ func FuzzState(f *testing.F) {
 			}
 		}
 		s, err := New(Options{
-			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &cnitest.Enforcer{}, WithoutKernel: true,
+			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &cnitest.Enforcer{}, NetNS: cnitest.NoNetNS{},
 			Now: func() time.Duration { return cnitest.Noon }, AddTimeout: time.Minute,
 		})
 		if err != nil {

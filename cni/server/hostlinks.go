@@ -41,14 +41,10 @@ func (s *Server) hostLinks() (links []podlink.Link, err error) {
 
 // inHost runs f on a thread in the network namespace of the pods' host ends.
 func (s *Server) inHost(f func() error) error {
-	switch {
-	case s.opts.WithoutKernel:
-		return nil
-	case s.opts.NetNS == nil:
+	if s.opts.NetNS == nil {
 		return f()
-	default:
-		return s.opts.NetNS.Do(func(ns.NetNS) error { return f() })
 	}
+	return s.opts.NetNS.Do(func(ns.NetNS) error { return f() })
 }
 
 // keepHostEnds says which host ends there are to be: not those of pods that leave.
@@ -65,9 +61,12 @@ func (s *Server) keepHostEnds() {
 	s.hostEnds.Set(attachments, nodeAddrs, prefixes)
 }
 
-// runHostEnds tries again when host ends can't be looked after, which only costs what they are good
-// for.
-func (s *Server) runHostEnds(ctx context.Context) {
+// KeepHostEnds puts right what others do to the pods' host ends, until ctx ends, and then returns
+// nil. It tries again when they can't be looked after, which only costs what they are good for.
+func (s *Server) KeepHostEnds(ctx context.Context) error {
+	if s.opts.PolicyOnly {
+		return nil
+	}
 	const pause = 5 * time.Second
 	retry := time.NewTicker(pause)
 	defer retry.Stop()
@@ -80,4 +79,5 @@ func (s *Server) runHostEnds(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	return nil
 }

@@ -45,10 +45,3 @@ func (l *locks) tryLock(name string) (unlock func(), held <-chan struct{}) {
 		close(mine)
 	}, nil
 }
-
-// isFree tells whether nobody holds any.
-func (l *locks) isFree() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.held) == 0
-}

@@ -19,22 +19,9 @@ import (
 // takes, with what it undoes.
 const addGrace = 60 * time.Second
 
-// reapUntil drops, now and then, what no DEL came for: runtimes lose some, and most never call GC.
-func (s *Server) reapUntil(ctx context.Context) {
-	tick := time.NewTicker(s.opts.ReapInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.Reap(ctx)
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// Reap drops attachments whose record a plugin removed because we didn't answer, those whose pod is
-// gone at the second look, and links of DELs that nobody finished.
+// Reap drops what no DEL came for: runtimes lose some, and most never call GC. These are
+// attachments whose record a plugin removed because we didn't answer, those whose pod is gone at
+// the second look, and links of DELs that nobody finished. It is to be called now and then.
 func (s *Server) Reap(ctx context.Context) {
 	for _, a := range s.unfinished() {
 		s.reapIf(ctx, a, "its DEL wasn't finished", func(a cni.Attachment) bool {
@@ -44,9 +31,6 @@ func (s *Server) Reap(ctx context.Context) {
 	}
 	for _, a := range s.Attachments() {
 		s.reapIf(ctx, a, "its record is gone", s.records.IsGone)
-	}
-	if s.opts.WithoutKernel {
-		return
 	}
 	links, err := s.hostLinks()
 	if err != nil {

@@ -57,7 +57,7 @@ func (s *Server) noteHostPorts(request cni.AddRequest, err error) {
 		refused.Code == cni.CodeHostPortReserved {
 		s.opts.OnProblem("HostPortForbidden", fmt.Sprintf("pod %s doesn't start: %s", pod, err))
 	}
-	if err != nil || s.opts.WithoutKernel {
+	if err != nil {
 		return
 	}
 	for _, p := range request.HostPorts {

@@ -25,8 +25,6 @@ const (
 
 	undoTimeout     = 10 * time.Second // for what must be done although the request is over
 	shutdownTimeout = 5 * time.Second
-
-	defaultReapInterval = 10 * time.Second
 )
 
 // Options say how a server works. Socket, StateDir and Enforcer are required.
@@ -57,19 +55,11 @@ type Options struct {
 	// them keep them.
 	ReservedPorts []ReservedPort
 
-	// ReapInterval is the time between two looks for attachments whose pod is gone, without a DEL;
-	// 10 s by default. An attachment is dropped when two looks in a row find its pod gone.
-	ReapInterval time.Duration
-
 	// NetNS is the network namespace of the pods' host ends. Nil, as in an agent, is that of the
 	// process.
 	NetNS ns.NetNS
 	// SysctlDir is where /proc/sys/net of that namespace can be written to; that by default.
 	SysctlDir string
-
-	// WithoutKernel has the server do nothing outside of the process and the state directory, and
-	// WithoutHealing leave host ends as somebody made them. Both are for tests.
-	WithoutKernel, WithoutHealing bool
 
 	step func(name string) // called after each step of an ADD or a beat; for tests
 }
@@ -121,7 +111,6 @@ func New(opts Options) (*Server, error) {
 	}
 	opts.AddTimeout = cmp.Or(opts.AddTimeout, defaultAddTimeout)
 	opts.CoolDown = cmp.Or(opts.CoolDown, defaultCoolDown)
-	opts.ReapInterval = cmp.Or(opts.ReapInterval, defaultReapInterval)
 	if opts.Now == nil {
 		opts.Now = cni.SinceBoot
 	}
@@ -243,25 +232,17 @@ func (s *Server) Attachments() []cni.Attachment {
 	return all
 }
 
-// IsIdle tells whether no request about an attachment is under way, nor what is left of a DEL that
-// was answered.
-func (s *Server) IsIdle() bool { return s.busy.isFree() }
-
 // Handle adds another request to the socket. The pattern is as for http.ServeMux, and its path must
 // start with /v1/. The handler gets requests of root only, and can read 64 KiB of a body.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 
 // Run serves until ctx ends, and then returns nil once the requests under way are answered or cut:
 // an ADD that waits fails with "try again later". It replaces the socket file of a server that is
-// no more. It must be called once only.
+// no more. It must be called once only. Beside it run KeepHostEnds and, now and then, Reap.
 func (s *Server) Run(ctx context.Context) error {
 	s.beat()
 	ctx, cancel := context.WithCancel(ctx)
 	s.life = ctx
-	if !s.opts.PolicyOnly && !s.opts.WithoutKernel && !s.opts.WithoutHealing {
-		s.background.Go(func() { s.runHostEnds(ctx) })
-	}
-	s.background.Go(func() { s.reapUntil(ctx) })
 	s.background.Go(func() { s.beatUntil(ctx) })
 	defer s.endBackground(cancel)
 	listener, err := s.listen(ctx)

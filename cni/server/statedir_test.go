@@ -243,7 +243,7 @@ func TestSocketStaysBroken(t *testing.T) {
 func newServerOn(t *testing.T, events *toldEvents, step func(string)) *Server {
 	t.Helper()
 	server, err := New(Options{
-		Socket: "/s", StateDir: t.TempDir(), Enforcer: &cnitest.Enforcer{}, WithoutKernel: true, step: step,
+		Socket: "/s", StateDir: t.TempDir(), Enforcer: &cnitest.Enforcer{}, NetNS: cnitest.NoNetNS{}, step: step,
 		OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
 	})
 	if err != nil {
@@ -265,7 +265,7 @@ func TestStartOnBadDisk(t *testing.T) {
 			a.Stop()
 			fault.Set(d, true)
 			server, err := New(Options{
-				Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, WithoutKernel: true, Now: a.Clock.Now,
+				Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, NetNS: cnitest.NoNetNS{}, Now: a.Clock.Now,
 				OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
 			})
 			if err != nil {

@@ -42,7 +42,7 @@ func (a *testAgent) newServer() cnitest.Server {
 	a.T.Helper()
 	options := Options{
 		Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, Log: funcr.New(a.Log.Add, funcr.Options{}), Now: a.Clock.Now,
-		WithoutKernel: true,
+		NetNS: cnitest.NoNetNS{},
 	}
 	a.options(&options)
 	a.Socket = options.Socket
@@ -52,6 +52,27 @@ func (a *testAgent) newServer() cnitest.Server {
 	}
 	a.server = s
 	return s
+}
+
+// Settle waits for the DELs that were answered and aren't done.
+func (a *testAgent) Settle() {
+	a.T.Helper()
+	cnitest.Eventually(a.T, "what leaves", a.server.isIdle)
+}
+
+// Expect compares what there is of attachments, see cnitest.Agent, as soon as nothing is under way.
+func (a *testAgent) Expect(ids ...string) {
+	a.T.Helper()
+	a.Settle()
+	a.Agent.Expect(ids...)
+}
+
+// isIdle tells whether no request about an attachment is under way, nor what is left of a DEL that
+// was answered.
+func (s *Server) isIdle() bool {
+	s.busy.mu.Lock()
+	defer s.busy.mu.Unlock()
+	return len(s.busy.held) == 0
 }
 
 // pluginStatus asks the plugin as a runtime does.
@@ -72,7 +93,7 @@ type testNode struct {
 func newNode(t testing.TB, options ...func(*Options)) *testNode {
 	t.Helper()
 	n := &testNode{Node: cnitest.NewNode(t)}
-	onNode := func(o *Options) { o.NetNS, o.WithoutKernel, o.WithoutHealing = n.NetNS, false, true }
+	onNode := func(o *Options) { o.NetNS = n.NetNS }
 	n.testAgent = newAgent(t, append([]func(*Options){onNode}, options...)...)
 	n.server.SetNodeAddresses(cnitest.Addrs(cnitest.Node4.String(), cnitest.Node6.String()))
 	return n

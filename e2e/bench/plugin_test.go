@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -188,11 +189,12 @@ func startServer(b *testing.B, r *runtime, a *agent, socket, dir string, state c
 	s.SetMTU(state.MTU)
 	s.SetDatapathReady(true, "")
 	ctx, stop := context.WithCancel(b.Context())
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- s.Run(ctx) }()
+	go func() { ended <- s.KeepHostEnds(ctx) }()
 	b.Cleanup(func() {
 		stop()
-		if err := <-ended; err != nil {
+		if err := errors.Join(<-ended, <-ended); err != nil {
 			b.Error(err)
 		}
 	})

@@ -26,7 +26,6 @@ type Server interface {
 	SetPodCIDRs([]netip.Prefix)
 	SetDatapathReady(ready bool, reason string)
 	Attachments() []cni.Attachment
-	IsIdle() bool
 }
 
 // Agent is a server in a directory of the test's own, and what can be done to it.
@@ -117,17 +116,31 @@ func (a *Agent) MustDel(r cni.AddRequest) {
 	}
 }
 
-// Settle waits for the DELs that were answered and aren't done.
-func (a *Agent) Settle() {
-	a.T.Helper()
-	Eventually(a.T, "what leaves", a.server.IsIdle)
-}
-
-// Expect compares what there is of attachments, in memory, on disk and in the enforcement, and that
+// Expect waits until there is so much of attachments, in memory, on disk and in the enforcement, and
 // their addresses are taken.
 func (a *Agent) Expect(ids ...string) {
 	a.T.Helper()
-	a.Settle()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		differences := a.Differences(ids)
+		if len(differences) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			a.T.Errorf("want %q: %s", ids, strings.Join(differences, "; "))
+			return
+		}
+	}
+}
+
+// Differences says in what there is something else of attachments than Expect wants.
+func (a *Agent) Differences(ids []string) (list []string) {
+	differs := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	var have []string
 	taken := 0
 	for _, attachment := range a.server.Attachments() {
@@ -143,19 +156,20 @@ func (a *Agent) Expect(ids ...string) {
 	for what, got := range map[string][]string{"attachments": have, "records": recorded,
 		"enforced": a.Enforcer.IDs()} {
 		if !slices.Equal(got, ids) {
-			a.T.Errorf("%s: %q, want %q", what, got, ids)
+			differs("%s: %q", what, got)
 		}
 	}
 	if len(bad) > 0 {
-		a.T.Errorf("bad records: %v", bad)
+		differs("bad records: %v", bad)
 	}
 	if l, err := records.ReadLedger(); err != nil || len(InUse(l)) != taken {
-		a.T.Errorf("taken %v and %v, want %d addresses", InUse(l), err, taken)
+		differs("taken %v and %v, want %d addresses", InUse(l), err, taken)
 	}
 	entries, err := os.ReadDir(records.Dir())
 	if err != nil || len(entries) != len(ids) {
-		a.T.Errorf("files %v and %v, want %d", entries, err, len(ids))
+		differs("files %v and %v, want %d", entries, err, len(ids))
 	}
+	return list
 }
 
 // Age makes the agent's last heartbeat older.
