@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-net/sluice/internal/attribute"
 )
 
-// MaxLabel is the highest bit of a label.
-const MaxLabel = 127
+// maxLabel is the highest bit of a label.
+const maxLabel = 127
 
 // Labels is the label of an entry as the kernel has it: numbers of 64 bits, each in the machine's byte order.
 type Labels [16]byte
@@ -30,7 +30,7 @@ func (l Labels) Has(bit uint8) bool {
 
 func labelBit(bit uint8) (l Labels) {
 	const word = 64
-	if bit <= MaxLabel {
+	if bit <= maxLabel {
 		binary.NativeEndian.PutUint64(l[bit/word*8:], 1<<(bit%word))
 	}
 	return l

@@ -56,7 +56,7 @@ func TestSetLabelChangesOneBitOfOneEntry(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			for range rapid.IntRange(1, 6).Draw(t, "steps") {
 				e := &entries[rapid.IntRange(0, len(entries)-1).Draw(t, "entry")]
-				bit, on := rapid.Uint8Max(MaxLabel).Draw(t, "bit"), rapid.Bool().Draw(t, "on")
+				bit, on := rapid.Uint8Max(maxLabel).Draw(t, "bit"), rapid.Bool().Draw(t, "on")
 				if err := table.SetLabel(e, bit, on); err != nil {
 					t.Fatal(err)
 				}
@@ -101,7 +101,7 @@ func TestNoRoomForLabels(t *testing.T) {
 		}
 		node.NftInput(labelRule)
 		for i := range old {
-			if err := table.SetLabel(&old[i], MaxLabel, true); !errors.Is(err, ErrNoRoom) {
+			if err := table.SetLabel(&old[i], maxLabel, true); !errors.Is(err, ErrNoRoom) {
 				t.Errorf("%v: got %v, want ErrNoRoom", old[i].Orig, err)
 			}
 			if err := table.Delete(&old[i]); err != nil {
@@ -112,7 +112,7 @@ func TestNoRoomForLabels(t *testing.T) {
 			return err
 		}
 		for i := range old {
-			if err := table.SetLabel(&old[i], MaxLabel, true); err != nil {
+			if err := table.SetLabel(&old[i], maxLabel, true); err != nil {
 				t.Error(err)
 			}
 		}

@@ -40,8 +40,8 @@ func (t *Table) request(family uint8, message, flags int) *nl.NetlinkRequest {
 	return r
 }
 
-// Count is the number of entries of both families.
-func (t *Table) Count() (int, error) {
+// count is the number of entries of both families.
+func (t *Table) count() (int, error) {
 	const msgGetStats, statsGlobalEntries = 5, 1 // linux/netfilter/nfnetlink_conntrack.h
 	// The answer says that more of it follows, which is the acknowledgement alone.
 	messages, err := t.request(unix.AF_UNSPEC, msgGetStats, unix.NLM_F_ACK).Execute(unix.NETLINK_NETFILTER, 0)
@@ -64,7 +64,7 @@ func (t *Table) Find(queries []Query, match func(*Entry) bool) ([]Entry, error) 
 	if len(queries) == 0 {
 		return nil, nil
 	}
-	entries, err := t.Count()
+	entries, err := t.count()
 	if err != nil || entries == 0 {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func TestFindWithAndWithoutTheKernelsFilter(t *testing.T) {
 			return err
 		}
 		defer table.Close()
-		if n, err := table.Count(); err != nil || n != len(flows)+len(other) {
+		if n, err := table.count(); err != nil || n != len(flows)+len(other) {
 			t.Errorf("counted %d (%v), want %d", n, err, len(flows)+len(other))
 		}
 		found := map[string]bool{}

@@ -118,7 +118,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
-		d.Forward.Look(ctx) // before pods can come, whose addresses it might try
+		d.Forward.look(ctx) // before pods can come, whose addresses it might try
 		d.setCommitted()
 		d.keepFiles()
 		if !d.awaitTick(ctx, tick.C) {

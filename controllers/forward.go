@@ -48,9 +48,9 @@ func (f *ForwardCheck) SetPods(networks, podCIDRs []netip.Prefix) {
 	f.networks, f.podCIDRs = networks, podCIDRs
 }
 
-// Look looks once, and tells what has changed since the last time. It isn't
+// look looks once, and tells what has changed since the last time. It isn't
 // to be called twice at once.
-func (f *ForwardCheck) Look(ctx context.Context) {
+func (f *ForwardCheck) look(ctx context.Context) {
 	f.mu.Lock()
 	networks, podCIDRs := slices.Clone(f.networks), slices.Clone(f.podCIDRs)
 	f.mu.Unlock()

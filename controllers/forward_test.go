@@ -28,7 +28,7 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 					return err
 				}
 			}
-			check.Look(t.Context())
+			check.look(t.Context())
 			return nil
 		})
 		if err != nil {

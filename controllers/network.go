@@ -160,9 +160,9 @@ func (n *PodNetwork) Listed() {
 	n.signal()
 }
 
-// Settled waits until the first pass is done, whatever came of it, and its
+// awaitSettled waits until the first pass is done, whatever came of it, and its
 // rules are told.
-func (n *PodNetwork) Settled(ctx context.Context) error {
+func (n *PodNetwork) awaitSettled(ctx context.Context) error {
 	select {
 	case <-n.settled:
 		return nil

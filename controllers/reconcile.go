@@ -115,7 +115,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	if a.Network != nil {
 		a.Network.Listed()
 		// The first ruleset replaces an earlier agent's, so it has to be complete.
-		if err := a.Network.Settled(ctx); err != nil {
+		if err := a.Network.awaitSettled(ctx); err != nil {
 			return nil //nolint:nilerr // the agent ends
 		}
 	}
@@ -185,7 +185,7 @@ func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
 		if a.Network != nil {
 			a.Network.DeleteNode(key.Name)
 		}
-		a.Tunnel.SetNode(key.Name, false)
+		a.Tunnel.setNode(key.Name, false)
 	})
 }
 
@@ -213,7 +213,7 @@ func (a *Agent) setNode(m *enforcer.Model, n *corev1.Node) {
 	if a.Network != nil {
 		a.Network.SetNode(n)
 	}
-	a.Tunnel.SetNode(n.Name, nodeReady(n))
+	a.Tunnel.setNode(n.Name, nodeReady(n))
 	if n.Name != a.Node {
 		return
 	}

@@ -62,8 +62,8 @@ func NewTunnelCheck(node string, interval time.Duration, events notify.NodeEvent
 // wants it otherwise.
 func (t *TunnelCheck) grace() time.Duration { return 2 * t.interval }
 
-// SetNode says whether a node is ready; one that doesn't exist isn't.
-func (t *TunnelCheck) SetNode(name string, ready bool) {
+// setNode says whether a node is ready; one that doesn't exist isn't.
+func (t *TunnelCheck) setNode(name string, ready bool) {
 	if t == nil {
 		return
 	}

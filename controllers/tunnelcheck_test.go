@@ -61,8 +61,8 @@ func (w *tunnelWorld) see(second int, r reach.Report) (told []string) {
 func TestTunnelIsTold(t *testing.T) {
 	t.Parallel()
 	w := newTunnelWorld(t)
-	w.SetNode("a", true)
-	w.SetNode("b", true)
+	w.setNode("a", true)
+	w.setNode("b", true)
 	const yes, no = reach.Answering, reach.Silent
 	const closed = "Warning TunnelBlocked None of 2 nodes has answered through the tunnel for 1m0s (a, b), and nothing has come in by it. What drops here " +
 		"unless a rule of it accepts: nftables table inet fw, chain input (policy drop). Accept UDP port 8472 on eth0 there."
@@ -94,11 +94,11 @@ func TestTunnelIsTold(t *testing.T) {
 		}
 	}
 	// A node that goes is Kubernetes' to tell; so is the end of it.
-	w.SetNode("b", false)
+	w.setNode("b", false)
 	if got := w.see(2120, answered(2120, peersAre(2050, yes, no))); len(got) != 1 || got[0] != "Normal TunnelPasses no node that is ready is silent through the tunnel; 1 answer" {
 		t.Errorf("told %q of a node that isn't ready any more", got)
 	}
-	w.SetNode("b", true)
+	w.setNode("b", true)
 	if got := w.see(2179, answered(2179, peersAre(2050, yes, no))); len(got) > 0 {
 		t.Errorf("told %q of a node that has only just become ready", got)
 	}
@@ -113,7 +113,7 @@ func TestTunnelIsQuiet(t *testing.T) {
 		states = append(states, reach.Answering)
 	}
 	for _, p := range peersAre(0, states...) {
-		w.SetNode(p.Name, true)
+		w.setNode(p.Name, true)
 	}
 	told := 0
 	const seconds = 3600
@@ -180,7 +180,7 @@ func TestNodeReady(t *testing.T) {
 func TestNoTunnelCheck(t *testing.T) {
 	t.Parallel()
 	var none *TunnelCheck
-	none.SetNode("a", true)
+	none.setNode("a", true)
 	none.SetState(NetworkState{Status: overlay.Status{Ready: true}})
 	if err := none.Run(t.Context()); err != nil {
 		t.Error(err)

@@ -178,7 +178,7 @@ func TestLooksThatFailAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
 		e := onTable(nil, cluster.Options{}, ruleset.Config{}, logr.Discard())
-		c := NewCutter(e, CutterOptions{Log: logr.Discard(), Do: func(func() error) error { tries++; return errors.New("no table") }})
+		c := NewCutter(e, CutterOptions{Log: logr.Discard(), do: func(func() error) error { tries++; return errors.New("no table") }})
 		c.agenda.add(oneAddr(1))
 		const long = time.Minute
 		ctx, cancel := context.WithTimeout(t.Context(), long)

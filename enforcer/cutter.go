@@ -49,8 +49,8 @@ type Cutter struct {
 type CutterOptions struct {
 	// Off has it cut nothing, and, at the start, give back what was cut.
 	Off bool
-	// Do runs a function in the node's network namespace; nil: as it is.
-	Do func(func() error) error
+	// do runs a function in the node's network namespace; nil: as it is.
+	do func(func() error) error
 	// Log gets what fails, and at verbosity 1 what is done.
 	Log logr.Logger
 }
@@ -58,8 +58,8 @@ type CutterOptions struct {
 // NewCutter returns a Cutter that the Enforcer tells of its commits. It must
 // be called before the Enforcer runs.
 func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
-	if opts.Do == nil {
-		opts.Do = func(f func() error) error { return f() }
+	if opts.do == nil {
+		opts.do = func(f func() error) error { return f() }
 	}
 	c := &Cutter{enforcer: e, opts: opts, label: e.model.cutBit(), wake: make(chan struct{}, 1), cut: cluster.Ends{}}
 	e.cutter = c
@@ -175,7 +175,7 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err erro
 	began, ends := time.Now(), l.ends
 	var cut, restored int
 	var others time.Duration // that other looks took meanwhile
-	err = c.opts.Do(func() error {
+	err = c.opts.do(func() error {
 		runtime.LockOSThread() // whose time is taken
 		defer runtime.UnlockOSThread()
 		before := processortime.Used(unix.RUSAGE_THREAD)

@@ -20,8 +20,8 @@ import (
 type DenialLog struct {
 	Enforcer *Enforcer
 	Group    uint16
-	// NetNS is a file descriptor of the network namespace; 0: this one.
-	NetNS int
+	// netNS is a file descriptor of the network namespace; 0: this one.
+	netNS int
 	Log   logr.Logger
 }
 
@@ -60,7 +60,7 @@ func (l *DenialLog) Run(ctx context.Context) error {
 }
 
 func (l *DenialLog) read(ctx context.Context, opened func()) error {
-	reader, err := nflog.Open(nflog.Options{Group: l.Group, NetNS: l.NetNS})
+	reader, err := nflog.Open(nflog.Options{Group: l.Group, NetNS: l.netNS})
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (l *lines) all() []string {
 func (w *denialWorld) tell() *lines {
 	w.t.Helper()
 	out := &lines{}
-	denials := &DenialLog{Enforcer: w.enforcer, Group: w.cfg.LogGroup, NetNS: w.node.NSFd(), Log: funcr.New(out.add, funcr.Options{})}
+	denials := &DenialLog{Enforcer: w.enforcer, Group: w.cfg.LogGroup, netNS: w.node.NSFd(), Log: funcr.New(out.add, funcr.Options{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- denials.Run(ctx) }()

@@ -39,7 +39,7 @@ func (c *denialCollector) Describe(out chan<- *prometheus.Desc) {
 func (c *denialCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	list, err := c.enforcer.Denials(ctx)
+	list, err := c.enforcer.countedDenials(ctx)
 	if err != nil {
 		c.enforcer.opts.Log.Error(err, "Counting denied packets failed")
 		return

@@ -25,11 +25,11 @@ type denialCounts struct {
 	ended map[string]nft.Tally // by chain
 }
 
-// Denials counts what has been denied, for each pod of this node and direction
+// countedDenials counts what has been denied, for each pod of this node and direction
 // that is isolated, or was since the agent's start. The counters are the
 // kernel's, so they are exact, and go on where an agent starts again. They
 // cost one dump of the table's rules.
-func (e *Enforcer) Denials(ctx context.Context) ([]Denials, error) {
+func (e *Enforcer) countedDenials(ctx context.Context) ([]Denials, error) {
 	e.denials.mu.Lock()
 	defer e.denials.mu.Unlock()
 	now, ended, err := e.table.Tally(ctx)

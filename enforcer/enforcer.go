@@ -109,7 +109,7 @@ func (e *Enforcer) Update(f func(m *Model)) {
 // SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses
 // are pods'.
 func (e *Enforcer) SetNetwork(n ruleset.Network) {
-	e.Update(func(m *Model) { m.SetNetwork(n) })
+	e.Update(func(m *Model) { m.setNetwork(n) })
 }
 
 // AwaitFirstCommit returns once the first ruleset is in the kernel, or with
@@ -259,7 +259,7 @@ func (e *Enforcer) noteCommit(told uint64) {
 func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 	e.Update(func(m *Model) {
 		for _, a := range attachments {
-			m.SetAttachment(a)
+			m.setAttachment(a)
 		}
 	})
 }
@@ -294,7 +294,7 @@ func (e *Enforcer) Enforced(id string) error {
 // Detach takes an attachment out of policy and of the kernel's dispatch. It
 // implements cni.Enforcer.
 func (e *Enforcer) Detach(ctx context.Context, id string) error {
-	e.Update(func(m *Model) { m.DeleteAttachment(id) })
+	e.Update(func(m *Model) { m.deleteAttachment(id) })
 	return e.await(ctx, func() error { return nil })
 }
 

@@ -28,9 +28,9 @@ func NewModel(opts cluster.Options, cfg ruleset.Config) *Model {
 	return &Model{Cluster: cluster.New(opts), render: ruleset.NewRenderer(cfg)}
 }
 
-// SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses
+// setNetwork says what the ruleset has to know of the pod network, and policy of which addresses
 // are pods'.
-func (m *Model) SetNetwork(n ruleset.Network) {
+func (m *Model) setNetwork(n ruleset.Network) {
 	m.SetPodNetworks(n.Pods)
 	m.render.SetNetwork(n, m.render.Config().PodRanges)
 }
@@ -42,8 +42,8 @@ func (m *Model) SetGuard(ranges []netip.Prefix) {
 	}
 }
 
-// SetAttachment adds an attachment of a pod to this node, or changes it.
-func (m *Model) SetAttachment(a cni.Attachment) {
+// setAttachment adds an attachment of a pod to this node, or changes it.
+func (m *Model) setAttachment(a cni.Attachment) {
 	m.render.SetHostPorts(a.ID(), hostPortsOf(a))
 	m.SetEndpoint(policy.Endpoint{
 		ID:        a.ID(),
@@ -53,8 +53,8 @@ func (m *Model) SetAttachment(a cni.Attachment) {
 	})
 }
 
-// DeleteAttachment takes an attachment away, by its ID.
-func (m *Model) DeleteAttachment(id string) {
+// deleteAttachment takes an attachment away, by its ID.
+func (m *Model) deleteAttachment(id string) {
 	m.render.SetHostPorts(id, nil)
 	m.DeleteEndpoint(id)
 }

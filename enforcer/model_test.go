@@ -17,7 +17,7 @@ func TestCutBitMayBeAskedAtAnyTime(t *testing.T) {
 	var changing sync.WaitGroup
 	changing.Go(func() {
 		for i := range byte(100) {
-			m.SetNetwork(ruleset.Network{Local: netip.AddrFrom4([4]byte{192, 0, 2, i})})
+			m.setNetwork(ruleset.Network{Local: netip.AddrFrom4([4]byte{192, 0, 2, i})})
 		}
 	})
 	for range 100 {

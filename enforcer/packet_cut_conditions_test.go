@@ -231,7 +231,7 @@ func TestCommitsDontWaitForSweeps(t *testing.T) {
 	e, _, run := newEnforcer(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	stuck, done := make(chan struct{}), make(chan error)
-	c := NewCutter(e, CutterOptions{Do: func(func() error) error {
+	c := NewCutter(e, CutterOptions{do: func(func() error) error {
 		close(stuck)
 		<-ctx.Done()
 		return nil

@@ -48,7 +48,7 @@ func newCutWorld(t *testing.T, cfg ruleset.Config, opts CutterOptions, before fu
 		t.Fatal(err)
 	}
 	w.e = New(w.Table, &Model{Cluster: w.Cluster, render: w.Render}, Options{Log: logr.Discard()})
-	opts.Do = func(f func() error) error {
+	opts.do = func(f func() error) error {
 		return w.Node.Do(func() error {
 			before := processortime.Used(unix.RUSAGE_THREAD)
 			err := f()

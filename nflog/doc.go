@@ -4,7 +4,7 @@
 //
 // The model: [Open] takes a group, [Reader.Run] calls back for each [Record].
 // A record is plain values: what the rule was marked with, the interfaces, and
-// what [ParsePacket] finds in the packet. Packets are sent by whoever wants
+// what the packet itself says. Packets are sent by whoever wants
 // to be told of, so the parser takes any bytes, in bounded time and memory.
 //
 // It knows nothing of rules and policies, makes no rules, and isn't for packet

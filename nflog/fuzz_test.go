@@ -16,7 +16,7 @@ func FuzzParsePacket(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := ParsePacket(b)
+		p, err := parsePacket(b)
 		if err != nil {
 			return
 		}
@@ -26,7 +26,7 @@ func FuzzParsePacket(f *testing.F) {
 		if p.Fragment && (p.SourcePort|p.DestinationPort != 0 || p.Type|p.Code != 0) {
 			t.Errorf("%x: ports of a fragment: %+v", b, p)
 		}
-		if longer, err := ParsePacket(append(slices.Clone(b), 1, 2, 3, 4)); err != nil || longer.Source != p.Source || longer.Destination != p.Destination {
+		if longer, err := parsePacket(append(slices.Clone(b), 1, 2, 3, 4)); err != nil || longer.Source != p.Source || longer.Destination != p.Destination {
 			t.Errorf("%x: %+v, and with more behind it %+v, %v", b, p, longer, err)
 		}
 	})

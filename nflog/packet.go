@@ -42,11 +42,11 @@ const maxExtensions = 16
 
 var errNoIP = errors.New("it is no IPv4 or IPv6 packet")
 
-// ParsePacket reads the beginning of an IP packet, which may end anywhere: what
+// parsePacket reads the beginning of an IP packet, which may end anywhere: what
 // is behind the end is zero in the result. It is an error only where not even
 // the addresses are there. Lengths and checksums aren't looked at: the kernel
 // has done that, and nothing here follows from them.
-func ParsePacket(b []byte) (Packet, error) {
+func parsePacket(b []byte) (Packet, error) {
 	if len(b) == 0 {
 		return Packet{}, errNoIP
 	}

@@ -76,7 +76,7 @@ func TestParsePacket(t *testing.T) {
 		"an extension's middle":     {ipv6(0, 6, 0, 0), false, Packet{Protocol: 0}},
 		"extensions without an end": {ipv6(0, slices.Repeat(header(0, 0), 40)...), false, Packet{Protocol: 0}},
 	} {
-		got, err := ParsePacket(tc.b)
+		got, err := parsePacket(tc.b)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -89,7 +89,7 @@ func TestParsePacket(t *testing.T) {
 		"nothing": nil, "another version": {5 << 4}, "half an IPv4 header": ipv4(6, 0, 0)[:19], "half an IPv6 header": ipv6(6)[:39],
 		"an IPv4 header that is too short": append([]byte{4<<4 | 4}, ipv4(6, 0, 0)[1:]...),
 	} {
-		if got, err := ParsePacket(b); err == nil {
+		if got, err := parsePacket(b); err == nil {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

@@ -20,9 +20,9 @@ type Options struct {
 	NetNS int
 }
 
-// ErrTaken says that the group isn't to be had: another process reads it, or
+// errTaken says that the group isn't to be had: another process reads it, or
 // this one lacks CAP_NET_ADMIN. The kernel doesn't tell which.
-var ErrTaken = errors.New("another process reads the group, or CAP_NET_ADMIN is missing")
+var errTaken = errors.New("another process reads the group, or CAP_NET_ADMIN is missing")
 
 // A Reader has a group of its own: the kernel gives a group to one process at
 // a time.
@@ -62,7 +62,7 @@ const (
 	openTimeout = 10 * time.Second
 )
 
-// Open begins to read a group. The error wraps ErrTaken where another process
+// Open begins to read a group. The error wraps errTaken where another process
 // does. The Reader has to be closed.
 func Open(opts Options) (*Reader, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: opts.NetNS})
@@ -82,7 +82,7 @@ func Open(opts Options) (*Reader, error) {
 // It tries the group, and one that another process reads is fine.
 func Available(opts Options) error {
 	r, err := Open(opts)
-	if errors.Is(err, ErrTaken) {
+	if errors.Is(err, errTaken) {
 		return nil
 	}
 	if err != nil {
@@ -119,7 +119,7 @@ func (r *Reader) bind(group uint16) error {
 	for {
 		messages, err := r.conn.Receive()
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("%w (%w)", ErrTaken, err)
+			return fmt.Errorf("%w (%w)", errTaken, err)
 		}
 		if err != nil {
 			return err

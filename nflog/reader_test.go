@@ -164,7 +164,7 @@ func TestGroupIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if second, err := Open(Options{Group: group, NetNS: node.NSFd()}); !errors.Is(err, ErrTaken) {
+	if second, err := Open(Options{Group: group, NetNS: node.NSFd()}); !errors.Is(err, errTaken) {
 		t.Errorf("a second reader: %v, %v", second, err)
 	}
 	if err := Available(Options{Group: group, NetNS: node.NSFd()}); err != nil {

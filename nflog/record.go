@@ -60,7 +60,7 @@ func parseRecord(message []byte) (r Record, sequence uint32, err error) {
 	if err := ad.Err(); err != nil {
 		return r, 0, fmt.Errorf("reading a record: %w", err)
 	}
-	if r.Packet, err = ParsePacket(payload); err != nil {
+	if r.Packet, err = parsePacket(payload); err != nil {
 		return r, sequence, fmt.Errorf("reading a logged packet of %d bytes: %w", len(payload), err)
 	}
 	return r, sequence, nil

@@ -113,8 +113,8 @@ func shared(key []Field, leaving, joining []Element) []Element {
 		}
 		return pieces
 	}
-	slices.SortFunc(leaving, CompareElements)
-	slices.SortFunc(joining, CompareElements)
+	slices.SortFunc(leaving, compareElements)
+	slices.SortFunc(joining, compareElements)
 	for l, j := 0, 0; l < len(leaving) && j < len(joining); {
 		if both, ok := boxOf(key, leaving[l]).intersect(boxOf(key, joining[j])); ok {
 			pieces = append(pieces, both.element(key))

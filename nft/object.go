@@ -56,7 +56,7 @@ func CompareObjects(a, b Object) int {
 	case a.Set != b.Set:
 		return cmp.Compare(a.Set, b.Set)
 	}
-	return CompareElements(a.Element, b.Element)
+	return compareElements(a.Element, b.Element)
 }
 
 // The two ways in which a transaction fails. Every error of Sync and Apply

@@ -90,8 +90,8 @@ func (o Op) elementsString() string {
 	return strings.Join(lines, "\n")
 }
 
-// Messages is the number of netlink messages that the operation takes.
-func (o Op) Messages() int {
+// messages is the number of netlink messages that the operation takes.
+func (o Op) messages() int {
 	switch o.Kind {
 	case AddRules:
 		return len(o.Rules)
@@ -141,7 +141,7 @@ func Split(ops []Op, most int) [][]Op {
 	var parts [][]Op
 	start, messages := 0, 0
 	for i, op := range ops {
-		n := op.Messages()
+		n := op.messages()
 		if messages += n; i > start && messages > most {
 			parts = append(parts, ops[start:i])
 			start, messages = i, n

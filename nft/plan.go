@@ -24,11 +24,6 @@ type Batch struct {
 	Twins bool
 }
 
-// Empty reports whether there is nothing to do.
-func (b Batch) Empty() bool {
-	return len(b.Prepare) == 0 && len(b.Switch) == 0 && len(b.Finish) == 0
-}
-
 // String lists the operations as one would type them into nft.
 func (b Batch) String() string {
 	var s strings.Builder

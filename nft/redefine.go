@@ -87,7 +87,7 @@ func (pl *planner) letGo() []Op {
 	}
 	for _, s := range pl.removedSets {
 		if pl.leadsToTarget(s) {
-			ops = append(ops, leaveOps(s, slices.SortedFunc(maps.Keys(s.Elements), CompareElements))...)
+			ops = append(ops, leaveOps(s, slices.SortedFunc(maps.Keys(s.Elements), compareElements))...)
 		}
 	}
 	return ops

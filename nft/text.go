@@ -84,11 +84,11 @@ func (s *Set) ElementString(e Element, v Verdict) string {
 
 // SortedElements returns the keys in byte order.
 func SortedElements[V any](m map[Element]V) []Element {
-	return slices.SortedFunc(maps.Keys(m), CompareElements)
+	return slices.SortedFunc(maps.Keys(m), compareElements)
 }
 
-// CompareElements orders elements as numbers, by their first key.
-func CompareElements(a, b Element) int {
+// compareElements orders elements as numbers, by their first key.
+func compareElements(a, b Element) int {
 	if c := cmp.Compare(a.First, b.First); c != 0 {
 		return c
 	}

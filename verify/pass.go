@@ -12,7 +12,7 @@ import (
 
 // Result is what a Pass found.
 type Result struct {
-	// Differences are readable lines, at most MaxDifferences of Total.
+	// Differences are readable lines, at most maxDifferences of Total.
 	Differences []Difference
 	Total       int
 	// Classes is how many classes of packets were compared, each with every
@@ -20,8 +20,8 @@ type Result struct {
 	Classes int
 }
 
-// MaxDifferences is how many differences are kept.
-const MaxDifferences = 100
+// maxDifferences is how many differences are kept.
+const maxDifferences = 100
 
 // Difference is packets that the kernel treats otherwise than it should.
 type Difference struct {
@@ -139,7 +139,7 @@ func (p *Pass) compare(hook kernel.Hook, c kernel.Class) error {
 
 func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, kernel string, want *progress) {
 	p.result.Total++
-	if len(p.result.Differences) >= MaxDifferences {
+	if len(p.result.Differences) >= maxDifferences {
 		return
 	}
 	p.result.Differences = append(p.result.Differences, Difference{

@@ -15,7 +15,7 @@ import (
 // add gives a pod its place: addresses, a record, and its policy in the kernel, in this order. When
 // it fails, all of it is undone.
 func (s *Server) add(ctx context.Context, request cni.AddRequest) (cni.AddAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.opts.addTimeout)
 	defer cancel()
 	if err := s.mayAdd(request); err != nil {
 		return cni.AddAnswer{}, err

@@ -13,7 +13,7 @@ import (
 // addresses and the link itself go takes longer, and nobody has to wait for it: an ADD that needs
 // what they hold does.
 func (s *Server) del(ctx context.Context, request cni.DelRequest) (cni.DelAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.AddTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.opts.addTimeout)
 	defer cancel()
 	// runtimes like to call twice
 	if a, leaves := s.leaver(cni.AttachmentID(request.ContainerID, request.IfName)); leaves {

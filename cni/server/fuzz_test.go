@@ -162,7 +162,7 @@ func FuzzState(f *testing.F) {
 		}
 		s, err := New(Options{
 			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &cnitest.Enforcer{}, NetNS: cnitest.NoNetNS{},
-			Now: func() time.Duration { return cnitest.Noon }, AddTimeout: time.Minute,
+			Now: func() time.Duration { return cnitest.Noon }, addTimeout: time.Minute,
 		})
 		if err != nil {
 			t.Fatalf("it doesn't start: %v", err)

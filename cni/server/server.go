@@ -45,7 +45,7 @@ type Options struct {
 	OnSolved func(reason, message string)
 
 	// how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
-	AddTimeout time.Duration
+	addTimeout time.Duration
 	// how long a used address rests before another pod gets it; 60 s by default
 	CoolDown time.Duration
 	// since the boot, of a clock that nobody sets; the kernel's monotonic one by default
@@ -109,7 +109,7 @@ func New(opts Options) (*Server, error) {
 	if opts.Socket == "" || opts.StateDir == "" || opts.Enforcer == nil {
 		return nil, errors.New("a CNI server needs a socket, a state directory and an enforcer")
 	}
-	opts.AddTimeout = cmp.Or(opts.AddTimeout, defaultAddTimeout)
+	opts.addTimeout = cmp.Or(opts.addTimeout, defaultAddTimeout)
 	opts.CoolDown = cmp.Or(opts.CoolDown, defaultCoolDown)
 	if opts.Now == nil {
 		opts.Now = cni.SinceBoot

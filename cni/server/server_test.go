@@ -106,7 +106,7 @@ func TestExhausted(t *testing.T) {
 // TestFailedAttachLeavesNothing: and takes no address out of service, as none was used.
 func TestFailedAttachLeavesNothing(t *testing.T) {
 	t.Parallel()
-	a := newAgent(t, func(o *Options) { o.AddTimeout = 100 * time.Millisecond })
+	a := newAgent(t, func(o *Options) { o.addTimeout = 100 * time.Millisecond })
 	for name, c := range map[string]struct {
 		attach func(context.Context, cni.Attachment) error
 		code   uint

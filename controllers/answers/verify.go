@@ -77,9 +77,9 @@ func (p *verifyPair) pass() *verify.Pass {
 	return verify.NewPass(p.program, p.meaning.Meaning(), p.node)
 }
 
-// Now compares everything, as fast as it can. It waits while the node is busy,
+// now compares everything, as fast as it can. It waits while the node is busy,
 // until ctx ends.
-func (v *Verifier) Now(ctx context.Context) (verify.Result, error) {
+func (v *Verifier) now(ctx context.Context) (verify.Result, error) {
 	v.asked.Lock()
 	defer v.asked.Unlock()
 	for {
@@ -184,7 +184,7 @@ func (v *Verifier) tell(r verify.Result, refused int, err error) {
 type VerifyAnswer struct {
 	// Error says why it couldn't be verified; the rest is empty then.
 	Error       string   `json:"error,omitempty"`
-	Differences []string `json:"differences,omitempty"` // at most verify.MaxDifferences
+	Differences []string `json:"differences,omitempty"` // at most what verify keeps
 	Total       int      `json:"total"`
 	Classes     int      `json:"classes"` // of packets, that were compared
 }
@@ -193,7 +193,7 @@ type VerifyAnswer struct {
 // mean, now.
 func VerifyHandler(v *Verifier) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		result, err := v.Now(r.Context())
+		result, err := v.now(r.Context())
 		out := VerifyAnswer{Total: result.Total, Classes: result.Classes}
 		if err != nil {
 			out.Error = err.Error()

@@ -86,7 +86,7 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	node, recorder := v.node, v.recorder
 	event := func(want string) {
 		t.Helper()
-		result, err := v.Now(t.Context())
+		result, err := v.now(t.Context())
 		v.tell(result, 0, err)
 		v.tell(result, 0, err) // a second time it is no news
 		got := ""
@@ -155,7 +155,7 @@ func TestVerifierWaitsForCommits(t *testing.T) {
 	v.enforcer.Update(func(*enforcer.Model) {}) // which nobody commits
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := v.Now(ctx); err == nil {
+	if _, err := v.now(ctx); err == nil {
 		t.Error("it compared what isn't settled")
 	}
 }

@@ -22,11 +22,11 @@ const (
 
 // Why a rule can't be put where it is needed.
 var (
-	// ErrOwned says that a table may be changed by the process that owns it only (firewalld's, for instance).
-	ErrOwned = errors.New("the table is owned by another process")
+	// errOwned says that a table may be changed by the process that owns it only (firewalld's, for instance).
+	errOwned = errors.New("the table is owned by another process")
 
-	// ErrNoProgram says that a chain of legacy iptables can't be changed without its program, which isn't here.
-	ErrNoProgram = errors.New("no legacy iptables program here")
+	// errNoProgram says that a chain of legacy iptables can't be changed without its program, which isn't here.
+	errNoProgram = errors.New("no legacy iptables program here")
 )
 
 // Accepter keeps rules in other tables that accept what is forwarded from or to the pod network. Of each table that may block it

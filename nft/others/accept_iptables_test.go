@@ -73,7 +73,7 @@ func TestAccepterInLegacyIPTables(t *testing.T) {
 
 	// An image without the program can't, and says so; the name alone doesn't make a program the right one.
 	nowhere := &Accepter{lookPath: func(string) (string, error) { return "", exec.ErrNotFound }}
-	if changed, err := w.ensure(nowhere, networks...); !errors.Is(err, ErrNoProgram) || changed ||
+	if changed, err := w.ensure(nowhere, networks...); !errors.Is(err, errNoProgram) || changed ||
 		!strings.Contains(err.Error(), "legacy ip6tables table filter, chain FORWARD (policy DROP)") {
 		t.Errorf("without the program: %v, %v", changed, err)
 	}
@@ -83,7 +83,7 @@ func TestAccepterInLegacyIPTables(t *testing.T) {
 		}
 		return exec.LookPath(file + "-nft")
 	}}
-	if changed, err := w.ensure(wrong, networks...); !errors.Is(err, ErrNoProgram) || changed {
+	if changed, err := w.ensure(wrong, networks...); !errors.Is(err, errNoProgram) || changed {
 		t.Errorf("with iptables-nft: %v, %v", changed, err)
 	}
 
@@ -98,7 +98,7 @@ func TestAccepterInLegacyIPTables(t *testing.T) {
 	w.mustEnsure(a, true, network6)
 	w.mustNotReach(familyIP)
 	w.mustReach(familyIP6)
-	if changed, err := w.ensure(nowhere); !errors.Is(err, ErrNoProgram) || changed {
+	if changed, err := w.ensure(nowhere); !errors.Is(err, errNoProgram) || changed {
 		t.Errorf("removing without the program: %v, %v", changed, err)
 	}
 	w.mustRemove(a)

@@ -271,7 +271,7 @@ add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; 
 add rule inet firewalld filter_FORWARD reject
 `)
 	changed, err := w.ensure(&Accepter{}, networks...)
-	if !errors.Is(err, ErrOwned) || !strings.Contains(err.Error(), "table inet firewalld, chain filter_FORWARD") {
+	if !errors.Is(err, errOwned) || !strings.Contains(err.Error(), "table inet firewalld, chain filter_FORWARD") {
 		t.Errorf("error %v", err)
 	}
 	if rules := w.node.Nft("list", "table", "ip", "filter"); !changed || strings.Count(rules, comment) != 2 {

@@ -140,7 +140,7 @@ func (p place) replace(deadline time.Time, after uint64) error {
 	}
 	err = conn.Flush()
 	if p.in.owned && errors.Is(err, unix.EPERM) {
-		err = fmt.Errorf("%w: %w", ErrOwned, err)
+		err = fmt.Errorf("%w: %w", errOwned, err)
 	}
 	return err
 }

@@ -50,14 +50,14 @@ func (a *Accepter) legacyProgram(ctx context.Context, f legacyFamily) (string, e
 	}
 	path, err := a.look(f.program)
 	if err != nil {
-		return "", ErrNoProgram
+		return "", errNoProgram
 	}
 	version, err := run(ctx, path, "--version")
 	if err != nil {
 		return "", err
 	}
 	if strings.Contains(version, "nf_tables") {
-		return "", fmt.Errorf("%w: %s writes to nftables", ErrNoProgram, path)
+		return "", fmt.Errorf("%w: %s writes to nftables", errNoProgram, path)
 	}
 	return path, nil
 }

@@ -33,7 +33,7 @@ type Blocker struct {
 	Table    string
 	Chain    string
 	Policy   string // "drop", or "accept" where it is the last rule that blocks
-	LastRule string // "drop" or "reject" where the policy is "accept" and the last rule takes whatever comes as far; else ""
+	lastRule string // "drop" or "reject" where the policy is "accept" and the last rule takes whatever comes as far; else ""
 }
 
 // String names the chain as a person would.
@@ -51,8 +51,8 @@ func (b Blocker) String() string {
 // end says how the chain ends, its verdicts in the backend's letters.
 func (b Blocker) end(letters func(string) string) string {
 	end := "policy " + letters(b.Policy)
-	if b.LastRule != "" {
-		end += ", last rule " + letters(b.LastRule)
+	if b.lastRule != "" {
+		end += ", last rule " + letters(b.lastRule)
 	}
 	return end
 }
@@ -82,4 +82,4 @@ func Blockers(h Hook) ([]Blocker, error) {
 	return found, errors.Join(errs...)
 }
 
-func (b Blocker) blocks() bool { return b.Policy == verdictDrop || b.LastRule != "" }
+func (b Blocker) blocks() bool { return b.Policy == verdictDrop || b.lastRule != "" }

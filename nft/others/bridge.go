@@ -22,17 +22,17 @@ type BridgeBypass struct {
 	NoModule bool   // br_netfilter isn't loaded
 }
 
-// Sysctl is the switch that has bridged packets of the family seen, in the dotted form.
-func (b BridgeBypass) Sysctl() string { return "net.bridge." + bridgeSwitch(b.Family) }
+// sysctl is the switch that has bridged packets of the family seen, in the dotted form.
+func (b BridgeBypass) sysctl() string { return "net.bridge." + bridgeSwitch(b.Family) }
 
 // String says what is wrong and what to type.
 func (b BridgeBypass) String() string {
 	if b.NoModule {
 		return fmt.Sprintf("bridge %s: the kernel module br_netfilter isn't loaded: %s between pods of this node isn't seen; "+
-			"run `modprobe br_netfilter` and `sysctl -w %s=1`", b.Bridge, traffic(b.Family), b.Sysctl())
+			"run `modprobe br_netfilter` and `sysctl -w %s=1`", b.Bridge, traffic(b.Family), b.sysctl())
 	}
 	return fmt.Sprintf("bridge %s: %s is 0: %s between pods of this node isn't seen; run `sysctl -w %[2]s=1`",
-		b.Bridge, b.Sysctl(), traffic(b.Family))
+		b.Bridge, b.sysctl(), traffic(b.Family))
 }
 
 func traffic(family string) string {
@@ -51,11 +51,11 @@ func bridgeSwitch(family string) string {
 
 // BridgesBypass looks at the bridges that carry pods, which are those with an address in one of podCIDRs (the node's own) or a route
 // within one, and returns those whose bridged packets don't pass the hook forward, for each family of podCIDRs. Neither the
-// node's switch nor the bridge's own is on then. sysctlDir is the node's /proc/sys/net; empty means DefaultSysctlDir. Only
+// node's switch nor the bridge's own is on then. sysctlDir is the node's /proc/sys/net; empty means that of the kernel. Only
 // the thread's network namespace counts.
 func BridgesBypass(podCIDRs []netip.Prefix, sysctlDir string) ([]BridgeBypass, error) {
 	if sysctlDir == "" {
-		sysctlDir = DefaultSysctlDir
+		sysctlDir = defaultSysctlDir
 	}
 	handle, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -150,7 +150,7 @@ func (f *baseChain) blocker() Blocker {
 	if f.chain.Policy != nil && *f.chain.Policy == nftables.ChainPolicyDrop {
 		b.Policy = verdictDrop
 	} else if len(f.rules) > 0 {
-		b.LastRule = takesAll(f.rules[len(f.rules)-1])
+		b.lastRule = takesAll(f.rules[len(f.rules)-1])
 	}
 	return b
 }

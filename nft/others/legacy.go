@@ -68,7 +68,7 @@ type legacyTable struct {
 func (t legacyTable) blocker() Blocker {
 	b := Blocker{Backend: LegacyIPTables, Family: t.family.name, Table: legacyFilter, Chain: t.hook.legacy, Policy: t.policy}
 	if b.Policy != verdictDrop {
-		b.LastRule = t.lastRule
+		b.lastRule = t.lastRule
 	}
 	return b
 }

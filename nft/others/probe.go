@@ -17,8 +17,8 @@ import (
 
 // Defaults of ProbeOptions.
 const (
-	DefaultTimeout   = time.Second
-	DefaultSysctlDir = "/proc/sys/net"
+	defaultTimeout   = time.Second
+	defaultSysctlDir = "/proc/sys/net"
 )
 
 // probeInterval is the time between a packet and its repetition: a link that has just come up may drop a few.
@@ -33,8 +33,8 @@ type Path struct {
 // ProbeOptions are a Probe's settings.
 type ProbeOptions struct {
 	IPv4, IPv6 Path          // one at least; the zero Path leaves the family out
-	Timeout    time.Duration // how long to try; zero: DefaultTimeout
-	SysctlDir  string        // the node's /proc/sys/net; empty: DefaultSysctlDir. Written to only where new links don't take or forward packets
+	timeout    time.Duration // how long to try; zero: a second
+	SysctlDir  string        // the node's /proc/sys/net; empty: /proc/sys/net. Written to only where new links don't take or forward packets
 }
 
 // Probe finds out whether the node forwards packets between pods: it makes two veth pairs, has UDP packets arrive at one and
@@ -45,11 +45,11 @@ type ProbeOptions struct {
 //
 // It fails if it couldn't try to the end: when ctx ended before, or, for instance, since there is a route to exactly one of the addresses: then it is somebody's.
 func Probe(ctx context.Context, o ProbeOptions) (Result, error) {
-	if o.Timeout == 0 {
-		o.Timeout = DefaultTimeout
+	if o.timeout == 0 {
+		o.timeout = defaultTimeout
 	}
 	if o.SysctlDir == "" {
-		o.SysctlDir = DefaultSysctlDir
+		o.SysctlDir = defaultSysctlDir
 	}
 	trials, err := o.trials()
 	if err == nil && len(undecided(trials)) > 0 {
@@ -121,10 +121,10 @@ type Switches struct {
 	IPv4, IPv6 bool
 }
 
-// ReadSwitches reads them below the node's /proc/sys/net; empty: DefaultSysctlDir. What a Probe finds may differ whenever they do.
+// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. What a Probe finds may differ whenever they do.
 func ReadSwitches(sysctlDir string) (s Switches, err error) {
 	if sysctlDir == "" {
-		sysctlDir = DefaultSysctlDir
+		sysctlDir = defaultSysctlDir
 	}
 	if s.IPv4, err = readSwitch(filepath.Join(sysctlDir, "ipv4/ip_forward")); err == nil {
 		s.IPv6, err = readSwitch(filepath.Join(sysctlDir, "ipv6/conf/all/forwarding"))
@@ -172,7 +172,7 @@ func try(ctx context.Context, trials []*trial, o ProbeOptions) (err error) {
 		return err
 	}
 	defer unix.Close(receiver)
-	for deadline := time.Now().Add(o.Timeout); len(undecided(trials)) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(o.timeout); len(undecided(trials)) > 0 && time.Now().Before(deadline); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

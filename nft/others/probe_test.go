@@ -15,8 +15,8 @@ import (
 
 // The kernel is sometimes slow where many tests run; where packets are blocked the tests wait less.
 var (
-	patient = ProbeOptions{IPv4: path4, IPv6: path6, Timeout: 5 * time.Second}
-	brief   = ProbeOptions{IPv4: path4, IPv6: path6, Timeout: 300 * time.Millisecond}
+	patient = ProbeOptions{IPv4: path4, IPv6: path6, timeout: 5 * time.Second}
+	brief   = ProbeOptions{IPv4: path4, IPv6: path6, timeout: 300 * time.Millisecond}
 )
 
 func TestProbe(t *testing.T) {
@@ -94,7 +94,7 @@ func TestProbeMeetsLegacyPolicies(t *testing.T) {
 // setSysctl writes a value under /proc/sys/net of the node.
 func (w world) setSysctl(key, value string) {
 	w.t.Helper()
-	err := w.node.Do(func() error { return os.WriteFile(filepath.Join(DefaultSysctlDir, key), []byte(value), 0o600) })
+	err := w.node.Do(func() error { return os.WriteFile(filepath.Join(defaultSysctlDir, key), []byte(value), 0o600) })
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 	// Nor does it choke on what one that was killed left.
 	var l *links
 	err := w.node.Do(func() (err error) {
-		l, err = makeLinks(DefaultSysctlDir, []*trial{{path: path4}, {path: path6}})
+		l, err = makeLinks(defaultSysctlDir, []*trial{{path: path4}, {path: path6}})
 		return err
 	})
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// RouteProtocol marks the routes of a Probe.
-const RouteProtocol netlink.RouteProtocol = names.ProbeRoutes
+// routeProtocol marks the routes of a Probe.
+const routeProtocol netlink.RouteProtocol = names.ProbeRoutes
 
 // The links of a Probe: what is sent on the far end of a pair arrives at its near one, and the other way round.
 const (
@@ -163,7 +163,7 @@ func (l *links) checkUnused(addr netip.Addr) error {
 
 func (l *links) route(to netip.Addr, link int) error {
 	err := l.nl.RouteAdd(&netlink.Route{
-		Dst: ipNet(host(to)), LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN,
+		Dst: ipNet(host(to)), LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN,
 	})
 	if err != nil {
 		return fmt.Errorf("adding a route to %s: %w", to, err)

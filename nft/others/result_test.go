@@ -6,7 +6,7 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	docker := Blocker{Backend: NFTables, Family: familyIP, Table: "filter", Chain: "FORWARD", Policy: "drop"}
 	legacy := Blocker{Backend: LegacyIPTables, Family: familyIP6, Table: "filter", Chain: "FORWARD", Policy: "drop"}
-	firewall := Blocker{Backend: NFTables, Family: familyINet, Table: "fw", Chain: "f", Policy: "accept", LastRule: "reject"}
+	firewall := Blocker{Backend: NFTables, Family: familyINet, Table: "fw", Chain: "f", Policy: "accept", lastRule: "reject"}
 	all := []Blocker{docker, legacy, firewall}
 	for _, tt := range []struct {
 		result   Result

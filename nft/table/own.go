@@ -21,17 +21,9 @@ type ownership struct {
 	former []uint32
 }
 
-// Owned reports whether nobody but this Table can change the table at the
-// moment. Without Options.Own it can't be, nor where the kernel is older than
-// 6.9 or the table was made un-owned: such a table is used as it is.
-func (t *Table) Owned() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.own.ours && t.conn != nil
-}
-
 // WhyNotOwned says why the table isn't owned by this Table, or nothing if it is
-// or isn't to be.
+// or isn't to be. Nobody but its owner can change a table. Where the kernel is
+// older than 6.9, or the table was made un-owned, it is used as it is.
 func (t *Table) WhyNotOwned() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -311,3 +311,10 @@ func TestCloseLeavesAnOrphan(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Owned reports whether nobody but this Table can change the table at the moment.
+func (t *Table) Owned() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.own.ours && t.conn != nil
+}

@@ -31,7 +31,7 @@ type Options struct {
 	Tallied string
 
 	// Own makes the table belong to the Table's connection wherever the
-	// kernel can, so that nobody else can change it: see Table.Owned.
+	// kernel can, so that nobody else can change it: see WhyNotOwned.
 	Own bool
 }
 

@@ -11,20 +11,20 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// A Dump is the table as the kernel sends it: the attributes of its messages.
+// A dump is the table as the kernel sends it: the attributes of its messages.
 // Messages of other tables are among them.
-type Dump struct {
+type dump struct {
 	Table, Chains, Rules, Sets, Objects, Flowtables [][]byte
 	// Elements are the answers for each set, by its name.
 	Elements map[string][][]byte
 }
 
-// TableName is the name of the table that is read, of family inet.
-const TableName = names.Table
+// tableName is the name of the table that is read, of family inet.
+const tableName = names.Table
 
-// Decode reads a dump. Whatever it doesn't know is an error that names it:
+// decodeDump reads a dump. Whatever it doesn't know is an error that names it:
 // an expression, an attribute, a flag, a kind of object, chain or set.
-func Decode(d *Dump) (*Program, error) {
+func decodeDump(d *dump) (*Program, error) {
 	p := &Program{chains: map[string]*chain{}, sets: map[string]*set{}}
 	for _, part := range []struct {
 		what   string
@@ -43,7 +43,7 @@ func Decode(d *Dump) (*Program, error) {
 			}
 		}
 	}
-	for _, name := range p.SetNames() {
+	for _, name := range p.setNames() {
 		for _, body := range d.Elements[name] {
 			if err := p.sets[name].decodeElements(body); err != nil {
 				return nil, fmt.Errorf("set %s: %w", name, err)
@@ -61,8 +61,8 @@ func Decode(d *Dump) (*Program, error) {
 	return p, p.link()
 }
 
-// SetNames lists the sets, sorted.
-func (p *Program) SetNames() []string {
+// setNames lists the sets, sorted.
+func (p *Program) setNames() []string {
 	out := make([]string, 0, len(p.sets))
 	for name := range p.sets {
 		out = append(out, name)
@@ -93,7 +93,7 @@ func decodeTable(body []byte) error {
 		return err
 	}
 	switch {
-	case text(f[unix.NFTA_TABLE_NAME]) != TableName:
+	case text(f[unix.NFTA_TABLE_NAME]) != tableName:
 		return fmt.Errorf("it is called %q", text(f[unix.NFTA_TABLE_NAME]))
 	case flags&unix.NFT_TABLE_F_DORMANT != 0:
 		return errors.New("it is dormant: its chains see no packet")
@@ -112,7 +112,7 @@ func ours(body []byte, tableAttr uint16) (bool, error) {
 	}
 	for _, a := range list {
 		if a.kind == tableAttr {
-			return text(a.data) == TableName, nil
+			return text(a.data) == tableName, nil
 		}
 	}
 	return false, errors.New("of no table")

@@ -99,7 +99,7 @@ func (s *set) decodeElements(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if text(f[elemListTable]) != TableName || text(f[elemListSet]) != s.name {
+	if text(f[elemListTable]) != tableName || text(f[elemListSet]) != s.name {
 		return errors.New("elements of another set")
 	}
 	list, err := attrs(f[elemSet])

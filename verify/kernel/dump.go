@@ -49,20 +49,20 @@ const maxTries = 20
 // program without chains. An error means that it can't be told what the table
 // does: because reading fails, or because something in it isn't known.
 func Read(ctx context.Context, opts Options) (*Program, error) {
-	d, err := ReadDump(ctx, opts)
+	d, err := readDump(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("reading table %s: %w", TableName, err)
+		return nil, fmt.Errorf("reading table %s: %w", tableName, err)
 	}
-	p, err := Decode(d)
+	p, err := decodeDump(d)
 	if err != nil {
-		return nil, fmt.Errorf("table %s has what isn't known: %w", TableName, err)
+		return nil, fmt.Errorf("table %s has what isn't known: %w", tableName, err)
 	}
 	return p, nil
 }
 
-// ReadDump reads the table's messages as they were at one moment, on a socket
+// readDump reads the table's messages as they were at one moment, on a socket
 // of its own. Tables that have an owner can be read by everybody.
-func ReadDump(ctx context.Context, opts Options) (*Dump, error) {
+func readDump(ctx context.Context, opts Options) (*dump, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: opts.NetNS})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
@@ -84,13 +84,13 @@ func ReadDump(ctx context.Context, opts Options) (*Dump, error) {
 	return nil, ErrChanging
 }
 
-func readOnce(ctx context.Context, conn *netlink.Conn) (*Dump, error) {
+func readOnce(ctx context.Context, conn *netlink.Conn) (*dump, error) {
 	before, err := generation(conn)
 	if err != nil {
 		return nil, err
 	}
-	d := &Dump{Elements: map[string][][]byte{}}
-	d.Table, err = ask(conn, unix.NFT_MSG_GETTABLE, 0, name{unix.NFTA_TABLE_NAME, TableName})
+	d := &dump{Elements: map[string][][]byte{}}
+	d.Table, err = ask(conn, unix.NFT_MSG_GETTABLE, 0, name{unix.NFTA_TABLE_NAME, tableName})
 	if errors.Is(err, unix.ENOENT) {
 		return d, nil
 	}
@@ -104,10 +104,10 @@ func readOnce(ctx context.Context, conn *netlink.Conn) (*Dump, error) {
 		filter  []name
 	}{
 		{"chains", unix.NFT_MSG_GETCHAIN, &d.Chains, nil}, // the kernel can't filter these
-		{"rules", unix.NFT_MSG_GETRULE, &d.Rules, []name{{unix.NFTA_RULE_TABLE, TableName}}},
-		{"sets", unix.NFT_MSG_GETSET, &d.Sets, []name{{unix.NFTA_SET_TABLE, TableName}}},
-		{"objects", unix.NFT_MSG_GETOBJ, &d.Objects, []name{{unix.NFTA_OBJ_TABLE, TableName}}},
-		{"flowtables", unix.NFT_MSG_GETFLOWTABLE, &d.Flowtables, []name{{flowtableTable, TableName}}},
+		{"rules", unix.NFT_MSG_GETRULE, &d.Rules, []name{{unix.NFTA_RULE_TABLE, tableName}}},
+		{"sets", unix.NFT_MSG_GETSET, &d.Sets, []name{{unix.NFTA_SET_TABLE, tableName}}},
+		{"objects", unix.NFT_MSG_GETOBJ, &d.Objects, []name{{unix.NFTA_OBJ_TABLE, tableName}}},
+		{"flowtables", unix.NFT_MSG_GETFLOWTABLE, &d.Flowtables, []name{{flowtableTable, tableName}}},
 	} {
 		*part.into, err = ask(conn, part.message, netlink.Dump, part.filter...)
 		if part.message == unix.NFT_MSG_GETFLOWTABLE && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)) {
@@ -130,7 +130,7 @@ func readOnce(ctx context.Context, conn *netlink.Conn) (*Dump, error) {
 	return d, nil
 }
 
-func readElements(ctx context.Context, conn *netlink.Conn, d *Dump) error {
+func readElements(ctx context.Context, conn *netlink.Conn, d *dump) error {
 	for _, body := range d.Sets {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -161,7 +161,7 @@ func askTwice(conn *netlink.Conn, set string) (elements [][]byte, err error) {
 	for try := range maxTries {
 		before := elements
 		elements, err = ask(conn, unix.NFT_MSG_GETSETELEM, netlink.Dump,
-			name{unix.NFTA_SET_ELEM_LIST_TABLE, TableName}, name{unix.NFTA_SET_ELEM_LIST_SET, set})
+			name{unix.NFTA_SET_ELEM_LIST_TABLE, tableName}, name{unix.NFTA_SET_ELEM_LIST_SET, set})
 		if err != nil || len(elements) < 2 || try > 0 && slices.EqualFunc(before, elements, bytes.Equal) {
 			return elements, err
 		}
