@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/nft/others"
@@ -24,9 +23,10 @@ type ForwardCheck struct {
 	Accept     bool // keep a rule in others' chains that accepts the pod network
 	SysctlDir  string
 	// Taken lists the addresses that pods have, of which none is probed with.
-	Taken  func() []netip.Addr
-	Events notify.NodeEvents
-	Log    logr.Logger
+	Taken   func() []netip.Addr
+	Events  notify.NodeEvents
+	Metrics *Metrics // may be nil
+	Log     logr.Logger
 
 	mu       sync.Mutex
 	networks []netip.Prefix // of all pods
@@ -79,10 +79,7 @@ func (f *ForwardCheck) look(ctx context.Context) {
 
 // probe sends packets through the node as if between pods.
 func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
-	forwardBlockers.Reset()
-	for _, b := range f.blockers {
-		forwardBlockers.With(prometheus.Labels{"backend": b.Backend, "family": b.Family, "table": b.Table, "chain": b.Chain}).Set(1)
-	}
+	f.Metrics.noteBlockers(f.blockers)
 	options := others.ProbeOptions{SysctlDir: f.SysctlDir}
 	for _, p := range podCIDRs {
 		path, err := probePath(p, f.Taken())
@@ -103,11 +100,7 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 	if err != nil {
 		return
 	}
-	for family, outcome := range map[string]others.Outcome{"ipv4": result.IPv4, "ipv6": result.IPv6} {
-		if outcome != others.NotTried {
-			forwardPasses.With(prometheus.Labels{"family": family}).Set(boolValue(outcome == others.Passed))
-		}
-	}
+	f.Metrics.noteForwarding(result)
 	f.tell("ForwardingBlocked", result.Explain(f.blockers))
 }
 
@@ -145,7 +138,7 @@ func (f *ForwardCheck) lookAtBridges(podCIDRs []netip.Prefix) {
 	for _, b := range bypasses {
 		texts = append(texts, b.String())
 	}
-	policyBypassed.Set(float64(len(bypasses)))
+	f.Metrics.noteBypasses(len(bypasses))
 	f.tell("PolicyBypassed", strings.Join(texts, "; "))
 }
 

@@ -45,6 +45,7 @@ type NetworkOptions struct {
 	ToNodes    ToNodes
 	Overlay    overlay.Options
 	Events     notify.NodeEvents
+	Metrics    *Metrics // may be nil
 	Log        logr.Logger
 
 	// OnRules gets what the ruleset has to know, whenever that changes.
@@ -282,7 +283,7 @@ func (n *PodNetwork) report(err error, reason string) {
 		n.why = err.Error()
 	}
 	n.mu.Unlock()
-	networkReady.Set(boolValue(err == nil))
+	n.options.Metrics.noteReady(err == nil)
 	switch {
 	case err == nil && last == nil, err != nil && last != nil && err.Error() == last.Error():
 	case err == nil:
@@ -296,10 +297,7 @@ func (n *PodNetwork) report(err error, reason string) {
 
 // noteState tells how the network is.
 func (n *PodNetwork) noteState(s NetworkState) {
-	networkPeers.Set(float64(len(s.Peers)))
-	networkSkipped.Set(float64(len(s.Skipped)))
-	networkChanges.Set(float64(s.Changes))
-	podMTU.Set(float64(s.MTU))
+	n.options.Metrics.noteNetwork(s.Status)
 	if !maps.Equal(s.ReversePathFilters, n.toldFilters) {
 		n.options.Log.Info("Reverse path filters of the node, which are left as they are", "rp_filter", s.ReversePathFilters)
 	}
@@ -310,7 +308,6 @@ func (n *PodNetwork) noteState(s NetworkState) {
 
 // noteLinks tells which of the node's own links don't forward.
 func (n *PodNetwork) noteLinks(off []string) {
-	linksNotForwarding.Set(float64(len(off)))
 	for _, link := range off {
 		if !slices.Contains(n.toldLinks, link) {
 			n.options.Events.Warn("LinkNotForwarding", fmt.Sprintf("net.ipv4.conf.%s.forwarding is 0: IPv4 packets for pods that come in by %s are "+

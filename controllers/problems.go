@@ -28,7 +28,7 @@ type problemReport struct {
 }
 
 // first notes a version of a policy, and says whether it is a new one.
-func (l *problemLog) first(np *networkingv1.NetworkPolicy, problems int) bool {
+func (l *problemLog) first(np *networkingv1.NetworkPolicy, problems int, m *Metrics) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := client.ObjectKeyFromObject(np)
@@ -42,23 +42,23 @@ func (l *problemLog) first(np *networkingv1.NetworkPolicy, problems int) bool {
 	}
 	l.reported[key] = now
 	l.total += problems - old.problems
-	policyProblems.Set(float64(l.total))
+	m.noteProblems(l.total)
 	return true
 }
 
-func (l *problemLog) forget(key client.ObjectKey) {
+func (l *problemLog) forget(key client.ObjectKey, m *Metrics) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total -= l.reported[key].problems
 	delete(l.reported, key)
-	policyProblems.Set(float64(l.total))
+	m.noteProblems(l.total)
 }
 
 // reportProblems logs which fields of a policy can't be read, and puts an
 // Event on the policy where it is this node that tells: one, as the API
 // server's clients take Events of one reason about one version for the same.
 func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem, tells bool) {
-	if !a.problems.first(np, len(problems)) || len(problems) == 0 {
+	if !a.problems.first(np, len(problems), a.Metrics) || len(problems) == 0 {
 		return
 	}
 	a.lines.Info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))

@@ -29,6 +29,7 @@ type Agent struct {
 	Reader   client.Reader
 	Enforcer *enforcer.Enforcer
 	Events   events.EventRecorder
+	Metrics  *Metrics // may be nil
 	Log      logr.Logger
 	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever
 	// its object is read.
@@ -192,7 +193,7 @@ func (a *Agent) reconcileNode(ctx context.Context, key client.ObjectKey) error {
 func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error {
 	return update(ctx, a, key, &networkingv1.NetworkPolicy{}, a.setPolicy, func(m *enforcer.Model) {
 		m.DeletePolicy(policy.Key{Namespace: key.Namespace, Name: key.Name})
-		a.problems.forget(key)
+		a.problems.forget(key, a.Metrics)
 	})
 }
 

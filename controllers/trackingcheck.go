@@ -10,20 +10,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-net/sluice/controllers/notify"
-)
-
-var (
-	trackedConnections = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "sluice_tracked_connections",
-		Help: "Connections that the node's connection tracking knows.",
-	})
-	trackedConnectionsMax = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "sluice_tracked_connections_max",
-		Help: "Connections that the node's connection tracking has room for (nf_conntrack_max).",
-	})
 )
 
 // TrackingCheck tells when the node's connection tracking has no room left:
@@ -32,6 +20,7 @@ var (
 type TrackingCheck struct {
 	SysctlDir string
 	Events    notify.NodeEvents
+	Metrics   *Metrics // may be nil
 	Log       logr.Logger
 
 	full bool // as it was told
@@ -61,8 +50,7 @@ func (c *TrackingCheck) look() {
 	if err != nil || limit == 0 { // 0: there is none
 		return
 	}
-	trackedConnections.Set(float64(count))
-	trackedConnectionsMax.Set(float64(limit))
+	c.Metrics.noteTracking(count, limit)
 	full := isTrackingFull(count, limit, c.full)
 	if full == c.full {
 		return

@@ -23,6 +23,7 @@ type TunnelCheck struct {
 	node     string
 	interval time.Duration
 	events   notify.NodeEvents
+	metrics  *Metrics
 	log      logr.Logger
 	prober   *reach.Prober
 	blockers func(others.Hook) ([]others.Blocker, error)
@@ -49,9 +50,12 @@ type toldTunnel struct {
 }
 
 // NewTunnelCheck returns one for a node that asks each peer once in an interval.
-func NewTunnelCheck(node string, interval time.Duration, events notify.NodeEvents, log logr.Logger) *TunnelCheck {
+// The metrics may be nil.
+func NewTunnelCheck(
+	node string, interval time.Duration, events notify.NodeEvents, metrics *Metrics, log logr.Logger,
+) *TunnelCheck {
 	t := &TunnelCheck{
-		node: node, interval: interval, events: events, log: log, ready: map[string]time.Time{},
+		node: node, interval: interval, events: events, metrics: metrics, log: log, ready: map[string]time.Time{},
 		blockers: others.Blockers, now: time.Now,
 	}
 	t.prober = reach.New(reach.Options{Own: node, Interval: interval, OnReport: t.look})
@@ -122,8 +126,8 @@ func (t *TunnelCheck) look(r reach.Report) {
 	counts.untried += max(len(t.state.Peers)-len(r.Peers), 0) // those that are reached without the tunnel
 	state := t.state
 	t.mu.Unlock()
-	counts.set()
-	countProbes(t.last, r)
+	t.metrics.noteTunnel(counts)
+	t.metrics.countProbes(t.last, r)
 	t.last = r
 	t.noteError(now, r.Err)
 	t.tell(now, verdict, counts, state)

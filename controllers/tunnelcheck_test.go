@@ -30,7 +30,7 @@ func newTunnelWorld(t *testing.T) *tunnelWorld {
 	t.Helper()
 	w := &tunnelWorld{t: t, recorder: events.NewFakeRecorder(100), clock: atSecond(0)}
 	log := funcr.New(func(string, string) { w.logged++ }, funcr.Options{})
-	w.TunnelCheck = NewTunnelCheck("own", 0, notify.NodeEvents{Node: "own", Recorder: w.recorder}, log)
+	w.TunnelCheck = NewTunnelCheck("own", 0, notify.NodeEvents{Node: "own", Recorder: w.recorder}, nil, log)
 	w.interval = reach.DefaultInterval
 	w.now = func() time.Time { return w.clock }
 	w.blockers = func(h others.Hook) ([]others.Blocker, error) {

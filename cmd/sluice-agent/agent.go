@@ -42,6 +42,7 @@ type tools struct {
 	mgr        ctrl.Manager
 	eventQueue *notify.EventQueue
 	nodeEvents notify.NodeEvents
+	metrics    *controllers.Metrics
 }
 
 // newAgent makes the parts of the agent, of which the manager has the reconcilers and the caller
@@ -49,7 +50,10 @@ type tools struct {
 func newAgent(
 	o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue, table *table.Table,
 ) (*agent, error) {
-	t := &tools{o, log, mgr, eventQueue, notify.NodeEvents{Node: o.node, Recorder: eventQueue}}
+	t := &tools{
+		options: o, log: log, mgr: mgr, eventQueue: eventQueue,
+		nodeEvents: notify.NodeEvents{Node: o.node, Recorder: eventQueue},
+	}
 	samples := enforcer.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
 	e, enforcerMetrics := t.newEnforcer(table, samples)
 	server, reserveTunnel, err := t.newServer(e)
@@ -58,8 +62,9 @@ func newAgent(
 	}
 	e.Adopt(server.Attachments())
 	verifier := answers.NewVerifier(e, kernel.Options{}, t.nodeEvents, log.WithName("verify"))
-	err = registerMetrics([]prometheus.Collector{enforcerMetrics, enforcer.NewDenialCollector(e)},
-		controllers.Metrics(server.Stats), verifier.Metrics(), eventQueue.Metrics())
+	t.metrics = controllers.NewMetrics(server.Stats)
+	err = registerMetrics([]prometheus.Collector{enforcerMetrics, enforcer.NewDenialCollector(e), t.metrics},
+		verifier.Metrics(), eventQueue.Metrics())
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +83,7 @@ func newAgent(
 	cutter := enforcer.NewCutter(e, cutOptions)
 	departures := enforcer.NewDepartures(e, server.ForgetConnections, o.forgetEvery())
 	tracking := &controllers.TrackingCheck{
-		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Log: log.WithName("tracking"),
+		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Metrics: t.metrics, Log: log.WithName("tracking"),
 	}
 	out := &agent{enforcer: e, parts: []manager.RunnableFunc{
 		server.Run, server.KeepHostEnds, every(reapInterval, server.Reap), datapath.Run, cutter.Run, departures.Run, tracking.Run, eventQueue.Run,
@@ -90,7 +95,7 @@ func newAgent(
 	if !o.policyOnly {
 		if o.tunnelProbeInterval > 0 {
 			tunnelLog := log.WithName("tunnel")
-			tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, t.nodeEvents, tunnelLog)
+			tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, t.nodeEvents, t.metrics, tunnelLog)
 		}
 		out.network = t.newNetwork(e, datapath, tunnel)
 		out.parts = append(out.parts, out.network.Run, tunnel.Run)
@@ -102,7 +107,7 @@ func newAgent(
 		out.parts = append(out.parts, denials.Run)
 	}
 	reconcilers := &controllers.Agent{
-		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Log: log.WithName("agent"),
+		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Metrics: t.metrics, Log: log.WithName("agent"),
 		Network: out.network, Tunnel: tunnel, Left: departures.Leave,
 		Foreign: controllers.ForeignPods{
 			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Left: departures.Leave,
@@ -200,7 +205,7 @@ func (t *tools) newForwardCheck(server *cniserver.Server) *controllers.ForwardCh
 			}
 			return taken
 		},
-		Events: t.nodeEvents, Log: t.log.WithName("forwarding"),
+		Events: t.nodeEvents, Metrics: t.metrics, Log: t.log.WithName("forwarding"),
 	}
 }
 
@@ -216,7 +221,7 @@ func (t *tools) newNetwork(
 		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, savedNetConf),
 		Underlay: o.underlay(), Masquerade: o.masquerade, ToNodes: controllers.ToNodes(o.masqueradeToNodes),
 		Overlay: overlay.Options{SysctlDir: o.sysctlDir, Log: t.log.WithName("overlay")},
-		Events:  t.nodeEvents, Log: t.log.WithName("network"),
+		Events:  t.nodeEvents, Metrics: t.metrics, Log: t.log.WithName("network"),
 		OnRules: e.SetNetwork, OnState: func(s controllers.NetworkState) {
 			datapath.SetState(s)
 			tunnel.SetState(s)
