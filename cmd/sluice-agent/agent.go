@@ -48,7 +48,8 @@ type tools struct {
 // newAgent makes the parts of the agent, of which the manager has the reconcilers and the caller
 // adds the others.
 func newAgent(
-	o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue, table *table.Table,
+	o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue,
+	table *table.Table,
 ) (*agent, error) {
 	t := &tools{
 		options: o, log: log, mgr: mgr, eventQueue: eventQueue,
@@ -63,7 +64,8 @@ func newAgent(
 	e.Adopt(server.Attachments())
 	verifier := answers.NewVerifier(e, kernel.Options{}, t.nodeEvents, log.WithName("verify"))
 	t.metrics = controllers.NewMetrics(server.Stats)
-	err = registerMetrics([]prometheus.Collector{enforcerMetrics, enforcer.NewDenialCollector(e), t.metrics},
+	err = registerMetrics([]prometheus.Collector{enforcerMetrics, enforcer.NewDenialCollector(e),
+		t.metrics},
 		verifier.Metrics(), eventQueue.Metrics())
 	if err != nil {
 		return nil, err
@@ -74,19 +76,23 @@ func newAgent(
 	forwarding := t.newForwardCheck(server)
 	datapath := &controllers.Datapath{
 		Enforcer: e, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
-		ConfDir:       o.cniConfDir,
-		Conflist:      install.ConflistOptions{Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive},
-		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile, RunDir: o.runDir,
+		ConfDir: o.cniConfDir,
+		Conflist: install.ConflistOptions{Socket: o.socket, StateDir: o.stateDir,
+			Exclusive: o.cniExclusive},
+		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile,
+		RunDir: o.runDir,
 		Events: t.nodeEvents, Log: log.WithName("datapath"),
 	}
 	cutOptions := enforcer.CutterOptions{Off: !o.cutEstablished, Log: log.WithName("cutter")}
 	cutter := enforcer.NewCutter(e, cutOptions)
 	departures := enforcer.NewDepartures(e, server.ForgetConnections, o.forgetEvery())
 	tracking := &controllers.TrackingCheck{
-		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Metrics: t.metrics, Log: log.WithName("tracking"),
+		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Metrics: t.metrics,
+		Log: log.WithName("tracking"),
 	}
 	out := &agent{enforcer: e, parts: []manager.RunnableFunc{
-		server.Run, server.KeepHostEnds, every(reapInterval, server.Reap), datapath.Run, cutter.Run, departures.Run, tracking.Run, eventQueue.Run,
+		server.Run, server.KeepHostEnds, every(reapInterval, server.Reap), datapath.Run, cutter.Run,
+		departures.Run, tracking.Run, eventQueue.Run,
 	}}
 	if o.verify == "continuous" {
 		out.parts = append(out.parts, verifier.Run)
@@ -95,7 +101,8 @@ func newAgent(
 	if !o.policyOnly {
 		if o.tunnelProbeInterval > 0 {
 			tunnelLog := log.WithName("tunnel")
-			tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, t.nodeEvents, t.metrics, tunnelLog)
+			tunnel = controllers.NewTunnelCheck(o.node, o.tunnelProbeInterval, t.nodeEvents,
+				t.metrics, tunnelLog)
 		}
 		out.network = t.newNetwork(e, datapath, tunnel)
 		out.parts = append(out.parts, out.network.Run, tunnel.Run)
@@ -107,10 +114,12 @@ func newAgent(
 		out.parts = append(out.parts, denials.Run)
 	}
 	reconcilers := &controllers.Agent{
-		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Metrics: t.metrics, Log: log.WithName("agent"),
+		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Metrics: t.metrics,
+		Log:     log.WithName("agent"),
 		Network: out.network, Tunnel: tunnel, Left: departures.Leave,
 		Foreign: controllers.ForeignPods{
-			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop", Left: departures.Leave,
+			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop",
+			Left: departures.Leave,
 		},
 		OwnNode: func(podCIDRs []netip.Prefix, addresses []netip.Addr) {
 			server.SetNodeAddresses(addresses)
@@ -126,8 +135,8 @@ func newAgent(
 	return out, nil
 }
 
-// reapInterval is the time between two looks for pods that are gone without a DEL. Two in a row have
-// to find a pod gone.
+// reapInterval is the time between two looks for pods that are gone without a DEL. Two in a row
+// have to find a pod gone.
 const reapInterval = 10 * time.Second
 
 // every calls f again and again, for the first time after the interval, until ctx ends.
@@ -153,13 +162,15 @@ func (a *agent) networkReady() error {
 	return a.network.Ready()
 }
 
-func (t *tools) newEnforcer(table *table.Table, samples uint64) (*enforcer.Enforcer, *enforcer.Metrics) {
+func (t *tools) newEnforcer(table *table.Table,
+	samples uint64) (*enforcer.Enforcer, *enforcer.Metrics) {
 	o := t.options
 	allow := o.podToNode == "allow"
 	model := enforcer.NewModel(
 		cluster.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
 		ruleset.Config{
-			AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples, CutLabel: uint8(o.cutLabel),
+			AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples,
+			CutLabel: uint8(o.cutLabel),
 		})
 	reporter := &controllers.Reporter{Node: o.node, Reader: t.mgr.GetClient(), Events: t.eventQueue}
 	counts := enforcer.NewMetrics()
@@ -171,7 +182,8 @@ func (t *tools) newEnforcer(table *table.Table, samples uint64) (*enforcer.Enfor
 }
 
 // newServer also says whether no pod gets the tunnel's port as a host port.
-func (t *tools) newServer(e *enforcer.Enforcer) (server *cniserver.Server, reserveTunnel bool, err error) {
+func (t *tools) newServer(e *enforcer.Enforcer) (server *cniserver.Server, reserveTunnel bool,
+	err error) {
 	o := t.options
 	podEvents := notify.NodeEvents{Node: o.node, Recorder: t.eventQueue.From("pods of the node")}
 	reserved, reserveTunnel, err := o.reservedPorts()
@@ -219,7 +231,8 @@ func (t *tools) newNetwork(
 	o := t.options
 	return controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: o.node, ConfigFile: o.netConf, SavedFile: filepath.Join(o.stateDir, savedNetConf),
-		Underlay: o.underlay(), Masquerade: o.masquerade, ToNodes: controllers.ToNodes(o.masqueradeToNodes),
+		Underlay: o.underlay(), Masquerade: o.masquerade,
+		ToNodes: controllers.ToNodes(o.masqueradeToNodes),
 		Overlay: overlay.Options{SysctlDir: o.sysctlDir, Log: t.log.WithName("overlay")},
 		Events:  t.nodeEvents, Metrics: t.metrics, Log: t.log.WithName("network"),
 		OnRules: e.SetNetwork, OnState: func(s controllers.NetworkState) {

@@ -20,17 +20,20 @@ import (
 // lookAgain is the time between two looks for an agent that takes no lock.
 const lookAgain = 100 * time.Millisecond
 
-// onlyAgent sees to it that one agent at a time works on a node: before it returns, nothing may be written. The lock is one of the state
-// directory itself (flock(2)): it needs no file, ends with the process that has it, however that ends, and nobody but root can take it.
+// onlyAgent sees to it that one agent at a time works on a node: before it returns, nothing may be
+// written. The lock is one of the state directory itself (flock(2)): it needs no file, ends with
+// the process that has it, however that ends, and nobody but root can take it.
 type onlyAgent struct {
 	stateDir, socket string
 	standsBy         func(why string) // told once, when there is another agent
-	noLock           func(err error)  // told where there can't be a lock: then only a socket tells of another agent
-	lock             *os.File         // nil: there is none
+	// told where there can't be a lock: then only a socket tells of another agent
+	noLock func(err error)
+	lock   *os.File // nil: there is none
 }
 
-// wait returns nil once no other agent is there, at once when the last one ends, or the context's error. An agent of before there was a lock
-// is known by its socket. Where the directory can't be made or locked, as its disk is full, say, nobody is kept from enforcing policy.
+// wait returns nil once no other agent is there, at once when the last one ends, or the context's
+// error. An agent of before there was a lock is known by its socket. Where the directory can't be
+// made or locked, as its disk is full, say, nobody is kept from enforcing policy.
 func (a *onlyAgent) wait(ctx context.Context) error {
 	dir, err := a.openDir()
 	if err == nil {
@@ -60,7 +63,8 @@ func (a *onlyAgent) openDir() (*os.File, error) {
 	return dir, nil
 }
 
-// release lets the next agent go on. An agent that isn't referred to any more loses its lock as well, as files are closed then.
+// release lets the next agent go on. An agent that isn't referred to any more loses its lock as
+// well, as files are closed then.
 func (a *onlyAgent) release() {
 	if a.lock != nil {
 		_ = a.lock.Close()
@@ -113,23 +117,30 @@ func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 	return nil
 }
 
-// beAlone waits until this is the node's only agent, tells of another one, and answers for its health meanwhile, where the address is free.
-// It is the only one until it is released.
-func beAlone(ctx context.Context, o *options, events notify.NodeEvents, log logr.Logger) (*onlyAgent, error) {
+// beAlone waits until this is the node's only agent, tells of another one, and answers for its
+// health meanwhile, where the address is free. It is the only one until it is released.
+func beAlone(ctx context.Context, o *options, events notify.NodeEvents,
+	log logr.Logger) (*onlyAgent, error) {
 	stop := func() {}
 	only := &onlyAgent{stateDir: o.stateDir, socket: o.socket, standsBy: func(why string) {
 		stop()
 		var health string
 		health, stop = serveStandby(ctx, o.httpAddress, why)
-		log.Info("Another agent runs on this node: this one stands by, and takes over when that ends", "reason", why, "health", health)
-		events.Warn("AnotherAgent", "a second agent was started on this node; it writes nothing and stands by until the first ends: "+why)
-	}, noLock: func(err error) { log.Error(err, "A second agent isn't kept from this node but by the socket") }}
+		log.Info(
+			"Another agent runs on this node: this one stands by, and takes over when that ends",
+			"reason", why, "health", health)
+		events.Warn("AnotherAgent", "a second agent was started on this node; it writes nothing "+
+			"and stands by until the first ends: "+why)
+	}, noLock: func(err error) {
+		log.Error(err, "A second agent isn't kept from this node but by the socket")
+	}}
 	err := only.wait(ctx)
 	stop()
 	return only, err
 }
 
-// serveStandby answers that this agent lives and isn't ready, unless the address is another agent's; at is where, or empty.
+// serveStandby answers that this agent lives and isn't ready, unless the address is another
+// agent's; at is where, or empty.
 func serveStandby(ctx context.Context, address, why string) (at string, stop func()) {
 	if address == "0" {
 		return "", func() {}
@@ -139,7 +150,8 @@ func serveStandby(ctx context.Context, address, why string) (at string, stop fun
 		return "", func() {} // the first agent's: kubelet asks that one
 	}
 	mux := http.NewServeMux()
-	for path, handler := range controllers.HealthHandlers(func() error { return errors.New("stands by: " + why) }) {
+	for path, handler := range controllers.HealthHandlers(
+		func() error { return errors.New("stands by: " + why) }) {
 		mux.Handle(path, handler)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}

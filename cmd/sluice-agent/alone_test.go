@@ -24,10 +24,13 @@ import (
 
 const standbyPatience = 10 * time.Second
 
-func standingBy(t *testing.T, stateDir, socket string) (told chan string, done chan error, agent *onlyAgent) {
+func standingBy(t *testing.T,
+	stateDir, socket string) (told chan string, done chan error, agent *onlyAgent) {
 	t.Helper()
 	told, done = make(chan string, 10), make(chan error, 1)
-	agent = &onlyAgent{stateDir: stateDir, socket: socket, standsBy: func(why string) { told <- why }}
+	agent = &onlyAgent{stateDir: stateDir, socket: socket, standsBy: func(why string) {
+		told <- why
+	}}
 	go func() { done <- agent.wait(t.Context()) }()
 	return told, done, agent
 }
@@ -42,7 +45,8 @@ func within[T any](t *testing.T, what string, from <-chan T) (got T) {
 	return got
 }
 
-// TestOnlyAgent: the second agent of a node stands by, without a file of its own, and takes over when the first ends.
+// TestOnlyAgent: the second agent of a node stands by, without a file of its own, and takes over
+// when the first ends.
 func TestOnlyAgent(t *testing.T) {
 	t.Parallel()
 	stateDir := filepath.Join(t.TempDir(), "state")
@@ -74,11 +78,13 @@ func TestOnlyAgent(t *testing.T) {
 	}
 }
 
-// TestLockLasts: the agent that beAlone returned has the lock until it is released, and not only until the next collection of garbage.
+// TestLockLasts: the agent that beAlone returned has the lock until it is released, and not only
+// until the next collection of garbage.
 func TestLockLasts(t *testing.T) {
 	t.Parallel()
 	stateDir := t.TempDir()
-	only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"}, notify.NodeEvents{}, logr.Discard())
+	only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"},
+		notify.NodeEvents{}, logr.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,14 +120,17 @@ func TestWithoutALock(t *testing.T) {
 		t.Fatal(err)
 	}
 	var why error
-	agent := &onlyAgent{stateDir: filepath.Join(file, "state"), socket: "/nowhere", noLock: func(err error) { why = err }}
-	if err := agent.wait(t.Context()); err != nil || why == nil || !strings.Contains(why.Error(), "making --state-dir") {
+	agent := &onlyAgent{stateDir: filepath.Join(file, "state"), socket: "/nowhere",
+		noLock: func(err error) { why = err }}
+	if err := agent.wait(t.Context()); err != nil || why == nil ||
+		!strings.Contains(why.Error(), "making --state-dir") {
 		t.Errorf("ended with %v, told %v", err, why)
 	}
 	agent.release()
 }
 
-// TestOnlyAgentBesideAnOlder: an agent that takes no lock is known by its socket; what a dead one left isn't one.
+// TestOnlyAgentBesideAnOlder: an agent that takes no lock is known by its socket; what a dead one
+// left isn't one.
 func TestOnlyAgentBesideAnOlder(t *testing.T) {
 	t.Parallel()
 	stateDir := t.TempDir()
@@ -163,11 +172,14 @@ func TestStandsBy(t *testing.T) {
 	line := within(t, "line of the log", logged)
 	_, address, _ := strings.Cut(line, `"health"="`)
 	address = strings.TrimSuffix(address, `"`)
-	if event := within(t, "Event", recorder.Events); !strings.HasPrefix(event, "Warning AnotherAgent") {
+	event := within(t, "Event", recorder.Events)
+	if !strings.HasPrefix(event, "Warning AnotherAgent") {
 		t.Errorf("told %q", event)
 	}
-	for path, want := range map[string]string{"/healthz": "200 ok", "/readyz": "503 stands by: another agent has locked"} {
-		if got := ask(t.Context(), "http://"+address+path); !strings.HasPrefix(got, want) { // it listens before it says where
+	for path, want := range map[string]string{"/healthz": "200 ok",
+		"/readyz": "503 stands by: another agent has locked"} {
+		// it listens before it says where
+		if got := ask(t.Context(), "http://"+address+path); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %q, want %q, logged %s", path, got, want, line)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-net/sluice/cni/server"
 )
 
-// reservedPorts reads --forbidden-host-ports: which ports no pod gets, and whether the tunnel's is among them.
+// reservedPorts reads --forbidden-host-ports: which ports no pod gets, and whether the tunnel's is
+// among them.
 func (o *options) reservedPorts() (ports []server.ReservedPort, tunnel bool, err error) {
 	for text := range strings.SplitSeq(o.forbiddenHostPorts, ",") {
 		switch text = strings.TrimSpace(text); text {
@@ -25,7 +26,8 @@ func (o *options) reservedPorts() (ports []server.ReservedPort, tunnel bool, err
 		default:
 			port, err := server.ParseReservedPort(text)
 			if err != nil {
-				return nil, false, fmt.Errorf("--forbidden-host-ports: %w, or agent, or tunnel", err)
+				return nil, false,
+					fmt.Errorf("--forbidden-host-ports: %w, or agent, or tunnel", err)
 			}
 			ports = append(ports, port)
 		}

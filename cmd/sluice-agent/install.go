@@ -14,7 +14,8 @@ import (
 // runInstall puts the CNI plugin where a container runtime looks for it.
 func runInstall(_ context.Context, args []string) error {
 	fs := flag.NewFlagSet("sluice-agent install", flag.ContinueOnError)
-	binDir := fs.String("bin-dir", "/opt/cni/bin", "where the container runtime looks for CNI plugins")
+	binDir := fs.String("bin-dir", "/opt/cni/bin",
+		"where the container runtime looks for CNI plugins")
 	plugin := fs.String("plugin", "", "the plugin's program (default: sluice beside this program)")
 	if err := fs.Parse(args); err != nil {
 		return err

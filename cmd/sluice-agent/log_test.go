@@ -9,17 +9,17 @@ import (
 	"unicode"
 )
 
-// hostile has what turns, hides or breaks lines, in one and in two bytes, and
-// what is no text.
+// hostile has what turns, hides or breaks lines, in one and in two bytes, and what is no text.
 const hostile = "\x1b[2J\x1b]0;title\a\r\n\x00\x7f\u009b31m\u202eabc\u2066\u2028\ufeff\xff\"}"
 
-// TestLogOfHostileValues: whatever a value is, a log line stays one line, and
-// as JSON says what the value is.
+// TestLogOfHostileValues: whatever a value is, a log line stays one line, and as JSON says what the
+// value is.
 func TestLogOfHostileValues(t *testing.T) {
 	t.Parallel()
 	for _, encoder := range []string{"json", "console"} {
 		var out bytes.Buffer
-		o, err := parseFlags([]string{"--node-name=n", "--zap-encoder=" + encoder, "--zap-stacktrace-level=panic"})
+		o, err := parseFlags([]string{"--node-name=n", "--zap-encoder=" + encoder,
+			"--zap-stacktrace-level=panic"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,10 @@ func TestLogOfHostileValues(t *testing.T) {
 			t.Fatalf("%s: %d lines, want 2: %q", encoder, len(lines), lines)
 		}
 		for _, line := range lines {
-			if i := strings.IndexFunc(line, func(r rune) bool { return r != '\t' && !unicode.IsPrint(r) }); i >= 0 {
+			i := strings.IndexFunc(line, func(r rune) bool {
+				return r != '\t' && !unicode.IsPrint(r)
+			})
+			if i >= 0 {
 				t.Errorf("%s: %q is raw in %q", encoder, line[i:i+1], line)
 			}
 		}

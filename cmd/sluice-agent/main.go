@@ -76,7 +76,8 @@ func runAgent(ctx context.Context, args []string) error {
 	api := apiguard.New(o.apiSilence, log.WithName("api"))
 	cfg.Wrap(api.Wrap)
 	var a *agent // made when the manager is there, and before anybody asks
-	mgr, err := newManager(cfg, o.httpAddress, func() error { return a.networkReady() }, func() error { return a.enforcer.Ready() })
+	mgr, err := newManager(cfg, o.httpAddress, func() error { return a.networkReady() },
+		func() error { return a.enforcer.Ready() })
 	if err != nil {
 		return err
 	}
@@ -127,9 +128,12 @@ func newManager(cfg *rest.Config, httpAddress string, ready ...func() error) (ct
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme,
 		Cache:  controllers.CacheOptions(),
-		// An agent that starts while the API server is away waits for it, however long: ended, it would be started again later and later.
-		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return controllers.RESTMapper(), nil },
-		Controller:     config.Controller{CacheSyncTimeout: forever},
+		// An agent that starts while the API server is away waits for it, however long: ended, it
+		// would be started again later and later.
+		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+			return controllers.RESTMapper(), nil
+		},
+		Controller: config.Controller{CacheSyncTimeout: forever},
 		Metrics: metricsserver.Options{
 			BindAddress: httpAddress, ExtraHandlers: controllers.HealthHandlers(ready...),
 		},
@@ -144,7 +148,9 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		cfg, err := rest.InClusterConfig()
 		if err != nil {
-			return nil, fmt.Errorf("reading the cluster's configuration from inside, as --kubeconfig isn't given: %w", err)
+			return nil,
+				fmt.Errorf("reading the cluster's configuration from inside, as --kubeconfig "+
+					"isn't given: %w", err)
 		}
 		return cfg, nil
 	}

@@ -15,18 +15,21 @@ func TestParseFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.node != "n1" || o.socket != "/run/x/cni.sock" || o.podToNode != "policy" || o.httpAddress != "127.0.0.1:9808" {
+	if o.node != "n1" || o.socket != "/run/x/cni.sock" || o.podToNode != "policy" ||
+		o.httpAddress != "127.0.0.1:9808" {
 		t.Errorf("defaults: %+v", o)
 	}
 	for want, args := range map[string][]string{
-		"--node-name: expected":                                     {},
-		`--pod-to-node="maybe": expected`:                           {"--node-name=n1", "--pod-to-node=maybe"},
-		"--log-group=70000: expected":                               {"--node-name=n1", "--log-group=70000"},
-		"--log-per-second=1001: expected":                           {"--node-name=n1", "--log-per-second=1001"},
-		"--tunnel-probe-interval=500ms: expected 1s to 10m0s, or 0": {"--node-name=n1", "--tunnel-probe-interval=500ms"},
-		"--tunnel-probe-interval=-1s: expected":                     {"--node-name=n1", "--tunnel-probe-interval=-1s"},
-		"--api-silence=1m0s: expected":                              {"--node-name=n1", "--api-silence=1m"},
-		`--forbidden-host-ports: "80": expected a port with its protocol, such as 10250/tcp, or agent, or tunnel`: {"--node-name=n1", "--forbidden-host-ports=1/tcp,80"},
+		"--node-name: expected":           {},
+		`--pod-to-node="maybe": expected`: {"--node-name=n1", "--pod-to-node=maybe"},
+		"--log-group=70000: expected":     {"--node-name=n1", "--log-group=70000"},
+		"--log-per-second=1001: expected": {"--node-name=n1", "--log-per-second=1001"},
+		"--tunnel-probe-interval=500ms: expected 1s to 10m0s, or 0": {
+			"--node-name=n1", "--tunnel-probe-interval=500ms"},
+		"--tunnel-probe-interval=-1s: expected": {"--node-name=n1", "--tunnel-probe-interval=-1s"},
+		"--api-silence=1m0s: expected":          {"--node-name=n1", "--api-silence=1m"},
+		`--forbidden-host-ports: "80": expected a port with its protocol, such as 10250/tcp, ` +
+			"or agent, or tunnel": {"--node-name=n1", "--forbidden-host-ports=1/tcp,80"},
 		`argument "run": expected`:             {"--node-name=n1", "run"},
 		`invalid value "many" for flag -log-g`: {"--node-name=n1", "--log-group=many"},
 	} {
@@ -42,13 +45,16 @@ func TestForbiddenHostPorts(t *testing.T) {
 		ports  string
 		tunnel bool
 	}{
-		"":                                     {"[{10250 tcp} {6443 tcp} {2379 tcp} {2380 tcp} {9808 tcp}]", true},
-		"--http-address=[::1]:9090":            {"[{10250 tcp} {6443 tcp} {2379 tcp} {2380 tcp} {9090 tcp}]", true},
-		"--http-address=0":                     {"[{10250 tcp} {6443 tcp} {2379 tcp} {2380 tcp}]", true},
+		"": {"[{10250 tcp} {6443 tcp} {2379 tcp} {2380 tcp} {9808 tcp}]", true},
+		"--http-address=[::1]:9090": {
+			"[{10250 tcp} {6443 tcp} {2379 tcp} {2380 tcp} {9090 tcp}]", true},
+		"--http-address=0": {
+			"[{10250 tcp} {6443 tcp} {2379 tcp} {2380 tcp}]", true},
 		"--forbidden-host-ports=":              {"[]", false},
 		"--forbidden-host-ports=53/udp, agent": {"[{53 udp} {9808 tcp}]", false},
 	} {
-		o, err := parseFlags(append([]string{"--node-name=n1"}, strings.FieldsFunc(args, func(r rune) bool { return r == 0 })...))
+		o, err := parseFlags(append([]string{"--node-name=n1"},
+			strings.FieldsFunc(args, func(r rune) bool { return r == 0 })...))
 		if err != nil {
 			t.Fatalf("%s: %v", args, err)
 		}

@@ -14,8 +14,11 @@ import (
 	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
-// TestHeedsMemoryLimit: the collector of garbage knows what the container may have, as long as nobody tells it otherwise.
-func TestHeedsMemoryLimit(t *testing.T) { //nolint:paralleltest // in the process that it starts, the limit is everybody's
+// TestHeedsMemoryLimit: the collector of garbage knows what the container may have, as long as
+// nobody tells it otherwise.
+//
+//nolint:paralleltest // in the process that it starts, the limit is everybody's
+func TestHeedsMemoryLimit(t *testing.T) {
 	const env = "SLUICE_TEST_HEED"
 	if os.Getenv(env) != "" {
 		heedMemoryLimit(testr.New(t))
@@ -40,7 +43,8 @@ func TestHeedsMemoryLimit(t *testing.T) { //nolint:paralleltest // in the proces
 		cmd := exec.Command(launcher[0], launcher[1:]...)
 		cmd.Env = append(os.Environ(), env+"=1", c.setting)
 		out, err := cmd.CombinedOutput()
-		if want := fmt.Sprintln("limit", c.want); err != nil || !strings.Contains(string(out), want) {
+		if want := fmt.Sprintln("limit", c.want); err != nil ||
+			!strings.Contains(string(out), want) {
 			t.Errorf("limit %d, %s: %v, got\n%swant %s", c.limit, c.setting, err, out, want)
 		}
 	}

@@ -33,7 +33,8 @@ func runUninstall(ctx context.Context, args []string) error {
 	return nil
 }
 
-// uninstaller knows where the agent's things are. It works in the network namespace of the calling thread.
+// uninstaller knows where the agent's things are. It works in the network namespace of the calling
+// thread.
 type uninstaller struct {
 	stateDir, socket, cniConfDir, binDir, runDir, subnetFile string
 
@@ -45,12 +46,18 @@ func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
 	fs := flag.NewFlagSet("sluice-agent uninstall", flag.ContinueOnError)
 	fs.StringVar(&u.stateDir, "state-dir", cni.DefaultStateDir, "the agent's --state-dir")
 	fs.StringVar(&u.socket, "socket", "", "the agent's --socket (default STATE-DIR/cni.sock)")
-	fs.StringVar(&u.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the agent's --cni-conf-dir; empty: nothing is removed there")
-	fs.StringVar(&u.binDir, "bin-dir", "/opt/cni/bin", "where the CNI plugin was installed; empty: nothing is removed there")
-	fs.StringVar(&u.runDir, "run-dir", "/run", "the agent's --run-dir; empty: nothing is removed there")
-	fs.StringVar(&u.subnetFile, "subnet-file", "/run/flannel/subnet.env", "the agent's --subnet-file; empty: it isn't removed")
-	fs.String("sysctl-dir", "/proc/sys/net", "the agent's --sysctl-dir; sysctls stay as they are, as others may count on them by now")
-	fs.BoolVar(&u.force, "force", false, "also where pods have their network from Sluice, which they lose, or where other network configurations use the plugin")
+	fs.StringVar(&u.cniConfDir, "cni-conf-dir", "/etc/cni/net.d",
+		"the agent's --cni-conf-dir; empty: nothing is removed there")
+	fs.StringVar(&u.binDir, "bin-dir", "/opt/cni/bin",
+		"where the CNI plugin was installed; empty: nothing is removed there")
+	fs.StringVar(&u.runDir, "run-dir", "/run",
+		"the agent's --run-dir; empty: nothing is removed there")
+	fs.StringVar(&u.subnetFile, "subnet-file", "/run/flannel/subnet.env",
+		"the agent's --subnet-file; empty: it isn't removed")
+	fs.String("sysctl-dir", "/proc/sys/net",
+		"the agent's --sysctl-dir; sysctls stay as they are, as others may count on them by now")
+	fs.BoolVar(&u.force, "force", false, "also where pods have their network from Sluice, which "+
+		"they lose, or where other network configurations use the plugin")
 	fs.BoolVar(&wait, "wait", false, "stay when it is done, until a signal to end")
 	if err := fs.Parse(args); err != nil {
 		return nil, false, err
@@ -64,9 +71,10 @@ func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
 	return u, wait, nil
 }
 
-// run changes nothing before it is clear that nobody uses the node's network. Then what lets pods in goes first, and the table only once
-// no pod's link is left: no pod is without its policy at any moment. The state goes last but one, so that another try knows what this
-// one knew, and the plugin last, so that as many DELs as possible succeed.
+// run changes nothing before it is clear that nobody uses the node's network. Then what lets pods
+// in goes first, and the table only once no pod's link is left: no pod is without its policy at any
+// moment. The state goes last but one, so that another try knows what this one knew, and the plugin
+// last, so that as many DELs as possible succeed.
 func (u *uninstaller) run(ctx context.Context) error {
 	if err := u.refuse(ctx); err != nil {
 		return err
@@ -77,13 +85,15 @@ func (u *uninstaller) run(ctx context.Context) error {
 			return err
 		}
 		if kept != "" {
-			fmt.Printf("plugins that others had appended to our CNI configuration are in %s, to be put behind another network's\n", kept)
+			fmt.Printf("plugins that others had appended to our CNI configuration are in %s, to "+
+				"be put behind another network's\n", kept)
 		}
 	}
 	if err := install.RemoveLinks(); err != nil {
 		return err
 	}
-	err := errors.Join(overlay.Remove(overlay.Options{}), new(others.Accepter).Remove(ctx), others.RemoveProbe(), table.Remove(table.Options{}))
+	err := errors.Join(overlay.Remove(overlay.Options{}), new(others.Accepter).Remove(ctx),
+		others.RemoveProbe(), table.Remove(table.Options{}))
 	if err = errors.Join(err, u.removeFiles()); err != nil {
 		return err
 	}
@@ -113,7 +123,8 @@ func (u *uninstaller) refuse(ctx context.Context) error {
 		return err
 	}
 	if len(pods) > 0 {
-		return fmt.Errorf("%d pods have their network from Sluice: %s; remove them first (kubectl drain), or cut them off with --force",
+		return fmt.Errorf("%d pods have their network from Sluice: %s; remove them first "+
+			"(kubectl drain), or cut them off with --force",
 			len(pods), firstFew(pods))
 	}
 	if u.cniConfDir == "" {
@@ -124,19 +135,22 @@ func (u *uninstaller) refuse(ctx context.Context) error {
 		return err
 	}
 	if len(users) > 0 {
-		return fmt.Errorf("in %s, %s use the plugin: take it out of them first, or let their pods fail to start with --force",
+		return fmt.Errorf("in %s, %s use the plugin: take it out of them first, or let their "+
+			"pods fail to start with --force",
 			u.cniConfDir, firstFew(users))
 	}
 	return nil
 }
 
-// removeFiles removes what the agent wrote, but for the plugin. Where no agent has had a pod network, the subnet file is flannel's.
+// removeFiles removes what the agent wrote, but for the plugin. Where no agent has had a pod
+// network, the subnet file is flannel's.
 func (u *uninstaller) removeFiles() error {
 	var errs []error
 	if u.runDir != "" {
 		errs = append(errs, install.RemoveDropIns(u.runDir))
 	}
-	_, err := os.Lstat(filepath.Join(u.stateDir, savedNetConf)) // an agent with --policy-only has none
+	// an agent with --policy-only has none
+	_, err := os.Lstat(filepath.Join(u.stateDir, savedNetConf))
 	if u.subnetFile != "" && err == nil {
 		errs = append(errs, overlay.RemoveSubnetFile(u.subnetFile))
 	}

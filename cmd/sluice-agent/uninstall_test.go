@@ -35,7 +35,8 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = time.Minute
 
-// installed is a node, a network namespace and a few folders, with all that Sluice ever puts on one, beside what others have there.
+// installed is a node, a network namespace and a few folders, with all that Sluice ever puts on
+// one, beside what others have there.
 type installed struct {
 	t     *testing.T
 	netns ns.NetNS
@@ -51,19 +52,22 @@ func newInstalled(t *testing.T) (n *installed, before []string) {
 	needroot.Skip(t)
 	base := t.TempDir()
 	n = &installed{t: t, base: base, netns: newNetNS(t), u: &uninstaller{
-		stateDir: base + "/run/sluice", socket: base + "/run/sluice/cni.sock", cniConfDir: base + "/etc", binDir: base + "/bin",
+		stateDir: base + "/run/sluice", socket: base + "/run/sluice/cni.sock",
+		cniConfDir: base + "/etc", binDir: base + "/bin",
 		runDir: base + "/run", subnetFile: base + "/run/flannel/subnet.env",
 	}}
 	for _, dir := range []string{"etc", "bin", "run/NetworkManager/conf.d", "run/systemd/network"} {
 		n.must(os.MkdirAll(filepath.Join(base, dir), 0o755))
 	}
-	for _, file := range []string{"etc/10-other.conflist", "bin/loopback", "run/NetworkManager/conf.d/other.conf"} {
+	for _, file := range []string{"etc/10-other.conflist", "bin/loopback",
+		"run/NetworkManager/conf.d/other.conf"} {
 		n.must(os.WriteFile(filepath.Join(base, file), []byte("{}"), 0o600))
 	}
 	n.do(func() error {
 		return errors.Join(os.WriteFile("/proc/sys/net/ipv6/conf/all/accept_dad", []byte("0"), 0),
 			os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0),
-			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0), os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
+			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0),
+			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
 	})
 	n.shell(`
 		ip link set lo up
@@ -113,7 +117,8 @@ func (n *installed) shell(commands string) string {
 	n.t.Helper()
 	var out []byte
 	n.do(func() (err error) {
-		if out, err = exec.CommandContext(n.t.Context(), "sh", "-ec", commands).CombinedOutput(); err != nil {
+		out, err = exec.CommandContext(n.t.Context(), "sh", "-ec", commands).CombinedOutput()
+		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
 		}
 		return err
@@ -121,7 +126,8 @@ func (n *installed) shell(commands string) string {
 	return string(out)
 }
 
-// dump is everything on the node: tables, links, addresses, routes, neighbours, files. Without indices, and what changes by itself.
+// dump is everything on the node: tables, links, addresses, routes, neighbours, files. Without
+// indices, and what changes by itself.
 func (n *installed) dump() (lines []string) {
 	n.t.Helper()
 	out := n.shell(`
@@ -147,13 +153,15 @@ func (n *installed) dump() (lines []string) {
 func (n *installed) installFiles() {
 	n.t.Helper()
 	n.buildPlugin()
-	_, err := install.Conflist(n.u.cniConfDir, install.ConflistOptions{Socket: n.u.socket, StateDir: n.u.stateDir})
+	_, err := install.Conflist(n.u.cniConfDir,
+		install.ConflistOptions{Socket: n.u.socket, StateDir: n.u.stateDir})
 	n.must(err)
 	_, err = install.DropIns(n.u.runDir)
 	n.must(err)
 	n.must(overlay.SubnetEnv{MTU: 1450}.WriteFile(n.u.subnetFile))
 	for _, leftover := range []string{
-		"etc/.sluice-1.new", "bin/.sluice-1.new", "run/flannel/.subnet.env.1", "run/systemd/network/.sluice-1.new", "run/sluice/.new-1",
+		"etc/.sluice-1.new", "bin/.sluice-1.new", "run/flannel/.subnet.env.1",
+		"run/systemd/network/.sluice-1.new", "run/sluice/.new-1",
 		"run/sluice/" + savedNetConf,
 	} {
 		path := filepath.Join(n.base, leftover)
@@ -165,7 +173,8 @@ func (n *installed) installFiles() {
 func (n *installed) buildPlugin() {
 	n.t.Helper()
 	dir := n.t.TempDir()
-	if out, err := exec.CommandContext(n.t.Context(), "go", "build", "-o", dir+"/", "../sluice").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(n.t.Context(), "go", "build", "-o", dir+"/", "../sluice").
+		CombinedOutput(); err != nil {
 		n.t.Fatalf("building the plugin: %v: %s", err, out)
 	}
 	_, err := install.Plugin(filepath.Join(dir, install.PluginName), n.u.binDir)
@@ -179,8 +188,9 @@ func (n *installed) runOverlay() {
 	var nodes []overlay.Node
 	for i := 1; i <= 3; i++ {
 		nodes = append(nodes, overlay.Node{
-			Name:      fmt.Sprintf("n%d", i),
-			PodCIDRs:  []netip.Prefix{prefix(fmt.Sprintf("10.244.%d.0/24", i)), prefix(fmt.Sprintf("fd00:10:244:%d::/64", i))},
+			Name: fmt.Sprintf("n%d", i),
+			PodCIDRs: []netip.Prefix{prefix(fmt.Sprintf("10.244.%d.0/24", i)),
+				prefix(fmt.Sprintf("fd00:10:244:%d::/64", i))},
 			Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i))},
 		})
 	}
@@ -190,7 +200,8 @@ func (n *installed) runOverlay() {
 			ready <- struct{}{}
 		}
 	}})
-	r.Set("n1", nodes, overlay.Config{Network: prefix("10.244.0.0/16"), IPv6Network: prefix("fd00:10:244::/48"), Backend: overlay.VXLAN, VNI: 1, Port: 8472})
+	r.Set("n1", nodes, overlay.Config{Network: prefix("10.244.0.0/16"),
+		IPv6Network: prefix("fd00:10:244::/48"), Backend: overlay.VXLAN, VNI: 1, Port: 8472})
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -212,10 +223,12 @@ func (open) Enforced(string) error                        { return nil }
 
 func (n *installed) runServer() {
 	n.t.Helper()
-	s, err := server.New(server.Options{Socket: n.u.socket, StateDir: n.u.stateDir, Enforcer: open{}, Log: logr.Discard(), NetNS: n.netns})
+	s, err := server.New(server.Options{Socket: n.u.socket, StateDir: n.u.stateDir,
+		Enforcer: open{}, Log: logr.Discard(), NetNS: n.netns})
 	n.must(err)
 	s.SetDatapathReady(true, "")
-	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")})
+	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"),
+		netip.MustParsePrefix("fd00:10:244:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- s.Run(ctx) }()
@@ -229,7 +242,8 @@ func (n *installed) runServer() {
 	}
 	n.t.Cleanup(func() { n.stop() })
 	n.await("the agent", func() bool {
-		return cni.NewClient(n.u.socket).Call(ctx, cni.PathStatus, cni.StatusRequest{}, new(cni.StatusAnswer)) == nil
+		return cni.NewClient(n.u.socket).
+			Call(ctx, cni.PathStatus, cni.StatusRequest{}, new(cni.StatusAnswer)) == nil
 	})
 }
 
@@ -244,7 +258,8 @@ func (n *installed) await(what string, done func() bool) {
 	}
 }
 
-// addPods wires two pods by the plugin that was installed, as a runtime does. Both are held to a bandwidth.
+// addPods wires two pods by the plugin that was installed, as a runtime does. Both are held to a
+// bandwidth.
 func (n *installed) addPods() {
 	n.t.Helper()
 	list, err := libcni.ConfListFromFile(filepath.Join(n.u.cniConfDir, "05-sluice.conflist"))
@@ -255,9 +270,11 @@ func (n *installed) addPods() {
 		n.pods = append(n.pods, pod)
 		n.do(func() error {
 			_, err := runtime.AddNetworkList(n.t.Context(), list, &libcni.RuntimeConf{
-				ContainerID: name, IfName: "eth0", NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), pod.Fd()),
+				ContainerID: name, IfName: "eth0",
+				NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), pod.Fd()),
 				Args: [][2]string{
-					{"K8S_POD_NAMESPACE", "dev"}, {"K8S_POD_NAME", "pod-" + name}, {"K8S_POD_UID", name}, {"K8S_POD_INFRA_CONTAINER_ID", name},
+					{"K8S_POD_NAMESPACE", "dev"}, {"K8S_POD_NAME", "pod-" + name},
+					{"K8S_POD_UID", name}, {"K8S_POD_INFRA_CONTAINER_ID", name},
 				},
 				CapabilityArgs: map[string]any{"bandwidth": json.RawMessage(
 					`{"ingressRate": 1000000, "ingressBurst": 1000000, "egressRate": 1000000, "egressBurst": 1000000}`)},
@@ -271,10 +288,12 @@ func (n *installed) addPods() {
 	})
 }
 
-// installRules writes a ruleset, accepts the pod network in another's table, and leaves the links of a probe.
+// installRules writes a ruleset, accepts the pod network in another's table, and leaves the links
+// of a probe.
 func (n *installed) installRules() {
 	n.t.Helper()
-	pods := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")}
+	pods := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"),
+		netip.MustParsePrefix("fd00:10:244::/48")}
 	n.do(func() error {
 		table, err := table.Open(table.Options{Own: true}) // an orphan by the time of the uninstall
 		if err != nil {
@@ -282,14 +301,17 @@ func (n *installed) installRules() {
 		}
 		cluster := cluster.New(cluster.Options{Node: "n1"})
 		cluster.SetEndpoint(policy.Endpoint{
-			ID: "a/eth0", Pod: selector.Pod{Namespace: "dev", Name: "pod-a"}, Interface: "slup00000000000",
+			ID: "a/eth0", Pod: selector.Pod{Namespace: "dev", Name: "pod-a"},
+			Interface: "slup00000000000",
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")},
 		})
-		rules := ruleset.NewRenderer(ruleset.Config{Network: ruleset.Network{Pods: pods, Tunnel: "sluice.1", Port: 8472}}).Ruleset(cluster)
+		rules := ruleset.NewRenderer(ruleset.Config{
+			Network: ruleset.Network{Pods: pods, Tunnel: "sluice.1", Port: 8472}}).Ruleset(cluster)
 		_, errAccept := new(others.Accepter).Ensure(n.t.Context(), pods)
 		return errors.Join(table.Sync(n.t.Context(), rules), table.Close(), errAccept)
 	})
-	n.shell("ip link add slprobe0 up type veth peer name slprobe1; ip route add 10.244.1.250/32 dev slprobe0 proto 85; ip link add slprobe2 type veth peer name slprobe3")
+	n.shell("ip link add slprobe0 up type veth peer name slprobe1; ip route add 10.244.1.250/32 " +
+		"dev slprobe0 proto 85; ip link add slprobe2 type veth peer name slprobe3")
 }
 
 func (n *installed) uninstall() (err error) {
@@ -319,16 +341,20 @@ func (n *installed) expect(want []string, when string) {
 	}
 }
 
-// TestUninstall: while an agent or pods are there, nothing is touched, and afterwards nothing is left, but what others had there.
+// TestUninstall: while an agent or pods are there, nothing is touched, and afterwards nothing is
+// left, but what others had there.
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	n, before := newInstalled(t)
 	with := n.dump()
 	added := onlyIn(with, before)
 	for _, control := range []string{
-		"nft table inet sluice", "sluice: pod network", "link sluice.1", "link slub", "link slprobe0", "route unreachable 10.244.1.0/24", "proto 84",
-		"proto 85", "neighbour 10.244.1.", "fdb ", "file /etc/05-sluice.conflist", "file /bin/sluice", "file /run/sluice/attachments/a@eth0.json",
-		"file /run/flannel/subnet.env", "file /run/NetworkManager/conf.d/05-sluice.conf", "file /run/systemd/network/05-sluice.network",
+		"nft table inet sluice", "sluice: pod network", "link sluice.1", "link slub",
+		"link slprobe0", "route unreachable 10.244.1.0/24", "proto 84",
+		"proto 85", "neighbour 10.244.1.", "fdb ", "file /etc/05-sluice.conflist",
+		"file /bin/sluice", "file /run/sluice/attachments/a@eth0.json",
+		"file /run/flannel/subnet.env", "file /run/NetworkManager/conf.d/05-sluice.conf",
+		"file /run/systemd/network/05-sluice.network",
 	} {
 		if !strings.Contains(added, control) {
 			t.Errorf("the set-up lacks %q:\n%s", control, added)
@@ -336,7 +362,9 @@ func TestUninstall(t *testing.T) {
 	}
 	// A heartbeat may be being written in any dump.
 	withoutTemporary := func(lines []string) []string {
-		return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "file /run/sluice/.new-") })
+		return slices.DeleteFunc(lines, func(line string) bool {
+			return strings.HasPrefix(line, "file /run/sluice/.new-")
+		})
 	}
 	if err := n.uninstall(); err == nil || !strings.Contains(err.Error(), "an agent runs") {
 		t.Errorf("with an agent: %v", err)
@@ -346,18 +374,25 @@ func TestUninstall(t *testing.T) {
 	}
 	n.stop()
 	stopped := n.dump()
-	if err := n.uninstall(); err == nil || !strings.Contains(err.Error(), "2 pods have their network from Sluice: dev/pod-a, dev/pod-b;") {
+	if err := n.uninstall(); err == nil ||
+		!strings.Contains(err.Error(),
+			"2 pods have their network from Sluice: dev/pod-a, dev/pod-b;") {
 		t.Errorf("with pods: %v", err)
 	}
 	n.expect(stopped, "with pods")
 
 	n.must(n.pods[0].Close()) // without a DEL
-	n.await("one pod's end", func() bool { return strings.Count("\n"+n.shell("ip -br link"), "\nslup") == 2 })
-	if err := n.uninstall(); err == nil || !strings.Contains(err.Error(), "1 pods have their network from Sluice: dev/pod-b;") {
+	n.await("one pod's end", func() bool {
+		return strings.Count("\n"+n.shell("ip -br link"), "\nslup") == 2
+	})
+	if err := n.uninstall(); err == nil ||
+		!strings.Contains(err.Error(), "1 pods have their network from Sluice: dev/pod-b;") {
 		t.Errorf("with a pod: %v", err)
 	}
 	n.must(n.pods[1].Close())
-	n.await("the other's end", func() bool { return strings.Count("\n"+n.shell("ip -br link"), "\nslup") == 1 })
+	n.await("the other's end", func() bool {
+		return strings.Count("\n"+n.shell("ip -br link"), "\nslup") == 1
+	})
 	for _, when := range []string{"after it", "after it, twice"} {
 		if err := n.uninstall(); err != nil {
 			t.Errorf("%s: %v", when, err)
@@ -383,7 +418,8 @@ func TestUninstallByForce(t *testing.T) {
 	n.must(os.WriteFile(filepath.Join(n.u.stateDir, "heartbeat.json"), []byte("{}"), 0o600))
 	n.shell("ip link add slup0123456789a type veth peer name peer0")
 	n.u.force = false
-	if err := n.uninstall(); err == nil || !strings.Contains(err.Error(), "10-flannel.conflist use the plugin") {
+	err := n.uninstall()
+	if err == nil || !strings.Contains(err.Error(), "10-flannel.conflist use the plugin") {
 		t.Errorf("with a user of the plugin: %v", err)
 	}
 	n.must(os.Remove(user))
@@ -393,8 +429,10 @@ func TestUninstallByForce(t *testing.T) {
 
 func TestParseUninstall(t *testing.T) {
 	silenceStderr(t)
-	u, wait, err := parseUninstall([]string{"--state-dir=/run/x", "--sysctl-dir=/host/proc/sys/net", "--wait"})
-	if err != nil || !wait || u.socket != "/run/x/cni.sock" || u.binDir != "/opt/cni/bin" || u.force {
+	u, wait, err := parseUninstall(
+		[]string{"--state-dir=/run/x", "--sysctl-dir=/host/proc/sys/net", "--wait"})
+	if err != nil || !wait || u.socket != "/run/x/cni.sock" || u.binDir != "/opt/cni/bin" ||
+		u.force {
 		t.Errorf("got %+v, %t, %v", u, wait, err)
 	}
 	if _, _, err := parseUninstall([]string{"now"}); err == nil {
@@ -415,10 +453,12 @@ func TestInstallCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := os.ReadFile(filepath.Join(dir, "sluice")); err != nil || string(got) != "program" {
+	if got, err := os.ReadFile(filepath.Join(dir, "sluice")); err != nil ||
+		string(got) != "program" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	for _, args := range [][]string{{"install", "--bin-dir", dir}, {"install", "--bin-dir", dir, "now"}, {"install", "--bin-dir="}} {
+	for _, args := range [][]string{{"install", "--bin-dir", dir},
+		{"install", "--bin-dir", dir, "now"}, {"install", "--bin-dir="}} {
 		if run, args := command(args); run(t.Context(), args) == nil {
 			t.Errorf("%v: no error", args)
 		}

@@ -36,16 +36,19 @@ func exitCode(err error) int {
 	return 1
 }
 
-// runVerify asks the node's agent whether the kernel does what the policies
-// mean, and prints the differences.
+// runVerify asks the node's agent whether the kernel does what the policies mean, and prints the
+// differences.
 func runVerify(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("sluice-agent verify", flag.ContinueOnError)
 	socket := fs.String("socket", cni.DefaultSocket, "socket of the agent")
 	timeout := fs.Duration("timeout", 2*time.Minute, "how long to wait for the answer")
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "usage: sluice-agent verify [--socket FILE] [--timeout DURATION]\n\n"+
-			"Reads the ruleset back from the kernel and holds what it does against what the policies mean.\n"+
-			"Exits with 0 if it is the same, 1 if something differs, 2 if it couldn't be told.\n\n")
+		fmt.Fprintf(fs.Output(),
+			"usage: sluice-agent verify [--socket FILE] [--timeout DURATION]\n\n"+
+				"Reads the ruleset back from the kernel and holds what it does against what the "+
+				"policies mean.\n"+
+				"Exits with 0 if it is the same, 1 if something differs, 2 if it couldn't be "+
+				"told.\n\n")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {
@@ -67,8 +70,11 @@ func runVerify(ctx context.Context, args []string) error {
 	case answer.Error != "":
 		return exitError{exitUnverified, errors.New(answer.Error)}
 	case answer.Total > 0:
-		return exitError{exitDiffers, fmt.Errorf("%d classes of packets of %d are treated otherwise than the policies mean", answer.Total, answer.Classes)}
+		return exitError{exitDiffers,
+			fmt.Errorf("%d classes of packets of %d are treated otherwise than the policies mean",
+				answer.Total, answer.Classes)}
 	}
-	fmt.Printf("the kernel does what the policies mean: %d classes of packets, each with every protocol and port\n", answer.Classes)
+	fmt.Printf("the kernel does what the policies mean: %d classes of packets, each with every "+
+		"protocol and port\n", answer.Classes)
 	return nil
 }

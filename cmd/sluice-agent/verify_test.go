@@ -24,8 +24,9 @@ func TestVerifyExitCodes(t *testing.T) {
 		away   bool
 		want   int
 	}{
-		"equal":      {answer: answers.VerifyAnswer{Classes: 5}, want: 0},
-		"different":  {answer: answers.VerifyAnswer{Classes: 5, Total: 1, Differences: []string{"a"}}, want: exitDiffers},
+		"equal": {answer: answers.VerifyAnswer{Classes: 5}, want: 0},
+		"different": {answer: answers.VerifyAnswer{Classes: 5, Total: 1,
+			Differences: []string{"a"}}, want: exitDiffers},
 		"unreadable": {answer: answers.VerifyAnswer{Error: "a table"}, want: exitUnverified},
 		"agent away": {away: true, want: exitUnverified},
 		"bad flag":   {args: []string{"--none"}, want: exitUnverified},
@@ -48,17 +49,21 @@ func TestVerifyExitCodes(t *testing.T) {
 	}
 }
 
-// TestNothingIsPrintedRaw: what an agent answers is printed without anything
-// that does something to a terminal.
+// TestNothingIsPrintedRaw: what an agent answers is printed without anything that does something to
+// a terminal.
 func TestNothingIsPrintedRaw(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
-	serveAnswer(t, socket, answers.VerifyAnswer{Total: 1, Classes: 1, Differences: []string{"dev/db " + hostile}})
+	serveAnswer(t, socket,
+		answers.VerifyAnswer{Total: 1, Classes: 1, Differences: []string{"dev/db " + hostile}})
 	printed := captureStdout(t, func() {
-		if err := runVerify(t.Context(), []string{"--socket", socket}); exitCode(err) != exitDiffers {
+		err := runVerify(t.Context(), []string{"--socket", socket})
+		if exitCode(err) != exitDiffers {
 			t.Errorf("got %v", err)
 		}
 	})
-	if !strings.Contains(printed, "dev/db ") || strings.ContainsFunc(printed, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+	if !strings.Contains(printed, "dev/db ") ||
+		strings.ContainsFunc(printed,
+			func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
 		t.Errorf("printed: %q", printed)
 	}
 }
@@ -88,13 +93,14 @@ func serveAnswer(t *testing.T, socket string, answer answers.VerifyAnswer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != cni.PathVerify {
-			http.NotFound(w, r)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(answer) // the client says what it misses
-	}))
+	server := httptest.NewUnstartedServer(
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != cni.PathVerify {
+				http.NotFound(w, r)
+				return
+			}
+			_ = json.NewEncoder(w).Encode(answer) // the client says what it misses
+		}))
 	server.Listener = listener
 	server.Start()
 	t.Cleanup(server.Close)

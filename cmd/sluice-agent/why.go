@@ -17,16 +17,18 @@ import (
 // whyTimeout is more than an agent that works needs to answer.
 const whyTimeout = 10 * time.Second
 
-// runWhy asks the node's agent whether a connection is allowed, and prints
-// the answer.
+// runWhy asks the node's agent whether a connection is allowed, and prints the answer.
 func runWhy(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("sluice-agent why", flag.ContinueOnError)
 	socket := fs.String("socket", cni.DefaultSocket, "socket of the agent")
-	live := fs.Bool("live", false, "list the connections that this node tracks between the two, and what policies say of each now")
+	live := fs.Bool("live", false, "list the connections that this node tracks between the two, "+
+		"and what policies say of each now")
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "usage: sluice-agent why [--socket FILE] SOURCE DESTINATION PORT\n"+
-			"       sluice-agent why [--socket FILE] --live SOURCE DESTINATION [PORT]\n\n"+
-			"SOURCE and DESTINATION are addresses, or pods as namespace/name.\nPORT is 80, 53/udp, 80/sctp or icmp: the destination pod's own port, behind any Service.\n\n")
+		fmt.Fprintf(fs.Output(),
+			"usage: sluice-agent why [--socket FILE] SOURCE DESTINATION PORT\n"+
+				"       sluice-agent why [--socket FILE] --live SOURCE DESTINATION [PORT]\n\n"+
+				"SOURCE and DESTINATION are addresses, or pods as namespace/name.\nPORT is 80, "+
+				"53/udp, 80/sctp or icmp: the destination pod's own port, behind any Service.\n\n")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {

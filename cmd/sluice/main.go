@@ -1,5 +1,5 @@
-// Command sluice is the CNI plugin: a container runtime executes it to put pods on the network of this node. It has no flags but
-// --version; see package cni.
+// Command sluice is the CNI plugin: a container runtime executes it to put pods on the network of
+// this node. It has no flags but --version; see package cni.
 package main
 
 import (

@@ -39,7 +39,8 @@ func TestMain(m *testing.M) {
 	}
 	code := 1
 	binDirectory = directory
-	if output, err := exec.Command("go", "build", "-o", directory, ".").CombinedOutput(); err != nil {
+	if output, err := exec.Command("go", "build", "-o", directory, ".").
+		CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the plugin: %v\n%s", err, output)
 	} else if code = m.Run(); code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -109,13 +110,15 @@ func newNode(t testing.TB, e server.Enforcer) *node {
 		t: t, netns: newNetNS(t), stateDir: t.TempDir(),
 		runtime: libcni.NewCNIConfigWithCacheDir([]string{binDirectory}, t.TempDir(), run),
 	}
-	s, err := server.New(server.Options{Socket: n.socket(), StateDir: n.stateDir, Enforcer: e, Log: logr.Discard(), NetNS: n.netns})
+	s, err := server.New(server.Options{Socket: n.socket(), StateDir: n.stateDir, Enforcer: e,
+		Log: logr.Discard(), NetNS: n.netns})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.server = s
 	s.SetDatapathReady(true, "")
-	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")})
+	s.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"),
+		netip.MustParsePrefix("fd00:1::/64")})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- s.Run(ctx) }()
@@ -128,7 +131,8 @@ func newNode(t testing.TB, e server.Enforcer) *node {
 	})
 	t.Cleanup(n.stop)
 	n.eventually("the agent", func() bool {
-		err := cni.NewClient(n.socket()).Call(ctx, cni.PathStatus, cni.StatusRequest{}, new(cni.StatusAnswer))
+		err := cni.NewClient(n.socket()).
+			Call(ctx, cni.PathStatus, cni.StatusRequest{}, new(cni.StatusAnswer))
 		return err == nil
 	})
 	return n
@@ -161,7 +165,8 @@ func (n *node) eventually(what string, done func() bool) {
 func (n *node) config(version string) *libcni.NetworkConfigList {
 	n.t.Helper()
 	list, err := libcni.ConfListFromBytes(fmt.Appendf(nil,
-		`{"cniVersion":%q,"name":"sluice","plugins":[{"type":"sluice","socket":%q,"stateDir":%q}]}`, version, n.socket(), n.stateDir))
+		`{"cniVersion":%q,"name":"sluice","plugins":[{"type":"sluice","socket":%q,"stateDir":%q}]}`,
+		version, n.socket(), n.stateDir))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -170,9 +175,11 @@ func (n *node) config(version string) *libcni.NetworkConfigList {
 
 func podArgs(container string, netns ns.NetNS) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
-		ContainerID: container, IfName: "eth0", NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netns.Fd()),
+		ContainerID: container, IfName: "eth0",
+		NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netns.Fd()),
 		Args: [][2]string{
-			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "dev"}, {"K8S_POD_NAME", "pod-" + container},
+			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "dev"},
+			{"K8S_POD_NAME", "pod-" + container},
 			{"K8S_POD_INFRA_CONTAINER_ID", container}, {"K8S_POD_UID", "uid-" + container},
 		},
 	}
@@ -181,7 +188,8 @@ func podArgs(container string, netns ns.NetNS) *libcni.RuntimeConf {
 // do runs f in the node's network namespace; processes that f starts run there too.
 func (n *node) do(f func() error) error { return n.netns.Do(func(ns.NetNS) error { return f() }) }
 
-func (n *node) add(ctx context.Context, version string, pod *libcni.RuntimeConf) (result types.Result, err error) {
+func (n *node) add(ctx context.Context, version string,
+	pod *libcni.RuntimeConf) (result types.Result, err error) {
 	err = n.do(func() error {
 		result, err = n.runtime.AddNetworkList(ctx, n.config(version), pod)
 		return err
@@ -211,7 +219,8 @@ func TestVersions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(result.IPs) != 2 || len(result.Interfaces) != 2 || len(result.Routes) != 2 || result.Interfaces[1].Sandbox != pod.NetNS {
+			if len(result.IPs) != 2 || len(result.Interfaces) != 2 || len(result.Routes) != 2 ||
+				result.Interfaces[1].Sandbox != pod.NetNS {
 				t.Errorf("got %v", result)
 			}
 			for range 2 {
@@ -244,7 +253,8 @@ func TestVersionVerb(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got struct{ SupportedVersions []string }
-	if err := json.Unmarshal(output.Bytes(), &got); err != nil || !slices.Equal(got.SupportedVersions, []string{"0.4.0", "1.0.0", "1.1.0"}) {
+	if err := json.Unmarshal(output.Bytes(), &got); err != nil ||
+		!slices.Equal(got.SupportedVersions, []string{"0.4.0", "1.0.0", "1.1.0"}) {
 		t.Errorf("got %s and %v", output.String(), err)
 	}
 }
@@ -279,14 +289,20 @@ func TestVerbs(t *testing.T) {
 	}
 	run("CHECK", func() error { return n.runtime.CheckNetworkList(t.Context(), list, keep) })
 	run("STATUS", func() error { return n.runtime.GetStatusNetworkList(t.Context(), list) })
-	gcArgs := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}}}
+	gcArgs := &libcni.GCArgs{
+		ValidAttachments: []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}}}
 	run("GC", func() error { return n.runtime.GCNetworkList(t.Context(), list, gcArgs) })
-	if left := n.server.Attachments(); len(left) != 1 || left[0].ContainerID != "c1" || left[0].Network != "sluice" {
+	left := n.server.Attachments()
+	if len(left) != 1 || left[0].ContainerID != "c1" || left[0].Network != "sluice" {
 		t.Errorf("left %v, want c1 of sluice", left)
 	}
-	run("CHECK after GC", func() error { return n.runtime.CheckNetworkList(t.Context(), list, keep) })
+	run("CHECK after GC", func() error {
+		return n.runtime.CheckNetworkList(t.Context(), list, keep)
+	})
 	n.stop()
-	run("STATUS of a node whose agent is being replaced", func() error { return n.runtime.GetStatusNetworkList(t.Context(), list) })
+	run("STATUS of a node whose agent is being replaced", func() error {
+		return n.runtime.GetStatusNetworkList(t.Context(), list)
+	})
 	if err := os.Remove(filepath.Join(n.stateDir, "heartbeat.json")); err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +330,8 @@ func TestNoAgent(t *testing.T) {
 	}
 }
 
-// TestKilledPlugin: a runtime that loses patience kills the plugin, which can't undo anything then; the agent does.
+// TestKilledPlugin: a runtime that loses patience kills the plugin, which can't undo anything then;
+// the agent does.
 func TestKilledPlugin(t *testing.T) {
 	t.Parallel()
 	ctx, kill := context.WithCancel(t.Context())
@@ -364,7 +381,8 @@ func TestPluginsAtOnce(t *testing.T) {
 	}
 }
 
-// These run the plugin as a runtime does, with an enforcer that takes no time: for one pod after the other, and for 50 at once.
+// These run the plugin as a runtime does, with an enforcer that takes no time: for one pod after
+// the other, and for 50 at once.
 func BenchmarkAdd(b *testing.B) { benchmark(b, 1, true) }
 
 func BenchmarkDel(b *testing.B) { benchmark(b, 1, false) }
@@ -373,7 +391,8 @@ func BenchmarkAddAtOnce(b *testing.B) { benchmark(b, 50, true) }
 
 func BenchmarkDelAtOnce(b *testing.B) { benchmark(b, 50, false) }
 
-// benchmark adds and deletes b.N times as many pods as there are to be at once, and reports how long one of the verbs takes.
+// benchmark adds and deletes b.N times as many pods as there are to be at once, and reports how
+// long one of the verbs takes.
 func benchmark(b *testing.B, atOnce int, timeAdd bool) {
 	b.Helper()
 	n := newNode(b, &enforcer{})
@@ -405,7 +424,9 @@ func benchmark(b *testing.B, atOnce int, timeAdd bool) {
 			_, err := n.add(b.Context(), "1.1.0", pod)
 			return err
 		})
-		all(pods, !timeAdd, func(pod *libcni.RuntimeConf) error { return n.del(b.Context(), "1.1.0", pod) })
+		all(pods, !timeAdd, func(pod *libcni.RuntimeConf) error {
+			return n.del(b.Context(), "1.1.0", pod)
+		})
 	}
 	slices.Sort(times)
 	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "p50-ms")
