@@ -33,7 +33,8 @@ func BenchmarkFind(b *testing.B) {
 					defer table.Close()
 					user, system := cpu()
 					for b.Loop() {
-						found, err := table.Find([]Query{OpenedBy(pod), AnsweredBy(pod)}, func(e *Entry) bool { return e.Orig.Src == pod || e.Reply.Src == pod })
+						found, err := table.Find([]Query{OpenedBy(pod), AnsweredBy(pod)},
+							func(e *Entry) bool { return e.Orig.Src == pod || e.Reply.Src == pod })
 						if err != nil || len(found) > 0 {
 							return fmt.Errorf("found %v: %w", found, err)
 						}

@@ -30,7 +30,8 @@ type Tuple struct {
 	SrcPort, DstPort uint16 // of protocols with ports
 }
 
-// name is the attributes that name the entry. More than one may have had the name, one after the other.
+// name is the attributes that name the entry. More than one may have had the name, one after the
+// other.
 func (e *Entry) name() []byte {
 	name := attribute.Append(nil, nl.CTA_TUPLE_ORIG|unix.NLA_F_NESTED, e.rawOrig)
 	if e.rawZone != nil {
@@ -39,7 +40,8 @@ func (e *Entry) name() []byte {
 	return name
 }
 
-// parseEntry reads a message that describes an entry: struct nfgenmsg and attributes. What can't be one is not ok.
+// parseEntry reads a message that describes an entry: struct nfgenmsg and attributes. What can't be
+// one is not ok.
 func parseEntry(m []byte) (e Entry, ok bool) {
 	if len(m) < nl.SizeofNfgenmsg {
 		return Entry{}, false

@@ -14,7 +14,8 @@ import (
 // maxLabel is the highest bit of a label.
 const maxLabel = 127
 
-// Labels is the label of an entry as the kernel has it: numbers of 64 bits, each in the machine's byte order.
+// Labels is the label of an entry as the kernel has it: numbers of 64 bits, each in the machine's
+// byte order.
 type Labels [16]byte
 
 // Has tells whether a bit (0 to MaxLabel) is set.
@@ -36,19 +37,23 @@ func labelBit(bit uint8) (l Labels) {
 	return l
 }
 
-// ErrNoRoom says that an entry can't be labelled: it is older than the first rule that names labels.
+// ErrNoRoom says that an entry can't be labelled: it is older than the first rule that names
+// labels.
 var ErrNoRoom = errors.New("the entry has no room for labels")
 
-// SetLabel sets or clears one bit (0 to MaxLabel) of an entry's label, and leaves all other bits as they are. An entry that is gone
-// is no error; one without room is ErrNoRoom. An entry made since, of another connection with the same tuple, is taken for it.
+// SetLabel sets or clears one bit (0 to MaxLabel) of an entry's label, and leaves all other bits as
+// they are. An entry that is gone is no error; one without room is ErrNoRoom. An entry made since,
+// of another connection with the same tuple, is taken for it.
 func (t *Table) SetLabel(e *Entry, bit uint8, on bool) error {
 	mask := labelBit(bit)
 	var value Labels
 	if on {
 		value = mask
 	}
-	r := t.request(e.family, nl.IPCTNL_MSG_CT_NEW, unix.NLM_F_ACK) // without NLM_F_CREATE: change what is there
-	r.AddRawData(attribute.Append(attribute.Append(e.name(), nl.CTA_LABELS, value[:]), nl.CTA_LABELS_MASK, mask[:]))
+	// without NLM_F_CREATE: change what is there
+	r := t.request(e.family, nl.IPCTNL_MSG_CT_NEW, unix.NLM_F_ACK)
+	r.AddRawData(attribute.Append(attribute.Append(e.name(), nl.CTA_LABELS, value[:]),
+		nl.CTA_LABELS_MASK, mask[:]))
 	_, err := r.Execute(unix.NETLINK_NETFILTER, 0)
 	switch {
 	case err == nil || errors.Is(err, unix.ENOENT):

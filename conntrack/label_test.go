@@ -17,7 +17,8 @@ const labelRule = "table inet t {\n chain c {\n ct label 127 drop\n }\n}\n"
 var someFlows = []testnet.Tracked{
 	testnet.Plain(tcp, "10.1.0.2:1000", "198.51.100.1:80"),
 	testnet.Plain(udp, "198.51.100.1:1000", "10.1.0.2:53"),
-	testnet.Translated(tcp, "198.51.100.1:1000", "192.0.2.1:30080", "10.1.0.2:8080", "198.51.100.1:1000"),
+	testnet.Translated(tcp, "198.51.100.1:1000", "192.0.2.1:30080", "10.1.0.2:8080",
+		"198.51.100.1:1000"),
 	testnet.Plain(udp, "[fd00:1::2]:1000", "[2001:db8::1]:53"),
 }
 
@@ -73,7 +74,8 @@ func TestSetLabelChangesOneBitOfOneEntry(t *testing.T) {
 				}
 				for name := range want {
 					if got[name] != want[name] || got[fmt.Sprint(e.Orig)].Has(bit) != on {
-						t.Fatalf("after bit %d of %v became %v: %s has %x, want %x", bit, e.Orig, on, name, got[name], want[name])
+						t.Fatalf("after bit %d of %v became %v: %s has %x, want %x", bit, e.Orig,
+							on, name, got[name], want[name])
 					}
 				}
 			}
@@ -82,7 +84,8 @@ func TestSetLabelChangesOneBitOfOneEntry(t *testing.T) {
 	})
 }
 
-// An entry that is older than the first rule which names labels has no room, and says so; it can be deleted.
+// An entry that is older than the first rule which names labels has no room, and says so; it can be
+// deleted.
 func TestNoRoomForLabels(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
@@ -120,8 +123,8 @@ func TestNoRoomForLabels(t *testing.T) {
 	})
 }
 
-// What is gone can be labelled and deleted without error, and comes into being by neither; what came after it under the same tuple isn't
-// deleted in its place.
+// What is gone can be labelled and deleted without error, and comes into being by neither; what
+// came after it under the same tuple isn't deleted in its place.
 func TestGoneEntries(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
@@ -140,14 +143,16 @@ func TestGoneEntries(t *testing.T) {
 			return fmt.Errorf("found %v: %w", old, err)
 		}
 		for range 2 {
-			if err := errors.Join(table.Delete(&old[0]), table.SetLabel(&old[0], 1, true)); err != nil {
+			if err := errors.Join(table.Delete(&old[0]),
+				table.SetLabel(&old[0], 1, true)); err != nil {
 				t.Error(err)
 			}
 		}
 		if left, err := testnet.TrackedNow(); err != nil || len(left) != 0 {
 			t.Errorf("left are %v, %v", left, err)
 		}
-		// The kernel makes an entry's number of its place in memory among others. So others take the place first.
+		// The kernel makes an entry's number of its place in memory among others. So others take
+		// the place first.
 		for i := range 20 {
 			err := testnet.Track(append(testnet.Crowd(10*(i+1), 0), someFlows[0])...)
 			if err != nil {

@@ -23,7 +23,8 @@ type place struct {
 	side      uint16 // nl.CTA_IP_V4_SRC or nl.CTA_IP_V4_DST
 }
 
-// Anywhere lists the queries that find every entry which has the address on either side of either direction.
+// Anywhere lists the queries that find every entry which has the address on either side of either
+// direction.
 func Anywhere(addr netip.Addr) (out []Query) {
 	for _, direction := range []uint16{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
 		for _, side := range []uint16{nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST} {
@@ -34,15 +35,17 @@ func Anywhere(addr netip.Addr) (out []Query) {
 }
 
 // OpenedBy finds every entry whose opener has the address, before source translation.
-func OpenedBy(addr netip.Addr) Query { return query(addr, place{nl.CTA_TUPLE_ORIG, nl.CTA_IP_V4_SRC}) }
+func OpenedBy(addr netip.Addr) Query {
+	return query(addr, place{nl.CTA_TUPLE_ORIG, nl.CTA_IP_V4_SRC})
+}
 
 // AnsweredBy finds every entry in which the address answers, after destination translation.
 func AnsweredBy(addr netip.Addr) Query {
 	return query(addr, place{nl.CTA_TUPLE_REPLY, nl.CTA_IP_V4_SRC})
 }
 
-// query finds an address at a place. The kernel's own filter for IPv6 addresses (since Linux 5.8) finds those that it should
-// leave out, so all entries of that family are listed.
+// query finds an address at a place. The kernel's own filter for IPv6 addresses (since Linux 5.8)
+// finds those that it should leave out, so all entries of that family are listed.
 func query(addr netip.Addr, at place) Query {
 	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
@@ -51,7 +54,8 @@ func query(addr netip.Addr, at place) Query {
 	return Query{family: unix.AF_INET, addr: addr, place: at}
 }
 
-// ToUDPPort lists the queries that find every entry opened to a UDP port of an address; of any address of both families if it isn't valid.
+// ToUDPPort lists the queries that find every entry opened to a UDP port of an address; of any
+// address of both families if it isn't valid.
 func ToUDPPort(addr netip.Addr, port uint16) []Query {
 	var out []Query
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -62,8 +66,9 @@ func ToUDPPort(addr netip.Addr, port uint16) []Query {
 	return out
 }
 
-// plan is the queries to make for these, given how many entries there are. A query walks through the whole table, even an empty one,
-// which is most of the work while there are few entries; so then, or with many queries, it is one walk for all.
+// plan is the queries to make for these, given how many entries there are. A query walks through
+// the whole table, even an empty one, which is most of the work while there are few entries; so
+// then, or with many queries, it is one walk for all.
 func plan(queries []Query, entries int) []Query {
 	queries = slices.Compact(slices.SortedFunc(slices.Values(queries), compareQueries))
 	if len(queries) > 1 && !worthFiltering(queries, entries) {
@@ -72,8 +77,8 @@ func plan(queries []Query, entries int) []Query {
 	return queries
 }
 
-// worthFiltering compares what was measured: a walk takes as long as copying walkPrice entries, and a filtered one copies next to
-// nothing.
+// worthFiltering compares what was measured: a walk takes as long as copying walkPrice entries, and
+// a filtered one copies next to nothing.
 func worthFiltering(queries []Query, entries int) bool {
 	const walkPrice, mostQueries = 3000, 8
 	return len(queries) <= mostQueries && (len(queries)-1)*walkPrice < entries
@@ -89,7 +94,8 @@ func unfiltered(queries []Query) Query {
 }
 
 func compareQueries(a, b Query) int {
-	return cmp.Or(cmp.Compare(a.family, b.family), a.addr.Compare(b.addr), cmp.Compare(a.place.direction, b.place.direction),
+	return cmp.Or(cmp.Compare(a.family, b.family), a.addr.Compare(b.addr),
+		cmp.Compare(a.place.direction, b.place.direction),
 		cmp.Compare(a.place.side, b.place.side), cmp.Compare(a.udpPort, b.udpPort))
 }
 
@@ -108,7 +114,8 @@ func (q Query) request(t *Table) *nl.NetlinkRequest {
 	switch {
 	case q.addr.IsValid():
 		tuple := nl.NewRtAttr(int(q.place.direction)|unix.NLA_F_NESTED, nil)
-		tuple.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).AddRtAttr(int(q.place.side), q.addr.AsSlice())
+		tuple.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).
+			AddRtAttr(int(q.place.side), q.addr.AsSlice())
 		r.AddData(tuple)
 		flag := uint32(filterSrc)
 		if q.place.side == nl.CTA_IP_V4_DST {

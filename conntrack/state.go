@@ -11,9 +11,10 @@ import (
 // State is how far a connection has come.
 type State uint8
 
-// The states. Those of TCP alone stand for what its handshakes say; other protocols, and whatever isn't known of TCP, are answered or not.
+// The states. Those of TCP alone stand for what its handshakes say; other protocols, and whatever
+// isn't known of TCP, are answered or not.
 const (
-	Unanswered  State = iota // nobody has answered: the kernel takes its next packet for that of a new one
+	Unanswered  State = iota // the kernel takes its next packet for that of a new one
 	Answered                 // packets have come both ways
 	Opening                  // of TCP: answered, but not yet established
 	Established              // of TCP
@@ -30,7 +31,8 @@ func (s State) String() string {
 	return "in an unknown state"
 }
 
-// GoesOn tells whether the kernel takes more packets for those of a connection that is there, and its ends have more to say.
+// GoesOn tells whether the kernel takes more packets for those of a connection that is there, and
+// its ends have more to say.
 func (s State) GoesOn() bool { return s == Answered || s == Opening || s == Established }
 
 // seenReply is a bit of an entry's status (IPS_SEEN_REPLY).
@@ -54,9 +56,11 @@ func stateOf(status, protocol []byte) State {
 	return Answered
 }
 
-// tcpState translates the kernel's state of an answered TCP connection (linux/netfilter/nf_conntrack_tcp.h).
+// tcpState translates the kernel's state of an answered TCP connection
+// (linux/netfilter/nf_conntrack_tcp.h).
 func tcpState(n byte) State {
-	const synSent, synReceived, established, lastACK, timeWait, closed, synSent2 = 1, 2, 3, 6, 7, 8, 9
+	const synSent, synReceived, established, lastACK, timeWait, closed, synSent2 = 1, 2, 3,
+		6, 7, 8, 9
 	switch {
 	case n == synSent || n == synReceived || n == synSent2:
 		return Opening

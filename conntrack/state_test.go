@@ -25,8 +25,10 @@ func TestStates(t *testing.T) {
 	server := node.Pod("server", addrs("10.1.0.3", "fd00::3")...)
 	server.ServeTCP(80)
 	server.ServeUDP(80)
-	node.Nft("add table inet test; add chain inet test forward { type filter hook forward priority 0; }; add rule inet test forward ct state established accept")
-	in81 := "add table inet test; add chain inet test input { type filter hook input priority 0; }; add rule inet test input th dport 81 drop"
+	node.Nft("add table inet test; add chain inet test forward { type filter hook forward " +
+		"priority 0; }; add rule inet test forward ct state established accept")
+	in81 := "add table inet test; add chain inet test input { type filter hook input priority 0; " +
+		"}; add rule inet test input th dport 81 drop"
 	if err := server.Do(func() error { return exec.Command("nft", in81).Run() }); err != nil {
 		t.Fatalf("keeping the server from answering: %v", err)
 	}
@@ -39,12 +41,14 @@ func TestStates(t *testing.T) {
 		answered := client.Open(t, testnet.UDP, netip.AddrPortFrom(to, 80))
 		ended := client.Open(t, testnet.TCP, netip.AddrPortFrom(to, 80))
 		want := map[uint16]State{
-			open.LocalAddr().Port(): Established, answered.LocalAddr().Port(): Answered, ended.LocalAddr().Port(): Closed,
-			firstSYN: Unanswered, firstDatagram: Unanswered,
+			open.LocalAddr().Port(): Established, answered.LocalAddr().Port(): Answered,
+			ended.LocalAddr().Port(): Closed,
+			firstSYN:                 Unanswered, firstDatagram: Unanswered,
 		}
 		ended.Close()
 		silent := netip.AddrPortFrom(to, 81)
-		err := errors.Join(client.SendTCP(netip.AddrPortFrom(from, firstSYN), silent, testnet.SYN, 1, 0), client.SendUDP(netip.AddrPortFrom(from, firstDatagram), silent))
+		err := errors.Join(client.SendTCP(netip.AddrPortFrom(from, firstSYN), silent, testnet.SYN,
+			1, 0), client.SendUDP(netip.AddrPortFrom(from, firstDatagram), silent))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +76,9 @@ func awaitStates(t *testing.T, node *testnet.Node, from netip.Addr, want map[uin
 				return err
 			}
 			defer table.Close()
-			entries, err := table.Find([]Query{OpenedBy(from)}, func(e *Entry) bool { return e.Orig.Src == from })
+			entries, err := table.Find([]Query{OpenedBy(from)}, func(e *Entry) bool {
+				return e.Orig.Src == from
+			})
 			for i := range entries {
 				got[entries[i].Orig.SrcPort] = entries[i].State
 			}

@@ -12,10 +12,12 @@ import (
 	"github.com/sluice-net/sluice/internal/attribute"
 )
 
-// Table is the kernel's table of connections in one network namespace. Its methods may not be called concurrently.
+// Table is the kernel's table of connections in one network namespace. Its methods may not be
+// called concurrently.
 type Table struct{ handle *nl.SocketHandle }
 
-// Open opens the table of the calling thread's network namespace, in which it stays. It is the caller's to close.
+// Open opens the table of the calling thread's network namespace, in which it stays. It is the
+// caller's to close.
 func Open() (*Table, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -23,7 +25,8 @@ func Open() (*Table, error) {
 	}
 	const patience = 10 // seconds, for one message
 	timeout := unix.Timeval{Sec: patience}
-	if err := errors.Join(socket.SetReceiveTimeout(&timeout), socket.SetSendTimeout(&timeout)); err != nil {
+	if err := errors.Join(socket.SetReceiveTimeout(&timeout),
+		socket.SetSendTimeout(&timeout)); err != nil {
 		socket.Close()
 		return nil, fmt.Errorf("preparing a netfilter socket: %w", err)
 	}
@@ -44,7 +47,8 @@ func (t *Table) request(family uint8, message, flags int) *nl.NetlinkRequest {
 func (t *Table) count() (int, error) {
 	const msgGetStats, statsGlobalEntries = 5, 1 // linux/netfilter/nfnetlink_conntrack.h
 	// The answer says that more of it follows, which is the acknowledgement alone.
-	messages, err := t.request(unix.AF_UNSPEC, msgGetStats, unix.NLM_F_ACK).Execute(unix.NETLINK_NETFILTER, 0)
+	messages, err := t.request(unix.AF_UNSPEC, msgGetStats, unix.NLM_F_ACK).
+		Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
 		return 0, fmt.Errorf("counting connections: %w", err)
 	}
@@ -58,8 +62,9 @@ func (t *Table) count() (int, error) {
 	return 0, errors.New("counting connections: the kernel doesn't say")
 }
 
-// Find returns the entries that match among those that the queries find, each once. match may be asked about entries that no query is
-// for, and about one several times; it must not keep what it gets. Without queries there are none.
+// Find returns the entries that match among those that the queries find, each once. match may be
+// asked about entries that no query is for, and about one several times; it must not keep what it
+// gets. Without queries there are none.
 func (t *Table) Find(queries []Query, match func(*Entry) bool) ([]Entry, error) {
 	if len(queries) == 0 {
 		return nil, nil
@@ -96,7 +101,8 @@ func unique(entries []Entry) []Entry {
 	return out
 }
 
-// list returns the entries of a query that match. A listing that somebody's change cut short is begun again.
+// list returns the entries of a query that match. A listing that somebody's change cut short is
+// begun again.
 func (t *Table) list(q Query, match func(*Entry) bool) ([]Entry, error) {
 	const attempts = 10
 	for i := 1; ; i++ {
@@ -116,7 +122,8 @@ func (t *Table) list(q Query, match func(*Entry) bool) ([]Entry, error) {
 	}
 }
 
-// Delete deletes the entry, and no later one with the same tuple and zone. One that is gone is no error.
+// Delete deletes the entry, and no later one with the same tuple and zone. One that is gone is no
+// error.
 func (t *Table) Delete(e *Entry) error {
 	r := t.request(e.family, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	name := e.name()

@@ -30,8 +30,10 @@ func TestFindWithAndWithoutTheKernelsFilter(t *testing.T) {
 	flows := []testnet.Tracked{
 		testnet.Plain(tcp, "10.1.0.2:1000", "198.51.100.1:80"),
 		testnet.Plain(udp, "198.51.100.1:1000", "10.1.0.2:53"),
-		testnet.Translated(tcp, "198.51.100.1:1000", "192.0.2.1:30080", "10.1.0.2:8080", "198.51.100.1:1000"),
-		testnet.Translated(tcp, "10.1.0.2:1001", "198.51.100.1:80", "198.51.100.1:80", "192.0.2.1:40000"),
+		testnet.Translated(tcp, "198.51.100.1:1000", "192.0.2.1:30080", "10.1.0.2:8080",
+			"198.51.100.1:1000"),
+		testnet.Translated(tcp, "10.1.0.2:1001", "198.51.100.1:80", "198.51.100.1:80",
+			"192.0.2.1:40000"),
 		testnet.Translated(udp, "198.51.100.1:7", "10.1.0.2:7", "198.51.100.2:7", "198.51.100.1:7"),
 		testnet.Translated(udp, "198.51.100.1:8", "198.51.100.2:8", "198.51.100.2:8", "10.1.0.2:8"),
 	}
@@ -81,7 +83,8 @@ func TestParseEntryOfRubbish(t *testing.T) {
 			t.Fatalf("%x is an entry without a name", data)
 		}
 	})
-	whole := append(make([]byte, nl.SizeofNfgenmsg), attribute.Append(nil, nl.CTA_TUPLE_ORIG, nil)...)
+	whole := append(make([]byte, nl.SizeofNfgenmsg),
+		attribute.Append(nil, nl.CTA_TUPLE_ORIG, nil)...)
 	if c, ok := parseEntry(whole); ok {
 		t.Errorf("an empty tuple is taken for %+v", c)
 	}
