@@ -18,9 +18,8 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// Datapath tells others on the node how far its network is: the CNI server,
-// whose pods need it, and the files that the container runtime and other
-// tools read. What it writes it keeps there.
+// Datapath tells others on the node how far its network is: the CNI server, whose pods need it, and
+// the files that the container runtime and other tools read. What it writes it keeps there.
 type Datapath struct {
 	Enforcer   *enforcer.Enforcer
 	Server     *server.Server
@@ -160,8 +159,8 @@ func (d *Datapath) keepFiles() {
 		_, err := install.DropIns(d.RunDir)
 		d.note("Other network managers may take hold of the pods' links", err)
 	}
-	// The configuration makes the runtime call us, so it comes last, and once
-	// it is there it stays: without it the node isn't ready.
+	// The configuration makes the runtime call us, so it comes last, and once it is there it stays:
+	// without it the node isn't ready.
 	if ready, _ := d.ready(); ready && d.ConfDir != "" {
 		state, err := install.Conflist(d.ConfDir, d.Conflist)
 		d.note("The CNI configuration can't be written", err)
@@ -182,7 +181,8 @@ func (d *Datapath) writeSubnet() {
 		return
 	}
 	env := overlay.SubnetEnv{
-		Network: state.Config.Network, IPv6Network: state.Config.IPv6Network, MTU: state.MTU, Masquerade: d.Masquerade,
+		Network: state.Config.Network, IPv6Network: state.Config.IPv6Network, MTU: state.MTU,
+		Masquerade: d.Masquerade,
 	}
 	for _, p := range state.PodCIDRs {
 		if p.Addr().Is4() {
@@ -194,23 +194,27 @@ func (d *Datapath) writeSubnet() {
 	d.note("The subnet file can't be written", env.WriteFile(d.SubnetFile))
 }
 
-// tellConflist tells what others do to our configuration and beside it. What was there before the agent's first look is an earlier
-// agent's, perhaps with other flags: nobody's edit.
+// tellConflist tells what others do to our configuration and beside it. What was there before the
+// agent's first look is an earlier agent's, perhaps with other flags: nobody's edit.
 func (d *Datapath) tellConflist(s install.ConflistState) {
 	if d.installed && s.Edited != "" {
-		d.Log.Info("Somebody has edited our CNI configuration; it is put right", "directory", d.ConfDir, "edited", s.Edited)
-		d.Events.Warn("CNIConfigEdited", "somebody has edited our CNI configuration in "+d.ConfDir+", and it is put right: "+s.Edited)
+		d.Log.Info("Somebody has edited our CNI configuration; it is put right", "directory",
+			d.ConfDir, "edited", s.Edited)
+		d.Events.Warn("CNIConfigEdited", "somebody has edited our CNI configuration in "+d.ConfDir+
+			", and it is put right: "+s.Edited)
 	}
 	if !slices.Equal(s.Appended, d.appended) {
-		d.Log.Info("The plugins have changed that others append to our CNI configuration", "directory", d.ConfDir, "plugins", s.Appended)
-		d.Events.Say("CNIPluginsAppended", fmt.Sprintf("plugins that others have appended to our CNI configuration in %s, in this order: %s", d.ConfDir, cmp.Or(strings.Join(s.Appended, ", "), "none")))
+		d.Log.Info("The plugins have changed that others append to our CNI configuration",
+			"directory", d.ConfDir, "plugins", s.Appended)
+		d.Events.Say("CNIPluginsAppended",
+			fmt.Sprintf("plugins that others have appended to our CNI configuration in %s, in "+
+				"this order: %s", d.ConfDir, cmp.Or(strings.Join(s.Appended, ", "), "none")))
 	}
 	d.installed, d.appended = true, s.Appended
 	d.warn(s.Before)
 }
 
-// warn says that the runtime takes another network's configuration, when that
-// begins.
+// warn says that the runtime takes another network's configuration, when that begins.
 func (d *Datapath) warn(before []string) {
 	if slices.Equal(before, d.warnedOf) {
 		return
@@ -219,8 +223,10 @@ func (d *Datapath) warn(before []string) {
 	if len(before) == 0 {
 		return
 	}
-	d.Log.Info("Other CNI configurations come before ours: the container runtime takes the first", "directory", d.ConfDir, "before", before)
-	d.Events.Warn("OtherCNIFirst", "CNI configurations come before ours in "+d.ConfDir+", and the container runtime takes the first: "+strings.Join(before, ", "))
+	d.Log.Info("Other CNI configurations come before ours: the container runtime takes the first",
+		"directory", d.ConfDir, "before", before)
+	d.Events.Warn("OtherCNIFirst", "CNI configurations come before ours in "+d.ConfDir+
+		", and the container runtime takes the first: "+strings.Join(before, ", "))
 }
 
 // note tells of an error when it begins, when it is another one, and when it is over.

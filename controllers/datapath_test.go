@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-net/sluice/test/testdisk"
 )
 
-// TestNodeFilesOnBadDisk: what the agent can't write on the node is told once, with its end, and what is there stays whole.
+// TestNodeFilesOnBadDisk: what the agent can't write on the node is told once, with its end, and
+// what is there stays whole.
 func TestNodeFilesOnBadDisk(t *testing.T) {
 	t.Parallel()
 	for _, fault := range testdisk.Faults() {
@@ -22,8 +23,9 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			disk := testdisk.New(t)
 			recorder := events.NewFakeRecorder(100)
 			d := &Datapath{
-				ConfDir: disk.Dir(), SubnetFile: filepath.Join(disk.Dir(), "subnet.env"), committed: true,
-				Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
+				ConfDir: disk.Dir(), SubnetFile: filepath.Join(disk.Dir(), "subnet.env"),
+				committed: true,
+				Events:    notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
 			}
 			d.state.Ready = true
 			told := func(want ...string) {
@@ -34,8 +36,11 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 					t.Fatalf("%d Events, want %d", len(recorder.Events), len(want))
 				}
 				for _, says := range want {
-					if got := <-recorder.Events; !strings.Contains(got, says) || !strings.Contains(got, fault.Says) || strings.Contains(got, ".new") {
-						t.Errorf("told %q, want it to say %q, %q and no passing name", got, says, fault.Says)
+					got := <-recorder.Events
+					if !strings.Contains(got, says) || !strings.Contains(got, fault.Says) ||
+						strings.Contains(got, ".new") {
+						t.Errorf("told %q, want it to say %q, %q and no passing name", got, says,
+							fault.Says)
 					}
 				}
 			}
@@ -47,8 +52,10 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			told()                // all is as it should be
 			d.state.MTU = 1400    // now it isn't
 			d.Conflist.Name = "x" // likewise
-			told("Warning NodeFileNotWritten The subnet file can't be written, what is there stays as it is: writing "+d.SubnetFile+": ",
-				"Warning NodeFileNotWritten The CNI configuration can't be written, what is there stays as it is: writing the network configuration "+conflist)
+			told("Warning NodeFileNotWritten The subnet file can't be written, what is there "+
+				"stays as it is: writing "+d.SubnetFile+": ",
+				"Warning NodeFileNotWritten The CNI configuration can't be written, what is "+
+					"there stays as it is: writing the network configuration "+conflist)
 			if now := contentOf(t, conflist); now != before {
 				t.Errorf("the configuration is %s, and was %s", now, before)
 			}
@@ -60,7 +67,8 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			fault.Set(disk, false)
 			d.installed = false // what is there is another agent's, and nobody's edit
 			told("Normal NodeFileWritten", "Normal NodeFileWritten")
-			if now := contentOf(t, conflist); !strings.Contains(now, `"name": "x"`) || !strings.Contains(contentOf(t, d.SubnetFile), "MTU=1400") {
+			if now := contentOf(t, conflist); !strings.Contains(now, `"name": "x"`) ||
+				!strings.Contains(contentOf(t, d.SubnetFile), "MTU=1400") {
 				t.Errorf("not written: %s", now)
 			}
 		})
@@ -73,11 +81,13 @@ func TestNodeFilesInTheWay(t *testing.T) {
 	dir := t.TempDir()
 	recorder := events.NewFakeRecorder(100)
 	d := &Datapath{
-		ConfDir: dir, SubnetFile: filepath.Join(dir, "subnet.env"), RunDir: filepath.Join(dir, "run"), committed: true,
+		ConfDir: dir, SubnetFile: filepath.Join(dir, "subnet.env"),
+		RunDir: filepath.Join(dir, "run"), committed: true,
 		Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
 	}
 	d.state.Ready = true
-	inTheWay := []string{filepath.Join(dir, "05-sluice.conflist"), d.SubnetFile, filepath.Join(d.RunDir, "NetworkManager/conf.d/05-sluice.conf")}
+	inTheWay := []string{filepath.Join(dir, "05-sluice.conflist"), d.SubnetFile,
+		filepath.Join(d.RunDir, "NetworkManager/conf.d/05-sluice.conf")}
 	for _, path := range inTheWay {
 		if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil {
 			t.Fatal(err)
@@ -90,7 +100,8 @@ func TestNodeFilesInTheWay(t *testing.T) {
 		t.Errorf("%d Events, want %d", len(recorder.Events), len(inTheWay))
 	}
 	for len(recorder.Events) > 0 {
-		if got := <-recorder.Events; !strings.HasPrefix(got, "Warning NodeFileNotWritten") || !strings.HasSuffix(got, "rename: file exists") {
+		if got := <-recorder.Events; !strings.HasPrefix(got, "Warning NodeFileNotWritten") ||
+			!strings.HasSuffix(got, "rename: file exists") {
 			t.Errorf("told %q", got)
 		}
 	}

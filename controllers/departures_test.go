@@ -15,8 +15,7 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// Addresses of pods on other nodes are left when nobody has them any more, or
-// somebody else.
+// Addresses of pods on other nodes are left when nobody has them any more, or somebody else.
 func TestPodsElsewhereLeave(t *testing.T) {
 	t.Parallel()
 	addr := netip.MustParseAddr("10.1.0.1")
@@ -24,7 +23,8 @@ func TestPodsElsewhereLeave(t *testing.T) {
 		p := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: name, UID: types.UID(name)},
 			Spec:       corev1.PodSpec{NodeName: "elsewhere"},
-			Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: addr.String()}}},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning,
+				PodIPs: []corev1.PodIP{{IP: addr.String()}}},
 		}
 		change(p)
 		return p
@@ -37,18 +37,27 @@ func TestPodsElsewhereLeave(t *testing.T) {
 		want   []netip.Addr
 	}{
 		{"nothing changes", pod("web", same), pod("web", same), nil},
-		{"a label changes", pod("web", same), pod("web", func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }), nil},
-		{"it is ending", pod("web", same), pod("web", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }), nil},
-		{"it has ended", pod("web", same), pod("web", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), []netip.Addr{addr}},
-		{"it has no address any more", pod("web", same), pod("web", func(p *corev1.Pod) { p.Status.PodIPs = nil }), []netip.Addr{addr}},
-		{"it is its node", pod("web", func(p *corev1.Pod) { p.Spec.HostNetwork = true }), pod("web", func(p *corev1.Pod) { p.Status.PodIPs = nil }), nil},
+		{"a label changes", pod("web", same),
+			pod("web", func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }), nil},
+		{"it is ending", pod("web", same),
+			pod("web", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }), nil},
+		{"it has ended", pod("web", same),
+			pod("web", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
+			[]netip.Addr{addr}},
+		{"it has no address any more", pod("web", same),
+			pod("web", func(p *corev1.Pod) { p.Status.PodIPs = nil }), []netip.Addr{addr}},
+		{"it is its node", pod("web", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
+			pod("web", func(p *corev1.Pod) { p.Status.PodIPs = nil }), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			m := enforcer.NewModel(cluster.Options{Node: "node"}, ruleset.Config{})
-			m.SetNode(policy.Node{Name: "elsewhere", PodCIDRs: []netip.Prefix{netip.PrefixFrom(addr, 24).Masked()}})
+			m.SetNode(policy.Node{Name: "elsewhere",
+				PodCIDRs: []netip.Prefix{netip.PrefixFrom(addr, 24).Masked()}})
 			var left []netip.Addr
-			a := &Agent{Node: "node", Left: func(addrs []netip.Addr) { left = append(left, addrs...) }}
+			a := &Agent{Node: "node", Left: func(addrs []netip.Addr) {
+				left = append(left, addrs...)
+			}}
 			a.setPod(m, test.before)
 			if len(left) != 0 {
 				t.Errorf("a new pod leaves %v", left)

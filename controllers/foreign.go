@@ -11,15 +11,14 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// ForeignPods puts pods under policy that another CNI plugin wired. They are
-// known by the addresses in their status, and where our plugin is chained
-// behind the other one, by an attachment before that. The zero value is for
-// nodes whose pods are all ours.
+// ForeignPods puts pods under policy that another CNI plugin wired. They are known by the addresses
+// in their status, and where our plugin is chained behind the other one, by an attachment before
+// that. The zero value is for nodes whose pods are all ours.
 type ForeignPods struct {
 	// Enabled is for nodes whose pods another plugin wires.
 	Enabled bool
-	// Guard drops what comes from or goes to addresses of the node's podCIDRs
-	// that aren't a known pod's.
+	// Guard drops what comes from or goes to addresses of the node's podCIDRs that aren't a known
+	// pod's.
 	Guard bool
 	// Left gets the addresses that pods of this node have left; may be nil.
 	Left func(addrs []netip.Addr)
@@ -33,8 +32,8 @@ type foreignPod struct {
 	addresses []netip.Addr
 }
 
-// foreignID is the ID of a pod's endpoint, one for each name: a pod that
-// takes the place of another takes its endpoint as well.
+// foreignID is the ID of a pod's endpoint, one for each name: a pod that takes the place of another
+// takes its endpoint as well.
 func foreignID(namespace, name string) string { return "status/" + namespace + "/" + name }
 
 // set puts a pod of this node under policy, or ends that.
@@ -60,9 +59,8 @@ func (f *ForeignPods) forget(c *cluster.Cluster, key client.ObjectKey) {
 	}
 }
 
-// hold notes who has an endpoint's addresses now, and has those forgotten
-// that the last one had. Like set and forget, it is called within
-// Enforcer.Update.
+// hold notes who has an endpoint's addresses now, and has those forgotten that the last one had.
+// Like set and forget, it is called within Enforcer.Update.
 func (f *ForeignPods) hold(id string, now foreignPod) {
 	was := f.held[id]
 	if f.held == nil {

@@ -12,13 +12,14 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// What connection tracking remembers of an address is to be forgotten when
-// its pod has left it, and not before.
+// What connection tracking remembers of an address is to be forgotten when its pod has left it, and
+// not before.
 func TestForeignPodsLeave(t *testing.T) {
 	t.Parallel()
 	a, b := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00:1::1")
 	pod := func(uid string, addrs ...netip.Addr) *policy.Pod {
-		return &policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: uid}, Addresses: addrs}
+		return &policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: uid},
+			Addresses: addrs}
 	}
 	finished := pod("1", a, b)
 	finished.Finished = true
@@ -39,7 +40,9 @@ func TestForeignPodsLeave(t *testing.T) {
 			t.Parallel()
 			c := cluster.New(cluster.Options{Node: "node"})
 			var left []netip.Addr
-			f := &ForeignPods{Enabled: true, Left: func(addrs []netip.Addr) { left = append(left, addrs...) }}
+			f := &ForeignPods{Enabled: true, Left: func(addrs []netip.Addr) {
+				left = append(left, addrs...)
+			}}
 			f.set(c, pod("1", a, b))
 			if len(left) != 0 {
 				t.Errorf("a new pod leaves %v", left)

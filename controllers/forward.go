@@ -15,9 +15,9 @@ import (
 	"github.com/sluice-net/sluice/nft/others"
 )
 
-// ForwardCheck finds out whether what the node forwards for pods gets
-// through, and through our ruleset: others' tables can drop it, and bridges
-// can lead it past ours. It tells in the log, by an Event and by metrics.
+// ForwardCheck finds out whether what the node forwards for pods gets through, and through our
+// ruleset: others' tables can drop it, and bridges can lead it past ours. It tells in the log, by
+// an Event and by metrics.
 type ForwardCheck struct {
 	PolicyOnly bool // other plugins wire the pods
 	Accept     bool // keep a rule in others' chains that accepts the pod network
@@ -48,8 +48,8 @@ func (f *ForwardCheck) SetPods(networks, podCIDRs []netip.Prefix) {
 	f.networks, f.podCIDRs = networks, podCIDRs
 }
 
-// look looks once, and tells what has changed since the last time. It isn't
-// to be called twice at once.
+// look looks once, and tells what has changed since the last time. It isn't to be called twice at
+// once.
 func (f *ForwardCheck) look(ctx context.Context) {
 	f.mu.Lock()
 	networks, podCIDRs := slices.Clone(f.networks), slices.Clone(f.podCIDRs)
@@ -104,12 +104,12 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 	f.tell("ForwardingBlocked", result.Explain(f.blockers))
 }
 
-// probePath picks two addresses of a range that nobody has: the last ones,
-// which are given last.
+// probePath picks two addresses of a range that nobody has: the last ones, which are given last.
 func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 	const most = 16 // addresses to look at
 	var free []netip.Addr
-	for addr, n := lastAddr(p), 0; n < most && p.Contains(addr) && addr != p.Masked().Addr(); addr, n = addr.Prev(), n+1 {
+	for addr, n := lastAddr(p), 0; n < most && p.Contains(addr) && addr != p.Masked().Addr(); addr,
+		n = addr.Prev(), n+1 {
 		if !slices.Contains(taken, addr) {
 			free = append(free, addr)
 		}

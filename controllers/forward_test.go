@@ -12,13 +12,17 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// What the probe found is found anew when a sysctl changes on which it depends, and not without a cause.
+// What the probe found is found anew when a sysctl changes on which it depends, and not without a
+// cause.
 func TestForwardCheckFollowsSysctls(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
 	recorder := events.NewFakeRecorder(10)
-	check := &ForwardCheck{Taken: func() []netip.Addr { return nil }, Events: notify.NodeEvents{Node: "n", Recorder: recorder}}
-	pods := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
+	check := &ForwardCheck{Taken: func() []netip.Addr {
+		return nil
+	}, Events: notify.NodeEvents{Node: "n", Recorder: recorder}}
+	pods := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"),
+		netip.MustParsePrefix("fd00:10:244:1::/64")}
 	check.SetPods(pods, pods)
 	look := func(sysctl, value string) (told []string) {
 		t.Helper()
@@ -39,8 +43,10 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 		}
 		return told
 	}
-	const off4 = "Warning ForwardingBlocked This node doesn't forward IPv4: net.ipv4.ip_forward isn't 1."
-	const off6 = "Warning ForwardingBlocked This node doesn't forward IPv6: net.ipv6.conf.all.forwarding isn't 1."
+	const off4 = "Warning ForwardingBlocked This node doesn't forward IPv4: " +
+		"net.ipv4.ip_forward isn't 1."
+	const off6 = "Warning ForwardingBlocked This node doesn't forward IPv6: " +
+		"net.ipv6.conf.all.forwarding isn't 1."
 	for _, step := range []struct {
 		sysctl, value string
 		want          []string
@@ -76,7 +82,8 @@ func TestProbePath(t *testing.T) {
 	}{
 		{"10.244.1.0/24", nil, "10.244.1.254 10.244.1.255"},
 		{"10.244.1.7/24", addrs("10.244.1.254"), "10.244.1.253 10.244.1.255"},
-		{"fd00::/64", addrs("fd00::ffff:ffff:ffff:ffff"), "fd00::ffff:ffff:ffff:fffd fd00::ffff:ffff:ffff:fffe"},
+		{"fd00::/64", addrs("fd00::ffff:ffff:ffff:ffff"),
+			"fd00::ffff:ffff:ffff:fffd fd00::ffff:ffff:ffff:fffe"},
 		{"10.244.1.4/30", addrs("10.244.1.5"), "10.244.1.6 10.244.1.7"},
 		{"10.244.1.4/30", addrs("10.244.1.5", "10.244.1.6"), ""},
 		{"10.244.1.4/31", nil, ""}, // the first one is the node's
@@ -86,7 +93,8 @@ func TestProbePath(t *testing.T) {
 		switch {
 		case c.want == "" && err == nil:
 			t.Errorf("%s without %s: %v, want an error", c.cidr, c.taken, path)
-		case c.want != "" && (err != nil || path.Source.String()+" "+path.Destination.String() != c.want):
+		case c.want != "" &&
+			(err != nil || path.Source.String()+" "+path.Destination.String() != c.want):
 			t.Errorf("%s without %s: %v, error %v, want %s", c.cidr, c.taken, path, err, c.want)
 		}
 	}

@@ -24,10 +24,13 @@ import (
 // clusterNode is number i of a cluster, as an API server has it.
 func clusterNode(i int) *corev1.Node {
 	return &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node%d", i), CreationTimestamp: metav1.NewTime(time.Unix(1_700_000_000, 0))},
-		Spec:       corev1.NodeSpec{PodCIDRs: []string{fmt.Sprintf("10.244.%d.0/24", i), fmt.Sprintf("fd00:10:244:%x::/64", i)}},
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node%d", i),
+			CreationTimestamp: metav1.NewTime(time.Unix(1_700_000_000, 0))},
+		Spec: corev1.NodeSpec{PodCIDRs: []string{fmt.Sprintf("10.244.%d.0/24", i),
+			fmt.Sprintf("fd00:10:244:%x::/64", i)}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-			{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("192.168.77.%d", i)}, {Type: corev1.NodeInternalIP, Address: fmt.Sprintf("fd77::%x", i)},
+			{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("192.168.77.%d", i)},
+			{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("fd77::%x", i)},
 		}},
 	}
 }
@@ -40,7 +43,9 @@ func planOf(t testing.TB, nodes []*corev1.Node, c overlay.Config) overlay.Plan {
 		out, _ := overlayNode(n) // what can't be read is left out
 		all = append(all, out)
 	}
-	links := []overlay.Link{{Name: "eth0", MTU: 1500, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.77.1/24"), netip.MustParsePrefix("fd77::1/64")}}}
+	links := []overlay.Link{{Name: "eth0", MTU: 1500,
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.77.1/24"),
+			netip.MustParsePrefix("fd77::1/64")}}}
 	plan, err := overlay.Desired("node1", all, c, links)
 	if err != nil {
 		t.Fatalf("node1 can't take part any more: %v", err)
@@ -48,8 +53,9 @@ func planOf(t testing.TB, nodes []*corev1.Node, c overlay.Config) overlay.Plan {
 	return plan
 }
 
-// FuzzNode adds any Node of somebody else, newer than the others, to a cluster. The others stay reached as they were, nothing leads to it
-// that is theirs or this node's, and what it claims that can't be is said.
+// FuzzNode adds any Node of somebody else, newer than the others, to a cluster. The others stay
+// reached as they were, nothing leads to it that is theirs or this node's, and what it claims that
+// can't be is said.
 func FuzzNode(f *testing.F) {
 	for _, text := range []string{
 		`{"spec":{"podCIDRs":["10.244.9.0/24"]},"status":{"addresses":[{"type":"InternalIP","address":"192.168.77.9"}]}}`,
@@ -68,10 +74,12 @@ func FuzzNode(f *testing.F) {
 		if json.Unmarshal(object, hostile) != nil {
 			return
 		}
-		hostile.Name, hostile.CreationTimestamp = "hostile", metav1.NewTime(time.Unix(1_800_000_000, 0))
+		hostile.Name, hostile.CreationTimestamp = "hostile",
+			metav1.NewTime(time.Unix(1_800_000_000, 0))
 		config := overlay.Config{
-			Network: netip.MustParsePrefix("10.244.0.0/16"), IPv6Network: netip.MustParsePrefix("fd00:10:244::/56"),
-			Backend: overlay.VXLAN, VNI: 1, Port: 8472, DirectRouting: mode%3 == 1,
+			Network:     netip.MustParsePrefix("10.244.0.0/16"),
+			IPv6Network: netip.MustParsePrefix("fd00:10:244::/56"),
+			Backend:     overlay.VXLAN, VNI: 1, Port: 8472, DirectRouting: mode%3 == 1,
 		}
 		if mode%3 == 2 {
 			config.Backend = overlay.HostGW
@@ -88,7 +96,9 @@ func FuzzNode(f *testing.F) {
 		n := &PodNetwork{options: NetworkOptions{Masquerade: true, ToNodes: MasqueradeNever}}
 		one, _ := overlayNode(hostile)
 		plan := planOf(t, append(nodes, hostile), config)
-		out = n.rules(NetworkState{Config: config, Status: overlay.Status{Tunnel: "sluice.1", Local: plan.Local, Peers: plan.Peers}}, []overlay.Node{one})
+		out = n.rules(NetworkState{Config: config,
+			Status: overlay.Status{Tunnel: "sluice.1", Local: plan.Local, Peers: plan.Peers}},
+			[]overlay.Node{one})
 		w := ruleworld.New(t)
 		w.Render.SetNetwork(out, nil)
 		w.Change(func(c *cluster.Cluster) { c.SetNode(policy.NodeFrom(hostile)) })
@@ -108,12 +118,14 @@ func overlayPodCIDRs(n *corev1.Node) []netip.Prefix {
 func checkNode(t testing.TB, before, after overlay.Plan) {
 	t.Helper()
 	for _, p := range before.Peers {
-		if !slices.ContainsFunc(after.Peers, func(q overlay.Peer) bool { return fmt.Sprint(p) == fmt.Sprint(q) }) {
+		if !slices.ContainsFunc(after.Peers,
+			func(q overlay.Peer) bool { return fmt.Sprint(p) == fmt.Sprint(q) }) {
 			t.Errorf("peer %+v is reached otherwise: %+v", p, after.Peers)
 		}
 	}
 	was, is := map[string]bool{}, map[netip.Prefix]int{}
-	for _, own := range overlayPodCIDRs(clusterNode(1)) { // no other way may lead to the node's own pods
+	// no other way may lead to the node's own pods
+	for _, own := range overlayPodCIDRs(clusterNode(1)) {
 		is[own]++
 	}
 	for _, r := range link.Of[link.Route](before.State) {
@@ -132,7 +144,9 @@ func checkNode(t testing.TB, before, after overlay.Plan) {
 		t.Errorf("lost %s", strings.Join(slices.Collect(maps.Keys(was)), ", "))
 	}
 	for _, p := range after.Peers {
-		if p.Name == "hostile" && (p.Endpoint.Zone() != "" || p.Endpoint == netip.MustParseAddr("192.168.77.1") || p.Endpoint == netip.MustParseAddr("fd77::1")) {
+		if p.Name == "hostile" &&
+			(p.Endpoint.Zone() != "" || p.Endpoint == netip.MustParseAddr("192.168.77.1") ||
+				p.Endpoint == netip.MustParseAddr("fd77::1")) {
 			t.Errorf("it is reached at %s", p.Endpoint)
 		}
 	}

@@ -33,7 +33,8 @@ type ownNodeReader struct {
 func (r *ownNodeReader) set(podCIDRs ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: cases.NodeName}, Spec: corev1.NodeSpec{PodCIDRs: podCIDRs}}
+	r.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: cases.NodeName},
+		Spec: corev1.NodeSpec{PodCIDRs: podCIDRs}}
 }
 
 func (r *ownNodeReader) remove() {
@@ -42,7 +43,8 @@ func (r *ownNodeReader) remove() {
 	r.node = nil
 }
 
-func (r *ownNodeReader) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+func (r *ownNodeReader) List(_ context.Context, list client.ObjectList,
+	_ ...client.ListOption) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if nodes, ok := list.(*corev1.NodeList); ok && r.node != nil {
@@ -51,7 +53,8 @@ func (r *ownNodeReader) List(_ context.Context, list client.ObjectList, _ ...cli
 	return nil
 }
 
-func (r *ownNodeReader) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+func (r *ownNodeReader) Get(_ context.Context, key client.ObjectKey, into client.Object,
+	_ ...client.GetOption) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	node, ok := into.(*corev1.Node)
@@ -62,16 +65,20 @@ func (r *ownNodeReader) Get(_ context.Context, key client.ObjectKey, into client
 	return nil
 }
 
-// TestGuardOutlivesTheAgent: an agent that starts while its node has no object leaves an earlier agent's guard of unknown pods' addresses
-// in the kernel, and one that sees the object made anew keeps it until that has podCIDRs.
+// TestGuardOutlivesTheAgent: an agent that starts while its node has no object leaves an earlier
+// agent's guard of unknown pods' addresses in the kernel, and one that sees the object made anew
+// keeps it until that has podCIDRs.
 func TestGuardOutlivesTheAgent(t *testing.T) {
 	t.Parallel()
 	const before, after = "10.88.0.0/16", "10.99.0.0/16"
 	node := testnet.NewNode(t)
 	table := packetworld.OpenTable(t, node)
 	defer table.Close()
-	e := enforcer.New(table, enforcer.NewModel(cluster.Options{Node: cases.NodeName}, ruleset.Config{}), enforcer.Options{Log: testr.New(t)})
-	earlier := ruleset.NewRenderer(ruleset.Config{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).Ruleset(cluster.New(cluster.Options{Node: cases.NodeName}))
+	e := enforcer.New(table, enforcer.NewModel(cluster.Options{Node: cases.NodeName},
+		ruleset.Config{}), enforcer.Options{Log: testr.New(t)})
+	earlier := ruleset.NewRenderer(
+		ruleset.Config{PodRanges: []netip.Prefix{netip.MustParsePrefix(before)}}).
+		Ruleset(cluster.New(cluster.Options{Node: cases.NodeName}))
 	if err := table.Sync(t.Context(), earlier); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +89,8 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		t.Fatal("the earlier agent guards nothing")
 	}
 	api := &ownNodeReader{}
-	a := &Agent{Node: cases.NodeName, Reader: api, Enforcer: e, Log: testr.New(t), Foreign: ForeignPods{Enabled: true, Guard: true}}
+	a := &Agent{Node: cases.NodeName, Reader: api, Enforcer: e, Log: testr.New(t),
+		Foreign: ForeignPods{Enabled: true, Guard: true}}
 	reconcile := func() {
 		t.Helper()
 		if err := a.reconcileNode(t.Context(), client.ObjectKey{Name: cases.NodeName}); err != nil {
@@ -121,7 +129,8 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		what     string
 		podCIDRs []string
 		want     string
-	}{{"made anew", nil, before}, {"with other podCIDRs", []string{after}, after}, {"gone", nil, after}} {
+	}{{"made anew", nil, before}, {"with other podCIDRs", []string{after}, after},
+		{"gone", nil, after}} {
 		api.set(c.podCIDRs...)
 		if c.what == "gone" {
 			api.remove()

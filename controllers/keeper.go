@@ -9,8 +9,9 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// keeper keeps the latest content of a file on a disk that may be full or slow: nobody waits for it. What couldn't be written is
-// written when it is asked again. Its methods may be called concurrently.
+// keeper keeps the latest content of a file on a disk that may be full or slow: nobody waits for
+// it. What couldn't be written is written when it is asked again. Its methods may be called
+// concurrently.
 type keeper struct {
 	path string
 	log  logr.Logger
@@ -58,20 +59,25 @@ func (k *keeper) tell(err error) {
 	switch {
 	case err != nil && err.Error() != k.told:
 		k.told = err.Error()
-		k.log.Error(err, "An agent that starts with a wrong configuration won't have this one; trying again", "file", k.path)
+		k.log.Error(err,
+			"An agent that starts with a wrong configuration won't have this one; trying again",
+			"file", k.path)
 	case err == nil && k.told != "":
 		k.told = ""
-		k.log.Info("The configuration is kept for agents that start with a wrong one", "file", k.path)
+		k.log.Info("The configuration is kept for agents that start with a wrong one",
+			"file", k.path)
 	}
 }
 
-// save replaces a file as a whole, on the disk before it takes the old one's place, so that an agent or a machine that dies meanwhile
-// leaves one of the two. One that is right already is left alone.
+// save replaces a file as a whole, on the disk before it takes the old one's place, so that an
+// agent or a machine that dies meanwhile leaves one of the two. One that is right already is left
+// alone.
 func save(path string, content []byte) error {
 	if now, err := readAtMost(path, netConfMax); err == nil && bytes.Equal(now, content) {
 		return nil
 	}
-	// Whoever dies here leaves it to the next server of the state directory, which removes what is called so, or to the next write.
+	// Whoever dies here leaves it to the next server of the state directory, which removes what is
+	// called so, or to the next write.
 	unfinished := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
 	if err := writeSynced(unfinished, content); err != nil {
 		return err

@@ -15,10 +15,9 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// netConf is the configuration of the pod network as a file that changes: a
-// ConfigMap's key, mounted, or a copy of it. What was accepted last is kept
-// in the state directory, so that an agent that starts with a file that makes
-// no sense goes on with what the node has.
+// netConf is the configuration of the pod network as a file that changes: a ConfigMap's key,
+// mounted, or a copy of it. What was accepted last is kept in the state directory, so that an agent
+// that starts with a file that makes no sense goes on with what the node has.
 type netConf struct {
 	path  string
 	saved *keeper // what was accepted last
@@ -31,8 +30,8 @@ type netConf struct {
 // netConfMax is more than any configuration needs, in bytes.
 const netConfMax = 64 << 10
 
-// read looks at the file and reports whether anything changed. The problem,
-// if there is one, is in err; config is then what was accepted before.
+// read looks at the file and reports whether anything changed. The problem, if there is one, is in
+// err; config is then what was accepted before.
 func (n *netConf) read() (changed bool) {
 	content, err := readAtMost(n.path, netConfMax)
 	if err == nil && n.content != nil && bytes.Equal(content, n.content) {
@@ -77,14 +76,14 @@ func readAtMost(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > most {
-		return nil, fmt.Errorf("%s has %d bytes: expected a file of at most %d", path, info.Size(), most)
+		return nil,
+			fmt.Errorf("%s has %d bytes: expected a file of at most %d", path, info.Size(), most)
 	}
 	return os.ReadFile(path) //nolint:gosec // the operator's path
 }
 
-// watchFile calls changed when something happens in the file's directory,
-// which is where a ConfigMap's symbolic link is replaced, and every interval
-// in case that can't be seen.
+// watchFile calls changed when something happens in the file's directory, which is where a
+// ConfigMap's symbolic link is replaced, and every interval in case that can't be seen.
 func watchFile(ctx context.Context, path string, interval time.Duration, changed func()) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-net/sluice/test/needroot"
 )
 
-// A configuration that can be read but doesn't fit the node is never told as one that the network is right with: what came of the one
-// before says nothing about it.
+// A configuration that can be read but doesn't fit the node is never told as one that the network
+// is right with: what came of the one before says nothing about it.
 func TestReadinessIsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	needroot.Skip(t)
@@ -60,14 +60,16 @@ func TestReadinessIsOfTheConfiguration(t *testing.T) {
 	write(fits)
 	states := make(chan NetworkState, 100)
 	n := NewPodNetwork(NetworkOptions{
-		Node: "n1", ConfigFile: file, SavedFile: filepath.Join(dir, "saved.json"), Overlay: overlay.Options{NetNS: netns},
-		Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
+		Node: "n1", ConfigFile: file, SavedFile: filepath.Join(dir, "saved.json"),
+		Overlay: overlay.Options{NetNS: netns},
+		Events:  notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
 		OnRules: func(ruleset.Network) {}, OnState: func(s NetworkState) { states <- s },
 	})
 	n.SetNode(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n1"},
 		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24"}},
-		Status:     corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}},
+		Status: corev1.NodeStatus{
+			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}},
 	})
 	n.Listed()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -112,7 +114,8 @@ func TestReadinessIsOfTheConfiguration(t *testing.T) {
 		write(`{"Network": 5}`)
 		next("Warning InvalidNetworkConfig")
 		write(other)
-		next("Warning NetworkNotReady pod CIDR 10.244.1.0/24 of node n1 is outside the pod network 10.9.0.0/16")
+		next("Warning NetworkNotReady pod CIDR 10.244.1.0/24 of node n1 is outside the pod " +
+			"network 10.9.0.0/16")
 		awaitState(false)
 		write(fits)
 		next("Normal NetworkReady")

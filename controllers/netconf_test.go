@@ -23,7 +23,8 @@ const (
 func newConf(t *testing.T) *netConf {
 	t.Helper()
 	dir := t.TempDir()
-	return &netConf{path: filepath.Join(dir, "net-conf.json"), saved: newKeeper(t, filepath.Join(dir, "saved.json"))}
+	return &netConf{path: filepath.Join(dir, "net-conf.json"),
+		saved: newKeeper(t, filepath.Join(dir, "saved.json"))}
 }
 
 // newKeeper makes one that is done when the test's files go.
@@ -107,7 +108,8 @@ func TestNetConfWaitsForNoDisk(t *testing.T) {
 	t.Parallel()
 	n := newConf(t)
 	pipe := filepath.Join(filepath.Dir(n.saved.path), ".new-"+filepath.Base(n.saved.path))
-	if err := unix.Mkfifo(pipe, 0o600); err != nil { // opening it to write hangs until somebody reads
+	// opening it to write hangs until somebody reads
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n.write(t, goodConf)
@@ -171,7 +173,8 @@ func TestNetConfKeepsWhatWorks(t *testing.T) {
 
 	restarted := &netConf{path: n.path, saved: newKeeper(t, n.saved.path)}
 	restarted.write(t, badConf)
-	if !restarted.read() || restarted.err == nil || restarted.config == nil || restarted.config.VNI != 7 {
+	if !restarted.read() || restarted.err == nil || restarted.config == nil ||
+		restarted.config.VNI != 7 {
 		t.Errorf("after a restart: config %+v, error %v", restarted.config, restarted.err)
 	}
 	restarted.write(t, goodConf)
@@ -185,13 +188,13 @@ func TestNetConfKeepsWhatWorks(t *testing.T) {
 		t.Errorf("on a fresh node: config %+v, error %v", fresh.config, fresh.err)
 	}
 	fresh.write(t, strings.Repeat(" ", netConfMax+1))
-	if fresh.read(); fresh.err == nil || !strings.Contains(fresh.err.Error(), "expected a file of at most 65536") {
+	if fresh.read(); fresh.err == nil ||
+		!strings.Contains(fresh.err.Error(), "expected a file of at most 65536") {
 		t.Errorf("a large file: error %v", fresh.err)
 	}
 }
 
-// A mounted ConfigMap is a link to a link to a folder; an update replaces the
-// one in the middle.
+// A mounted ConfigMap is a link to a link to a folder; an update replaces the one in the middle.
 func TestWatchFileSeesAConfigMapsUpdate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -199,7 +202,8 @@ func TestWatchFileSeesAConfigMapsUpdate(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name, "net-conf.json"), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name, "net-conf.json"), []byte(content),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

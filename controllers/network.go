@@ -22,20 +22,19 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// ToNodes says whether pods reach nodes with the node's address instead of
-// their own.
+// ToNodes says whether pods reach nodes with the node's address instead of their own.
 type ToNodes string
 
-// The ways to masquerade to nodes. MasqueradeAuto is for those that needn't
-// know the way back to a pod outside the tunnel.
+// The ways to masquerade to nodes. MasqueradeAuto is for those that needn't know the way back to a
+// pod outside the tunnel.
 const (
 	MasqueradeAuto   ToNodes = "auto"
 	MasqueradeAlways ToNodes = "always"
 	MasqueradeNever  ToNodes = "never"
 )
 
-// NetworkOptions say how the pod network is made. All but Underlay, and the
-// functions, are required.
+// NetworkOptions say how the pod network is made. All but Underlay, and the functions, are
+// required.
 type NetworkOptions struct {
 	Node       string // this node's name
 	ConfigFile string // flannel's net-conf.json
@@ -61,9 +60,8 @@ type NetworkState struct {
 	overlay.Status
 }
 
-// PodNetwork keeps the network between nodes as the Node objects and the
-// configuration say, and passes on what others need to know of it. Its
-// methods may be called from several goroutines.
+// PodNetwork keeps the network between nodes as the Node objects and the configuration say, and
+// passes on what others need to know of it. Its methods may be called from several goroutines.
 type PodNetwork struct {
 	options NetworkOptions
 	overlay *overlay.Reconciler
@@ -79,8 +77,7 @@ type PodNetwork struct {
 	status  overlay.Status
 	stated  bool // status is of a pass
 	settled chan struct{}
-	// everReady is true since the network was ready first; until then why says
-	// what it waits for.
+	// everReady is true since the network was ready first; until then why says what it waits for.
 	everReady bool
 	why       string
 
@@ -98,7 +95,8 @@ type PodNetwork struct {
 // NewPodNetwork returns a PodNetwork that does nothing before Run.
 func NewPodNetwork(o NetworkOptions) *PodNetwork {
 	n := &PodNetwork{
-		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{}, unreadable: map[string]string{}, settled: make(chan struct{}), skips: skips{},
+		options: o, wake: make(chan struct{}, 1), nodes: map[string]overlay.Node{},
+		unreadable: map[string]string{}, settled: make(chan struct{}), skips: skips{},
 		conf: netConf{path: o.ConfigFile, saved: &keeper{path: o.SavedFile, log: o.Log}},
 	}
 	o.Overlay.OnStatus = func(s overlay.Status) {
@@ -123,16 +121,16 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 		n.signal()
 	}
 	if news {
-		n.lines.Info(n.options.Log, node.Name, "An annotation of a node can't be read", "of", node.Name, "reason", err.Error())
+		n.lines.Info(n.options.Log, node.Name, "An annotation of a node can't be read", "of",
+			node.Name, "reason", err.Error())
 		if node.Name == n.options.Node {
 			n.options.Events.Warn("InvalidAnnotation", err.Error())
 		}
 	}
 }
 
-// noteUnreadable reports whether an error about a node is one that wasn't told.
-// A node with an annotation that can't be read is the same as one without. The
-// caller holds mu.
+// noteUnreadable reports whether an error about a node is one that wasn't told. A node with an
+// annotation that can't be read is the same as one without. The caller holds mu.
 func (n *PodNetwork) noteUnreadable(name string, err error) (news bool) {
 	if err == nil {
 		delete(n.unreadable, name)
@@ -152,8 +150,8 @@ func (n *PodNetwork) DeleteNode(name string) {
 	n.signal()
 }
 
-// Listed says that every node that exists is set. Nothing is done before:
-// nodes that aren't known are nodes that are gone.
+// Listed says that every node that exists is set. Nothing is done before: nodes that aren't known
+// are nodes that are gone.
 func (n *PodNetwork) Listed() {
 	n.mu.Lock()
 	n.listed = true
@@ -161,8 +159,7 @@ func (n *PodNetwork) Listed() {
 	n.signal()
 }
 
-// awaitSettled waits until the first pass is done, whatever came of it, and its
-// rules are told.
+// awaitSettled waits until the first pass is done, whatever came of it, and its rules are told.
 func (n *PodNetwork) awaitSettled(ctx context.Context) error {
 	select {
 	case <-n.settled:
@@ -172,8 +169,7 @@ func (n *PodNetwork) awaitSettled(ctx context.Context) error {
 	}
 }
 
-// Ready is nil once the network has been as it should be; it is a health
-// check.
+// Ready is nil once the network has been as it should be; it is a health check.
 func (n *PodNetwork) Ready() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -219,8 +215,7 @@ func (n *PodNetwork) Run(ctx context.Context) error {
 	}
 }
 
-// pass reads the inputs, hands them to the overlay, and tells what came of
-// the overlay's last pass.
+// pass reads the inputs, hands them to the overlay, and tells what came of the overlay's last pass.
 func (n *PodNetwork) pass() {
 	if n.conf.read(); n.conf.err != nil {
 		n.report(n.conf.err, "InvalidNetworkConfig")
@@ -242,7 +237,8 @@ func (n *PodNetwork) pass() {
 		return 1
 	})
 	n.overlay.Set(n.options.Node, nodes, config)
-	if !stated || status.Config != config { // or it would be told of this configuration what came of another one
+	// or it would be told of this configuration what came of another one
+	if !stated || status.Config != config {
 		return
 	}
 	state := NetworkState{Config: config, PodCIDRs: podCIDRsOf(own, config), Status: status}
@@ -299,7 +295,8 @@ func (n *PodNetwork) report(err error, reason string) {
 func (n *PodNetwork) noteState(s NetworkState) {
 	n.options.Metrics.noteNetwork(s.Status)
 	if !maps.Equal(s.ReversePathFilters, n.toldFilters) {
-		n.options.Log.Info("Reverse path filters of the node, which are left as they are", "rp_filter", s.ReversePathFilters)
+		n.options.Log.Info("Reverse path filters of the node, which are left as they are",
+			"rp_filter", s.ReversePathFilters)
 	}
 	n.toldFilters = s.ReversePathFilters
 	n.noteSkipped(time.Now())
@@ -310,9 +307,12 @@ func (n *PodNetwork) noteState(s NetworkState) {
 func (n *PodNetwork) noteLinks(off []string) {
 	for _, link := range off {
 		if !slices.Contains(n.toldLinks, link) {
-			n.options.Events.Warn("LinkNotForwarding", fmt.Sprintf("net.ipv4.conf.%s.forwarding is 0: IPv4 packets for pods that come in by %s are "+
-				"dropped, answers from outside among them. Set it to 1 (systemd-networkd: IPv4Forwarding=yes in the link's .network file)",
-				strings.ReplaceAll(link, ".", "/"), link))
+			n.options.Events.Warn("LinkNotForwarding",
+				fmt.Sprintf("net.ipv4.conf.%s.forwarding is 0: IPv4 packets for pods that come "+
+					"in by %s are "+
+					"dropped, answers from outside among them. Set it to 1 (systemd-networkd: "+
+					"IPv4Forwarding=yes in the link's .network file)",
+					strings.ReplaceAll(link, ".", "/"), link))
 		}
 	}
 	if !slices.Equal(off, n.toldLinks) {
@@ -330,9 +330,10 @@ func boolValue(b bool) float64 {
 
 // rules is what the ruleset has to know.
 func (n *PodNetwork) rules(s NetworkState, nodes []overlay.Node) ruleset.Network {
-	out := ruleset.Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Own: s.Own, Masquerade: n.options.Masquerade}
-	// Where the node can't take part, an earlier agent's tunnel may still be up:
-	// its port stays closed, then to everybody.
+	out := ruleset.Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Own: s.Own,
+		Masquerade: n.options.Masquerade}
+	// Where the node can't take part, an earlier agent's tunnel may still be up: its port stays
+	// closed, then to everybody.
 	if s.Config.Backend == overlay.VXLAN {
 		out.Tunnel, out.Port = s.Config.Device(), s.Config.Port
 	}
@@ -359,8 +360,8 @@ func networksOf(c overlay.Config) []netip.Prefix {
 	return out
 }
 
-// directAddresses lists the addresses of nodes that pods reach with their own
-// address: those of peers whose pods are reached without a tunnel too.
+// directAddresses lists the addresses of nodes that pods reach with their own address: those of
+// peers whose pods are reached without a tunnel too.
 func directAddresses(mode ToNodes, peers []overlay.Peer, nodes []overlay.Node) []netip.Addr {
 	if mode == MasqueradeAlways {
 		return nil
@@ -373,7 +374,8 @@ func directAddresses(mode ToNodes, peers []overlay.Peer, nodes []overlay.Node) [
 	for _, node := range nodes {
 		for _, a := range append(slices.Clone(node.Addresses), node.UnderlayIP) {
 			sameFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() }
-			if a.IsValid() && (mode == MasqueradeNever || slices.ContainsFunc(direct[node.Name], sameFamily)) {
+			if a.IsValid() &&
+				(mode == MasqueradeNever || slices.ContainsFunc(direct[node.Name], sameFamily)) {
 				out = append(out, a)
 			}
 		}
@@ -393,11 +395,12 @@ func podCIDRsOf(node overlay.Node, c overlay.Config) []netip.Prefix {
 	return out
 }
 
-// overlayNode is what the overlay has to know of a Node. An annotation that
-// can't be read counts as none, and is an error besides.
+// overlayNode is what the overlay has to know of a Node. An annotation that can't be read counts as
+// none, and is an error besides.
 func overlayNode(node *corev1.Node) (overlay.Node, error) {
 	out := overlay.Node{
-		Name: node.Name, PodCIDRs: podCIDRs(node), Addresses: internalIPs(node), Created: node.CreationTimestamp.Time,
+		Name: node.Name, PodCIDRs: podCIDRs(node), Addresses: internalIPs(node),
+		Created: node.CreationTimestamp.Time,
 	}
 	text, has := node.Annotations[policy.UnderlayAnnotation]
 	if !has {
@@ -405,7 +408,8 @@ func overlayNode(node *corev1.Node) (overlay.Node, error) {
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {
-		return out, fmt.Errorf("annotation %s: %.50q: expected an IP address", policy.UnderlayAnnotation, text)
+		return out, fmt.Errorf("annotation %s: %.50q: expected an IP address",
+			policy.UnderlayAnnotation, text)
 	}
 	out.UnderlayIP = a.Unmap()
 	return out, nil

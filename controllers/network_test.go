@@ -24,7 +24,8 @@ func TestDirectAddresses(t *testing.T) {
 	addr := netip.MustParseAddr
 	nodes := []overlay.Node{
 		{Name: "own", Addresses: []netip.Addr{addr("192.0.2.1"), addr("2001:db8::1")}},
-		{Name: "near", Addresses: []netip.Addr{addr("192.0.2.2"), addr("2001:db8::2")}, UnderlayIP: addr("198.51.100.2")},
+		{Name: "near", Addresses: []netip.Addr{addr("192.0.2.2"), addr("2001:db8::2")},
+			UnderlayIP: addr("198.51.100.2")},
 		{Name: "far", Addresses: []netip.Addr{addr("203.0.113.3")}},
 	}
 	peers := []overlay.Peer{
@@ -49,22 +50,28 @@ func TestDirectAddresses(t *testing.T) {
 func TestOverlayNode(t *testing.T) {
 	t.Parallel()
 	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{policy.UnderlayAnnotation: "192.0.2.9"}},
-		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "what"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n",
+			Annotations: map[string]string{policy.UnderlayAnnotation: "192.0.2.9"}},
+		Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "what"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-			{Type: corev1.NodeHostName, Address: "n"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
-			{Type: corev1.NodeInternalIP, Address: "none"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
+			{Type: corev1.NodeHostName, Address: "n"},
+			{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+			{Type: corev1.NodeInternalIP, Address: "none"},
+			{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
 		}},
 	}
 	got, err := overlayNode(node)
 	if err != nil || got.UnderlayIP != netip.MustParseAddr("192.0.2.9") || len(got.PodCIDRs) != 1 ||
-		!slices.Equal(got.Addresses, []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}) {
+		!slices.Equal(got.Addresses,
+			[]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}) {
 		t.Errorf("%+v, error %v", got, err)
 	}
 	for _, text := range []string{"eth1", "", "fe80::1%eth0", strings.Repeat("9", 1000)} {
 		node.Annotations[policy.UnderlayAnnotation] = text
 		got, err := overlayNode(node)
-		if err == nil || !strings.HasPrefix(err.Error(), "annotation sluice.network/underlay-ip: ") || len(err.Error()) > 200 || got.UnderlayIP.IsValid() {
+		if err == nil ||
+			!strings.HasPrefix(err.Error(), "annotation sluice.network/underlay-ip: ") ||
+			len(err.Error()) > 200 || got.UnderlayIP.IsValid() {
 			t.Errorf("%.20q: %+v, error %v", text, got.UnderlayIP, err)
 		}
 	}
@@ -78,9 +85,8 @@ func TestOverlayNode(t *testing.T) {
 	}
 }
 
-// TestRulesWhileTheNodeCannotTakePart: the tunnel's port isn't open to
-// everybody when an agent starts on a node that has a tunnel, but can't tell
-// which are its ends.
+// TestRulesWhileTheNodeCannotTakePart: the tunnel's port isn't open to everybody when an agent
+// starts on a node that has a tunnel, but can't tell which are its ends.
 func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	t.Parallel()
 	n := NewPodNetwork(NetworkOptions{Node: "own"})
@@ -88,12 +94,15 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := n.rules(NetworkState{Config: config, Status: overlay.Status{Reason: "no address"}}, nil)
+	rules := n.rules(NetworkState{Config: config,
+		Status: overlay.Status{Reason: "no address"}}, nil)
 	if rules.Tunnel != "sluice.1" || rules.Port != 8472 || rules.Local.IsValid() {
 		t.Errorf("tunnel %q, port %d, local %s", rules.Tunnel, rules.Port, rules.Local)
 	}
-	listing := ruleset.NewRenderer(ruleset.Config{Network: rules}).Ruleset(cluster.New(cluster.Options{})).String()
-	if !strings.Contains(listing, "udp dport 8472 jump tunnel/input") || strings.Contains(listing, "notrack") {
+	listing := ruleset.NewRenderer(ruleset.Config{Network: rules}).
+		Ruleset(cluster.New(cluster.Options{})).String()
+	if !strings.Contains(listing, "udp dport 8472 jump tunnel/input") ||
+		strings.Contains(listing, "notrack") {
 		t.Errorf("rules\n%s", listing)
 	}
 }
@@ -102,7 +111,8 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 func TestLinksThatDontForwardAreTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
-	n := NewPodNetwork(NetworkOptions{Node: "n", Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
+	n := NewPodNetwork(NetworkOptions{Node: "n",
+		Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
 	var told []string
 	for _, off := range [][]string{nil, {"eth0.5"}, {"eth0.5"}, {"eth0.5", "eth1"}, nil, {"eth1"}} {
 		n.noteState(NetworkState{Status: overlay.Status{NotForwarding: off}})
@@ -113,18 +123,19 @@ func TestLinksThatDontForwardAreTold(t *testing.T) {
 		told = append(told, "")
 	}
 	const warning = "Warning LinkNotForwarding net.ipv4.conf."
-	want := []string{"", warning + "eth0/5.forwarding", "", "", warning + "eth1.forwarding", "", "", warning + "eth1.forwarding", ""}
+	want := []string{"", warning + "eth0/5.forwarding", "", "", warning + "eth1.forwarding", "", "",
+		warning + "eth1.forwarding", ""}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-// TestUnreadableAnnotationIsTold: also of a node that is known already, and
-// once for each value.
+// TestUnreadableAnnotationIsTold: also of a node that is known already, and once for each value.
 func TestUnreadableAnnotationIsTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
-	n := NewPodNetwork(NetworkOptions{Node: "n", Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
+	n := NewPodNetwork(NetworkOptions{Node: "n",
+		Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
 	for i, step := range []struct {
 		annotation string
 		told       int

@@ -30,8 +30,7 @@ type thing struct {
 	key  client.ObjectKey // an attachment's Name is its ID
 }
 
-// event says what has become of a thing: an object, an attachment, or nothing
-// any more.
+// event says what has become of a thing: an object, an attachment, or nothing any more.
 type event struct {
 	thing
 	object     client.Object
@@ -57,7 +56,8 @@ func kindOf(o client.Object) string {
 // store is an API server's content, as a cache shows it.
 type store map[thing]client.Object
 
-func (s store) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+func (s store) Get(_ context.Context, key client.ObjectKey, into client.Object,
+	_ ...client.GetOption) error {
 	o := s[thing{kindOf(into), key}]
 	if o == nil {
 		return apierrors.NewNotFound(schema.GroupResource{Resource: kindOf(into)}, key.Name)
@@ -70,8 +70,7 @@ func (s store) List(context.Context, client.ObjectList, ...client.ListOption) er
 	return fmt.Errorf("nobody lists here")
 }
 
-// replay is an agent that is told events, and the ruleset that its commits
-// lead to.
+// replay is an agent that is told events, and the ruleset that its commits lead to.
 type replay struct {
 	agent    *Agent
 	model    *enforcer.Model // the agent's
@@ -81,16 +80,16 @@ type replay struct {
 	have     *nft.Ruleset
 }
 
-// newReplay returns an agent that knows nothing. On a foreign node another
-// plugin wires the pods, and nothing is attached.
+// newReplay returns an agent that knows nothing. On a foreign node another plugin wires the pods,
+// and nothing is attached.
 func newReplay(foreign bool) *replay {
 	r := &replay{store: store{}, attached: map[string]cni.Attachment{}, foreign: foreign}
 	r.start()
 	return r
 }
 
-// start replaces the agent by a new one, which is shown what exists. What is
-// in the kernel stays until its first commit.
+// start replaces the agent by a new one, which is shown what exists. What is in the kernel stays
+// until its first commit.
 func (r *replay) start() {
 	cfg := ruleset.Config{LogPerSecond: 10}
 	if !r.foreign {
@@ -154,8 +153,8 @@ func (r *replay) reconcile(t thing) {
 	}
 }
 
-// commit does what the Enforcer does with its model, without a kernel: the first
-// ruleset of an agent is a difference to what is there, then come patches.
+// commit does what the Enforcer does with its model, without a kernel: the first ruleset of an
+// agent is a difference to what is there, then come patches.
 func (r *replay) commit() {
 	_, whole, patch := r.model.Next(cluster.Everything)
 	switch {
@@ -168,12 +167,13 @@ func (r *replay) commit() {
 	}
 }
 
-// settled says what is wrong with the end of a path: another ruleset than the
-// wanted one, which has this text, or something left to do.
+// settled says what is wrong with the end of a path: another ruleset than the wanted one, which has
+// this text, or something left to do.
 func (r *replay) settled(want *nft.Ruleset, text string) error {
 	r.commit()
 	if diff := nft.Diff(r.have, want); !diff.Empty() || r.have.String() != text {
-		return fmt.Errorf("the path leads to another ruleset (-from scratch +here):\n%s", cmp.Diff(text, r.have.String()))
+		return fmt.Errorf("the path leads to another ruleset (-from scratch +here):\n%s",
+			cmp.Diff(text, r.have.String()))
 	}
 	changes, _, patch := r.model.Next(cluster.Everything)
 	if !changes.Empty() {
@@ -193,8 +193,8 @@ func (r *replay) scratch() *nft.Ruleset {
 	return fresh.have
 }
 
-// split returns the events by which an object changes field by field from what
-// it was, nil if it wasn't, to what the event says.
+// split returns the events by which an object changes field by field from what it was, nil if it
+// wasn't, to what the event says.
 func split(was client.Object, e event) []event {
 	if e.object == nil {
 		return []event{e}

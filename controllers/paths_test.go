@@ -33,7 +33,9 @@ var variants = []variant{
 		slices.Reverse(order)
 		return byThing(events, order)
 	}},
-	{"thing by thing", func(_ map[thing]event, events []event) []event { return byThing(events, things(events)) }},
+	{"thing by thing", func(_ map[thing]event, events []event) []event {
+		return byThing(events, things(events))
+	}},
 	{"squashed", func(_ map[thing]event, events []event) []event { return last(events) }},
 	{"squashed and reversed", func(_ map[thing]event, events []event) []event {
 		out := last(events)
@@ -47,7 +49,9 @@ var variants = []variant{
 		}
 		return out
 	}},
-	{"repeated as a whole", func(_ map[thing]event, events []event) []event { return append(slices.Clone(events), events...) }},
+	{"repeated as a whole", func(_ map[thing]event, events []event) []event {
+		return append(slices.Clone(events), events...)
+	}},
 	{"split", splitAll},
 	{"deleted and made again", func(_ map[thing]event, events []event) []event {
 		var out []event
@@ -92,7 +96,8 @@ func byThing(events []event, order []thing) []event {
 func last(events []event) []event {
 	var out []event
 	for i, e := range events {
-		if !slices.ContainsFunc(events[i+1:], func(later event) bool { return later.thing == e.thing }) {
+		if !slices.ContainsFunc(events[i+1:],
+			func(later event) bool { return later.thing == e.thing }) {
 			out = append(out, e)
 		}
 	}
@@ -101,7 +106,9 @@ func last(events []event) []event {
 
 func sortedBy(events []event, kinds ...string) []event {
 	out := slices.Clone(events)
-	slices.SortStableFunc(out, func(a, b event) int { return slices.Index(kinds, a.kind) - slices.Index(kinds, b.kind) })
+	slices.SortStableFunc(out, func(a, b event) int {
+		return slices.Index(kinds, a.kind) - slices.Index(kinds, b.kind)
+	})
 	return out
 }
 
@@ -115,8 +122,8 @@ func splitAll(was map[thing]event, events []event) []event {
 	return out
 }
 
-// squat lets other pods, newer and older ones, here and elsewhere, attached
-// and not, have each pod's addresses for a while.
+// squat lets other pods, newer and older ones, here and elsewhere, attached and not, have each
+// pod's addresses for a while.
 func squat(_ map[thing]event, events []event) []event {
 	var out, ends []event
 	for i, e := range events {
@@ -128,7 +135,8 @@ func squat(_ map[thing]event, events []event) []event {
 		newer, older := pod.DeepCopy(), pod.DeepCopy()
 		newer.Name, newer.UID = fmt.Sprintf("newer-%d", i), pod.UID+"-newer"
 		newer.CreationTimestamp = metav1.NewTime(pod.CreationTimestamp.AddDate(1, 0, 0))
-		older.Name, older.UID, older.Spec.NodeName = fmt.Sprintf("older-%d", i), pod.UID+"-older", ownNode
+		older.Name, older.UID, older.Spec.NodeName = fmt.Sprintf("older-%d", i),
+			pod.UID+"-older", ownNode
 		older.CreationTimestamp = metav1.NewTime(pod.CreationTimestamp.AddDate(-1, 0, 0))
 		at := wired(older)
 		out = append(out, has(newer), attach(at), e, has(older))
@@ -153,10 +161,11 @@ func (r *replay) tellAll(events []event, commit func(i int) bool) {
 func always(int) bool       { return true }
 func neverCommits(int) bool { return false }
 
-// ways are where a path begins and when it is committed: after each event, or
-// only after the last. With SLUICE_LONG=1 each with each.
+// ways are where a path begins and when it is committed: after each event, or only after the last.
+// With SLUICE_LONG=1 each with each.
 func ways() []way {
-	out := []way{{"what was before", true}, {"what was before", false}, {"nothing", false}, {"a restart", true}}
+	out := []way{{"what was before", true}, {"what was before", false}, {"nothing", false},
+		{"a restart", true}}
 	if os.Getenv("SLUICE_LONG") != "" {
 		out = append(out, way{"nothing", true}, way{"a restart", false})
 	}
@@ -168,9 +177,9 @@ type way struct {
 	commit bool
 }
 
-// TestAnyPathOneState: however the events of a scenario come, and whenever
-// they are committed, the ruleset in the end is the one that a new agent makes
-// of what exists then; and nothing is left to do.
+// TestAnyPathOneState: however the events of a scenario come, and whenever they are committed, the
+// ruleset in the end is the one that a new agent makes of what exists then; and nothing is left to
+// do.
 func TestAnyPathOneState(t *testing.T) {
 	t.Parallel()
 	var paths atomic.Int64
@@ -183,14 +192,16 @@ func TestAnyPathOneState(t *testing.T) {
 				text := want.String()
 				for _, v := range variants {
 					for _, w := range ways() {
-						if s.remembers && (w.from != "what was before" || v.name == "addresses shared for a while") {
+						if s.remembers && (w.from != "what was before" ||
+							v.name == "addresses shared for a while") {
 							continue
 						}
 						r := newReplay(foreign)
 						replayFrom(r, w, s, v)
 						paths.Add(1)
 						if err := r.settled(want, text); err != nil {
-							t.Fatalf("%s, from %s, committed each %v, foreign %v: %v", v.name, w.from, w.commit, foreign, err)
+							t.Fatalf("%s, from %s, committed each %v, foreign %v: %v", v.name,
+								w.from, w.commit, foreign, err)
 						}
 					}
 				}
@@ -200,8 +211,8 @@ func TestAnyPathOneState(t *testing.T) {
 	t.Cleanup(func() { t.Logf("proof: %d scenarios, %d paths", len(all), paths.Load()) })
 }
 
-// endState is what a new agent renders of what exists in the end; where that
-// isn't all that counts, what one renders that saw it all, at once.
+// endState is what a new agent renders of what exists in the end; where that isn't all that counts,
+// what one renders that saw it all, at once.
 func (s scenario) endState(foreign bool) *nft.Ruleset {
 	r := newReplay(foreign)
 	r.tellAll(slices.Concat(s.before, s.events), neverCommits)
@@ -243,8 +254,8 @@ func replayFrom(r *replay, w way, s scenario, v variant) {
 	r.start()
 }
 
-// TestRandomPathsOneState: the same for random worlds, from one to another by
-// random events in a random order.
+// TestRandomPathsOneState: the same for random worlds, from one to another by random events in a
+// random order.
 func TestRandomPathsOneState(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -276,8 +287,8 @@ func TestRandomPathsOneState(t *testing.T) {
 	})
 }
 
-// drawEvents draws the events that lead to a random world, in a random order.
-// What was there before and isn't in that world goes.
+// drawEvents draws the events that lead to a random world, in a random order. What was there before
+// and isn't in that world goes.
 func drawEvents(t *rapid.T, before []event, label string) []event {
 	o := randomcluster.ObjectsGen(false).Draw(t, label)
 	var out []event
@@ -313,7 +324,8 @@ func drawEvents(t *rapid.T, before []event, label string) []event {
 
 func hostPort(t *rapid.T) cni.HostPort {
 	return cni.HostPort{
-		HostPort: rapid.SampledFrom([]uint16{80, 81}).Draw(t, "host port"), ContainerPort: rapid.SampledFrom([]uint16{80, 81}).Draw(t, "container port"),
-		Protocol: rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "protocol"),
+		HostPort:      rapid.SampledFrom([]uint16{80, 81}).Draw(t, "host port"),
+		ContainerPort: rapid.SampledFrom([]uint16{80, 81}).Draw(t, "container port"),
+		Protocol:      rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "protocol"),
 	}
 }

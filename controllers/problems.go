@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// problemLog remembers which version of a policy was reported, so that one
-// version is reported once.
+// problemLog remembers which version of a policy was reported, so that one version is reported
+// once.
 type problemLog struct {
 	mu       sync.Mutex
 	reported map[client.ObjectKey]problemReport
@@ -54,16 +54,19 @@ func (l *problemLog) forget(key client.ObjectKey, m *Metrics) {
 	m.noteProblems(l.total)
 }
 
-// reportProblems logs which fields of a policy can't be read, and puts an
-// Event on the policy where it is this node that tells: one, as the API
-// server's clients take Events of one reason about one version for the same.
-func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem, tells bool) {
+// reportProblems logs which fields of a policy can't be read, and puts an Event on the policy where
+// it is this node that tells: one, as the API server's clients take Events of one reason about one
+// version for the same.
+func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem,
+	tells bool) {
 	if !a.problems.first(np, len(problems), a.Metrics) || len(problems) == 0 {
 		return
 	}
-	a.lines.Info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy", client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))
+	a.lines.Info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy",
+		client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))
 	if a.Events != nil && tells {
-		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s", problemNote(problems, notify.LongestNote))
+		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s",
+			problemNote(problems, notify.LongestNote))
 	}
 }
 

@@ -14,13 +14,14 @@ import (
 	"github.com/sluice-net/sluice/test/cases"
 )
 
-// TestProblemsAreReportedOncePerVersion: an Event that names the fields, again
-// only when the policy was changed or made anew.
+// TestProblemsAreReportedOncePerVersion: an Event that names the fields, again only when the policy
+// was changed or made anew.
 func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	a := &Agent{Events: recorder, Log: testr.New(t)}
-	np, err := cases.RenderPolicy("dev/p", `{podSelector: {}, ingress: [{from: [{}], ports: [{port: 0}]}]}`, cases.Addr)
+	np, err := cases.RenderPolicy("dev/p",
+		`{podSelector: {}, ingress: [{from: [{}], ports: [{port: 0}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,10 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 		a.reportProblems(np, policy.Parse(np).Problems, true)
 		n := len(recorder.Events)
 		for range n {
-			if text := <-recorder.Events; !strings.Contains(text, "UnreadableField") || !strings.Contains(text, "spec.ingress[0].from[0]") || !strings.Contains(text, "; spec.ingress[0].ports[0]") {
+			text := <-recorder.Events
+			if !strings.Contains(text, "UnreadableField") ||
+				!strings.Contains(text, "spec.ingress[0].from[0]") ||
+				!strings.Contains(text, "; spec.ingress[0].ports[0]") {
 				t.Errorf("event %q doesn't name the fields", text)
 			}
 		}
@@ -59,11 +63,12 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 	}
 }
 
-// TestProblemNote: what doesn't fit is counted, and what is told has a bounded
-// length, whatever a field's value is.
+// TestProblemNote: what doesn't fit is counted, and what is told has a bounded length, whatever a
+// field's value is.
 func TestProblemNote(t *testing.T) {
 	t.Parallel()
-	long := policy.Problem{Field: "spec.x", Value: strings.Repeat("\x1b", 5000), Expected: "a number"}
+	long := policy.Problem{Field: "spec.x", Value: strings.Repeat("\x1b", 5000),
+		Expected: "a number"}
 	short := policy.Problem{Field: "spec.y", Value: "1", Expected: "a name"}
 	const shortText = `spec.y: "1" is not usable: expected a name`
 	for _, c := range []struct {

@@ -21,9 +21,8 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Agent feeds an Enforcer from the API server. Its reconcilers carry one
-// object each from the cache into the model; what follows from it is the
-// Enforcer's business.
+// Agent feeds an Enforcer from the API server. Its reconcilers carry one object each from the cache
+// into the model; what follows from it is the Enforcer's business.
 type Agent struct {
 	Node     string // this node's name
 	Reader   client.Reader
@@ -31,11 +30,10 @@ type Agent struct {
 	Events   events.EventRecorder
 	Metrics  *Metrics // may be nil
 	Log      logr.Logger
-	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever
-	// its object is read.
+	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever its object is read.
 	OwnNode func(podCIDRs []netip.Prefix, addresses []netip.Addr)
-	// Network makes the pod network; nil where another plugin does, and then
-	// Foreign says how its pods are found.
+	// Network makes the pod network; nil where another plugin does, and then Foreign says how its
+	// pods are found.
 	Network *PodNetwork
 	Foreign ForeignPods
 	// Tunnel is told which nodes are ready; may be nil.
@@ -50,8 +48,8 @@ type Agent struct {
 	ownNode     chan struct{} // closed once this node's object was read
 }
 
-// SetupWithManager adds the agent's reconcilers and its first write to the
-// manager, which runs the latter when all caches have synced.
+// SetupWithManager adds the agent's reconcilers and its first write to the manager, which runs the
+// latter when all caches have synced.
 func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 	for _, kind := range []struct {
 		object client.Object
@@ -62,7 +60,8 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 		{&corev1.Node{}, a.reconcileNode},
 		{&networkingv1.NetworkPolicy{}, a.reconcilePolicy},
 	} {
-		if err := ctrl.NewControllerManagedBy(mgr).For(kind.object).Complete(reconciler(kind.put)); err != nil {
+		err := ctrl.NewControllerManagedBy(mgr).For(kind.object).Complete(reconciler(kind.put))
+		if err != nil {
 			return fmt.Errorf("watching %T: %w", kind.object, err)
 		}
 	}
@@ -75,15 +74,16 @@ func (r reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	return ctrl.Result{}, r(ctx, req.NamespacedName)
 }
 
-// Start lists everything that exists, which the caches hold when the manager
-// calls it, and then commits until ctx ends.
+// Start lists everything that exists, which the caches hold when the manager calls it, and then
+// commits until ctx ends.
 func (a *Agent) Start(ctx context.Context) error {
 	var namespaces corev1.NamespaceList
 	var nodes corev1.NodeList
 	var pods corev1.PodList
 	var policies networkingv1.NetworkPolicyList
 	lists := []client.ObjectList{&namespaces, &nodes, &pods, &policies}
-	// The caches are waited for here: it takes as long as the API server is away, and Update keeps everybody else out.
+	// The caches are waited for here: it takes as long as the API server is away, and Update keeps
+	// everybody else out.
 	for _, list := range lists {
 		if err := a.Reader.List(ctx, list, client.Limit(1)); err != nil {
 			return fmt.Errorf("listing %T: %w", list, err)
@@ -124,7 +124,8 @@ func (a *Agent) Start(ctx context.Context) error {
 	if a.Foreign.Guard && !a.awaitOwnNode(ctx) {
 		return nil // the agent ends
 	}
-	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces", len(namespaces.Items), "policies", len(policies.Items))
+	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces",
+		len(namespaces.Items), "policies", len(policies.Items))
 	return a.Enforcer.Run(ctx)
 }
 
@@ -135,7 +136,8 @@ func (a *Agent) awaitOwnNode(ctx context.Context) bool {
 		return true
 	default:
 	}
-	a.Log.Info("Waiting for this node's object: it says which addresses are its pods'. Until then the last ruleset stays")
+	a.Log.Info("Waiting for this node's object: it says which addresses are its pods'. Until " +
+		"then the last ruleset stays")
 	select {
 	case <-a.ownNodeRead():
 		return true
@@ -150,7 +152,8 @@ func (a *Agent) ownNodeRead() chan struct{} {
 }
 
 // update reads an object and carries it, or its absence, into the model.
-func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey, into T, set func(*enforcer.Model, T), remove func(*enforcer.Model)) error {
+func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey, into T,
+	set func(*enforcer.Model, T), remove func(*enforcer.Model)) error {
 	var err error
 	a.Enforcer.Update(func(m *enforcer.Model) {
 		if err = a.Reader.Get(ctx, key, into); err == nil {
@@ -218,7 +221,8 @@ func (a *Agent) setNode(m *enforcer.Model, n *corev1.Node) {
 	if n.Name != a.Node {
 		return
 	}
-	// An object that was just made again may have no podCIDRs yet; the node's pods still have their addresses.
+	// An object that was just made again may have no podCIDRs yet; the node's pods still have their
+	// addresses.
 	if ranges := podCIDRs(n); a.Foreign.Guard && len(ranges) > 0 {
 		m.SetGuard(ranges)
 	}
@@ -234,7 +238,9 @@ func (a *Agent) setNode(m *enforcer.Model, n *corev1.Node) {
 
 // moved tells of the addresses that a pod had before and hasn't now.
 func (a *Agent) moved(before, now []netip.Addr) {
-	left := slices.DeleteFunc(slices.Clone(before), func(addr netip.Addr) bool { return slices.Contains(now, addr) })
+	left := slices.DeleteFunc(slices.Clone(before), func(addr netip.Addr) bool {
+		return slices.Contains(now, addr)
+	})
 	if a.Left != nil && len(left) > 0 {
 		a.Left(left)
 	}
@@ -251,8 +257,10 @@ func nodeReady(n *corev1.Node) bool {
 func internalIPs(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range n.Status.Addresses {
-		// One with a zone would be no other node's or pod's to who compares, and lose its zone in the kernel.
-		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" && a.Type == corev1.NodeInternalIP {
+		// One with a zone would be no other node's or pod's to who compares, and lose its zone in
+		// the kernel.
+		addr, err := netip.ParseAddr(a.Address)
+		if err == nil && addr.Zone() == "" && a.Type == corev1.NodeInternalIP {
 			out = append(out, addr.Unmap())
 		}
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Reporter puts Events on the policies and pods of which an Enforcer has
-// something to tell. Its methods may be called from several goroutines.
+// Reporter puts Events on the policies and pods of which an Enforcer has something to tell. Its
+// methods may be called from several goroutines.
 type Reporter struct {
 	Node   string // this node's name
 	Reader client.Reader
@@ -26,24 +26,26 @@ type Reporter struct {
 // patience is how long an object is waited for that an Event is put on; it is in the cache.
 const patience = 5 * time.Second
 
-// Refused puts an Event on each policy and pod that an object concerns
-// which the kernel refuses.
+// Refused puts an Event on each policy and pod that an object concerns which the kernel refuses.
 func (r *Reporter) Refused(refusal enforcer.Refusal) {
 	tell := func(namespace, name string, about client.Object, note string) {
 		r.putOn(policy.Key{Namespace: namespace, Name: name}, about, "RefusedByKernel", note)
 	}
 	for _, k := range refusal.Policies {
 		tell(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
-			fmt.Sprintf("node %s: the kernel refuses %s, so that less is allowed than this policy says: %v", r.Node, refusal.Object, refusal.Err))
+			fmt.Sprintf(
+				"node %s: the kernel refuses %s, so that less is allowed than this policy says: %v",
+				r.Node, refusal.Object, refusal.Err))
 	}
 	for _, e := range refusal.Endpoints {
 		tell(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
-			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", refusal.Object, refusal.Err))
+			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", refusal.Object,
+				refusal.Err))
 	}
 }
 
-// Shed puts an Event on each policy that costs too much. On all nodes that run
-// pods of its namespace it may be the same, so few of them do.
+// Shed puts an Event on each policy that costs too much. On all nodes that run pods of its
+// namespace it may be the same, so few of them do.
 func (r *Reporter) Shed(s enforcer.Shed) {
 	if !notify.TellsAmong(r.Node, s.Nodes, s.Policies[0].Namespace, shedTellers) {
 		return
@@ -53,9 +55,8 @@ func (r *Reporter) Shed(s enforcer.Shed) {
 	}
 }
 
-// shedTellers is how many of the nodes that run pods of a namespace put an
-// Event on its policies. The bound is each node's own, so one may not be
-// enough.
+// shedTellers is how many of the nodes that run pods of a namespace put an Event on its policies.
+// The bound is each node's own, so one may not be enough.
 const shedTellers = 3
 
 // putOn puts an Event on an object, if that is there.
@@ -63,6 +64,7 @@ func (r *Reporter) putOn(k policy.Key, about client.Object, reason, note string)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if r.Reader.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: k.Name}, about) == nil {
-		r.Events.Eventf(about, nil, corev1.EventTypeWarning, reason, "Enforce", "%s", notify.Clamp(note))
+		r.Events.Eventf(about, nil, corev1.EventTypeWarning, reason, "Enforce", "%s",
+			notify.Clamp(note))
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// TestRefusedIsTold: an Event on each policy and each pod that an object which
-// the kernel refuses concerns; none on what is gone.
+// TestRefusedIsTold: an Event on each policy and each pod that an object which the kernel refuses
+// concerns; none on what is gone.
 func TestRefusedIsTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
@@ -28,15 +28,19 @@ func TestRefusedIsTold(t *testing.T) {
 	).Build()
 	r := &Reporter{Node: "n1", Reader: objects, Events: recorder}
 	pod := func(name string) *cluster.EndpointPolicy {
-		return &cluster.EndpointPolicy{Endpoint: policy.Endpoint{Pod: selector.Pod{Namespace: "dev", Name: name}}}
+		return &cluster.EndpointPolicy{
+			Endpoint: policy.Endpoint{Pod: selector.Pod{Namespace: "dev", Name: name}}}
 	}
 	r.Refused(enforcer.Refusal{
 		Object: nft.Object{Chain: "ingress/1"}, Err: errors.New("no such file"),
-		Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Endpoints: []*cluster.EndpointPolicy{pod("db-0"), pod("gone")},
+		Policies:  []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}},
+		Endpoints: []*cluster.EndpointPolicy{pod("db-0"), pod("gone")},
 	})
 	for _, want := range []string{
-		"Warning RefusedByKernel node n1: the kernel refuses chain ingress/1, so that less is allowed than this policy says: no such file",
-		"Warning RefusedByKernel the kernel refuses chain ingress/1, so that the pod has no network: no such file",
+		"Warning RefusedByKernel node n1: the kernel refuses chain ingress/1, so that less is " +
+			"allowed than this policy says: no such file",
+		"Warning RefusedByKernel the kernel refuses chain ingress/1, so that the pod has no " +
+			"network: no such file",
 	} {
 		select {
 		case got := <-recorder.Events:
@@ -52,21 +56,26 @@ func TestRefusedIsTold(t *testing.T) {
 	}
 }
 
-// TestTooCostlyIsTold: by a few of the nodes that run pods of the namespace, on each policy that is there.
+// TestTooCostlyIsTold: by a few of the nodes that run pods of the namespace, on each policy that is
+// there.
 func TestTooCostlyIsTold(t *testing.T) {
 	t.Parallel()
 	nodes := []string{"n1", "n2", "n3", "n4", "n5", "n6", "n7"}
 	tellers := 0
 	for _, node := range nodes {
 		recorder := events.NewFakeRecorder(10)
-		objects := clientfake.NewClientBuilder().WithObjects(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db"}}).Build()
+		objects := clientfake.NewClientBuilder().
+			WithObjects(&networkingv1.NetworkPolicy{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db"}}).Build()
 		r := &Reporter{Node: node, Reader: objects, Events: recorder}
-		r.Shed(enforcer.Shed{Policies: []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}}, Reason: "too many rules", Nodes: nodes})
+		r.Shed(enforcer.Shed{Policies: []policy.Key{{Namespace: "dev", Name: "db"},
+			{Namespace: "dev", Name: "gone"}}, Reason: "too many rules", Nodes: nodes})
 		switch len(recorder.Events) {
 		case 0:
 		case 1:
 			tellers++
-			if got, want := <-recorder.Events, "Warning TooCostly node "+node+": too many rules"; got != want {
+			got, want := <-recorder.Events, "Warning TooCostly node "+node+": too many rules"
+			if got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		default:

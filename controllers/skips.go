@@ -9,17 +9,17 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// skipGrace is how long a node may be out of reach before that is told. A Node
-// object is born without pod CIDRs, and gets them within seconds: each joining
-// node would be a problem on every other one.
+// skipGrace is how long a node may be out of reach before that is told. A Node object is born
+// without pod CIDRs, and gets them within seconds: each joining node would be a problem on every
+// other one.
 const skipGrace = time.Minute
 
-// eachSkip is how many nodes are told of at once with an Event for each; more
-// share one for each cause, of which skipCauses are told.
+// eachSkip is how many nodes are told of at once with an Event for each; more share one for each
+// cause, of which skipCauses are told.
 const eachSkip, skipCauses = 3, 10
 
-// skips remembers which nodes can't be reached, since when, and which of them
-// were told. It has no clock: times are its caller's.
+// skips remembers which nodes can't be reached, since when, and which of them were told. It has no
+// clock: times are its caller's.
 type skips map[overlay.Skipped]*skip
 
 type skip struct {
@@ -46,8 +46,7 @@ func (s skips) due(now time.Time, skipped []overlay.Skipped) (tell []overlay.Ski
 	return tell
 }
 
-// skipNote is an Event about nodes that can't be reached: about Node, if that
-// is one.
+// skipNote is an Event about nodes that can't be reached: about Node, if that is one.
 type skipNote struct{ node, reason, note string }
 
 // skipNotes says what to tell of nodes for the first time.
@@ -68,7 +67,11 @@ func skipNotes(tell []overlay.Skipped) (out []skipNote) {
 	}
 	for i, cause := range causes {
 		if i == skipCauses {
-			out = append(out, skipNote{"", "NodesSkipped", fmt.Sprintf("nodes can't be reached for %d other reasons: the agent's log has them", len(causes)-i)})
+			out = append(out,
+				skipNote{"", "NodesSkipped",
+					fmt.Sprintf(
+						"nodes can't be reached for %d other reasons: the agent's log has them",
+						len(causes)-i)})
 			break
 		}
 		names := nodes[cause]
@@ -85,7 +88,8 @@ func skipNotes(tell []overlay.Skipped) (out []skipNote) {
 func (n *PodNetwork) noteSkipped(now time.Time) {
 	tell := n.skips.due(now, n.lastState.Skipped)
 	for _, s := range tell {
-		n.lines.Info(n.options.Log, s.Node, "A node can't be reached", "of", s.Node, "reason", s.Reason)
+		n.lines.Info(n.options.Log, s.Node, "A node can't be reached", "of", s.Node, "reason",
+			s.Reason)
 	}
 	for _, note := range skipNotes(tell) {
 		if note.node == "" {

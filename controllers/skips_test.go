@@ -9,12 +9,12 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// TestSkipsAreToldOnceTheyLast: a node that is out of reach for less than a
-// minute is nobody's problem, one for longer is told once, and again after it
-// was reached.
+// TestSkipsAreToldOnceTheyLast: a node that is out of reach for less than a minute is nobody's
+// problem, one for longer is told once, and again after it was reached.
 func TestSkipsAreToldOnceTheyLast(t *testing.T) {
 	t.Parallel()
-	a, b := overlay.Skipped{Node: "a", Reason: "no podCIDR"}, overlay.Skipped{Node: "b", Reason: "no podCIDR"}
+	a, b := overlay.Skipped{Node: "a", Reason: "no podCIDR"},
+		overlay.Skipped{Node: "b", Reason: "no podCIDR"}
 	otherwise := overlay.Skipped{Node: "a", Reason: "no address"}
 	s, start := skips{}, time.Unix(0, 0)
 	for i, step := range []struct {
@@ -35,7 +35,8 @@ func TestSkipsAreToldOnceTheyLast(t *testing.T) {
 		{290, []overlay.Skipped{a}, "[]"},
 		{350, []overlay.Skipped{a}, "[a: no podCIDR]"},
 	} {
-		if got := fmt.Sprint(s.due(start.Add(time.Duration(step.second)*time.Second), step.skipped)); got != step.tell {
+		got := fmt.Sprint(s.due(start.Add(time.Duration(step.second)*time.Second), step.skipped))
+		if got != step.tell {
 			t.Errorf("step %d, second %d: told %s, want %s", i, step.second, got, step.tell)
 		}
 	}
@@ -44,8 +45,8 @@ func TestSkipsAreToldOnceTheyLast(t *testing.T) {
 	}
 }
 
-// TestManySkipsAreFewEvents: however many nodes can't be reached, the API server
-// gets a few Events of each agent.
+// TestManySkipsAreFewEvents: however many nodes can't be reached, the API server gets a few Events
+// of each agent.
 func TestManySkipsAreFewEvents(t *testing.T) {
 	t.Parallel()
 	var same, each []overlay.Skipped
@@ -54,13 +55,16 @@ func TestManySkipsAreFewEvents(t *testing.T) {
 		same = append(same, overlay.Skipped{Node: name, Reason: "no podCIDR"})
 		each = append(each, overlay.Skipped{Node: name, Reason: "overlaps that of " + name})
 	}
-	if got := skipNotes(same[:3]); len(got) != 3 || got[2] != (skipNote{"n0002", "NodeSkipped", "n0002: no podCIDR"}) {
+	if got := skipNotes(same[:3]); len(got) != 3 ||
+		got[2] != (skipNote{"n0002", "NodeSkipped", "n0002: no podCIDR"}) {
 		t.Errorf("three nodes: %v", got)
 	}
-	if got := skipNotes(same); len(got) != 1 || got[0] != (skipNote{"", "NodesSkipped", "n0000, n0001, n0002 and 1497 more: no podCIDR"}) {
+	if got := skipNotes(same); len(got) != 1 ||
+		got[0] != (skipNote{"", "NodesSkipped", "n0000, n0001, n0002 and 1497 more: no podCIDR"}) {
 		t.Errorf("one cause: %v", got)
 	}
-	if got := skipNotes(each); len(got) != 11 || !strings.Contains(got[10].note, "1490 other reasons") {
+	if got := skipNotes(each); len(got) != 11 ||
+		!strings.Contains(got[10].note, "1490 other reasons") {
 		t.Errorf("as many causes: %d, the last %v", len(got), got[len(got)-1])
 	}
 }

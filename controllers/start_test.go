@@ -25,12 +25,13 @@ func (a absent) List(ctx context.Context, _ client.ObjectList, _ ...client.ListO
 	return ctx.Err()
 }
 
-// While an agent that has just started waits for the API server, it answers all the same: whether it is ready, and DELs, which need the
-// enforcer.
+// While an agent that has just started waits for the API server, it answers all the same: whether
+// it is ready, and DELs, which need the enforcer.
 func TestAnswersWithoutAPIServer(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	e := enforcer.New(nil, enforcer.NewModel(cluster.Options{Node: "n1"}, ruleset.Config{}), enforcer.Options{})
+	e := enforcer.New(nil, enforcer.NewModel(cluster.Options{Node: "n1"}, ruleset.Config{}),
+		enforcer.Options{})
 	reader := absent{asked: make(chan struct{})}
 	ended := make(chan error, 1)
 	go func() { ended <- (&Agent{Reader: reader, Enforcer: e}).Start(ctx) }()

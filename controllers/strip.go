@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// CacheOptions strips what is cached down to what is used: an agent holds
-// every pod of the cluster, 150,000 of them at the most.
+// CacheOptions strips what is cached down to what is used: an agent holds every pod of the cluster,
+// 150,000 of them at the most.
 func CacheOptions() cache.Options {
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
 		&corev1.Pod{}:                 {Transform: strip},
@@ -23,8 +23,8 @@ func CacheOptions() cache.Options {
 	}}
 }
 
-// RESTMapper knows the kinds that an agent reads. Asking the API server for
-// them would end an agent that starts while that is away.
+// RESTMapper knows the kinds that an agent reads. Asking the API server for them would end an agent
+// that starts while that is away.
 func RESTMapper() meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(nil)
 	m.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
@@ -36,8 +36,8 @@ func RESTMapper() meta.RESTMapper {
 	return m
 }
 
-// strip returns a copy of an object with just the fields that policy reads.
-// What it doesn't know it leaves alone, as with the cache's tombstones.
+// strip returns a copy of an object with just the fields that policy reads. What it doesn't know it
+// leaves alone, as with the cache's tombstones.
 func strip(in any) (any, error) {
 	switch in := in.(type) {
 	case *corev1.Pod:
@@ -53,19 +53,23 @@ func strip(in any) (any, error) {
 		out.Spec.PodCIDR, out.Spec.PodCIDRs = in.Spec.PodCIDR, in.Spec.PodCIDRs
 		out.Status.Addresses = in.Status.Addresses
 		if nodeReady(in) {
-			out.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+			out.Status.Conditions = []corev1.NodeCondition{
+				{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 		}
 		return out, nil
 	case *networkingv1.NetworkPolicy:
-		return &networkingv1.NetworkPolicy{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta), Spec: in.Spec}, nil
+		return &networkingv1.NetworkPolicy{TypeMeta: in.TypeMeta,
+			ObjectMeta: stripMeta(in.ObjectMeta), Spec: in.Spec}, nil
 	}
 	return in, nil
 }
 
 func stripMeta(in metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
-		Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion, Generation: in.Generation,
-		Labels: in.Labels, CreationTimestamp: in.CreationTimestamp, DeletionTimestamp: in.DeletionTimestamp,
+		Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion,
+		Generation: in.Generation,
+		Labels:     in.Labels, CreationTimestamp: in.CreationTimestamp,
+		DeletionTimestamp: in.DeletionTimestamp,
 	}
 }
 
@@ -77,7 +81,8 @@ func stripPod(in *corev1.Pod) *corev1.Pod {
 	out.Spec.NodeName, out.Spec.HostNetwork = in.Spec.NodeName, in.Spec.HostNetwork
 	out.Spec.Containers = stripContainers(in.Spec.Containers)
 	out.Spec.InitContainers = stripContainers(in.Spec.InitContainers)
-	out.Status.Phase, out.Status.PodIP, out.Status.PodIPs = in.Status.Phase, in.Status.PodIP, in.Status.PodIPs
+	out.Status.Phase, out.Status.PodIP, out.Status.PodIPs = in.Status.Phase, in.Status.PodIP,
+		in.Status.PodIPs
 	return out
 }
 
@@ -92,7 +97,8 @@ func stripContainers(in []corev1.Container) []corev1.Container {
 			}
 		}
 		if len(ports) > 0 {
-			out = append(out, corev1.Container{Name: in[i].Name, Ports: ports, RestartPolicy: in[i].RestartPolicy})
+			out = append(out, corev1.Container{Name: in[i].Name, Ports: ports,
+				RestartPolicy: in[i].RestartPolicy})
 		}
 	}
 	return out

@@ -14,9 +14,8 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// TrackingCheck tells when the node's connection tracking has no room left:
-// the kernel drops what would begin a connection then, whatever policies say.
-// What is tracked goes on.
+// TrackingCheck tells when the node's connection tracking has no room left: the kernel drops what
+// would begin a connection then, whatever policies say. What is tracked goes on.
 type TrackingCheck struct {
 	SysctlDir string
 	Events    notify.NodeEvents
@@ -40,7 +39,8 @@ func (c *TrackingCheck) Run(ctx context.Context) error {
 	}
 }
 
-// look tells what has changed since the last time. Where nothing is tracked there is nothing to tell.
+// look tells what has changed since the last time. Where nothing is tracked there is nothing to
+// tell.
 func (c *TrackingCheck) look() {
 	count, err := c.number("nf_conntrack_count")
 	if err != nil {
@@ -58,15 +58,20 @@ func (c *TrackingCheck) look() {
 	c.full = full
 	if !full {
 		c.Log.Info("Connection tracking has room again", "connections", count, "max", limit)
-		c.Events.Say("ConntrackHasRoom", fmt.Sprintf("connection tracking has room again: %d of %d", count, limit))
+		c.Events.Say("ConntrackHasRoom",
+			fmt.Sprintf("connection tracking has room again: %d of %d", count, limit))
 		return
 	}
-	c.Log.Info("Connection tracking is full: what would begin a connection is dropped", "connections", count, "max", limit)
-	c.Events.Warn("ConntrackFull", fmt.Sprintf("connection tracking has %d of %d connections: what would begin another one is dropped, whatever "+
-		"policies say; see who has so many (conntrack -L), or raise net.netfilter.nf_conntrack_max", count, limit))
+	c.Log.Info("Connection tracking is full: what would begin a connection is dropped",
+		"connections", count, "max", limit)
+	c.Events.Warn("ConntrackFull", fmt.Sprintf("connection tracking has %d of %d connections: "+
+		"what would begin another one is dropped, whatever "+
+		"policies say; see who has so many (conntrack -L), or raise "+
+		"net.netfilter.nf_conntrack_max", count, limit))
 }
 
-// isTrackingFull says so from 99 % on, as a table that is full is one below its limit from time to time, and until a tenth is free.
+// isTrackingFull says so from 99 % on, as a table that is full is one below its limit from time to
+// time, and until a tenth is free.
 func isTrackingFull(count, limit int, was bool) bool {
 	if was {
 		return count > limit-limit/10

@@ -13,18 +13,21 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// TestFullTrackingIsTold: once when there is no room, and once when there is again; not each time that it is at its limit for a moment.
+// TestFullTrackingIsTold: once when there is no room, and once when there is again; not each time
+// that it is at its limit for a moment.
 func TestFullTrackingIsTold(t *testing.T) {
 	t.Parallel()
 	dir, recorder := t.TempDir(), events.NewFakeRecorder(10)
-	c := &TrackingCheck{SysctlDir: dir, Events: notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: testr.New(t)}
+	c := &TrackingCheck{SysctlDir: dir, Events: notify.NodeEvents{Node: "n1", Recorder: recorder},
+		Log: testr.New(t)}
 	c.look() // nothing is tracked
 	if err := os.Mkdir(filepath.Join(dir, "netfilter"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	write := func(name string, n int) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, "netfilter", name), []byte(strconv.Itoa(n)+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "netfilter", name), []byte(strconv.Itoa(n)+"\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/sluice-net/sluice/overlay/reach"
 )
 
-// TunnelCheck finds out whether the tunnel carries packets to other nodes and
-// back, and tells it in the log, by Events and by metrics. Its methods may be
-// called from several goroutines, and those that tell it something also on nil.
+// TunnelCheck finds out whether the tunnel carries packets to other nodes and back, and tells it in
+// the log, by Events and by metrics. Its methods may be called from several goroutines, and those
+// that tell it something also on nil.
 type TunnelCheck struct {
 	node     string
 	interval time.Duration
@@ -49,21 +49,22 @@ type toldTunnel struct {
 	public bool // by an Event, since the trouble began
 }
 
-// NewTunnelCheck returns one for a node that asks each peer once in an interval.
-// The metrics may be nil.
+// NewTunnelCheck returns one for a node that asks each peer once in an interval. The metrics may be
+// nil.
 func NewTunnelCheck(
-	node string, interval time.Duration, events notify.NodeEvents, metrics *Metrics, log logr.Logger,
+	node string, interval time.Duration, events notify.NodeEvents, metrics *Metrics,
+	log logr.Logger,
 ) *TunnelCheck {
 	t := &TunnelCheck{
-		node: node, interval: interval, events: events, metrics: metrics, log: log, ready: map[string]time.Time{},
+		node: node, interval: interval, events: events, metrics: metrics, log: log,
+		ready:    map[string]time.Time{},
 		blockers: others.Blockers, now: time.Now,
 	}
 	t.prober = reach.New(reach.Options{Own: node, Interval: interval, OnReport: t.look})
 	return t
 }
 
-// grace is how long something has to last to be told: a minute, unless somebody
-// wants it otherwise.
+// grace is how long something has to last to be told: a minute, unless somebody wants it otherwise.
 func (t *TunnelCheck) grace() time.Duration { return 2 * t.interval }
 
 // setNode says whether a node is ready; one that doesn't exist isn't.
@@ -80,8 +81,8 @@ func (t *TunnelCheck) setNode(name string, ready bool) {
 	}
 }
 
-// SetState takes in what came of the network's last pass. While that isn't as
-// it should be, who was asked before is asked.
+// SetState takes in what came of the network's last pass. While that isn't as it should be, who was
+// asked before is asked.
 func (t *TunnelCheck) SetState(s NetworkState) {
 	if t == nil || !s.Ready {
 		return
@@ -92,8 +93,8 @@ func (t *TunnelCheck) SetState(s NetworkState) {
 	t.prober.Set(s.Tunnel, throughTunnel(s.Peers))
 }
 
-// throughTunnel lists the peers that the tunnel leads to, each with one
-// address of its tunnel device: IPv4, if it has one.
+// throughTunnel lists the peers that the tunnel leads to, each with one address of its tunnel
+// device: IPv4, if it has one.
 func throughTunnel(peers []overlay.Peer) (out []reach.Peer) {
 	for _, p := range peers {
 		var addr netip.Addr
@@ -123,7 +124,8 @@ func (t *TunnelCheck) look(r reach.Report) {
 	now := t.now()
 	t.mu.Lock()
 	counts, verdict := judgeTunnel(r, t.ready, now, t.grace())
-	counts.untried += max(len(t.state.Peers)-len(r.Peers), 0) // those that are reached without the tunnel
+	// those that are reached without the tunnel
+	counts.untried += max(len(t.state.Peers)-len(r.Peers), 0)
 	state := t.state
 	t.mu.Unlock()
 	t.metrics.noteTunnel(counts)
@@ -147,9 +149,8 @@ func (t *TunnelCheck) noteError(now time.Time, err error) {
 	}
 }
 
-// tell tells what is wrong when it begins, again when it has become another
-// thing, and when it is over. A node that comes and goes is no reason to tell
-// of all others again, but now and then.
+// tell tells what is wrong when it begins, again when it has become another thing, and when it is
+// over. A node that comes and goes is no reason to tell of all others again, but now and then.
 func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state NetworkState) {
 	if v.trouble == noTrouble {
 		t.tellOver(n)
@@ -157,7 +158,8 @@ func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state
 	}
 	const rarely = 10 // times grace
 	public := tellsOfTunnel(t.node, v, t.last)
-	if v.same(t.told.tunnelVerdict) && (t.told.public || !public) { // public by now: those that told may be gone
+	// public by now: those that told may be gone
+	if v.same(t.told.tunnelVerdict) && (t.told.public || !public) {
 		return
 	}
 	wait := t.grace()
@@ -168,7 +170,8 @@ func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state
 		return
 	}
 	note := v.note(t.place(v, state), t.grace())
-	t.log.Info("The tunnel doesn't carry packets as it should", "silent", len(v.silent), "of", v.asked, "what", note)
+	t.log.Info("The tunnel doesn't carry packets as it should", "silent", len(v.silent), "of",
+		v.asked, "what", note)
 	if public {
 		t.events.Warn("TunnelBlocked", note)
 	}
@@ -181,7 +184,9 @@ func (t *TunnelCheck) tellOver(n tunnelCounts) {
 	}
 	t.log.Info("No node is silent through the tunnel any more", "answering", n.answering)
 	if t.told.public {
-		t.events.Say("TunnelPasses", fmt.Sprintf("no node that is ready is silent through the tunnel; %d answer", n.answering))
+		t.events.Say("TunnelPasses",
+			fmt.Sprintf("no node that is ready is silent through the tunnel; %d answer",
+				n.answering))
 	}
 	t.told = toldTunnel{}
 }

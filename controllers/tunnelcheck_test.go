@@ -30,18 +30,21 @@ func newTunnelWorld(t *testing.T) *tunnelWorld {
 	t.Helper()
 	w := &tunnelWorld{t: t, recorder: events.NewFakeRecorder(100), clock: atSecond(0)}
 	log := funcr.New(func(string, string) { w.logged++ }, funcr.Options{})
-	w.TunnelCheck = NewTunnelCheck("own", 0, notify.NodeEvents{Node: "own", Recorder: w.recorder}, nil, log)
+	w.TunnelCheck = NewTunnelCheck("own", 0, notify.NodeEvents{Node: "own", Recorder: w.recorder},
+		nil, log)
 	w.interval = reach.DefaultInterval
 	w.now = func() time.Time { return w.clock }
 	w.blockers = func(h others.Hook) ([]others.Blocker, error) {
 		return []others.Blocker{
-			{Backend: others.NFTables, Family: "inet", Table: "fw", Chain: h.String(), Policy: "drop"},
+			{Backend: others.NFTables, Family: "inet", Table: "fw", Chain: h.String(),
+				Policy: "drop"},
 			{Backend: others.NFTables, Family: "ip6", Table: "other", Chain: "c", Policy: "drop"},
 		}, nil
 	}
 	w.SetState(NetworkState{
 		Config: overlay.Config{Backend: overlay.VXLAN, Port: 8472},
-		Status: overlay.Status{Ready: true, Device: "eth0", Local: netip.MustParseAddr("192.168.0.1")},
+		Status: overlay.Status{Ready: true, Device: "eth0",
+			Local: netip.MustParseAddr("192.168.0.1")},
 	})
 	return w
 }
@@ -57,16 +60,20 @@ func (w *tunnelWorld) see(second int, r reach.Report) (told []string) {
 	return told
 }
 
-// TestTunnelIsTold: what is wrong with the tunnel is told after a minute, once, by what it has become since, and when it is over.
+// TestTunnelIsTold: what is wrong with the tunnel is told after a minute, once, by what it has
+// become since, and when it is over.
 func TestTunnelIsTold(t *testing.T) {
 	t.Parallel()
 	w := newTunnelWorld(t)
 	w.setNode("a", true)
 	w.setNode("b", true)
 	const yes, no = reach.Answering, reach.Silent
-	const closed = "Warning TunnelBlocked None of 2 nodes has answered through the tunnel for 1m0s (a, b), and nothing has come in by it. What drops here " +
-		"unless a rule of it accepts: nftables table inet fw, chain input (policy drop). Accept UDP port 8472 on eth0 there."
-	const opened = "Warning TunnelBlocked 1 of 2 nodes don't answer through the tunnel (b): see whether they accept UDP port 8472."
+	const closed = "Warning TunnelBlocked None of 2 nodes has answered through the tunnel for " +
+		"1m0s (a, b), and nothing has come in by it. What drops here " +
+		"unless a rule of it accepts: nftables table inet fw, chain input (policy drop). Accept " +
+		"UDP port 8472 on eth0 there."
+	const opened = "Warning TunnelBlocked 1 of 2 nodes don't answer through the tunnel (b): see " +
+		"whether they accept UDP port 8472."
 	answered := func(second int, peers []reach.PeerState) reach.Report {
 		return reach.Report{Peers: peers, Answer: atSecond(second), Heard: atSecond(second)}
 	}
@@ -84,7 +91,10 @@ func TestTunnelIsTold(t *testing.T) {
 		{2000, answered(90, peersAre(100, no, no)), nil},
 		{2001, answered(2001, peersAre(100, yes, no)), []string{opened}},
 		{2002, answered(2002, peersAre(100, no, no)), nil}, // not for long
-		{2010, answered(2010, peersAre(100, yes, yes)), []string{"Normal TunnelPasses no node that is ready is silent through the tunnel; 2 answer"}},
+		{2010, answered(2010, peersAre(100, yes, yes)),
+			[]string{
+				"Normal TunnelPasses no node that is ready is silent through the tunnel; 2 " +
+					"answer"}},
 		{2011, answered(2011, peersAre(100, yes, yes)), nil},
 		{2060, answered(2060, peersAre(2050, yes, no)), nil},
 		{2110, answered(2110, peersAre(2050, yes, no)), []string{opened}},
@@ -95,7 +105,9 @@ func TestTunnelIsTold(t *testing.T) {
 	}
 	// A node that goes is Kubernetes' to tell; so is the end of it.
 	w.setNode("b", false)
-	if got := w.see(2120, answered(2120, peersAre(2050, yes, no))); len(got) != 1 || got[0] != "Normal TunnelPasses no node that is ready is silent through the tunnel; 1 answer" {
+	if got := w.see(2120, answered(2120, peersAre(2050, yes, no))); len(got) != 1 ||
+		got[0] !=
+			"Normal TunnelPasses no node that is ready is silent through the tunnel; 1 answer" {
 		t.Errorf("told %q of a node that isn't ready any more", got)
 	}
 	w.setNode("b", true)
@@ -104,7 +116,8 @@ func TestTunnelIsTold(t *testing.T) {
 	}
 }
 
-// TestTunnelIsQuiet: nodes that join those that are silent, one by one, are told of every ten minutes, and nothing is logged while nothing changes.
+// TestTunnelIsQuiet: nodes that join those that are silent, one by one, are told of every ten
+// minutes, and nothing is logged while nothing changes.
 func TestTunnelIsQuiet(t *testing.T) {
 	t.Parallel()
 	w := newTunnelWorld(t)
@@ -121,7 +134,8 @@ func TestTunnelIsQuiet(t *testing.T) {
 		if second%120 == 0 && second/120 < 15 {
 			states[second/120] = reach.Silent
 		}
-		told += len(w.see(second, reach.Report{Peers: peersAre(-100, states...), Answer: atSecond(second), Heard: atSecond(second)}))
+		told += len(w.see(second, reach.Report{Peers: peersAre(-100, states...),
+			Answer: atSecond(second), Heard: atSecond(second)}))
 	}
 	if told < 1 || told > 5 || w.logged > 6 {
 		t.Errorf("%d Events and %d lines in an hour in which 15 nodes fell silent", told, w.logged)
@@ -146,7 +160,8 @@ func TestTunnelErrorLasts(t *testing.T) {
 		{900, broken, 1},
 	} {
 		if told := w.see(step.second, step.report); w.logged != step.logged || len(told) > 0 {
-			t.Errorf("second %d: %d lines, want %d; told %q", step.second, w.logged, step.logged, told)
+			t.Errorf("second %d: %d lines, want %d; told %q", step.second, w.logged,
+				step.logged, told)
 		}
 	}
 }
@@ -161,8 +176,10 @@ func TestNodeReady(t *testing.T) {
 		{nil, false},
 		{[]corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}, true},
 		{[]corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}, false},
-		{[]corev1.NodeCondition{{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionTrue}}, false},
-		{[]corev1.NodeCondition{{Type: corev1.NodeMemoryPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}, true},
+		{[]corev1.NodeCondition{{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionTrue}},
+			false},
+		{[]corev1.NodeCondition{{Type: corev1.NodeMemoryPressure},
+			{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}, true},
 	} {
 		node.Status.Conditions = c.conditions
 		stripped, err := strip(node)
@@ -170,7 +187,8 @@ func TestNodeReady(t *testing.T) {
 			t.Fatal(err)
 		}
 		kept, isNode := stripped.(*corev1.Node)
-		if !isNode || nodeReady(node) != c.want || nodeReady(kept) != c.want || len(kept.Status.Conditions) > 1 {
+		if !isNode || nodeReady(node) != c.want || nodeReady(kept) != c.want ||
+			len(kept.Status.Conditions) > 1 {
 			t.Errorf("%v: ready %t, from the cache %+v", c.conditions, nodeReady(node), kept)
 		}
 	}

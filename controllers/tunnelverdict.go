@@ -36,14 +36,16 @@ const (
 // tunnelVerdict is what to hold of a tunnel.
 type tunnelVerdict struct {
 	trouble tunnelTrouble
-	silent  []string // ready nodes, by name: that have been so for some time, or where nobody answers all that are
-	asked   int      // nodes that are ready, and known to answer or to be silent
+	// ready nodes, by name: that have been so for some time, or where nobody answers all that are
+	silent []string
+	asked  int // nodes that are ready, and known to answer or to be silent
 }
 
-// judgeTunnel says how the peers are, and what has been wrong for as long as
-// grace: what is shorter, a node that reboots for instance, is no trouble. ready
-// says since when each node has been ready that is.
-func judgeTunnel(r reach.Report, ready map[string]time.Time, now time.Time, grace time.Duration) (n tunnelCounts, v tunnelVerdict) {
+// judgeTunnel says how the peers are, and what has been wrong for as long as grace: what is
+// shorter, a node that reboots for instance, is no trouble. ready says since when each node has
+// been ready that is.
+func judgeTunnel(r reach.Report, ready map[string]time.Time, now time.Time,
+	grace time.Duration) (n tunnelCounts, v tunnelVerdict) {
 	lasts := func(since time.Time) bool { return now.Sub(since) >= grace }
 	var lasting []string
 	for _, p := range r.Peers {
@@ -77,14 +79,13 @@ func judgeTunnel(r reach.Report, ready map[string]time.Time, now time.Time, grac
 	return n, v
 }
 
-// same says whether two verdicts are alike to who is told: where nobody answers,
-// names add nothing.
+// same says whether two verdicts are alike to who is told: where nobody answers, names add nothing.
 func (v tunnelVerdict) same(w tunnelVerdict) bool {
 	return v.trouble == w.trouble && (v.trouble != someSilent || slices.Equal(v.silent, w.silent))
 }
 
-// tellsOfTunnel says whether a node tells of its tunnel. What is wrong on its
-// side it tells itself; of a node that is silent to all a few tell.
+// tellsOfTunnel says whether a node tells of its tunnel. What is wrong on its side it tells itself;
+// of a node that is silent to all a few tell.
 func tellsOfTunnel(node string, v tunnelVerdict, r reach.Report) bool {
 	if v.trouble != someSilent {
 		return true
@@ -95,9 +96,10 @@ func tellsOfTunnel(node string, v tunnelVerdict, r reach.Report) bool {
 			nodes = append(nodes, p.Name)
 		}
 	}
-	return slices.ContainsFunc(v.silent[:min(len(v.silent), judgedNodes)], func(silent string) bool {
-		return notify.TellsAmong(node, nodes, silent, tellerNodes)
-	})
+	return slices.ContainsFunc(v.silent[:min(len(v.silent), judgedNodes)],
+		func(silent string) bool {
+			return notify.TellsAmong(node, nodes, silent, tellerNodes)
+		})
 }
 
 // tunnelPlace is where a node's tunnel is, and what there is in its way.
@@ -119,20 +121,27 @@ func (v tunnelVerdict) note(p tunnelPlace, grace time.Duration) string {
 		here += " on " + p.link
 	}
 	const drops = "What drops here unless a rule of it accepts: "
-	nobody := fmt.Sprintf("None of %d nodes has answered through the tunnel for %s (%s)", v.asked, grace, names)
+	nobody := fmt.Sprintf("None of %d nodes has answered through the tunnel for %s (%s)", v.asked,
+		grace, names)
 	switch {
 	case v.trouble == noTrouble:
 		return ""
 	case v.trouble == someSilent:
-		return fmt.Sprintf("%d of %d nodes don't answer through the tunnel (%s): see whether they accept %s.", len(v.silent), v.asked, names, port)
+		return fmt.Sprintf(
+			"%d of %d nodes don't answer through the tunnel (%s): see whether they accept %s.",
+			len(v.silent), v.asked, names, port)
 	case v.trouble == allSilent && p.out == "":
-		return nobody + fmt.Sprintf(", although packets come in by it: see whether they accept %s.", port)
+		return nobody +
+			fmt.Sprintf(", although packets come in by it: see whether they accept %s.", port)
 	case v.trouble == allSilent:
-		return nobody + fmt.Sprintf(", although packets come in by it: see whether they accept %s. %s%s. Accept %s there, going out.", port, drops, p.out, here)
+		return nobody + fmt.Sprintf(", although packets come in by it: see whether they accept "+
+			"%s. %s%s. Accept %s there, going out.", port, drops, p.out, here)
 	case p.in == "":
-		return nobody + fmt.Sprintf(", and nothing has come in by it. No chain on input drops here by its policy or last rule: another rule "+
+		return nobody + fmt.Sprintf(", and nothing has come in by it. No chain on input drops "+
+			"here by its policy or last rule: another rule "+
 			"may drop %s, or the network between the nodes.", here)
 	default:
-		return nobody + fmt.Sprintf(", and nothing has come in by it. %s%s. Accept %s there.", drops, p.in, here)
+		return nobody + fmt.Sprintf(", and nothing has come in by it. %s%s. Accept %s there.",
+			drops, p.in, here)
 	}
 }

@@ -18,7 +18,8 @@ func atSecond(second int) time.Time { return time.Unix(int64(1000+second), 0) }
 // peersAre lists peers a, b, ... in states that began at the same second.
 func peersAre(since int, states ...reach.State) (peers []reach.PeerState) {
 	for i, s := range states {
-		peers = append(peers, reach.PeerState{Name: string(rune('a' + i)), State: s, Since: atSecond(since)})
+		peers = append(peers,
+			reach.PeerState{Name: string(rune('a' + i)), State: s, Since: atSecond(since)})
 	}
 	return peers
 }
@@ -44,21 +45,35 @@ func TestJudgeTunnel(t *testing.T) {
 		trouble       tunnelTrouble
 		silent        string
 	}{
-		{"all answer", peersAre(0, yes, yes), allReady(0, "ab"), 90, 90, tunnelCounts{answering: 2}, noTrouble, ""},
-		{"nobody was asked", peersAre(0, untried), allReady(0, "a"), -900, -900, tunnelCounts{untried: 1}, noTrouble, ""},
-		{"one is silent", peersAre(40, yes, no), allReady(0, "ab"), 90, 90, tunnelCounts{answering: 1, silent: 1}, someSilent, "b"},
-		{"... not for long", peersAre(41, yes, no), allReady(0, "ab"), 90, 90, tunnelCounts{answering: 1, silent: 1}, noTrouble, ""},
-		{"... and hasn't been ready for long", peersAre(0, yes, no), allReady(41, "ab"), 90, 90, tunnelCounts{answering: 1, silent: 1}, noTrouble, ""},
-		{"... and isn't ready", peersAre(0, yes, no), allReady(0, "a"), 90, 90, tunnelCounts{answering: 1, notReady: 1}, noTrouble, ""},
-		{"nobody answers, others' packets come", peersAre(0, no, no), allReady(0, "ab"), 40, 41, tunnelCounts{silent: 2}, allSilent, "ab"},
-		{"nobody answers, nothing comes", peersAre(0, no, no), allReady(0, "ab"), 40, 40, tunnelCounts{silent: 2}, nothingIn, "ab"},
-		{"nobody has ever answered", peersAre(0, no), allReady(0, "a"), -1000, -1000, tunnelCounts{silent: 1}, nothingIn, "a"},
-		{"nobody answers, one of them for long", append(peersAre(0, no), reach.PeerState{Name: "b", State: no, Since: atSecond(99)}), allReady(0, "ab"), 30, 30, tunnelCounts{silent: 2}, nothingIn, "ab"},
-		{"the last answers are old, the rest isn't asked yet", peersAre(20, no, yes, untried), allReady(0, "abc"), 30, 30, tunnelCounts{answering: 1, silent: 1, untried: 1}, nothingIn, "a"},
+		{"all answer", peersAre(0, yes, yes), allReady(0, "ab"), 90, 90, tunnelCounts{answering: 2},
+			noTrouble, ""},
+		{"nobody was asked", peersAre(0, untried), allReady(0, "a"), -900, -900,
+			tunnelCounts{untried: 1}, noTrouble, ""},
+		{"one is silent", peersAre(40, yes, no), allReady(0, "ab"), 90, 90,
+			tunnelCounts{answering: 1, silent: 1}, someSilent, "b"},
+		{"... not for long", peersAre(41, yes, no), allReady(0, "ab"), 90, 90,
+			tunnelCounts{answering: 1, silent: 1}, noTrouble, ""},
+		{"... and hasn't been ready for long", peersAre(0, yes, no), allReady(41, "ab"), 90, 90,
+			tunnelCounts{answering: 1, silent: 1}, noTrouble, ""},
+		{"... and isn't ready", peersAre(0, yes, no), allReady(0, "a"), 90, 90,
+			tunnelCounts{answering: 1, notReady: 1}, noTrouble, ""},
+		{"nobody answers, others' packets come", peersAre(0, no, no), allReady(0, "ab"), 40, 41,
+			tunnelCounts{silent: 2}, allSilent, "ab"},
+		{"nobody answers, nothing comes", peersAre(0, no, no), allReady(0, "ab"), 40, 40,
+			tunnelCounts{silent: 2}, nothingIn, "ab"},
+		{"nobody has ever answered", peersAre(0, no), allReady(0, "a"), -1000, -1000,
+			tunnelCounts{silent: 1}, nothingIn, "a"},
+		{"nobody answers, one of them for long",
+			append(peersAre(0, no), reach.PeerState{Name: "b", State: no, Since: atSecond(99)}),
+			allReady(0, "ab"), 30, 30, tunnelCounts{silent: 2}, nothingIn, "ab"},
+		{"the last answers are old, the rest isn't asked yet", peersAre(20, no, yes, untried),
+			allReady(0, "abc"), 30, 30, tunnelCounts{answering: 1, silent: 1, untried: 1},
+			nothingIn, "a"},
 	} {
 		r := reach.Report{Peers: c.peers, Answer: atSecond(c.answer), Heard: atSecond(c.heard)}
 		n, v := judgeTunnel(r, c.ready, atSecond(100), time.Minute)
-		if n != c.counts || v.trouble != c.trouble || strings.Join(v.silent, "") != c.silent || v.asked != n.answering+n.silent {
+		if n != c.counts || v.trouble != c.trouble || strings.Join(v.silent, "") != c.silent ||
+			v.asked != n.answering+n.silent {
 			t.Errorf("%s: got %+v, %+v", c.name, n, v)
 		}
 	}
@@ -68,7 +83,8 @@ func TestTunnelNote(t *testing.T) {
 	t.Parallel()
 	place := tunnelPlace{port: 8472, link: "eth0"}
 	in, out := place, place
-	in.in, out.out = "nftables table inet fw, chain in (policy drop)", "legacy iptables table filter, chain OUTPUT (policy DROP)"
+	in.in, out.out = "nftables table inet fw, chain in (policy drop)",
+		"legacy iptables table filter, chain OUTPUT (policy DROP)"
 	for _, c := range []struct {
 		verdict tunnelVerdict
 		place   tunnelPlace
@@ -77,26 +93,33 @@ func TestTunnelNote(t *testing.T) {
 		{tunnelVerdict{asked: 3}, place, ""},
 		{
 			tunnelVerdict{someSilent, []string{"a", "b", "c", "d", "e"}, 1499}, place,
-			"5 of 1499 nodes don't answer through the tunnel (a, b, c and 2 more): see whether they accept UDP port 8472.",
+			"5 of 1499 nodes don't answer through the tunnel (a, b, c and 2 more): see whether " +
+				"they accept UDP port 8472.",
 		},
 		{
 			tunnelVerdict{nothingIn, []string{"a", "b"}, 2}, in,
-			"None of 2 nodes has answered through the tunnel for 1m0s (a, b), and nothing has come in by it. What drops here unless a rule of it accepts: " +
-				"nftables table inet fw, chain in (policy drop). Accept UDP port 8472 on eth0 there.",
+			"None of 2 nodes has answered through the tunnel for 1m0s (a, b), and nothing has " +
+				"come in by it. What drops here unless a rule of it accepts: " +
+				"nftables table inet fw, chain in (policy drop). Accept UDP port 8472 on eth0 " +
+				"there.",
 		},
 		{
 			tunnelVerdict{nothingIn, []string{"a"}, 1}, tunnelPlace{port: 4789},
-			"None of 1 nodes has answered through the tunnel for 1m0s (a), and nothing has come in by it. No chain on input drops here by its policy or " +
+			"None of 1 nodes has answered through the tunnel for 1m0s (a), and nothing has come " +
+				"in by it. No chain on input drops here by its policy or " +
 				"last rule: another rule may drop UDP port 4789, or the network between the nodes.",
 		},
 		{
 			tunnelVerdict{allSilent, []string{"a"}, 1}, place,
-			"None of 1 nodes has answered through the tunnel for 1m0s (a), although packets come in by it: see whether they accept UDP port 8472.",
+			"None of 1 nodes has answered through the tunnel for 1m0s (a), although packets come " +
+				"in by it: see whether they accept UDP port 8472.",
 		},
 		{
 			tunnelVerdict{allSilent, []string{"a"}, 1}, out,
-			"None of 1 nodes has answered through the tunnel for 1m0s (a), although packets come in by it: see whether they accept UDP port 8472. " +
-				"What drops here unless a rule of it accepts: legacy iptables table filter, chain OUTPUT (policy DROP). Accept UDP port 8472 on eth0 there, going out.",
+			"None of 1 nodes has answered through the tunnel for 1m0s (a), although packets come " +
+				"in by it: see whether they accept UDP port 8472. " +
+				"What drops here unless a rule of it accepts: legacy iptables table filter, " +
+				"chain OUTPUT (policy DROP). Accept UDP port 8472 on eth0 there, going out.",
 		},
 	} {
 		if got := c.verdict.note(c.place, time.Minute); got != c.want {
@@ -105,7 +128,8 @@ func TestTunnelNote(t *testing.T) {
 	}
 }
 
-// TestFewTellOfASilentNode: of 1,500 nodes three tell that one is silent to all, however many there are; each tells that all are silent.
+// TestFewTellOfASilentNode: of 1,500 nodes three tell that one is silent to all, however many there
+// are; each tells that all are silent.
 func TestFewTellOfASilentNode(t *testing.T) {
 	t.Parallel()
 	var names []string
@@ -128,7 +152,8 @@ func TestFewTellOfASilentNode(t *testing.T) {
 		if tellsOfTunnel(own, tunnelVerdict{someSilent, []string{silent}, 1499}, r) {
 			tellers++
 		}
-		if tellsOfTunnel(own, tunnelVerdict{nothingIn, names[:1], 1}, r) && tellsOfTunnel(own, tunnelVerdict{allSilent, names[:1], 1}, r) {
+		if tellsOfTunnel(own, tunnelVerdict{nothingIn, names[:1], 1}, r) &&
+			tellsOfTunnel(own, tunnelVerdict{allSilent, names[:1], 1}, r) {
 			alone++
 		}
 		if len(r.Peers) != 1499 {
@@ -143,7 +168,8 @@ func TestFewTellOfASilentNode(t *testing.T) {
 // TestThroughTunnel: of each peer one address is asked for that the tunnel leads to, IPv4 first.
 func TestThroughTunnel(t *testing.T) {
 	t.Parallel()
-	v4, v6 := []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("fd00:10:244:2::/64")}
+	v4, v6 := []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")},
+		[]netip.Prefix{netip.MustParsePrefix("fd00:10:244:2::/64")}
 	both := slices.Concat(v4, v6)
 	for _, c := range []struct {
 		peer overlay.Peer
@@ -159,7 +185,8 @@ func TestThroughTunnel(t *testing.T) {
 		got := throughTunnel([]overlay.Peer{c.peer})
 		switch {
 		case c.want == "" && len(got) == 0:
-		case len(got) != 1 || got[0].Addr.String() != c.want || got[0].MAC != overlay.TunnelMAC("n") || got[0].Name != "n":
+		case len(got) != 1 || got[0].Addr.String() != c.want ||
+			got[0].MAC != overlay.TunnelMAC("n") || got[0].Name != "n":
 			t.Errorf("%v: got %v, want %s", c.peer, got, c.want)
 		}
 	}

@@ -16,8 +16,7 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// newEnforcer returns an Enforcer that doesn't run, on a node of its own, and
-// its table there.
+// newEnforcer returns an Enforcer that doesn't run, on a node of its own, and its table there.
 func newEnforcer(t *testing.T) (*enforcer.Enforcer, *testnet.Node, *table.Table) {
 	t.Helper()
 	node := testnet.NewNode(t)
@@ -31,13 +30,14 @@ func newEnforcer(t *testing.T) (*enforcer.Enforcer, *testnet.Node, *table.Table)
 	return enforcer.New(table, model, enforcer.Options{Log: testr.New(t)}), node, table
 }
 
-// commitOnce has what an Enforcer was told committed. After that it doesn't
-// run: nobody is to repair what a test edits.
+// commitOnce has what an Enforcer was told committed. After that it doesn't run: nobody is to
+// repair what a test edits.
 func commitOnce(t testing.TB, e *enforcer.Enforcer) {
 	t.Helper()
 	within, stop := context.WithTimeout(context.Background(), packetworld.Patience)
 	defer stop()
-	for isSettled := false; !isSettled; _, isSettled = e.Settled() { // a repair may be under way when it ends
+	// a repair may be under way when it ends
+	for isSettled := false; !isSettled; _, isSettled = e.Settled() {
 		ctx, cancel := context.WithCancel(within)
 		ended := make(chan error, 1)
 		go func() { ended <- e.Run(ctx) }()

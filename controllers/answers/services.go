@@ -38,7 +38,8 @@ func serviceAt(ctx context.Context, from client.Reader, a netip.Addr) (*corev1.S
 
 // backendsOf reads who answers at a port of a Service, over the family of an address: the endpoints
 // that are ready, at their own ports.
-func backendsOf(ctx context.Context, from client.Reader, s *corev1.Service, f policy.Flow) ([]netip.AddrPort, error) {
+func backendsOf(ctx context.Context, from client.Reader, s *corev1.Service,
+	f policy.Flow) ([]netip.AddrPort, error) {
 	i := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
 		return p.Port == int32(f.Port) && protocolOf(&p.Protocol) == policy.ProtocolName(f.Protocol)
 	})
@@ -46,13 +47,18 @@ func backendsOf(ctx context.Context, from client.Reader, s *corev1.Service, f po
 		return nil, fmt.Errorf("its Service %s/%s has no port %s", s.Namespace, s.Name, portText(f))
 	}
 	var slicesOf discoveryv1.EndpointSliceList
-	if err := from.List(ctx, &slicesOf, client.InNamespace(s.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: s.Name}); err != nil {
-		return nil, fmt.Errorf("listing the EndpointSlices of Service %s/%s: %w", s.Namespace, s.Name, err)
+	err := from.List(ctx, &slicesOf, client.InNamespace(s.Namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: s.Name})
+	if err != nil {
+		return nil,
+			fmt.Errorf("listing the EndpointSlices of Service %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	var out []netip.AddrPort
 	for _, slice := range slicesOf.Items {
 		for _, p := range slice.Ports {
-			if p.Port == nil || *p.Port < 1 || *p.Port > 65535 || protocolOf(p.Protocol) != policy.ProtocolName(f.Protocol) || p.Name != nil && *p.Name != s.Spec.Ports[i].Name {
+			if p.Port == nil || *p.Port < 1 || *p.Port > 65535 ||
+				protocolOf(p.Protocol) != policy.ProtocolName(f.Protocol) ||
+				p.Name != nil && *p.Name != s.Spec.Ports[i].Name {
 				continue
 			}
 			for _, a := range readyAddresses(slice.Endpoints) {

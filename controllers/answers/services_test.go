@@ -27,7 +27,8 @@ type serviceObjects struct {
 	err      error
 }
 
-func (s serviceObjects) List(_ context.Context, into client.ObjectList, opts ...client.ListOption) error {
+func (s serviceObjects) List(_ context.Context, into client.ObjectList,
+	opts ...client.ListOption) error {
 	var options client.ListOptions
 	options.ApplyOptions(opts)
 	switch into := into.(type) {
@@ -35,7 +36,8 @@ func (s serviceObjects) List(_ context.Context, into client.ObjectList, opts ...
 		into.Items = s.services
 	case *discoveryv1.EndpointSliceList:
 		for _, slice := range s.slices {
-			if slice.Namespace == options.Namespace && options.LabelSelector.Matches(labels.Set(slice.Labels)) {
+			if slice.Namespace == options.Namespace &&
+				options.LabelSelector.Matches(labels.Set(slice.Labels)) {
 				into.Items = append(into.Items, slice)
 			}
 		}
@@ -44,24 +46,29 @@ func (s serviceObjects) List(_ context.Context, into client.ObjectList, opts ...
 }
 
 // endpointSlice has pods as endpoints of a Service, at a port of that name.
-func endpointSlice(service string, family int, port string, number int32, ready bool, pods ...string) discoveryv1.EndpointSlice {
+func endpointSlice(service string, family int, port string, number int32, ready bool,
+	pods ...string) discoveryv1.EndpointSlice {
 	out := discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Labels: map[string]string{discoveryv1.LabelServiceName: service}},
-		Ports:      []discoveryv1.EndpointPort{{Name: &port, Port: &number}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "dev",
+			Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		Ports: []discoveryv1.EndpointPort{{Name: &port, Port: &number}},
 	}
 	for _, pod := range pods {
 		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{cases.Addr(pod, family)}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+			Addresses:  []string{cases.Addr(pod, family)},
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 		})
 	}
 	return out
 }
 
-// TestWhyToAService: the answer is about who answers. What nobody has, and what can't be told, is never called allowed.
+// TestWhyToAService: the answer is about who answers. What nobody has, and what can't be told, is
+// never called allowed.
 func TestWhyToAService(t *testing.T) {
 	t.Parallel()
 	e, _, _ := newEnforcer(t)
-	np, err := cases.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
+	np, err := cases.RenderPolicy("dev/p",
+		`{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,13 +83,17 @@ func TestWhyToAService(t *testing.T) {
 		services: []corev1.Service{{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "mixed"},
 			Spec: corev1.ServiceSpec{
-				ClusterIPs: []string{"10.96.0.10", "fd00:10:96::10"}, ExternalIPs: []string{"203.0.113.10"},
-				Ports: []corev1.ServicePort{{Name: "http", Port: 8080}, {Name: "open", Port: 8081}, {Name: "idle", Port: 8082}},
+				ClusterIPs:  []string{"10.96.0.10", "fd00:10:96::10"},
+				ExternalIPs: []string{"203.0.113.10"},
+				Ports: []corev1.ServicePort{{Name: "http", Port: 8080}, {Name: "open", Port: 8081},
+					{Name: "idle", Port: 8082}},
 			},
 		}},
 		slices: []discoveryv1.EndpointSlice{
-			endpointSlice("mixed", 4, "http", 81, true, "dev/db", "dev/web"), endpointSlice("mixed", 6, "http", 80, true, "dev/db"),
-			endpointSlice("mixed", 4, "open", 80, true, "dev/db"), endpointSlice("mixed", 4, "idle", 80, false, "dev/db"),
+			endpointSlice("mixed", 4, "http", 81, true, "dev/db", "dev/web"),
+			endpointSlice("mixed", 6, "http", 80, true, "dev/db"),
+			endpointSlice("mixed", 4, "open", 80, true, "dev/db"),
+			endpointSlice("mixed", 4, "idle", 80, false, "dev/db"),
 			endpointSlice("other", 4, "open", 81, true, "dev/db"),
 		},
 	}
@@ -96,13 +107,15 @@ func TestWhyToAService(t *testing.T) {
 		}
 		return status, answer
 	}
-	web, db, nobody := "dev/web", cases.Addr("dev/db", 4), strings.TrimSuffix(cases.Addr("dev/db", 4), ".11")+".77"
+	web, db, nobody := "dev/web", cases.Addr("dev/db", 4),
+		strings.TrimSuffix(cases.Addr("dev/db", 4), ".11")+".77"
 	for _, tc := range []struct {
 		dst, port string
 		allowed   bool
 		text      []string
 	}{
-		{"10.96.0.10", "8080", false, []string{"is Service dev/mixed", db + " TCP 81: denied", cases.Addr("dev/web", 4) + " TCP 81: allowed"}},
+		{"10.96.0.10", "8080", false, []string{"is Service dev/mixed", db + " TCP 81: denied",
+			cases.Addr("dev/web", 4) + " TCP 81: allowed"}},
 		{"203.0.113.10", "8081", true, []string{"is Service dev/mixed", db + " TCP 80: allowed"}},
 		{"fd00:10:96::10", "8080", true, []string{cases.Addr("dev/db", 6) + " TCP 80: allowed"}},
 		{"192.0.2.1", "80", true, []string{"192.0.2.1 TCP 80: allowed"}}, // a host outside
@@ -128,9 +141,12 @@ func TestWhyToAService(t *testing.T) {
 		{api, web, "10.96.0.10", "8082", []string{"dev/mixed has nobody who answers"}},
 		{api, web, "10.96.0.10", "9", []string{"dev/mixed has no port TCP 9"}},
 		{api, web, "10.96.0.10", "8080/udp", []string{"dev/mixed has no port UDP 8080"}},
-		{away, web, "10.96.0.10", "8080", []string{"whether it is a Service's can't be told", "the API server is away", "kubectl get endpointslices"}},
+		{away, web, "10.96.0.10", "8080",
+			[]string{"whether it is a Service's can't be told", "the API server is away",
+				"kubectl get endpointslices"}},
 	} {
-		if status, answer := ask(tc.api, tc.src, tc.dst, tc.port); status != http.StatusUnprocessableEntity {
+		if status, answer := ask(tc.api, tc.src, tc.dst,
+			tc.port); status != http.StatusUnprocessableEntity {
 			t.Errorf("%s to %s: status %d: %+v", tc.src, tc.dst, status, answer)
 		} else {
 			for _, want := range tc.want {
@@ -140,7 +156,8 @@ func TestWhyToAService(t *testing.T) {
 			}
 		}
 	}
-	if status, answer := ask(away, web, "dev/db", "80"); status != http.StatusOK || !answer.Allowed {
+	if status, answer := ask(away, web, "dev/db", "80"); status != http.StatusOK ||
+		!answer.Allowed {
 		t.Errorf("of a pod nobody is asked: status %d: %+v", status, answer)
 	}
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// Verifier holds what the kernel's table does against what the policies mean:
-// all the time, a little at a time, and whenever somebody asks. It changes
-// nothing. Its methods may be called from several goroutines.
+// Verifier holds what the kernel's table does against what the policies mean: all the time, a
+// little at a time, and whenever somebody asks. It changes nothing. Its methods may be called from
+// several goroutines.
 type Verifier struct {
 	enforcer *enforcer.Enforcer
 	events   notify.NodeEvents
@@ -36,13 +36,16 @@ type Verifier struct {
 }
 
 // NewVerifier returns a Verifier of what an Enforcer writes; kernel says where.
-func NewVerifier(e *enforcer.Enforcer, kernel kernel.Options, events notify.NodeEvents, log logr.Logger) *Verifier {
-	return &Verifier{enforcer: e, events: events, log: log, kernel: kernel, metrics: newVerifyMetrics()}
+func NewVerifier(e *enforcer.Enforcer, kernel kernel.Options, events notify.NodeEvents,
+	log logr.Logger) *Verifier {
+	return &Verifier{enforcer: e, events: events, log: log, kernel: kernel,
+		metrics: newVerifyMetrics()}
 }
 
 // How much of a core Run takes, and how often it looks at all.
 const (
-	restFactor  = 130 // rest so many times as long as work: garbage collection takes a fifth more beside it
+	// rest so many times as long as work: garbage collection takes a fifth more beside it
+	restFactor  = 130
 	betweenRuns = 10 * time.Second
 	tryAgain    = time.Second // where the node is busy
 )
@@ -77,8 +80,7 @@ func (p *verifyPair) pass() *verify.Pass {
 	return verify.NewPass(p.program, p.meaning.Meaning(), p.node)
 }
 
-// now compares everything, as fast as it can. It waits while the node is busy,
-// until ctx ends.
+// now compares everything, as fast as it can. It waits while the node is busy, until ctx ends.
 func (v *Verifier) now(ctx context.Context) (verify.Result, error) {
 	v.asked.Lock()
 	defer v.asked.Unlock()
@@ -147,8 +149,7 @@ func (v *Verifier) slowly(ctx context.Context) (verify.Result, error) {
 	return p.Result(), nil
 }
 
-// tell tells of what changed since the last comparison, while the kernel
-// refuses so many objects.
+// tell tells of what changed since the last comparison, while the kernel refuses so many objects.
 func (v *Verifier) tell(r verify.Result, refused int, err error) {
 	v.metrics.differences.Set(float64(r.Total))
 	unreadable := 0.0
@@ -159,13 +160,17 @@ func (v *Verifier) tell(r verify.Result, refused int, err error) {
 	state, note := "", ""
 	switch {
 	case err != nil:
-		state, note = "RulesetUnreadable", "what the kernel does with pods' packets can't be told: "+err.Error()
+		state, note = "RulesetUnreadable",
+			"what the kernel does with pods' packets can't be told: "+err.Error()
 	case r.Total > 0:
 		why := ""
 		if refused > 0 {
-			why = fmt.Sprintf(" (it refuses %d objects of the ruleset: see the Events RefusedByKernel)", refused)
+			why = fmt.Sprintf(
+				" (it refuses %d objects of the ruleset: see the Events RefusedByKernel)", refused)
 		}
-		state, note = "RulesetDiffers", fmt.Sprintf("the kernel does otherwise than the policies mean in %d cases%s: %s", r.Total, why, r.Differences[0])
+		state, note = "RulesetDiffers",
+			fmt.Sprintf("the kernel does otherwise than the policies mean in %d cases%s: %s",
+				r.Total, why, r.Differences[0])
 	}
 	if state == v.told {
 		return
@@ -176,7 +181,8 @@ func (v *Verifier) tell(r verify.Result, refused int, err error) {
 		v.events.Say("RulesetVerified", "the kernel does what the policies mean again")
 		return
 	}
-	v.log.Info("The kernel doesn't do what the policies mean, or can't be read", "reason", state, "note", note)
+	v.log.Info("The kernel doesn't do what the policies mean, or can't be read", "reason", state,
+		"note", note)
 	v.events.Warn(state, note)
 }
 
@@ -189,8 +195,7 @@ type VerifyAnswer struct {
 	Classes     int      `json:"classes"` // of packets, that were compared
 }
 
-// VerifyHandler answers GET: what the kernel does otherwise than the policies
-// mean, now.
+// VerifyHandler answers GET: what the kernel does otherwise than the policies mean, now.
 func VerifyHandler(v *Verifier) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		result, err := v.now(r.Context())

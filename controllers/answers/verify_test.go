@@ -36,7 +36,8 @@ import (
 func askVerify(t *testing.T, v *Verifier) VerifyAnswer {
 	t.Helper()
 	w := httptest.NewRecorder()
-	VerifyHandler(v).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/verify", http.NoBody))
+	VerifyHandler(v).ServeHTTP(w,
+		httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/verify", http.NoBody))
 	var out VerifyAnswer
 	if err := json.NewDecoder(w.Body).Decode(&out); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("status %d: %v", w.Code, err)
@@ -59,7 +60,9 @@ func newVerifiedNode(t *testing.T) *verifiedNode {
 	e.Update(func(m *enforcer.Model) { fillVerified(t, m.Cluster) })
 	commitOnce(t, e)
 	recorder := events.NewFakeRecorder(10)
-	return &verifiedNode{NewVerifier(e, kernel.Options{NetNS: node.NSFd()}, notify.NodeEvents{Node: cases.NodeName, Recorder: recorder}, testr.New(t)), node, table, recorder}
+	return &verifiedNode{NewVerifier(e, kernel.Options{NetNS: node.NSFd()},
+		notify.NodeEvents{Node: cases.NodeName, Recorder: recorder}, testr.New(t)), node, table,
+		recorder}
 }
 
 // fillVerified tells a cluster what is on that node.
@@ -70,16 +73,18 @@ func fillVerified(t *testing.T, c *cluster.Cluster) {
 	}
 	pod := policy.PodFrom(cases.Pods()[0])
 	c.SetPod(pod)
-	c.SetEndpoint(policy.Endpoint{ID: "a", Pod: pod.ID, Interface: "slup1", Addresses: pod.Addresses})
-	np, err := cases.RenderPolicy(pod.ID.Namespace+"/only", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}`, cases.Addr)
+	c.SetEndpoint(policy.Endpoint{ID: "a", Pod: pod.ID, Interface: "slup1",
+		Addresses: pod.Addresses})
+	np, err := cases.RenderPolicy(pod.ID.Namespace+"/only",
+		`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.SetPolicy(policy.Parse(np))
 }
 
-// TestVerifierSeesWhatIsThere: equal, different after an edit by hand, and
-// unreadable after one that nobody knows, with what it says each time; once.
+// TestVerifierSeesWhatIsThere: equal, different after an edit by hand, and unreadable after one
+// that nobody knows, with what it says each time; once.
 func TestVerifierSeesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	v := newVerifiedNode(t)
@@ -93,7 +98,8 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 		for len(recorder.Events) > 0 {
 			got += <-recorder.Events
 		}
-		if want == "" && got != "" || !strings.Contains(got, want) || strings.Count(got, "Ruleset") > 1 {
+		if want == "" && got != "" || !strings.Contains(got, want) ||
+			strings.Count(got, "Ruleset") > 1 {
 			t.Errorf("want one Event with %q, got %q", want, got)
 		}
 	}
@@ -102,12 +108,14 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	}
 	event("")
 
-	node.Nft("insert", "rule", "inet", nft.TableName, "ingress/1", "ip saddr 198.51.100.9 tcp dport 22 accept")
+	node.Nft("insert", "rule", "inet", nft.TableName, "ingress/1",
+		"ip saddr 198.51.100.9 tcp dport 22 accept")
 	a := askVerify(t, v.Verifier)
 	if a.Error != "" || a.Total == 0 {
 		t.Fatalf("an edit by hand isn't seen: %+v", a)
 	}
-	for _, want := range []string{"198.51.100.9 > ", "TCP 22", "passes it by chain ingress/1 rule 1", "denied, isolated by"} {
+	for _, want := range []string{"198.51.100.9 > ", "TCP 22",
+		"passes it by chain ingress/1 rule 1", "denied, isolated by"} {
 		if !strings.Contains(a.Differences[0], want) {
 			t.Errorf("want %q in %s", want, a.Differences[0])
 		}
@@ -115,7 +123,8 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	event("RulesetDiffers")
 
 	node.Nft("add", "rule", "inet", nft.TableName, "ingress/1", "meta mark 7 accept")
-	if a := askVerify(t, v.Verifier); !strings.Contains(a.Error, "chain ingress/1") || a.Total != 0 {
+	if a := askVerify(t, v.Verifier); !strings.Contains(a.Error, "chain ingress/1") ||
+		a.Total != 0 {
 		t.Errorf("what nobody knows: %+v", a)
 	}
 	event("RulesetUnreadable")
@@ -123,7 +132,8 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	again := cluster.New(cluster.Options{Node: cases.NodeName})
 	fillVerified(t, again)
 	again.Take()
-	if err := v.table.Sync(t.Context(), ruleset.NewRenderer(ruleset.Config{}).Ruleset(again)); err != nil {
+	if err := v.table.Sync(t.Context(),
+		ruleset.NewRenderer(ruleset.Config{}).Ruleset(again)); err != nil {
 		t.Fatal(err)
 	}
 	event("RulesetVerified")
@@ -133,22 +143,24 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestVerifierKnowsOfRefusals: what the kernel refuses makes a difference, and
-// the Event says where the reason is.
+// TestVerifierKnowsOfRefusals: what the kernel refuses makes a difference, and the Event says where
+// the reason is.
 func TestVerifierKnowsOfRefusals(t *testing.T) {
 	t.Parallel()
 	for _, refused := range []int{0, 2} {
 		recorder := events.NewFakeRecorder(1)
-		v := NewVerifier(nil, kernel.Options{}, notify.NodeEvents{Node: "n1", Recorder: recorder}, testr.New(t))
+		v := NewVerifier(nil, kernel.Options{}, notify.NodeEvents{Node: "n1", Recorder: recorder},
+			testr.New(t))
 		v.tell(verify.Result{Total: 1, Differences: make([]verify.Difference, 1)}, refused, nil)
-		if got := <-recorder.Events; strings.Contains(got, "it refuses 2 objects") != (refused > 0) {
+		got := <-recorder.Events
+		if strings.Contains(got, "it refuses 2 objects") != (refused > 0) {
 			t.Errorf("%d objects are refused, but the Event says %q", refused, got)
 		}
 	}
 }
 
-// TestVerifierWaitsForCommits: while something is told that isn't in the
-// kernel yet, nothing is compared.
+// TestVerifierWaitsForCommits: while something is told that isn't in the kernel yet, nothing is
+// compared.
 func TestVerifierWaitsForCommits(t *testing.T) {
 	t.Parallel()
 	v := newVerifiedNode(t)
@@ -160,15 +172,15 @@ func TestVerifierWaitsForCommits(t *testing.T) {
 	}
 }
 
-// BenchmarkVerify: reading the kernel back, and a comparison of everything,
-// on a node of 100 pods.
+// BenchmarkVerify: reading the kernel back, and a comparison of everything, on a node of 100 pods.
 func BenchmarkVerify(b *testing.B) {
 	for _, size := range benchcluster.Sizes() {
 		c := benchcluster.New(size.Policies, size.Pods)
 		c.Take()
 		node := testnet.NewNode(b)
 		table := packetworld.OpenTable(b, node)
-		if err := table.Sync(context.Background(), ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)); err != nil {
+		if err := table.Sync(context.Background(),
+			ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)); err != nil {
 			b.Fatal(err)
 		}
 		b.Run(fmt.Sprintf("snapshot/%s", size), func(b *testing.B) {
@@ -178,7 +190,8 @@ func BenchmarkVerify(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("read/%s", size), func(b *testing.B) {
 			for b.Loop() {
-				if _, err := kernel.Read(context.Background(), kernel.Options{NetNS: node.NSFd()}); err != nil {
+				if _, err := kernel.Read(context.Background(),
+					kernel.Options{NetNS: node.NSFd()}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -192,7 +205,8 @@ func BenchmarkVerify(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				r, err := verify.NewPass(p, c.Snapshot().Meaning(), VerifiedNode(&ruleset.Config{})).Run(context.Background())
+				r, err := verify.NewPass(p, c.Snapshot().Meaning(),
+					VerifiedNode(&ruleset.Config{})).Run(context.Background())
 				if err != nil || r.Total > 0 {
 					b.Fatal(err, r.Total)
 				}
@@ -205,9 +219,8 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// BenchmarkVerifyContinuously: the share of a core that comparing all the time
-// takes of an agent that does nothing else, garbage collection included; over a
-// minute, in the long form only.
+// BenchmarkVerifyContinuously: the share of a core that comparing all the time takes of an agent
+// that does nothing else, garbage collection included; over a minute, in the long form only.
 func BenchmarkVerifyContinuously(b *testing.B) {
 	if os.Getenv("SLUICE_LONG") == "" {
 		b.Skip("takes a minute for each size: set SLUICE_LONG=1")
@@ -215,10 +228,15 @@ func BenchmarkVerifyContinuously(b *testing.B) {
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
 			node := testnet.NewNode(b)
-			e := enforcer.New(packetworld.OpenTable(b, node), enforcer.NewModel(cluster.Options{Node: benchcluster.Node}, ruleset.Config{}), enforcer.Options{})
-			e.Update(func(m *enforcer.Model) { benchcluster.Fill(m.Cluster, size.Policies, size.Pods) })
+			e := enforcer.New(packetworld.OpenTable(b, node),
+				enforcer.NewModel(cluster.Options{Node: benchcluster.Node}, ruleset.Config{}),
+				enforcer.Options{})
+			e.Update(func(m *enforcer.Model) {
+				benchcluster.Fill(m.Cluster, size.Policies, size.Pods)
+			})
 			commitOnce(b, e)
-			v := NewVerifier(e, kernel.Options{NetNS: node.NSFd()}, notify.NodeEvents{}, logr.Discard())
+			v := NewVerifier(e, kernel.Options{NetNS: node.NSFd()}, notify.NodeEvents{},
+				logr.Discard())
 			for b.Loop() {
 				ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 				begin, before := time.Now(), processortime.Used(unix.RUSAGE_SELF)
@@ -226,7 +244,8 @@ func BenchmarkVerifyContinuously(b *testing.B) {
 					b.Fatal(err)
 				}
 				cancel()
-				b.ReportMetric(100*float64(processortime.Used(unix.RUSAGE_SELF)-before)/float64(time.Since(begin)), "%-of-a-core")
+				b.ReportMetric(100*float64(processortime.Used(unix.RUSAGE_SELF)-before)/float64(
+					time.Since(begin)), "%-of-a-core")
 			}
 		})
 	}

@@ -15,15 +15,18 @@ func newVerifyMetrics() verifyMetrics {
 	return verifyMetrics{
 		differences: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_verify_differences",
-			Help: "Classes of packets that the kernel treated otherwise than the policies mean when last compared; sluice-agent verify lists them.",
+			Help: "Classes of packets that the kernel treated otherwise than the policies mean " +
+				"when last compared; sluice-agent verify lists them.",
 		}),
 		unreadable: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_verify_unreadable",
-			Help: "1 if the table had something that can't be judged when last compared; an event on the node names it.",
+			Help: "1 if the table had something that can't be judged when last compared; an " +
+				"event on the node names it.",
 		}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "sluice_verify_pass_seconds",
-			Help:    "Time from the reading of the kernel to the end of a comparison, rests included.",
+			Name: "sluice_verify_pass_seconds",
+			Help: "Time from the reading of the kernel to the end of a comparison, " +
+				"rests included.",
 			Buckets: prometheus.ExponentialBuckets(1, 3, 8),
 		}),
 		work: prometheus.NewCounter(prometheus.CounterOpts{

@@ -26,11 +26,10 @@ type WhyAnswer struct {
 	Text    string `json:"text"` // for people
 }
 
-// WhyHandler answers GET with the query parameters src, dst (an address, or
-// namespace/name of a pod) and port ("80", "80/udp", "icmp"): whether such a
-// new connection is allowed, and why. To the address of a Service, which it
-// looks for in api, it is one answer for each pod that may answer. An address
-// of the pod network that nobody has gets none.
+// WhyHandler answers GET with the query parameters src, dst (an address, or namespace/name of a
+// pod) and port ("80", "80/udp", "icmp"): whether such a new connection is allowed, and why. To the
+// address of a Service, which it looks for in api, it is one answer for each pod that may answer.
+// An address of the pod network that nobody has gets none.
 func WhyHandler(e *enforcer.Enforcer, api client.Reader, log logr.Logger) http.Handler {
 	a := asker{e, api}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -73,12 +72,14 @@ type asker struct {
 // apiPatience bounds how long an answer waits for the API server.
 const apiPatience = 5 * time.Second
 
-// answer judges one flow, for people; behind a Service, every flow that may
-// become of it.
-func (a asker) answer(ctx context.Context, f policy.Flow, own []netip.Addr) (text string, allowed bool, err error) {
-	for which, addr := range map[string]netip.Addr{"source": f.Source, "destination": f.Destination} {
+// answer judges one flow, for people; behind a Service, every flow that may become of it.
+func (a asker) answer(ctx context.Context, f policy.Flow,
+	own []netip.Addr) (text string, allowed bool, err error) {
+	for which, addr := range map[string]netip.Addr{"source": f.Source,
+		"destination": f.Destination} {
 		if a.whose(addr, own) == cluster.Nobodys {
-			return "", false, fmt.Errorf("%s %s: an address of the pod network that no pod has, as far as is known here: nobody answers there", which, addr)
+			return "", false, fmt.Errorf("%s %s: an address of the pod network that no pod has, "+
+				"as far as is known here: nobody answers there", which, addr)
 		}
 	}
 	plain := func(f policy.Flow) string {
@@ -93,8 +94,10 @@ func (a asker) answer(ctx context.Context, f policy.Flow, own []netip.Addr) (tex
 	defer cancel()
 	service, err := serviceAt(ctx, a.api, f.Destination)
 	if err != nil {
-		return "", false, fmt.Errorf("destination %s: no pod's and no node's address, and whether it is a Service's can't be told: %w. If it is, "+
-			"ask about the pods behind it (kubectl get endpointslices), at their ports. If it is a host's outside:\n%s", f.Destination, err, plain(f))
+		return "", false, fmt.Errorf("destination %s: no pod's and no node's address, and "+
+			"whether it is a Service's can't be told: %w. If it is, "+
+			"ask about the pods behind it (kubectl get endpointslices), at their ports. If it is "+
+			"a host's outside:\n%s", f.Destination, err, plain(f))
 	}
 	if service == nil {
 		return plain(f), allowed, nil
@@ -104,9 +107,12 @@ func (a asker) answer(ctx context.Context, f policy.Flow, own []netip.Addr) (tex
 		return "", false, fmt.Errorf("destination %s: %w", f.Destination, err)
 	}
 	if len(backends) == 0 {
-		return "", false, fmt.Errorf("destination %s: Service %s/%s has nobody who answers now", f.Destination, service.Namespace, service.Name)
+		return "", false, fmt.Errorf("destination %s: Service %s/%s has nobody who answers now",
+			f.Destination, service.Namespace, service.Name)
 	}
-	texts := []string{fmt.Sprintf("%s is Service %s/%s: policies judge who answers, at its own port", f.Destination, service.Namespace, service.Name)}
+	texts := []string{
+		fmt.Sprintf("%s is Service %s/%s: policies judge who answers, at its own port",
+			f.Destination, service.Namespace, service.Name)}
 	all := true
 	for _, b := range backends {
 		f.Destination, f.Port = b.Addr(), b.Port()
@@ -151,7 +157,8 @@ func (a asker) flows(src, dst, port string) ([]policy.Flow, error) {
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, policy.Flow{Source: s, Destination: d, Protocol: protocol, Port: number})
+			out = append(out,
+				policy.Flow{Source: s, Destination: d, Protocol: protocol, Port: number})
 		}
 	}
 	if len(out) == 0 {
@@ -174,7 +181,8 @@ func (a asker) resolve(which, s string) ([]netip.Addr, error) {
 		return addresses, nil
 	}
 	if said, node := a.enforcer.PodClaims(namespace, name); len(said) > 0 {
-		return nil, fmt.Errorf("%s %q: its status says %s, which can't be an address of a pod of node %q, or is another pod's", which, s, joined(said), node)
+		return nil, fmt.Errorf("%s %q: its status says %s, which can't be an address of a pod of "+
+			"node %q, or is another pod's", which, s, joined(said), node)
 	}
 	return nil, fmt.Errorf("%s %q: no such pod, or it has no address yet", which, s)
 }
@@ -199,7 +207,8 @@ func parsePort(s string, is4 bool) (protocol uint8, port uint16, err error) {
 	number, name, _ := strings.Cut(s, "/")
 	n, err := strconv.ParseUint(number, 10, 16)
 	if err != nil || n == 0 {
-		return 0, 0, fmt.Errorf("port %q: expected a number from 1 to 65535, with /tcp, /udp or /sctp behind it if not TCP, or icmp", s)
+		return 0, 0, fmt.Errorf("port %q: expected a number from 1 to 65535, with /tcp, /udp or "+
+			"/sctp behind it if not TCP, or icmp", s)
 	}
 	switch strings.ToLower(name) {
 	case "", "tcp":

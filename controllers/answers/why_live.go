@@ -18,13 +18,13 @@ import (
 // mostConnections is how many connections an answer lists.
 const mostConnections = 200
 
-// WhyLiveHandler answers GET with the query parameters src and dst as those of
-// WhyHandler: which connections between them this node tracks, whoever opened
-// them, how far each has come, what policies say of it now, and whether it is being cut. With port
-// it is those that src opened to that port of dst; dst may be the address of a
-// Service, and port the Service's. list lists the connections that
-// have one of some addresses as an end, such as Connections.
-func WhyLiveHandler(e *enforcer.Enforcer, list func(of []netip.Addr) ([]enforcer.Connection, error), log logr.Logger) http.Handler {
+// WhyLiveHandler answers GET with the query parameters src and dst as those of WhyHandler: which
+// connections between them this node tracks, whoever opened them, how far each has come, what
+// policies say of it now, and whether it is being cut. With port it is those that src opened to
+// that port of dst; dst may be the address of a Service, and port the Service's. list lists the
+// connections that have one of some addresses as an end, such as Connections.
+func WhyLiveHandler(e *enforcer.Enforcer, list func(of []netip.Addr) ([]enforcer.Connection, error),
+	log logr.Logger) http.Handler {
 	a := asker{enforcer: e}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
@@ -51,7 +51,8 @@ func WhyLiveHandler(e *enforcer.Enforcer, list func(of []netip.Addr) ([]enforcer
 }
 
 // liveQuestion says which connections are asked about: ends are addresses of which each has one.
-func (a asker) liveQuestion(src, dst, port string) (ends []netip.Addr, wanted func(enforcer.Connection) bool, err error) {
+func (a asker) liveQuestion(src, dst, port string) (ends []netip.Addr,
+	wanted func(enforcer.Connection) bool, err error) {
 	sources, err := a.resolve("source", src)
 	if err != nil {
 		return nil, nil, err
@@ -68,7 +69,8 @@ func (a asker) liveQuestion(src, dst, port string) (ends []netip.Addr, wanted fu
 	return slices.Concat(sources, destinations), func(c enforcer.Connection) bool {
 		opened := func(by, to []netip.Addr) bool {
 			return slices.Contains(by, c.Source.Addr()) &&
-				(slices.Contains(to, c.ReplySource.Addr()) || slices.Contains(to, c.Destination.Addr()))
+				(slices.Contains(to, c.ReplySource.Addr()) ||
+					slices.Contains(to, c.Destination.Addr()))
 		}
 		if port == "" {
 			return opened(sources, destinations) || opened(destinations, sources)
@@ -79,9 +81,10 @@ func (a asker) liveQuestion(src, dst, port string) (ends []netip.Addr, wanted fu
 	}, nil
 }
 
-// explainLive judges connections as their first packets were: by who opened
-// them and who answers, behind any Service. Own are this node's addresses.
-func (a asker) explainLive(all []enforcer.Connection, wanted func(enforcer.Connection) bool, own []netip.Addr) WhyAnswer {
+// explainLive judges connections as their first packets were: by who opened them and who answers,
+// behind any Service. Own are this node's addresses.
+func (a asker) explainLive(all []enforcer.Connection, wanted func(enforcer.Connection) bool,
+	own []netip.Addr) WhyAnswer {
 	out := WhyAnswer{Allowed: true}
 	var texts []string
 	more := 0
@@ -93,7 +96,9 @@ func (a asker) explainLive(all []enforcer.Connection, wanted func(enforcer.Conne
 			more++
 			continue
 		}
-		answer := a.enforcer.Explain(policy.Flow{Source: c.Source.Addr(), Destination: c.ReplySource.Addr(), Protocol: c.Protocol, Port: c.ReplySource.Port()}, own...)
+		answer := a.enforcer.Explain(policy.Flow{Source: c.Source.Addr(),
+			Destination: c.ReplySource.Addr(), Protocol: c.Protocol,
+			Port: c.ReplySource.Port()}, own...)
 		out.Allowed = out.Allowed && answer.Allowed
 		texts = append(texts, liveText(c, answer))
 	}
@@ -109,7 +114,8 @@ func (a asker) explainLive(all []enforcer.Connection, wanted func(enforcer.Conne
 }
 
 func liveText(c enforcer.Connection, a cluster.Answer) string {
-	text := fmt.Sprintf("%s %s -> %s", policy.ProtocolName(c.Protocol), endText(c.Source), endText(c.ReplySource))
+	text := fmt.Sprintf("%s %s -> %s", policy.ProtocolName(c.Protocol), endText(c.Source),
+		endText(c.ReplySource))
 	if c.Destination != c.ReplySource {
 		text += " by way of " + endText(c.Destination)
 	}

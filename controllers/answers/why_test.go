@@ -24,18 +24,21 @@ func askWhy(t *testing.T, e *enforcer.Enforcer, src, dst, port string) (status i
 }
 
 // askWhyOf asks with the Services of an API server.
-func askWhyOf(t *testing.T, e *enforcer.Enforcer, api client.Reader, src, dst, port string) (status int, body string) {
+func askWhyOf(t *testing.T, e *enforcer.Enforcer, api client.Reader,
+	src, dst, port string) (status int, body string) {
 	t.Helper()
 	query := url.Values{"src": {src}, "dst": {dst}, "port": {port}}
 	w := httptest.NewRecorder()
-	WhyHandler(e, api, testr.New(t)).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/why?"+query.Encode(), nil))
+	WhyHandler(e, api, testr.New(t)).
+		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/why?"+query.Encode(), nil))
 	return w.Code, w.Body.String()
 }
 
 func TestWhy(t *testing.T) {
 	t.Parallel()
 	e, _, _ := newEnforcer(t)
-	np, err := cases.RenderPolicy("dev/p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
+	np, err := cases.RenderPolicy("dev/p",
+		`{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}]}]}`, cases.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +51,8 @@ func TestWhy(t *testing.T) {
 			c.SetPod(policy.PodFrom(p))
 		}
 		liar := policy.PodFrom(cases.Pods()[0])
-		liar.ID.Name, liar.ID.UID, liar.Addresses = "liar", "liar", []netip.Addr{netip.MustParseAddr("203.0.113.7")}
+		liar.ID.Name, liar.ID.UID, liar.Addresses = "liar", "liar",
+			[]netip.Addr{netip.MustParseAddr("203.0.113.7")}
 		c.SetPod(liar)
 		c.SetPolicy(policy.Parse(np))
 	})
@@ -76,13 +80,16 @@ func TestWhy(t *testing.T) {
 	for _, tc := range []struct{ src, dst, port, want string }{
 		{"nobody", "dev/db", "80", `source "nobody": expected an address, or a pod`},
 		{"dev/web", "dev/none", "80", `destination "dev/none": no such pod`},
-		{"dev/liar", "dev/db", "80", `source "dev/liar": its status says 203.0.113.7, which can't be an address of a pod of node`},
+		{"dev/liar", "dev/db", "80",
+			`source "dev/liar": its status says 203.0.113.7, ` +
+				"which can't be an address of a pod of node"},
 		{"dev/web", "dev/db", "0", `port "0": expected a number from 1 to 65535`},
 		{"dev/web", "dev/db", "80/dccp", `protocol "dccp": expected tcp, udp or sctp`},
 		{"dev/web", "dev/db", "", `port "": expected a number`},
 		{"192.0.2.1", "2001:db8::1", "80", "no address of the same family"},
 	} {
-		if status, body := askWhy(t, e, tc.src, tc.dst, tc.port); status != http.StatusBadRequest || !strings.Contains(body, tc.want) {
+		if status, body := askWhy(t, e, tc.src, tc.dst, tc.port); status != http.StatusBadRequest ||
+			!strings.Contains(body, tc.want) {
 			t.Errorf("%+v: status %d: %s", tc, status, body)
 		}
 	}

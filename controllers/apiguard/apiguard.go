@@ -1,5 +1,5 @@
-// Package apiguard looks after the agent's connections to the API server, and
-// tells when nothing is heard of it.
+// Package apiguard looks after the agent's connections to the API server, and tells when nothing is
+// heard of it.
 package apiguard
 
 import (
@@ -18,13 +18,12 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// Guard looks after the connections to the API server. A connection that is
-// dead is noticed by HTTP/2's pings (30 s after the last word, and 15 s without
-// an answer, see client-go). But one may live, through a proxy, say, and what
-// is asked through it never be answered: the API server ends a watch after some
-// minutes, and nobody else does. It sends something, a bookmark, in each watch
-// each minute. So where nothing comes for Silence, the request is given up, and
-// made again by who made it.
+// Guard looks after the connections to the API server. A connection that is dead is noticed by
+// HTTP/2's pings (30 s after the last word, and 15 s without an answer, see client-go). But one may
+// live, through a proxy, say, and what is asked through it never be answered: the API server ends a
+// watch after some minutes, and nobody else does. It sends something, a bookmark, in each watch
+// each minute. So where nothing comes for Silence, the request is given up, and made again by who
+// made it.
 type Guard struct {
 	silence time.Duration
 	hearing *apiHearing
@@ -36,8 +35,7 @@ func New(silence time.Duration, log logr.Logger) *Guard {
 	return &Guard{silence: silence, hearing: newAPIHearing(log)}
 }
 
-// SetEvents says where to tell of a long silence. It is called before the
-// first request.
+// SetEvents says where to tell of a long silence. It is called before the first request.
 func (g *Guard) SetEvents(e notify.NodeEvents) { g.hearing.events = e }
 
 // Metrics are to be registered once.
@@ -83,10 +81,9 @@ type exchange struct {
 	closed   atomic.Bool // by who reads
 }
 
-// answered notes how the request was answered. Nothing is heard of the objects
-// from a refusal, whatever it says in its body. One is no news: API servers
-// without watch lists, as 1.33 is, answer 422 to a watch that asks for what
-// there is already, and are asked in another way then.
+// answered notes how the request was answered. Nothing is heard of the objects from a refusal,
+// whatever it says in its body. One is no news: API servers without watch lists, as 1.33 is, answer
+// 422 to a watch that asks for what there is already, and are asked in another way then.
 func (e *exchange) answered(request *http.Request, response *http.Response) {
 	switch {
 	case e.resource == "":
@@ -94,7 +91,8 @@ func (e *exchange) answered(request *http.Request, response *http.Response) {
 	case response.StatusCode == http.StatusOK:
 		e.hear()
 		return
-	case response.StatusCode != http.StatusUnprocessableEntity || request.URL.Query().Get("sendInitialEvents") != "true":
+	case response.StatusCode != http.StatusUnprocessableEntity ||
+		request.URL.Query().Get("sendInitialEvents") != "true":
 		e.guard.hearing.miss(time.Now(), e.resource, errors.New(response.Status))
 	}
 	e.resource = ""
@@ -134,7 +132,8 @@ func (e *exchange) end(err error) error {
 	e.cancel()
 	if e.silent.Load() {
 		// What clients take for the end of a connection.
-		err = fmt.Errorf("the API server has sent nothing for %s: %w", e.guard.silence, io.ErrUnexpectedEOF)
+		err = fmt.Errorf("the API server has sent nothing for %s: %w", e.guard.silence,
+			io.ErrUnexpectedEOF)
 	}
 	fellSilent := e.silent.Load() && e.body != nil
 	switch {

@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-net/sluice/internal/pause"
 )
 
-// guardedServer is an API server that does what its path says, and a client of
-// it that a guard looks after.
+// guardedServer is an API server that does what its path says, and a client of it that a guard
+// looks after.
 type guardedServer struct {
 	*httptest.Server
 	guard *Guard
@@ -27,36 +27,37 @@ type guardedServer struct {
 func newGuardedServer(t *testing.T, silence time.Duration, http2 bool) *guardedServer {
 	t.Helper()
 	stop := make(chan struct{})
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		flush := func() { _, _ = io.WriteString(w, "event\n"); w.(http.Flusher).Flush() }
-		wait := func() {
-			select {
-			case <-stop:
-			case <-r.Context().Done():
+	server := httptest.NewUnstartedServer(
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			flush := func() { _, _ = io.WriteString(w, "event\n"); w.(http.Flusher).Flush() }
+			wait := func() {
+				select {
+				case <-stop:
+				case <-r.Context().Done():
+				}
 			}
-		}
-		switch r.URL.Path {
-		case "/stops":
-			flush()
-			wait()
-		case "/never":
-			wait()
-		case "/goes-on":
-			tick := time.NewTicker(silence / 37)
-			defer tick.Stop()
-			for range 40 {
-				<-tick.C
+			switch r.URL.Path {
+			case "/stops":
+				flush()
+				wait()
+			case "/never":
+				wait()
+			case "/goes-on":
+				tick := time.NewTicker(silence / 37)
+				defer tick.Stop()
+				for range 40 {
+					<-tick.C
+					flush()
+				}
+			default:
+				status, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+				if err != nil {
+					status = http.StatusNotFound
+				}
+				w.WriteHeader(status)
 				flush()
 			}
-		default:
-			status, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
-			if err != nil {
-				status = http.StatusNotFound
-			}
-			w.WriteHeader(status)
-			flush()
-		}
-	}))
+		}))
 	server.EnableHTTP2 = http2
 	server.StartTLS()
 	t.Cleanup(func() { close(stop); server.Close() })
@@ -75,7 +76,8 @@ func (s *guardedServer) open(ctx context.Context, path string) (*http.Response, 
 }
 
 // get reads an answer from its beginning, or from some time on.
-func (s *guardedServer) get(ctx context.Context, path string, after time.Duration) (text string, err error) {
+func (s *guardedServer) get(ctx context.Context, path string,
+	after time.Duration) (text string, err error) {
 	response, err := s.open(ctx, path)
 	if err != nil {
 		return "", err
@@ -88,19 +90,18 @@ func (s *guardedServer) get(ctx context.Context, path string, after time.Duratio
 	return string(all), err
 }
 
-// TestSilentRequestsEnd: over a connection that lives and answers HTTP/2's
-// pings, an answer that stops coming, and one that never begins, end as a
-// connection does; one that goes on is left alone, and so is one that nobody
-// reads for a while. Of a watch that was answered isn't told yet.
+// TestSilentRequestsEnd: over a connection that lives and answers HTTP/2's pings, an answer that
+// stops coming, and one that never begins, end as a connection does; one that goes on is left
+// alone, and so is one that nobody reads for a while. Of a watch that was answered isn't told yet.
 func TestSilentRequestsEnd(t *testing.T) {
 	t.Parallel()
-	// A machine may stand still for seconds, so silence is long, and all wait at
-	// the same time.
+	// A machine may stand still for seconds, so silence is long, and all wait at the same time.
 	const silence, patience = 10 * time.Second, time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	server := newGuardedServer(t, silence, true)
-	if first, err := server.open(ctx, "/200"); err != nil || first.Body.Close() != nil || first.ProtoMajor != 2 {
+	if first, err := server.open(ctx, "/200"); err != nil || first.Body.Close() != nil ||
+		first.ProtoMajor != 2 {
 		t.Fatalf("not HTTP/2: %v, %v", first, err)
 	}
 	var all sync.WaitGroup
@@ -115,27 +116,32 @@ func TestSilentRequestsEnd(t *testing.T) {
 		"/goes-on?late":       {silence * 21 / 20, strings.Repeat("event\n", 40), nil},
 	} {
 		all.Go(func() {
-			if text, err := server.get(ctx, path, want.after); text != want.text || !errors.Is(err, want.err) {
+			if text, err := server.get(ctx, path, want.after); text != want.text ||
+				!errors.Is(err, want.err) {
 				t.Errorf("%s: got %q, %v; want %q, %v", path, text, err, want.text, want.err)
 			}
 		})
 	}
 	all.Wait()
-	wantLines(t, "the log", server.lines(), `"about"="never" "reason"="the API server has sent nothing for 10s: unexpected EOF"`)
+	wantLines(t, "the log", server.lines(),
+		`"about"="never" "reason"="the API server has sent nothing for 10s: unexpected EOF"`)
 }
 
-// TestARefusalIsUnheard: from what refuses a watch nothing is heard of the
-// objects, though it says why. That watch lists aren't known is no news.
+// TestARefusalIsUnheard: from what refuses a watch nothing is heard of the objects, though it says
+// why. That watch lists aren't known is no news.
 func TestARefusalIsUnheard(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]struct {
 		heard bool
 		lines []string
 	}{
-		"/200?watch=true":                        {true, nil},
-		"/403?watch=true":                        {false, []string{`"about"="403" "reason"="403 Forbidden"`}},
-		"/503?watch=true":                        {false, []string{`"about"="503" "reason"="503 Service Unavailable"`}},
-		"/422?watch=true":                        {false, []string{`"about"="422" "reason"="422 Unprocessable Entity"`}},
+		"/200?watch=true": {true, nil},
+		"/403?watch=true": {
+			false, []string{`"about"="403" "reason"="403 Forbidden"`}},
+		"/503?watch=true": {
+			false, []string{`"about"="503" "reason"="503 Service Unavailable"`}},
+		"/422?watch=true": {
+			false, []string{`"about"="422" "reason"="422 Unprocessable Entity"`}},
 		"/422?watch=true&sendInitialEvents=true": {false, nil},
 		"/403":                                   {false, nil}, // no watch
 	} {
@@ -151,8 +157,8 @@ func TestARefusalIsUnheard(t *testing.T) {
 	}
 }
 
-// TestWhoClosesMissesNothing: a watch that its reader closes, which ends a Read
-// that waits, is no loss; that the connection ends is one.
+// TestWhoClosesMissesNothing: a watch that its reader closes, which ends a Read that waits, is no
+// loss; that the connection ends is one.
 func TestWhoClosesMissesNothing(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {

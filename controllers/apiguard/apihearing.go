@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// hearing tells when the API server isn't heard about a resource, and when it
-// is again. It has no clock: times are its caller's.
+// hearing tells when the API server isn't heard about a resource, and when it is again. It has no
+// clock: times are its caller's.
 type hearing struct {
 	last  time.Time // of being heard; zero if it never was
 	since time.Time // of the first end of a watch after that; zero if there is none
@@ -23,10 +23,10 @@ type hearing struct {
 // longUnheard is from when on an Event tells that the API server wasn't heard.
 const longUnheard = time.Minute
 
-// hear notes that something came. After a time without it returns how long
-// nothing was heard, whether to tell of that, and whether by an Event. Of what
-// comes as soon as it is asked for anew there is no Event, however long ago
-// the last word was: not every API server speaks while nothing changes.
+// hear notes that something came. After a time without it returns how long nothing was heard,
+// whether to tell of that, and whether by an Event. Of what comes as soon as it is asked for anew
+// there is no Event, however long ago the last word was: not every API server speaks while nothing
+// changes.
 func (h *hearing) hear(now time.Time) (unheard time.Duration, isNews, isLong bool) {
 	if !h.since.IsZero() {
 		waited := now.Sub(h.since)
@@ -41,8 +41,8 @@ func (h *hearing) hear(now time.Time) (unheard time.Duration, isNews, isLong boo
 	return unheard, isNews, isLong
 }
 
-// fallSilent notes that a watch was given up because nothing came. That is no
-// news before the next one fails.
+// fallSilent notes that a watch was given up because nothing came. That is no news before the next
+// one fails.
 func (h *hearing) fallSilent(now time.Time) {
 	if h.since.IsZero() {
 		h.since = now
@@ -57,8 +57,7 @@ func (h *hearing) miss(now time.Time) (isNews bool) {
 	return isNews
 }
 
-// apiHearing tells of what the API server is heard about. It may be used from
-// several goroutines.
+// apiHearing tells of what the API server is heard about. It may be used from several goroutines.
 type apiHearing struct {
 	log    logr.Logger
 	events notify.NodeEvents
@@ -71,7 +70,9 @@ type apiHearing struct {
 func newAPIHearing(log logr.Logger) *apiHearing {
 	return &apiHearing{log: log, heard: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sluice_api_heard_timestamp_seconds",
-		Help: "When the API server last sent anything about a kind of objects; it does so each minute, or, without bookmarks, each --api-silence. What is older: changes may not have come.",
+		Help: "When the API server last sent anything about a kind of objects; it does so each " +
+			"minute, or, without bookmarks, each --api-silence. What is older: changes may not " +
+			"have come.",
 	}, []string{"resource"})}
 }
 
@@ -96,7 +97,8 @@ func (a *apiHearing) hear(now time.Time, resource string) {
 	unheard = unheard.Round(time.Second)
 	a.log.Info("The API server is heard again", "about", resource, "unheard", unheard.String())
 	if isLong {
-		a.events.Warn("APIServerUnheard", fmt.Sprintf("nothing was heard of the API server about %s for %s: what changed meanwhile comes into force now", resource, unheard))
+		a.events.Warn("APIServerUnheard", fmt.Sprintf("nothing was heard of the API server about "+
+			"%s for %s: what changed meanwhile comes into force now", resource, unheard))
 	}
 }
 
@@ -104,7 +106,8 @@ func (a *apiHearing) fallSilent(now time.Time, resource string) {
 	a.mu.Lock()
 	a.get(resource).fallSilent(now)
 	a.mu.Unlock()
-	a.log.V(1).Info("The API server has sent nothing for long, and is asked anew", "about", resource)
+	a.log.V(1).Info("The API server has sent nothing for long, and is asked anew", "about",
+		resource)
 }
 
 func (a *apiHearing) miss(now time.Time, resource string, err error) {
@@ -112,6 +115,7 @@ func (a *apiHearing) miss(now time.Time, resource string, err error) {
 	isNews := a.get(resource).miss(now)
 	a.mu.Unlock()
 	if isNews {
-		a.log.Info("The API server isn't heard; what is in the kernel holds", "about", resource, "reason", err.Error())
+		a.log.Info("The API server isn't heard; what is in the kernel holds", "about", resource,
+			"reason", err.Error())
 	}
 }

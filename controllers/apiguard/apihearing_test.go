@@ -21,7 +21,11 @@ func atSecond(second int) time.Time { return time.Unix(int64(1000+second), 0) }
 func linesOf() (log logr.Logger, lines func() []string) {
 	var mu sync.Mutex
 	var all []string
-	log = funcr.New(func(_, args string) { mu.Lock(); defer mu.Unlock(); all = append(all, args) }, funcr.Options{})
+	log = funcr.New(func(_, args string) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, args)
+	}, funcr.Options{})
 	return log, func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(all) }
 }
 
@@ -39,8 +43,7 @@ func wantLines(t *testing.T, what string, got []string, ends ...string) {
 	}
 }
 
-// TestUnheardIsTold: once when it begins and once when it is over; after a
-// minute by an Event too.
+// TestUnheardIsTold: once when it begins and once when it is over; after a minute by an Event too.
 func TestUnheardIsTold(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
@@ -59,17 +62,20 @@ func TestUnheardIsTold(t *testing.T) {
 	a.miss(atSecond(300), "nodes", errors.New("never there"))
 	a.hear(atSecond(310), "nodes")
 	wantLines(t, "the log", lines(),
-		`"about"="pods" "reason"="gone"`, `"about"="pods" "unheard"="20s"`, `"about"="pods" "reason"="gone"`, `"about"="pods" "unheard"="1m59s"`,
+		`"about"="pods" "reason"="gone"`, `"about"="pods" "unheard"="20s"`,
+		`"about"="pods" "reason"="gone"`, `"about"="pods" "unheard"="1m59s"`,
 		`"about"="nodes" "reason"="never there"`, `"about"="nodes" "unheard"="10s"`)
-	if got := <-recorder.Events; !strings.Contains(got, "APIServerUnheard nothing was heard of the API server about pods for 1m59s") || len(recorder.Events) > 0 {
+	got := <-recorder.Events
+	if !strings.Contains(got,
+		"APIServerUnheard nothing was heard of the API server about pods for 1m59s") ||
+		len(recorder.Events) > 0 {
 		t.Errorf("Event %q, and %d more", got, len(recorder.Events))
 	}
 }
 
-// TestQuietIsNoLoss: an API server without bookmarks says nothing while nothing
-// changes. A watch that is given up for that is told of only if the next one
-// isn't answered at once; and one that ends otherwise is no long silence, if
-// the next one is.
+// TestQuietIsNoLoss: an API server without bookmarks says nothing while nothing changes. A watch
+// that is given up for that is told of only if the next one isn't answered at once; and one that
+// ends otherwise is no long silence, if the next one is.
 func TestQuietIsNoLoss(t *testing.T) {
 	t.Parallel()
 	type step struct {
@@ -83,12 +89,20 @@ func TestQuietIsNoLoss(t *testing.T) {
 	}{
 		"answered at once":        {[]step{{180, "silent"}, {180, "heard"}}, nil, ""},
 		"answered within seconds": {[]step{{180, "silent"}, {239, "heard"}}, nil, ""},
-		"again and again":         {[]step{{180, "silent"}, {180, "heard"}, {360, "silent"}, {360, "heard"}, {540, "silent"}, {540, "heard"}}, nil, ""},
-		"answered late":           {[]step{{180, "silent"}, {240, "heard"}}, []string{`"unheard"="4m0s"`}, "for 4m0s"},
-		"not answered":            {[]step{{180, "silent"}, {360, "lost"}, {361, "heard"}}, []string{`"reason"="lost"`, `"unheard"="6m1s"`}, "for 6m1s"},
-		"refused for a moment":    {[]step{{180, "silent"}, {180, "lost"}, {181, "heard"}}, []string{`"reason"="lost"`, `"unheard"="3m1s"`}, "for 3m1s"},
-		"the connection ends, and the next one is answered":    {[]step{{100, "lost"}, {101, "heard"}}, []string{`"reason"="lost"`, `"unheard"="1m41s"`}, ""},
-		"the connection ends, and the next one isn't answered": {[]step{{100, "lost"}, {101, "lost"}, {102, "heard"}}, []string{`"reason"="lost"`, `"unheard"="1m42s"`}, "for 1m42s"},
+		"again and again": {[]step{{180, "silent"}, {180, "heard"}, {360, "silent"},
+			{360, "heard"}, {540, "silent"}, {540, "heard"}}, nil, ""},
+		"answered late": {[]step{{180, "silent"}, {240, "heard"}},
+			[]string{`"unheard"="4m0s"`}, "for 4m0s"},
+		"not answered": {[]step{{180, "silent"}, {360, "lost"}, {361, "heard"}},
+			[]string{`"reason"="lost"`, `"unheard"="6m1s"`}, "for 6m1s"},
+		"refused for a moment": {[]step{{180, "silent"}, {180, "lost"}, {181, "heard"}},
+			[]string{`"reason"="lost"`, `"unheard"="3m1s"`}, "for 3m1s"},
+		"the connection ends, and the next one is answered": {
+			[]step{{100, "lost"}, {101, "heard"}},
+			[]string{`"reason"="lost"`, `"unheard"="1m41s"`}, ""},
+		"the connection ends, and the next one isn't answered": {
+			[]step{{100, "lost"}, {101, "lost"}, {102, "heard"}},
+			[]string{`"reason"="lost"`, `"unheard"="1m42s"`}, "for 1m42s"},
 	} {
 		recorder := events.NewFakeRecorder(10)
 		log, lines := linesOf()
@@ -110,8 +124,10 @@ func TestQuietIsNoLoss(t *testing.T) {
 		if len(recorder.Events) > 0 {
 			event = <-recorder.Events
 		}
-		if (event == "") != (c.event == "") || !strings.Contains(event, c.event) || len(recorder.Events) > 0 {
-			t.Errorf("%s: Event %q, and %d more, want %q", what, event, len(recorder.Events), c.event)
+		if (event == "") != (c.event == "") || !strings.Contains(event, c.event) ||
+			len(recorder.Events) > 0 {
+			t.Errorf("%s: Event %q, and %d more, want %q", what, event, len(recorder.Events),
+				c.event)
 		}
 	}
 }

@@ -17,11 +17,10 @@ type notice struct {
 // eventKey is what an Event is about. Of those about the same the last counts.
 type eventKey struct{ object, uid, related, kind, reason, action string }
 
-// eventBook holds the Events that wait to be told, by source: what they come
-// from, such as a namespace. Each source has a bounded number of them and a
-// pace of its own, and all take turns, so that a flood of one costs itself
-// alone. What comes from the node itself is told before all others, in its
-// order. It has no clock, and isn't for concurrent use.
+// eventBook holds the Events that wait to be told, by source: what they come from, such as a
+// namespace. Each source has a bounded number of them and a pace of its own, and all take turns, so
+// that a flood of one costs itself alone. What comes from the node itself is told before all
+// others, in its order. It has no clock, and isn't for concurrent use.
 type eventBook struct {
 	sources map[string]*eventSource
 	turns   []string // sources with waiting Events, the next one first
@@ -40,16 +39,16 @@ const nodeSource = ""
 // MostWaiting is how many Events of one source may wait.
 const MostWaiting = 50
 
-// The pace of all Events is below what client-go's limiter lets through, 5 a
-// second, in which they would wait without an order. eventsAtOnce and
-// eventInterval are the pace of each source.
+// The pace of all Events is below what client-go's limiter lets through, 5 a second, in which they
+// would wait without an order. eventsAtOnce and eventInterval are the pace of each source.
 const (
 	allEventsAtOnce, allEventsInterval = 8, 250 * time.Millisecond
 	eventsAtOnce, eventInterval        = 10, 10 * time.Second
 )
 
 func newEventBook() *eventBook {
-	return &eventBook{sources: map[string]*eventSource{}, all: fair.Bucket{Most: allEventsAtOnce, Every: allEventsInterval}}
+	return &eventBook{sources: map[string]*eventSource{},
+		all: fair.Bucket{Most: allEventsAtOnce, Every: allEventsInterval}}
 }
 
 // put takes in an Event, unless too many of its source wait.
@@ -59,7 +58,8 @@ func (b *eventBook) put(now time.Time, source string, key eventKey, e notice) (o
 		if len(b.sources) >= fair.ManySources {
 			b.prune(now)
 		}
-		s = &eventSource{Bucket: fair.Bucket{Most: eventsAtOnce, Every: eventInterval}, events: map[eventKey]notice{}}
+		s = &eventSource{Bucket: fair.Bucket{Most: eventsAtOnce, Every: eventInterval},
+			events: map[eventKey]notice{}}
 		b.sources[source] = s
 	}
 	if _, waits := s.events[key]; !waits {
@@ -84,8 +84,7 @@ func (b *eventBook) prune(now time.Time) {
 	}
 }
 
-// next returns the Event to tell now, or else how long to wait for one; 0 if
-// none waits.
+// next returns the Event to tell now, or else how long to wait for one; 0 if none waits.
 func (b *eventBook) next(now time.Time) (e notice, wait time.Duration, ok bool) {
 	if wait = b.all.Wait(now); wait > 0 && len(b.turns) > 0 {
 		return notice{}, wait, false
@@ -110,8 +109,8 @@ func (b *eventBook) next(now time.Time) (e notice, wait time.Duration, ok bool) 
 	return b.takeOf(now, turn), 0, true
 }
 
-// takeOf takes the oldest Event of the source that has this turn, which it has
-// again after all others.
+// takeOf takes the oldest Event of the source that has this turn, which it has again after all
+// others.
 func (b *eventBook) takeOf(now time.Time, turn int) notice {
 	name := b.turns[turn]
 	s := b.sources[name]

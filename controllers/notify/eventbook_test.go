@@ -8,8 +8,7 @@ import (
 	"github.com/sluice-net/sluice/internal/fair"
 )
 
-// tell takes what there is to tell until a moment, and returns when each was
-// told.
+// tell takes what there is to tell until a moment, and returns when each was told.
 func (b *eventBook) tell(from time.Time, until time.Duration) map[string]time.Duration {
 	out := map[string]time.Duration{}
 	for now := from; now.Sub(from) <= until; {
@@ -30,8 +29,8 @@ func (b *eventBook) add(now time.Time, source, about, note string) bool {
 	return b.put(now, source, eventKey{object: about}, notice{note: note})
 }
 
-// TestAFloodOfEventsCostsItselfAlone: while one namespace has far more to be
-// told than its share, those of others and of the node are told at once.
+// TestAFloodOfEventsCostsItselfAlone: while one namespace has far more to be told than its share,
+// those of others and of the node are told at once.
 func TestAFloodOfEventsCostsItselfAlone(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(0, 0), newEventBook()
@@ -66,8 +65,8 @@ func TestAFloodOfEventsCostsItselfAlone(t *testing.T) {
 	}
 }
 
-// TestManyNamespacesDontKeepTheNodeBack: whoever can make namespaces has many
-// shares, but not the node's.
+// TestManyNamespacesDontKeepTheNodeBack: whoever can make namespaces has many shares, but not the
+// node's.
 func TestManyNamespacesDontKeepTheNodeBack(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(0, 0), newEventBook()
@@ -84,14 +83,15 @@ func TestManyNamespacesDontKeepTheNodeBack(t *testing.T) {
 	}
 	told := b.tell(now, time.Hour)
 	for i := range 3 {
-		if waited, want := told[fmt.Sprint("node", i)], time.Duration(i+1)*allEventsInterval; waited > want {
+		waited, want := told[fmt.Sprint("node", i)], time.Duration(i+1)*allEventsInterval
+		if waited > want {
 			t.Errorf("Event %d of the node waited for %v, want at most %v", i, waited, want)
 		}
 	}
 }
 
-// TestLastEventCounts: what is told of an object is how it is now, in its
-// place; and what has been told is forgotten.
+// TestLastEventCounts: what is told of an object is how it is now, in its place; and what has been
+// told is forgotten.
 func TestLastEventCounts(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(0, 0), newEventBook()

@@ -15,11 +15,10 @@ import (
 	"github.com/sluice-net/sluice/internal/printable"
 )
 
-// EventQueue stands before a recorder of client-go, which takes Events in one
-// order, and drops what comes while a thousand wait, whoever caused them. Here
-// Events are told at a bounded pace, and those of one namespace don't keep
-// back others. Its methods may be called from several goroutines, and never
-// wait.
+// EventQueue stands before a recorder of client-go, which takes Events in one order, and drops what
+// comes while a thousand wait, whoever caused them. Here Events are told at a bounded pace, and
+// those of one namespace don't keep back others. Its methods may be called from several goroutines,
+// and never wait.
 type EventQueue struct {
 	recorder events.EventRecorder
 	leftOut  prometheus.Counter
@@ -33,18 +32,20 @@ type EventQueue struct {
 func NewEventQueue(recorder events.EventRecorder) *EventQueue {
 	leftOut := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sluice_events_left_out_total",
-		Help: "Events that weren't put on their objects because too many of the same source (a namespace, another node) waited.",
+		Help: "Events that weren't put on their objects because too many of the same source (a " +
+			"namespace, another node) waited.",
 	})
-	return &EventQueue{recorder: recorder, leftOut: leftOut, wake: make(chan struct{}, 1), book: newEventBook()}
+	return &EventQueue{recorder: recorder, leftOut: leftOut, wake: make(chan struct{}, 1),
+		book: newEventBook()}
 }
 
 // Metrics are to be registered once.
 func (q *EventQueue) Metrics() []prometheus.Collector { return []prometheus.Collector{q.leftOut} }
 
-// Eventf puts an Event on an object, as one that comes from the related
-// object, if there is one, or else from the object's namespace. It implements
-// events.EventRecorder.
-func (q *EventQueue) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
+// Eventf puts an Event on an object, as one that comes from the related object, if there is one, or
+// else from the object's namespace. It implements events.EventRecorder.
+func (q *EventQueue) Eventf(regarding, related runtime.Object, kind, reason, action, note string,
+	args ...any) {
 	source := nameOf(regarding).namespace
 	if related != nil {
 		source = nameOf(related).String()
@@ -52,8 +53,8 @@ func (q *EventQueue) Eventf(regarding, related runtime.Object, kind, reason, act
 	q.put(source, notice{regarding, related, kind, reason, action, fmt.Sprintf(note, args...)})
 }
 
-// From is a recorder for Events that others than the node cause, whatever
-// objects they are about; source says what these have in common.
+// From is a recorder for Events that others than the node cause, whatever objects they are about;
+// source says what these have in common.
 func (q *EventQueue) From(source string) events.EventRecorder { return eventsFrom{q, source} }
 
 type eventsFrom struct {
@@ -61,8 +62,10 @@ type eventsFrom struct {
 	source string
 }
 
-func (f eventsFrom) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
-	f.queue.put(f.source, notice{regarding, related, kind, reason, action, fmt.Sprintf(note, args...)})
+func (f eventsFrom) Eventf(regarding, related runtime.Object, kind, reason, action, note string,
+	args ...any) {
+	f.queue.put(f.source,
+		notice{regarding, related, kind, reason, action, fmt.Sprintf(note, args...)})
 }
 
 func (q *EventQueue) put(source string, e notice) {
@@ -99,8 +102,7 @@ func (q *EventQueue) Run(ctx context.Context) error {
 	}
 }
 
-// tell hands over what is due, and returns how long it is until more is; 0 if
-// nothing waits.
+// tell hands over what is due, and returns how long it is until more is; 0 if nothing waits.
 func (q *EventQueue) tell() time.Duration {
 	for {
 		q.mu.Lock()
@@ -115,10 +117,12 @@ func (q *EventQueue) tell() time.Duration {
 
 type objectName struct{ kind, namespace, name, uid string }
 
-func (n objectName) String() string { return strings.Join([]string{n.kind, n.namespace, n.name}, "/") }
+func (n objectName) String() string {
+	return strings.Join([]string{n.kind, n.namespace, n.name}, "/")
+}
 
-// nameOf names an object; that it has no kind of its own doesn't matter, as
-// its Go type stands for it.
+// nameOf names an object; that it has no kind of its own doesn't matter, as its Go type stands for
+// it.
 func nameOf(o runtime.Object) objectName {
 	if o == nil {
 		return objectName{}

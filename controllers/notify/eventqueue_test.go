@@ -13,15 +13,16 @@ import (
 	"k8s.io/client-go/tools/events"
 )
 
-// TestEventsOfAFlood: what a namespace floods the agent with doesn't keep back
-// what there is to tell of the node, of another node, and of another
-// namespace, and nothing of it reaches who reads it with control characters.
+// TestEventsOfAFlood: what a namespace floods the agent with doesn't keep back what there is to
+// tell of the node, of another node, and of another namespace, and nothing of it reaches who reads
+// it with control characters.
 func TestEventsOfAFlood(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(100)
 	q := NewEventQueue(recorder)
 	put := func(namespace, name, note string) {
-		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		np := &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		q.Eventf(np, nil, corev1.EventTypeWarning, "Reason", "Action", "%s", note)
 	}
 	for i := range 5000 {
@@ -37,7 +38,8 @@ func TestEventsOfAFlood(t *testing.T) {
 	defer cancel()
 	go func() { _ = q.Run(ctx) }()
 	want := []string{
-		"Warning RulesetNotWritten this node \\u0000", "Warning Reason flood \\u001b[2J0", `Warning Reason other namespace\u000d\u000a\u202e`,
+		"Warning RulesetNotWritten this node \\u0000", "Warning Reason flood \\u001b[2J0",
+		`Warning Reason other namespace\u000d\u000a\u202e`,
 		"Warning NodeSkipped other node", "Warning HostPortForbidden a pod",
 	}
 	for _, text := range want {

@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/tools/events"
 )
 
-// NodeEvents puts Events on the object of one node. Its methods may be called
-// from several goroutines, and do nothing without a recorder.
+// NodeEvents puts Events on the object of one node. Its methods may be called from several
+// goroutines, and do nothing without a recorder.
 type NodeEvents struct {
 	Node     string
 	Recorder events.EventRecorder
@@ -34,8 +34,8 @@ func (e NodeEvents) put(kind, reason, note string, related runtime.Object) {
 	if e.Recorder == nil {
 		return
 	}
-	// The recorder takes Events that differ in nothing but the note for one and
-	// the same, and keeps the first note. So the action tells notes apart.
+	// The recorder takes Events that differ in nothing but the note for one and the same, and keeps
+	// the first note. So the action tells notes apart.
 	action := reason + "-" + shortHash(note)
 	e.Recorder.Eventf(nodeReference(e.Node), related, kind, reason, action, "%s", Clamp(note))
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestOneNodeTells: of each object one node tells, whoever comes in whatever
-// order, and the work is shared.
+// TestOneNodeTells: of each object one node tells, whoever comes in whatever order, and the work is
+// shared.
 func TestOneNodeTells(t *testing.T) {
 	t.Parallel()
 	var nodes []string
