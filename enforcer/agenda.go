@@ -117,7 +117,9 @@ func (a *agenda) next(now time.Time) (l look, wait time.Duration) {
 
 // nextBefore is next, of looks that are over before those of a kind.
 func (a *agenda) nextBefore(now time.Time, before kind) (l look, soonest time.Duration) {
-	maps.DeleteFunc(a.crowded, func(_ netip.Addr, until time.Time) bool { return !until.After(now) })
+	maps.DeleteFunc(a.crowded, func(_ netip.Addr, until time.Time) bool {
+		return !until.After(now)
+	})
 	soonest = never
 	for k := range before {
 		most := 0

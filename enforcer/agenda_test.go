@@ -19,7 +19,8 @@ func oneAddr(i int) cluster.Ends {
 	return cluster.Ends{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}): cluster.AsSource}
 }
 
-// longestDirect and longestOther are what looks of a test take at most: the latter far more than there are seconds to wait.
+// longestDirect and longestOther are what looks of a test take at most: the latter far more than
+// there are seconds to wait.
 const longestDirect, longestOther = 40 * time.Millisecond, 2 * time.Second
 
 // agendaTest plays a Cutter with an agenda.
@@ -71,7 +72,9 @@ func (t *agendaTest) look() (wait time.Duration) {
 			continue
 		}
 		const promise = time.Second
-		if d := t.now.Sub(came); t.direct[addr] && d > promise+longestOther || d > 0 && came.Sub(t.quiet) > restAfterLook*longestOther*5 {
+		d := t.now.Sub(came)
+		if t.direct[addr] && d > promise+longestOther ||
+			d > 0 && came.Sub(t.quiet) > restAfterLook*longestOther*5 {
 			t.Fatalf("looked at %s after %s", addr, d)
 		}
 		t.second[addr] = t.now.Add(lookAgain)
@@ -105,19 +108,23 @@ func (t *agendaTest) run(until time.Time) {
 	}
 }
 
-// TestAgenda: whatever comes is looked at, and again a second after that or later. What the kernel finds by an address is looked at by a
-// second after the look that is under way at most, however long other looks have to rest. Rest is in proportion to what looks of its kind took,
-// but for what was saved up.
+// TestAgenda: whatever comes is looked at, and again a second after that or later. What the kernel
+// finds by an address is looked at by a second after the look that is under way at most, however
+// long other looks have to rest. Rest is in proportion to what looks of its kind took, but for what
+// was saved up.
 func TestAgenda(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		start := time.Unix(1e9, 0)
-		t := &agendaTest{T: rt, now: start, quiet: start, waiting: map[netip.Addr]time.Time{}, second: map[netip.Addr]time.Time{}, direct: map[netip.Addr]bool{}}
+		t := &agendaTest{T: rt, now: start, quiet: start, waiting: map[netip.Addr]time.Time{},
+			second: map[netip.Addr]time.Time{}, direct: map[netip.Addr]bool{}}
 		for i := range rapid.IntRange(1, 30).Draw(rt, "events") {
-			t.run(t.now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond))
+			t.run(
+				t.now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond))
 			ends := oneAddr(i)
 			if rapid.Bool().Draw(rt, "IPv6") {
-				ends = cluster.Ends{netip.AddrFrom16([16]byte{0xfd, 15: byte(i)}): cluster.AsDestination}
+				ends = cluster.Ends{
+					netip.AddrFrom16([16]byte{0xfd, 15: byte(i)}): cluster.AsDestination}
 			}
 			t.add(ends)
 		}
@@ -139,7 +146,8 @@ func TestAgenda(t *testing.T) {
 	})
 }
 
-// TestLooksThroughEverythingRest: a look of a second rests for ten, and one that the kernel finds by address doesn't wait for it.
+// TestLooksThroughEverythingRest: a look of a second rests for ten, and one that the kernel finds
+// by address doesn't wait for it.
 func TestLooksThroughEverythingRest(t *testing.T) {
 	t.Parallel()
 	var a agenda
@@ -178,7 +186,10 @@ func TestLooksThatFailAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
 		e := onTable(nil, cluster.Options{}, ruleset.Config{}, logr.Discard())
-		c := NewCutter(e, CutterOptions{Log: logr.Discard(), do: func(func() error) error { tries++; return errors.New("no table") }})
+		c := NewCutter(e, CutterOptions{Log: logr.Discard(), do: func(func() error) error {
+			tries++
+			return errors.New("no table")
+		}})
 		c.agenda.add(oneAddr(1))
 		const long = time.Minute
 		ctx, cancel := context.WithTimeout(t.Context(), long)
@@ -186,7 +197,8 @@ func TestLooksThatFailAreTriedAgain(t *testing.T) {
 		if err := c.Run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if most := int((long + restSaved) / (restAfterLook * failedLook)); tries < most-1 || tries > most+1 {
+		most := int((long + restSaved) / (restAfterLook * failedLook))
+		if tries < most-1 || tries > most+1 {
 			t.Errorf("%d tries in %s, want %d", tries, long, most)
 		}
 	})

@@ -37,8 +37,7 @@ func (e *Enforcer) PodClaims(namespace, name string) (said []netip.Addr, node st
 	return e.model.PodClaims(namespace, name)
 }
 
-// namespaceAt is the namespace of the pod that policies mean by an address, or
-// "".
+// namespaceAt is the namespace of the pod that policies mean by an address, or "".
 func (e *Enforcer) namespaceAt(a netip.Addr) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -59,8 +58,7 @@ type Settled struct {
 	told    uint64
 }
 
-// Settled returns what has to be in the kernel, if everything that was told is
-// there.
+// Settled returns what has to be in the kernel, if everything that was told is there.
 func (e *Enforcer) Settled() (s Settled, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

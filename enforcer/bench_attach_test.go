@@ -18,9 +18,9 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// BenchmarkAttachBeside: a pod goes and comes again, from the event to the
-// kernel, while nothing else happens and while the policies of another
-// namespace, as costly as may be, are all written anew.
+// BenchmarkAttachBeside: a pod goes and comes again, from the event to the kernel, while nothing
+// else happens and while the policies of another namespace, as costly as may be, are all written
+// anew.
 func BenchmarkAttachBeside(b *testing.B) {
 	for _, tenant := range []bool{false, true} {
 		name := "beside=nothing"
@@ -38,7 +38,8 @@ func benchAttachBeside(b *testing.B, tenant bool) {
 	e.model.Cluster = benchcluster.New(10, 1000)
 	p := benchcluster.Pod(100) // in a namespace of its own
 	attach := func(c *Model) {
-		c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup100", Addresses: p.Addresses})
+		c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup100",
+			Addresses: p.Addresses})
 	}
 	e.Update(attach)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -76,16 +77,19 @@ func benchAttachBeside(b *testing.B, tenant bool) {
 	}
 }
 
-// setTenant gives the first namespace four policies of 900 rules each, all of
-// which are others than in the round before.
+// setTenant gives the first namespace four policies of 900 rules each, all of which are others than
+// in the round before.
 func setTenant(b *testing.B, c *cluster.Cluster, round int) {
 	b.Helper()
 	for i := range 4 {
 		rules := make([]string, 900)
 		for j := range rules {
-			rules[j] = fmt.Sprintf("{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}", (round%2*4+i)*len(rules)+j, 1+j)
+			rules[j] = fmt.Sprintf(
+				"{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}",
+				(round%2*4+i)*len(rules)+j, 1+j)
 		}
-		np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/tenant-%d", i), `{podSelector: {}, ingress: [`+strings.Join(rules, ", ")+`]}`, cases.Addr)
+		np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/tenant-%d", i),
+			`{podSelector: {}, ingress: [`+strings.Join(rules, ", ")+`]}`, cases.Addr)
 		if err != nil {
 			b.Fatal(err)
 		}

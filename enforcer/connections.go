@@ -11,8 +11,8 @@ import (
 // Connection is an entry of connection tracking, for people to look at.
 type Connection struct {
 	Protocol uint8 // IP protocol number
-	// Source and Destination are those of the first packet, before it was
-	// translated; without ports where the protocol has none.
+	// Source and Destination are those of the first packet, before it was translated; without ports
+	// where the protocol has none.
 	Source, Destination netip.AddrPort
 	// ReplySource is who answers: the destination after it was translated.
 	ReplySource netip.AddrPort
@@ -22,8 +22,8 @@ type Connection struct {
 	State conntrack.State
 }
 
-// Connections lists the connections of which an end is one of the addresses,
-// as tracked in the network namespace of the calling thread.
+// Connections lists the connections of which an end is one of the addresses, as tracked in the
+// network namespace of the calling thread.
 func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
 	label := e.model.cutBit()
 	table, err := conntrack.Open()
@@ -35,7 +35,9 @@ func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
 	for _, a := range of {
 		ends[a] = cluster.AsSource | cluster.AsDestination
 	}
-	entries, err := table.Find(queriesFor(ends), func(entry *conntrack.Entry) bool { return ends.Has(entry.Orig.Src, entry.Reply.Src) })
+	entries, err := table.Find(queriesFor(ends), func(entry *conntrack.Entry) bool {
+		return ends.Has(entry.Orig.Src, entry.Reply.Src)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing tracked connections: %w", err)
 	}

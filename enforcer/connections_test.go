@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// TestConnections: entries of the kernel are listed with who asked and who answers, behind a translation as well, and with the mark of
-// those that are cut; others' are not.
+// TestConnections: entries of the kernel are listed with who asked and who answers, behind a
+// translation as well, and with the mark of those that are cut; others' are not.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	e, node, run := newEnforcer(t)
@@ -22,13 +22,17 @@ func TestConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := netip.MustParseAddrPort
-	plain := Connection{Protocol: policy.ProtocolTCP, Source: at("10.1.0.2:1000"), Destination: at("198.51.100.1:80"), ReplySource: at("198.51.100.1:80")}
-	translated := Connection{Protocol: policy.ProtocolUDP, Source: at("10.1.0.3:1001"), Destination: at("10.96.0.10:53"), ReplySource: at("10.1.0.2:5353")}
-	cut := Connection{Protocol: policy.ProtocolTCP, Source: at("[fd00::3]:1002"), Destination: at("[fd00::2]:80"), ReplySource: at("[fd00::2]:80"), Cut: true}
+	plain := Connection{Protocol: policy.ProtocolTCP, Source: at("10.1.0.2:1000"),
+		Destination: at("198.51.100.1:80"), ReplySource: at("198.51.100.1:80")}
+	translated := Connection{Protocol: policy.ProtocolUDP, Source: at("10.1.0.3:1001"),
+		Destination: at("10.96.0.10:53"), ReplySource: at("10.1.0.2:5353")}
+	cut := Connection{Protocol: policy.ProtocolTCP, Source: at("[fd00::3]:1002"),
+		Destination: at("[fd00::2]:80"), ReplySource: at("[fd00::2]:80"), Cut: true}
 	err := node.Do(func() error {
 		if err := testnet.Track(
 			testnet.Plain(plain.Protocol, "10.1.0.2:1000", "198.51.100.1:80"),
-			testnet.Translated(translated.Protocol, "10.1.0.3:1001", "10.96.0.10:53", "10.1.0.2:5353", "10.1.0.3:1001"),
+			testnet.Translated(translated.Protocol, "10.1.0.3:1001", "10.96.0.10:53",
+				"10.1.0.2:5353", "10.1.0.3:1001"),
 			testnet.Plain(cut.Protocol, "[fd00::3]:1002", "[fd00::2]:80"),
 			testnet.Plain(policy.ProtocolTCP, "10.1.0.4:1003", "198.51.100.1:80"),
 		); err != nil {
@@ -63,7 +67,8 @@ func label(answers netip.Addr, bit uint8) error {
 		return err
 	}
 	defer table.Close()
-	entries, err := table.Find([]conntrack.Query{conntrack.AnsweredBy(answers)}, func(e *conntrack.Entry) bool { return e.Reply.Src == answers })
+	entries, err := table.Find([]conntrack.Query{conntrack.AnsweredBy(answers)},
+		func(e *conntrack.Entry) bool { return e.Reply.Src == answers })
 	if err != nil {
 		return err
 	}

@@ -19,11 +19,10 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// Cutter cuts connections that policy has come to deny: the ruleset lets
-// packets of established ones pass unasked. After a commit it judges those
-// that the change may concern, and sets a bit of the label of those that are
-// denied now, by which the ruleset knows them; of cut ones that are allowed
-// again it takes the bit away. It runs beside commits and doesn't hold them up.
+// Cutter cuts connections that policy has come to deny: the ruleset lets packets of established
+// ones pass unasked. After a commit it judges those that the change may concern, and sets a bit of
+// the label of those that are denied now, by which the ruleset knows them; of cut ones that are
+// allowed again it takes the bit away. It runs beside commits and doesn't hold them up.
 type Cutter struct {
 	enforcer *Enforcer
 	opts     CutterOptions
@@ -55,20 +54,21 @@ type CutterOptions struct {
 	Log logr.Logger
 }
 
-// NewCutter returns a Cutter that the Enforcer tells of its commits. It must
-// be called before the Enforcer runs.
+// NewCutter returns a Cutter that the Enforcer tells of its commits. It must be called before the
+// Enforcer runs.
 func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 	if opts.do == nil {
 		opts.do = func(f func() error) error { return f() }
 	}
-	c := &Cutter{enforcer: e, opts: opts, label: e.model.cutBit(), wake: make(chan struct{}, 1), cut: cluster.Ends{}}
+	c := &Cutter{enforcer: e, opts: opts, label: e.model.cutBit(), wake: make(chan struct{}, 1),
+		cut: cluster.Ends{}}
 	e.cutter = c
 	return c
 }
 
-// note notes which connections changes of the model concern, the first ones
-// those of every pod here. A pod that is new on a veth of ours has none: ADD
-// forgets those of its addresses. It is called with the Enforcer's lock held.
+// note notes which connections changes of the model concern, the first ones those of every pod
+// here. A pod that is new on a veth of ours has none: ADD forgets those of its addresses. It is
+// called with the Enforcer's lock held.
 func (c *Cutter) note(m *Model, changes cluster.Changes, first bool, enforced map[string]struct{}) {
 	if c == nil {
 		return
@@ -76,17 +76,18 @@ func (c *Cutter) note(m *Model, changes cluster.Changes, first bool, enforced ma
 	if first {
 		changes = m.All()
 	} else {
-		changes.Endpoints = slices.DeleteFunc(slices.Clone(changes.Endpoints), func(id string) bool {
-			_, isEnforced := enforced[id]
-			now, _ := m.Endpoint(id)
-			return !isEnforced && now.Interface != ""
-		})
+		changes.Endpoints = slices.DeleteFunc(slices.Clone(changes.Endpoints),
+			func(id string) bool {
+				_, isEnforced := enforced[id]
+				now, _ := m.Endpoint(id)
+				return !isEnforced && now.Interface != ""
+			})
 	}
 	c.noted.Add(m.Affected(changes))
 }
 
-// committed says that all that was noted is in the kernel. It is called with
-// the Enforcer's lock held.
+// committed says that all that was noted is in the kernel. It is called with the Enforcer's lock
+// held.
 func (c *Cutter) committed() {
 	if c == nil || c.noted.Empty() {
 		return
@@ -141,8 +142,8 @@ func (c *Cutter) interrupt(underWay kind) (took time.Duration) {
 	return took
 }
 
-// plan puts what commits said on the agenda. What can only have become
-// allowed matters if it is cut.
+// plan puts what commits said on the agenda. What can only have become allowed matters if it is
+// cut.
 func (c *Cutter) plan() {
 	c.mu.Lock()
 	affected := c.affected
@@ -168,9 +169,9 @@ func (c *Cutter) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sweep brings the connections with one of these ends in line with policy, and
-// returns the processor time that it took. Those of a crowd it leaves as they
-// are, unless it is about crowds, and says at which ends that is.
+// sweep brings the connections with one of these ends in line with policy, and returns the
+// processor time that it took. Those of a crowd it leaves as they are, unless it is about crowds,
+// and says at which ends that is.
 func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err error) {
 	began, ends := time.Now(), l.ends
 	var cut, restored int
@@ -189,14 +190,18 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err erro
 		if err != nil {
 			return err
 		}
-		entries, err := table.Find(queriesFor(ends), func(e *conntrack.Entry) bool { return ends.Has(e.Orig.Src, e.Reply.Src) })
+		entries, err := table.Find(queriesFor(ends), func(e *conntrack.Entry) bool {
+			return ends.Has(e.Orig.Src, e.Reply.Src)
+		})
 		if err != nil {
 			return err
 		}
 		if l.kind != crowds {
 			crowd = crowdsOf(entries, ends)
 			ends.Remove(crowd)
-			entries = slices.DeleteFunc(entries, func(e conntrack.Entry) bool { return !ends.Has(e.Orig.Src, e.Reply.Src) })
+			entries = slices.DeleteFunc(entries, func(e conntrack.Entry) bool {
+				return !ends.Has(e.Orig.Src, e.Reply.Src)
+			})
 		}
 		c.cut.Remove(ends)
 		const atOnce = 1000 // judged with the lock held, 1 ms or so
@@ -214,7 +219,8 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err erro
 	c.enforcer.opts.Metrics.flowsCut.Add(float64(cut))
 	c.enforcer.opts.Metrics.flowsRestored.Add(float64(restored))
 	c.enforcer.opts.Metrics.sweepSeconds.Observe(time.Since(began).Seconds())
-	c.opts.Log.V(1).Info("Looked through connections", "addresses", len(ends), "cut", cut, "restored", restored, "took", time.Since(began).String())
+	c.opts.Log.V(1).Info("Looked through connections", "addresses", len(ends), "cut", cut,
+		"restored", restored, "took", time.Since(began).String())
 	return cost, crowd, err
 }
 
@@ -256,8 +262,8 @@ func queriesFor(ends cluster.Ends) []conntrack.Query {
 	return out
 }
 
-// OwnAddresses lists the node's addresses: what it sends from any of them is
-// no forwarded packet, and not judged.
+// OwnAddresses lists the node's addresses: what it sends from any of them is no forwarded packet,
+// and not judged.
 func OwnAddresses() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
@@ -275,7 +281,8 @@ func OwnAddresses() ([]netip.Addr, error) {
 }
 
 // enforce cuts and restores connections as judged, and counts them.
-func (c *Cutter) enforce(table *conntrack.Table, entries []conntrack.Entry, allowed []bool) (cut, restored int, err error) {
+func (c *Cutter) enforce(table *conntrack.Table, entries []conntrack.Entry,
+	allowed []bool) (cut, restored int, err error) {
 	for i := range entries {
 		e := &entries[i]
 		isCut, allowed := e.Labels.Has(c.label), allowed[i] || c.opts.Off

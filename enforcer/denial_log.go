@@ -14,9 +14,8 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// DenialLog tells of denied packets: one line for each sample that the rules
-// send to an NFLOG group. The rules bound the samples of a pod, and DenialLog
-// bounds the lines of the node.
+// DenialLog tells of denied packets: one line for each sample that the rules send to an NFLOG
+// group. The rules bound the samples of a pod, and DenialLog bounds the lines of the node.
 type DenialLog struct {
 	Enforcer *Enforcer
 	Group    uint16
@@ -28,23 +27,22 @@ type DenialLog struct {
 // linesPerSecond bounds what one node logs of denials.
 const linesPerSecond = 100
 
-// SamplesPerSecond is perSecond where the kernel can log to NFLOG groups, and
-// otherwise, said once, 0: it would refuse every rule that does, and enforcing
-// policy doesn't need them.
+// SamplesPerSecond is perSecond where the kernel can log to NFLOG groups, and otherwise, said once,
+// 0: it would refuse every rule that does, and enforcing policy doesn't need them.
 func SamplesPerSecond(perSecond uint64, group uint16, log logr.Logger) uint64 {
 	if perSecond == 0 {
 		return 0
 	}
 	if err := nflog.Available(nflog.Options{Group: group}); err != nil {
-		log.Error(err, "This kernel can't log denied packets (nfnetlink_log); they are counted only")
+		log.Error(err,
+			"This kernel can't log denied packets (nfnetlink_log); they are counted only")
 		return 0
 	}
 	return perSecond
 }
 
-// Run tells until ctx ends. Where the group can't be read, because another
-// process has it, say, it says so once and tries again: enforcing policy
-// doesn't need it.
+// Run tells until ctx ends. Where the group can't be read, because another process has it, say, it
+// says so once and tries again: enforcing policy doesn't need it.
 func (l *DenialLog) Run(ctx context.Context) error {
 	retry, said := firstRetry, false
 	for ctx.Err() == nil {
@@ -73,19 +71,21 @@ func (l *DenialLog) read(ctx context.Context, opened func()) error {
 			return
 		}
 		l.Enforcer.opts.Metrics.denialsUntold.Add(float64(r.Lost))
-		leftOut, ok := budget.take(time.Now(), l.Enforcer.namespaceAt(judgedEnd(direction, &r)), uint64(r.Lost))
+		leftOut, ok := budget.take(time.Now(), l.Enforcer.namespaceAt(judgedEnd(direction, &r)),
+			uint64(r.Lost))
 		if !ok {
 			l.Enforcer.opts.Metrics.denialsUntold.Inc()
 			return
 		}
 		l.Enforcer.opts.Metrics.denialsTold.Inc()
-		answer := l.Enforcer.Explain(policy.Flow{Source: r.Source, Destination: r.Destination, Protocol: r.Protocol, Port: r.DestinationPort})
+		answer := l.Enforcer.Explain(policy.Flow{Source: r.Source, Destination: r.Destination,
+			Protocol: r.Protocol, Port: r.DestinationPort})
 		l.Log.Info("Denied", denialLine(direction, &r, answer, leftOut)...)
 	})
 }
 
-// denialLine says who was denied what, and which policies isolate the pod, as
-// keys and values. The policies are those known now, a moment after the packet.
+// denialLine says who was denied what, and which policies isolate the pod, as keys and values. The
+// policies are those known now, a moment after the packet.
 func denialLine(d policy.Direction, r *nflog.Record, a cluster.Answer, leftOut uint64) []any {
 	out := []any{"direction", d.String(), "source", r.Source.String()}
 	if a.Egress != nil {
@@ -132,10 +132,9 @@ func judgedEnd(d policy.Direction, r *nflog.Record) netip.Addr {
 	return r.Destination
 }
 
-// denialBudget bounds lines within each second, counted from the first line
-// after the last one's end, and counts what it leaves out. No namespace gets
-// more lines than are left, so that others always have some: of 100, one alone
-// gets 50, two that both want more 33 each.
+// denialBudget bounds lines within each second, counted from the first line after the last one's
+// end, and counts what it leaves out. No namespace gets more lines than are left, so that others
+// always have some: of 100, one alone gets 50, two that both want more 33 each.
 type denialBudget struct {
 	most    int
 	since   time.Time
@@ -144,10 +143,10 @@ type denialBudget struct {
 	leftOut uint64
 }
 
-// take asks for a line about a pod of a namespace, where some may have been
-// lost before. It returns how many were left out since the last line, or that
-// there is none to be had.
-func (b *denialBudget) take(now time.Time, namespace string, lost uint64) (leftOut uint64, ok bool) {
+// take asks for a line about a pod of a namespace, where some may have been lost before. It returns
+// how many were left out since the last line, or that there is none to be had.
+func (b *denialBudget) take(now time.Time, namespace string,
+	lost uint64) (leftOut uint64, ok bool) {
 	b.leftOut += lost
 	if now.Sub(b.since) >= time.Second {
 		b.since, b.lines, b.by = now, 0, map[string]int{}

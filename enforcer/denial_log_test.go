@@ -46,7 +46,8 @@ func (l *lines) all() []string {
 func (w *denialWorld) tell() *lines {
 	w.t.Helper()
 	out := &lines{}
-	denials := &DenialLog{Enforcer: w.enforcer, Group: w.cfg.LogGroup, netNS: w.node.NSFd(), Log: funcr.New(out.add, funcr.Options{})}
+	denials := &DenialLog{Enforcer: w.enforcer, Group: w.cfg.LogGroup, netNS: w.node.NSFd(),
+		Log: funcr.New(out.add, funcr.Options{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- denials.Run(ctx) }()
@@ -101,8 +102,8 @@ func (w *denialWorld) expectLine(l *lines, want ...string) {
 	}
 }
 
-// TestDenialsAreTold: each kind of denial gives a line that says who, what and
-// by which policies; what is allowed gives none.
+// TestDenialsAreTold: each kind of denial gives a line that says who, what and by which policies;
+// what is allowed gives none.
 func TestDenialsAreTold(t *testing.T) {
 	t.Parallel()
 	w := newDenialWorld(t, ruleset.Config{LogGroup: 9, LogPerSecond: 1000})
@@ -114,23 +115,31 @@ func TestDenialsAreTold(t *testing.T) {
 		if family == 6 {
 			pod, out = w.pod.Addr6(), w.out.Addr6()
 		}
-		if err := w.out.SendUDP(netip.AddrPortFrom(out, 4242), netip.AddrPortFrom(pod, 53)); err != nil {
+		if err := w.out.SendUDP(netip.AddrPortFrom(out, 4242),
+			netip.AddrPortFrom(pod, 53)); err != nil {
 			t.Fatal(err)
 		}
-		w.expectLine(l, `"msg"="Denied" "direction"="ingress"`, fmt.Sprintf(`"source"=%q "destination"=%q "destinationPod"="dev/web"`, out, pod),
-			`"protocol"="UDP" "port"=53 "sourcePort"=4242`, `"policies"="dev/p1,dev/p2" "nearest"="dev/p1 ingress rule 0`)
-		if err := w.pod.SendTCP(netip.AddrPortFrom(pod, 4242), netip.AddrPortFrom(out, 80), testnet.SYN, 1, 0); err != nil {
+		w.expectLine(l, `"msg"="Denied" "direction"="ingress"`,
+			fmt.Sprintf(`"source"=%q "destination"=%q "destinationPod"="dev/web"`, out, pod),
+			`"protocol"="UDP" "port"=53 "sourcePort"=4242`,
+			`"policies"="dev/p1,dev/p2" "nearest"="dev/p1 ingress rule 0`)
+		if err := w.pod.SendTCP(netip.AddrPortFrom(pod, 4242), netip.AddrPortFrom(out, 80),
+			testnet.SYN, 1, 0); err != nil {
 			t.Fatal(err)
 		}
-		w.expectLine(l, `"direction"="egress"`, fmt.Sprintf(`"source"=%q "sourcePod"="dev/web" "destination"=%q`, pod, out),
+		w.expectLine(l, `"direction"="egress"`,
+			fmt.Sprintf(`"source"=%q "sourcePod"="dev/web" "destination"=%q`, pod, out),
 			`"protocol"="TCP" "port"=80 "sourcePort"=4242 "policies"="dev/p0"`)
 		// Reset, which is a denial as well.
-		if err := w.pod.SendTCP(netip.AddrPortFrom(pod, 4343), netip.AddrPortFrom(out, 80), testnet.ACK, 1, 1); err != nil {
+		if err := w.pod.SendTCP(netip.AddrPortFrom(pod, 4343), netip.AddrPortFrom(out, 80),
+			testnet.ACK, 1, 1); err != nil {
 			t.Fatal(err)
 		}
-		w.expectLine(l, `"direction"="egress"`, fmt.Sprintf(`"destination"=%q "protocol"="TCP" "port"=80 "sourcePort"=4343`, out))
+		w.expectLine(l, `"direction"="egress"`,
+			fmt.Sprintf(`"destination"=%q "protocol"="TCP" "port"=80 "sourcePort"=4343`, out))
 		w.pod.MustNotReach(t, testnet.ICMP, netip.AddrPortFrom(out, 0))
-		w.expectLine(l, `"direction"="egress"`, fmt.Sprintf(`"destination"=%q "protocol"="ICMP`, out), `"code"=0 "policies"="dev/p0"`)
+		w.expectLine(l, `"direction"="egress"`,
+			fmt.Sprintf(`"destination"=%q "protocol"="ICMP`, out), `"code"=0 "policies"="dev/p0"`)
 	}
 	for _, line := range l.all() {
 		if strings.Contains(line, `"port"=9 `) {
@@ -139,10 +148,9 @@ func TestDenialsAreTold(t *testing.T) {
 	}
 }
 
-// TestDenialsAreSampled: of a flood in both directions, a pod's records stay
-// within the limit. The bound follows the measured time, which is longer than
-// the flood's, so a slow machine only makes it looser; the exact second is
-// TestSampleLimit's.
+// TestDenialsAreSampled: of a flood in both directions, a pod's records stay within the limit. The
+// bound follows the measured time, which is longer than the flood's, so a slow machine only makes
+// it looser; the exact second is TestSampleLimit's.
 func TestDenialsAreSampled(t *testing.T) {
 	t.Parallel()
 	const perSecond = 10
@@ -164,8 +172,8 @@ func TestDenialsAreSampled(t *testing.T) {
 	}
 }
 
-// TestLineBudget: whatever comes when, no second has more lines than it may,
-// and what is told and what is said to be left out is what came.
+// TestLineBudget: whatever comes when, no second has more lines than it may, and what is told and
+// what is said to be left out is what came.
 func TestLineBudget(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -177,7 +185,8 @@ func TestLineBudget(t *testing.T) {
 			now = now.Add(time.Duration(pause) * time.Millisecond)
 			lost := rapid.Uint64Range(0, 3).Draw(t, "lost")
 			came += 1 + lost
-			if n, ok := b.take(now, rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "namespace"), lost); ok {
+			if n, ok := b.take(now, rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "namespace"),
+				lost); ok {
 				told++
 				leftOut += n
 				perSecond[b.since]++
@@ -194,8 +203,7 @@ func TestLineBudget(t *testing.T) {
 	})
 }
 
-// TestLinesAreShared: whatever one namespace's pods are denied, there are lines
-// left for another's.
+// TestLinesAreShared: whatever one namespace's pods are denied, there are lines left for another's.
 func TestLinesAreShared(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(1000, 0), denialBudget{most: linesPerSecond}
@@ -207,17 +215,19 @@ func TestLinesAreShared(t *testing.T) {
 			}
 		}
 	}
-	if lines["flood"] < linesPerSecond/2 || lines["other flood"] < linesPerSecond/4 || lines["quiet"] < linesPerSecond/8 {
+	if lines["flood"] < linesPerSecond/2 || lines["other flood"] < linesPerSecond/4 ||
+		lines["quiet"] < linesPerSecond/8 {
 		t.Errorf("lines: %v", lines)
 	}
 }
 
-// TestDenialLineOfWhatHasChanged: the cluster is asked a moment after the
-// packet, so its pod may be gone, or allowed to.
+// TestDenialLineOfWhatHasChanged: the cluster is asked a moment after the packet, so its pod may be
+// gone, or allowed to.
 func TestDenialLineOfWhatHasChanged(t *testing.T) {
 	t.Parallel()
 	r := nflog.Record{Packet: nflog.Packet{
-		Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr("10.0.0.2"), Protocol: policy.ProtocolUDP, Fragment: true,
+		Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr("10.0.0.2"),
+		Protocol: policy.ProtocolUDP, Fragment: true,
 	}}
 	for want, a := range map[string]cluster.Answer{
 		"[direction egress source 10.0.0.1 destination 10.0.0.2 protocol UDP fragment true leftOutBefore 3]": {Allowed: true},

@@ -10,9 +10,9 @@ import (
 // scrapeTimeout is how long the counters may take to be read.
 const scrapeTimeout = 5 * time.Second
 
-// denialCollector reports what has been denied, as the kernel's counters say
-// when asked. There are two series for each pod of this node and direction
-// that is or was isolated, and they go with the pod.
+// denialCollector reports what has been denied, as the kernel's counters say when asked. There are
+// two series for each pod of this node and direction that is or was isolated, and they go with the
+// pod.
 type denialCollector struct {
 	enforcer       *Enforcer
 	packets, bytes *prometheus.Desc
@@ -23,8 +23,10 @@ func NewDenialCollector(e *Enforcer) prometheus.Collector {
 	labels := []string{"namespace", "pod", "direction"}
 	return &denialCollector{
 		enforcer: e,
-		packets:  prometheus.NewDesc("sluice_denied_packets_total", "Packets that policies denied to a pod of this node, from or to it.", labels, nil),
-		bytes:    prometheus.NewDesc("sluice_denied_bytes_total", "Bytes of these packets, IP headers included.", labels, nil),
+		packets: prometheus.NewDesc("sluice_denied_packets_total",
+			"Packets that policies denied to a pod of this node, from or to it.", labels, nil),
+		bytes: prometheus.NewDesc("sluice_denied_bytes_total",
+			"Bytes of these packets, IP headers included.", labels, nil),
 	}
 }
 
@@ -34,8 +36,8 @@ func (c *denialCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.bytes
 }
 
-// Collect implements prometheus.Collector. Where the kernel can't be asked,
-// the other metrics are told without these.
+// Collect implements prometheus.Collector. Where the kernel can't be asked, the other metrics are
+// told without these.
 func (c *denialCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
@@ -46,7 +48,9 @@ func (c *denialCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, d := range list {
 		labels := []string{d.Namespace, d.Pod, d.Direction.String()}
-		out <- prometheus.MustNewConstMetric(c.packets, prometheus.CounterValue, float64(d.Packets), labels...)
-		out <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(d.Bytes), labels...)
+		out <- prometheus.MustNewConstMetric(c.packets, prometheus.CounterValue, float64(d.Packets),
+			labels...)
+		out <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(d.Bytes),
+			labels...)
 	}
 }

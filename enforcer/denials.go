@@ -17,18 +17,16 @@ type Denials struct {
 	nft.Tally
 }
 
-// denialCounts keeps what the kernel forgets: the last values of chains that
-// are gone, for as long as their attachment is there. A pod that policies let
-// go and isolate again then goes on counting.
+// denialCounts keeps what the kernel forgets: the last values of chains that are gone, for as long
+// as their attachment is there. A pod that policies let go and isolate again then goes on counting.
 type denialCounts struct {
 	mu    sync.Mutex
 	ended map[string]nft.Tally // by chain
 }
 
-// countedDenials counts what has been denied, for each pod of this node and direction
-// that is isolated, or was since the agent's start. The counters are the
-// kernel's, so they are exact, and go on where an agent starts again. They
-// cost one dump of the table's rules.
+// countedDenials counts what has been denied, for each pod of this node and direction that is
+// isolated, or was since the agent's start. The counters are the kernel's, so they are exact, and
+// go on where an agent starts again. They cost one dump of the table's rules.
 func (e *Enforcer) countedDenials(ctx context.Context) ([]Denials, error) {
 	e.denials.mu.Lock()
 	defer e.denials.mu.Unlock()
@@ -44,7 +42,8 @@ func (e *Enforcer) countedDenials(ctx context.Context) ([]Denials, error) {
 		before, was := e.denials.ended[name]
 		if isLive || was {
 			sum := sums[pod]
-			sums[pod] = nft.Tally{Packets: sum.Packets + live.Packets + before.Packets, Bytes: sum.Bytes + live.Bytes + before.Bytes}
+			sums[pod] = nft.Tally{Packets: sum.Packets + live.Packets + before.Packets,
+				Bytes: sum.Bytes + live.Bytes + before.Bytes}
 		}
 	}
 	out := make([]Denials, 0, len(sums))
@@ -53,7 +52,8 @@ func (e *Enforcer) countedDenials(ctx context.Context) ([]Denials, error) {
 		out = append(out, pod)
 	}
 	slices.SortFunc(out, func(a, b Denials) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Direction, b.Direction))
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod),
+			cmp.Compare(a.Direction, b.Direction))
 	})
 	return out, nil
 }
@@ -74,7 +74,8 @@ func (c *denialCounts) keep(ended map[string]nft.Tally, chains map[string]Denial
 	}
 	for name, last := range ended {
 		sum := c.ended[name]
-		c.ended[name] = nft.Tally{Packets: sum.Packets + last.Packets, Bytes: sum.Bytes + last.Bytes}
+		c.ended[name] = nft.Tally{Packets: sum.Packets + last.Packets,
+			Bytes: sum.Bytes + last.Bytes}
 	}
 	for name := range c.ended {
 		if _, there := chains[name]; !there {
@@ -83,8 +84,7 @@ func (c *denialCounts) keep(ended map[string]nft.Tally, chains map[string]Denial
 	}
 }
 
-// deniedChains says whose denials the chains count that are, or could be, in
-// the ruleset.
+// deniedChains says whose denials the chains count that are, or could be, in the ruleset.
 func (e *Enforcer) deniedChains() map[string]Denials {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -23,8 +23,7 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// denialWorld is a node with an Enforcer that runs, between the pod dev/web
-// and a host outside.
+// denialWorld is a node with an Enforcer that runs, between the pod dev/web and a host outside.
 type denialWorld struct {
 	t         *testing.T
 	node      *testnet.Node
@@ -40,7 +39,8 @@ func newDenialWorld(t *testing.T, cfg ruleset.Config) *denialWorld {
 	a := testAttachment()
 	w := &denialWorld{t: t, node: testnet.NewNode(t), cfg: cfg, endOfLast: func() {}}
 	w.pod = w.node.Pod("dev/web", a.Addresses...)
-	w.out = w.node.Outside("out", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
+	w.out = w.node.Outside("out", netip.MustParseAddr("192.0.2.1"),
+		netip.MustParseAddr("2001:db8::1"))
 	w.start()
 	t.Cleanup(func() { w.endOfLast() })
 	return w
@@ -135,7 +135,8 @@ func (w *denialWorld) send(n, family int, outwards bool) {
 		if outwards {
 			from, src, dst = w.pod, pod, out
 		}
-		if err := from.SendUDP(netip.AddrPortFrom(src, 1000+w.port), netip.AddrPortFrom(dst, 9)); err != nil {
+		err := from.SendUDP(netip.AddrPortFrom(src, 1000+w.port), netip.AddrPortFrom(dst, 9))
+		if err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -149,18 +150,20 @@ func (w *denialWorld) denials() string {
 	}
 	var texts []string
 	for _, d := range list {
-		texts = append(texts, fmt.Sprintf("%s/%s %s %d packets %d bytes", d.Namespace, d.Pod, d.Direction, d.Packets, d.Bytes))
+		texts = append(texts, fmt.Sprintf("%s/%s %s %d packets %d bytes", d.Namespace, d.Pod,
+			d.Direction, d.Packets, d.Bytes))
 	}
 	return strings.Join(texts, "\n")
 }
 
-// expect waits until the counters say so: a packet may be under way when the
-// call that sends it returns.
+// expect waits until the counters say so: a packet may be under way when the call that sends it
+// returns.
 func (w *denialWorld) expect(when string, want ...string) {
 	w.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(packetworld.Patience); w.denials() != strings.Join(want, "\n"); <-tick.C {
+	for deadline := time.Now().Add(packetworld.Patience); w.denials() != strings.Join(want,
+		"\n"); <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: counted\n%s\nwant\n%s", when, w.denials(), strings.Join(want, "\n"))
 		}
@@ -177,8 +180,8 @@ const (
 	denyEgress  = `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}`
 )
 
-// TestDenialsAreCountedExactly: what is denied, and nothing else, whatever
-// becomes of the policies meanwhile.
+// TestDenialsAreCountedExactly: what is denied, and nothing else, whatever becomes of the policies
+// meanwhile.
 func TestDenialsAreCountedExactly(t *testing.T) {
 	t.Parallel()
 	w := newDenialWorld(t, ruleset.Config{})
@@ -212,7 +215,8 @@ func TestDenialsAreCountedExactly(t *testing.T) {
 	if err := w.pod.SendTCP(src, dst, testnet.ACK, 1, 1); err != nil {
 		t.Fatal(err)
 	}
-	w.expect("reset", denied(policy.Ingress, 9, 8), fmt.Sprintf("dev/web egress 3 packets %d bytes", 2*size6+segment))
+	w.expect("reset", denied(policy.Ingress, 9, 8),
+		fmt.Sprintf("dev/web egress 3 packets %d bytes", 2*size6+segment))
 
 	ctx, cancel := inTime(packetworld.Patience)
 	defer cancel()
@@ -225,8 +229,7 @@ func TestDenialsAreCountedExactly(t *testing.T) {
 	}
 }
 
-// TestDenialsOutliveTheAgent: an agent that starts goes on with the kernel's
-// counters.
+// TestDenialsOutliveTheAgent: an agent that starts goes on with the kernel's counters.
 func TestDenialsOutliveTheAgent(t *testing.T) {
 	t.Parallel()
 	w := newDenialWorld(t, ruleset.Config{LogGroup: 7, LogPerSecond: 10})
@@ -241,14 +244,15 @@ func TestDenialsOutliveTheAgent(t *testing.T) {
 	w.expect("with another policy", denied(policy.Ingress, 4, 2))
 }
 
-// TestDenialsOfAFloodAreCountedExactly: while policies come and go, what is
-// denied is what came to our chains less what left them.
+// TestDenialsOfAFloodAreCountedExactly: while policies come and go, what is denied is what came to
+// our chains less what left them.
 func TestDenialsOfAFloodAreCountedExactly(t *testing.T) {
 	t.Parallel()
 	w := newDenialWorld(t, ruleset.Config{})
 	for _, chain := range []string{"before -10", "after 10"} {
 		name, priority, _ := strings.Cut(chain, " ")
-		w.node.NftInput(fmt.Sprintf("table inet %s {\nchain forward {\ntype filter hook forward priority %s;\nudp dport 9 counter\n}\n}\n", name, priority))
+		w.node.NftInput(fmt.Sprintf("table inet %s {\nchain forward {\ntype filter hook forward "+
+			"priority %s;\nudp dport 9 counter\n}\n}\n", name, priority))
 	}
 	flood := w.out.Flood(netip.AddrPortFrom(w.pod.Addr4(), 9))
 	rounds := 5
@@ -261,7 +265,8 @@ func TestDenialsOfAFloodAreCountedExactly(t *testing.T) {
 			w.policies(specs...)
 			w.awaitMore(flood, sent)
 			sent = flood.Sent()
-			if _, err := w.enforcer.countedDenials(t.Context()); err != nil { // to be asked between changes anything
+			// to be asked between changes anything
+			if _, err := w.enforcer.countedDenials(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -330,7 +335,8 @@ func TestDenialMetrics(t *testing.T) {
 	w.policies(denyIngress)
 	w.send(2, 4, false)
 	w.expect("denied", denied(policy.Ingress, 2, 0))
-	want := fmt.Sprintf("[sluice_denied_bytes_total direction=ingress namespace=dev pod=web %d sluice_denied_packets_total direction=ingress namespace=dev pod=web 2]", 2*size4)
+	want := fmt.Sprintf("[sluice_denied_bytes_total direction=ingress namespace=dev pod=web %d "+
+		"sluice_denied_packets_total direction=ingress namespace=dev pod=web 2]", 2*size4)
 	if got := fmt.Sprint(series()); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -11,10 +11,10 @@ import (
 	"github.com/sluice-net/sluice/internal/pause"
 )
 
-// Departures forgets the connections of addresses that pods have left, on
-// this node or another: established connections pass, so the next pod with such
-// an address would go on in those of the last one. It does so once the kernel no
-// longer takes the addresses for theirs, and while they rest.
+// Departures forgets the connections of addresses that pods have left, on this node or another:
+// established connections pass, so the next pod with such an address would go on in those of the
+// last one. It does so once the kernel no longer takes the addresses for theirs, and while they
+// rest.
 type Departures struct {
 	enforcer *Enforcer
 	forget   func(addrs []netip.Addr) error
@@ -32,8 +32,10 @@ type Departures struct {
 // the interval says, since a walk through a large table takes 0.1 s and finds
 // one address as fast as a thousand; that should be much shorter than the time
 // for which an address rests.
-func NewDepartures(e *Enforcer, forget func(addrs []netip.Addr) error, interval time.Duration) *Departures {
-	d := &Departures{enforcer: e, forget: forget, interval: interval, left: map[netip.Addr]struct{}{}, wake: make(chan struct{}, 1)}
+func NewDepartures(e *Enforcer, forget func(addrs []netip.Addr) error,
+	interval time.Duration) *Departures {
+	d := &Departures{enforcer: e, forget: forget, interval: interval,
+		left: map[netip.Addr]struct{}{}, wake: make(chan struct{}, 1)}
 	e.departures = d
 	return d
 }
@@ -76,7 +78,9 @@ func (d *Departures) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the agent ends
 		}
 		if err := d.forgetPods(addrs); err != nil {
-			d.enforcer.opts.Log.Error(err, "The next pods with these addresses may inherit connections; trying again", "addresses", addrs)
+			d.enforcer.opts.Log.Error(err,
+				"The next pods with these addresses may inherit connections; trying again",
+				"addresses", addrs)
 			d.Leave(addrs)
 			pause.For(ctx, firstRetry)
 		}
@@ -84,14 +88,16 @@ func (d *Departures) Run(ctx context.Context) error {
 	}
 }
 
-// forgetPods forgets addresses but those of the node: no pod was ever there,
-// whatever its status said, and the node's connections go on.
+// forgetPods forgets addresses but those of the node: no pod was ever there, whatever its status
+// said, and the node's connections go on.
 func (d *Departures) forgetPods(addrs []netip.Addr) error {
 	own, err := OwnAddresses()
 	if err != nil {
 		return err
 	}
-	pods := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return slices.Contains(own, a) })
+	pods := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+		return slices.Contains(own, a)
+	})
 	if len(pods) == 0 {
 		return nil
 	}

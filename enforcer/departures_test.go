@@ -36,8 +36,7 @@ func TestDeparturesAreForgottenAgain(t *testing.T) {
 	running.Wait()
 }
 
-// TestNodesConnectionsArentForgotten: when a pod goes whose status said an
-// address of the node.
+// TestNodesConnectionsArentForgotten: when a pod goes whose status said an address of the node.
 func TestNodesConnectionsArentForgotten(t *testing.T) {
 	t.Parallel()
 	own, err := OwnAddresses()

@@ -18,13 +18,12 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// Enforcer owns the node's table: what the reconcilers and the CNI server tell
-// it goes into the model, and from there, batched, into the kernel. Its methods
-// may be called from several goroutines.
+// Enforcer owns the node's table: what the reconcilers and the CNI server tell it goes into the
+// model, and from there, batched, into the kernel. Its methods may be called from several
+// goroutines.
 //
-// Nothing is written before Run, whose first write is a difference against
-// what the kernel holds. A write that fails is tried again, with what changed
-// since, until it succeeds.
+// Nothing is written before Run, whose first write is a difference against what the kernel holds. A
+// write that fails is tried again, with what changed since, until it succeeds.
 type Enforcer struct {
 	table *table.Table
 	opts  Options
@@ -36,15 +35,14 @@ type Enforcer struct {
 	since   time.Time
 	started bool
 	lastErr error // of the last commit
-	// told counts updates. isolated is what it was when the last successful
-	// commit took its changes, and done when one took all of them: some rules may
-	// have to wait, see pace, while endpoints never do.
+	// told counts updates. isolated is what it was when the last successful commit took its
+	// changes, and done when one took all of them: some rules may have to wait, see pace, while
+	// endpoints never do.
 	told, isolated, done uint64
 	pace                 pace
 	more                 bool // the last commit left something
-	// enforced are the endpoints whose policy is in the kernel; pending says
-	// of others, taken for commits that haven't succeeded or whose policies'
-	// rules have to wait, what they will be.
+	// enforced are the endpoints whose policy is in the kernel; pending says of others, taken for
+	// commits that haven't succeeded or whose policies' rules have to wait, what they will be.
 	enforced map[string]struct{}
 	pending  map[string]bool
 	// committed is closed, and replaced, by every successful commit.
@@ -64,17 +62,17 @@ type Enforcer struct {
 type Options struct {
 	Log     logr.Logger
 	Metrics *Metrics
-	// Warn and Say tell the node's operator that something about the table is
-	// wrong, or is as it should be. Reason is one word in CamelCase.
+	// Warn and Say tell the node's operator that something about the table is wrong, or is as it
+	// should be. Reason is one word in CamelCase.
 	Warn, Say func(reason, note string)
-	// OnRefused is told what the kernel refuses, OnShed which policies cost too
-	// much; on goroutines of their own.
+	// OnRefused is told what the kernel refuses, OnShed which policies cost too much; on goroutines
+	// of their own.
 	OnRefused func(Refusal)
 	OnShed    func(Shed)
 }
 
-// New returns an Enforcer that writes to the table, which stays the caller's to
-// close after Run. The model is the Enforcer's from then on.
+// New returns an Enforcer that writes to the table, which stays the caller's to close after Run.
+// The model is the Enforcer's from then on.
 func New(table *table.Table, model *Model, opts Options) *Enforcer {
 	if opts.Metrics == nil {
 		opts.Metrics = NewMetrics()
@@ -87,14 +85,14 @@ func New(table *table.Table, model *Model, opts Options) *Enforcer {
 		opts.Say = nobody
 	}
 	return &Enforcer{
-		table: table, opts: opts, wake: make(chan struct{}, 1), model: model, committed: make(chan struct{}),
-		enforced: map[string]struct{}{}, pending: map[string]bool{},
+		table: table, opts: opts, wake: make(chan struct{}, 1), model: model,
+		committed: make(chan struct{}),
+		enforced:  map[string]struct{}{}, pending: map[string]bool{},
 	}
 }
 
-// Update changes the model and has the difference committed. What f
-// reads to decide must be read within f, so that of two updates of one object
-// the later read wins.
+// Update changes the model and has the difference committed. What f reads to decide must be read
+// within f, so that of two updates of one object the later read wins.
 func (e *Enforcer) Update(f func(m *Model)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -112,8 +110,8 @@ func (e *Enforcer) SetNetwork(n ruleset.Network) {
 	e.Update(func(m *Model) { m.setNetwork(n) })
 }
 
-// AwaitFirstCommit returns once the first ruleset is in the kernel, or with
-// the reason why it isn't when ctx ends.
+// AwaitFirstCommit returns once the first ruleset is in the kernel, or with the reason why it isn't
+// when ctx ends.
 func (e *Enforcer) AwaitFirstCommit(ctx context.Context) error {
 	return e.await(ctx, func() error {
 		if e.done == 0 {
@@ -150,8 +148,8 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
-// Run commits until ctx ends. It must be called once, when the cluster's
-// model holds every object that exists.
+// Run commits until ctx ends. It must be called once, when the cluster's model holds every object
+// that exists.
 func (e *Enforcer) Run(ctx context.Context) error {
 	defer e.guard(ctx)()
 	retry := firstRetry
@@ -178,8 +176,8 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	return nil
 }
 
-// commit writes what changed since the last commit. The table remembers what
-// it was to become, so that a patch whose write failed isn't lost.
+// commit writes what changed since the last commit. The table remembers what it was to become, so
+// that a patch whose write failed isn't lost.
 func (e *Enforcer) commit(ctx context.Context) error {
 	e.mu.Lock()
 	since, told, first, failed := e.since, e.told, !e.started, e.lastErr != nil
@@ -227,8 +225,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	return nil
 }
 
-// noteCommit says that everything up to an update is in the kernel, but for
-// what has to wait.
+// noteCommit says that everything up to an update is in the kernel, but for what has to wait.
 func (e *Enforcer) noteCommit(told uint64) {
 	e.isolated = told
 	if !e.more {
@@ -254,8 +251,8 @@ func (e *Enforcer) noteCommit(told uint64) {
 	e.committed = make(chan struct{})
 }
 
-// Adopt takes over the attachments that an earlier agent recorded, before the
-// first write: that write must not take their dispatch away.
+// Adopt takes over the attachments that an earlier agent recorded, before the first write: that
+// write must not take their dispatch away.
 func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 	e.Update(func(m *Model) {
 		for _, a := range attachments {
@@ -264,9 +261,8 @@ func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 	})
 }
 
-// Attach puts an attachment under policy. It returns when the pod is known
-// and its policy is in the kernel, or with the reason why not when ctx ends.
-// It implements cni.Enforcer.
+// Attach puts an attachment under policy. It returns when the pod is known and its policy is in the
+// kernel, or with the reason why not when ctx ends. It implements cni.Enforcer.
 func (e *Enforcer) Attach(ctx context.Context, a cni.Attachment) error {
 	e.Adopt([]cni.Attachment{a})
 	return e.await(ctx, func() error {
@@ -274,14 +270,15 @@ func (e *Enforcer) Attach(ctx context.Context, a cni.Attachment) error {
 			return fmt.Errorf("the rules of pod %s/%s: %w", a.PodNamespace, a.PodName, err)
 		}
 		if _, ok := e.enforced[a.ID()]; !ok {
-			return fmt.Errorf("pod %s/%s with UID %s isn't known here yet", a.PodNamespace, a.PodName, a.PodUID)
+			return fmt.Errorf("pod %s/%s with UID %s isn't known here yet", a.PodNamespace,
+				a.PodName, a.PodUID)
 		}
 		return nil
 	})
 }
 
-// Enforced is nil if the policy of an attachment's pod is in the kernel, as
-// of the last commit. It implements cni.Enforcer.
+// Enforced is nil if the policy of an attachment's pod is in the kernel, as of the last commit. It
+// implements cni.Enforcer.
 func (e *Enforcer) Enforced(id string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -291,15 +288,15 @@ func (e *Enforcer) Enforced(id string) error {
 	return nil
 }
 
-// Detach takes an attachment out of policy and of the kernel's dispatch. It
-// implements cni.Enforcer.
+// Detach takes an attachment out of policy and of the kernel's dispatch. It implements
+// cni.Enforcer.
 func (e *Enforcer) Detach(ctx context.Context, id string) error {
 	e.Update(func(m *Model) { m.deleteAttachment(id) })
 	return e.await(ctx, func() error { return nil })
 }
 
-// await returns once everything told so far is committed, but for rules that
-// have to wait, and lacks, called with the lock held, returns nil. When ctx ends first it says why.
+// await returns once everything told so far is committed, but for rules that have to wait, and
+// lacks, called with the lock held, returns nil. When ctx ends first it says why.
 func (e *Enforcer) await(ctx context.Context, lacks func() error) error {
 	e.mu.Lock()
 	told := e.told
@@ -315,7 +312,8 @@ func (e *Enforcer) await(ctx context.Context, lacks func() error) error {
 		select {
 		case <-committed:
 		case <-ctx.Done():
-			return cmp.Or(wrapIf("the ruleset can't be written", failed), missing, wrapIf("waiting for the kernel", ctx.Err()))
+			return cmp.Or(wrapIf("the ruleset can't be written", failed), missing,
+				wrapIf("waiting for the kernel", ctx.Err()))
 		}
 	}
 }

@@ -23,12 +23,13 @@ import (
 )
 
 // onTable returns an Enforcer of a cluster of which nothing is known.
-func onTable(table *table.Table, opts cluster.Options, cfg ruleset.Config, log logr.Logger) *Enforcer {
+func onTable(table *table.Table, opts cluster.Options, cfg ruleset.Config,
+	log logr.Logger) *Enforcer {
 	return New(table, NewModel(opts, cfg), Options{Log: log})
 }
 
-// newEnforcer returns an Enforcer on a node of its own, not running yet, and
-// a function that runs it until the test ends.
+// newEnforcer returns an Enforcer on a node of its own, not running yet, and a function that runs
+// it until the test ends.
 func newEnforcer(t *testing.T) (e *Enforcer, node *testnet.Node, run func()) {
 	t.Helper()
 	node = testnet.NewNode(t)
@@ -60,13 +61,15 @@ func newEnforcer(t *testing.T) (e *Enforcer, node *testnet.Node, run func()) {
 
 func testAttachment() cni.Attachment {
 	return cni.Attachment{
-		ContainerID: "c1", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u1", Interface: "slup00000000001",
+		ContainerID: "c1", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u1",
+		Interface: "slup00000000001",
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.9"), netip.MustParseAddr("fd00::9")},
 	}
 }
 
 func testPod() policy.Pod {
-	return policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: "u1"}, Node: cases.NodeName}
+	return policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "web", UID: "u1"},
+		Node: cases.NodeName}
 }
 
 func inTime(d time.Duration) (context.Context, context.CancelFunc) {
@@ -102,7 +105,8 @@ func TestAttachReturnsWhenThePolicyIsInTheKernel(t *testing.T) {
 	if err := e.Detach(ctx, testAttachment().ID()); err != nil {
 		t.Fatal(err)
 	}
-	if listing := node.Nft("list", "map", "inet", "sluice", packetworld.VethMap(policy.Ingress, "v4")); strings.Contains(listing, "slup") {
+	if listing := node.Nft("list", "map", "inet", "sluice",
+		packetworld.VethMap(policy.Ingress, "v4")); strings.Contains(listing, "slup") {
 		t.Errorf("Detach returned, but the kernel has\n%s", listing)
 	}
 	if err := e.Detach(ctx, "unknown"); err != nil {
@@ -115,13 +119,15 @@ func TestAttachSaysWhyItCannot(t *testing.T) {
 	e, node, run := newEnforcer(t)
 	ctx, cancel := inTime(50 * time.Millisecond)
 	defer cancel()
-	if err := e.Attach(ctx, testAttachment()); err == nil || !strings.Contains(err.Error(), "dev/web with UID u1 isn't known") {
+	if err := e.Attach(ctx, testAttachment()); err == nil ||
+		!strings.Contains(err.Error(), "dev/web with UID u1 isn't known") {
 		t.Errorf("before the first write: %v", err)
 	}
 	run()
 	ctx, cancel = inTime(50 * time.Millisecond)
 	defer cancel()
-	if err := e.Attach(ctx, testAttachment()); err == nil || !strings.Contains(err.Error(), "dev/web with UID u1 isn't known") {
+	if err := e.Attach(ctx, testAttachment()); err == nil ||
+		!strings.Contains(err.Error(), "dev/web with UID u1 isn't known") {
 		t.Errorf("with an unknown pod: %v", err)
 	}
 	other := testPod()
@@ -132,13 +138,14 @@ func TestAttachSaysWhyItCannot(t *testing.T) {
 	if err := e.Attach(ctx, testAttachment()); err == nil {
 		t.Error("attached under another pod's policy")
 	}
-	if listing := node.Nft("list", "table", "inet", "sluice"); strings.Contains(listing, "slup00000000001") {
+	listing := node.Nft("list", "table", "inet", "sluice")
+	if strings.Contains(listing, "slup00000000001") {
 		t.Errorf("the kernel knows it:\n%s", listing)
 	}
 }
 
-// TestAdoptKeepsTheDispatch: an agent that starts again must not take away
-// what the last one put there, not even for a moment.
+// TestAdoptKeepsTheDispatch: an agent that starts again must not take away what the last one put
+// there, not even for a moment.
 func TestAdoptKeepsTheDispatch(t *testing.T) {
 	t.Parallel()
 	e, node, run := newEnforcer(t)

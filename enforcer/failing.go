@@ -2,15 +2,14 @@ package enforcer
 
 import "time"
 
-// failing is a series of commits that fail. It belongs to the goroutine that
-// commits.
+// failing is a series of commits that fail. It belongs to the goroutine that commits.
 type failing struct {
 	tries int
 	told  string // the last cause that was told
 }
 
-// patientTries is how many commits may fail in a row before an Event tells of
-// it: what somebody else did to the table is over with the second.
+// patientTries is how many commits may fail in a row before an Event tells of it: what somebody
+// else did to the table is over with the second.
 const patientTries = 3
 
 // noteFailure tells why the ruleset can't be written: each cause once.
@@ -20,10 +19,12 @@ func (e *Enforcer) noteFailure(err error, retry time.Duration) {
 	f.tries++
 	news := err.Error() != f.told
 	if f.told = err.Error(); news {
-		e.opts.Log.Error(err, "Writing the ruleset failed; trying again, the longer the less often", "after", retry.String())
+		e.opts.Log.Error(err, "Writing the ruleset failed; trying again, the longer the less often",
+			"after", retry.String())
 	}
 	if f.tries == patientTries || news && f.tries > patientTries {
-		e.opts.Warn("RulesetNotWritten", "the ruleset can't be written, so that new pods don't start and changes of policy wait: "+err.Error())
+		e.opts.Warn("RulesetNotWritten", "the ruleset can't be written, so that new pods don't "+
+			"start and changes of policy wait: "+err.Error())
 	}
 }
 

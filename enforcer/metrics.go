@@ -2,8 +2,8 @@ package enforcer
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics are what an Enforcer and its parts count. They are of bounded
-// cardinality, and a prometheus.Collector: who makes them registers them.
+// Metrics are what an Enforcer and its parts count. They are of bounded cardinality, and a
+// prometheus.Collector: who makes them registers them.
 type Metrics struct {
 	// Of commits, repairs and what they leave out.
 	commitSeconds     prometheus.Histogram
@@ -28,8 +28,9 @@ type Metrics struct {
 func NewMetrics() *Metrics {
 	return &Metrics{
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "sluice_event_to_commit_seconds",
-			Help:    "Time from the arrival of the oldest event of a batch to the commit of the batch in the kernel.",
+			Name: "sluice_event_to_commit_seconds",
+			Help: "Time from the arrival of the oldest event of a batch to the commit of the " +
+				"batch in the kernel.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
 		applyErrors: prometheus.NewCounter(prometheus.CounterOpts{
@@ -38,15 +39,18 @@ func NewMetrics() *Metrics {
 		}),
 		rulesetRepairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_ruleset_repairs_total",
-			Help: "How often the table in the kernel was found changed by somebody else, and put right.",
+			Help: "How often the table in the kernel was found changed by somebody else, and put " +
+				"right.",
 		}),
 		rulesetRefused: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_ruleset_refused_objects",
-			Help: "Objects of the ruleset that the kernel refuses: what needs them allows less than it should; events name the policies and pods.",
+			Help: "Objects of the ruleset that the kernel refuses: what needs them allows less " +
+				"than it should; events name the policies and pods.",
 		}),
 		policiesShed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_policies_too_costly",
-			Help: "Policies that isolate and allow nothing, because those of their namespace cost this node too much; events name them.",
+			Help: "Policies that isolate and allow nothing, because those of their namespace " +
+				"cost this node too much; events name them.",
 		}),
 		endpointsEnforced: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_endpoints_enforced",
@@ -61,8 +65,9 @@ func NewMetrics() *Metrics {
 			Help: "Cut connections that policy came to allow again while the kernel knew them.",
 		}),
 		sweepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "sluice_connection_sweep_seconds",
-			Help:    "Time to look through the node's connections for those that a change of policy concerns.",
+			Name: "sluice_connection_sweep_seconds",
+			Help: "Time to look through the node's connections for those that a change of " +
+				"policy concerns.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
 		}),
 		sweepErrors: prometheus.NewCounter(prometheus.CounterOpts{
@@ -75,14 +80,16 @@ func NewMetrics() *Metrics {
 		}),
 		denialsUntold: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_denial_lines_left_out_total",
-			Help: "Sampled packets of denied connections that were not logged, because there were too many at once.",
+			Help: "Sampled packets of denied connections that were not logged, because there " +
+				"were too many at once.",
 		}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.commitSeconds, m.applyErrors, m.rulesetRepairs, m.rulesetRefused, m.policiesShed, m.endpointsEnforced,
+		m.commitSeconds, m.applyErrors, m.rulesetRepairs, m.rulesetRefused, m.policiesShed,
+		m.endpointsEnforced,
 		m.flowsCut, m.flowsRestored, m.sweepSeconds, m.sweepErrors, m.denialsTold, m.denialsUntold,
 	}
 }

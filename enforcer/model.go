@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Model is what the node's kernel has to hold: the cluster's policies as they are compiled for
-// this node, and the ruleset that follows from them. It is pure, and not for concurrent use: an
-// Enforcer that has it guards it.
+// Model is what the node's kernel has to hold: the cluster's policies as they are compiled for this
+// node, and the ruleset that follows from them. It is pure, and not for concurrent use: an Enforcer
+// that has it guards it.
 type Model struct {
 	*cluster.Cluster
 
@@ -82,7 +82,8 @@ func (m *Model) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
 	allowed := make([]bool, len(entries))
 	for i := range entries {
 		orig, reply := &entries[i].Orig, &entries[i].Reply
-		allowed[i] = judge.Allows(policy.Flow{Source: orig.Src, Destination: reply.Src, Protocol: orig.Proto, Port: reply.SrcPort})
+		allowed[i] = judge.Allows(policy.Flow{Source: orig.Src, Destination: reply.Src,
+			Protocol: orig.Proto, Port: reply.SrcPort})
 	}
 	return allowed
 }
@@ -91,7 +92,8 @@ func hostPortsOf(a cni.Attachment) []ruleset.HostPort {
 	var out []ruleset.HostPort
 	for _, p := range a.HostPorts {
 		out = append(out, ruleset.HostPort{
-			HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: protocolNumber(p.Protocol),
+			HostIP: p.HostIP, HostPort: p.HostPort, ContainerPort: p.ContainerPort,
+			Protocol: protocolNumber(p.Protocol),
 		})
 	}
 	return out

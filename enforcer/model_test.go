@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// TestCutBitMayBeAskedAtAnyTime: without the Enforcer's lock, while what the
-// ruleset knows of the network changes. The race detector would say so.
+// TestCutBitMayBeAskedAtAnyTime: without the Enforcer's lock, while what the ruleset knows of the
+// network changes. The race detector would say so.
 func TestCutBitMayBeAskedAtAnyTime(t *testing.T) {
 	t.Parallel()
 	m := NewModel(cluster.Options{Node: "n1"}, ruleset.Config{CutLabel: 5})

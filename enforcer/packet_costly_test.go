@@ -13,14 +13,16 @@ import (
 	"github.com/sluice-net/sluice/test/packetworld"
 )
 
-// costlyRules is a policy of n rules that share nothing, the last of which lets
-// everybody use port 80.
+// costlyRules is a policy of n rules that share nothing, the last of which lets everybody use
+// port 80.
 func costlyRules(n int) string {
 	var rules strings.Builder
 	for i := range n - 1 {
-		fmt.Fprintf(&rules, "{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}, ", i, 10_000+i)
+		fmt.Fprintf(&rules,
+			"{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}, ", i, 10_000+i)
 	}
-	return `{podSelector: {}, ingress: [` + rules.String() + `{from: [{namespaceSelector: {}}], ports: [{port: 80}]}]}`
+	return `{podSelector: {}, ingress: [` + rules.String() +
+		`{from: [{namespaceSelector: {}}], ports: [{port: 80}]}]}`
 }
 
 // progress counts what was told, and what of it is wholly in the kernel.
@@ -38,10 +40,9 @@ func (w *enforcerWorld) settle() {
 	})
 }
 
-// TestOthersDontWaitForCostlyPolicies: a tenant's policies cost a node seconds,
-// and a pod of another namespace is attached meanwhile. Where they cost too
-// much, the costliest allow nothing, which is told, and are back when others
-// are gone.
+// TestOthersDontWaitForCostlyPolicies: a tenant's policies cost a node seconds, and a pod of
+// another namespace is attached meanwhile. Where they cost too much, the costliest allow nothing,
+// which is told, and are back when others are gone.
 func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{})
@@ -57,7 +58,8 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	w.Denied(toTenant...)
 	before := w.installed()
 
-	w.setPolicies(map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900), "prod/c": costlyRules(900), "prod/d": costlyRules(900)})
+	w.setPolicies(map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900),
+		"prod/c": costlyRules(900), "prod/d": costlyRules(900)})
 	if err := w.reattach("dev/web"); err != nil {
 		t.Fatal(err)
 	}
@@ -88,15 +90,15 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	}
 }
 
-// TestDiesAmongParts: an agent that ends while policies are written part by part
-// leaves less allowed than they say, for their own pods alone; the next one
-// writes the rest.
+// TestDiesAmongParts: an agent that ends while policies are written part by part leaves less
+// allowed than they say, for their own pods alone; the next one writes the rest.
 func TestDiesAmongParts(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{})
 	stop := w.run()
 	w.settle()
-	tenants := map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900), "prod/c": costlyRules(900)}
+	tenants := map[string]string{"prod/a": costlyRules(900), "prod/b": costlyRules(900),
+		"prod/c": costlyRules(900)}
 	const last = "dev/db > prod/web tcp/80"
 	w.setPolicies(tenants)
 	w.until("the tenant's pod to be isolated, and rules to wait", func() bool {
@@ -115,7 +117,8 @@ func TestDiesAmongParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.enforcer(table.Options{NetNS: w.Node.NSFd()})
-	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
+	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy,
+		"prod/web": webPolicy})
 	w.setPolicies(tenants)
 	w.run()
 	w.settle()

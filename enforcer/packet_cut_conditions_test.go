@@ -19,28 +19,33 @@ import (
 
 const denyDB = `{podSelector: {matchLabels: {app: db}}}`
 
-// TestCutConnectionsStayCut: conntrack forgets a connection a while after its
-// reset, and takes what comes then for a new one, in either direction.
+// TestCutConnectionsStayCut: conntrack forgets a connection a while after its reset, and takes what
+// comes then for a new one, in either direction.
 func TestCutConnectionsStayCut(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)
 	forget := func() {
 		t.Helper()
-		if err := w.Node.Do(func() error { return exec.Command("conntrack", "-F").Run() }); err != nil {
+		if err := w.Node.Do(func() error {
+			return exec.Command("conntrack", "-F").Run()
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, family := range packetworld.BothFamilies {
 		for _, serverFirst := range []bool{false, true} {
 			w.policies(map[string]string{"dev/p": ""})
-			control := w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, w.freePort(7000), netip.AddrPort{})
+			control := w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, w.freePort(7000),
+				netip.AddrPort{})
 			forget()
 			control.lives() // it is taken up in the middle, where policy lets it
 			forget()
-			if err := errors.Join(pass(control.server, control.client, cutPatience), pass(control.client, control.server, cutPatience)); err != nil {
+			if err := errors.Join(pass(control.server, control.client, cutPatience),
+				pass(control.client, control.server, cutPatience)); err != nil {
 				t.Fatalf("control, in reverse: %v", err)
 			}
-			c := w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, w.freePort(7000), netip.AddrPort{})
+			c := w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, w.freePort(7000),
+				netip.AddrPort{})
 			w.policies(map[string]string{"dev/p": denyDB}) // dev/db may still call dev/web
 			c.awaitCut()
 			c.dead(c.client, c.server)
@@ -49,7 +54,8 @@ func TestCutConnectionsStayCut(t *testing.T) {
 			if serverFirst {
 				first, second = second, first
 			}
-			// What comes to the client passes, as dev/db may call it, and is answered by a reset: the client has learned that it is over.
+			// What comes to the client passes, as dev/db may call it, and is answered by a reset:
+			// the client has learned that it is over.
 			for _, at := range [][2]end{{first, second}, {second, first}} {
 				if err := pass(at[0], at[1], silence); err == nil {
 					t.Errorf("%s: a message passed after conntrack forgot the connection", c.what)
@@ -62,24 +68,29 @@ func TestCutConnectionsStayCut(t *testing.T) {
 	}
 }
 
-// TestLooseningRestores: a connection that is cut and not yet forgotten goes
-// on when policy allows it again.
+// TestLooseningRestores: a connection that is cut and not yet forgotten goes on when policy allows
+// it again.
 func TestLooseningRestores(t *testing.T) {
 	t.Parallel()
 	const fromWeb = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}, namespaceSelector: {}}]}]}`
 	for name, loosen := range map[string]func(w *cutWorld){
 		"policy deleted": func(w *cutWorld) { w.policies(map[string]string{"dev/p": ""}) },
 		"policy edited": func(w *cutWorld) {
-			w.policies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{protocol: UDP}]}]}`})
+			w.policies(
+				map[string]string{
+					"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{protocol: UDP}]}]}`})
 		},
-		"peer relabelled": func(w *cutWorld) { w.relabel("prod/web", map[string]string{"app": "web"}) },
+		"peer relabelled": func(w *cutWorld) {
+			w.relabel("prod/web", map[string]string{"app": "web"})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)
 			var all []*connection
 			for _, family := range packetworld.BothFamilies {
-				all = append(all, w.open(policy.ProtocolUDP, "prod/web", "dev/db", family, w.freePort(7000), netip.AddrPort{}))
+				all = append(all, w.open(policy.ProtocolUDP, "prod/web", "dev/db", family,
+					w.freePort(7000), netip.AddrPort{}))
 			}
 			w.policies(map[string]string{"dev/p": fromWeb})
 			w.relabel("prod/web", map[string]string{"app": "cold"})
@@ -98,14 +109,14 @@ func TestLooseningRestores(t *testing.T) {
 	}
 }
 
-// TestNoRoomForACut: connections older than the first rule that names labels
-// can't be marked. They are forgotten, and what is left of them is judged as
-// new.
+// TestNoRoomForACut: connections older than the first rule that names labels can't be marked. They
+// are forgotten, and what is left of them is judged as new.
 func TestNoRoomForACut(t *testing.T) {
 	t.Parallel()
 	var all []*connection
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, func(w *cutWorld) {
-		w.Node.NftInput("table inet tracking {\n chain c {\n type filter hook forward priority 5;\n ct state new accept\n }\n}\n")
+		w.Node.NftInput("table inet tracking {\n chain c {\n type filter hook forward priority " +
+			"5;\n ct state new accept\n }\n}\n")
 		w.Node.Nft("delete", "table", "inet", "sluice")
 		all = w.openAll(7000, flowsOf{{"dev/web", "dev/db"}}...)
 	})
@@ -115,7 +126,9 @@ func TestNoRoomForACut(t *testing.T) {
 	w.policies(map[string]string{"dev/p": denyDB})
 	for _, c := range all {
 		w.eventually(c.what+" is forgotten", func() bool {
-			return len(w.entries(func(e *conntrack.Entry) bool { return e.Orig.SrcPort == c.source.Port() })) == 0
+			return len(w.entries(func(e *conntrack.Entry) bool {
+				return e.Orig.SrcPort == c.source.Port()
+			})) == 0
 		})
 	}
 	for _, c := range all {
@@ -123,8 +136,8 @@ func TestNoRoomForACut(t *testing.T) {
 	}
 }
 
-// TestStartCuts: what an agent left behind, or couldn't do while it was away,
-// the next one does at its start; and one that isn't to cut gives it back.
+// TestStartCuts: what an agent left behind, or couldn't do while it was away, the next one does at
+// its start; and one that isn't to cut gives it back.
 func TestStartCuts(t *testing.T) {
 	t.Parallel()
 	for _, off := range []bool{false, true} {
@@ -193,26 +206,28 @@ func TestNotCutWhenOff(t *testing.T) {
 	}
 }
 
-// TestSecondLook: what comes into being while a commit is under way is seen
-// by the second look, if the first one was too early.
+// TestSecondLook: what comes into being while a commit is under way is seen by the second look, if
+// the first one was too early.
 func TestSecondLook(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)
 	first := w.open(policy.ProtocolUDP, "dev/web", "dev/db", 4, w.freePort(7000), netip.AddrPort{})
 	w.policies(map[string]string{"dev/p": denyDB})
 	first.awaitCut()
-	late := testnet.Plain(policy.ProtocolUDP, w.Addr("dev/web", 4).String()+":7", w.Addr("dev/db", 4).String()+":9")
+	late := testnet.Plain(policy.ProtocolUDP, w.Addr("dev/web", 4).String()+":7",
+		w.Addr("dev/db", 4).String()+":9")
 	if err := w.Node.Do(func() error { return testnet.Track(late) }); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the late one is cut", func() bool {
-		return len(w.entries(func(e *conntrack.Entry) bool { return e.Orig.SrcPort == 7 && e.Labels.Has(packetworld.CutBit) })) == 1
+		return len(w.entries(func(e *conntrack.Entry) bool {
+			return e.Orig.SrcPort == 7 && e.Labels.Has(packetworld.CutBit)
+		})) == 1
 	})
 }
 
-// TestResetsPassOutput: a reset is sent in the name of the connection's other
-// end, so it begins on output with a source that isn't local. Where output is
-// judged for IPVS, it passes all the same.
+// TestResetsPassOutput: a reset is sent in the name of the connection's other end, so it begins on
+// output with a source that isn't local. Where output is judged for IPVS, it passes all the same.
 func TestResetsPassOutput(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{IPVS: true}, CutterOptions{}, nil)

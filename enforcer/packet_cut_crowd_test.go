@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// TestCrowdsKeepNobodyWaiting: while 30,000 connections of one pod are cut, that of another pod is, and in the end all are; both when
-// nobody knows yet that they are so many, and later.
+// TestCrowdsKeepNobodyWaiting: while 30,000 connections of one pod are cut, that of another pod is,
+// and in the end all are; both when nobody knows yet that they are so many, and later.
 func TestCrowdsKeepNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)
@@ -23,20 +23,26 @@ func TestCrowdsKeepNobodyWaiting(t *testing.T) {
 	var flows []testnet.Tracked
 	web := w.Addr("dev/web", 4)
 	for i := range many {
-		flows = append(flows, testnet.Plain(unix.IPPROTO_TCP, fmt.Sprintf("%s:%d", web, 1024+i), "203.0.113.1:80"))
+		flows = append(flows,
+			testnet.Plain(unix.IPPROTO_TCP, fmt.Sprintf("%s:%d", web, 1024+i), "203.0.113.1:80"))
 	}
 	if err := w.Node.Do(func() error { return testnet.Track(flows...) }); err != nil {
 		t.Fatal(err)
 	}
 	cut := func() int {
-		return len(w.entries(func(e *conntrack.Entry) bool { return e.Orig.Src == web && e.Labels.Has(w.c.label) }))
+		return len(w.entries(func(e *conntrack.Entry) bool {
+			return e.Orig.Src == web && e.Labels.Has(w.c.label)
+		}))
 	}
 	for round := range 2 {
-		other := w.open(unix.IPPROTO_TCP, "ops/probe", "prod/web", 4, uint16(7000+round), netip.AddrPort{})
+		other := w.open(unix.IPPROTO_TCP, "ops/probe", "prod/web", 4, uint16(7000+round),
+			netip.AddrPort{})
 		w.policies(map[string]string{"dev/all": denyAllEgress, "ops/all": denyAllEgress})
 		w.eventually("the other connection to be cut", func() bool {
 			crowd, others := 0, 0
-			for _, e := range w.entries(func(e *conntrack.Entry) bool { return e.Labels.Has(w.c.label) }) {
+			for _, e := range w.entries(func(e *conntrack.Entry) bool {
+				return e.Labels.Has(w.c.label)
+			}) {
 				if e.Orig.Src == web {
 					crowd++
 				} else {
@@ -55,7 +61,8 @@ func TestCrowdsKeepNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestCrowdsHaveTheirOwnPace: once an address is known to have a crowd, others neither wait for looks at it nor for their rest.
+// TestCrowdsHaveTheirOwnPace: once an address is known to have a crowd, others neither wait for
+// looks at it nor for their rest.
 func TestCrowdsHaveTheirOwnPace(t *testing.T) {
 	t.Parallel()
 	var a agenda
@@ -96,7 +103,8 @@ func TestCrowdsHaveTheirOwnPace(t *testing.T) {
 
 func TestCrowdsOf(t *testing.T) {
 	t.Parallel()
-	busy, quiet, far := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.9.9.9")
+	busy, quiet, far := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"),
+		netip.MustParseAddr("10.9.9.9")
 	var entries []conntrack.Entry
 	for i := range 2002 {
 		e := conntrack.Entry{}

@@ -9,14 +9,14 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// TestAllowedConnectionsLoseNothing: while policies get tighter and looser
-// round them, and connections of the same pods are cut and restored, those
-// that stay allowed lose no packet: each message waits for the last one's
-// answer, and UDP sends nothing again.
+// TestAllowedConnectionsLoseNothing: while policies get tighter and looser round them, and
+// connections of the same pods are cut and restored, those that stay allowed lose no packet: each
+// message waits for the last one's answer, and UDP sends nothing again.
 func TestAllowedConnectionsLoseNothing(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)
-	stays := append(w.openAll(7000, flowsOf{{"dev/web", "dev/db"}, {"dev/db", "out"}}...), w.openAll(7000, flowsOf{{"node", "dev/db"}}...)...)
+	stays := append(w.openAll(7000, flowsOf{{"dev/web", "dev/db"}, {"dev/db", "out"}}...),
+		w.openAll(7000, flowsOf{{"node", "dev/db"}}...)...)
 	others := w.openAll(8000, flowsOf{{"prod/web", "dev/db"}, {"dev/web", "dev/db"}}...)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -12,14 +12,15 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// dump is every entry of the node with all that the kernel tells but timeouts,
-// one in a line, sorted. Accounting is off, so there are no counters.
+// dump is every entry of the node with all that the kernel tells but timeouts, one in a line,
+// sorted. Accounting is off, so there are no counters.
 func (w *cutWorld) dump() []string {
 	w.T.Helper()
 	var lines []string
 	for _, family := range []string{"ipv4", "ipv6"} {
 		err := w.Node.Do(func() error {
-			out, err := exec.Command("conntrack", "-L", "-f", family, "-o", "id,extended").Output() //nolint:gosec,noctx // the test's own
+			//nolint:gosec,noctx // the test's own
+			out, err := exec.Command("conntrack", "-L", "-f", family, "-o", "id,extended").Output()
 			for line := range strings.Lines(string(out)) {
 				words := strings.Fields(line) // ipv4 2 tcp 6 599 ESTABLISHED ...
 				lines = append(lines, strings.Join(slices.Delete(words, 4, 5), " "))
@@ -34,23 +35,26 @@ func (w *cutWorld) dump() []string {
 	return lines
 }
 
-// TestCutAmongMany: with 50,000 other connections on the node, those of one
-// pod are cut for 50 ms of CPU and those of all for 500, and not one other
-// changes. What a look costs is the CPU time of its thread, nearly all of it
-// the kernel's, for walks through its table: two for a policy of one direction
-// and a pod of two families.
+// TestCutAmongMany: with 50,000 other connections on the node, those of one pod are cut for 50 ms
+// of CPU and those of all for 500, and not one other changes. What a look costs is the CPU time of
+// its thread, nearly all of it the kernel's, for walks through its table: two for a policy of one
+// direction and a pod of two families.
 func TestCutAmongMany(t *testing.T) {
 	t.Parallel()
 	const v4, v6 = 50_000, 1000
 	const noise = 3 // a machine that others keep busy: their data push the table out of the caches
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)
-	if err := w.Node.Do(func() error { return testnet.Track(testnet.Crowd(v4, v6)...) }); err != nil {
+	err := w.Node.Do(func() error { return testnet.Track(testnet.Crowd(v4, v6)...) })
+	if err != nil {
 		t.Fatal(err)
 	}
 	one := w.openAll(7000, flowsOf{{"dev/web", "dev/db"}, {"out", "dev/db"}}...)
-	rest := w.openAll(7000, flowsOf{{"dev/web", "out"}, {"ops/probe", "prod/web"}, {"prod/web", "out2"}}...)
+	rest := w.openAll(7000,
+		flowsOf{{"dev/web", "out"}, {"ops/probe", "prod/web"}, {"prod/web", "out2"}}...)
 	mine := func(lines []string) []string {
-		return slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "10.244.1.") || strings.Contains(l, "fd00:10:244") })
+		return slices.DeleteFunc(lines, func(l string) bool {
+			return strings.Contains(l, "10.244.1.") || strings.Contains(l, "fd00:10:244")
+		})
 	}
 	before := mine(w.dump())
 	if len(before) != v4+v6 {
@@ -90,7 +94,8 @@ func TestCutAmongMany(t *testing.T) {
 		c.dead(c.client, c.server)
 	}
 	for _, e := range w.entries(nil) {
-		if mineToo := e.Orig.Src.Is4() && netip.MustParsePrefix("10.200.0.0/13").Contains(e.Orig.Src); mineToo && e.Labels != [16]byte{} {
+		mineToo := e.Orig.Src.Is4() && netip.MustParsePrefix("10.200.0.0/13").Contains(e.Orig.Src)
+		if mineToo && e.Labels != [16]byte{} {
 			t.Fatalf("another connection has label %x", e.Labels)
 		}
 	}

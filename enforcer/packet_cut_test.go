@@ -11,9 +11,8 @@ import (
 
 type flowsOf = [][2]string
 
-// TestTighteningCuts: whatever it is that makes policy tighter, the
-// connections that it denies now end, and no other does: resets for TCP,
-// silence for UDP, whoever began and whoever sends next.
+// TestTighteningCuts: whatever it is that makes policy tighter, the connections that it denies now
+// end, and no other does: resets for TCP, silence for UDP, whoever began and whoever sends next.
 func TestTighteningCuts(t *testing.T) {
 	t.Parallel()
 	const low, high = 7000, 7500
@@ -30,12 +29,15 @@ func TestTighteningCuts(t *testing.T) {
 		"policy created": {
 			change: func(w *cutWorld) { w.policies(map[string]string{"dev/p": toDB}) },
 			denied: flowsOf{{"ops/probe", "dev/db"}},
-			stays:  flowsOf{{"dev/web", "dev/db"}, {"out", "dev/db"}, {"dev/db", "ops/probe"}, {"node", "dev/db"}, {"dev/db", "dev/db"}},
+			stays: flowsOf{{"dev/web", "dev/db"}, {"out", "dev/db"}, {"dev/db", "ops/probe"},
+				{"node", "dev/db"}, {"dev/db", "dev/db"}},
 		},
 		"policy edited": {
 			before: toDB,
 			change: func(w *cutWorld) {
-				w.policies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
+				w.policies(
+					map[string]string{
+						"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
 			},
 			denied: flowsOf{{"prod/web", "dev/db"}, {"out", "dev/db"}},
 			stays:  flowsOf{{"dev/web", "dev/db"}, {"dev/db", "out"}, {"dev/db", "prod/web"}},
@@ -49,13 +51,16 @@ func TestTighteningCuts(t *testing.T) {
 		"pod relabelled": {
 			before: `{podSelector: {matchLabels: {app: cold}}, policyTypes: [Ingress, Egress]}`,
 			change: func(w *cutWorld) { w.relabel("dev/db", map[string]string{"app": "cold"}) },
-			denied: flowsOf{{"dev/web", "dev/db"}, {"dev/db", "dev/web"}, {"dev/db", "out"}, {"out", "dev/db"}},
-			stays:  flowsOf{{"dev/web", "out"}, {"node", "dev/db"}, {"dev/db", "dev/db"}},
+			denied: flowsOf{{"dev/web", "dev/db"}, {"dev/db", "dev/web"}, {"dev/db", "out"},
+				{"out", "dev/db"}},
+			stays: flowsOf{{"dev/web", "out"}, {"node", "dev/db"}, {"dev/db", "dev/db"}},
 		},
 		"namespace relabelled": {
 			before: toDB,
 			change: func(w *cutWorld) {
-				w.change(func(c *Model) { c.SetNamespace("prod", map[string]string{"env": "none"}) })
+				w.change(func(c *Model) {
+					c.SetNamespace("prod", map[string]string{"env": "none"})
+				})
 			},
 			denied: flowsOf{{"prod/web", "dev/db"}},
 			stays:  flowsOf{{"dev/web", "dev/db"}, {"dev/db", "prod/web"}},
@@ -63,7 +68,9 @@ func TestTighteningCuts(t *testing.T) {
 		"ipBlock changed": {
 			before: toDB,
 			change: func(w *cutWorld) {
-				w.policies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}},
+				w.policies(
+					map[string]string{
+						"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}},
 					{ipBlock: {cidr: 0.0.0.0/0, except: [{{ip4 "out2"}}/32]}}, {ipBlock: {cidr: "::/0", except: ["{{ip6 "out2"}}/128"]}}]}]}`})
 			},
 			denied: flowsOf{{"out2", "dev/db"}},
@@ -78,7 +85,9 @@ func TestTighteningCuts(t *testing.T) {
 		"egress": {
 			before: `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{}]}`,
 			change: func(w *cutWorld) {
-				w.policies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress],
+				w.policies(
+					map[string]string{
+						"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress],
 					egress: [{to: [{podSelector: {}}], ports: [{port: 7500, endPort: 7999}, {protocol: UDP, port: 7500, endPort: 7999}]}]}`})
 			},
 			denied: flowsOf{{"dev/web", "dev/db"}, {"dev/web", "out"}},
@@ -92,7 +101,8 @@ func TestTighteningCuts(t *testing.T) {
 				w.policies(map[string]string{"dev/p": test.before})
 			}
 			denied := w.openAll(low, test.denied...)
-			stays := append(w.openAll(low, test.stays...), w.openAll(high, flowsOf{{"dev/web", "dev/db"}}...)...)
+			stays := append(w.openAll(low, test.stays...),
+				w.openAll(high, flowsOf{{"dev/web", "dev/db"}}...)...)
 			if name == "pod relabelled" {
 				denied, stays = append(denied, stays[len(stays)-4:]...), stays[:len(stays)-4]
 			}
@@ -117,8 +127,8 @@ func TestTighteningCuts(t *testing.T) {
 	}
 }
 
-// TestCutThroughTranslation: a Service's connection is known by its backend,
-// a masqueraded one by its pod, and the resets find both ends.
+// TestCutThroughTranslation: a Service's connection is known by its backend, a masqueraded one by
+// its pod, and the resets find both ends.
 func TestCutThroughTranslation(t *testing.T) {
 	t.Parallel()
 	for _, serverFirst := range []bool{false, true} {
@@ -135,20 +145,27 @@ func TestCutThroughTranslation(t *testing.T) {
 		for _, family := range packetworld.BothFamilies {
 			port := w.freePort(7000)
 			w.DNAT(family, packetworld.Service[family], port, "dev/db", port)
-			all = append(all, w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, port, netip.AddrPortFrom(packetworld.Service[family], port)))
+			all = append(all, w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, port,
+				netip.AddrPortFrom(packetworld.Service[family], port)))
 			nodePort := w.freePort(7000)
 			w.DNAT(family, w.Addr("node", family), nodePort, "dev/db", nodePort)
-			all = append(all, w.open(policy.ProtocolTCP, "out", "dev/db", family, nodePort, netip.AddrPortFrom(w.Addr("node", family), nodePort)))
+			all = append(all, w.open(policy.ProtocolTCP, "out", "dev/db", family, nodePort,
+				netip.AddrPortFrom(w.Addr("node", family), nodePort)))
 			backend := w.freePort(8000)
 			w.DNAT(family, packetworld.Service[family], port+500, "prod/web", backend)
-			stays = append(stays, w.open(policy.ProtocolTCP, "dev/web", "prod/web", family, backend, netip.AddrPortFrom(packetworld.Service[family], port+500)))
+			stays = append(stays, w.open(policy.ProtocolTCP, "dev/web", "prod/web", family, backend,
+				netip.AddrPortFrom(packetworld.Service[family], port+500)))
 			for _, proto := range cutProtocols {
-				all = append(all, w.open(proto, "dev/db", "out", family, w.freePort(7000), netip.AddrPort{}))
-				stays = append(stays, w.open(proto, "prod/web", "out", family, w.freePort(7000), netip.AddrPort{}))
+				all = append(all,
+					w.open(proto, "dev/db", "out", family, w.freePort(7000), netip.AddrPort{}))
+				stays = append(stays,
+					w.open(proto, "prod/web", "out", family, w.freePort(7000), netip.AddrPort{}))
 			}
 		}
-		w.policies(map[string]string{"prod/p": `{podSelector: {}, ingress: [{ports: [{port: 8000, endPort: 8999}]}]}`,
-			"dev/p": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress, Egress],
+		w.policies(
+			map[string]string{
+				"prod/p": `{podSelector: {}, ingress: [{ports: [{port: 8000, endPort: 8999}]}]}`,
+				"dev/p": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress, Egress],
 			ingress: [{from: [{ipBlock: {cidr: 10.96.0.0/16}}, {ipBlock: {cidr: 198.51.100.0/24}}, {ipBlock: {cidr: "fd00:10:96::/64"}}]}],
 			egress: [{to: [{ipBlock: {cidr: 198.18.0.0/15}}, {ipBlock: {cidr: "2001:2::/48"}}]}]}`})
 		for _, c := range all {
@@ -166,20 +183,25 @@ func TestCutThroughTranslation(t *testing.T) {
 	}
 }
 
-// TestCutToOwnNode: what a pod has with its node is egress, and what the node
-// has with its pods isn't policed, from whatever of its addresses.
+// TestCutToOwnNode: what a pod has with its node is egress, and what the node has with its pods
+// isn't policed, from whatever of its addresses.
 func TestCutToOwnNode(t *testing.T) {
 	t.Parallel()
 	for _, allow := range []bool{false, true} {
 		extra := netip.MustParseAddr("172.17.0.1") // no Node object says so
-		w := newCutWorld(t, ruleset.Config{AllowPodToNode: allow}, CutterOptions{}, func(w *cutWorld) { w.Node.AddAddr(extra) })
+		w := newCutWorld(t, ruleset.Config{AllowPodToNode: allow}, CutterOptions{},
+			func(w *cutWorld) { w.Node.AddAddr(extra) })
 		toNode := w.openAll(7000, flowsOf{{"dev/web", "node"}}...)
 		fromNode := w.openAll(7000, flowsOf{{"node", "dev/web"}}...)
 		for _, proto := range cutProtocols {
-			fromNode = append(fromNode, w.openFrom(extra, proto, "node", "dev/web", 4, w.freePort(7000), netip.AddrPort{}))
+			fromNode = append(fromNode,
+				w.openFrom(extra, proto, "node", "dev/web", 4, w.freePort(7000), netip.AddrPort{}))
 		}
-		marker := w.open(policy.ProtocolUDP, "dev/web", "dev/db", 4, w.freePort(7000), netip.AddrPort{})
-		w.policies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress]}`})
+		marker := w.open(policy.ProtocolUDP, "dev/web", "dev/db", 4, w.freePort(7000),
+			netip.AddrPort{})
+		w.policies(
+			map[string]string{
+				"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress]}`})
 		marker.awaitCut()
 		for _, c := range fromNode {
 			c.lives()
@@ -195,8 +217,7 @@ func TestCutToOwnNode(t *testing.T) {
 	}
 }
 
-// TestBridgedPodsAreCut: also where packets between two pods only cross a
-// bridge.
+// TestBridgedPodsAreCut: also where packets between two pods only cross a bridge.
 func TestBridgedPodsAreCut(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{PodRanges: packetworld.BridgedRanges}, CutterOptions{}, nil)
@@ -209,7 +230,9 @@ func TestBridgedPodsAreCut(t *testing.T) {
 	})
 	cut := w.openAll(7000, flowsOf{{"ops/client", "ops/server"}, {"out", "ops/server"}}...)
 	stays := w.openAll(7000, flowsOf{{"ops/client", "out"}, {"ops/server", "ops/client"}}...)
-	w.policies(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}`})
+	w.policies(
+		map[string]string{
+			"ops/p": `{podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}`})
 	for _, c := range cut {
 		c.awaitCut()
 		c.dead(c.client, c.server)

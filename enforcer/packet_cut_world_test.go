@@ -36,14 +36,15 @@ type cutWorld struct {
 
 const udpTimeout = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout"
 
-// newCutWorld wires everything, lets before prepare it, and starts Enforcer
-// and Cutter.
-func newCutWorld(t *testing.T, cfg ruleset.Config, opts CutterOptions, before func(w *cutWorld)) *cutWorld {
+// newCutWorld wires everything, lets before prepare it, and starts Enforcer and Cutter.
+func newCutWorld(t *testing.T, cfg ruleset.Config, opts CutterOptions,
+	before func(w *cutWorld)) *cutWorld {
 	t.Helper()
 	w := &cutWorld{World: packetworld.New(t, cfg)}
 	// Kept for long, so that on a busy machine no connection is forgotten before it is cut.
 	if err := w.Node.Do(func() error {
-		return errors.Join(os.WriteFile(udpTimeout, []byte("600"), 0), os.WriteFile(udpTimeout+"_stream", []byte("600"), 0))
+		return errors.Join(os.WriteFile(udpTimeout, []byte("600"), 0),
+			os.WriteFile(udpTimeout+"_stream", []byte("600"), 0))
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -93,8 +94,7 @@ func (w *cutWorld) change(f func(m *Model)) {
 	w.commit()
 }
 
-// policies adds policies, given as spec by namespace/name; without a spec, it
-// deletes them.
+// policies adds policies, given as spec by namespace/name; without a spec, it deletes them.
 func (w *cutWorld) policies(specs map[string]string) {
 	w.T.Helper()
 	w.change(func(c *Model) {
@@ -145,7 +145,8 @@ func (w *cutWorld) entries(match func(e *conntrack.Entry) bool) (out []conntrack
 	return w.find([]conntrack.Query{{}}, match)
 }
 
-func (w *cutWorld) find(queries []conntrack.Query, match func(e *conntrack.Entry) bool) (out []conntrack.Entry) {
+func (w *cutWorld) find(queries []conntrack.Query,
+	match func(e *conntrack.Entry) bool) (out []conntrack.Entry) {
 	w.T.Helper()
 	err := w.Node.Do(func() error {
 		table, err := conntrack.Open()
@@ -165,8 +166,7 @@ func (w *cutWorld) find(queries []conntrack.Query, match func(e *conntrack.Entry
 	return out
 }
 
-// connection is a lasting one of the test's own, of which the test is both
-// ends.
+// connection is a lasting one of the test's own, of which the test is both ends.
 type connection struct {
 	w              *cutWorld
 	what           string
@@ -190,17 +190,20 @@ func (e end) send(data []byte) error {
 	return err
 }
 
-// open connects from a host to a port of another and has one message each
-// way. The address is the server's, unless via says through which it is met.
-func (w *cutWorld) open(proto uint8, from, to string, family int, port uint16, via netip.AddrPort) *connection {
+// open connects from a host to a port of another and has one message each way. The address is the
+// server's, unless via says through which it is met.
+func (w *cutWorld) open(proto uint8, from, to string, family int, port uint16,
+	via netip.AddrPort) *connection {
 	w.T.Helper()
 	return w.openFrom(netip.Addr{}, proto, from, to, family, port, via)
 }
 
 // openFrom is open from an address of the client's.
-func (w *cutWorld) openFrom(local netip.Addr, proto uint8, from, to string, family int, port uint16, via netip.AddrPort) *connection {
+func (w *cutWorld) openFrom(local netip.Addr, proto uint8, from, to string, family int, port uint16,
+	via netip.AddrPort) *connection {
 	w.T.Helper()
-	c := &connection{w: w, proto: proto, what: fmt.Sprintf("%s > %s %d, protocol %d, IPv%d", from, to, port, proto, family)}
+	c := &connection{w: w, proto: proto,
+		what: fmt.Sprintf("%s > %s %d, protocol %d, IPv%d", from, to, port, proto, family)}
 	at := netip.AddrPortFrom(w.Addr(to, family), port)
 	if !via.IsValid() {
 		via = at
@@ -246,7 +249,8 @@ func (w *cutWorld) openFrom(local netip.Addr, proto uint8, from, to string, fami
 			w.T.Fatal(err)
 		}
 		_ = c.server.SetReadDeadline(time.Now().Add(cutPatience))
-		if _, c.server.peer, err = c.server.Conn.(*net.UDPConn).ReadFrom(make([]byte, 64)); err != nil {
+		_, c.server.peer, err = c.server.Conn.(*net.UDPConn).ReadFrom(make([]byte, 64))
+		if err != nil {
 			w.T.Fatalf("%s: %v", c.what, err)
 		}
 	}
@@ -268,16 +272,19 @@ func pass(from, to end, d time.Duration) error {
 // lives demands that messages pass both ways, the first time.
 func (c *connection) lives() {
 	c.w.T.Helper()
-	if err := errors.Join(pass(c.client, c.server, cutPatience), pass(c.server, c.client, cutPatience)); err != nil {
+	err := errors.Join(pass(c.client, c.server, cutPatience), pass(c.server, c.client, cutPatience))
+	if err != nil {
 		c.w.T.Errorf("%s: should live, but %v", c.what, err)
 	}
 }
 
 // isCut reports whether the kernel has the connection marked.
 func (c *connection) isCut() bool {
-	found := c.w.find([]conntrack.Query{conntrack.OpenedBy(c.source.Addr())}, func(e *conntrack.Entry) bool {
-		return e.Orig.Proto == c.proto && e.Orig.SrcPort == c.source.Port() && e.Orig.Src == c.source.Addr().Unmap()
-	})
+	found := c.w.find([]conntrack.Query{conntrack.OpenedBy(c.source.Addr())},
+		func(e *conntrack.Entry) bool {
+			return e.Orig.Proto == c.proto && e.Orig.SrcPort == c.source.Port() &&
+				e.Orig.Src == c.source.Addr().Unmap()
+		})
 	return len(found) == 1 && found[0].Labels.Has(packetworld.CutBit)
 }
 
@@ -290,8 +297,8 @@ func (c *connection) awaitCut() {
 // silence is how long nothing must come where nothing may.
 const silence = 50 * time.Millisecond
 
-// dead demands that what the end sends doesn't arrive, and that it is told by
-// a reset if the protocol has any.
+// dead demands that what the end sends doesn't arrive, and that it is told by a reset if the
+// protocol has any.
 func (c *connection) dead(from, to end) {
 	c.w.T.Helper()
 	err := pass(from, to, silence)
@@ -311,20 +318,19 @@ func (c *connection) dead(from, to end) {
 	}
 }
 
-// freePort returns a port that no other connection of the test has, from the
-// first one on.
+// freePort returns a port that no other connection of the test has, from the first one on.
 func (w *cutWorld) freePort(first uint16) uint16 { return first + uint16(w.port.Add(1)) }
 
 var cutProtocols = []uint8{policy.ProtocolTCP, policy.ProtocolUDP}
 
-// openAll opens the flows, "from > to", in both families and over both
-// protocols.
+// openAll opens the flows, "from > to", in both families and over both protocols.
 func (w *cutWorld) openAll(port uint16, flows ...[2]string) (out []*connection) {
 	w.T.Helper()
 	for _, f := range flows {
 		for _, family := range packetworld.BothFamilies {
 			for _, proto := range cutProtocols {
-				out = append(out, w.open(proto, f[0], f[1], family, w.freePort(port), netip.AddrPort{}))
+				out = append(out,
+					w.open(proto, f[0], f[1], family, w.freePort(port), netip.AddrPort{}))
 			}
 		}
 	}

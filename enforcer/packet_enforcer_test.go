@@ -43,21 +43,24 @@ const webPolicy = `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{n
 var (
 	dbByPod   = []string{"dev/web > dev/db tcp/80", "dev/web > dev/db udp/80"}
 	dbByBlock = []string{"out > dev/db tcp/81 v4"}
-	dbDenied  = []string{"dev/web > dev/db tcp/81", "out2 > dev/db tcp/81", "prod/web > dev/db tcp/80"}
-	rest      = []string{"ops/probe > out tcp/80", "dev/db > ops/probe tcp/80", "node > dev/db tcp/80"}
-	restNot   = []string{"ops/probe > prod/web tcp/81", "dev/db > dev/web tcp/81"}
+	dbDenied  = []string{"dev/web > dev/db tcp/81", "out2 > dev/db tcp/81",
+		"prod/web > dev/db tcp/80"}
+	rest = []string{"ops/probe > out tcp/80", "dev/db > ops/probe tcp/80",
+		"node > dev/db tcp/80"}
+	restNot = []string{"ops/probe > prod/web tcp/81", "dev/db > dev/web tcp/81"}
 )
 
-// newEnforcerWorld has a node without a table, and an Enforcer that isn't
-// running yet.
+// newEnforcerWorld has a node without a table, and an Enforcer that isn't running yet.
 func newEnforcerWorld(t *testing.T, opts table.Options) *enforcerWorld {
 	t.Helper()
-	w := &enforcerWorld{World: packetworld.New(t, ruleset.Config{}), notices: make(chan string, 1000), refusals: make(chan Refusal, 1000)}
+	w := &enforcerWorld{World: packetworld.New(t, ruleset.Config{}),
+		notices: make(chan string, 1000), refusals: make(chan Refusal, 1000)}
 	w.Allowed(slices.Concat(dbByPod, dbByBlock, dbDenied, rest, restNot)...)
 	w.Node.Nft("delete", "table", "inet", "sluice")
 	opts.NetNS = w.Node.NSFd()
 	w.enforcer(opts)
-	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
+	w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy,
+		"prod/web": webPolicy})
 	return w
 }
 
@@ -154,7 +157,8 @@ func (w *enforcerWorld) until(what string, holds func() bool) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(packetworld.Patience); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
-			w.T.Fatalf("waited in vain for %s; the table is\n%s", what, w.Node.Nft("list", "ruleset"))
+			w.T.Fatalf("waited in vain for %s; the table is\n%s", what,
+				w.Node.Nft("list", "ruleset"))
 		}
 	}
 }

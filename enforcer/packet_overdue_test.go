@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/nft/table"
 )
 
-// slowRuleset keeps the kernel busy for a second or so, in one transaction: it
-// finds each set by reading all of them.
+// slowRuleset keeps the kernel busy for a second or so, in one transaction: it finds each set by
+// reading all of them.
 func slowRuleset() string {
 	var sets, rules strings.Builder
 	for i := range 4000 {
@@ -24,9 +24,8 @@ func slowRuleset() string {
 	return "table inet slow {\n" + sets.String() + "chain c {\n" + rules.String() + "}\n}\n"
 }
 
-// TestOverdueTransaction: while another program's transaction keeps the kernel
-// busy for longer than ours may take, ADD and DEL wait; when it is over they
-// succeed, and the node is whole.
+// TestOverdueTransaction: while another program's transaction keeps the kernel busy for longer than
+// ours may take, ADD and DEL wait; when it is over they succeed, and the node is whole.
 func TestOverdueTransaction(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{FlushTimeout: 60 * time.Millisecond})

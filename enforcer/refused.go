@@ -10,9 +10,9 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// This file sees to it that one object which the kernel refuses (a policy's
-// chain, a set, a pod's chain or key) doesn't keep all others from their
-// changes: the table is written without it, so that what needs it allows less.
+// This file sees to it that one object which the kernel refuses (a policy's chain, a set, a pod's
+// chain or key) doesn't keep all others from their changes: the table is written without it, so
+// that what needs it allows less.
 
 // refusals is what the kernel doesn't take at the moment.
 type refusals struct {
@@ -32,10 +32,9 @@ type Refusal struct {
 // mostRefusals is how often one write is tried with ever fewer objects.
 const mostRefusals = 50
 
-// makeDo goes on after a write that was refused because of certain objects,
-// without these; it returns what was left out, and the error that is left. An
-// object must be refused twice, the second time after the kernel was read
-// back: the first time it may be somebody else's doing.
+// makeDo goes on after a write that was refused because of certain objects, without these; it
+// returns what was left out, and the error that is left. An object must be refused twice, the
+// second time after the kernel was read back: the first time it may be somebody else's doing.
 func (e *Enforcer) makeDo(ctx context.Context, err error) ([]nft.Object, error) {
 	suspects := map[nft.Object]bool{}
 	for range mostRefusals {
@@ -68,8 +67,8 @@ func (r *refusals) note(o nft.Object, err error) {
 	r.why[o] = err
 }
 
-// noteRefused compares what is left out with what was, says whom it concerns,
-// and tells what is new. It is called with the lock held, after a write.
+// noteRefused compares what is left out with what was, says whom it concerns, and tells what is
+// new. It is called with the lock held, after a write.
 func (e *Enforcer) noteRefused(left []nft.Object) {
 	r := &e.refusals
 	if len(left) == 0 && len(r.told) == 0 {
@@ -91,7 +90,9 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 		if r.told[o] {
 			continue
 		}
-		e.opts.Log.Error(refusal.Err, "The kernel refuses a part of the ruleset; what needs it allows less", "object", o.String(), "policies", policy.List(refusal.Policies, ", "))
+		e.opts.Log.Error(refusal.Err,
+			"The kernel refuses a part of the ruleset; what needs it allows less", "object",
+			o.String(), "policies", policy.List(refusal.Policies, ", "))
 		if e.opts.OnRefused != nil {
 			go e.opts.OnRefused(refusal)
 		}
@@ -99,7 +100,8 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 	for o := range r.told {
 		if !told[o] {
 			delete(r.why, o)
-			e.opts.Log.Info("The kernel no longer refuses a part of the ruleset, or it is gone", "object", o.String())
+			e.opts.Log.Info("The kernel no longer refuses a part of the ruleset, or it is gone",
+				"object", o.String())
 		}
 	}
 	r.told = told

@@ -26,8 +26,8 @@ var dbKey = policy.Key{Namespace: "dev", Name: "db"}
 var refusedKinds = []struct {
 	name   string
 	object func(w *enforcerWorld, o nft.Object) bool
-	// closed are the flows that the policy allows and that don't pass now;
-	// open those that pass all the same.
+	// closed are the flows that the policy allows and that don't pass now; open those that pass all
+	// the same.
 	closed, open []string
 	pod          bool // it is about the pod, not about its policy
 }{
@@ -44,12 +44,15 @@ var refusedKinds = []struct {
 		slices.Concat(dbByPod, dbByBlock), nil, false,
 	},
 	{
-		"pod chain", func(_ *enforcerWorld, o nft.Object) bool { return strings.HasPrefix(o.Chain, "pod/dev/db/") },
+		"pod chain", func(_ *enforcerWorld, o nft.Object) bool {
+			return strings.HasPrefix(o.Chain, "pod/dev/db/")
+		},
 		slices.Concat(dbByPod, dbByBlock), nil, true,
 	},
 	{
 		"set of pods", func(_ *enforcerWorld, o nft.Object) bool {
-			return strings.HasPrefix(o.Set, "pods/") && strings.Contains(o.Set, "app_") && o.Element == nft.Element{}
+			return strings.HasPrefix(o.Set, "pods/") && strings.Contains(o.Set, "app_") &&
+				o.Element == nft.Element{}
 		},
 		dbByPod, dbByBlock, false,
 	},
@@ -75,15 +78,16 @@ var refusedKinds = []struct {
 	{
 		"key of the dispatch", func(w *enforcerWorld, o nft.Object) bool {
 			h := w.Hosts["dev/db"]
-			return o == elementOf(packetworld.VethMap(policy.Ingress, "v4"), h.Addr4(), h.Interface()) ||
+			return o == elementOf(packetworld.VethMap(policy.Ingress, "v4"), h.Addr4(),
+				h.Interface()) ||
 				o == elementOf(packetworld.VethMap(policy.Ingress, "v6"), h.Addr6(), h.Interface())
 		},
 		slices.Concat(dbByPod, dbByBlock), nil, true,
 	},
 }
 
-// TestOneRefusedObject: of whatever kind, from the first write on, it closes
-// its own pods only, is named, and comes back when the kernel takes it.
+// TestOneRefusedObject: of whatever kind, from the first write on, it closes its own pods only, is
+// named, and comes back when the kernel takes it.
 func TestOneRefusedObject(t *testing.T) {
 	t.Parallel()
 	for _, c := range refusedKinds {
@@ -119,9 +123,13 @@ func TestOneRefusedObject(t *testing.T) {
 			w.spoil(nil)
 			w.e.table.Retry()
 			w.e.suspect()
-			w.until("the object to be taken again", func() bool { return len(w.e.table.LeftOut()) == 0 })
+			w.until("the object to be taken again", func() bool {
+				return len(w.e.table.LeftOut()) == 0
+			})
 			w.committed()
-			w.until("the pod to be enforced", func() bool { return w.e.Enforced(w.Hosts["dev/db"].Interface()) == nil })
+			w.until("the pod to be enforced", func() bool {
+				return w.e.Enforced(w.Hosts["dev/db"].Interface()) == nil
+			})
 			w.until("nothing to count as refused", func() bool { return w.e.Refused() == 0 })
 			w.Allowed(slices.Concat(dbByPod, dbByBlock)...)
 			w.Denied(slices.Concat(dbDenied, restNot)...)
@@ -129,14 +137,16 @@ func TestOneRefusedObject(t *testing.T) {
 	}
 }
 
-// TestRefusedEdit: rules that are refused leave nothing of the old ones, and
-// another edit tries again.
+// TestRefusedEdit: rules that are refused leave nothing of the old ones, and another edit tries
+// again.
 func TestRefusedEdit(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{Own: true})
 	w.run()
 	w.Allowed(slices.Concat(dbByPod, dbByBlock, rest)...)
-	w.spoil(func(o nft.Object) bool { return o.Chain == packetworld.PolicyChain(dbKey, policy.Ingress) })
+	w.spoil(func(o nft.Object) bool {
+		return o.Chain == packetworld.PolicyChain(dbKey, policy.Ingress)
+	})
 	w.setPolicies(map[string]string{
 		"dev/db":  `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 81}]}]}`,
 		"ops/all": `{podSelector: {}}`,
@@ -150,8 +160,8 @@ func TestRefusedEdit(t *testing.T) {
 	w.Denied(dbDenied...)
 }
 
-// TestRefusedPodIsNotAttached: ADD fails with the reason, so that the runtime
-// tries again; then it succeeds.
+// TestRefusedPodIsNotAttached: ADD fails with the reason, so that the runtime tries again; then it
+// succeeds.
 func TestRefusedPodIsNotAttached(t *testing.T) {
 	t.Parallel()
 	e, node, run := newEnforcer(t)
@@ -177,7 +187,8 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 	for waits := true; waits; {
 		select {
 		case err := <-attached:
-			if waits = false; !errors.Is(err, nft.ErrRefused) || !strings.Contains(err.Error(), "dev/web") {
+			waits = false
+			if !errors.Is(err, nft.ErrRefused) || !strings.Contains(err.Error(), "dev/web") {
 				t.Errorf("a pod whose key is refused: %v", err)
 			}
 		case <-tick.C:
@@ -189,11 +200,13 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 		}
 	}
 	other := cni.Attachment{
-		ContainerID: "c2", IfName: "eth0", PodNamespace: "dev", PodName: "other", PodUID: "u2", Interface: "slup00000000002",
+		ContainerID: "c2", IfName: "eth0", PodNamespace: "dev", PodName: "other", PodUID: "u2",
+		Interface: "slup00000000002",
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.10")},
 	}
 	e.Update(func(c *Model) {
-		c.SetPod(policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "other", UID: "u2"}, Node: testPod().Node})
+		c.SetPod(policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "other", UID: "u2"},
+			Node: testPod().Node})
 	})
 	patient, cancel := inTime(packetworld.Patience)
 	defer cancel()
@@ -209,8 +222,8 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 	}
 }
 
-// TestRefusedBase: what is for all pods can't be left out. Nothing is written,
-// and nobody counts as enforced, until the kernel takes it.
+// TestRefusedBase: what is for all pods can't be left out. Nothing is written, and nobody counts as
+// enforced, until the kernel takes it.
 func TestRefusedBase(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{Own: true})
@@ -228,14 +241,15 @@ func TestRefusedBase(t *testing.T) {
 	w.Denied(slices.Concat(dbDenied, restNot)...)
 }
 
-// TestFailureIsToldOnce: while nothing can be written, each cause is told once,
-// however often it is tried; and then that it is over.
+// TestFailureIsToldOnce: while nothing can be written, each cause is told once, however often it is
+// tried; and then that it is over.
 func TestFailureIsToldOnce(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{Own: true})
 	var lines atomic.Int32
 	w.e.opts.Log = funcr.New(func(_, args string) {
-		if strings.Contains(args, "Writing the ruleset failed") || strings.Contains(args, "written again") {
+		if strings.Contains(args, "Writing the ruleset failed") ||
+			strings.Contains(args, "written again") {
 			lines.Add(1)
 		}
 	}, funcr.Options{})

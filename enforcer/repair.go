@@ -12,15 +12,14 @@ import (
 	"github.com/sluice-net/sluice/internal/processortime"
 )
 
-// This file keeps others from having the last word about our table: what they
-// change is put right at once, and a slow look finds what nobody was told of.
+// This file keeps others from having the last word about our table: what they change is put right
+// at once, and a slow look finds what nobody was told of.
 
-// backstop is how often the table is read back without a reason, and how often
-// what the kernel refused is tried again.
+// backstop is how often the table is read back without a reason, and how often what the kernel
+// refused is tried again.
 const backstop = time.Minute
 
-// repairs is what the Enforcer knows of others' changes. It is guarded by the
-// Enforcer's lock.
+// repairs is what the Enforcer knows of others' changes. It is guarded by the Enforcer's lock.
 type repairs struct {
 	due     bool // somebody may have changed the table
 	waiting bool // until the budget allows it
@@ -28,13 +27,13 @@ type repairs struct {
 	told    time.Time // when a repair was logged last
 }
 
-// tellEvery is how often a repair is logged, and told in an Event, at most: in a
-// fight with somebody who changes the table again and again, once is enough.
+// tellEvery is how often a repair is logged, and told in an Event, at most: in a fight with
+// somebody who changes the table again and again, once is enough.
 const tellEvery = 10 * time.Second
 
-// An allowance bounds the processor time that repairs take: at once as long as
-// there is some left, and in the long run no more than a share of one
-// processor, but at least every ten seconds. The zero value is full.
+// An allowance bounds the processor time that repairs take: at once as long as there is some left,
+// and in the long run no more than a share of one processor, but at least every ten seconds. The
+// zero value is full.
 type allowance struct {
 	spent time.Duration
 	at    time.Time // as of when
@@ -73,8 +72,7 @@ func (e *Enforcer) suspect() {
 	}
 }
 
-// dueRepair reports whether the table is to be read back now. If it is only
-// later, it sees to that.
+// dueRepair reports whether the table is to be read back now. If it is only later, it sees to that.
 func (e *Enforcer) dueRepair() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -96,14 +94,15 @@ func (e *Enforcer) dueRepair() bool {
 	return false
 }
 
-// guard watches the table until ctx ends; the function that it returns waits
-// for that.
+// guard watches the table until ctx ends; the function that it returns waits for that.
 func (e *Enforcer) guard(ctx context.Context) (wait func()) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		for ctx.Err() == nil {
 			if err := e.table.Watch(ctx, e.suspect); err != nil {
-				e.opts.Log.Error(err, "Watching for others' changes of the ruleset failed; trying again", "after", lastRetry.String())
+				e.opts.Log.Error(err,
+					"Watching for others' changes of the ruleset failed; trying again", "after",
+					lastRetry.String())
 				pause.For(ctx, lastRetry)
 			}
 		}
@@ -124,8 +123,8 @@ func (e *Enforcer) guard(ctx context.Context) (wait func()) {
 	return all.Wait
 }
 
-// repair makes the table again what it is to be, if somebody may have changed
-// it. Where too much time went into that lately it comes back later.
+// repair makes the table again what it is to be, if somebody may have changed it. Where too much
+// time went into that lately it comes back later.
 func (e *Enforcer) repair(ctx context.Context) error {
 	if !e.dueRepair() {
 		return nil
@@ -155,7 +154,9 @@ func (e *Enforcer) repair(ctx context.Context) error {
 // tellOwner says why others can change the table, where they shouldn't.
 func (e *Enforcer) tellOwner() {
 	if why := e.table.WhyNotOwned(); why != "" {
-		e.opts.Log.Info("The table isn't owned, so that others can change it; what they do is put right", "reason", why)
+		e.opts.Log.Info(
+			"The table isn't owned, so that others can change it; what they do is put right",
+			"reason", why)
 	}
 }
 
@@ -166,6 +167,8 @@ func (e *Enforcer) tellRepair(differences []string) {
 	e.repairs.told = time.Now()
 	const few = 5
 	first := differences[:min(few, len(differences))]
-	e.opts.Log.Info("Somebody else has changed the ruleset; it is put right", "differences", len(differences), "first", first)
-	e.opts.Warn("RulesetChanged", "somebody else has changed table inet sluice; it is put right (the agent's log has the differences)")
+	e.opts.Log.Info("Somebody else has changed the ruleset; it is put right", "differences",
+		len(differences), "first", first)
+	e.opts.Warn("RulesetChanged", "somebody else has changed table inet sluice; it is put right "+
+		"(the agent's log has the differences)")
 }

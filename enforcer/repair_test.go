@@ -18,18 +18,20 @@ var tampering = []struct{ name, script string }{
 	{"rule inserted", "insert rule inet sluice ingress/1 accept"},
 	{"set emptied", "flush map inet sluice dispatch/ingress/veth/v4"},
 	{"chain flushed", "flush chain inet sluice ingress/1"},
-	{"foreign chain", "add chain inet sluice mine { type filter hook forward priority -9; accept; }"},
+	{"foreign chain",
+		"add chain inet sluice mine { type filter hook forward priority -9; accept; }"},
 	{"foreign object", "add counter inet sluice mine"},
 	{"dormant", "add table inet sluice { flags dormant; }"},
 }
 
-// listing is the ruleset without counters and the owner's flags, the objects in an order of their own: that in which they
-// were made changes with a repair.
+// listing is the ruleset without counters and the owner's flags, the objects in an order of their
+// own: that in which they were made changes with a repair.
 func (w *enforcerWorld) listing() string {
 	w.T.Helper()
 	table, _, _ := strings.Cut(w.Node.Nft("-s", "list", "ruleset"), "\n}\n")
 	_, body, _ := strings.Cut(table, "\n")
-	if flags, rest, _ := strings.Cut(body, "\n"); strings.HasPrefix(flags, "\tflags") && !strings.Contains(flags, "dormant") {
+	flags, rest, _ := strings.Cut(body, "\n")
+	if strings.HasPrefix(flags, "\tflags") && !strings.Contains(flags, "dormant") {
 		body = rest
 	}
 	objects := strings.Split(strings.TrimSpace(body), "\n\t}")
@@ -49,9 +51,8 @@ func (w *enforcerWorld) tamper(script string) error {
 	return w.Node.Do(func() error { return exec.Command("nft", script).Run() })
 }
 
-// TestRepair: whatever others do to a table that nobody owns is put right
-// within a second. So that a busy machine doesn't fail it, the fastest of
-// ten counts, and each has half a minute.
+// TestRepair: whatever others do to a table that nobody owns is put right within a second. So that
+// a busy machine doesn't fail it, the fastest of ten counts, and each has half a minute.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{})
@@ -66,7 +67,8 @@ func TestRepair(t *testing.T) {
 			w.repaired(before)
 			fastest = min(fastest, time.Since(start))
 		}
-		if t.Logf("%s: put right after %v at best", c.name, fastest.Round(time.Millisecond)); fastest > time.Second {
+		if t.Logf("%s: put right after %v at best", c.name,
+			fastest.Round(time.Millisecond)); fastest > time.Second {
 			t.Errorf("%s: put right after %v only", c.name, fastest)
 		}
 	}
@@ -77,8 +79,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestOwnedTableHolds: on an owned table the same changes nothing, and there
-// is nothing to put right.
+// TestOwnedTableHolds: on an owned table the same changes nothing, and there is nothing to put
+// right.
 func TestOwnedTableHolds(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{Own: true})
@@ -102,8 +104,8 @@ func TestOwnedTableHolds(t *testing.T) {
 	}
 }
 
-// TestRepairAtStart: what was done while no agent ran, to an orphan or to a
-// table that nobody ever owned, is put right by the next agent's first write.
+// TestRepairAtStart: what was done while no agent ran, to an orphan or to a table that nobody ever
+// owned, is put right by the next agent's first write.
 func TestRepairAtStart(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{true, false} {
@@ -114,17 +116,21 @@ func TestRepairAtStart(t *testing.T) {
 			if err := w.Table.Close(); err != nil {
 				t.Fatal(err)
 			}
-			w.Denied(dbDenied[0])                                             // while nobody writes it holds
-			if err := w.tamper(c.script); err != nil && c.name != "dormant" { // nft 1.0.6 can't put an orphan to sleep
+			// while nobody writes it holds
+			w.Denied(dbDenied[0])
+			// nft 1.0.6 can't put an orphan to sleep
+			if err := w.tamper(c.script); err != nil && c.name != "dormant" {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			w.enforcer(table.Options{NetNS: w.Node.NSFd(), Own: own})
-			w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy, "prod/web": webPolicy})
+			w.setPolicies(map[string]string{"dev/db": dbPolicy, "dev/web": webPolicy,
+				"prod/web": webPolicy})
 			start := time.Now()
 			if err := w.e.commit(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("own=%v: %s: put right after %v", own, c.name, time.Since(start).Round(time.Millisecond))
+			t.Logf("own=%v: %s: put right after %v", own, c.name,
+				time.Since(start).Round(time.Millisecond))
 			if after := w.listing(); after != before {
 				t.Errorf("own=%v: %s: before\n%s\nafter\n%s", own, c.name, before, after)
 			}
@@ -132,8 +138,8 @@ func TestRepairAtStart(t *testing.T) {
 	}
 }
 
-// TestRepairTimes measures 120 repairs, one after the other, in the long form;
-// 16 otherwise. It holds the slowest to nothing, as the machine may be busy.
+// TestRepairTimes measures 120 repairs, one after the other, in the long form; 16 otherwise. It
+// holds the slowest to nothing, as the machine may be busy.
 func TestRepairTimes(t *testing.T) {
 	t.Parallel()
 	n := 2
@@ -153,12 +159,12 @@ func TestRepairTimes(t *testing.T) {
 		}
 	}
 	slices.Sort(times)
-	t.Logf("proof: %d repairs, from before the change until a listing showed it: p50 %v, p99 %v, slowest %v", len(times),
+	t.Logf("proof: %d repairs, from before the change until a listing showed it: p50 %v, p99 %v, "+
+		"slowest %v", len(times),
 		times[len(times)/2], times[len(times)*99/100], times[len(times)-1])
 }
 
-// TestAllowance: a burst at once, then one part in fifty, and after a pause a
-// burst again.
+// TestAllowance: a burst at once, then one part in fifty, and after a pause a burst again.
 func TestAllowance(t *testing.T) {
 	t.Parallel()
 	var a allowance
@@ -178,7 +184,8 @@ func TestAllowance(t *testing.T) {
 		now = now.Add(took)
 		repairs++
 	}
-	if share := float64(repairs) * took.Seconds() / now.Sub(begin).Seconds(); share < 0.015 || share > 0.021 {
+	share := float64(repairs) * took.Seconds() / now.Sub(begin).Seconds()
+	if share < 0.015 || share > 0.021 {
 		t.Errorf("%d repairs in %v: %.1f %% of a processor", repairs, now.Sub(begin), 100*share)
 	}
 	if wait := a.wait(now.Add(time.Hour)); wait != 0 {

@@ -7,11 +7,10 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// This file tells of policies without rules, because those of their namespace
-// cost this node too much.
+// This file tells of policies without rules, because those of their namespace cost this node too
+// much.
 
-// noteShed tells what is new of the policies without rules. It is called with
-// the lock held.
+// noteShed tells what is new of the policies without rules. It is called with the lock held.
 func (e *Enforcer) noteShed() {
 	now := e.model.Shed()
 	if len(now) == 0 && len(e.shed) == 0 {
@@ -34,7 +33,8 @@ func (e *Enforcer) noteShed() {
 	e.tellShed(news)
 	for namespace, policies := range over {
 		slices.SortFunc(policies, policy.Key.Compare)
-		e.lines.Info(e.opts.Log, namespace, "Policies no longer cost too much, or are gone", "policies", policy.List(policies, ", "))
+		e.lines.Info(e.opts.Log, namespace, "Policies no longer cost too much, or are gone",
+			"policies", policy.List(policies, ", "))
 	}
 	e.shed = told
 	e.opts.Metrics.policiesShed.Set(float64(len(now)))
@@ -55,8 +55,10 @@ func (e *Enforcer) tellShed(news map[string][]policy.Key) {
 	}
 	nodes := e.model.NodesOf(slices.Collect(maps.Keys(news))...)
 	for namespace, policies := range news {
-		shed := Shed{Policies: policies, Reason: e.model.ShedReason(namespace), Nodes: nodes[namespace]}
-		e.lines.Info(e.opts.Log, namespace, "Policies cost too much, and allow nothing", "policies", policy.List(policies, ", "), "reason", shed.Reason)
+		shed := Shed{Policies: policies, Reason: e.model.ShedReason(namespace),
+			Nodes: nodes[namespace]}
+		e.lines.Info(e.opts.Log, namespace, "Policies cost too much, and allow nothing", "policies",
+			policy.List(policies, ", "), "reason", shed.Reason)
 		if e.opts.OnShed != nil {
 			go e.opts.OnShed(shed)
 		}
