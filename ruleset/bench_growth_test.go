@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// growing are policies of n things each. Every one of them selects the pods of
-// the first namespace's first app, of which the node has some.
+// growing are policies of n things each. Every one of them selects the pods of the first
+// namespace's first app, of which the node has some.
 var growing = []struct {
 	name     string
 	policies func(n int) []string
@@ -27,15 +27,19 @@ var growing = []struct {
 		}) + `], ports: [{port: 80, protocol: UDP}]}]`}
 	}},
 	{"selectors", func(n int) []string {
-		return []string{`ingress: [{from: [` + list(n, func(i int) string { return fmt.Sprintf("{podSelector: {matchLabels: {x: v%d}}}", i) }) + `]}]`}
+		return []string{`ingress: [{from: [` + list(n, func(i int) string {
+			return fmt.Sprintf("{podSelector: {matchLabels: {x: v%d}}}", i)
+		}) + `]}]`}
 	}},
 	{"rules", func(n int) []string {
 		return []string{`ingress: [` + list(n, func(i int) string {
-			return fmt.Sprintf("{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}", i, 1+i)
+			return fmt.Sprintf(
+				"{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}", i, 1+i)
 		}) + `]`}
 	}},
 	{"ports", func(n int) []string {
-		return []string{`ingress: [{from: [{podSelector: {}}], ports: [` + list(n, func(i int) string { return fmt.Sprintf("{port: %d}", 1+2*i) }) + `]}]`}
+		return []string{`ingress: [{from: [{podSelector: {}}], ports: [` +
+			list(n, func(i int) string { return fmt.Sprintf("{port: %d}", 1+2*i) }) + `]}]`}
 	}},
 	{"values", func(n int) []string {
 		return []string{`ingress: [{from: [{podSelector: {matchExpressions: [{key: x, operator: NotIn, values: [` +
@@ -43,7 +47,9 @@ var growing = []struct {
 	}},
 	{"policies", func(n int) (out []string) {
 		for i := range n {
-			out = append(out, fmt.Sprintf("ingress: [{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: [{port: %d}]}]", i, 1+i))
+			out = append(out,
+				fmt.Sprintf("ingress: [{from: [{podSelector: {matchLabels: {x: v%d}}}], ports: "+
+					"[{port: %d}]}]", i, 1+i))
 		}
 		return out
 	}},
@@ -57,8 +63,8 @@ func list(n int, item func(i int) string) string {
 	return strings.Join(items, ", ")
 }
 
-// BenchmarkGrowth: policies of n, 2n and 4n things come, from the event to the
-// kernel. In proportion means that the ratios are at most 2 and 4.
+// BenchmarkGrowth: policies of n, 2n and 4n things come, from the event to the kernel. In
+// proportion means that the ratios are at most 2 and 4.
 func BenchmarkGrowth(b *testing.B) {
 	if os.Getenv("SLUICE_LONG") == "" {
 		b.Skip("takes minutes: SLUICE_LONG=1")
@@ -66,7 +72,9 @@ func BenchmarkGrowth(b *testing.B) {
 	for _, what := range growing {
 		b.Run(what.name, func(b *testing.B) {
 			for _, n := range []int{250, 500, 1000} {
-				b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) { benchGrowth(b, what.policies(n)) })
+				b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+					benchGrowth(b, what.policies(n))
+				})
 			}
 		})
 	}
@@ -76,7 +84,8 @@ func benchGrowth(b *testing.B, specs []string) {
 	b.Helper()
 	var policies []policy.Policy
 	for i, spec := range specs {
-		np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/grows-%d", i), `{podSelector: {matchLabels: {app: "1"}}, `+spec+`}`, cases.Addr)
+		np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/grows-%d", i),
+			`{podSelector: {matchLabels: {app: "1"}}, `+spec+`}`, cases.Addr)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -39,7 +39,8 @@ func BenchmarkFirstApply(b *testing.B) {
 			node := testnet.NewNode(b)
 			for b.Loop() {
 				table := packetworld.OpenTable(b, node)
-				if err := table.Sync(context.Background(), ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)); err != nil {
+				if err := table.Sync(context.Background(),
+					ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()
@@ -53,8 +54,8 @@ func BenchmarkFirstApply(b *testing.B) {
 	}
 }
 
-// benchChange measures changes of a cluster, from the event to the kernel:
-// change, and not what undo does to be ready for the next, if it is given.
+// benchChange measures changes of a cluster, from the event to the kernel: change, and not what
+// undo does to be ready for the next, if it is given.
 func benchChange(b *testing.B, policies, pods int, change, undo func(c *cluster.Cluster, i int)) {
 	b.Helper()
 	c := benchcluster.New(policies, pods)
@@ -83,8 +84,7 @@ func benchChange(b *testing.B, policies, pods int, change, undo func(c *cluster.
 	}
 }
 
-// BenchmarkRemotePod: a pod of another node comes or goes; one element of
-// some sets changes.
+// BenchmarkRemotePod: a pod of another node comes or goes; one element of some sets changes.
 func BenchmarkRemotePod(b *testing.B) {
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
@@ -103,8 +103,8 @@ func BenchmarkRemotePod(b *testing.B) {
 // BenchmarkAddLocalPod: a pod of this node comes, as in an ADD.
 func BenchmarkAddLocalPod(b *testing.B) { benchLocalPod(b, true) }
 
-// BenchmarkDeleteLocalPod: a pod of this node goes. The kernel's commits take
-// microseconds; packets under way are waited for before its chains go.
+// BenchmarkDeleteLocalPod: a pod of this node goes. The kernel's commits take microseconds; packets
+// under way are waited for before its chains go.
 func BenchmarkDeleteLocalPod(b *testing.B) { benchLocalPod(b, false) }
 
 func benchLocalPod(b *testing.B, add bool) {
@@ -113,7 +113,8 @@ func benchLocalPod(b *testing.B, add bool) {
 		b.Run(size.String(), func(b *testing.B) {
 			p := benchcluster.Pod(0)
 			come := func(c *cluster.Cluster, _ int) {
-				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0", Addresses: p.Addresses})
+				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0",
+					Addresses: p.Addresses})
 			}
 			leave := func(c *cluster.Cluster, _ int) { c.DeleteEndpoint(p.ID.Name) }
 			if add {
@@ -131,14 +132,16 @@ func BenchmarkEditPolicy(b *testing.B) {
 		b.Run(size.String(), func(b *testing.B) {
 			versions := [2]policy.Policy{benchcluster.Policy(0), benchcluster.Policy(20)}
 			versions[1].Key = versions[0].Key
-			benchChange(b, size.Policies, size.Pods, func(c *cluster.Cluster, i int) { c.SetPolicy(versions[i%2]) }, nil)
+			benchChange(b, size.Policies, size.Pods, func(c *cluster.Cluster, i int) {
+				c.SetPolicy(versions[i%2])
+			}, nil)
 		})
 	}
 }
 
-// BenchmarkFirstPacket: the time one packet of a new flow takes from a pod
-// through the node to another pod, with policies of which only the last
-// allows it. The reference has no policy. Later packets don't look at policies.
+// BenchmarkFirstPacket: the time one packet of a new flow takes from a pod through the node to
+// another pod, with policies of which only the last allows it. The reference has no policy. Later
+// packets don't look at policies.
 func BenchmarkFirstPacket(b *testing.B) {
 	for _, policies := range []int{0, 1, 10, 32, 100} {
 		b.Run(fmt.Sprintf("policies=%d", policies), func(b *testing.B) {
@@ -174,18 +177,20 @@ func benchPair(node *testnet.Node) (hosts []*testnet.Host, c *cluster.Cluster) {
 		h := node.Pod(p.ID.Name, p.Addresses...)
 		hosts = append(hosts, h)
 		c.SetPod(p)
-		c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: h.Interface(), Addresses: p.Addresses})
+		c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: h.Interface(),
+			Addresses: p.Addresses})
 	}
 	return hosts, c
 }
 
-// benchFlood puts the policies into force and measures a flood of the first
-// pod's to the other.
-func benchFlood(b *testing.B, node *testnet.Node, c *cluster.Cluster, hosts []*testnet.Host, port uint16) {
+// benchFlood puts the policies into force and measures a flood of the first pod's to the other.
+func benchFlood(b *testing.B, node *testnet.Node, c *cluster.Cluster, hosts []*testnet.Host,
+	port uint16) {
 	b.Helper()
 	c.Take()
 	table := packetworld.OpenTable(b, node)
-	if err := table.Sync(context.Background(), ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)); err != nil {
+	if err := table.Sync(context.Background(),
+		ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)); err != nil {
 		b.Fatal(err)
 	}
 	b.ResetTimer()
@@ -204,8 +209,8 @@ func benchFlood(b *testing.B, node *testnet.Node, c *cluster.Cluster, hosts []*t
 	}
 }
 
-// BenchmarkDeniedPacket: the time that one packet takes which a pod sends and
-// the policy of another denies: no rule of it matches. The reference has none.
+// BenchmarkDeniedPacket: the time that one packet takes which a pod sends and the policy of another
+// denies: no rule of it matches. The reference has none.
 func BenchmarkDeniedPacket(b *testing.B) {
 	for _, blocks := range []int{0, 100, 5000} {
 		b.Run(fmt.Sprintf("blocks=%d", blocks), func(b *testing.B) {
@@ -215,7 +220,8 @@ func BenchmarkDeniedPacket(b *testing.B) {
 			}
 			node := testnet.NewNode(b)
 			hosts, c := benchPair(node)
-			np, err := cases.RenderPolicy("ns-0/p", `{podSelector: {matchLabels: {app: "1"}}, `+rules+`}`, cases.Addr)
+			np, err := cases.RenderPolicy("ns-0/p",
+				`{podSelector: {matchLabels: {app: "1"}}, `+rules+`}`, cases.Addr)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -15,20 +15,20 @@ const defaultCutLabel = 127
 // CutBit is the bit of connections' labels by which a cut one is known.
 func (cfg *Config) CutBit() uint8 { return cmp.Or(cfg.CutLabel, defaultCutLabel) }
 
-// cutting is the first rule of the base chains on forward and input where
-// egress is judged, before established connections pass. No chain on output
-// has it: there, the resets that it sends pass themselves.
+// cutting is the first rule of the base chains on forward and input where egress is judged, before
+// established connections pass. No chain on output has it: there, the resets that it sends pass
+// themselves.
 func (cfg *Config) cutting() nft.Rule {
-	return rule("policy denies the connection by now", nft.MatchCTLabel{Bit: cfg.CutBit()}, nft.Do{Verdict: nft.JumpTo(cutChain)})
+	return rule("policy denies the connection by now", nft.MatchCTLabel{Bit: cfg.CutBit()},
+		nft.Do{Verdict: nft.JumpTo(cutChain)})
 }
 
-// addCut adds the chain that ends connections: whichever end sends next is
-// told by a reset, where there are resets.
+// addCut adds the chain that ends connections: whichever end sends next is told by a reset, where
+// there are resets.
 //
-// The last rule, which no packet meets, stands for the room that connections
-// have for a label: they get it, when they begin, if a rule of any table sets
-// one. Until 2025, to match one isn't enough. So the chain stands also
-// while nothing is cut.
+// The last rule, which no packet meets, stands for the room that connections have for a label: they
+// get it, when they begin, if a rule of any table sets one. Until 2025, to match one isn't enough.
+// So the chain stands also while nothing is cut.
 func (cfg *Config) addCut(out *nft.Ruleset) {
 	out.AddChain(&nft.Chain{Name: cutChain, Rules: []nft.Rule{
 		rule("packets of cut connections", nft.Count{}),
@@ -38,9 +38,9 @@ func (cfg *Config) addCut(out *nft.Ruleset) {
 	}})
 }
 
-// resets lets the resets pass that are sent in the name of a connection's
-// other end: they begin on output, and their source isn't local. Only chains
-// on output need it.
+// resets lets the resets pass that are sent in the name of a connection's other end: they begin on
+// output, and their source isn't local. Only chains on output need it.
 func resets() nft.Rule {
-	return rule("resets of connections that are denied", nft.MatchCT{State: nft.CTRelated}, nft.MatchTCPNoSYN{}, do(nft.Accept))
+	return rule("resets of connections that are denied", nft.MatchCT{State: nft.CTRelated},
+		nft.MatchTCPNoSYN{}, do(nft.Accept))
 }

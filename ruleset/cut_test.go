@@ -7,11 +7,12 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// TestCutRules: the rule stands whatever is configured, and before the one
-// that lets established connections pass; and not on output.
+// TestCutRules: the rule stands whatever is configured, and before the one that lets established
+// connections pass; and not on output.
 func TestCutRules(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []Config{{}, {IPVS: true}, {CutLabel: 5}, {Network: Network{Masquerade: true}}} {
+	for _, cfg := range []Config{{}, {IPVS: true}, {CutLabel: 5},
+		{Network: Network{Masquerade: true}}} {
 		base := cfg.base()
 		want := cfg.cutting()
 		for _, name := range []string{"egress", "input"} {
@@ -24,7 +25,8 @@ func TestCutRules(t *testing.T) {
 			t.Errorf("%+v: nothing makes room for labels", cfg)
 		}
 		for _, chain := range base.Chains {
-			if chain.Base != nil && chain.Base.Hook == nft.HookOutput && strings.Contains(chain.String(), "ct label") {
+			if chain.Base != nil && chain.Base.Hook == nft.HookOutput &&
+				strings.Contains(chain.String(), "ct label") {
 				t.Errorf("%+v: a chain on output looks at labels:\n%s", cfg, chain)
 			}
 		}

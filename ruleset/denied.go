@@ -9,15 +9,13 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// DeniedChains is what the names of the chains start with that end in denial:
-// one for each isolated pod and direction. They depend on nothing but the pod
-// and the agent's flags, so that their counters live as long as the isolation
-// does, whatever becomes of policies. A table is to be opened with it as
-// table.Options.Tallied.
+// DeniedChains is what the names of the chains start with that end in denial: one for each isolated
+// pod and direction. They depend on nothing but the pod and the agent's flags, so that their
+// counters live as long as the isolation does, whatever becomes of policies. A table is to be
+// opened with it as table.Options.Tallied.
 const DeniedChains = "denied/"
 
-// deniedName names the chain that counts, tells and drops what is denied to an
-// attachment of a pod.
+// deniedName names the chain that counts, tells and drops what is denied to an attachment of a pod.
 func deniedName(pod selector.Pod, id string, d policy.Direction) string {
 	return nft.Name("denied", pod.Namespace, pod.Name, shortHash(id), d.String())
 }
@@ -40,14 +38,15 @@ func (r *Renderer) Denied() map[string]Denied {
 	return out
 }
 
-// deniedChain renders it. A segment that opens no connection is reset, and
-// that is a denial like a drop.
+// deniedChain renders it. A segment that opens no connection is reset, and that is a denial like a
+// drop.
 func (cfg *Config) deniedChain(e *cluster.EndpointPolicy, d policy.Direction) *nft.Chain {
 	deny := rule(fmt.Sprintf("denied: %s of %s/%s", d, e.Pod.Namespace, e.Pod.Name), nft.Count{})
 	if cfg.LogPerSecond > 0 {
 		rate, burst := sampleLimit(cfg.LogPerSecond)
 		deny.Statements = append(deny.Statements,
-			nft.Sample{Group: cfg.LogGroup, Prefix: samplePrefix + d.String(), PerSecond: rate, Burst: burst})
+			nft.Sample{Group: cfg.LogGroup, Prefix: samplePrefix + d.String(), PerSecond: rate,
+				Burst: burst})
 	}
 	return &nft.Chain{Name: deniedName(e.Pod, e.ID, d), Rules: []nft.Rule{
 		deny,
@@ -59,8 +58,8 @@ func (cfg *Config) deniedChain(e *cluster.EndpointPolicy, d policy.Direction) *n
 // samplePrefix is before the direction in what a sample is marked with.
 const samplePrefix = "sluice "
 
-// SampleDirection reads what the rules mark a sample of denied packets with: the direction in
-// which it was denied, and whether the sample is ours at all.
+// SampleDirection reads what the rules mark a sample of denied packets with: the direction in which
+// it was denied, and whether the sample is ours at all.
 func SampleDirection(prefix string) (d policy.Direction, ours bool) {
 	for _, d := range policy.Directions {
 		if prefix == samplePrefix+d.String() {
@@ -70,10 +69,9 @@ func SampleDirection(prefix string) (d policy.Direction, ours bool) {
 	return 0, false
 }
 
-// sampleLimit is the token bucket of one direction. A bucket that is full lets
-// burst samples pass at once, and one more at the end of each 1/rate seconds:
-// within any second burst+rate-1 of them. That is half of what the pod may
-// have, so both directions together keep to it.
+// sampleLimit is the token bucket of one direction. A bucket that is full lets burst samples pass
+// at once, and one more at the end of each 1/rate seconds: within any second burst+rate-1 of them.
+// That is half of what the pod may have, so both directions together keep to it.
 func sampleLimit(perSecond uint64) (rate uint64, burst uint32) {
 	half := max(perSecond/2, 1)
 	rate = (half + 1) / 2

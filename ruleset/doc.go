@@ -1,31 +1,27 @@
-// Package ruleset renders what one node has to enforce, the compiled policies
-// of its pods and its part of the pod network, as the typed ruleset of package
-// nft.
+// Package ruleset renders what one node has to enforce, the compiled policies of its pods and its
+// part of the pod network, as the typed ruleset of package nft.
 //
 // # Model
 //
-// A [Renderer] follows a [cluster.Cluster]. It returns a whole ruleset once, and
-// a patch for each set of changes after that:
+// A [Renderer] follows a [cluster.Cluster]. It returns a whole ruleset once, and a patch for each
+// set of changes after that:
 //
 //	endpoint   an entry of the dispatch maps and, where isolated, a pod chain
 //	isolation  a profile: a chain of jumps, shared by all pods with the same policies
 //	rules      a policy chain for each policy and direction
 //	sets       an nftables set for each family
 //
-// Around these stands what doesn't depend on any pod, by the [Config]: base
-// chains, the chains for errors, for cut connections and for what is denied,
-// and those of the pod [Network].
+// Around these stands what doesn't depend on any pod, by the [Config]: base chains, the chains for
+// errors, for cut connections and for what is denied, and those of the pod [Network].
 //
-// The patches add up to what rendering from scratch gives. The Renderer
-// remembers what it rendered for whom: see [Renderer.Origin] and
-// [Renderer.Denied].
+// The patches add up to what rendering from scratch gives. The Renderer remembers what it rendered
+// for whom: see [Renderer.Origin] and [Renderer.Denied].
 //
-// All of it is pure: no kernel, no clock, no log, nothing of Kubernetes or of
-// CNI. A Renderer isn't for concurrent use.
+// All of it is pure: no kernel, no clock, no log, nothing of Kubernetes or of CNI. A Renderer isn't
+// for concurrent use.
 //
 // # Not for
 //
-// What a policy means is decided in package policy; how a patch reaches the
-// kernel without a gap, in package nft; when, and what to do where the kernel
-// refuses it, by who has the Renderer.
+// What a policy means is decided in package policy; how a patch reaches the kernel without a gap,
+// in package nft; when, and what to do where the kernel refuses it, by who has the Renderer.
 package ruleset

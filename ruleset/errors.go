@@ -7,24 +7,25 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// The kernel ties an ICMP error to a connection by the packet that is quoted in
-// it, whoever sends it. So an error from a pod of this node passes as one only if
-// the pod is an end of that connection; else it is judged as any packet of that
-// pod is. Who isn't a pod of this node may be a router on the way.
+// The kernel ties an ICMP error to a connection by the packet that is quoted in it, whoever sends
+// it. So an error from a pod of this node passes as one only if the pod is an end of that
+// connection; else it is judged as any packet of that pod is. Who isn't a pod of this node may be a
+// router on the way.
 //
-// The kernel compares no two fields of a packet with each other. That they are
-// the same, or of the same pod, is what a set of pairs says.
+// The kernel compares no two fields of a packet with each other. That they are the same, or of the
+// same pod, is what a set of pairs says.
 
 // Chains that base chains send errors to. Who returns is judged.
 var (
-	errorsByEnds  = nft.Name("errors", "by-ends") // accepts those by ends that are pods of this node
-	errorsToPods  = nft.Name("errors", "to-pods") // and those by everybody who is no pod of this node
+	// errorsByEnds accepts those by ends that are pods of this node
+	errorsByEnds = nft.Name("errors", "by-ends")
+	// errorsToPods accepts those by senders that are no pods of this node
+	errorsToPods  = nft.Name("errors", "to-pods")
 	errorProtocol = [...]uint8{policy.ProtocolICMP, policy.ProtocolICMPv6}
 )
 
-// vethEnds and addrEnds are the sets of pods' addresses, each twice: who sends an error, and which end of a
-// connection that is. As in the dispatch maps, our own pods are known by address
-// and veth.
+// vethEnds and addrEnds are the sets of pods' addresses, each twice: who sends an error, and which
+// end of a connection that is. As in the dispatch maps, our own pods are known by address and veth.
 func vethEnds(family string) string { return nft.Name("ends", "veth", family) }
 func addrEnds(family string) string { return nft.Name("ends", "address", family) }
 
@@ -47,7 +48,8 @@ func errorRules(d policy.Direction) []nft.Rule {
 	}
 	var out []nft.Rule
 	for _, protocol := range errorProtocol {
-		out = append(out, rule("errors about them", nft.MatchCT{State: nft.CTRelated}, nft.MatchProto{Proto: protocol}, nft.Do{Verdict: nft.JumpTo(to)}))
+		out = append(out, rule("errors about them", nft.MatchCT{State: nft.CTRelated},
+			nft.MatchProto{Proto: protocol}, nft.Do{Verdict: nft.JumpTo(to)}))
 	}
 	return out
 }
@@ -63,26 +65,34 @@ func addErrors(out *nft.Ruleset) {
 		})
 		out.AddSet(&nft.Set{
 			Name: addrEnds(f.suffix), Key: []nft.Field{src, ends[0]},
-			Comment: "pods of this node that another CNI plugin wired, and themselves as ends of connections",
+			Comment: "pods of this node that another CNI plugin wired, and themselves as ends of " +
+				"connections",
 		})
 		out.AddSet(&nft.Set{
 			Name: sendersGuard(f.suffix), Key: []nft.Field{src}, Guard: true,
 			Comment: "pods of this node that another CNI plugin wired: no routers",
 		})
 		for _, end := range ends {
-			byVeth = append(byVeth, rule("by an end", nft.InSet{Fields: []nft.Field{src, nft.InIface, end}, Set: vethEnds(f.suffix)}, do(nft.Accept)))
-			byAddress = append(byAddress, rule("by an end", nft.InSet{Fields: []nft.Field{src, end}, Set: addrEnds(f.suffix)}, do(nft.Accept)))
+			byVeth = append(byVeth,
+				rule("by an end", nft.InSet{Fields: []nft.Field{src, nft.InIface, end},
+					Set: vethEnds(f.suffix)}, do(nft.Accept)))
+			byAddress = append(byAddress, rule("by an end",
+				nft.InSet{Fields: []nft.Field{src, end}, Set: addrEnds(f.suffix)}, do(nft.Accept)))
 		}
-		known = append(known, rule("by a pod that is no end", nft.InSet{Fields: []nft.Field{src}, Set: sendersGuard(f.suffix)}, do(nft.Return)))
+		known = append(known, rule("by a pod that is no end",
+			nft.InSet{Fields: []nft.Field{src}, Set: sendersGuard(f.suffix)}, do(nft.Return)))
 	}
-	pod := rule("by a pod that is no end", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, do(nft.Return))
+	pod := rule("by a pod that is no end", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
+		do(nft.Return))
 	out.AddChain(&nft.Chain{Name: errorsByEnds, Rules: append(append(byVeth, pod), byAddress...)})
 	toPods := append([]nft.Rule{rule("", nft.Do{Verdict: nft.JumpTo(errorsByEnds)}), pod}, known...)
-	out.AddChain(&nft.Chain{Name: errorsToPods, Rules: append(toPods, rule("by a router, or an end elsewhere", do(nft.Accept)))})
+	out.AddChain(&nft.Chain{Name: errorsToPods,
+		Rules: append(toPods, rule("by a router, or an end elsewhere", do(nft.Accept)))})
 }
 
 // addEnds adds the elements by which errors from a pod are known as its own.
-func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string, addresses []netip.Addr) {
+func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string,
+	addresses []netip.Addr) {
 	for _, a := range addresses {
 		family := familySuffix(a)
 		if cfg.byAddress(veth) {
@@ -93,7 +103,8 @@ func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string, ad
 				continue
 			}
 			if veth != "" {
-				elements[dispatchKey{vethEnds(family), nft.AddrIfacePairElement(a, veth, end)}] = nft.Verdict{}
+				elements[dispatchKey{vethEnds(family),
+					nft.AddrIfacePairElement(a, veth, end)}] = nft.Verdict{}
 			}
 			if cfg.byAddress(veth) {
 				elements[dispatchKey{addrEnds(family), nft.AddrPairElement(a, end)}] = nft.Verdict{}
@@ -102,6 +113,6 @@ func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string, ad
 	}
 }
 
-// byAddress tells whether a pod is known by its address alone, too: one that
-// another CNI plugin wired has no veth that we know, and on output there is none.
+// byAddress tells whether a pod is known by its address alone, too: one that another CNI plugin
+// wired has no veth that we know, and on output there is none.
 func (cfg *Config) byAddress(veth string) bool { return veth == "" || cfg.IPVS }

@@ -17,13 +17,17 @@ import (
 // A default-deny policy for one pod, as the chain of the pod in the ruleset.
 func ExampleRenderer() {
 	c := cluster.New(cluster.Options{Node: "n1"})
-	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
-	c.SetNode(policy.Node{Name: "n1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
+	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
+	c.SetNode(policy.Node{Name: "n1",
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
 	c.SetPod(db)
-	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: "slup1", Addresses: db.Addresses})
+	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: "slup1",
+		Addresses: db.Addresses})
 	c.SetPolicy(policy.Parse(&networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "deny-all"},
-		Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}},
+		Spec: networkingv1.NetworkPolicySpec{
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}},
 	}))
 	c.Take()
 	rules := ruleset.NewRenderer(ruleset.Config{}).Ruleset(c)

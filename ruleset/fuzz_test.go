@@ -35,9 +35,9 @@ var hostilePolicies = []string{
 	`{"egress":[{"to":[{"namespaceSelector":{},"podSelector":{"matchExpressions":[{"key":"k","operator":"Exists","values":["v"]},{"key":"k","operator":"DoesNotExist"}]}}],"ports":[{"port":"http"}]}]}`,
 }
 
-// FuzzPolicy adds any NetworkPolicy to a node, and takes it away again. What becomes of it can be written; nothing that isn't of its own
-// namespace's pods changes; who was isolated still is; its size in the kernel is bounded by that of the object; and then all is as
-// before.
+// FuzzPolicy adds any NetworkPolicy to a node, and takes it away again. What becomes of it can be
+// written; nothing that isn't of its own namespace's pods changes; who was isolated still is; its
+// size in the kernel is bounded by that of the object; and then all is as before.
 func FuzzPolicy(f *testing.F) {
 	for _, spec := range hostilePolicies {
 		f.Add("p", []byte(spec))
@@ -87,7 +87,8 @@ func checkPolicy(t testing.TB, np *networkingv1.NetworkPolicy, size int) {
 	}
 }
 
-// checkOthers wants everything as before that isn't about the pods of dev, and each dispatch that leads to a chain still to lead there.
+// checkOthers wants everything as before that isn't about the pods of dev, and each dispatch that
+// leads to a chain still to lead there.
 func checkOthers(t testing.TB, before, after *nft.Ruleset) {
 	t.Helper()
 	for name, chain := range before.Chains {
@@ -110,8 +111,8 @@ func countRules(r *nft.Ruleset) (count int) {
 	return count
 }
 
-// FuzzPod adds any pod of another node. Its addresses get into the sets that select it, and nothing else changes; who isn't a unicast
-// address is nobody; and without it all is as before.
+// FuzzPod adds any pod of another node. Its addresses get into the sets that select it, and nothing
+// else changes; who isn't a unicast address is nobody; and without it all is as before.
 func FuzzPod(f *testing.F) {
 	for _, pod := range []string{
 		`{"status":{"podIP":"10.244.2.7","podIPs":[{"ip":"10.244.2.7"},{"ip":"fd00:10:244:2::7"}]},"metadata":{"labels":{"app":"db"}}}`,
@@ -135,7 +136,10 @@ func FuzzPod(f *testing.F) {
 				t.Errorf("a pod with the address %s", a)
 			}
 		}
-		if isOurs := slices.ContainsFunc(cases.Pods(), func(own *corev1.Pod) bool { return own.Namespace == namespace && own.Name == name }); isOurs {
+		isOurs := slices.ContainsFunc(cases.Pods(), func(own *corev1.Pod) bool {
+			return own.Namespace == namespace && own.Name == name
+		})
+		if isOurs {
 			return // it takes the place of one of this node's
 		}
 		w := ruleworld.New(t)
@@ -155,7 +159,12 @@ func FuzzPod(f *testing.F) {
 				t.Errorf("set %s changed", name)
 			}
 			for e := range w.Have.Sets[name].Elements {
-				if _, was := set.Elements[e]; !was && !slices.ContainsFunc(p.Addresses, func(a netip.Addr) bool { return strings.HasPrefix(e.First, string(a.AsSlice())) }) {
+				_, was := set.Elements[e]
+				if !was &&
+					!slices.ContainsFunc(p.Addresses,
+						func(a netip.Addr) bool {
+							return strings.HasPrefix(e.First, string(a.AsSlice()))
+						}) {
 					t.Errorf("set %s has %s, which isn't the pod's", name, e)
 				}
 			}

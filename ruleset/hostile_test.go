@@ -19,32 +19,39 @@ import (
 
 // hostileText draws what may stand where a text is expected.
 func hostileText(good ...string) *rapid.Generator[string] {
-	junk := []string{"", " ", "a b", "\x00", "\"", "}; flush ruleset; {", "%s%n", "../..", "-", "ü", strings.Repeat("x", 300), "0", "-1", "65536", "1e3"}
+	junk := []string{"", " ", "a b", "\x00", "\"", "}; flush ruleset; {", "%s%n", "../..", "-", "ü",
+		strings.Repeat("x", 300), "0", "-1", "65536", "1e3"}
 	return rapid.SampledFrom(append(junk, good...))
 }
 
-// hostileSpec draws a NetworkPolicySpec as JSON, each field of which may be anything that JSON can say in its place.
+// hostileSpec draws a NetworkPolicySpec as JSON, each field of which may be anything that JSON can
+// say in its place.
 func hostileSpec(t *rapid.T) []byte {
 	labels := func() any {
 		if rapid.Bool().Draw(t, "absent") {
 			return nil
 		}
 		return map[string]any{
-			"matchLabels": map[string]string{hostileText("app", "a/b").Draw(t, "key"): hostileText("web").Draw(t, "value")},
+			"matchLabels": map[string]string{
+				hostileText("app", "a/b").Draw(t, "key"): hostileText("web").Draw(t, "value")},
 			"matchExpressions": []any{map[string]any{
-				"key": hostileText("app").Draw(t, "key"), "operator": hostileText("In", "NotIn", "Exists", "DoesNotExist").Draw(t, "operator"),
+				"key": hostileText("app").Draw(t, "key"),
+				"operator": hostileText("In", "NotIn", "Exists", "DoesNotExist").
+					Draw(t, "operator"),
 				"values": rapid.SliceOfN(hostileText("web", "db"), 0, 3).Draw(t, "values"),
 			}},
 		}
 	}
 	cidr := func() string {
-		return hostileText("0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9", "255.255.255.255/32", "128.0.0.0/1", "ffff::/16",
+		return hostileText("0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9",
+			"255.255.255.255/32", "128.0.0.0/1", "ffff::/16",
 			"::ffff:10.0.0.0/104", "010.1.1.1/8", "fe80::1%eth0/64", "10.0.0.0/33").Draw(t, "cidr")
 	}
 	peer := func() any {
 		out := map[string]any{}
 		if rapid.Bool().Draw(t, "block") {
-			out["ipBlock"] = map[string]any{"cidr": cidr(), "except": []string{cidr(), cidr()}[:rapid.IntRange(0, 2).Draw(t, "excepts")]}
+			out["ipBlock"] = map[string]any{"cidr": cidr(),
+				"except": []string{cidr(), cidr()}[:rapid.IntRange(0, 2).Draw(t, "excepts")]}
 		}
 		if rapid.IntRange(0, 2).Draw(t, "selects") == 0 {
 			out["podSelector"], out["namespaceSelector"] = labels(), labels()
@@ -54,7 +61,8 @@ func hostileSpec(t *rapid.T) []byte {
 	port := func() any {
 		out := map[string]any{}
 		if rapid.Bool().Draw(t, "number") {
-			out["port"] = rapid.SampledFrom([]int{-1, 0, 1, 79, 80, 81, 65535, 65536, 1 << 30}).Draw(t, "port")
+			out["port"] = rapid.SampledFrom([]int{-1, 0, 1, 79, 80, 81, 65535, 65536, 1 << 30}).
+				Draw(t, "port")
 		} else if rapid.Bool().Draw(t, "name") {
 			out["port"] = hostileText("http", "query").Draw(t, "port")
 		}
@@ -62,7 +70,8 @@ func hostileSpec(t *rapid.T) []byte {
 			out["protocol"] = hostileText("TCP", "UDP", "SCTP", "ICMP").Draw(t, "protocol")
 		}
 		if rapid.IntRange(0, 3).Draw(t, "range") == 0 {
-			out["endPort"] = rapid.SampledFrom([]int{-1, 0, 80, 90, 65535, 65536}).Draw(t, "endPort")
+			out["endPort"] = rapid.SampledFrom([]int{-1, 0, 80, 90, 65535, 65536}).
+				Draw(t, "endPort")
 		}
 		return out
 	}
@@ -93,8 +102,9 @@ func hostileSpec(t *rapid.T) []byte {
 	return data
 }
 
-// TestHostilePolicies adds policies of arbitrary fields to a node, one after the other: the kernel takes each ruleset as it is, nft lists
-// it and reads its listing, and everybody else's part is as before.
+// TestHostilePolicies adds policies of arbitrary fields to a node, one after the other: the kernel
+// takes each ruleset as it is, nft lists it and reads its listing, and everybody else's part is as
+// before.
 func TestHostilePolicies(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
@@ -144,7 +154,8 @@ func TestHostilePolicies(t *testing.T) {
 				w.Cluster.DeletePolicy(k)
 			}
 		}
-		if err := table.Apply(context.Background(), w.Render.Patch(w.Cluster, w.Cluster.Take())); err != nil {
+		if err := table.Apply(context.Background(),
+			w.Render.Patch(w.Cluster, w.Cluster.Take())); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,18 +7,21 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// linkScope drops what only a bridge forwards: to multicast, broadcast and
-// link-local addresses, which every pod of the bridge hears or has, and from
-// the latter. No pod is known by them, so nothing else would judge it.
+// linkScope drops what only a bridge forwards: to multicast, broadcast and link-local addresses,
+// which every pod of the bridge hears or has, and from the latter. No pod is known by them, so
+// nothing else would judge it.
 func linkScope(d policy.Direction) []nft.Rule {
 	const what = "on a bridge, to or from no known pod"
-	drop := func(match nft.Statement) nft.Rule { return rule(what, match, nft.Count{}, do(nft.Drop)) }
+	drop := func(match nft.Statement) nft.Rule {
+		return rule(what, match, nft.Count{}, do(nft.Drop))
+	}
 	if d == policy.Egress {
 		return []nft.Rule{drop(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6})}
 	}
 	return []nft.Rule{
 		drop(nft.MatchPrefix{Field: nft.DstAddr4, Prefix: multicast4}),
-		drop(nft.MatchAddr{Field: nft.DstAddr4, Addr: netip.AddrFrom4([4]byte{255, 255, 255, 255})}),
+		drop(nft.MatchAddr{Field: nft.DstAddr4,
+			Addr: netip.AddrFrom4([4]byte{255, 255, 255, 255})}),
 		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: multicast6}),
 		drop(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: linkLocal6}),
 	}

@@ -8,21 +8,21 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Network is what the ruleset has to know of the pod network between nodes.
-// In its zero value another plugin makes that network, and the ruleset has
-// nothing but policies.
+// Network is what the ruleset has to know of the pod network between nodes. In its zero value
+// another plugin makes that network, and the ruleset has nothing but policies.
 type Network struct {
 	Pods    []netip.Prefix // of all nodes
 	OwnPods []netip.Prefix // of this node
 	Own     []netip.Addr   // at which this node is, and its pods' host ports
 
-	Tunnel    string       // the tunnel device; empty without one
-	Port      uint16       // of the tunnel, UDP
-	Local     netip.Addr   // this node's end of the tunnel; the zero Addr: none, and nobody's packets are the tunnel's
+	Tunnel string // the tunnel device; empty without one
+	Port   uint16 // of the tunnel, UDP
+	// this node's end of the tunnel; the zero Addr: none, and nobody's packets are the tunnel's
+	Local     netip.Addr
 	Endpoints []netip.Addr // the peers' ends
 
-	// Masquerade gives packets of this node's pods that leave the pod network
-	// the node's address, but for those to the addresses in Direct.
+	// Masquerade gives packets of this node's pods that leave the pod network the node's address,
+	// but for those to the addresses in Direct.
 	Masquerade bool
 	Direct     []netip.Addr
 }
@@ -38,13 +38,15 @@ type HostPort struct {
 
 // Where the network's base chains sit. README.md of package nft says why.
 const (
-	priorityRaw         = -300 // before connection tracking
-	priorityDestination = -99  // after kube-proxy's Services: a pod's host port must not take what is theirs
-	prioritySource      = 99   // before kube-proxy's masquerading
+	priorityRaw = -300 // before connection tracking
+	// priorityDestination is after kube-proxy's Services: a pod's host port must not take what is
+	// theirs.
+	priorityDestination = -99
+	prioritySource      = 99 // before kube-proxy's masquerading
 )
 
-// Ports of masqueraded UDP. The port of a tunnel isn't among them, unless
-// somebody configures it so.
+// Ports of masqueraded UDP. The port of a tunnel isn't among them, unless somebody configures it
+// so.
 const firstMasquerade, lastMasquerade = 16384, 65535
 
 var (
@@ -65,7 +67,8 @@ func directSet(family string) string    { return nft.Name("network", "direct", f
 // was before kube-proxy's.
 func hostPortChain(name string) string { return nft.Name(name, "2") }
 
-// ownSet and the maps below say where host ports are, those by the node's address, and those that count for all of them.
+// ownSet and the maps below say where host ports are, those by the node's address, and those that
+// count for all of them.
 func ownSet(family string) string         { return nft.Name("network", "own", family) }
 func hostPortMap(family string) string    { return nft.Name("host-ports", "address", family) }
 func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }
@@ -75,7 +78,7 @@ func hairpinSet(family string) string     { return nft.Name("host-ports", "hairp
 var (
 	podOrigin     = nft.Name("origin", "pods")        // what comes from pods
 	tunnelForward = nft.Name("tunnel", "forward")     // what pods send to the tunnel's port
-	tunnelInput   = nft.Name("tunnel", "input")       // what comes to the tunnel's port of this node
+	tunnelInput   = nft.Name("tunnel", "input")       // what comes to this node's tunnel port
 	leaving       = nft.Name("masquerade", "leaving") // what pods send out of the pod network
 )
 
@@ -98,7 +101,8 @@ func (n *Network) addTo(out *nft.Ruleset) {
 	chain("origin", nft.Base{Hook: nft.HookPrerouting, Priority: priorityRaw}, n.originRules())
 	if n.Tunnel != "" {
 		if n.Local.IsValid() {
-			chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw}, []nft.Rule{n.untrack()})
+			chain("untracked", nft.Base{Hook: nft.HookOutput, Priority: priorityRaw},
+				[]nft.Rule{n.untrack()})
 		}
 		out.AddChain(&nft.Chain{Name: tunnelForward, Rules: n.tunnelForwardRules()})
 		out.AddChain(&nft.Chain{Name: tunnelInput, Rules: n.tunnelInputRules()})
@@ -109,24 +113,33 @@ func (n *Network) addTo(out *nft.Ruleset) {
 	}
 	hostPorts("host-ports", nft.HookPrerouting)
 	hostPorts("own-host-ports", nft.HookOutput)
-	chain("masquerade", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: prioritySource}, n.masqueradeRules())
+	chain("masquerade", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting,
+		Priority: prioritySource}, n.masqueradeRules())
 	if n.Masquerade {
 		out.AddChain(&nft.Chain{Name: leaving, Rules: n.leavingRules()})
 	}
 }
 
-// addSets adds the sets of addresses. Those that except something, from being
-// believed or from being masqueraded, are guards: a connection keeps for its
-// life the address that it began with, and peers judge it by that.
+// addSets adds the sets of addresses. Those that except something, from being believed or from
+// being masqueraded, are guards: a connection keeps for its life the address that it began with,
+// and peers judge it by that.
 func (n *Network) addSets(out *nft.Ruleset, family string, is4 bool) {
 	src := addrField(true, is4)
 	for _, s := range []*nft.Set{
-		{Name: podsSet(family), Interval: true, Comment: "pods of all nodes", Elements: ranges(n.Pods, is4)},
-		{Name: podsGuard(family), Interval: true, Guard: true, Comment: "pods of all nodes: nobody else may use their addresses, and nothing to them is masqueraded", Elements: ranges(n.Pods, is4)},
-		{Name: ownPodsSet(family), Interval: true, Comment: "pods of this node", Elements: ranges(n.OwnPods, is4)},
-		{Name: ownSet(family), Interval: true, Comment: "this node, where its pods' host ports are", Elements: ranges(n.hostPortRanges(), is4)},
-		{Name: endpointsSet(family), Comment: "nodes, as the tunnel's packets have them", Elements: addresses(n.Endpoints, is4)},
-		{Name: directSet(family), Guard: true, Comment: "nodes that pods reach with their own addresses", Elements: addresses(n.Direct, is4)},
+		{Name: podsSet(family), Interval: true, Comment: "pods of all nodes",
+			Elements: ranges(n.Pods, is4)},
+		{Name: podsGuard(family), Interval: true, Guard: true,
+			Comment: "pods of all nodes: nobody else may use their addresses, and nothing to " +
+				"them is masqueraded", Elements: ranges(n.Pods, is4)},
+		{Name: ownPodsSet(family), Interval: true, Comment: "pods of this node",
+			Elements: ranges(n.OwnPods, is4)},
+		{Name: ownSet(family), Interval: true, Comment: "this node, where its pods' host ports are",
+			Elements: ranges(n.hostPortRanges(), is4)},
+		{Name: endpointsSet(family), Comment: "nodes, as the tunnel's packets have them",
+			Elements: addresses(n.Endpoints, is4)},
+		{Name: directSet(family), Guard: true,
+			Comment:  "nodes that pods reach with their own addresses",
+			Elements: addresses(n.Direct, is4)},
 	} {
 		s.Key = []nft.Field{src}
 		out.AddSet(s)
@@ -149,31 +162,35 @@ func addHostPortSets(out *nft.Ruleset, family string, is4 bool) {
 	})
 }
 
-// originOfPods drops what doesn't come from the pod that it says. The link-local
-// addresses of a pod can't be checked, as all of them are on its link, and
-// whoever uses many fills the node's neighbour table: by neighbour discovery,
-// which there is none of, or by what the node would answer. A pod has no need
-// of them; its way to the node is by the MAC alone.
+// originOfPods drops what doesn't come from the pod that it says. The link-local addresses of a pod
+// can't be checked, as all of them are on its link, and whoever uses many fills the node's
+// neighbour table: by neighbour discovery, which there is none of, or by what the node would
+// answer. A pod has no need of them; its way to the node is by the MAC alone.
 func originOfPods() []nft.Rule {
 	return []nft.Rule{
 		rule("a pod, but not its address", nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)),
-		rule("a pod, but not an address that can be checked", nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6}, nft.Count{}, do(nft.Drop)),
-		rule("a pod to the node's loopback", nft.MatchPrefix{Field: nft.DstAddr4, Prefix: loopback4}, nft.Count{}, do(nft.Drop)),
+		rule("a pod, but not an address that can be checked",
+			nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6}, nft.Count{}, do(nft.Drop)),
+		rule("a pod to the node's loopback",
+			nft.MatchPrefix{Field: nft.DstAddr4, Prefix: loopback4}, nft.Count{}, do(nft.Drop)),
 		rule("", do(nft.Accept)),
 	}
 }
 
-// originRules drop what doesn't come from where it says. Most packets meet few
-// of them: the tunnel's, which are the most, two.
+// originRules drop what doesn't come from where it says. Most packets meet few of them: the
+// tunnel's, which are the most, two.
 func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
-		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(podOrigin)}),
+		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
+			nft.Do{Verdict: nft.JumpTo(podOrigin)}),
 	}
 	if n.Local.IsValid() {
-		rules = append(rules, rule("tunnel packets need no tracking", append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
+		rules = append(rules, rule("tunnel packets need no tracking",
+			append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
 	}
 	for _, f := range families {
-		rules = append(rules, rule("a pod's address, but not from there", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)},
+		rules = append(rules, rule("a pod's address, but not from there",
+			nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)},
 			nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)))
 	}
 	return rules
@@ -195,19 +212,21 @@ func (n *Network) untrack() nft.Rule {
 	return rule("tunnel packets need no tracking",
 		nft.MatchAddr{Field: addrField(true, is4), Addr: n.Local},
 		n.toTunnel(),
-		nft.InSet{Fields: []nft.Field{addrField(false, is4)}, Set: endpointsSet(familySuffix(n.Local))},
+		nft.InSet{Fields: []nft.Field{addrField(false, is4)},
+			Set: endpointsSet(familySuffix(n.Local))},
 		nft.NoTrack{})
 }
 
-// tunnelForwardRules keep pods from posing as nodes. Masquerading gives what
-// a pod sends to a node the address of its own node, from which the other one
-// takes tunnel packets. It can be any address that belongs to a node, also of
-// one that isn't known yet, so the pod network is all that is allowed.
+// tunnelForwardRules keep pods from posing as nodes. Masquerading gives what a pod sends to a node
+// the address of its own node, from which the other one takes tunnel packets. It can be any address
+// that belongs to a node, also of one that isn't known yet, so the pod network is all that is
+// allowed.
 func (n *Network) tunnelForwardRules() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
 		rules = append(rules, rule("between pods it is theirs to use",
-			nft.InSet{Fields: []nft.Field{addrField(false, f.is4)}, Set: podsSet(f.suffix)}, do(nft.Return)))
+			nft.InSet{Fields: []nft.Field{addrField(false, f.is4)}, Set: podsSet(f.suffix)},
+			do(nft.Return)))
 	}
 	return append(rules, rule("a pod to a tunnel", nft.Count{}, do(nft.Drop)))
 }
@@ -215,21 +234,24 @@ func (n *Network) tunnelForwardRules() []nft.Rule {
 // tunnelInputRules accept the tunnel's packets from peers alone.
 func (n *Network) tunnelInputRules() []nft.Rule {
 	rules := []nft.Rule{
-		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Count{}, do(nft.Drop)),
+		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
+			nft.Count{}, do(nft.Drop)),
 	}
 	if n.Local.IsValid() {
-		rules = append(rules, rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...))
+		rules = append(rules,
+			rule("tunnel packets of peers", append(n.fromPeer(), do(nft.Accept))...))
 	}
 	return append(rules, rule("tunnel packets of others", nft.Count{}, do(nft.Drop)))
 }
 
-// toForwarded is the egress chain's part of that, behind what is established: a
-// pod may answer who speaks from the tunnel's port.
+// toForwarded is the egress chain's part of that, behind what is established: a pod may answer who
+// speaks from the tunnel's port.
 func (n *Network) toForwarded() []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" {
 		return nil
 	}
-	return []nft.Rule{rule("", n.toTunnel(), nft.MatchIface{Field: nft.InIface, Name: vethPattern}, nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
+	return []nft.Rule{rule("", n.toTunnel(), nft.MatchIface{Field: nft.InIface, Name: vethPattern},
+		nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
 }
 
 // toInput is the input chain's part of that, before all but the rule for cut connections: most of
@@ -263,8 +285,12 @@ func hostPortRules() []nft.Rule {
 		dst := addrField(false, f.is4)
 		own := nft.InSet{Fields: []nft.Field{dst}, Set: ownSet(f.suffix)}
 		rules = append(rules,
-			rule("", own, nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{dst, nft.L4Proto, nft.DstPort}, Map: hostPortMap(f.suffix)}),
-			rule("", own, nft.MatchLocalDst{}, nft.DNAT{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Map: anyHostPortMap(f.suffix)}),
+			rule("", own, nft.MatchLocalDst{},
+				nft.DNAT{Fields: []nft.Field{dst, nft.L4Proto, nft.DstPort},
+					Map: hostPortMap(f.suffix)}),
+			rule("", own, nft.MatchLocalDst{},
+				nft.DNAT{Fields: []nft.Field{nft.L4Proto, nft.DstPort},
+					Map: anyHostPortMap(f.suffix)}),
 		)
 	}
 	return rules
@@ -273,7 +299,8 @@ func hostPortRules() []nft.Rule {
 // addHostPorts adds the elements of a pod's host ports. Of those that are for one packet, the one
 // for fewer addresses counts: one address of the node before all of its family, by the order of the
 // rules, and these before all of both families.
-func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr, ports []HostPort) {
+func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr,
+	ports []HostPort) {
 	if !n.Enabled() {
 		return
 	}
@@ -284,39 +311,51 @@ func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip
 				continue
 			}
 			proto, family := port.Protocol, familySuffix(addr)
-			key := dispatchKey{hostPortMap(family), nft.AddrProtoPortElement(port.HostIP, proto, port.HostPort)}
+			key := dispatchKey{hostPortMap(family),
+				nft.AddrProtoPortElement(port.HostIP, proto, port.HostPort)}
 			if !port.HostIP.IsValid() || port.HostIP.IsUnspecified() {
-				key = dispatchKey{anyHostPortMap(family), nft.ProtoPortElement(proto, port.HostPort)}
+				key = dispatchKey{anyHostPortMap(family),
+					nft.ProtoPortElement(proto, port.HostPort)}
 			}
-			elements[key] = nft.Verdict{Kind: nft.NATTo, Target: netip.AddrPortFrom(addr, port.ContainerPort)}
-			elements[dispatchKey{hairpinSet(family), nft.AddrPairElement(addr, addr)}] = nft.Verdict{}
+			elements[key] = nft.Verdict{Kind: nft.NATTo,
+				Target: netip.AddrPortFrom(addr, port.ContainerPort)}
+			elements[dispatchKey{hairpinSet(family),
+				nft.AddrPairElement(addr, addr)}] = nft.Verdict{}
 		}
 	}
 }
 
-// masqueradeRules give packets the node's address whose answers would miss it
-// otherwise.
+// masqueradeRules give packets the node's address whose answers would miss it otherwise.
 func (n *Network) masqueradeRules() []nft.Rule {
 	toPod := nft.MatchIface{Field: nft.OutIface, Name: vethPattern}
 	rules := []nft.Rule{
-		rule("a host port by way of loopback", toPod, nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: loopback4}, nft.Masquerade{FullyRandom: true}),
+		rule("a host port by way of loopback", toPod,
+			nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: loopback4},
+			nft.Masquerade{FullyRandom: true}),
 	}
 	for _, f := range families {
 		rules = append(rules, rule("a pod's own host port",
-			nft.InSet{Fields: []nft.Field{addrField(true, f.is4), addrField(false, f.is4)}, Set: hairpinSet(f.suffix)}, nft.Masquerade{FullyRandom: true}))
+			nft.InSet{Fields: []nft.Field{addrField(true, f.is4), addrField(false, f.is4)},
+				Set: hairpinSet(f.suffix)}, nft.Masquerade{FullyRandom: true}))
 	}
 	if n.Tunnel != "" {
 		tunnel := nft.MatchIface{Field: nft.OutIface, Name: n.Tunnel}
 		for _, f := range families {
-			rules = append(rules, rule("", tunnel, nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: podsGuard(f.suffix)}, do(nft.Accept)))
+			rules = append(rules,
+				rule("", tunnel, nft.InSet{Fields: []nft.Field{addrField(true, f.is4)},
+					Set: podsGuard(f.suffix)}, do(nft.Accept)))
 		}
-		rules = append(rules, rule("the node to a pod elsewhere, so that the answer comes through the tunnel", tunnel, nft.Masquerade{FullyRandom: true}))
+		rules = append(rules,
+			rule("the node to a pod elsewhere, so that the answer comes through the tunnel", tunnel,
+				nft.Masquerade{FullyRandom: true}))
 	}
 	if !n.Masquerade {
 		return rules
 	}
 	for _, f := range families {
-		rules = append(rules, rule("", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)}, Set: ownPodsSet(f.suffix)}, nft.Do{Verdict: nft.JumpTo(leaving)}))
+		rules = append(rules,
+			rule("", nft.InSet{Fields: []nft.Field{addrField(true, f.is4)},
+				Set: ownPodsSet(f.suffix)}, nft.Do{Verdict: nft.JumpTo(leaving)}))
 	}
 	return rules
 }
@@ -328,7 +367,8 @@ func (n *Network) leavingRules() []nft.Rule {
 		dst := []nft.Field{addrField(false, f.is4)}
 		rules = append(rules,
 			rule("to pods", nft.InSet{Fields: dst, Set: podsGuard(f.suffix)}, do(nft.Accept)),
-			rule("to nodes that know the way back", nft.InSet{Fields: dst, Set: directSet(f.suffix)}, do(nft.Accept)))
+			rule("to nodes that know the way back",
+				nft.InSet{Fields: dst, Set: directSet(f.suffix)}, do(nft.Accept)))
 	}
 	return append(rules,
 		rule("multicast", nft.MatchPrefix{Field: nft.DstAddr4, Prefix: multicast4}, do(nft.Accept)),

@@ -45,28 +45,35 @@ func (w *errorWorld) passed() (n int) {
 }
 
 // flow opens a connection and says what its client's packets are like where they arrive.
-func (w *errorWorld) flow(proto testnet.Protocol, from string, dst netip.AddrPort) (*testnet.Flow, testnet.Quoted) {
+func (w *errorWorld) flow(proto testnet.Protocol, from string,
+	dst netip.AddrPort) (*testnet.Flow, testnet.Quoted) {
 	w.T.Helper()
 	f := w.Hosts[from].Open(w.T, proto, dst)
 	src := f.LocalAddr()
-	return f, testnet.Quoted{Protocol: proto, Src: netip.AddrPortFrom(src.Addr().Unmap(), src.Port()), Dst: dst}
+	return f, testnet.Quoted{Protocol: proto,
+		Src: netip.AddrPortFrom(src.Addr().Unmap(), src.Port()), Dst: dst}
 }
 
-// sends has a host send an error to an address, about a packet, and demands that it passes or not. A packet of ours is through the hooks of
-// a veth pair before the sender's call returns; what is sent afterwards, as a control, proves that.
-func (w *errorWorld) sends(who string, to netip.Addr, about testnet.Quoted, mtu uint16, passes bool) {
+// sends has a host send an error to an address, about a packet, and demands that it passes or not.
+// A packet of ours is through the hooks of a veth pair before the sender's call returns; what is
+// sent afterwards, as a control, proves that.
+func (w *errorWorld) sends(who string, to netip.Addr, about testnet.Quoted, mtu uint16,
+	passes bool) {
 	w.T.Helper()
 	family := 6
 	if to.Is4() {
 		family = 4
 	}
 	before := w.passed()
-	if err := w.Hosts[who].SendICMPError(w.Addr(who, family), to, about, mtu, bytes.Repeat([]byte("x"), 1000)); err != nil {
+	err := w.Hosts[who].SendICMPError(w.Addr(who, family), to, about, mtu,
+		bytes.Repeat([]byte("x"), 1000))
+	if err != nil {
 		w.T.Fatal(err)
 	}
 	w.Allowed("ops/probe > out icmp")
 	if got := w.passed() - before; (got > 0) != passes {
-		w.T.Errorf("%s's error to %s about %+v: passed %d times, want %t", who, to, about, got, passes)
+		w.T.Errorf("%s's error to %s about %+v: passed %d times, want %t", who, to, about,
+			got, passes)
 	}
 }
 
@@ -79,12 +86,14 @@ const (
 	onlyDB    = `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: db}}}]}]}`
 )
 
-// TestForgedErrorsAreJudged: an error about a connection passes as one if its sender is an end of it or no pod of this node. Whatever else a
-// pod sends is judged as any packet of that pod: a rule without ports may allow it, one with ports doesn't.
+// TestForgedErrorsAreJudged: an error about a connection passes as one if its sender is an end of
+// it or no pod of this node. Whatever else a pod sends is judged as any packet of that pod: a rule
+// without ports may allow it, one with ports doesn't.
 func TestForgedErrorsAreJudged(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]ruleset.Config{
-		"own network": {Network: ruleworld.Network()}, "policies alone": {}, "output judged": {IPVS: true}, "own node open": {AllowPodToNode: true},
+		"own network": {Network: ruleworld.Network()}, "policies alone": {},
+		"output judged": {IPVS: true}, "own node open": {AllowPodToNode: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -96,12 +105,14 @@ func TestForgedErrorsAreJudged(t *testing.T) {
 	}
 }
 
-// forge has prod/web and others send errors about connections between dev/web, dev/db, out and the node.
+// forge has prod/web and others send errors about connections between dev/web, dev/db, out and the
+// node.
 func (w *errorWorld) forge(family int, toNode bool) {
 	w.T.Helper()
 	at := func(name string) netip.AddrPort { return netip.AddrPortFrom(w.Addr(name, family), 80) }
 	_, inside := w.flow(testnet.UDP, "dev/web", at("dev/db"))
-	_, outward := w.flow(testnet.UDP, "out2", at("dev/db")) // out2's packets, so that errors about them go out
+	// out2's packets, so that errors about them go out
+	_, outward := w.flow(testnet.UDP, "out2", at("dev/db"))
 	_, ofNode := w.flow(testnet.TCP, "node", at("dev/db"))
 	web, out, node := w.Addr("dev/web", family), w.Addr("out2", family), ofNode.Src.Addr()
 
@@ -121,7 +132,8 @@ func (w *errorWorld) forge(family int, toNode bool) {
 	w.sends("prod/web", web, inside, 0, true)
 	w.sends("prod/web", node, ofNode, 0, true)
 
-	// The receiver's ingress judges it as well; the connection's other end, and who is no pod, are heard.
+	// The receiver's ingress judges it as well; the connection's other end, and who is no pod, are
+	// heard.
 	w.SetPolicy(map[string]string{"dev/p": isolated, "dev/in": onlyWeb, "dev/out": onlyDB})
 	w.sends("prod/web", web, inside, 0, false)
 	w.sends("dev/db", web, inside, 0, true)
@@ -144,8 +156,9 @@ func (w *errorWorld) clearPolicies(names ...string) {
 	w.Apply()
 }
 
-// TestForgedErrorsThroughTranslation: behind a Service's address the backend is an end of the connection, and behind masquerading the pod
-// that speaks: their errors pass, and others' don't, not even by way of the node's address.
+// TestForgedErrorsThroughTranslation: behind a Service's address the backend is an end of the
+// connection, and behind masquerading the pod that speaks: their errors pass, and others' don't,
+// not even by way of the node's address.
 func TestForgedErrorsThroughTranslation(t *testing.T) {
 	t.Parallel()
 	w := newErrorWorld(t, ruleset.Config{Network: ruleworld.Network()})
@@ -153,9 +166,12 @@ func TestForgedErrorsThroughTranslation(t *testing.T) {
 		virtual := netip.AddrPortFrom(packetworld.Service[family], 80)
 		w.Node.DNAT(testnet.UDP, virtual, netip.AddrPortFrom(w.Addr("dev/db", family), 81))
 		toService, byService := w.flow(testnet.UDP, "dev/web", virtual)
-		behind := testnet.Quoted{Protocol: testnet.UDP, Src: byService.Src, Dst: netip.AddrPortFrom(w.Addr("dev/db", family), 81)}
-		masqueraded := w.Hosts["dev/web"].MustReach(t, testnet.UDP, netip.AddrPortFrom(w.Addr("out", family), 80))
-		seen := testnet.Quoted{Protocol: testnet.UDP, Src: clientOf(t, masqueraded), Dst: netip.AddrPortFrom(w.Addr("out", family), 80)}
+		behind := testnet.Quoted{Protocol: testnet.UDP, Src: byService.Src,
+			Dst: netip.AddrPortFrom(w.Addr("dev/db", family), 81)}
+		masqueraded := w.Hosts["dev/web"].MustReach(t, testnet.UDP,
+			netip.AddrPortFrom(w.Addr("out", family), 80))
+		seen := testnet.Quoted{Protocol: testnet.UDP, Src: clientOf(t, masqueraded),
+			Dst: netip.AddrPortFrom(w.Addr("out", family), 80)}
 		if seen.Src.Addr() == w.Addr("dev/web", family) {
 			t.Fatal("it isn't masqueraded")
 		}
@@ -192,15 +208,19 @@ func TestForgedErrorsOfBridgedPods(t *testing.T) {
 	}
 	w.Apply()
 	for _, family := range packetworld.BothFamilies {
-		_, about := w.flow(testnet.UDP, "ops/client", netip.AddrPortFrom(w.Addr("ops/server", family), 80))
-		_, outward := w.flow(testnet.UDP, "out", netip.AddrPortFrom(w.Addr("ops/server", family), 80))
+		_, about := w.flow(testnet.UDP, "ops/client",
+			netip.AddrPortFrom(w.Addr("ops/server", family), 80))
+		_, outward := w.flow(testnet.UDP, "out",
+			netip.AddrPortFrom(w.Addr("ops/server", family), 80))
 		client, out := w.Addr("ops/client", family), w.Addr("out", family)
 		w.sends("ops/other", client, about, 0, true) // control
 		w.sends("dev/web", client, about, 0, true)
 		w.SetPolicy(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: client}}}`})
 		w.sends("ops/other", client, about, 0, false) // by the receiver's ingress
 		w.sends("dev/web", client, about, 0, false)
-		w.SetPolicy(map[string]string{"ops/p": `{podSelector: {matchExpressions: [{key: app, operator: Exists}]}, policyTypes: [Ingress, Egress]}`})
+		w.SetPolicy(
+			map[string]string{
+				"ops/p": `{podSelector: {matchExpressions: [{key: app, operator: Exists}]}, policyTypes: [Ingress, Egress]}`})
 		w.sends("ops/other", client, about, 0, false)
 		w.sends("ops/other", out, outward, 0, false)
 		w.sends("ops/server", client, about, 0, true)
@@ -216,7 +236,8 @@ func TestUnknownPodSendsNoErrors(t *testing.T) {
 	w := newErrorWorld(t, ruleset.Config{})
 	about := map[int]testnet.Quoted{}
 	for _, family := range packetworld.BothFamilies {
-		_, about[family] = w.flow(testnet.UDP, "dev/web", netip.AddrPortFrom(w.Addr("dev/db", family), 80))
+		_, about[family] = w.flow(testnet.UDP, "dev/web",
+			netip.AddrPortFrom(w.Addr("dev/db", family), 80))
 		w.sends("prod/web", w.Addr("dev/web", family), about[family], 0, true) // control
 	}
 	w.Cluster.DeleteEndpoint(w.Hosts["prod/web"].Interface())

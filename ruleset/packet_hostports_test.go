@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// TestHostPorts: a port of the node leads to the pod, from everywhere, and the
-// pod's policy judges it by the pod's port.
+// TestHostPorts: a port of the node leads to the pod, from everywhere, and the pod's policy judges
+// it by the pod's port.
 func TestHostPorts(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{Network: ruleworld.Network()})
@@ -44,25 +44,32 @@ func TestHostPorts(t *testing.T) {
 	w.Render.SetHostPorts(id, []ruleset.HostPort{
 		{HostPort: 30080, ContainerPort: 80, Protocol: policy.ProtocolTCP},
 		{HostPort: 30080, ContainerPort: 80, Protocol: policy.ProtocolUDP},
-		{HostIP: w.Addr("node", 4), HostPort: 30081, ContainerPort: 81, Protocol: policy.ProtocolTCP},
-		{HostIP: w.Addr("out", 4), HostPort: 30082, ContainerPort: 81, Protocol: policy.ProtocolTCP},
+		{HostIP: w.Addr("node", 4), HostPort: 30081, ContainerPort: 81,
+			Protocol: policy.ProtocolTCP},
+		{HostIP: w.Addr("out", 4), HostPort: 30082, ContainerPort: 81,
+			Protocol: policy.ProtocolTCP},
 	})
 	w.touch("dev/web")
 	for _, e := range ends {
-		if result := w.Hosts[e.from].MustReach(t, e.proto, e.to); result.OK && !strings.HasPrefix(result.Reply, "dev/web ") {
+		if result := w.Hosts[e.from].MustReach(t, e.proto, e.to); result.OK &&
+			!strings.HasPrefix(result.Reply, "dev/web ") {
 			t.Errorf("%s: answered by %q", e, result.Reply)
 		}
 	}
-	if client := clientOf(t, w.Hosts["out"].MustReach(t, testnet.TCP, ends[0].to)); client.Addr() != w.Addr("out", 4) {
+	client := clientOf(t, w.Hosts["out"].MustReach(t, testnet.TCP, ends[0].to))
+	if client.Addr() != w.Addr("out", 4) {
 		t.Errorf("the pod sees %s as its client", client)
 	}
 	// The one whose address isn't the node's, and what isn't the node's at all.
-	for _, to := range []netip.AddrPort{netip.AddrPortFrom(w.Addr("node", 4), 30082), netip.AddrPortFrom(w.Addr("dev/db", 4), 30080)} {
+	for _, to := range []netip.AddrPort{netip.AddrPortFrom(w.Addr("node", 4), 30082),
+		netip.AddrPortFrom(w.Addr("dev/db", 4), 30080)} {
 		if result := w.Hosts["out"].Connect(testnet.TCP, to); result.OK {
 			t.Errorf("%s: %s", to, result)
 		}
 	}
-	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}]}`})
+	w.SetPolicy(
+		map[string]string{
+			"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}]}`})
 	for _, e := range ends {
 		switch e.from {
 		case "dev/db", "dev/web", "node":
@@ -73,12 +80,14 @@ func TestHostPorts(t *testing.T) {
 	}
 	w.Cluster.DeleteEndpoint(id)
 	w.Apply()
-	if listing := w.Node.Nft("list", "map", "inet", "sluice", ruleset.AnyHostPortMap("v4")); strings.Contains(listing, "30080") {
+	listing := w.Node.Nft("list", "map", "inet", "sluice", ruleset.AnyHostPortMap("v4"))
+	if strings.Contains(listing, "30080") {
 		t.Errorf("host ports outlive their pod:\n%s", listing)
 	}
 }
 
-// Of a pod's own host ports the one for fewer addresses counts, in whatever order they come. The control: without it, the other one does.
+// Of a pod's own host ports the one for fewer addresses counts, in whatever order they come. The
+// control: without it, the other one does.
 func TestHostPortForFewerAddressesCounts(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{Network: ruleworld.Network()})
@@ -87,7 +96,8 @@ func TestHostPortForFewerAddressesCounts(t *testing.T) {
 	node4, node6 := w.Addr("node", 4), w.Addr("node", 6)
 	everywhere := ruleset.HostPort{HostPort: 30090, ContainerPort: 80, Protocol: policy.ProtocolTCP}
 	closed := func(hostIP netip.Addr) ruleset.HostPort { // to a port where nobody listens
-		return ruleset.HostPort{HostIP: hostIP, HostPort: 30090, ContainerPort: 4, Protocol: policy.ProtocolTCP}
+		return ruleset.HostPort{HostIP: hostIP, HostPort: 30090, ContainerPort: 4,
+			Protocol: policy.ProtocolTCP}
 	}
 	to4, to6 := netip.AddrPortFrom(node4, 30090), netip.AddrPortFrom(node6, 30090)
 	loopback := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 30090)
@@ -101,7 +111,9 @@ func TestHostPortForFewerAddressesCounts(t *testing.T) {
 		{[]ruleset.HostPort{closed(node6)}, true, false, true},
 		{[]ruleset.HostPort{closed(netip.IPv4Unspecified())}, false, true, false},
 		{[]ruleset.HostPort{closed(netip.IPv6Unspecified())}, true, false, true},
-		{[]ruleset.HostPort{closed(netip.IPv4Unspecified()), {HostIP: node4, HostPort: 30090, ContainerPort: 80, Protocol: policy.ProtocolTCP}}, true, true, false},
+		{[]ruleset.HostPort{closed(netip.IPv4Unspecified()),
+			{HostIP: node4, HostPort: 30090, ContainerPort: 80, Protocol: policy.ProtocolTCP}},
+			true, true, false},
 	} {
 		ports := append([]ruleset.HostPort{everywhere}, test.narrower...)
 		for range 2 {
@@ -111,7 +123,8 @@ func TestHostPortForFewerAddressesCounts(t *testing.T) {
 				from string
 				to   netip.AddrPort
 				open bool
-			}{{"out", to4, test.open4}, {"out", to6, test.open6}, {"node", to4, test.open4}, {"node", loopback, test.openLoopback4}} {
+			}{{"out", to4, test.open4}, {"out", to6, test.open6}, {"node", to4, test.open4},
+				{"node", loopback, test.openLoopback4}} {
 				if c.open {
 					w.Hosts[c.from].MustReach(t, testnet.TCP, c.to)
 				} else if r := w.Hosts[c.from].Connect(testnet.TCP, c.to); r.OK {
@@ -123,18 +136,22 @@ func TestHostPortForFewerAddressesCounts(t *testing.T) {
 	}
 }
 
-// A host port takes nothing that a Service of its number has, as kube-proxy leads it, and nothing at an address that is local but not the
-// node's own. Controls: without the Service, and at the node's own address, it is the host port's.
+// A host port takes nothing that a Service of its number has, as kube-proxy leads it, and nothing
+// at an address that is local but not the node's own. Controls: without the Service, and at the
+// node's own address, it is the host port's.
 func TestHostPortsLeaveOthersAlone(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{Network: ruleworld.Network()})
 	id := w.Hosts["dev/web"].Interface()
-	virtual4, virtual6 := netip.MustParseAddr("203.0.113.99"), netip.MustParseAddr("2001:db8:99::99")
-	for _, virtual := range []netip.Addr{virtual4, virtual6} { // as kube-proxy in IPVS mode has Services' addresses, and routers theirs
+	virtual4, virtual6 := netip.MustParseAddr("203.0.113.99"),
+		netip.MustParseAddr("2001:db8:99::99")
+	// as kube-proxy in IPVS mode has Services' addresses, and routers theirs
+	for _, virtual := range []netip.Addr{virtual4, virtual6} {
 		w.Node.AddAddr(virtual)
 	}
 	w.Render.SetHostPorts(id, []ruleset.HostPort{
-		{HostPort: 80, ContainerPort: 80, Protocol: policy.ProtocolTCP}, // the node's own process has it too
+		// the node's own process has it too
+		{HostPort: 80, ContainerPort: 80, Protocol: policy.ProtocolTCP},
 		{HostPort: 30099, ContainerPort: 80, Protocol: policy.ProtocolTCP},
 		{HostIP: virtual4, HostPort: 80, ContainerPort: 80, Protocol: policy.ProtocolTCP},
 	})
@@ -188,12 +205,13 @@ func (w *packetWorld) touch(name string) {
 	}
 	w.Cluster.DeleteEndpoint(id)
 	w.Apply()
-	w.Cluster.SetEndpoint(policy.Endpoint{ID: id, Pod: e.Pod, Interface: e.Interface, Addresses: e.Addresses})
+	w.Cluster.SetEndpoint(policy.Endpoint{ID: id, Pod: e.Pod, Interface: e.Interface,
+		Addresses: e.Addresses})
 	w.Apply()
 }
 
-// routeLoopback lets the node's loopback be reached by, and reach, a pod, as
-// package cni does for pods with host ports.
+// routeLoopback lets the node's loopback be reached by, and reach, a pod, as package cni does for
+// pods with host ports.
 func (w *packetWorld) routeLoopback(name string) {
 	w.T.Helper()
 	key := "/proc/sys/net/ipv4/conf/" + w.Hosts[name].Interface() + "/route_localnet"

@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// arrive sends datagrams that claim to be from src, and then one that is from
-// where it says, and tells how many of the former arrived.
+// arrive sends datagrams that claim to be from src, and then one that is from where it says, and
+// tells how many of the former arrived.
 func (w *packetWorld) arrive(sender string, src netip.Addr, honest, to string, port uint16) uint64 {
 	w.T.Helper()
 	const claims = 20
@@ -39,10 +39,13 @@ func (w *packetWorld) arrive(sender string, src netip.Addr, honest, to string, p
 		}
 	}
 	before := sink.Received()
-	if err := w.Hosts[honest].SendUDP(netip.AddrPortFrom(w.Addr(honest, family), 4243), dst); err != nil {
+	if err := w.Hosts[honest].SendUDP(netip.AddrPortFrom(w.Addr(honest, family), 4243),
+		dst); err != nil {
 		w.T.Fatal(err)
 	}
-	waitFor(w.T, "the honest datagram", func() bool { return sink.Received() > before || before > 0 })
+	waitFor(w.T, "the honest datagram", func() bool {
+		return sink.Received() > before || before > 0
+	})
 	received := sink.Received()
 	if before == 0 {
 		received-- // the honest one
@@ -50,11 +53,11 @@ func (w *packetWorld) arrive(sender string, src netip.Addr, honest, to string, p
 	return received
 }
 
-// TestOrigin: a host that poses as a pod gets nothing through, although a
-// policy admits the pod.
+// TestOrigin: a host that poses as a pod gets nothing through, although a policy admits the pod.
 func TestOrigin(t *testing.T) {
 	t.Parallel()
-	admit := map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`}
+	admit := map[string]string{
+		"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`}
 	for name, c := range map[string]struct {
 		network ruleset.Network
 		pass    bool
@@ -67,12 +70,14 @@ func TestOrigin(t *testing.T) {
 			w := newPacketWorld(t, ruleset.Config{Network: c.network})
 			w.SetPolicy(admit)
 			for i, family := range packetworld.BothFamilies {
-				got := w.arrive("out", w.Addr("dev/web", family), "dev/web", "dev/db", uint16(7000+i))
+				got := w.arrive("out", w.Addr("dev/web", family), "dev/web", "dev/db",
+					uint16(7000+i))
 				if (got > 0) != c.pass {
 					t.Errorf("IPv%d: %d datagrams of the one that poses arrived", family, got)
 				}
 				// A pod that poses as another is stopped with and without them.
-				if got := w.arrive("prod/web", w.Addr("dev/web", family), "dev/web", "dev/db", uint16(7010+i)); got > 0 {
+				if got := w.arrive("prod/web", w.Addr("dev/web", family), "dev/web", "dev/db",
+					uint16(7010+i)); got > 0 {
 					t.Errorf("IPv%d: %d datagrams of a pod that poses arrived", family, got)
 				}
 			}
@@ -80,15 +85,16 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// TestPodToLoopback: a pod doesn't get to what listens on the node's loopback,
-// also where host ports have made the kernel route there.
+// TestPodToLoopback: a pod doesn't get to what listens on the node's loopback, also where host
+// ports have made the kernel route there.
 func TestPodToLoopback(t *testing.T) {
 	t.Parallel()
 	loopback := netip.MustParseAddr("127.0.0.1")
 	for name, c := range map[string]struct {
 		network ruleset.Network
 		pass    bool
-	}{"without the network's rules": {ruleset.Network{}, true}, "with them": {ruleworld.Network(), false}} {
+	}{"without the network's rules": {ruleset.Network{}, true},
+		"with them": {ruleworld.Network(), false}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newPacketWorld(t, ruleset.Config{Network: c.network})
@@ -98,7 +104,9 @@ func TestPodToLoopback(t *testing.T) {
 			for range 10 {
 				w.sendOnLink("dev/web", datagram4(w.Addr("dev/web", 4), loopback, 7000))
 			}
-			if err := w.Hosts["dev/web"].SendUDP(netip.AddrPortFrom(w.Addr("dev/web", 4), 9), netip.AddrPortFrom(w.Addr("node", 4), 7000)); err != nil {
+			err := w.Hosts["dev/web"].SendUDP(netip.AddrPortFrom(w.Addr("dev/web", 4), 9),
+				netip.AddrPortFrom(w.Addr("node", 4), 7000))
+			if err != nil {
 				t.Fatal(err)
 			}
 			waitFor(t, "the honest datagram", func() bool { return sink.Received() > 0 })
@@ -109,8 +117,7 @@ func TestPodToLoopback(t *testing.T) {
 	}
 }
 
-// sendOnLink sends an IPv4 packet to the node by a pod's link, whatever the
-// pod's own routes say.
+// sendOnLink sends an IPv4 packet to the node by a pod's link, whatever the pod's own routes say.
 func (w *packetWorld) sendOnLink(pod string, packet []byte) {
 	w.T.Helper()
 	var gateway net.HardwareAddr
@@ -135,7 +142,9 @@ func sendFrame(to net.HardwareAddr, packet []byte) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(links, func(l net.Interface) bool { return l.Flags&net.FlagLoopback == 0 })
+	i := slices.IndexFunc(links, func(l net.Interface) bool {
+		return l.Flags&net.FlagLoopback == 0
+	})
 	const ipv4 = 0x0008 // ETH_P_IP in network order
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, ipv4)
 	if err != nil {
@@ -188,7 +197,8 @@ func TestTunnelPackets(t *testing.T) {
 			world.Hosts[name].ServeUDP(8472)
 		}
 		world.Node.DNAT(testnet.UDP, netip.AddrPortFrom(packetworld.Service[4], 53), node)
-		world.Node.DNAT(testnet.UDP, netip.AddrPortFrom(packetworld.Service[4], 54), netip.MustParseAddrPort("192.0.2.20:8472"))
+		world.Node.DNAT(testnet.UDP, netip.AddrPortFrom(packetworld.Service[4], 54),
+			netip.MustParseAddrPort("192.0.2.20:8472"))
 	}
 	for _, c := range []struct {
 		from string
@@ -220,8 +230,8 @@ func TestTunnelPackets(t *testing.T) {
 	}
 }
 
-// TestTunnelWithoutAnEnd: where the node's end isn't known, nobody's packets
-// are taken for the tunnel's, also a peer's.
+// TestTunnelWithoutAnEnd: where the node's end isn't known, nobody's packets are taken for the
+// tunnel's, also a peer's.
 func TestTunnelWithoutAnEnd(t *testing.T) {
 	t.Parallel()
 	for _, local := range []netip.Addr{{}, ruleworld.Network().Local} {
@@ -244,8 +254,10 @@ func TestMasquerading(t *testing.T) {
 		change func(*ruleset.Network)
 		asPod  map[string]bool // by who is called, whether it sees the pod's address
 	}{
-		"on":  {func(*ruleset.Network) {}, map[string]bool{"out": false, "out2": true, "dev/db": true, "node": true}},
-		"off": {func(n *ruleset.Network) { n.Masquerade = false }, map[string]bool{"out": true, "out2": true, "dev/db": true, "node": true}},
+		"on": {func(*ruleset.Network) {},
+			map[string]bool{"out": false, "out2": true, "dev/db": true, "node": true}},
+		"off": {func(n *ruleset.Network) { n.Masquerade = false },
+			map[string]bool{"out": true, "out2": true, "dev/db": true, "node": true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -256,13 +268,16 @@ func TestMasquerading(t *testing.T) {
 				for _, family := range packetworld.BothFamilies {
 					for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP} {
 						pod := w.Addr("dev/web", family)
-						result := w.Hosts["dev/web"].MustReach(t, proto, netip.AddrPortFrom(w.Addr(called, family), 80))
+						result := w.Hosts["dev/web"].MustReach(t, proto,
+							netip.AddrPortFrom(w.Addr(called, family), 80))
 						client := clientOf(t, result)
 						if (client.Addr() == pod) != asPod {
 							t.Errorf("%s, %s: the client is %s", called, proto, client)
 						}
-						if client.Addr() != pod && proto == testnet.UDP && client.Port() < ruleset.FirstMasquerade {
-							t.Errorf("%s: a masqueraded port below %d: %s", called, ruleset.FirstMasquerade, client)
+						if client.Addr() != pod && proto == testnet.UDP &&
+							client.Port() < ruleset.FirstMasquerade {
+							t.Errorf("%s: a masqueraded port below %d: %s", called,
+								ruleset.FirstMasquerade, client)
 						}
 					}
 				}
@@ -285,14 +300,15 @@ func clientOf(t *testing.T, r testnet.Result) netip.AddrPort {
 	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
 }
 
-// TestNetworkChangesInPlace: what changes about the network while pods talk
-// changes only that.
+// TestNetworkChangesInPlace: what changes about the network while pods talk changes only that.
 func TestNetworkChangesInPlace(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{Network: ruleworld.Network()})
-	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
+	w.SetPolicy(map[string]string{
+		"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
 	next := ruleworld.Network()
-	next.Port, next.Endpoints, next.Masquerade = 4789, []netip.Addr{netip.MustParseAddr("192.0.2.20")}, false
+	next.Port, next.Endpoints, next.Masquerade = 4789,
+		[]netip.Addr{netip.MustParseAddr("192.0.2.20")}, false
 	w.Render.SetNetwork(next, nil)
 	w.Apply()
 	w.Allowed("dev/web > dev/db tcp/80")
@@ -309,8 +325,11 @@ func TestNetworkChangesInPlace(t *testing.T) {
 		}
 	}
 	fresh := ruleset.NewRenderer(ruleset.Config{Network: next})
-	if want, got := fresh.Ruleset(w.Cluster), w.Render.Ruleset(w.Cluster); len(want.Chains) != len(got.Chains) || len(want.Sets) != len(got.Sets) {
-		t.Errorf("%d chains and %d sets, from scratch %d and %d", len(got.Chains), len(got.Sets), len(want.Chains), len(want.Sets))
+	if want, got := fresh.Ruleset(w.Cluster),
+		w.Render.Ruleset(w.Cluster); len(want.Chains) != len(got.Chains) ||
+		len(want.Sets) != len(got.Sets) {
+		t.Errorf("%d chains and %d sets, from scratch %d and %d", len(got.Chains), len(got.Sets),
+			len(want.Chains), len(want.Sets))
 	}
 }
 

@@ -20,8 +20,8 @@ func (w *packetWorld) reach(from string, dst netip.AddrPort, connects bool) test
 	return w.Hosts[from].MustNotReach(w.T, testnet.TCP, dst)
 }
 
-// TestThroughDNAT: a Service and a NodePort are judged by the backend's
-// address and port, and by the client's real address.
+// TestThroughDNAT: a Service and a NodePort are judged by the backend's address and port, and by
+// the client's real address.
 func TestThroughDNAT(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
@@ -55,7 +55,9 @@ func TestThroughDNAT(t *testing.T) {
 	all("node", true)      // its own node
 	all("prod/web", false) // egress allows the Service's ports only: not what counts
 	all("ops/probe", false)
-	w.SetPolicy(map[string]string{"dev/in": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}, {port: 30080}]}]}`})
+	w.SetPolicy(
+		map[string]string{
+			"dev/in": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80}, {port: 30080}]}]}`})
 	all("dev/web", false)
 	all("out", false)
 	all("node", true)
@@ -75,8 +77,8 @@ func suffix(family int) string {
 	return "/v6"
 }
 
-// TestHairpin: a pod reaches itself through a Service, whatever its policies;
-// another replica doesn't.
+// TestHairpin: a pod reaches itself through a Service, whatever its policies; another replica
+// doesn't.
 func TestHairpin(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
@@ -99,8 +101,7 @@ func TestHairpin(t *testing.T) {
 	check(false)
 }
 
-// TestPodToNodeSettingPackets: the setting opens the node to its own pods, and
-// nothing else.
+// TestPodToNodeSettingPackets: the setting opens the node to its own pods, and nothing else.
 func TestPodToNodeSettingPackets(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{AllowPodToNode: true})
@@ -110,24 +111,27 @@ func TestPodToNodeSettingPackets(t *testing.T) {
 	w.Denied("dev/web > out tcp/80", "dev/web > prod/web tcp/80")
 }
 
-// TestUnknownPodPackets: an attachment whose pod isn't known carries nothing
-// in either direction, not even to its node, although no policy exists.
+// TestUnknownPodPackets: an attachment whose pod isn't known carries nothing in either direction,
+// not even to its node, although no policy exists.
 func TestUnknownPodPackets(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
 	p := policy.Pod{
-		ID:        selector.Pod{Namespace: "ops", Name: "late", UID: "late"},
-		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.99"), netip.MustParseAddr("fd00:10:244:1::99")},
-		Node:      cases.NodeName,
+		ID: selector.Pod{Namespace: "ops", Name: "late", UID: "late"},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.99"),
+			netip.MustParseAddr("fd00:10:244:1::99")},
+		Node: cases.NodeName,
 	}
 	h := w.Node.Pod("ops/late", p.Addresses...)
 	w.Hosts["ops/late"] = h
 	packetworld.Serve(h)
 	flows := []string{
-		"ops/late > out tcp/80", "ops/late > dev/web udp/80", "out > ops/late tcp/80", "dev/web > ops/late icmp", "ops/late > node tcp/80",
+		"ops/late > out tcp/80", "ops/late > dev/web udp/80", "out > ops/late tcp/80",
+		"dev/web > ops/late icmp", "ops/late > node tcp/80",
 	}
 	w.Denied(flows...)
-	w.Cluster.SetEndpoint(policy.Endpoint{ID: h.Interface(), Pod: p.ID, Interface: h.Interface(), Addresses: p.Addresses})
+	w.Cluster.SetEndpoint(policy.Endpoint{ID: h.Interface(), Pod: p.ID, Interface: h.Interface(),
+		Addresses: p.Addresses})
 	w.Apply()
 	w.Denied(flows...)
 	w.Cluster.SetPod(p)
@@ -138,8 +142,8 @@ func TestUnknownPodPackets(t *testing.T) {
 	w.Denied(flows...)
 }
 
-// TestForeignSourceOnAVeth: a pod that sends with another's address gets
-// nothing through, although both are open.
+// TestForeignSourceOnAVeth: a pod that sends with another's address gets nothing through, although
+// both are open.
 func TestForeignSourceOnAVeth(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
@@ -148,7 +152,9 @@ func TestForeignSourceOnAVeth(t *testing.T) {
 		seen := w.counter(family, "tcp dport 80 tcp flags & (fin|syn|rst|ack) == syn")
 		send := func(src netip.Addr) {
 			t.Helper()
-			if err := w.Hosts["dev/web"].SendTCP(netip.AddrPortFrom(src, 4242), target, testnet.SYN, 1, 0); err != nil {
+			err := w.Hosts["dev/web"].SendTCP(netip.AddrPortFrom(src, 4242), target,
+				testnet.SYN, 1, 0)
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -159,14 +165,16 @@ func TestForeignSourceOnAVeth(t *testing.T) {
 	}
 }
 
-// TestChangesOnRunningPods: labels of pods and namespaces, and the policies
-// themselves, change under running pods.
+// TestChangesOnRunningPods: labels of pods and namespaces, and the policies themselves, change
+// under running pods.
 func TestChangesOnRunningPods(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
 	flow := "prod/web > dev/db tcp/80"
 	w.Allowed(flow)
-	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {matchLabels: {env: prod}}, podSelector: {matchLabels: {role: client}}}]}]}`})
+	w.SetPolicy(
+		map[string]string{
+			"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {matchLabels: {env: prod}}, podSelector: {matchLabels: {role: client}}}]}]}`})
 	w.Denied(flow)
 
 	var client, server policy.Pod
@@ -188,7 +196,8 @@ func TestChangesOnRunningPods(t *testing.T) {
 	w.Cluster.SetNamespace("prod", map[string]string{"env": "prod"})
 	w.Apply()
 	w.Allowed(flow)
-	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 81}]}]}`})
+	w.SetPolicy(map[string]string{
+		"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 81}]}]}`})
 	w.Denied(flow)
 	w.Allowed("prod/web > dev/db tcp/81")
 	server.Labels = map[string]string{"app": "free"}
@@ -197,12 +206,13 @@ func TestChangesOnRunningPods(t *testing.T) {
 	w.Allowed(flow)
 }
 
-// TestBridgedPods: pods that the stock bridge plugin wires are dispatched by
-// address; those not known are dropped.
+// TestBridgedPods: pods that the stock bridge plugin wires are dispatched by address; those not
+// known are dropped.
 func TestBridgedPods(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{PodRanges: packetworld.BridgedRanges})
-	flows := []string{"ops/client > ops/server tcp/80", "out > ops/server udp/80", "ops/client > out tcp/80", "ops/client > node tcp/80", "dev/web > ops/server tcp/80"}
+	flows := []string{"ops/client > ops/server tcp/80", "out > ops/server udp/80",
+		"ops/client > out tcp/80", "ops/client > node tcp/80", "dev/web > ops/server tcp/80"}
 	pods := w.BridgePods("client", "server")
 	w.Denied(flows...)
 	for _, p := range pods {
@@ -211,15 +221,21 @@ func TestBridgedPods(t *testing.T) {
 	}
 	w.Apply()
 	w.Allowed(flows...)
-	w.SetPolicy(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: server}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}]}]}`})
-	w.Allowed("ops/client > ops/server tcp/80", "ops/client > out tcp/80", "node > ops/server tcp/81")
-	w.Denied("ops/client > ops/server tcp/81", "out > ops/server udp/80", "dev/web > ops/server tcp/80")
-	w.SetPolicy(map[string]string{"ops/q": `{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress]}`})
-	w.Denied("ops/client > ops/server tcp/80", "ops/client > out tcp/80", "ops/client > node tcp/80")
+	w.SetPolicy(
+		map[string]string{
+			"ops/p": `{podSelector: {matchLabels: {app: server}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}]}]}`})
+	w.Allowed("ops/client > ops/server tcp/80", "ops/client > out tcp/80",
+		"node > ops/server tcp/81")
+	w.Denied("ops/client > ops/server tcp/81", "out > ops/server udp/80",
+		"dev/web > ops/server tcp/80")
+	w.SetPolicy(map[string]string{
+		"ops/q": `{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress]}`})
+	w.Denied("ops/client > ops/server tcp/80", "ops/client > out tcp/80",
+		"ops/client > node tcp/80")
 }
 
-// TestNodeReachesItself: by its address on a bridge of pods, which is in the
-// guarded ranges, and by one that the status of a pod says, which is isolated.
+// TestNodeReachesItself: by its address on a bridge of pods, which is in the guarded ranges, and by
+// one that the status of a pod says, which is isolated.
 func TestNodeReachesItself(t *testing.T) {
 	t.Parallel()
 	const flow = "node > node tcp/80"
@@ -234,12 +250,15 @@ func TestNodeReachesItself(t *testing.T) {
 	}
 	onBridge()
 	w.Allowed(flow)
-	client.Addresses = append(client.Addresses, node.Addr4(), node.Addr6(), netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("fd88::1"))
+	client.Addresses = append(client.Addresses, node.Addr4(), node.Addr6(),
+		netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("fd88::1"))
 	w.Cluster.SetPod(client)
-	w.Cluster.SetEndpoint(policy.Endpoint{ID: "status/ops/client", Pod: client.ID, Addresses: client.Addresses, FromStatus: true})
+	w.Cluster.SetEndpoint(policy.Endpoint{ID: "status/ops/client", Pod: client.ID,
+		Addresses: client.Addresses, FromStatus: true})
 	w.Apply()
 	w.Allowed("ops/client > node tcp/80") // control: it is known
-	w.SetPolicy(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: client}}, policyTypes: [Ingress, Egress]}`})
+	w.SetPolicy(map[string]string{
+		"ops/p": `{podSelector: {matchLabels: {app: client}}, policyTypes: [Ingress, Egress]}`})
 	w.Denied("ops/client > node tcp/80", "ops/client > out tcp/80", "out > ops/client tcp/80")
 	w.Allowed(flow, "node > ops/client tcp/80", "node > out tcp/80", "out > node tcp/80")
 	onBridge()

@@ -20,8 +20,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// packetCounter counts what passed our chains on forward: a base chain of the
-// test's own, after ours.
+// packetCounter counts what passed our chains on forward: a base chain of the test's own, after
+// ours.
 type packetCounter struct {
 	w    *packetWorld
 	name string
@@ -32,9 +32,11 @@ func (w *packetWorld) counter(family int, match string) *packetCounter {
 	w.T.Helper()
 	c := &packetCounter{w: w, name: fmt.Sprintf("after-%d", family)}
 	w.Node.Nft("add", "table", "inet", c.name)
-	w.Node.Nft("add", "chain", "inet", c.name, "forward", "{ type filter hook forward priority 10; }")
+	w.Node.Nft("add", "chain", "inet", c.name, "forward",
+		"{ type filter hook forward priority 10; }")
 	version := map[int]string{4: "ipv4", 6: "ipv6"}[family]
-	w.Node.Nft("add", "rule", "inet", c.name, "forward", "meta nfproto "+version+" "+match+" counter")
+	w.Node.Nft("add", "rule", "inet", c.name, "forward",
+		"meta nfproto "+version+" "+match+" counter")
 	c.last = c.read()
 	return c
 }
@@ -59,9 +61,8 @@ func (c *packetCounter) expect(n int) {
 	}
 }
 
-// expectNoMore demands that nothing passed since the last expect. A packet of
-// ours is through the hooks of a veth pair before the sender's call returns,
-// and a marker sent after it proves that.
+// expectNoMore demands that nothing passed since the last expect. A packet of ours is through the
+// hooks of a veth pair before the sender's call returns, and a marker sent after it proves that.
 func (c *packetCounter) expectNoMore() {
 	c.w.T.Helper()
 	c.w.Allowed("ops/probe > out icmp") // the marker
@@ -70,9 +71,8 @@ func (c *packetCounter) expectNoMore() {
 	}
 }
 
-// TestInvalidIsDropped: what conntrack can't place is dropped for a pod that
-// is isolated in that direction, even where a rule allows everything, and not
-// touched for others.
+// TestInvalidIsDropped: what conntrack can't place is dropped for a pod that is isolated in that
+// direction, even where a rule allows everything, and not touched for others.
 func TestInvalidIsDropped(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
@@ -80,7 +80,8 @@ func TestInvalidIsDropped(t *testing.T) {
 		c := w.counter(family, "ct state invalid")
 		send := func(from, to string) {
 			t.Helper()
-			src, dst := netip.AddrPortFrom(w.Addr(from, family), 4242), netip.AddrPortFrom(w.Addr(to, family), 80)
+			src, dst := netip.AddrPortFrom(w.Addr(from, family), 4242),
+				netip.AddrPortFrom(w.Addr(to, family), 80)
 			if err := w.Hosts[from].SendTCP(src, dst, testnet.SYN|testnet.FIN, 1, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -89,20 +90,23 @@ func TestInvalidIsDropped(t *testing.T) {
 		c.expect(1)
 		send("dev/web", "out")
 		c.expect(2)
-		w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{}]}`})
+		w.SetPolicy(
+			map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{}]}`})
 		send("out", "dev/web")
 		c.expectNoMore()
 		send("dev/web", "out")
 		c.expect(3)
-		w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{}]}`})
+		w.SetPolicy(
+			map[string]string{
+				"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{}]}`})
 		send("dev/web", "out")
 		c.expectNoMore()
 		w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: none}}}`})
 	}
 }
 
-// TestICMPErrorsPass: an error about an allowed flow reaches its sender, with
-// both ends isolated in both directions otherwise.
+// TestICMPErrorsPass: an error about an allowed flow reaches its sender, with both ends isolated in
+// both directions otherwise.
 func TestICMPErrorsPass(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
@@ -110,7 +114,9 @@ func TestICMPErrorsPass(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for _, family := range packetworld.BothFamilies {
-			r := w.Hosts["dev/web"].Connect(testnet.UDP, netip.AddrPortFrom(w.Addr("dev/db", family), closed), testnet.WithTimeout(5*time.Second))
+			r := w.Hosts["dev/web"].Connect(testnet.UDP,
+				netip.AddrPortFrom(w.Addr("dev/db", family), closed),
+				testnet.WithTimeout(5*time.Second))
 			if !errors.Is(r.Err, testnet.ErrReset) {
 				t.Errorf("IPv%d: want port unreachable, got %s", family, r)
 			}
@@ -126,25 +132,27 @@ func TestICMPErrorsPass(t *testing.T) {
 	w.Denied("dev/web > dev/db icmp", "dev/db > dev/web icmp")
 }
 
-// TestExpectationsDontPass: a connection that a helper expects is related to
-// an allowed one, and is judged all the same. An expectation of the test's own
-// stands in for a helper such as FTP's.
+// TestExpectationsDontPass: a connection that a helper expects is related to an allowed one, and is
+// judged all the same. An expectation of the test's own stands in for a helper such as FTP's.
 func TestExpectationsDontPass(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
 	w.Node.NftInput(`table inet helper {
 	ct expectation back { protocol tcp; dport 81; timeout 1m; size 12; l3proto ip; }
-	chain prerouting { type filter hook prerouting priority -100; ip saddr ` + w.Addr("dev/web", 4).String() + ` tcp dport 80 ct state new ct expectation set "back"; }
+	chain prerouting { type filter hook prerouting priority -100; ip saddr ` +
+		w.Addr("dev/web", 4).String() + ` tcp dport 80 ct state new ct expectation set "back"; }
 }`)
 	related := w.counter(4, "tcp dport 81 ct state related")
 	// One connection each time: a second expectation of the same would drop it.
 	expectBack := func() {
 		t.Helper()
-		if err := w.Node.Do(func() error { return exec.Command("conntrack", "-F", "expect").Run() }); err != nil {
+		err := w.Node.Do(func() error { return exec.Command("conntrack", "-F", "expect").Run() })
+		if err != nil {
 			t.Fatalf("forgetting expectations: %v", err)
 		}
 		dst := netip.AddrPortFrom(w.Addr("dev/db", 4), 80)
-		if r := w.Hosts["dev/web"].Connect(testnet.TCP, dst, testnet.WithTimeout(10*time.Second)); !r.OK {
+		r := w.Hosts["dev/web"].Connect(testnet.TCP, dst, testnet.WithTimeout(10*time.Second))
+		if !r.OK {
 			t.Fatalf("the connection that expects another: %s", r)
 		}
 	}
@@ -157,8 +165,8 @@ func TestExpectationsDontPass(t *testing.T) {
 	related.expectNoMore()
 }
 
-// TestFragments: a datagram in fragments is judged as a whole, by the ports
-// that only its first fragment has.
+// TestFragments: a datagram in fragments is judged as a whole, by the ports that only its first
+// fragment has.
 func TestFragments(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})
@@ -173,13 +181,15 @@ func TestFragments(t *testing.T) {
 	}
 	check(80, true)
 	check(81, true)
-	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 81, protocol: UDP}]}]}`})
+	w.SetPolicy(
+		map[string]string{
+			"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 81, protocol: UDP}]}]}`})
 	check(80, false)
 	check(81, true)
 }
 
-// bigQuery sends a query that doesn't fit into a packet, and says whether an
-// answer came. It is patient when one is expected.
+// bigQuery sends a query that doesn't fit into a packet, and says whether an answer came. It is
+// patient when one is expected.
 func (w *packetWorld) bigQuery(from string, dst netip.AddrPort, patient bool) (answered bool) {
 	w.T.Helper()
 	tries := 1
@@ -210,15 +220,17 @@ func (w *packetWorld) bigQuery(from string, dst netip.AddrPort, patient bool) (a
 	return answered
 }
 
-// TestDenialOfMidStreamTCPIsAReset: conntrack takes up a connection that it
-// has no entry of, in the middle; if policy denies it, its ends learn of it.
+// TestDenialOfMidStreamTCPIsAReset: conntrack takes up a connection that it has no entry of, in the
+// middle; if policy denies it, its ends learn of it.
 func TestDenialOfMidStreamTCPIsAReset(t *testing.T) {
 	t.Parallel()
 	for _, family := range packetworld.BothFamilies {
 		w := newPacketWorld(t, ruleset.Config{})
 		forget := func() {
 			t.Helper()
-			if err := w.Node.Do(func() error { return exec.Command("conntrack", "-F").Run() }); err != nil {
+			if err := w.Node.Do(func() error {
+				return exec.Command("conntrack", "-F").Run()
+			}); err != nil {
 				t.Fatalf("forgetting connections: %v", err)
 			}
 		}
@@ -234,14 +246,15 @@ func TestDenialOfMidStreamTCPIsAReset(t *testing.T) {
 			t.Errorf("want a reset, got %v", err)
 		}
 		w.Denied("dev/web > dev/db tcp/80") // a new one: silence
-		if r := w.Hosts["dev/web"].Connect(testnet.TCP, dst); !errors.Is(r.Err, testnet.ErrTimeout) {
+		r := w.Hosts["dev/web"].Connect(testnet.TCP, dst)
+		if !errors.Is(r.Err, testnet.ErrTimeout) {
 			t.Errorf("a new connection: want silence, got %s", r)
 		}
 	}
 }
 
-// TestReinjectedByIPVS: what IPVS sends on from output has a source that isn't
-// the node's. This kernel has no IPVS; a raw socket takes its place.
+// TestReinjectedByIPVS: what IPVS sends on from output has a source that isn't the node's. This
+// kernel has no IPVS; a raw socket takes its place.
 func TestReinjectedByIPVS(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{IPVS: true})
@@ -250,7 +263,9 @@ func TestReinjectedByIPVS(t *testing.T) {
 		sink := w.Hosts["dev/db"].Sink(testnet.UDP, port)
 		send := func(src netip.Addr) {
 			t.Helper()
-			if err := w.Hosts["node"].SendUDP(netip.AddrPortFrom(src, 4242), netip.AddrPortFrom(w.Addr("dev/db", family), port)); err != nil && !errors.Is(err, unix.EPERM) {
+			err := w.Hosts["node"].SendUDP(netip.AddrPortFrom(src, 4242),
+				netip.AddrPortFrom(w.Addr("dev/db", family), port))
+			if err != nil && !errors.Is(err, unix.EPERM) {
 				t.Fatal(err)
 			}
 		}
@@ -267,13 +282,16 @@ func TestReinjectedByIPVS(t *testing.T) {
 		send(w.Addr("prod/web", family))
 		send(w.Addr("out", family))
 		await(2)
-		w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
+		w.SetPolicy(
+			map[string]string{
+				"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`})
 		send(w.Addr("prod/web", family))
 		send(w.Addr("out", family))
 		send(w.Addr("dev/web", family)) // allowed by its label
 		send(w.Addr("node", family))    // the node itself
 		await(4)
-		w.SetPolicy(map[string]string{"dev/q": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}`})
+		w.SetPolicy(map[string]string{
+			"dev/q": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}`})
 		send(w.Addr("dev/web", family)) // its own egress is judged there too
 		send(w.Addr("node", family))
 		await(5)
@@ -284,11 +302,12 @@ func TestReinjectedByIPVS(t *testing.T) {
 	}
 }
 
-// TestListingReadsBack: the stock tool lists the table and takes the listing
-// back, and the listing names policies and rules.
+// TestListingReadsBack: the stock tool lists the table and takes the listing back, and the listing
+// names policies and rules.
 func TestListingReadsBack(t *testing.T) {
 	t.Parallel()
-	w := newPacketWorld(t, ruleset.Config{IPVS: true, AllowPodToNode: true, LogGroup: 100, LogPerSecond: 10})
+	w := newPacketWorld(t,
+		ruleset.Config{IPVS: true, AllowPodToNode: true, LogGroup: 100, LogPerSecond: 10})
 	w.SetPolicy(map[string]string{
 		"dev/allow-web": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress, Egress],
 			ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}, {port: 443}]}, {ports: [{port: http}]}],
@@ -296,7 +315,8 @@ func TestListingReadsBack(t *testing.T) {
 	})
 	listing := w.Node.Nft("list", "table", "inet", "sluice")
 	for _, want := range []string{
-		"chain pod/dev/db/", "chain policy/dev/allow-web/ingress", "dev/allow-web rule 0: namespace dev: app=web", "dev/allow-web rule 1",
+		"chain pod/dev/db/", "chain policy/dev/allow-web/ingress",
+		"dev/allow-web rule 0: namespace dev: app=web", "dev/allow-web rule 1",
 		"0.0.0.0/0 except 10.0.0.0/8", "comment \"denied: ingress of dev/db\"", "udp dport 53",
 	} {
 		if !strings.Contains(listing, want) {

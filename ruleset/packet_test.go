@@ -19,9 +19,8 @@ func newPacketWorld(t *testing.T, cfg ruleset.Config) *packetWorld {
 	return &packetWorld{packetworld.New(t, cfg)}
 }
 
-// TestPackets sends real packets for every case of the meaning table: all of
-// its flows connect without the policies, then exactly the allowed ones, then
-// all of them again.
+// TestPackets sends real packets for every case of the meaning table: all of its flows connect
+// without the policies, then exactly the allowed ones, then all of them again.
 func TestPackets(t *testing.T) {
 	t.Parallel()
 	for _, tc := range cases.All() {

@@ -16,24 +16,22 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Renderer translates changes of a cluster.Cluster into patches of the
-// ruleset. It remembers what it rendered, and is not safe for concurrent use.
+// Renderer translates changes of a cluster.Cluster into patches of the ruleset. It remembers what
+// it rendered, and is not safe for concurrent use.
 type Renderer struct {
 	cfg       Config
 	endpoints map[string]renderedEndpoint
 	rules     map[policy.Ref]map[string]renderedPart // by chain
 	profiles  counter
 	ports     counter
-	// holders are the endpoints that have an entry in a dispatch map. More
-	// than one is an oddity of what another plugin reports; the first by ID
-	// counts.
+	// holders are the endpoints that have an entry in a dispatch map. More than one is an oddity of
+	// what another plugin reports; the first by ID counts.
 	holders map[dispatchKey]map[string]struct{}
-	// hostPorts are the host ports of endpoints, by ID; portsChanged are those
-	// endpoints whose ports the ruleset doesn't have yet.
+	// hostPorts are the host ports of endpoints, by ID; portsChanged are those endpoints whose
+	// ports the ruleset doesn't have yet.
 	hostPorts    map[string][]HostPort
 	portsChanged map[string]struct{}
-	// rendered is the configuration as of the last patch, where it has changed
-	// since then.
+	// rendered is the configuration as of the last patch, where it has changed since then.
 	rendered *Config
 }
 
@@ -45,8 +43,7 @@ type renderedEndpoint struct {
 	profiles []profile
 }
 
-// dispatchKey is an element of a dispatch map, or of another map that tells
-// pods apart.
+// dispatchKey is an element of a dispatch map, or of another map that tells pods apart.
 type dispatchKey struct {
 	dispatchMap string
 	element     nft.Element
@@ -73,7 +70,8 @@ func (c counter) drop(name string) (last bool) {
 // NewRenderer returns a Renderer that has rendered nothing.
 func NewRenderer(cfg Config) *Renderer {
 	return &Renderer{
-		cfg: cfg, endpoints: map[string]renderedEndpoint{}, rules: map[policy.Ref]map[string]renderedPart{},
+		cfg: cfg, endpoints: map[string]renderedEndpoint{},
+		rules:    map[policy.Ref]map[string]renderedPart{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
 		hostPorts: map[string][]HostPort{}, portsChanged: map[string]struct{}{},
 	}
@@ -82,13 +80,11 @@ func NewRenderer(cfg Config) *Renderer {
 // Config is the configuration that the next patch has.
 func (r *Renderer) Config() Config { return r.cfg }
 
-// CutBit is [Config.CutBit]. It reads nothing that ever changes, so it may be
-// called at any time.
+// CutBit is [Config.CutBit]. It reads nothing that ever changes, so it may be called at any time.
 func (r *Renderer) CutBit() uint8 { return r.cfg.CutBit() }
 
-// SetNetwork changes what the ruleset knows of the pod network, and which
-// addresses are guarded as those of pods that another plugin wires. The next
-// patch has it.
+// SetNetwork changes what the ruleset knows of the pod network, and which addresses are guarded as
+// those of pods that another plugin wires. The next patch has it.
 func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
 	if r.rendered == nil {
 		old := r.cfg
@@ -97,8 +93,8 @@ func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
 	r.cfg.Network, r.cfg.PodRanges = n, podRanges
 }
 
-// SetHostPorts says which host ports an endpoint has, also one that isn't in
-// the cluster yet. The next patch has them.
+// SetHostPorts says which host ports an endpoint has, also one that isn't in the cluster yet. The
+// next patch has them.
 func (r *Renderer) SetHostPorts(id string, ports []HostPort) {
 	if !slices.Equal(r.hostPorts[id], ports) {
 		r.portsChanged[id] = struct{}{}
@@ -109,8 +105,8 @@ func (r *Renderer) SetHostPorts(id string, ports []HostPort) {
 	}
 }
 
-// Ruleset renders everything the cluster holds, as of its last Take, and
-// forgets what was rendered before.
+// Ruleset renders everything the cluster holds, as of its last Take, and forgets what was rendered
+// before.
 func (r *Renderer) Ruleset(c *cluster.Cluster) *nft.Ruleset {
 	hostPorts := r.hostPorts
 	*r = *NewRenderer(r.cfg)
@@ -120,8 +116,8 @@ func (r *Renderer) Ruleset(c *cluster.Cluster) *nft.Ruleset {
 	return out
 }
 
-// Patch renders changes that c.Take returned. Patches must reach the table in
-// the order in which they were made, and none may be left out.
+// Patch renders changes that c.Take returned. Patches must reach the table in the order in which
+// they were made, and none may be left out.
 func (r *Renderer) Patch(c *cluster.Cluster, ch cluster.Changes) nft.Patch {
 	out := nft.Patch{Chains: map[string]*nft.Chain{}, Sets: map[string]*nft.SetPatch{}}
 	if r.rendered != nil {
@@ -212,7 +208,8 @@ func (r *Renderer) verdict(key dispatchKey) nft.Verdict {
 
 func setPatch(out *nft.Patch, name string) *nft.SetPatch {
 	if out.Sets[name] == nil {
-		out.Sets[name] = &nft.SetPatch{Put: map[nft.Element]nft.Verdict{}, Remove: map[nft.Element]struct{}{}}
+		out.Sets[name] = &nft.SetPatch{Put: map[nft.Element]nft.Verdict{},
+			Remove: map[nft.Element]struct{}{}}
 	}
 	return out.Sets[name]
 }
@@ -228,10 +225,11 @@ func remove(sp *nft.SetPatch, e nft.Element) {
 	sp.Remove[e] = struct{}{}
 }
 
-// endpoint renders an endpoint: its dispatch in each direction and, where it
-// is isolated, its chain.
+// endpoint renders an endpoint: its dispatch in each direction and, where it is isolated, its
+// chain.
 func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
-	out := renderedEndpoint{pod: e.Pod, elements: map[dispatchKey]nft.Verdict{}, chains: map[string]*nft.Chain{}}
+	out := renderedEndpoint{pod: e.Pod, elements: map[dispatchKey]nft.Verdict{},
+		chains: map[string]*nft.Chain{}}
 	cfg.addEnds(out.elements, e.Interface, e.Addresses)
 	for _, d := range policy.Directions {
 		verdict := nft.Verdict{Kind: nft.Accept}
@@ -249,7 +247,8 @@ func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 				family = families[1].suffix
 			}
 			if e.Interface != "" {
-				out.elements[dispatchKey{vethMap(d, family), nft.AddrIfaceElement(a, e.Interface)}] = verdict
+				out.elements[dispatchKey{vethMap(d, family),
+					nft.AddrIfaceElement(a, e.Interface)}] = verdict
 			}
 			if cfg.byAddress(e.Interface) {
 				out.elements[dispatchKey{addrMap(d, family), nft.AddrElement(a)}] = verdict
@@ -259,14 +258,16 @@ func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 	return out
 }
 
-// podChain renders the chain of one isolated pod and direction. It is as long
-// for a hundred policies as for one.
-func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction, profiles []profile) *nft.Chain {
-	// The attachment's hash, because a pod that is gone and one that has its
-	// name and veth now may both be attached for a while.
+// podChain renders the chain of one isolated pod and direction. It is as long for a hundred
+// policies as for one.
+func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction,
+	profiles []profile) *nft.Chain {
+	// The attachment's hash, because a pod that is gone and one that has its name and veth now may
+	// both be attached for a while.
 	c := &nft.Chain{Name: nft.Name("pod", e.Pod.Namespace, e.Pod.Name, shortHash(e.ID), d.String())}
 	for _, a := range e.Self {
-		c.Rules = append(c.Rules, rule("the pod itself", nft.MatchAddr{Field: peerField(d, a.Is4()), Addr: a}, do(nft.Accept)))
+		c.Rules = append(c.Rules, rule("the pod itself",
+			nft.MatchAddr{Field: peerField(d, a.Is4()), Addr: a}, do(nft.Accept)))
 	}
 	if d == policy.Egress && cfg.AllowPodToNode {
 		c.Rules = append(c.Rules, rule("its own node", nft.MatchLocalDst{}, do(nft.Accept)))
@@ -279,16 +280,15 @@ func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction, profi
 	return c
 }
 
-// profile is an ordered list of policies, shared by the pods that have the
-// same one.
+// profile is an ordered list of policies, shared by the pods that have the same one.
 type profile struct {
 	name      string
 	direction policy.Direction
 	policies  []policy.Key
 }
 
-// profilesOf returns a profile for each tier of an isolation. What falls out
-// of the last one is denied by the pod chain.
+// profilesOf returns a profile for each tier of an isolation. What falls out of the last one is
+// denied by the pod chain.
 func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 	var out []profile
 	for _, stage := range isolation {
@@ -307,7 +307,11 @@ func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 func (p profile) chain() *nft.Chain {
 	c := &nft.Chain{Name: p.name}
 	for _, k := range p.policies {
-		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(policyChain(policy.Ref{Policy: k, Direction: p.direction}))}))
+		c.Rules = append(c.Rules,
+			rule("",
+				nft.Do{
+					Verdict: nft.JumpTo(
+						policyChain(policy.Ref{Policy: k, Direction: p.direction}))}))
 	}
 	return c
 }
@@ -318,7 +322,8 @@ func policyChain(ref policy.Ref) string {
 
 // partChain names the chain of a part of a policy's rules.
 func partChain(ref policy.Ref, i int) string {
-	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String(), strconv.Itoa(i))
+	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String(),
+		strconv.Itoa(i))
 }
 
 // shortHash tells things apart whose full text would be too long for a name.

@@ -16,12 +16,13 @@ import (
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
 
-// TestPatchesAddUpToTheRuleset: whatever the events and the moments at which
-// they are rendered, the patches lead to what rendering from scratch gives.
+// TestPatchesAddUpToTheRuleset: whatever the events and the moments at which they are rendered, the
+// patches lead to what rendering from scratch gives.
 func TestPatchesAddUpToTheRuleset(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		cfg := ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"), IPVS: rapid.Bool().Draw(t, "ipvs")}
+		cfg := ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"),
+			IPVS: rapid.Bool().Draw(t, "ipvs")}
 		world := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
 		c, w := cluster.New(world), randomcluster.NewWorld(world)
 		if rapid.Bool().Draw(t, "network") { // it never comes or goes while pods are there
@@ -29,7 +30,8 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 		}
 		r := ruleset.NewRenderer(cfg)
 		have := r.Ruleset(c)
-		ports := map[string][]ruleset.HostPort{"e1": {{HostPort: 80, ContainerPort: 8080, Protocol: policy.ProtocolTCP}}}
+		ports := map[string][]ruleset.HostPort{"e1": {
+			{HostPort: 80, ContainerPort: 8080, Protocol: policy.ProtocolTCP}}}
 		r.SetHostPorts("e1", ports["e1"])
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
@@ -48,20 +50,22 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 		fresh := ruleset.NewRenderer(cfg)
 		fresh.SetHostPorts("e1", ports["e1"])
 		want := fresh.Ruleset(scratch)
-		opts := cmp.Options{cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(nft.Rule.Equal), cmp.AllowUnexported(nft.Base{})}
+		opts := cmp.Options{cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+			cmp.Comparer(nft.Rule.Equal), cmp.AllowUnexported(nft.Base{})}
 		if diff := cmp.Diff(want, have, opts); diff != "" {
 			t.Fatalf("patches differ from scratch (-scratch +patches):\n%s", diff)
 		}
 	})
 }
 
-// TestRulesetDoesWhatPoliciesMean: an interpreter of the typed ruleset, which
-// knows nothing of policies, agrees with the evaluator on every flow between
-// the addresses and ports at which anything could change.
+// TestRulesetDoesWhatPoliciesMean: an interpreter of the typed ruleset, which knows nothing of
+// policies, agrees with the evaluator on every flow between the addresses and ports at which
+// anything could change.
 func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
+		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"),
+			AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(5, 60).Draw(t, "events") {
 			w.Event(t, c)
@@ -69,7 +73,8 @@ func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 		c.Take()
 		cfg := ruleset.Config{
 			AllowPodToNode: opts.AllowPodToNode,
-			PodRanges:      []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("fd00::/126")},
+			PodRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"),
+				netip.MustParsePrefix("fd00::/126")},
 		}
 		rs := ruleset.NewRenderer(cfg).Ruleset(c)
 		where := attachments(c)
@@ -79,7 +84,8 @@ func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 				if src.Is4() != dst.Is4() {
 					continue
 				}
-				for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP, policy.ProtocolSCTP} {
+				for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP,
+					policy.ProtocolSCTP} {
 					for _, port := range randomcluster.Ports {
 						p := ruleworld.Packet{Src: src, Dst: dst, Protocol: protocol, Port: port}
 						checkPacket(t, c, rs, where, cfg, p)
@@ -90,8 +96,8 @@ func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 	})
 }
 
-// attachments tells by which interface each local address is reached; empty
-// for those that another plugin wired.
+// attachments tells by which interface each local address is reached; empty for those that another
+// plugin wired.
 func attachments(c *cluster.Cluster) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, id := range c.All().Endpoints {
@@ -105,7 +111,8 @@ func attachments(c *cluster.Cluster) map[netip.Addr]string {
 	return out
 }
 
-func checkPacket(t *rapid.T, c *cluster.Cluster, rs *nft.Ruleset, where map[netip.Addr]string, cfg ruleset.Config, p ruleworld.Packet) {
+func checkPacket(t *rapid.T, c *cluster.Cluster, rs *nft.Ruleset, where map[netip.Addr]string,
+	cfg ruleset.Config, p ruleworld.Packet) {
 	var srcLocal, dstLocal bool
 	p.Iif, p.Oif = "eth0", "eth0"
 	if veth, ok := where[p.Src]; ok {
@@ -114,8 +121,10 @@ func checkPacket(t *rapid.T, c *cluster.Cluster, rs *nft.Ruleset, where map[neti
 	if veth, ok := where[p.Dst]; ok {
 		dstLocal, p.Oif = true, nameOr(veth, "cni0")
 	}
-	a := c.Explain(policy.Flow{Source: p.Src, Destination: p.Dst, Protocol: p.Protocol, Port: p.Port})
-	want := (a.Egress == nil || !srcLocal || a.Egress.Allowed) && (a.Ingress == nil || !dstLocal || a.Ingress.Allowed)
+	a := c.Explain(policy.Flow{Source: p.Src, Destination: p.Dst, Protocol: p.Protocol,
+		Port: p.Port})
+	want := (a.Egress == nil || !srcLocal || a.Egress.Allowed) &&
+		(a.Ingress == nil || !dstLocal || a.Ingress.Allowed)
 	for _, r := range cfg.PodRanges { // unknown pods carry nothing
 		if r.Contains(p.Src) && !srcLocal || r.Contains(p.Dst) && !dstLocal {
 			want = false
@@ -137,7 +146,8 @@ func checkPacket(t *rapid.T, c *cluster.Cluster, rs *nft.Ruleset, where map[neti
 }
 
 func isLinkScope(a netip.Addr) bool {
-	return a.IsMulticast() || a.IsLinkLocalUnicast() && a.Is6() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return a.IsMulticast() || a.IsLinkLocalUnicast() && a.Is6() ||
+		a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func nameOr(name, other string) string {
@@ -152,7 +162,9 @@ func TestUnknownPodsCarryNothing(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(cluster.Options{Node: "n1"})
 	for _, ipvs := range []bool{false, true} {
-		cfg := ruleset.Config{IPVS: ipvs, PodRanges: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd88::/64")}}
+		cfg := ruleset.Config{IPVS: ipvs,
+			PodRanges: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"),
+				netip.MustParsePrefix("fd88::/64")}}
 		rs := ruleset.NewRenderer(cfg).Ruleset(c)
 		outside, ours := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.244.1.1")
 		bridged, bridged6 := netip.MustParseAddr("10.88.1.1"), netip.MustParseAddr("fd88::1")
@@ -163,24 +175,45 @@ func TestUnknownPodsCarryNothing(t *testing.T) {
 			p    ruleworld.Packet
 			want bool
 		}{
-			"control: strangers":            {nft.HookForward, ruleworld.Packet{Src: outside, Dst: outside, Iif: "eth0", Oif: "eth1"}, true},
-			"control: the tunnel":           {nft.HookForward, ruleworld.Packet{Src: outside, Dst: outside, Iif: "sluice.1", Oif: "eth1"}, true},
-			"control: input":                {nft.HookInput, ruleworld.Packet{Src: outside, Dst: outside, Iif: "eth0"}, true},
-			"from a veth":                   {nft.HookForward, ruleworld.Packet{Src: ours, Dst: outside, Iif: "slup0", Oif: "eth0"}, false},
-			"from a veth, foreign source":   {nft.HookForward, ruleworld.Packet{Src: outside, Dst: outside, Iif: "slup0", Oif: "eth0"}, false},
-			"from a veth, bridged source":   {nft.HookForward, ruleworld.Packet{Src: bridged, Dst: outside, Iif: "slup0", Oif: "eth0"}, false},
-			"from a veth to the node":       {nft.HookInput, ruleworld.Packet{Src: ours, Dst: outside, Iif: "slup0"}, false},
-			"to a veth":                     {nft.HookForward, ruleworld.Packet{Src: outside, Dst: ours, Iif: "eth0", Oif: "slup0"}, false},
-			"from a bridge":                 {nft.HookForward, ruleworld.Packet{Src: bridged, Dst: outside, Iif: "cni0", Oif: "eth0"}, false},
-			"from a bridge, IPv6":           {nft.HookForward, ruleworld.Packet{Src: bridged6, Dst: outside6, Iif: "cni0", Oif: "eth0"}, false},
-			"from a bridge to the node":     {nft.HookInput, ruleworld.Packet{Src: bridged, Dst: outside, Iif: "cni0"}, false},
-			"to a bridge":                   {nft.HookForward, ruleworld.Packet{Src: outside, Dst: bridged, Iif: "eth0", Oif: "cni0"}, false},
-			"re-injected by IPVS":           {nft.HookOutput, ruleworld.Packet{Src: outside, Dst: bridged, Oif: "cni0"}, !ipvs},
-			"re-injected by IPVS to a veth": {nft.HookOutput, ruleworld.Packet{Src: outside, Dst: ours, Oif: "slup0"}, !ipvs},
-			"the node's own, IPVS or not":   {nft.HookOutput, ruleworld.Packet{Src: outside, Dst: bridged, Oif: "cni0", LocalSrc: true}, true},
-			"the node to itself":            {nft.HookInput, ruleworld.Packet{Src: gateway, Dst: gateway, Iif: "lo", LocalSrc: true, LocalDst: true}, true},
-			"the node to itself, IPv6":      {nft.HookInput, ruleworld.Packet{Src: gateway6, Dst: gateway6, Iif: "lo", LocalSrc: true, LocalDst: true}, true},
-			"a bridge with its address":     {nft.HookInput, ruleworld.Packet{Src: gateway6, Dst: gateway6, Iif: "cni0", LocalSrc: true, LocalDst: true}, false},
+			"control: strangers": {nft.HookForward,
+				ruleworld.Packet{Src: outside, Dst: outside, Iif: "eth0", Oif: "eth1"}, true},
+			"control: the tunnel": {nft.HookForward,
+				ruleworld.Packet{Src: outside, Dst: outside, Iif: "sluice.1", Oif: "eth1"}, true},
+			"control: input": {
+				nft.HookInput, ruleworld.Packet{Src: outside, Dst: outside, Iif: "eth0"}, true},
+			"from a veth": {nft.HookForward,
+				ruleworld.Packet{Src: ours, Dst: outside, Iif: "slup0", Oif: "eth0"}, false},
+			"from a veth, foreign source": {nft.HookForward,
+				ruleworld.Packet{Src: outside, Dst: outside, Iif: "slup0", Oif: "eth0"}, false},
+			"from a veth, bridged source": {nft.HookForward,
+				ruleworld.Packet{Src: bridged, Dst: outside, Iif: "slup0", Oif: "eth0"}, false},
+			"from a veth to the node": {
+				nft.HookInput, ruleworld.Packet{Src: ours, Dst: outside, Iif: "slup0"}, false},
+			"to a veth": {nft.HookForward,
+				ruleworld.Packet{Src: outside, Dst: ours, Iif: "eth0", Oif: "slup0"}, false},
+			"from a bridge": {nft.HookForward,
+				ruleworld.Packet{Src: bridged, Dst: outside, Iif: "cni0", Oif: "eth0"}, false},
+			"from a bridge, IPv6": {nft.HookForward,
+				ruleworld.Packet{Src: bridged6, Dst: outside6, Iif: "cni0", Oif: "eth0"}, false},
+			"from a bridge to the node": {
+				nft.HookInput, ruleworld.Packet{Src: bridged, Dst: outside, Iif: "cni0"}, false},
+			"to a bridge": {nft.HookForward,
+				ruleworld.Packet{Src: outside, Dst: bridged, Iif: "eth0", Oif: "cni0"}, false},
+			"re-injected by IPVS": {
+				nft.HookOutput, ruleworld.Packet{Src: outside, Dst: bridged, Oif: "cni0"}, !ipvs},
+			"re-injected by IPVS to a veth": {
+				nft.HookOutput, ruleworld.Packet{Src: outside, Dst: ours, Oif: "slup0"}, !ipvs},
+			"the node's own, IPVS or not": {nft.HookOutput,
+				ruleworld.Packet{Src: outside, Dst: bridged, Oif: "cni0", LocalSrc: true}, true},
+			"the node to itself": {nft.HookInput,
+				ruleworld.Packet{Src: gateway, Dst: gateway, Iif: "lo", LocalSrc: true,
+					LocalDst: true}, true},
+			"the node to itself, IPv6": {nft.HookInput,
+				ruleworld.Packet{Src: gateway6, Dst: gateway6, Iif: "lo", LocalSrc: true,
+					LocalDst: true}, true},
+			"a bridge with its address": {nft.HookInput,
+				ruleworld.Packet{Src: gateway6, Dst: gateway6, Iif: "cni0", LocalSrc: true,
+					LocalDst: true}, false},
 		} {
 			got, err := ruleworld.Traverse(rs, tc.hook, tc.p)
 			if err != nil || got != tc.want {

@@ -14,8 +14,8 @@ type Origin struct {
 	Endpoints []string     // IDs of those whose own chain or key it is
 }
 
-// Origin says what an object was rendered for, by what the Renderer remembers. It is empty for
-// what every node has, such as a base chain, and for what isn't there.
+// Origin says what an object was rendered for, by what the Renderer remembers. It is empty for what
+// every node has, such as a base chain, and for what isn't there.
 func (r *Renderer) Origin(o nft.Object) Origin {
 	return Origin{Policies: r.policiesOf(o), Endpoints: r.endpointsOf(o)}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
-// TestOriginIsWhoNeedsIt: whatever was rendered before, each object's policies are those in whose chains it is
-// used, and its endpoints those whose pod the name of a chain has.
+// TestOriginIsWhoNeedsIt: whatever was rendered before, each object's policies are those in whose
+// chains it is used, and its endpoints those whose pod the name of a chain has.
 func TestOriginIsWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	sets := 0
@@ -35,7 +35,8 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 		users := usersOf(have, c)
 		for name := range have.Sets {
 			o := nft.Object{Set: name}
-			if got := r.Origin(o); !cmp.Equal(keys(users[name]), keys(got.Policies)) || len(got.Endpoints) > 0 {
+			if got := r.Origin(o); !cmp.Equal(keys(users[name]), keys(got.Policies)) ||
+				len(got.Endpoints) > 0 {
 				t.Errorf("%s is for %+v, want the policies %v", o, got, users[name])
 			}
 			sets += len(users[name])
@@ -60,11 +61,14 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 func TestOriginOfASet(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(cluster.Options{Node: "n1"})
-	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
+	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
 	c.SetNamespace("dev", nil)
-	c.SetNode(policy.Node{Name: "n1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
+	c.SetNode(policy.Node{Name: "n1",
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
 	c.SetPod(db)
-	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: names.PodLink + "1", Addresses: db.Addresses})
+	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: names.PodLink + "1",
+		Addresses: db.Addresses})
 	key := policy.Key{Namespace: "dev", Name: "from-pods"}
 	c.SetPolicy(policy.Parse(&networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},

@@ -11,8 +11,7 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// portSet is a set of protocols and ports. Its name follows from its content,
-// so it never changes.
+// portSet is a set of protocols and ports. Its name follows from its content, so it never changes.
 type portSet struct {
 	name   string
 	ranges []selector.PortRange
@@ -58,9 +57,8 @@ type renderedPart struct {
 	sets    []string
 }
 
-// patchRules replaces the chain of one policy and direction, or, where its rules
-// are in several parts, those that have changed: then its own chain jumps to
-// each that has rules.
+// patchRules replaces the chain of one policy and direction, or, where its rules are in several
+// parts, those that have changed: then its own chain jumps to each that has rules.
 func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref) {
 	parts, used := c.Parts(ref)
 	main, old, now := policyChain(ref), r.rules[ref], map[string]renderedPart{}
@@ -93,9 +91,10 @@ func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref
 	r.patchPorts(out, old, now)
 }
 
-// renderPart renders a chain, unless it is the one that stands there. Parts are
-// replaced, never changed.
-func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Clause, old renderedPart) renderedPart {
+// renderPart renders a chain, unless it is the one that stands there. Parts are replaced, never
+// changed.
+func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Clause,
+	old renderedPart) renderedPart {
 	if len(part) > 0 && len(part) == len(old.clauses) && &part[0] == &old.clauses[0] {
 		return old
 	}
@@ -153,8 +152,8 @@ func (r *Renderer) dropPorts(out *nft.Patch, s portSet) {
 	out.Sets[s.name] = nil
 }
 
-// clauseRules renders a clause: a rule for each family that it can match, or
-// one for both where it names no address.
+// clauseRules renders a clause: a rule for each family that it can match, or one for both where it
+// names no address.
 func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
 	comment := fmt.Sprintf("%s rule %d", ref.Policy, cl.Rule)
 	if cl.Peer != nil {
@@ -174,11 +173,13 @@ func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
 		match := portMatch(cl.Ports) // the cheapest first
 		if cl.Named != nil {
 			match = append(match, nft.InSet{
-				Fields: []nft.Field{addrField(false, f.is4), nft.L4Proto, nft.DstPort}, Set: setName(cl.Named.ID, f.suffix),
+				Fields: []nft.Field{addrField(false, f.is4), nft.L4Proto, nft.DstPort},
+				Set:    setName(cl.Named.ID, f.suffix),
 			})
 		}
 		if cl.Peer != nil {
-			match = append(match, nft.InSet{Fields: []nft.Field{peerField(ref.Direction, f.is4)}, Set: setName(cl.Peer.ID, f.suffix)})
+			match = append(match, nft.InSet{Fields: []nft.Field{peerField(ref.Direction, f.is4)},
+				Set: setName(cl.Peer.ID, f.suffix)})
 		}
 		out = append(out, rule(comment, append(match, do(nft.Accept))...))
 	}
@@ -191,23 +192,27 @@ func portMatch(ports []selector.PortRange) []nft.Statement {
 	case len(ports) == 0:
 		return nil
 	case len(ports) > 1:
-		return []nft.Statement{nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: newPortSet(ports).name}}
+		return []nft.Statement{nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort},
+			Set: newPortSet(ports).name}}
 	case ports[0].First == 0 && ports[0].Last == 65535:
 		return []nft.Statement{nft.MatchProto{Proto: ports[0].Protocol}}
 	}
-	return []nft.Statement{nft.MatchPort{Proto: ports[0].Protocol, First: ports[0].First, Last: ports[0].Last}}
+	return []nft.Statement{nft.MatchPort{Proto: ports[0].Protocol, First: ports[0].First,
+		Last: ports[0].Last}}
 }
 
-// hasFamily reports whether a set can have members of a family: ipBlocks only
-// of their own.
+// hasFamily reports whether a set can have members of a family: ipBlocks only of their own.
 func hasFamily(s *policy.Set, is4 bool) bool {
-	return s.ID.Kind != policy.BlockSet || slices.ContainsFunc(s.Blocks, func(b policy.Block) bool { return b.CIDR.Addr().Is4() == is4 })
+	return s.ID.Kind != policy.BlockSet || slices.ContainsFunc(s.Blocks, func(b policy.Block) bool {
+		return b.CIDR.Addr().Is4() == is4
+	})
 }
 
 // setName names the set of one family.
 func setName(id policy.SetID, family string) string {
 	kind := map[policy.SetKind]string{
-		policy.PodSet: "pods", policy.BlockSet: "block", policy.PortSet: "named-port", policy.LocalPortSet: "own-named-port",
+		policy.PodSet: "pods", policy.BlockSet: "block", policy.PortSet: "named-port",
+		policy.LocalPortSet: "own-named-port",
 	}[id.Kind]
 	return nft.Name(kind, id.String(), family)
 }

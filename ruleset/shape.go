@@ -12,40 +12,37 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// shape is the version of the base chains. It is part of their names, so that
-// it is stored in the table, and so that another version's chains are added
-// before these are removed: drops add up, and the overlap is closed.
+// shape is the version of the base chains. It is part of their names, so that it is stored in the
+// table, and so that another version's chains are added before these are removed: drops add up, and
+// the overlap is closed.
 const shape = 1
 
-// vethPattern matches the host ends of our own pods. Nothing else on a node
-// may be named so; in particular the tunnel device isn't.
+// vethPattern matches the host ends of our own pods. Nothing else on a node may be named so; in
+// particular the tunnel device isn't.
 const vethPattern = names.PodLinks
 
-// loopback is the interface of what the node sends to itself, and of nothing
-// else. Its source may be an address that a pod's status says, or of a guarded
-// range: a bridge of the node has one of its pods' range.
+// loopback is the interface of what the node sends to itself, and of nothing else. Its source may
+// be an address that a pod's status says, or of a guarded range: a bridge of the node has one of
+// its pods' range.
 const loopback = "lo"
 
 // Config is what the ruleset depends on besides policies.
 type Config struct {
-	// PodRanges are the addresses of this node's pods where other CNI plugins
-	// wire them. What comes from or goes to them is dropped unless the pod is
-	// known. Pods behind our own veths need no range.
+	// PodRanges are the addresses of this node's pods where other CNI plugins wire them. What comes
+	// from or goes to them is dropped unless the pod is known. Pods behind our own veths need no
+	// range.
 	PodRanges []netip.Prefix
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
-	// IPVS adds base chains on output for what IPVS takes in on input and
-	// sends on from there.
+	// IPVS adds base chains on output for what IPVS takes in on input and sends on from there.
 	IPVS bool
 	// Network is the pod network, where it is ours.
 	Network Network
 	// LogGroup is the NFLOG group that samples of denied packets go to.
 	LogGroup uint16
-	// LogPerSecond bounds the samples of one pod, both directions together;
-	// 0: none.
+	// LogPerSecond bounds the samples of one pod, both directions together; 0: none.
 	LogPerSecond uint64
-	// CutLabel is the bit, 1 to 127, of connections' labels that says which
-	// are cut; 0: 127.
+	// CutLabel is the bit, 1 to 127, of connections' labels that says which are cut; 0: 127.
 	CutLabel uint8
 }
 
@@ -55,8 +52,7 @@ var families = [...]struct {
 	is4    bool
 }{{"v4", true}, {"v6", false}}
 
-// addrField returns the field that holds the address of a packet's source or
-// destination.
+// addrField returns the field that holds the address of a packet's source or destination.
 func addrField(source, is4 bool) nft.Field {
 	switch {
 	case source && is4:
@@ -73,7 +69,9 @@ func addrField(source, is4 bool) nft.Field {
 func podField(d policy.Direction, is4 bool) nft.Field { return addrField(d == policy.Egress, is4) }
 
 // peerField returns the field that holds the other end's address.
-func peerField(d policy.Direction, is4 bool) nft.Field { return addrField(d == policy.Ingress, is4) }
+func peerField(d policy.Direction, is4 bool) nft.Field {
+	return addrField(d == policy.Ingress, is4)
+}
 
 // vethField returns the field that holds the pod's veth.
 func vethField(d policy.Direction) nft.Field {
@@ -96,15 +94,16 @@ func rangeSet(family string) string { return nft.Name("pod-ranges", family) }
 // baseChain names a base chain of the current shape.
 func baseChain(name string) string { return nft.Name(name, fmt.Sprint(shape)) }
 
-// base returns the part of the ruleset that doesn't depend on any pod: base
-// chains, empty dispatch maps, the guarded ranges.
+// base returns the part of the ruleset that doesn't depend on any pod: base chains, empty dispatch
+// maps, the guarded ranges.
 func (cfg *Config) base() *nft.Ruleset {
 	out := nft.NewRuleset()
 	for _, f := range families {
 		for _, d := range policy.Directions {
 			out.AddSet(&nft.Set{
-				Name: vethMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4), vethField(d)}, Verdicts: true,
-				Comment: "pods of this node, " + d.String(),
+				Name: vethMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4), vethField(d)},
+				Verdicts: true,
+				Comment:  "pods of this node, " + d.String(),
 			})
 			out.AddSet(&nft.Set{
 				Name: addrMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4)}, Verdicts: true,
@@ -112,25 +111,38 @@ func (cfg *Config) base() *nft.Ruleset {
 			})
 		}
 		out.AddSet(&nft.Set{
-			Name: rangeSet(f.suffix), Key: []nft.Field{nft.SrcAddr4 + boolField(!f.is4)}, Interval: true, Guard: true,
-			Comment: "addresses of pods that another CNI plugin wires: dropped where not dispatched", Elements: ranges(cfg.PodRanges, f.is4),
+			Name: rangeSet(f.suffix), Key: []nft.Field{nft.SrcAddr4 + boolField(!f.is4)},
+			Interval: true, Guard: true,
+			Comment: "addresses of pods that another CNI plugin wires: " +
+				"dropped where not dispatched",
+			Elements: ranges(cfg.PodRanges, f.is4),
 		})
 	}
-	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool, first ...nft.Rule) {
+	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool,
+		first ...nft.Rule) {
 		rules := slices.Concat(first, judge(d, byVeth))
 		if hook == nft.HookForward && len(cfg.PodRanges) > 0 {
 			rules = append(rules, linkScope(d)...)
 		}
-		out.AddChain(&nft.Chain{Name: baseChain(name), Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
+		out.AddChain(&nft.Chain{Name: baseChain(name),
+			Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
 	}
-	add("egress", nft.HookForward, -2, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress), cfg.Network.toForwarded())...)
+	add("egress", nft.HookForward, -2, policy.Egress, true,
+		slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress),
+			cfg.Network.toForwarded())...)
 	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing(policy.Ingress)...)
-	toItself := rule("the node to itself", nft.MatchIface{Field: nft.InIface, Name: loopback}, do(nft.Accept))
-	add("input", nft.HookInput, -1, policy.Egress, true, slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress), []nft.Rule{toItself})...)
+	toItself := rule("the node to itself", nft.MatchIface{Field: nft.InIface, Name: loopback},
+		do(nft.Accept))
+	add("input", nft.HookInput, -1, policy.Egress, true,
+		slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress),
+			[]nft.Rule{toItself})...)
 	if cfg.IPVS {
-		local := rule("the node's own packets", nft.MatchLocalSrc{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
-		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false, append(passing(policy.Egress), resets(), local)...)
-		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false, append(passing(policy.Ingress), resets(), local)...)
+		local := rule("the node's own packets", nft.MatchLocalSrc{},
+			nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
+		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false,
+			append(passing(policy.Egress), resets(), local)...)
+		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false,
+			append(passing(policy.Ingress), resets(), local)...)
 	}
 	cfg.addCut(out)
 	addErrors(out)
@@ -145,8 +157,8 @@ func boolField(b bool) nft.Field {
 	return 0
 }
 
-// ranges returns the elements of an interval set, those of one family, merged:
-// the kernel refuses overlapping ones.
+// ranges returns the elements of an interval set, those of one family, merged: the kernel refuses
+// overlapping ones.
 func ranges(prefixes []netip.Prefix, is4 bool) map[nft.Element]nft.Verdict {
 	var b netipx.IPSetBuilder
 	for _, p := range prefixes {
@@ -172,14 +184,16 @@ func do(kind nft.VerdictKind) nft.Do { return nft.Do{Verdict: nft.Verdict{Kind: 
 // passing lists what a base chain lets through first.
 func passing(d policy.Direction) []nft.Rule {
 	return slices.Concat(
-		[]nft.Rule{rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept))},
+		[]nft.Rule{rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished},
+			do(nft.Accept))},
 		errorRules(d),
-		[]nft.Rule{rule("neighbour discovery, which is never routed", nft.MatchND{}, do(nft.Accept))},
+		[]nft.Rule{rule("neighbour discovery, which is never routed", nft.MatchND{},
+			do(nft.Accept))},
 	)
 }
 
-// judge dispatches to the pods' chains. What belongs to a pod of this node
-// and falls out of its chain, or has none, is dropped.
+// judge dispatches to the pods' chains. What belongs to a pod of this node and falls out of its
+// chain, or has none, is dropped.
 func judge(d policy.Direction, byVeth bool) []nft.Rule {
 	var out []nft.Rule
 	end := func(what string, match nft.Statement) {
@@ -187,26 +201,34 @@ func judge(d policy.Direction, byVeth bool) []nft.Rule {
 	}
 	if byVeth {
 		for _, f := range families {
-			out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4), vethField(d)}, Map: vethMap(d, f.suffix)}))
+			out = append(out,
+				rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4), vethField(d)},
+					Map: vethMap(d, f.suffix)}))
 		}
 	}
-	// On output there is no veth to come from, and the one to go to may belong
-	// to a pod that isn't programmed.
+	// On output there is no veth to come from, and the one to go to may belong to a pod that isn't
+	// programmed.
 	for _, f := range families {
 		if !byVeth {
-			out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)}, Map: addrMap(d, f.suffix)}))
+			out = append(out,
+				rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)},
+					Map: addrMap(d, f.suffix)}))
 		}
 	}
 	if byVeth || d == policy.Ingress {
-		end("a pod that isn't programmed, or not its address", nft.MatchIface{Field: vethField(d), Name: vethPattern})
+		end("a pod that isn't programmed, or not its address",
+			nft.MatchIface{Field: vethField(d), Name: vethPattern})
 	}
 	for _, f := range families {
 		if byVeth {
-			out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)}, Map: addrMap(d, f.suffix)}))
+			out = append(out,
+				rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)},
+					Map: addrMap(d, f.suffix)}))
 		}
 	}
 	for _, f := range families {
-		end("a pod that isn't programmed", nft.InSet{Fields: []nft.Field{podField(d, f.is4)}, Set: rangeSet(f.suffix)})
+		end("a pod that isn't programmed",
+			nft.InSet{Fields: []nft.Field{podField(d, f.is4)}, Set: rangeSet(f.suffix)})
 	}
 	return out
 }
