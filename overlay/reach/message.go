@@ -45,8 +45,10 @@ func arpAnswer(own link.MAC, f []byte) (a Answer, ok bool) {
 	var asked [macLen + 4]byte // as the question has its sender
 	copy(asked[:], own[:])
 	ok = bytes.Equal(f[:macLen], own[:]) && bytes.Equal(f[macLen:2*macLen], sender) &&
-		binary.BigEndian.Uint16(f[2*macLen:]) == unix.ETH_P_ARP && bytes.HasPrefix(f[frameHeader:], arpHeader) &&
-		binary.BigEndian.Uint16(f[arpOp:]) == arpReply && bytes.Equal(f[arpTarget:arpTarget+len(asked)], asked[:])
+		binary.BigEndian.Uint16(f[2*macLen:]) == unix.ETH_P_ARP &&
+		bytes.HasPrefix(f[frameHeader:], arpHeader) &&
+		binary.BigEndian.Uint16(f[arpOp:]) == arpReply &&
+		bytes.Equal(f[arpTarget:arpTarget+len(asked)], asked[:])
 	addr, _ := netip.AddrFromSlice(f[arpSender+macLen : arpTarget])
 	return Answer{Addr: addr, MAC: link.MAC(sender)}, ok
 }
@@ -62,14 +64,16 @@ const (
 	ndHopLimit  = 255 // whatever has been forwarded has less
 )
 
-// ndQuestion is the ICMPv6 message that asks a peer for its address. The kernel fills in the checksum.
+// ndQuestion is the ICMPv6 message that asks a peer for its address. The kernel fills in the
+// checksum.
 func ndQuestion(to Peer) []byte {
 	return append([]byte{ndHeader - 1: 0, 0: solicitation}, to.Addr.AsSlice()...)
 }
 
 // ndAnswer reads an ICMPv6 message that answers an ndQuestion; others aren't ok.
 func ndAnswer(from netip.Addr, hopLimit int, m []byte) (a Answer, ok bool) {
-	if len(m) < ndLen || m[0] != advertisement || m[1] != 0 || m[ndFlags]&ndSolicited == 0 || hopLimit != ndHopLimit {
+	if len(m) < ndLen || m[0] != advertisement || m[1] != 0 || m[ndFlags]&ndSolicited == 0 ||
+		hopLimit != ndHopLimit {
 		return Answer{}, false
 	}
 	target, _ := netip.AddrFromSlice(m[ndHeader:ndLen])

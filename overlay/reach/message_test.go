@@ -10,7 +10,8 @@ import (
 
 var (
 	ownMAC = overlay.TunnelMAC("own")
-	asked4 = Peer{Name: "peer", MAC: overlay.TunnelMAC("peer"), Addr: netip.MustParseAddr("10.244.2.0")}
+	asked4 = Peer{Name: "peer", MAC: overlay.TunnelMAC("peer"),
+		Addr: netip.MustParseAddr("10.244.2.0")}
 	asked6 = Peer{Name: "peer", MAC: asked4.MAC, Addr: netip.MustParseAddr("fd00:10:244:2::")}
 )
 
@@ -33,7 +34,8 @@ func ndAnswerOf(p Peer) []byte {
 	return m
 }
 
-// TestAnswersAreExact: of an ARP answer each byte that says something has to be right, of a neighbour advertisement likewise.
+// TestAnswersAreExact: of an ARP answer each byte that says something has to be right, of a
+// neighbour advertisement likewise.
 func TestAnswersAreExact(t *testing.T) {
 	t.Parallel()
 	f := arpAnswerOf(asked4)
@@ -86,7 +88,8 @@ func FuzzAnswers(f *testing.F) {
 				t.Errorf("%x is taken for an answer of %v", data, a)
 			}
 		}
-		if a, ok := ndAnswer(asked6.Addr, hops, data); ok && (a.Addr != asked6.Addr || hops != ndHopLimit) {
+		if a, ok := ndAnswer(asked6.Addr, hops, data); ok &&
+			(a.Addr != asked6.Addr || hops != ndHopLimit) {
 			t.Errorf("%x with %d hops is taken for an answer of %v", data, hops, a)
 		}
 	})

@@ -8,8 +8,9 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// TestFirewallsSilence: whatever drops the tunnel's packets on one node, by whichever backend, makes it silent to others and others
-// silent to it; nobody else notices; and once the port is accepted all answer.
+// TestFirewallsSilence: whatever drops the tunnel's packets on one node, by whichever backend,
+// makes it silent to others and others silent to it; nobody else notices; and once the port is
+// accepted all answer.
 func TestFirewallsSilence(t *testing.T) {
 	t.Parallel()
 	type command func(m *machine)
@@ -24,17 +25,20 @@ func TestFirewallsSilence(t *testing.T) {
 	}{
 		{
 			"a policy of nftables", dualStack, overlay.IPv4,
-			nft("table inet fw { chain in { type filter hook input priority 0; policy drop; " + established + "} }"),
+			nft("table inet fw { chain in { type filter hook input priority 0; policy drop; " +
+				established + "} }"),
 			run("nft add rule inet fw in udp dport 8472 accept"),
 		},
 		{
 			"a last rule of nftables, and tunnels over IPv6", dualStack, overlay.IPv6,
-			nft("table ip6 fw { chain in { type filter hook input priority 10; " + established + "reject with icmpv6 admin-prohibited; } }"),
+			nft("table ip6 fw { chain in { type filter hook input priority 10; " + established +
+				"reject with icmpv6 admin-prohibited; } }"),
 			run("nft insert rule ip6 fw in udp dport 8472 accept"),
 		},
 		{
 			"legacy iptables, and pods with IPv6 alone", onlyIPv6, overlay.IPv4,
-			run("iptables-legacy -P INPUT DROP"), run("iptables-legacy -A INPUT -p udp --dport 8472 -j ACCEPT"),
+			run("iptables-legacy -P INPUT DROP"),
+			run("iptables-legacy -A INPUT -p udp --dport 8472 -j ACCEPT"),
 		},
 		{
 			"legacy ip6tables, and IPv6 alone", onlyIPv6, overlay.IPv6,
@@ -46,7 +50,8 @@ func TestFirewallsSilence(t *testing.T) {
 		},
 		{
 			"what goes out", dualStack, overlay.IPv4,
-			nft("table ip fw { chain out { type filter hook output priority 0; udp dport 8472 drop; } }"), run("nft delete table ip fw"),
+			nft("table ip fw { chain out { type filter hook output priority 0; udp dport 8472 " +
+				"drop; } }"), run("nft delete table ip fw"),
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -73,7 +78,8 @@ func TestFirewallsSilence(t *testing.T) {
 	}
 }
 
-// TestSysctlsDontSilence: what hosts set about ARP and the way back doesn't make a working tunnel look silent, save arp_ignore 8.
+// TestSysctlsDontSilence: what hosts set about ARP and the way back doesn't make a working tunnel
+// look silent, save arp_ignore 8.
 func TestSysctlsDontSilence(t *testing.T) {
 	t.Parallel()
 	nodes := newMachines(t, 2, dualStack, overlay.IPv4)
@@ -99,13 +105,15 @@ func TestSysctlsDontSilence(t *testing.T) {
 	asking.mustNotHear(asked.peer(dualStack), "arp_ignore=8")
 }
 
-// TestProber: what a Prober reports of a tunnel that works, doesn't, and does again, also over a new device.
+// TestProber: what a Prober reports of a tunnel that works, doesn't, and does again, also over a
+// new device.
 func TestProber(t *testing.T) {
 	t.Parallel()
 	nodes := newMachines(t, 3, dualStack, overlay.IPv4)
 	own := nodes[0]
 	reports := make(chan Report, 1000)
-	p := New(Options{Own: own.node.Name, NetNS: own.netns, Interval: time.Second / 3, OnReport: func(r Report) { reports <- r }})
+	p := New(Options{Own: own.node.Name, NetNS: own.netns, Interval: time.Second / 3,
+		OnReport: func(r Report) { reports <- r }})
 	p.rotation.gap = time.Second / 10
 	own.background(p.Run)
 	states := func(r Report) (out []State) {
@@ -130,7 +138,9 @@ func TestProber(t *testing.T) {
 	}
 	awaitStates := func(want ...State) {
 		t.Helper()
-		await("such states", func(r Report) bool { return slices.Equal(states(r), want) && r.Err == nil })
+		await("such states", func(r Report) bool {
+			return slices.Equal(states(r), want) && r.Err == nil
+		})
 	}
 	await("report without peers", func(r Report) bool { return r.Err == nil && len(r.Peers) == 0 })
 	p.Set("sluice.1", []Peer{nodes[1].peer(dualStack), nodes[2].peer(dualStack)})
@@ -146,7 +156,9 @@ func TestProber(t *testing.T) {
 	if quiet.Unanswered < 6 {
 		t.Errorf("after six unanswered questions: %+v", quiet)
 	}
-	if await("more questions", func(r Report) bool { return r.Unanswered > quiet.Unanswered+2 }); last.Heard != quiet.Heard {
+	if await("more questions", func(r Report) bool {
+		return r.Unanswered > quiet.Unanswered+2
+	}); last.Heard != quiet.Heard {
 		t.Errorf("something was heard at %s through a firewall, after %s", last.Heard, quiet.Heard)
 	}
 	own.runf("nft delete table inet fw")
@@ -155,10 +167,14 @@ func TestProber(t *testing.T) {
 	awaitStates(Answering, Answering)
 
 	p.Set("sluice.2", []Peer{nodes[1].peer(dualStack), nodes[2].peer(dualStack)})
-	await("error", func(r Report) bool { return r.Err != nil && slices.Equal(states(r), []State{Untried, Untried}) })
+	await("error", func(r Report) bool {
+		return r.Err != nil && slices.Equal(states(r), []State{Untried, Untried})
+	})
 	p.Set("sluice.1", []Peer{nodes[1].peer(dualStack)})
 	awaitStates(Answering)
 	answered := last.Answered
 	own.runf("ip link del sluice.1") // it is made anew
-	await("answers over a new device", func(r Report) bool { return r.Answered > answered+2 && states(r)[0] == Answering })
+	await("answers over a new device", func(r Report) bool {
+		return r.Answered > answered+2 && states(r)[0] == Answering
+	})
 }

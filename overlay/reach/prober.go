@@ -18,8 +18,9 @@ import (
 
 // Options are a Prober's settings.
 type Options struct {
-	Own      string        // the node's name
-	NetNS    ns.NetNS      // the node's; nil: that of the process. The caller keeps it open while Run runs
+	Own string // the node's name
+	// the node's; nil: that of the process. The caller keeps it open while Run runs
+	NetNS    ns.NetNS
 	Interval time.Duration // between questions to a peer that answers; zero: DefaultInterval
 	OnReport func(Report)  // called every second by Run's goroutine
 }
@@ -28,7 +29,8 @@ type Options struct {
 type Report struct {
 	Peers []PeerState // by name
 
-	// Heard is when something was last seen to have come in through the tunnel, whatever it was; the zero Time: not yet.
+	// Heard is when something was last seen to have come in through the tunnel, whatever it was;
+	// the zero Time: not yet.
 	Heard time.Time
 
 	// Answer is when somebody answered last; the zero Time: nobody yet.
@@ -62,7 +64,8 @@ type Prober struct {
 
 // New makes a Prober that asks nobody before Run and Set.
 func New(o Options) *Prober {
-	return &Prober{options: o, rotation: NewRotation(o.Own, o.Interval), answers: make(chan heard, 64)}
+	return &Prober{options: o, rotation: NewRotation(o.Own, o.Interval),
+		answers: make(chan heard, 64)}
 }
 
 // Set says by which device which peers are to be asked. No device: none.
@@ -156,7 +159,8 @@ func (p *Prober) pass(now time.Time) {
 
 var errNotOpen = errors.New("there is no socket")
 
-// open sees to it that there are sockets on the device as it is now, and notes what it has received.
+// open sees to it that there are sockets on the device as it is now, and notes what it has
+// received.
 func (p *Prober) open(now time.Time, device string) error {
 	if device == "" {
 		p.close()
@@ -170,7 +174,8 @@ func (p *Prober) open(now time.Time, device string) error {
 	attrs := tunnel.Attrs()
 	p.hear(now, attrs)
 	own := link.MAC(append(slices.Clone(attrs.HardwareAddr), make([]byte, macLen)...)[:macLen])
-	if p.sockets != nil && p.index == attrs.Index && p.sockets.own == own && !p.sockets.broken.Load() {
+	if p.sockets != nil && p.index == attrs.Index && p.sockets.own == own &&
+		!p.sockets.broken.Load() {
 		return nil
 	}
 	p.close()

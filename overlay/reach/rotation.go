@@ -31,19 +31,22 @@ const (
 const (
 	DefaultInterval = 30 * time.Second
 
-	// PerSecond is how many questions a node asks in a second at most. With 1,500 peers each is asked every three minutes or so, and
-	// every seven at the worst.
+	// PerSecond is how many questions a node asks in a second at most. With 1,500 peers each is
+	// asked every three minutes or so, and every seven at the worst.
 	PerSecond = 8
 
 	longestAnswer = 2 * time.Second // how long an answer may take
 	tries         = 3               // unanswered in a row: silent
 )
 
-// Rotation decides who is asked when. It has no clock: times are its caller's, and don't go back. It isn't safe for concurrent use.
+// Rotation decides who is asked when. It has no clock: times are its caller's, and don't go back.
+// It isn't safe for concurrent use.
 //
-// A peer that answers is asked once in an interval, one that has missed a question after a sixth of it, and one that is silent after a
-// third, but never more than PerSecond a second: who is due longest goes first, so that with many peers, in whatever state, each has
-// its turn. Half of the questions are first for those in doubt, who have missed one or two, so that it is soon known who is silent.
+// A peer that answers is asked once in an interval, one that has missed a question after a sixth of
+// it, and one that is silent after a third, but never more than PerSecond a second: who is due
+// longest goes first, so that with many peers, in whatever state, each has its turn. Half of the
+// questions are first for those in doubt, who have missed one or two, so that it is soon known who
+// is silent.
 type Rotation struct {
 	interval time.Duration
 	patience time.Duration // for an answer
@@ -65,13 +68,16 @@ type peer struct {
 	unsent int       // questions, in a row
 }
 
-// NewRotation makes one for the node named own, without peers. The zero interval is DefaultInterval.
+// NewRotation makes one for the node named own, without peers. The zero interval is
+// DefaultInterval.
 func NewRotation(own string, interval time.Duration) *Rotation {
 	interval = cmp.Or(interval, DefaultInterval)
-	return &Rotation{own: own, interval: interval, patience: min(interval, longestAnswer), gap: time.Second, peers: map[netip.Addr]*peer{}}
+	return &Rotation{own: own, interval: interval, patience: min(interval, longestAnswer),
+		gap: time.Second, peers: map[netip.Addr]*peer{}}
 }
 
-// Set says which peers there are. What is known of those that stay as they are is kept. Of several with one address one counts.
+// Set says which peers there are. What is known of those that stay as they are is kept. Of several
+// with one address one counts.
 func (r *Rotation) Set(peers []Peer) {
 	next := make(map[netip.Addr]*peer, len(peers))
 	for _, p := range peers {
@@ -82,7 +88,9 @@ func (r *Rotation) Set(peers []Peer) {
 		}
 	}
 	r.peers = next
-	r.byName = slices.SortedFunc(maps.Values(next), func(a, b *peer) int { return cmp.Or(cmp.Compare(a.Name, b.Name), a.Addr.Compare(b.Addr)) })
+	r.byName = slices.SortedFunc(maps.Values(next), func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Addr.Compare(b.Addr))
+	})
 	// From the node's own name on, so that nodes that start together don't all ask one.
 	for i, p := range r.byName {
 		if p.turn = i; p.Name < r.own {
@@ -91,7 +99,8 @@ func (r *Rotation) Set(peers []Peer) {
 	}
 }
 
-// Ask returns whom to ask now, and how many questions are found to be unanswered. It is to be called every second or so.
+// Ask returns whom to ask now, and how many questions are found to be unanswered. It is to be
+// called every second or so.
 func (r *Rotation) Ask(now time.Time) (ask []Peer, unanswered int) {
 	var due []*peer
 	for _, p := range r.byName {
@@ -128,9 +137,12 @@ func pick(due []*peer) []*peer {
 // queue is some peers, who is due longest first.
 type queue []*peer
 
-// push adds a peer unless there are as many before it as there is room for. Who has to leave for it waits for the next time.
+// push adds a peer unless there are as many before it as there is room for. Who has to leave for it
+// waits for the next time.
 func (q *queue) push(p *peer, room int) bool {
-	i, _ := slices.BinarySearchFunc(*q, p, func(a, b *peer) int { return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.turn, b.turn)) })
+	i, _ := slices.BinarySearchFunc(*q, p, func(a, b *peer) int {
+		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.turn, b.turn))
+	})
 	if i == room {
 		return false
 	}
@@ -157,7 +169,8 @@ func (p *peer) become(s State, now time.Time) {
 	}
 }
 
-// Unsent says that a question couldn't be sent: that tells nothing of the peer. If none can be, it is untried again.
+// Unsent says that a question couldn't be sent: that tells nothing of the peer. If none can be, it
+// is untried again.
 func (r *Rotation) Unsent(now time.Time, to Peer) {
 	p := r.peers[to.Addr]
 	if p == nil || p.Peer != to {
@@ -176,10 +189,12 @@ type Answer struct {
 	MAC  link.MAC // with an IPv4 address only
 }
 
-// Take takes an answer in, and says whether it counts: if that peer was asked, and not too long ago.
+// Take takes an answer in, and says whether it counts: if that peer was asked, and not too long
+// ago.
 func (r *Rotation) Take(now time.Time, a Answer) bool {
 	p := r.peers[a.Addr]
-	if p == nil || p.asked.IsZero() || now.Sub(p.asked) > r.patience || a.Addr.Is4() && a.MAC != p.MAC {
+	if p == nil || p.asked.IsZero() || now.Sub(p.asked) > r.patience ||
+		a.Addr.Is4() && a.MAC != p.MAC {
 		return false
 	}
 	p.due = p.asked.Add(r.interval)

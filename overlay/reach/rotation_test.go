@@ -16,7 +16,8 @@ var start = time.Unix(1000, 0)
 func somePeers(n int) (peers []Peer) {
 	for i := range n {
 		name := fmt.Sprintf("node%04d", i)
-		peers = append(peers, Peer{Name: name, MAC: overlay.TunnelMAC(name), Addr: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0})})
+		peers = append(peers, Peer{Name: name, MAC: overlay.TunnelMAC(name),
+			Addr: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0})})
 	}
 	return peers
 }
@@ -33,13 +34,15 @@ func stateOf(t *testing.T, r *Rotation, name string) PeerState {
 	return states[i]
 }
 
-// TestPeerIsSilentAfterThreeQuestions: when one peer is asked, second by second, and what is held of it.
+// TestPeerIsSilentAfterThreeQuestions: when one peer is asked, second by second, and what is held
+// of it.
 func TestPeerIsSilentAfterThreeQuestions(t *testing.T) {
 	t.Parallel()
 	r := NewRotation("own", 0)
 	p := somePeers(1)[0]
 	r.Set([]Peer{p})
-	silent := func(second int) bool { return second < 50 || second > 150 } // the peer doesn't answer then
+	// the peer doesn't answer then
+	silent := func(second int) bool { return second < 50 || second > 150 }
 	var asked []int
 	var changes []string
 	last := PeerState{Name: p.Name}
@@ -59,8 +62,10 @@ func TestPeerIsSilentAfterThreeQuestions(t *testing.T) {
 			last = now
 		}
 	}
-	// Again after 5 s until it is silent, then after 10 s; every 30 s while it answers; then likewise.
-	if want := []int{0, 5, 10, 20, 30, 40, 50, 80, 110, 140, 170, 175, 180, 190}; !slices.Equal(asked, want) {
+	// Again after 5 s until it is silent, then after 10 s; every 30 s while it answers; then
+	// likewise.
+	if want := []int{0, 5, 10, 20, 30, 40, 50, 80, 110, 140, 170, 175, 180,
+		190}; !slices.Equal(asked, want) {
 		t.Errorf("asked at %v, want %v", asked, want)
 	}
 	want := []string{"13: 2", "50: 1", "183: 2"}
@@ -72,8 +77,8 @@ func TestPeerIsSilentAfterThreeQuestions(t *testing.T) {
 	}
 }
 
-// TestRotationIsBounded: whoever answers and however many peers there are, nobody asks more than PerSecond a second, and each peer has
-// its turn in time.
+// TestRotationIsBounded: whoever answers and however many peers there are, nobody asks more than
+// PerSecond a second, and each peer has its turn in time.
 func TestRotationIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 9, 300} {
@@ -84,8 +89,8 @@ func TestRotationIsBounded(t *testing.T) {
 	checkTurns(t, 600, 40, 2, false)
 }
 
-// TestSilenceIsSoonKnown: when all of many peers fall silent at once, the first count as silent within seconds, and one of many in the
-// time of a turn.
+// TestSilenceIsSoonKnown: when all of many peers fall silent at once, the first count as silent
+// within seconds, and one of many in the time of a turn.
 func TestSilenceIsSoonKnown(t *testing.T) {
 	t.Parallel()
 	peers := somePeers(1500)
@@ -109,12 +114,14 @@ func TestSilenceIsSoonKnown(t *testing.T) {
 					r.Take(now, answerOf(p))
 				}
 			}
-			if second >= fault && slices.ContainsFunc(r.States(), func(s PeerState) bool { return s.State == Silent }) {
+			if second >= fault && slices.ContainsFunc(r.States(),
+				func(s PeerState) bool { return s.State == Silent }) {
 				known = second
 			}
 		}
 		if took := known - fault; took <= 0 || took > c.seconds {
-			t.Errorf("%s: the first counts as silent after %d s, want %d at most", c.name, took, c.seconds)
+			t.Errorf("%s: the first counts as silent after %d s, want %d at most", c.name, took,
+				c.seconds)
 		}
 	}
 }
@@ -125,7 +132,8 @@ func checkTurns(t *testing.T, n, answering, turns int, leave bool) {
 	peers := somePeers(n)
 	r := NewRotation(peers[n/3].Name+"x", 0)
 	r.Set(peers)
-	turn := time.Duration(n/(PerSecond/2)+1)*time.Second + DefaultInterval + longestAnswer + time.Second
+	turn := time.Duration(n/(PerSecond/2)+1)*time.Second + DefaultInterval + longestAnswer +
+		time.Second
 	askedAt := map[string]time.Time{}
 	for second := range int(time.Duration(turns) * turn / time.Second) {
 		now := start.Add(time.Duration(second) * time.Second)
@@ -135,11 +143,14 @@ func checkTurns(t *testing.T, n, answering, turns int, leave bool) {
 		}
 		ask, _ := r.Ask(now)
 		if again, _ := r.Ask(now.Add(time.Second / 2)); len(ask) > PerSecond || len(again) > 0 {
-			t.Fatalf("second %d: %d questions, %d half a second later", second, len(ask), len(again))
+			t.Fatalf("second %d: %d questions, %d half a second later", second, len(ask),
+				len(again))
 		}
 		for _, p := range ask {
-			if last, was := askedAt[p.Name]; was && now.Sub(last) > turn || !was && now.Sub(start) > turn {
-				t.Fatalf("second %d: %s had its last turn at %s, of %d peers", second, p.Name, last, n)
+			last, was := askedAt[p.Name]
+			if was && now.Sub(last) > turn || !was && now.Sub(start) > turn {
+				t.Fatalf("second %d: %s had its last turn at %s, of %d peers", second, p.Name,
+					last, n)
 			}
 			askedAt[p.Name] = now
 			if share(p.Name) < answering && !r.Take(now, answerOf(p)) {
@@ -154,7 +165,8 @@ func checkTurns(t *testing.T, n, answering, turns int, leave bool) {
 			want = Answering
 		}
 		if s.State != want || end.Sub(askedAt[s.Name]) > turn {
-			t.Fatalf("%s is %d, want %d; last asked %s ago", s.Name, s.State, want, end.Sub(askedAt[s.Name]))
+			t.Fatalf("%s is %d, want %d; last asked %s ago", s.Name, s.State, want,
+				end.Sub(askedAt[s.Name]))
 		}
 	}
 }
@@ -162,7 +174,8 @@ func checkTurns(t *testing.T, n, answering, turns int, leave bool) {
 // share spreads names over 0 to 99.
 func share(name string) int { return int(overlay.TunnelMAC(name)[5]) * 100 / 256 }
 
-// TestSilentPeersComeFirst: as long as there is room, one that is silent is asked as often as if there were no others.
+// TestSilentPeersComeFirst: as long as there is room, one that is silent is asked as often as if
+// there were no others.
 func TestSilentPeersComeFirst(t *testing.T) {
 	t.Parallel()
 	peers := somePeers(200) // every 30 s: less than 8 a second
@@ -181,7 +194,8 @@ func TestSilentPeersComeFirst(t *testing.T) {
 		}
 	}
 	for i := 1; i < len(asked); i++ {
-		if gap := asked[i] - asked[i-1]; asked[i-1] > 30 && gap > 12 { // in the first turn all are due
+		// in the first turn all are due
+		if gap := asked[i] - asked[i-1]; asked[i-1] > 30 && gap > 12 {
 			t.Errorf("the silent peer was asked at %v: not for %d s", asked, gap)
 		}
 	}
@@ -226,7 +240,8 @@ func TestOnlyAnswersCount(t *testing.T) {
 		{"a late one", answerOf(peers[0]), 2*time.Second + 1, false},
 		{"another node's MAC", Answer{peers[0].Addr, peers[1].MAC}, 0, false},
 		{"no MAC", Answer{Addr: peers[0].Addr}, 0, false},
-		{"an address that nobody has", Answer{netip.MustParseAddr("10.9.9.9"), peers[0].MAC}, 0, false},
+		{"an address that nobody has", Answer{netip.MustParseAddr("10.9.9.9"), peers[0].MAC},
+			0, false},
 		{"no address", Answer{}, 0, false},
 		{"an IPv6 address, which comes without a MAC", Answer{Addr: peers[2].Addr}, 0, true},
 	} {
@@ -267,7 +282,8 @@ func TestPeersChange(t *testing.T) {
 	moved := peers[1]
 	moved.Name, moved.MAC = "other", overlay.TunnelMAC("other")
 	r.Set([]Peer{peers[0], moved})
-	if got := r.States(); len(got) != 2 || got[0].State != Answering || got[1] != (PeerState{Name: "other"}) {
+	got := r.States()
+	if len(got) != 2 || got[0].State != Answering || got[1] != (PeerState{Name: "other"}) {
 		t.Errorf("got %v", got)
 	}
 	if r.Take(start, answerOf(peers[1])) || r.Take(start, answerOf(moved)) {

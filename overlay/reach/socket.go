@@ -26,14 +26,16 @@ type sockets struct {
 }
 
 // openSockets opens them for a link of the calling thread's network namespace.
-func openSockets(index int, name string, own link.MAC, answers chan<- heard) (s *sockets, err error) {
+func openSockets(index int, name string, own link.MAC,
+	answers chan<- heard) (s *sockets, err error) {
 	s = &sockets{own: own, answers: answers, stop: make(chan struct{})}
 	if s.arp, err = openARP(index); err != nil {
 		return nil, fmt.Errorf("opening a packet socket on %s: %w", name, err)
 	}
 	s.icmp, err = openICMP(name)
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, errors.Join(fmt.Errorf("opening an ICMPv6 socket on %s: %w", name, err), s.arp.Close())
+		return nil,
+			errors.Join(fmt.Errorf("opening an ICMPv6 socket on %s: %w", name, err), s.arp.Close())
 	}
 	s.readers.Go(func() { s.read(s.arp, s.readARP) })
 	if s.icmp != nil {
@@ -42,14 +44,16 @@ func openSockets(index int, name string, own link.MAC, answers chan<- heard) (s 
 	return s, nil
 }
 
-// openARP opens a socket that hears the ARP packets that come in by a link, and no others: what pods send isn't touched.
+// openARP opens a socket that hears the ARP packets that come in by a link, and no others: what
+// pods send isn't touched.
 func openARP(index int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ARP))
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: index}); err != nil {
+	if err := unix.Bind(fd,
+		&unix.SockaddrLinklayer{Protocol: protocol, Ifindex: index}); err != nil {
 		return nil, errors.Join(os.NewSyscallError("bind", err), unix.Close(fd))
 	}
 	return os.NewFile(uintptr(fd), "arp"), nil
@@ -57,7 +61,8 @@ func openARP(index int) (*os.File, error) {
 
 // openICMP opens a socket that hears the neighbour advertisements that come in by a link.
 func openICMP(link string) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMPV6)
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+		unix.IPPROTO_ICMPV6)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -92,7 +97,8 @@ func (s *sockets) ask(p Peer) error {
 	}
 	var sent error
 	err = conn.Control(func(fd uintptr) {
-		sent = unix.Sendto(int(fd), ndQuestion(p), 0, &unix.SockaddrInet6{Addr: p.Addr.As16()}) //nolint:gosec // a descriptor
+		//nolint:gosec // a descriptor
+		sent = unix.Sendto(int(fd), ndQuestion(p), 0, &unix.SockaddrInet6{Addr: p.Addr.As16()})
 	})
 	return errors.Join(err, os.NewSyscallError("sendto", sent))
 }
@@ -142,7 +148,8 @@ func (*sockets) readICMP(f *os.File, buffer []byte) (a Answer, ok bool, err erro
 	var from unix.Sockaddr
 	var received error
 	err = conn.Read(func(fd uintptr) bool {
-		n, cn, _, from, received = unix.Recvmsg(int(fd), buffer, control, 0) //nolint:gosec // a descriptor
+		//nolint:gosec // a descriptor
+		n, cn, _, from, received = unix.Recvmsg(int(fd), buffer, control, 0)
 		return !errors.Is(received, unix.EAGAIN)
 	})
 	if err = errors.Join(err, received); err != nil {
@@ -161,7 +168,8 @@ func hopLimit(control []byte) int {
 		return -1
 	}
 	for _, m := range messages {
-		if m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_HOPLIMIT && len(m.Data) >= 4 {
+		if m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_HOPLIMIT &&
+			len(m.Data) >= 4 {
 			return int(binary.NativeEndian.Uint32(m.Data))
 		}
 	}

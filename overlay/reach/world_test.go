@@ -25,10 +25,12 @@ const patience = 20 * time.Second
 
 var (
 	dualStack = overlay.Config{
-		Network: netip.MustParsePrefix("10.244.0.0/16"), IPv6Network: netip.MustParsePrefix("fd00:10:244::/48"),
-		Backend: overlay.VXLAN, VNI: 1, Port: 8472,
+		Network:     netip.MustParsePrefix("10.244.0.0/16"),
+		IPv6Network: netip.MustParsePrefix("fd00:10:244::/48"),
+		Backend:     overlay.VXLAN, VNI: 1, Port: 8472,
 	}
-	onlyIPv6 = overlay.Config{IPv6Network: dualStack.IPv6Network, Backend: overlay.VXLAN, VNI: 1, Port: 8472}
+	onlyIPv6 = overlay.Config{IPv6Network: dualStack.IPv6Network, Backend: overlay.VXLAN, VNI: 1,
+		Port: 8472}
 )
 
 // machine is a node with the overlay running.
@@ -48,7 +50,8 @@ func newMachines(t *testing.T, n int, c overlay.Config, underlay overlay.Family)
 	var nodes []overlay.Node
 	for i := 1; i <= n; i++ {
 		m := newMachine(t, i)
-		u.runf("ip link add port%d up master br0 type veth peer name eth0 netns /proc/%d/fd/%d", i, os.Getpid(), m.netns.Fd())
+		u.runf("ip link add port%d up master br0 type veth peer name eth0 netns /proc/%d/fd/%d", i,
+			os.Getpid(), m.netns.Fd())
 		m.runf("ip link set eth0 up")
 		m.runf("ip addr add %s/24 dev eth0", m.node.Addresses[0])
 		m.runf("ip addr add %s/64 dev eth0 nodad", m.node.Addresses[1])
@@ -75,7 +78,8 @@ func newMachine(t *testing.T, i int) *machine {
 			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, b, 0}), 24),
 			netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%d::/64", i)),
 		},
-		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{192, 168, 0, b}), netip.MustParseAddr(fmt.Sprintf("fd00:192:168::%d", i))},
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{192, 168, 0, b}),
+			netip.MustParseAddr(fmt.Sprintf("fd00:192:168::%d", i))},
 	}}
 	m.runf("ip link set lo up")
 	return m
@@ -85,15 +89,16 @@ func newMachine(t *testing.T, i int) *machine {
 func (m *machine) connect(nodes []overlay.Node, c overlay.Config) {
 	m.t.Helper()
 	ready := make(chan struct{})
-	rec := overlay.New(overlay.Options{NetNS: m.netns, Tick: time.Hour, OnStatus: func(s overlay.Status) {
-		if s.Ready && len(s.Peers) == len(nodes)-1 {
-			select {
-			case <-ready:
-			default:
-				close(ready)
+	rec := overlay.New(overlay.Options{NetNS: m.netns, Tick: time.Hour,
+		OnStatus: func(s overlay.Status) {
+			if s.Ready && len(s.Peers) == len(nodes)-1 {
+				select {
+				case <-ready:
+				default:
+					close(ready)
+				}
 			}
-		}
-	}})
+		}})
 	rec.Set(m.node.Name, nodes, c)
 	m.background(rec.Run)
 	select {
@@ -140,12 +145,16 @@ func (m *machine) runWithf(stdin, format string, args ...any) {
 
 func (m *machine) nft(ruleset string) {
 	m.t.Helper()
-	m.runWithf(strings.NewReplacer("{ ", "{\n", "; ", "\n", "}", "\n}\n").Replace(ruleset), "nft -f -")
+	m.runWithf(strings.NewReplacer("{ ", "{\n", "; ", "\n", "}", "\n}\n").Replace(ruleset),
+		"nft -f -")
 }
 
 func (m *machine) sysctl(key, value string) {
 	m.t.Helper()
-	if err := m.netns.Do(func(ns.NetNS) error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) }); err != nil {
+	err := m.netns.Do(func(ns.NetNS) error {
+		return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
+	})
+	if err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -167,7 +176,8 @@ func (m *machine) asks(p Peer, within time.Duration) bool {
 	err := m.netns.Do(func(ns.NetNS) error {
 		tunnel, err := netlink.LinkByName("sluice.1")
 		if err == nil {
-			s, err = openSockets(tunnel.Attrs().Index, tunnel.Attrs().Name, link.MAC(tunnel.Attrs().HardwareAddr), answers)
+			s, err = openSockets(tunnel.Attrs().Index, tunnel.Attrs().Name,
+				link.MAC(tunnel.Attrs().HardwareAddr), answers)
 		}
 		return err
 	})
@@ -184,7 +194,8 @@ func (m *machine) asks(p Peer, within time.Duration) bool {
 		select {
 		case h := <-answers:
 			a := h.Answer
-			if want := (Answer{Addr: p.Addr, MAC: p.MAC}); a != want && (!a.Addr.Is6() || a.Addr != p.Addr) {
+			want := (Answer{Addr: p.Addr, MAC: p.MAC})
+			if a != want && (!a.Addr.Is6() || a.Addr != p.Addr) {
 				m.t.Fatalf("%s asked %v and heard %v", m.node.Name, want, a)
 			}
 			return true
