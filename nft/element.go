@@ -5,9 +5,8 @@ import (
 	"net/netip"
 )
 
-// An Element is the key of a set member as the kernel stores it: bytes in
-// network order, the fields of a concatenation each padded with zeros to a
-// multiple of 4 bytes. It is comparable.
+// An Element is the key of a set member as the kernel stores it: bytes in network order, the fields
+// of a concatenation each padded with zeros to a multiple of 4 bytes. It is comparable.
 type Element struct {
 	First string
 	Last  string // the inclusive end of a range; empty unless the set is an interval set
@@ -16,14 +15,13 @@ type Element struct {
 // ifNameSize is the size of an interface name in the kernel (IFNAMSIZ).
 const ifNameSize = 16
 
-// AddrElement is the member of a set of addresses. IPv4-mapped IPv6 addresses
-// count as IPv4.
+// AddrElement is the member of a set of addresses. IPv4-mapped IPv6 addresses count as IPv4.
 func AddrElement(a netip.Addr) Element {
 	return Element{First: string(a.Unmap().AsSlice())}
 }
 
-// RangeElement is the member of an interval set of addresses: first to last,
-// both included, of one family.
+// RangeElement is the member of an interval set of addresses: first to last, both included, of one
+// family.
 func RangeElement(first, last netip.Addr) Element {
 	return Element{First: string(first.Unmap().AsSlice()), Last: string(last.Unmap().AsSlice())}
 }
@@ -38,14 +36,14 @@ func AddrPairElement(a, b netip.Addr) Element {
 	return Element{First: string(append(a.Unmap().AsSlice(), b.Unmap().AsSlice()...))}
 }
 
-// AddrIfacePairElement is the member of a set keyed by address . interface name
-// . address, both of one family.
+// AddrIfacePairElement is the member of a set keyed by address . interface name . address, both of
+// one family.
 func AddrIfacePairElement(a netip.Addr, iface string, b netip.Addr) Element {
 	return Element{First: AddrIfaceElement(a, iface).First + string(b.Unmap().AsSlice())}
 }
 
-// ProtoPortsElement is the member of an interval set keyed by protocol .
-// destination port: first to last, both included.
+// ProtoPortsElement is the member of an interval set keyed by protocol . destination port: first to
+// last, both included.
 func ProtoPortsElement(proto uint8, first, last uint16) Element {
 	return Element{
 		First: string(append(protoBytes(proto), portBytes(first)...)),
@@ -58,8 +56,7 @@ func ProtoPortElement(proto uint8, port uint16) Element {
 	return Element{First: string(append(protoBytes(proto), portBytes(port)...))}
 }
 
-// AddrProtoPortElement is the member of a set keyed by address . protocol .
-// destination port.
+// AddrProtoPortElement is the member of a set keyed by address . protocol . destination port.
 func AddrProtoPortElement(a netip.Addr, proto uint8, port uint16) Element {
 	b := append(a.Unmap().AsSlice(), protoBytes(proto)...)
 	return Element{First: string(append(b, portBytes(port)...))}

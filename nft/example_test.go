@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// A peer joins a set, and a rule changes: two transactions, of which the first
-// one changes the rule, and only the second lets the peer in.
+// A peer joins a set, and a rule changes: two transactions, of which the first one changes the
+// rule, and only the second lets the peer in.
 func ExamplePlan() {
 	web := nft.AddrElement(netip.MustParseAddr("10.244.1.2"))
 	state := func(port uint16, members ...nft.Element) *nft.Ruleset {
@@ -18,7 +18,8 @@ func ExamplePlan() {
 			s.Elements[m] = nft.Verdict{}
 		}
 		r.AddChain(&nft.Chain{Name: "policy", Rules: []nft.Rule{{Statements: []nft.Statement{
-			nft.InSet{Fields: s.Key, Set: s.Name}, nft.MatchPort{Proto: 6, First: port, Last: port}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}},
+			nft.InSet{Fields: s.Key, Set: s.Name}, nft.MatchPort{Proto: 6, First: port, Last: port},
+			nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}},
 		}}}})
 		return r
 	}

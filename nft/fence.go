@@ -1,11 +1,10 @@
 package nft
 
-// A fence knows which keys of verdict maps must not get their new verdict in
-// the transaction that rewrites rules. A packet under way judges by its old
-// rules, but by the map as it is now: between the old rules and the new
-// verdict it could find a way that neither the old state nor the new one has.
-// That needs a chain with changed rules which the packet can meet before the
-// map's lookup, after it, or behind the new verdict.
+// A fence knows which keys of verdict maps must not get their new verdict in the transaction that
+// rewrites rules. A packet under way judges by its old rules, but by the map as it is now: between
+// the old rules and the new verdict it could find a way that neither the old state nor the new one
+// has. That needs a chain with changed rules which the packet can meet before the map's lookup,
+// after it, or behind the new verdict.
 type fence struct {
 	pl     *planner
 	beside map[string]bool // by map: changed rules are reachable round its lookups
@@ -16,10 +15,10 @@ func newFence(pl *planner) fence {
 	return fence{pl: pl, beside: map[string]bool{}, behind: map[string]bool{}}
 }
 
-// needed reports whether the key has to wait for the last transaction with
-// its new verdict, which is zero if it leaves. An existing key that accepts
-// needs no fence: the old state allowed whatever came as far as the map. Nor
-// does a key of a NAT map: whatever it leads to is judged where it arrives.
+// needed reports whether the key has to wait for the last transaction with its new verdict, which
+// is zero if it leaves. An existing key that accepts needs no fence: the old state allowed whatever
+// came as far as the map. Nor does a key of a NAT map: whatever it leads to is judged where it
+// arrives.
 func (f fence) needed(m *Set, key Element, now Verdict) bool {
 	if len(f.pl.changedRules) == 0 || m.Targets != 0 {
 		return false
@@ -30,8 +29,7 @@ func (f fence) needed(m *Set, key Element, now Verdict) bool {
 	return now.Kind == Jump && f.changedBehind(now.Chain) || f.changedBeside(m)
 }
 
-// changedBehind reports whether a packet that is sent to the chain can meet
-// changed rules.
+// changedBehind reports whether a packet that is sent to the chain can meet changed rules.
 func (f fence) changedBehind(chain string) bool {
 	if changed, known := f.behind[chain]; known {
 		return changed
@@ -48,10 +46,9 @@ func (f fence) changedBehind(chain string) bool {
 	return changed
 }
 
-// changedBeside reports whether a packet that meets the map can meet changed
-// rules before or after that, other than through the map itself. It counts
-// all that is reachable from an old base chain which leads to the map; new
-// ones come behind those.
+// changedBeside reports whether a packet that meets the map can meet changed rules before or after
+// that, other than through the map itself. It counts all that is reachable from an old base chain
+// which leads to the map; new ones come behind those.
 func (f fence) changedBeside(m *Set) bool {
 	if changed, known := f.beside[m.Name]; known {
 		return changed
@@ -69,8 +66,8 @@ func (f fence) changedBeside(m *Set) bool {
 	return changed
 }
 
-// A walk visits the chains that a packet can meet without going through a
-// map, and without going through maps for the other IP version.
+// A walk visits the chains that a packet can meet without going through a map, and without going
+// through maps for the other IP version.
 type walk struct {
 	fence
 	without *Set
@@ -100,8 +97,8 @@ func (w *walk) visit(chain string) {
 	}
 }
 
-// exclusive reports whether no packet has a key in both maps, because their
-// keys are of different IP versions.
+// exclusive reports whether no packet has a key in both maps, because their keys are of different
+// IP versions.
 func exclusive(a, b *Set) bool {
 	family := func(s *Set) int {
 		for _, field := range s.Key {
@@ -114,8 +111,8 @@ func exclusive(a, b *Set) bool {
 	return family(a) != 0 && family(b) != 0 && family(a) != family(b)
 }
 
-// refs are the references in the rules that a packet judges by which entered
-// before the switch: the old rules, or those of a new chain.
+// refs are the references in the rules that a packet judges by which entered before the switch: the
+// old rules, or those of a new chain.
 func (f fence) refs(chain string) []Ref {
 	if c := f.pl.have.Chains[chain]; c != nil {
 		return c.refs()

@@ -1,7 +1,7 @@
 package nft
 
-// A Field is a part of a packet, or of what connection tracking knows of it, that
-// rules match and sets are keyed by.
+// A Field is a part of a packet, or of what connection tracking knows of it, that rules match and
+// sets are keyed by.
 type Field uint8
 
 // The fields. The digit is the IP version.
@@ -14,9 +14,9 @@ const (
 	OutIface
 	L4Proto
 	DstPort
-	// OriginalSrc4 and the next three: who sent the first packet of the packet's connection, and who sends the
-	// answers, behind whatever translation: its two ends. An error about a
-	// connection has that connection's. Packets without a connection don't match.
+	// OriginalSrc4 and the next three: who sent the first packet of the packet's connection, and
+	// who sends the answers, behind whatever translation: its two ends. An error about a connection
+	// has that connection's. Packets without a connection don't match.
 	OriginalSrc4
 	OriginalSrc6
 	ReplySrc4
@@ -26,8 +26,8 @@ const (
 	ForeignField
 )
 
-// Type is what nft calls the type of the field's value: fields of one type make
-// the same key of a set.
+// Type is what nft calls the type of the field's value: fields of one type make the same key of a
+// set.
 func (f Field) Type() string {
 	switch f {
 	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:
@@ -45,8 +45,7 @@ func (f Field) Type() string {
 	}
 }
 
-// Size is the length of the field's value in bytes, before padding; 0 for
-// foreign ones.
+// Size is the length of the field's value in bytes, before padding; 0 for foreign ones.
 func (f Field) Size() int {
 	switch f {
 	case SrcAddr4, DstAddr4, OriginalSrc4, ReplySrc4:

@@ -5,9 +5,8 @@ import (
 	"strings"
 )
 
-// A box is the range of an interval set's element, field by field, without
-// padding: for every field the lowest and the highest value, both included.
-// A set's boxes never overlap.
+// A box is the range of an interval set's element, field by field, without padding: for every field
+// the lowest and the highest value, both included. A set's boxes never overlap.
 type box []span
 
 type span struct{ lo, hi string }
@@ -55,8 +54,8 @@ func (b box) intersect(c box) (box, bool) {
 	return both, true
 }
 
-// subtract returns b without c, as boxes that don't overlap: field by field,
-// what lies below and above c, and then goes on with what is left.
+// subtract returns b without c, as boxes that don't overlap: field by field, what lies below and
+// above c, and then goes on with what is left.
 func (b box) subtract(c box) []box {
 	both, ok := b.intersect(c)
 	if !ok {
@@ -80,8 +79,7 @@ func (b box) subtract(c box) []box {
 	return rest
 }
 
-// Step adds 1 or -1 to a number in network order. The caller knows that it
-// doesn't overflow.
+// Step adds 1 or -1 to a number in network order. The caller knows that it doesn't overflow.
 func Step(number string, by int) string {
 	b := []byte(number)
 	for i := len(b) - 1; i >= 0; i-- {
@@ -93,14 +91,14 @@ func Step(number string, by int) string {
 	return string(b)
 }
 
-// IsLast reports whether a number is the highest of its length. It looks at
-// bytes: what cuts characters takes any that isn't UTF-8 for any other.
+// IsLast reports whether a number is the highest of its length. It looks at bytes: what cuts
+// characters takes any that isn't UTF-8 for any other.
 func IsLast(number string) bool {
 	return strings.Count(number, "\xff") == len(number)
 }
 
-// shared returns what is both in leaving and in joining elements: ranges that
-// change their shape but stay members. Neither list overlaps itself.
+// shared returns what is both in leaving and in joining elements: ranges that change their shape
+// but stay members. Neither list overlaps itself.
 func shared(key []Field, leaving, joining []Element) []Element {
 	var pieces []Element
 	if len(key) != 1 {

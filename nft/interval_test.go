@@ -22,11 +22,13 @@ func TestElementText(t *testing.T) {
 		{AddrElement(v6), []Field{DstAddr6}, "fd00::1"},
 		{RangeElement(v4, addr("10.0.0.9")), []Field{DstAddr4}, "10.0.0.1-10.0.0.9"},
 		{RangeElement(v4, v4), []Field{DstAddr4}, "10.0.0.1"},
-		{AddrIfaceElement(v4, "slup0123456789a"), []Field{SrcAddr4, InIface}, `10.0.0.1 . "slup0123456789a"`},
+		{AddrIfaceElement(v4, "slup0123456789a"), []Field{SrcAddr4, InIface},
+			`10.0.0.1 . "slup0123456789a"`},
 		{AddrIfaceElement(v6, "eth0"), []Field{DstAddr6, OutIface}, `fd00::1 . "eth0"`},
 		{ProtoPortsElement(6, 80, 90), []Field{L4Proto, DstPort}, "tcp . 80-90"},
 		{ProtoPortsElement(132, 0, 65535), []Field{L4Proto, DstPort}, "sctp . 0-65535"},
-		{AddrProtoPortElement(v6, 17, 53), []Field{DstAddr6, L4Proto, DstPort}, "fd00::1 . udp . 53"},
+		{AddrProtoPortElement(v6, 17, 53), []Field{DstAddr6, L4Proto, DstPort},
+			"fd00::1 . udp . 53"},
 		{AddrElement(v4), []Field{SrcAddr6}, "0x0a000001-0x"},
 	} {
 		if got := c.e.Text(c.key); got != c.want {
@@ -38,8 +40,8 @@ func TestElementText(t *testing.T) {
 	}
 }
 
-// genRanges draws disjoint ranges of (protocol 6 or 7) . port, or of ports
-// alone, near both ends of the numbers.
+// genRanges draws disjoint ranges of (protocol 6 or 7) . port, or of ports alone, near both ends of
+// the numbers.
 func genRanges(t *rapid.T, label string, key []Field) []Element {
 	ports := []uint16{0, 1, 2, 255, 256, 257, 65534, 65535}
 	var list []Element
@@ -83,13 +85,16 @@ func TestRangeAlgebra(t *testing.T) {
 		both := shared(key, slices.Clone(a), slices.Clone(b))
 		rest := without(key, a, b)
 		for proto := range uint8(len(key)) {
-			for _, port := range []uint16{0, 1, 2, 3, 100, 254, 255, 256, 257, 258, 40000, 65533, 65534, 65535} {
+			for _, port := range []uint16{0, 1, 2, 3, 100, 254, 255, 256, 257, 258, 40000, 65533,
+				65534, 65535} {
 				inA, inB := in(a, proto, port, key), in(b, proto, port, key)
 				if got := in(both, proto, port, key); got != inA*inB {
-					t.Fatalf("%d . %d is in %d shared ranges of %v and %v: %v", proto, port, got, a, b, both)
+					t.Fatalf("%d . %d is in %d shared ranges of %v and %v: %v", proto, port, got, a,
+						b, both)
 				}
 				if got := in(rest, proto, port, key); got != inA*(1-inB) {
-					t.Fatalf("%d . %d is in %d ranges of %v without %v: %v", proto, port, got, a, b, rest)
+					t.Fatalf("%d . %d is in %d ranges of %v without %v: %v", proto, port, got, a,
+						b, rest)
 				}
 			}
 		}
@@ -104,8 +109,10 @@ func TestRangeAlgebra(t *testing.T) {
 func TestIsLast(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{
-		"255.255.255.255": true, "255.255.255.254": false, "192.168.255.255": false, "169.254.169.253": false, "128.128.128.128": false, "0.0.0.0": false,
-		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff": true, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe": false,
+		"255.255.255.255": true, "255.255.255.254": false, "192.168.255.255": false,
+		"169.254.169.253": false, "128.128.128.128": false, "0.0.0.0": false,
+		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff": true,
+		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe": false,
 		"fe80:ffff:ffff:ffff:ffff:ffff:ffff:ffff": false, "10.255.255.255": false,
 	} {
 		if got := IsLast(string(netip.MustParseAddr(text).AsSlice())); got != want {

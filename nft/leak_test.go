@@ -15,10 +15,10 @@ const modelAddrs = 7
 
 func modelAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}) }
 
-// genRuleset draws a small ruleset in the shape that this package's promise is
-// about: what a packet finds no key for in a dispatch, and what comes back
-// from it, is dropped; sets are matched to accept, guards to drop. Names and
-// definitions come from a small pool, so that two rulesets share many.
+// genRuleset draws a small ruleset in the shape that this package's promise is about: what a packet
+// finds no key for in a dispatch, and what comes back from it, is dropped; sets are matched to
+// accept, guards to drop. Names and definitions come from a small pool, so that two rulesets share
+// many.
 func genRuleset(t *rapid.T, label string) *Ruleset {
 	g := generator{t: t, label: label, r: NewRuleset()}
 	g.sets()
@@ -99,7 +99,8 @@ func (g *generator) step(later []string) Rule {
 		return rule(jump(g.pick(later, "jump")))
 	}
 	verdicts := []Statement{accept, drop, ret}
-	return rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}, verdicts[g.int("verdict", 0, 2)])
+	return rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))},
+		verdicts[g.int("verdict", 0, 2)])
 }
 
 func (g *generator) chains() {
@@ -149,13 +150,15 @@ func (g *generator) maps() {
 
 func (g *generator) base() {
 	src := []Field{SrcAddr4}
-	c := &Chain{Name: fmt.Sprintf("base/%d", g.int("version", 1, 2)), Base: &Base{Hook: HookForward}}
+	c := &Chain{Name: fmt.Sprintf("base/%d", g.int("version", 1, 2)),
+		Base: &Base{Hook: HookForward}}
 	for range g.int("rules before", 0, 2) {
 		c.Rules = append(c.Rules, g.step(g.policies))
 	}
 	c.Rules = append(c.Rules, rule(Dispatch{src, "m0"}))
 	if g.oneIn(3, "between") {
-		c.Rules = append(c.Rules, rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}, drop))
+		c.Rules = append(c.Rules,
+			rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}, drop))
 	}
 	c.Rules = append(c.Rules, rule(Dispatch{src, "m1"}), rule(drop))
 	g.r.AddChain(c)
@@ -182,9 +185,9 @@ func mixed(t *rapid.T, have, want *Ruleset) *Ruleset {
 	return mix
 }
 
-// No packet that both the old and the new state deny passes at any time,
-// whatever the generation of its rules and of its lookups; every transaction
-// is one the kernel takes; and the end is what was wanted.
+// No packet that both the old and the new state deny passes at any time, whatever the generation of
+// its rules and of its lookups; every transaction is one the kernel takes; and the end is what was
+// wanted.
 func TestNothingLeaks(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -213,7 +216,8 @@ func leak(have, want *Ruleset, most int) error {
 			}
 			for entry := range h.states {
 				if h.hook(p, entry) {
-					return fmt.Errorf("%v passes, entering at %d\nhave %s\nbatch %s\nwant %s", p, entry, have, batch, want)
+					return fmt.Errorf("%v passes, entering at %d\nhave %s\nbatch %s\nwant %s", p,
+						entry, have, batch, want)
 				}
 			}
 		}
@@ -224,8 +228,8 @@ func leak(have, want *Ruleset, most int) error {
 	return nil
 }
 
-// A new shape of the base chain meets changed rules that the old one doesn't,
-// while a key changes, too: drawn at random too rarely.
+// A new shape of the base chain meets changed rules that the old one doesn't, while a key changes,
+// too: drawn at random too rarely.
 func TestNothingLeaksRoundANewBaseChain(t *testing.T) {
 	t.Parallel()
 	src := []Field{SrcAddr4}
@@ -234,11 +238,14 @@ func TestNothingLeaksRoundANewBaseChain(t *testing.T) {
 		r.AddChain(&Chain{Name: "a", Rules: []Rule{rule(drop)}})
 		r.AddChain(&Chain{Name: "b", Rules: []Rule{rule(accept)}})
 		r.AddChain(&Chain{Name: "w", Rules: []Rule{rule(w)}})
-		r.AddSet(&Set{Name: "m", Key: src, Verdicts: true}).Elements[AddrElement(modelAddr(1))] = JumpTo(key)
-		r.AddChain(&Chain{Name: base, Base: &Base{Hook: HookForward}, Rules: append(before, rule(Dispatch{src, "m"}), rule(drop))})
+		r.AddSet(&Set{Name: "m", Key: src, Verdicts: true}).
+			Elements[AddrElement(modelAddr(1))] = JumpTo(key)
+		r.AddChain(&Chain{Name: base, Base: &Base{Hook: HookForward},
+			Rules: append(before, rule(Dispatch{src, "m"}), rule(drop))})
 		return r
 	}
-	if err := leak(made("base/1", "a", ret), made("base/2", "b", drop, rule(jump("w"))), 100); err != nil {
+	err := leak(made("base/1", "a", ret), made("base/2", "b", drop, rule(jump("w"))), 100)
+	if err != nil {
 		t.Error(err)
 	}
 }
@@ -252,7 +259,8 @@ func TestTheModelSeesLeaks(t *testing.T) {
 		r.AddSet(&Set{Name: "s", Key: dst})
 	}
 	base := &Base{Hook: HookForward}
-	have.AddChain(&Chain{Name: "base", Base: base, Rules: []Rule{rule(InSet{dst, "s"}, accept), rule(drop)}})
+	have.AddChain(&Chain{Name: "base", Base: base,
+		Rules: []Rule{rule(InSet{dst, "s"}, accept), rule(drop)}})
 	want.AddChain(&Chain{Name: "base", Base: base, Rules: []Rule{rule(drop)}})
 	want.Sets["s"].Elements[AddrElement(modelAddr(1))] = Verdict{}
 
@@ -268,9 +276,9 @@ func TestTheModelSeesLeaks(t *testing.T) {
 	}
 }
 
-// What somebody has redefined by hand can be far from what is wanted: sets of
-// another kind, base chains that are regular ones or sit elsewhere. Every
-// transaction is still one the kernel takes, and the end is what is wanted.
+// What somebody has redefined by hand can be far from what is wanted: sets of another kind, base
+// chains that are regular ones or sit elsewhere. Every transaction is still one the kernel takes,
+// and the end is what is wanted.
 func TestRedefinitionsConverge(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -308,7 +316,8 @@ func distort(t *rapid.T, r *Ruleset) {
 		s.Key = []Field{DstAddr6}
 		for e, v := range s.Elements {
 			delete(s.Elements, e)
-			s.Elements[Element{First: strings.Repeat(e.First, 4), Last: strings.Repeat(e.Last, 4)}] = v
+			s.Elements[Element{First: strings.Repeat(e.First, 4),
+				Last: strings.Repeat(e.Last, 4)}] = v
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Chains)) {
@@ -322,7 +331,8 @@ func distort(t *rapid.T, r *Ruleset) {
 			if c.Base != nil {
 				c.Base = nil
 				r.AddChain(&Chain{Name: "refers", Rules: []Rule{rule(jump(name))}})
-				r.AddSet(&Set{Name: "leads", Key: []Field{SrcAddr4}, Verdicts: true}).Elements[AddrElement(modelAddr(1))] = JumpTo(name)
+				r.AddSet(&Set{Name: "leads", Key: []Field{SrcAddr4}, Verdicts: true}).
+					Elements[AddrElement(modelAddr(1))] = JumpTo(name)
 			}
 		case 2:
 			if c.Base == nil {

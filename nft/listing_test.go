@@ -11,9 +11,8 @@ import (
 	"github.com/sluice-net/sluice/test/nfttest"
 )
 
-// The way to a state leaves no trace: states visited one after another, by
-// patches or by Sync, in transactions of any size, end in the same listing as
-// the last state alone.
+// The way to a state leaves no trace: states visited one after another, by patches or by Sync, in
+// transactions of any size, end in the same listing as the last state alone.
 func TestPathsDoNotMatter(t *testing.T) {
 	t.Parallel()
 	walked, direct := nfttest.NewNamespace(t), nfttest.NewNamespace(t)
@@ -65,8 +64,8 @@ func mustSyncRapid(t *rapid.T, written *table.Table, want *nft.Ruleset) {
 	}
 }
 
-// nft takes whatever nft.Name makes, wherever a name can stand, and lists it so
-// that it takes it back; the same goes for comments.
+// nft takes whatever nft.Name makes, wherever a name can stand, and lists it so that it takes it
+// back; the same goes for comments.
 func TestNFTParsesNamesAndComments(t *testing.T) {
 	t.Parallel()
 	n := nfttest.NewNamespace(t)
@@ -77,7 +76,8 @@ func TestNFTParsesNamesAndComments(t *testing.T) {
 		}
 		defer written.Close()
 		words := rapid.OneOf(
-			rapid.SampledFrom([]string{"fwd", "tcp", "ip", "th", "last", "0x1", "1d", "accept", "policy", "a:b", "ct", "::1", "10.0.0.1"}),
+			rapid.SampledFrom([]string{"fwd", "tcp", "ip", "th", "last", "0x1", "1d", "accept",
+				"policy", "a:b", "ct", "::1", "10.0.0.1"}),
 			rapid.StringMatching(`[a-zA-Z0-9./_=:@{}"*-]{0,12}`),
 			rapid.String(),
 			rapid.Just(strings.Repeat("p", 253)),
@@ -92,13 +92,18 @@ func TestNFTParsesNamesAndComments(t *testing.T) {
 			return
 		}
 		r.AddSet(&nft.Set{Name: set, Key: []nft.Field{nft.SrcAddr4}, Comment: comment})
-		r.AddSet(&nft.Set{Name: verdicts, Key: []nft.Field{nft.SrcAddr4}, Verdicts: true, Comment: comment, Elements: map[nft.Element]nft.Verdict{
-			nft.AddrElement(nfttest.Addr("10.0.0.1")): nft.JumpTo(chain),
-		}})
-		r.AddChain(&nft.Chain{Name: chain, Rules: []nft.Rule{{Statements: []nft.Statement{nft.InSet{[]nft.Field{nft.SrcAddr4}, set}, nfttest.Accept}, Comment: comment}}})
+		r.AddSet(&nft.Set{Name: verdicts, Key: []nft.Field{nft.SrcAddr4}, Verdicts: true,
+			Comment: comment, Elements: map[nft.Element]nft.Verdict{
+				nft.AddrElement(nfttest.Addr("10.0.0.1")): nft.JumpTo(chain),
+			}})
+		r.AddChain(&nft.Chain{Name: chain,
+			Rules: []nft.Rule{
+				{Statements: []nft.Statement{nft.InSet{[]nft.Field{nft.SrcAddr4}, set},
+					nfttest.Accept}, Comment: comment}}})
 		if user := nft.Name("user", "of", chain); user != chain {
 			r.AddChain(&nft.Chain{Name: user, Rules: []nft.Rule{
-				nfttest.Rule(nfttest.Jump(chain)), nfttest.Rule(nft.Dispatch{[]nft.Field{nft.SrcAddr4}, verdicts}),
+				nfttest.Rule(nfttest.Jump(chain)),
+				nfttest.Rule(nft.Dispatch{[]nft.Field{nft.SrcAddr4}, verdicts}),
 			}})
 		}
 		mustSyncRapid(t, written, r)

@@ -8,10 +8,9 @@ import (
 	"slices"
 )
 
-// This file is a small model of the kernel: it carries operations out on a
-// ruleset, strict about what the kernel is strict about, and says what can
-// become of a packet whose rules are of one generation and whose set lookups
-// are of the same or later ones.
+// This file is a small model of the kernel: it carries operations out on a ruleset, strict about
+// what the kernel is strict about, and says what can become of a packet whose rules are of one
+// generation and whose set lookups are of the same or later ones.
 
 // do carries an operation out.
 func (r *Ruleset) do(op Op) error {
@@ -75,7 +74,8 @@ func (r *Ruleset) doElements(op Op) error {
 	for _, m := range op.Join {
 		for e := range s.Elements {
 			if _, overlap := boxOf(s.Key, e).intersect(boxOf(s.Key, m.Element)); overlap {
-				return fmt.Errorf("set %s has %s, so %s can't join", s.Name, e.Text(s.Key), m.Text(s.Key))
+				return fmt.Errorf("set %s has %s, so %s can't join", s.Name, e.Text(s.Key),
+					m.Text(s.Key))
 			}
 		}
 		s.Elements[m.Element] = m.Verdict
@@ -88,7 +88,8 @@ func (r *Ruleset) resolve() error {
 	for _, c := range r.Chains {
 		for _, ref := range c.refs() {
 			if to := r.Chains[ref.Chain]; ref.Chain != "" && (to == nil || to.Base != nil) {
-				return fmt.Errorf("chain %s jumps to %s, which isn't there, or a base chain", c.Name, ref.Chain)
+				return fmt.Errorf("chain %s jumps to %s, which isn't there, or a base chain",
+					c.Name, ref.Chain)
 			}
 			if ref.Set != "" && r.Sets[ref.Set] == nil {
 				return fmt.Errorf("chain %s uses set %s, which isn't there", c.Name, ref.Set)
@@ -98,7 +99,9 @@ func (r *Ruleset) resolve() error {
 	for _, s := range r.Sets {
 		for e, v := range s.Elements {
 			if to := r.Chains[v.Chain]; v.Kind == Jump && (to == nil || to.Base != nil) {
-				return fmt.Errorf("element %s of %s jumps to %s, which isn't there, or a base chain", e.Text(s.Key), s.Name, v.Chain)
+				return fmt.Errorf(
+					"element %s of %s jumps to %s, which isn't there, or a base chain",
+					e.Text(s.Key), s.Name, v.Chain)
 			}
 		}
 	}
@@ -119,7 +122,8 @@ func carryOutModel(have *Ruleset, b Batch, most int) (history, error) {
 		wait bool
 		most int
 	}{
-		{b.Prepare, false, most}, {b.Switch, b.WaitBeforeSwitch, 0}, {b.Finish, b.WaitBeforeFinish, most},
+		{b.Prepare, false, most}, {b.Switch, b.WaitBeforeSwitch, 0},
+		{b.Finish, b.WaitBeforeFinish, most},
 	} {
 		if part.wait {
 			h.waits = append(h.waits, len(h.states)-1)
@@ -150,8 +154,8 @@ func (h history) last(entry int) int {
 // A packet of the model has two addresses.
 type packet struct{ src, dst netip.Addr }
 
-// An outcome is what can become of a packet in a chain, and the generation of
-// its last lookup. No verdict means that it falls off the chain's end.
+// An outcome is what can become of a packet in a chain, and the generation of its last lookup. No
+// verdict means that it falls off the chain's end.
 type outcome struct {
 	kind   VerdictKind
 	lookup int
@@ -167,8 +171,7 @@ type run struct {
 
 type outcomes map[outcome]bool
 
-// chain returns what can become of a packet that enters a chain after a
-// lookup of that generation.
+// chain returns what can become of a packet that enters a chain after a lookup of that generation.
 func (x run) chain(name string, lookup int) outcomes {
 	c := x.states[x.rules].Chains[name]
 	if c == nil {
@@ -256,8 +259,8 @@ func (x run) value(f Field) string {
 	return AddrElement(x.dst).First
 }
 
-// find looks a field up in the set that the rules of this run mean, with the
-// elements of a generation. A set that is deleted by then has none.
+// find looks a field up in the set that the rules of this run mean, with the elements of a
+// generation. A set that is deleted by then has none.
 func (x run) find(set string, f Field, lookup int) (Verdict, bool) {
 	s := x.states[lookup].Sets[set]
 	if s == nil {
@@ -271,15 +274,15 @@ func (x run) find(set string, f Field, lookup int) (Verdict, bool) {
 	return Verdict{}, false
 }
 
-// added is the generation in which a chain appeared: of two base chains at one
-// place, the newer one comes later.
+// added is the generation in which a chain appeared: of two base chains at one place, the newer one
+// comes later.
 func (h history) added(chain string) int {
 	return slices.IndexFunc(h.states, func(r *Ruleset) bool { return r.Chains[chain] != nil })
 }
 
-// hook returns the generations at which a packet that entered the hook at one
-// can leave all base chains accepted. It meets the base chains that were there
-// when it entered, each with the rules of the moment.
+// hook returns the generations at which a packet that entered the hook at one can leave all base
+// chains accepted. It meets the base chains that were there when it entered, each with the rules of
+// the moment.
 func (h history) hook(p packet, entry int) bool {
 	at := map[int]bool{entry: true}
 	for _, c := range h.baseChains(FilterChain, entry) {
@@ -298,8 +301,8 @@ func (h history) hook(p packet, entry int) bool {
 	return len(at) > 0
 }
 
-// baseChains are those of a type that a packet meets which entered the hook at
-// a generation, in their order.
+// baseChains are those of a type that a packet meets which entered the hook at a generation, in
+// their order.
 func (h history) baseChains(kind ChainType, entry int) []*Chain {
 	var chains []*Chain
 	for _, c := range h.states[entry].Chains {

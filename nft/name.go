@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// The kernel's limit of the names of chains and sets (NFT_NAME_MAXLEN without
-// the NUL), and nft's of comments (without the NUL).
+// The kernel's limit of the names of chains and sets (NFT_NAME_MAXLEN without the NUL), and nft's
+// of comments (without the NUL).
 const (
 	MaxName    = 255
 	maxComment = 127
@@ -26,19 +26,18 @@ const (
 // hashed matches names that look as if they had a hash suffix.
 var hashed = regexp.MustCompile(`\.h[0-9a-f]{24}$`)
 
-// keyword matches what might be a keyword of some version of nft: those have
-// letters, digits and hyphens only.
+// keyword matches what might be a keyword of some version of nft: those have letters, digits and
+// hyphens only.
 var keyword = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
 
-// Name makes the name of a chain or set of parts, joined with "/". The result
-// is one identifier to nft, so that a listing can be read back, and short
-// enough for the kernel. Different parts give different names: where a part
-// has characters that nft doesn't take in a name, or "/", or where the whole
-// is too long, a hash of all parts is appended. A single part that could be a
-// keyword gets a leading "_".
+// Name makes the name of a chain or set of parts, joined with "/". The result is one identifier to
+// nft, so that a listing can be read back, and short enough for the kernel. Different parts give
+// different names: where a part has characters that nft doesn't take in a name, or "/", or where
+// the whole is too long, a hash of all parts is appended. A single part that could be a keyword
+// gets a leading "_".
 //
-// nft's identifiers start with a letter, "_" or "." and go on with those,
-// digits, "/" and "-" (scanner.l of nftables; "." alone is none).
+// nft's identifiers start with a letter, "_" or "." and go on with those, digits, "/" and "-"
+// (scanner.l of nftables; "." alone is none).
 func Name(parts ...string) string {
 	clean := make([]string, len(parts))
 	exact := len(parts) > 0
@@ -63,7 +62,8 @@ func Name(parts ...string) string {
 
 func nameRune(r rune) rune {
 	switch {
-	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_',
+		r == '.':
 		return r
 	}
 	return '_'
@@ -93,10 +93,10 @@ func clamp(s string, n int) string {
 	return s[:n]
 }
 
-// ClampComment makes a comment what nft takes: no double quotes, nothing
-// that a terminal doesn't print (policies' names are in comments, and others'
-// names may be one day), valid UTF-8, at most 127 bytes. Where it changes anything, it
-// appends a hash, so that different comments stay different.
+// ClampComment makes a comment what nft takes: no double quotes, nothing that a terminal doesn't
+// print (policies' names are in comments, and others' names may be one day), valid UTF-8, at most
+// 127 bytes. Where it changes anything, it appends a hash, so that different comments stay
+// different.
 func ClampComment(s string) string {
 	const mark = " ~"
 	const digits = 12

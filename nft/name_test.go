@@ -17,7 +17,8 @@ func TestName(t *testing.T) {
 	}{
 		{[]string{"pod", "dev", "web-0", "ingress"}, "pod/dev/web-0/ingress"},
 		{[]string{"profile", "3f2a99", "egress"}, "profile/3f2a99/egress"},
-		{[]string{"policy", "kube-system", "allow.80", "ingress"}, "policy/kube-system/allow.80/ingress"},
+		{[]string{"policy", "kube-system", "allow.80", "ingress"},
+			"policy/kube-system/allow.80/ingress"},
 		{[]string{"egress", "1"}, "egress/1"},
 		{[]string{"pods", "dev", "app=web"}, "pods/dev/app_web.h*"},
 		{[]string{"a/b", "c"}, "a_b/c.h*"},
@@ -46,7 +47,8 @@ func TestNamesDiffer(t *testing.T) {
 	t.Parallel()
 	part := rapid.OneOf(
 		rapid.StringMatching(`[a-z0-9./_=-]{0,6}`),
-		rapid.SampledFrom([]string{"a", "_a", "a/b", "", "fwd", strings.Repeat("x", 250), strings.Repeat("x", 251)}),
+		rapid.SampledFrom([]string{"a", "_a", "a/b", "", "fwd", strings.Repeat("x", 250),
+			strings.Repeat("x", 251)}),
 		rapid.String(),
 	)
 	rapid.Check(t, func(t *rapid.T) {

@@ -5,7 +5,8 @@ import (
 	"strconv"
 )
 
-// This file has the words of what translates addresses and ports, and of what leaves packets out of that.
+// This file has the words of what translates addresses and ports, and of what leaves packets out of
+// that.
 
 // Family is the IP version of the map's targets.
 func (d DNAT) Family(sets map[string]*Set) (int, error) {
@@ -21,8 +22,8 @@ func (d DNAT) Family(sets map[string]*Set) (int, error) {
 	return s.Targets.Family(), nil
 }
 
-// String is the statement as nft lists it, save for the IP version where no
-// field has one: that is the map's, and Ruleset.String knows it.
+// String is the statement as nft lists it, save for the IP version where no field has one: that is
+// the map's, and Ruleset.String knows it.
 func (d DNAT) String() string {
 	for _, f := range d.Fields {
 		if f.Family() != 0 {

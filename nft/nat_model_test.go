@@ -6,19 +6,18 @@ import (
 	"testing"
 )
 
-// This file adds translation to the model of model_test.go, and asks of it what
-// leak_test.go asks of verdicts.
+// This file adds translation to the model of model_test.go, and asks of it what leak_test.go asks
+// of verdicts.
 
-// A place is where a packet can be bound to after translation, and the
-// generation at which that was decided.
+// A place is where a packet can be bound to after translation, and the generation at which that was
+// decided.
 type place struct {
 	dst    netip.Addr
 	lookup int
 }
 
-// translate returns the places of the first packet of a connection that meets
-// the NAT chains at a generation. The first chain that translates is the last;
-// what one accepts goes to the next.
+// translate returns the places of the first packet of a connection that meets the NAT chains at a
+// generation. The first chain that translates is the last; what one accepts goes to the next.
 func (h history) translate(p packet, entry int) map[place]bool {
 	places, at := map[place]bool{}, map[int]bool{entry: true}
 	for _, c := range h.baseChains(NATChain, entry) {
@@ -43,8 +42,8 @@ func (h history) translate(p packet, entry int) map[place]bool {
 	return places
 }
 
-// natTarget looks a destination up in a NAT map, as every packet of the model
-// does: with TCP, port 80.
+// natTarget looks a destination up in a NAT map, as every packet of the model does: with TCP,
+// port 80.
 func (r *Ruleset) natTarget(name string, dst netip.Addr) (netip.Addr, bool) {
 	s := r.Sets[name]
 	if s == nil {
@@ -56,9 +55,11 @@ func (r *Ruleset) natTarget(name string, dst netip.Addr) (netip.Addr, bool) {
 
 // nat draws two NAT maps, and a NAT chain that looks up in them.
 func (g *generator) nat() {
-	c := &Chain{Name: fmt.Sprintf("nat/%d", g.int("NAT version", 1, 2)), Base: &Base{Type: NATChain, Hook: HookPrerouting, Priority: -100}}
+	c := &Chain{Name: fmt.Sprintf("nat/%d", g.int("NAT version", 1, 2)),
+		Base: &Base{Type: NATChain, Hook: HookPrerouting, Priority: -100}}
 	if len(g.guards) > 0 && !g.oneIn(3, "no exception by guard") {
-		c.Rules = append(c.Rules, rule(InSet{[]Field{DstAddr4}, g.pick(g.guards, "NAT guard")}, ret))
+		c.Rules = append(c.Rules,
+			rule(InSet{[]Field{DstAddr4}, g.pick(g.guards, "NAT guard")}, ret))
 	}
 	for _, name := range []string{"n0", "n1"} {
 		if g.oneIn(4, "no NAT map "+name) {
@@ -68,14 +69,16 @@ func (g *generator) nat() {
 		for i := range modelAddrs {
 			if g.oneIn(2, fmt.Sprintf("%s maps %d", name, i)) {
 				to := modelAddr(g.int("NAT target", 0, modelAddrs-1))
-				m.Elements[AddrProtoPortElement(modelAddr(i), 6, 80)] = NATTarget(netip.AddrPortFrom(to, 8080))
+				m.Elements[AddrProtoPortElement(modelAddr(i), 6, 80)] = NATTarget(
+					netip.AddrPortFrom(to, 8080))
 			}
 		}
 		dnat := DNAT{hostPortKey, name}
 		switch {
 		case g.oneIn(4, "no rule for "+name):
 		case len(g.plain) > 0 && g.oneIn(3, name+" for a set"):
-			c.Rules = append(c.Rules, rule(InSet{[]Field{DstAddr4}, g.pick(g.plain, "NAT set")}, dnat))
+			c.Rules = append(c.Rules,
+				rule(InSet{[]Field{DstAddr4}, g.pick(g.plain, "NAT set")}, dnat))
 		case g.oneIn(3, name+" in a chain"):
 			g.r.AddChain(&Chain{Name: "translate/" + name, Rules: []Rule{rule(dnat)}})
 			c.Rules = append(c.Rules, rule(jump("translate/"+name)))
@@ -83,7 +86,8 @@ func (g *generator) nat() {
 			c.Rules = append(c.Rules, rule(dnat))
 		}
 		if g.oneIn(3, "exception") {
-			c.Rules = append(c.Rules, rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}, ret))
+			c.Rules = append(c.Rules,
+				rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}, ret))
 		}
 	}
 	if !g.oneIn(4, "no NAT chain") {
@@ -109,11 +113,10 @@ func (r *Ruleset) leftAlone(p packet) bool {
 	return true
 }
 
-// leakTranslated looks for packets that are translated to where neither state
-// leads, or although guards of both keep them out of it. That no packet passes
-// which both states deny, is asked by leak for every packet and generation, so
-// also for what a packet is after translation. The rules of the model look at
-// the destination alone.
+// leakTranslated looks for packets that are translated to where neither state leads, or although
+// guards of both keep them out of it. That no packet passes which both states deny, is asked by
+// leak for every packet and generation, so also for what a packet is after translation. The rules
+// of the model look at the destination alone.
 func leakTranslated(h history, have, want *Ruleset) error {
 	for dst := range modelAddrs {
 		p := packet{modelAddr(0), modelAddr(dst)}
@@ -129,7 +132,9 @@ func leakTranslated(h history, have, want *Ruleset) error {
 		for entry := range h.states {
 			for to := range h.translate(p, entry) {
 				if !known[to.dst] {
-					return fmt.Errorf("%v is translated to %s, entering at %d; left alone by both: %v", p, to.dst, entry, leftAlone)
+					return fmt.Errorf(
+						"%v is translated to %s, entering at %d; left alone by both: %v", p, to.dst,
+						entry, leftAlone)
 				}
 			}
 		}
@@ -137,8 +142,8 @@ func leakTranslated(h history, have, want *Ruleset) error {
 	return nil
 }
 
-// The model itself sees what a mixture of old rules and new elements leads to,
-// and the planner has no such mixture pass.
+// The model itself sees what a mixture of old rules and new elements leads to, and the planner has
+// no such mixture pass.
 func TestTheModelTranslates(t *testing.T) {
 	t.Parallel()
 	p := packet{modelAddr(0), modelAddr(1)}
@@ -146,10 +151,13 @@ func TestTheModelTranslates(t *testing.T) {
 		r := NewRuleset()
 		m := r.AddSet(&Set{Name: "n", Key: hostPortKey, Targets: DstAddr4})
 		if to > 0 {
-			m.Elements[AddrProtoPortElement(p.dst, 6, 80)] = NATTarget(netip.AddrPortFrom(modelAddr(to), 8080))
+			m.Elements[AddrProtoPortElement(p.dst, 6, 80)] = NATTarget(
+				netip.AddrPortFrom(modelAddr(to), 8080))
 		}
-		r.AddChain(&Chain{Name: "nat", Base: &Base{Type: NATChain, Hook: HookPrerouting}, Rules: []Rule{rule(DNAT{hostPortKey, "n"})}})
-		r.AddChain(&Chain{Name: "base", Base: &Base{Hook: HookForward}, Rules: []Rule{rule(MatchAddr{DstAddr4, modelAddr(allow)}, accept), rule(drop)}})
+		r.AddChain(&Chain{Name: "nat", Base: &Base{Type: NATChain, Hook: HookPrerouting},
+			Rules: []Rule{rule(DNAT{hostPortKey, "n"})}})
+		r.AddChain(&Chain{Name: "base", Base: &Base{Hook: HookForward},
+			Rules: []Rule{rule(MatchAddr{DstAddr4, modelAddr(allow)}, accept), rule(drop)}})
 		return r
 	}
 	have, want := made(2, 4), made(3, 5)
@@ -163,7 +171,8 @@ func TestTheModelTranslates(t *testing.T) {
 	if len(places) != 2 {
 		t.Errorf("%v goes elsewhere, too: %v", p, places)
 	}
-	if places := (history{states: []*Ruleset{made(0, 4)}}).translate(p, 0); len(places) != 1 || !places[place{p.dst, 0}] {
+	if places := (history{states: []*Ruleset{made(0, 4)}}).translate(p, 0); len(places) != 1 ||
+		!places[place{p.dst, 0}] {
 		t.Errorf("without a key: %v", places)
 	}
 	if err := leak(have, want, 100); err != nil {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// An Object names a part of the table that the kernel can refuse by itself: a
-// chain with its rules, a set, or an element of a set.
+// An Object names a part of the table that the kernel can refuse by itself: a chain with its rules,
+// a set, or an element of a set.
 type Object struct {
 	Chain   string
 	Set     string
@@ -24,14 +24,15 @@ func (o Object) String() string {
 	return "set " + o.Set
 }
 
-// A RefusedError is the error of a transaction that the kernel refused, where it is
-// known because of which objects. It wraps ErrRefused, unless the transaction
-// was never sent. Nothing of the transaction happened.
+// A RefusedError is the error of a transaction that the kernel refused, where it is known because
+// of which objects. It wraps ErrRefused, unless the transaction was never sent. Nothing of the
+// transaction happened.
 type RefusedError struct {
-	Doing   string   // what the first refused message was to do
-	Objects []Object // what was to be made and was refused; none for a deletion, or where the kernel doesn't say
-	Unsent  bool     // no message can say it, so the kernel wasn't asked
-	Err     error    // the kernel's, or why it wasn't sent
+	Doing string // what the first refused message was to do
+	// what was to be made and was refused; none for a deletion, or where the kernel doesn't say
+	Objects []Object
+	Unsent  bool  // no message can say it, so the kernel wasn't asked
+	Err     error // the kernel's, or why it wasn't sent
 }
 
 func (r *RefusedError) Error() string {
@@ -59,19 +60,18 @@ func CompareObjects(a, b Object) int {
 	return compareElements(a.Element, b.Element)
 }
 
-// The two ways in which a transaction fails. Every error of Sync and Apply
-// that comes from a transaction wraps one of them.
+// The two ways in which a transaction fails. Every error of Sync and Apply that comes from a
+// transaction wraps one of them.
 var (
-	// ErrRefused says that the kernel refused a transaction: nothing of it
-	// happened.
+	// ErrRefused says that the kernel refused a transaction: nothing of it happened.
 	ErrRefused = errors.New("refused by the kernel")
 
 	// ErrUnknownOutcome says that a transaction may or may not have happened.
 	ErrUnknownOutcome = errors.New("outcome unknown")
 )
 
-// ErrOwned says that the table belongs to somebody else: another Table, which
-// is another agent, or another program that claimed it.
+// ErrOwned says that the table belongs to somebody else: another Table, which is another agent, or
+// another program that claimed it.
 var ErrOwned = errors.New("table " + TableName + " is owned by another program")
 
 // A Tally is what the counters of a chain have counted.

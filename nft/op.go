@@ -62,7 +62,8 @@ func (o Op) String() string {
 		if o.Set.Interval {
 			flags = " flags interval;"
 		}
-		return fmt.Sprintf("add %s %s { type %s;%s }", o.Set.Kind(), o.Set.Name, o.Set.TypeString(), flags)
+		return fmt.Sprintf("add %s %s { type %s;%s }", o.Set.Kind(), o.Set.Name,
+			o.Set.TypeString(), flags)
 	case SetElements:
 		return o.elementsString()
 	case DeleteSet:
@@ -78,14 +79,16 @@ func (o Op) elementsString() string {
 		for i, e := range o.Leave {
 			texts[i] = e.Text(o.Set.Key)
 		}
-		lines = append(lines, fmt.Sprintf("delete element %s { %s }", o.Set.Name, strings.Join(texts, ", ")))
+		lines = append(lines,
+			fmt.Sprintf("delete element %s { %s }", o.Set.Name, strings.Join(texts, ", ")))
 	}
 	if len(o.Join) > 0 {
 		texts := make([]string, len(o.Join))
 		for i, m := range o.Join {
 			texts[i] = o.Set.ElementString(m.Element, m.Verdict)
 		}
-		lines = append(lines, fmt.Sprintf("add element %s { %s }", o.Set.Name, strings.Join(texts, ", ")))
+		lines = append(lines,
+			fmt.Sprintf("add element %s { %s }", o.Set.Name, strings.Join(texts, ", ")))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -102,16 +105,15 @@ func (o Op) messages() int {
 	}
 }
 
-// An attribute of a netlink message must stay below 64 KiB: the library cuts
-// a longer one silently. So a message carries at most this many elements, and
-// at most this many bytes of them.
+// An attribute of a netlink message must stay below 64 KiB: the library cuts a longer one silently.
+// So a message carries at most this many elements, and at most this many bytes of them.
 const (
 	ChunkElements = 512
 	chunkBytes    = 60000
 )
 
-// elementBytes is more than what an element takes in a message: attribute
-// headers, markers, and both ends of a range.
+// elementBytes is more than what an element takes in a message: attribute headers, markers, and
+// both ends of a range.
 func elementBytes(m Member) int {
 	return 96 + 2*len(m.First) + len(m.Last) + len(m.Verdict.Chain)
 }
@@ -132,8 +134,7 @@ func Chunked(list []Member) [][]Member {
 	return parts
 }
 
-// Split cuts a list of operations into transactions of at most that many
-// messages; 0 doesn't cut.
+// Split cuts a list of operations into transactions of at most that many messages; 0 doesn't cut.
 func Split(ops []Op, most int) [][]Op {
 	if most == 0 && len(ops) > 0 {
 		return [][]Op{ops}

@@ -10,8 +10,8 @@ type Patch struct {
 
 // A SetPatch is a change of one set.
 type SetPatch struct {
-	// Create is the set as it shall be, elements included, where it is new
-	// or its definition changes; nil for a set that stays. The Patch owns it.
+	// Create is the set as it shall be, elements included, where it is new or its definition
+	// changes; nil for a set that stays. The Patch owns it.
 	Create *Set
 
 	Put    map[Element]Verdict  // elements that join, or get another verdict
@@ -31,8 +31,7 @@ func (p *Patch) Empty() bool {
 	return true
 }
 
-// Diff returns what makes have into want. The patch shares chains and new
-// sets with want.
+// Diff returns what makes have into want. The patch shares chains and new sets with want.
 func Diff(have, want *Ruleset) Patch {
 	p := Patch{Chains: map[string]*Chain{}, Sets: map[string]*SetPatch{}}
 	for name := range have.Chains {
@@ -58,8 +57,8 @@ func Diff(have, want *Ruleset) Patch {
 	return p
 }
 
-// diffSet returns nil where nothing changes. Comments aren't compared: the
-// kernel can't change them.
+// diffSet returns nil where nothing changes. Comments aren't compared: the kernel can't change
+// them.
 func diffSet(have, want *Set) *SetPatch {
 	if have == nil || !have.SameShape(want) {
 		return &SetPatch{Create: want}
@@ -106,8 +105,8 @@ func (r *Ruleset) Merge(p Patch) {
 	}
 }
 
-// Check refuses a patch that can't mean anything: names that don't agree, or
-// a change of a set that isn't there.
+// Check refuses a patch that can't mean anything: names that don't agree, or a change of a set that
+// isn't there.
 func (p Patch) Check(have *Ruleset) error {
 	for name, c := range p.Chains {
 		if c != nil && c.Name != name {

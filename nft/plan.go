@@ -6,21 +6,19 @@ import (
 	"strings"
 )
 
-// A Batch is the ordered transactions that carry out a patch. The package
-// documentation says what belongs where, and why.
+// A Batch is the ordered transactions that carry out a patch. The package documentation says what
+// belongs where, and why.
 type Batch struct {
 	Prepare []Op // may be split
 	Switch  []Op // one transaction, never split
 	Finish  []Op // may be split
 
-	// WaitBeforeSwitch and WaitBeforeFinish say that the transaction must not
-	// start before the last packet has left that entered before the previous
-	// one ended.
+	// WaitBeforeSwitch and WaitBeforeFinish say that the transaction must not start before the last
+	// packet has left that entered before the previous one ended.
 	WaitBeforeSwitch bool
 	WaitBeforeFinish bool
 
-	// Twins says that temporary copies of base chains are left, which a
-	// second batch has to remove.
+	// Twins says that temporary copies of base chains are left, which a second batch has to remove.
 	Twins bool
 }
 
@@ -49,8 +47,8 @@ func (b Batch) String() string {
 // standIn is what the temporary twin of a base chain is called.
 const standIn = ".standin"
 
-// A planner sorts a patch into a batch. The lists are sorted by name, so that
-// equal patches give equal batches.
+// A planner sorts a patch into a batch. The lists are sorted by name, so that equal patches give
+// equal batches.
 type planner struct {
 	have  *Ruleset
 	patch Patch
@@ -95,14 +93,13 @@ func Plan(have *Ruleset, p Patch) Batch {
 
 // wait says where packets under way have to be waited for.
 //
-// Before the switch: a packet may have entered the hook before a base chain
-// was added, and never meet it.
+// Before the switch: a packet may have entered the hook before a base chain was added, and never
+// meet it.
 //
-// Before the last transaction: a packet that is judged by old rules must not
-// look up in what it lets in, and whoever has not met a new base chain must
-// still meet the old one. Only where the switch did nothing but add keys of
-// new pods there is nothing to wait for: without its key a pod was denied, and
-// nothing else.
+// Before the last transaction: a packet that is judged by old rules must not look up in what it
+// lets in, and whoever has not met a new base chain must still meet the old one. Only where the
+// switch did nothing but add keys of new pods there is nothing to wait for: without its key a pod
+// was denied, and nothing else.
 func (pl *planner) wait() {
 	b := &pl.batch
 	hooks := pl.hooksChange()
@@ -111,8 +108,7 @@ func (pl *planner) wait() {
 		(len(b.Switch) > 0 && !pl.onlyNewKeys || len(b.Prepare)+len(b.Switch) > 0 && hooks)
 }
 
-// hooksChange reports whether other base chains judge afterwards, where there
-// were some before.
+// hooksChange reports whether other base chains judge afterwards, where there were some before.
 func (pl *planner) hooksChange() bool {
 	isBase := func(c *Chain) bool { return c.Base != nil }
 	if len(pl.dropped)+len(pl.reseated) > 0 {
@@ -188,8 +184,8 @@ func (pl *planner) noteChangedRules() {
 	}
 }
 
-// prepare creates what nothing refers to yet. Base chains come last: what
-// they judge by is complete before the first packet meets them.
+// prepare creates what nothing refers to yet. Base chains come last: what they judge by is complete
+// before the first packet meets them.
 func (pl *planner) prepare() {
 	var ops, base []Op
 	if len(pl.have.Chains)+len(pl.have.Sets) == 0 && len(pl.added)+len(pl.addedSets) > 0 {
@@ -226,8 +222,7 @@ func (pl *planner) prepare() {
 	pl.batch.Prepare = ops
 }
 
-// earlyRules are the rules of a new chain, unless they have to wait for what
-// they refer to.
+// earlyRules are the rules of a new chain, unless they have to wait for what they refer to.
 func (pl *planner) earlyRules(c *Chain) []Op {
 	if pl.refersToTarget(c) {
 		return nil
@@ -235,11 +230,10 @@ func (pl *planner) earlyRules(c *Chain) []Op {
 	return ruleOps(c)
 }
 
-// twin is a copy of a base chain that has to be deleted and created again,
-// since the kernel can't move it: the twin does its work meanwhile. Drops add
-// up, so having both hurts nothing. It stays, for the next read-back to find
-// and remove: deleted by this batch it might be gone for a packet that hasn't
-// seen the new chain.
+// twin is a copy of a base chain that has to be deleted and created again, since the kernel can't
+// move it: the twin does its work meanwhile. Drops add up, so having both hurts nothing. It stays,
+// for the next read-back to find and remove: deleted by this batch it might be gone for a packet
+// that hasn't seen the new chain.
 func (pl *planner) twin(c *Chain) *Chain {
 	twin := *c
 	twin.Name += standIn
@@ -249,10 +243,9 @@ func (pl *planner) twin(c *Chain) *Chain {
 	return &twin
 }
 
-// switchOver changes the rules, and takes away what is to be allowed no more.
-// NAT chains that go stop translating here: unlike drops, translations of an old
-// chain and a new one don't add up, and guards that keep packets out of the old
-// one are about to forget.
+// switchOver changes the rules, and takes away what is to be allowed no more. NAT chains that go
+// stop translating here: unlike drops, translations of an old chain and a new one don't add up, and
+// guards that keep packets out of the old one are about to forget.
 func (pl *planner) switchOver() {
 	var ops []Op
 	for _, list := range [][]*Chain{pl.rewritten, pl.replaced} {
@@ -295,9 +288,9 @@ func (pl *planner) switchOver() {
 	pl.batch.Switch = ops
 }
 
-// finish lets in what is to be allowed from now on. That includes the end of
-// base chains, which could only deny. Then it deletes what nothing refers to:
-// sets before chains, because a map's elements refer to chains.
+// finish lets in what is to be allowed from now on. That includes the end of base chains, which
+// could only deny. Then it deletes what nothing refers to: sets before chains, because a map's
+// elements refer to chains.
 func (pl *planner) finish() {
 	var ops []Op
 	for i := range pl.changes {

@@ -10,8 +10,7 @@ import (
 
 var hostPortKey = []Field{DstAddr4, L4Proto, DstPort}
 
-// smallTable is a table with two pods: one isolated, with a host port, and one
-// open.
+// smallTable is a table with two pods: one isolated, with a host port, and one open.
 func smallTable() *Ruleset {
 	r := NewRuleset()
 	src := []Field{SrcAddr4}
@@ -24,17 +23,21 @@ func smallTable() *Ruleset {
 	pods := r.AddSet(&Set{Name: "pods", Key: src, Verdicts: true})
 	pods.Elements[AddrElement(addr("10.0.0.1"))] = JumpTo("pod/a")
 	pods.Elements[AddrElement(addr("10.0.0.2"))] = Verdict{Kind: Accept}
-	r.AddChain(&Chain{Name: "policy/x", Rules: []Rule{rule(InSet{[]Field{DstAddr4}, "hosts"}, accept)}})
-	r.AddChain(&Chain{Name: "policy/y", Rules: []Rule{rule(InSet{[]Field{DstAddr4}, "blocks"}, accept)}})
+	r.AddChain(&Chain{Name: "policy/x",
+		Rules: []Rule{rule(InSet{[]Field{DstAddr4}, "hosts"}, accept)}})
+	r.AddChain(&Chain{Name: "policy/y",
+		Rules: []Rule{rule(InSet{[]Field{DstAddr4}, "blocks"}, accept)}})
 	r.AddChain(&Chain{Name: "pod/a", Rules: []Rule{rule(jump("policy/x")), rule(drop)}})
 	r.AddChain(&Chain{Name: "egress/1", Base: &Base{Hook: HookForward, Priority: -2}, Rules: []Rule{
 		rule(InSet{[]Field{DstAddr4}, "guard"}, drop), rule(Dispatch{src, "pods"}), rule(drop),
 	}})
 	ports := r.AddSet(&Set{Name: "ports", Key: hostPortKey, Targets: DstAddr4})
-	ports.Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(netip.MustParseAddrPort("10.0.0.1:8080"))
-	r.AddChain(&Chain{Name: "dstnat/1", Base: &Base{Type: NATChain, Hook: HookPrerouting, Priority: -100}, Rules: []Rule{
-		rule(MatchLocalDst{}, DNAT{hostPortKey, "ports"}),
-	}})
+	ports.Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(
+		netip.MustParseAddrPort("10.0.0.1:8080"))
+	r.AddChain(&Chain{Name: "dstnat/1",
+		Base: &Base{Type: NATChain, Hook: HookPrerouting, Priority: -100}, Rules: []Rule{
+			rule(MatchLocalDst{}, DNAT{hostPortKey, "ports"}),
+		}})
 	return r
 }
 
@@ -48,7 +51,9 @@ func TestPlan(t *testing.T) {
 		{"nothing", func(*Ruleset) {}, ""},
 		{
 			"a remote pod comes",
-			func(r *Ruleset) { r.Sets["hosts"].Elements[AddrElement(addr("10.0.0.7"))] = Verdict{} }, `
+			func(r *Ruleset) {
+				r.Sets["hosts"].Elements[AddrElement(addr("10.0.0.7"))] = Verdict{}
+			}, `
 finish:
 	add element hosts { 10.0.0.7 }`,
 		},
@@ -73,8 +78,10 @@ finish:
 			"a range is written otherwise",
 			func(r *Ruleset) {
 				clear(r.Sets["blocks"].Elements)
-				r.Sets["blocks"].Elements[RangeElement(addr("10.0.0.0"), addr("10.0.0.3"))] = Verdict{}
-				r.Sets["blocks"].Elements[RangeElement(addr("10.0.0.5"), addr("10.0.0.20"))] = Verdict{}
+				r.Sets["blocks"].Elements[RangeElement(addr("10.0.0.0"),
+					addr("10.0.0.3"))] = Verdict{}
+				r.Sets["blocks"].Elements[RangeElement(addr("10.0.0.5"),
+					addr("10.0.0.20"))] = Verdict{}
 			}, `
 switch:
 	delete element blocks { 10.0.0.0-10.0.0.9 }
@@ -114,8 +121,10 @@ finish (after a wait):
 		{
 			"a policy is edited, with a new set",
 			func(r *Ruleset) {
-				r.AddSet(&Set{Name: "new", Key: []Field{DstAddr4}}).Elements[AddrElement(addr("10.0.0.9"))] = Verdict{}
-				r.AddChain(&Chain{Name: "policy/x", Rules: []Rule{rule(InSet{[]Field{DstAddr4}, "new"}, accept)}})
+				r.AddSet(&Set{Name: "new", Key: []Field{DstAddr4}}).
+					Elements[AddrElement(addr("10.0.0.9"))] = Verdict{}
+				r.AddChain(&Chain{Name: "policy/x",
+					Rules: []Rule{rule(InSet{[]Field{DstAddr4}, "new"}, accept)}})
 				delete(r.Sets, "hosts")
 			}, `
 prepare:
@@ -223,7 +232,9 @@ finish (after a wait):
 		},
 		{
 			"a base chain that moves has a twin meanwhile",
-			func(r *Ruleset) { r.Chains["egress/1"].Base = &Base{Hook: HookForward, Priority: -3} }, `
+			func(r *Ruleset) {
+				r.Chains["egress/1"].Base = &Base{Hook: HookForward, Priority: -3}
+			}, `
 prepare:
 	add chain egress/1.standin { type filter hook forward priority filter - 3; policy accept; }
 	add rule egress/1.standin ip daddr @guard drop
@@ -240,7 +251,8 @@ finish (after a wait):
 		{
 			"a host port comes, with its pod",
 			func(r *Ruleset) {
-				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 17, 53)] = NATTarget(netip.MustParseAddrPort("10.0.0.3:53"))
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 17,
+					53)] = NATTarget(netip.MustParseAddrPort("10.0.0.3:53"))
 				r.AddChain(&Chain{Name: "pod/b", Rules: []Rule{rule(drop)}})
 				r.Sets["pods"].Elements[AddrElement(addr("10.0.0.3"))] = JumpTo("pod/b")
 				r.Sets["hosts"].Elements[AddrElement(addr("10.0.0.3"))] = Verdict{}
@@ -263,7 +275,8 @@ switch:
 		{
 			"a host port changes hands",
 			func(r *Ruleset) {
-				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8080"))
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6,
+					80)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8080"))
 			}, `
 switch:
 	delete element ports { 192.0.2.1 . tcp . 80 }
@@ -272,8 +285,10 @@ switch:
 		{
 			"no key of a NAT map is fenced",
 			func(r *Ruleset) {
-				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 80)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8080"))
-				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6, 81)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8081"))
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6,
+					80)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8080"))
+				r.Sets["ports"].Elements[AddrProtoPortElement(addr("192.0.2.1"), 6,
+					81)] = NATTarget(netip.MustParseAddrPort("10.0.0.2:8081"))
 				r.Chains["dstnat/1"].Rules = []Rule{rule(DNAT{hostPortKey, "ports"})}
 			}, `
 switch:
@@ -326,11 +341,13 @@ switch:
 		c.change(want)
 		p := Diff(have, want)
 		batch := Plan(have, p)
-		if diff := cmp.Diff(strings.TrimPrefix(c.want, "\n"), strings.TrimSuffix(batch.String(), "\n")); diff != "" {
+		diff := cmp.Diff(strings.TrimPrefix(c.want, "\n"), strings.TrimSuffix(batch.String(), "\n"))
+		if diff != "" {
 			t.Errorf("%s: want -, got +\n%s", c.name, diff)
 		}
 		if p.Empty() != isEmpty(batch) {
-			t.Errorf("%s: an empty patch is %v, an empty batch %v", c.name, p.Empty(), isEmpty(batch))
+			t.Errorf("%s: an empty patch is %v, an empty batch %v", c.name, p.Empty(),
+				isEmpty(batch))
 		}
 		if have.String() != smallTable().String() {
 			t.Errorf("%s: Plan changed what it reads", c.name)
@@ -392,4 +409,6 @@ func TestPatchThatSaysWhatIsSo(t *testing.T) {
 }
 
 // isEmpty reports whether there is nothing to do.
-func isEmpty(b Batch) bool { return len(b.Prepare) == 0 && len(b.Switch) == 0 && len(b.Finish) == 0 }
+func isEmpty(b Batch) bool {
+	return len(b.Prepare) == 0 && len(b.Switch) == 0 && len(b.Finish) == 0
+}

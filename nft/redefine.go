@@ -5,13 +5,11 @@ import (
 	"slices"
 )
 
-// This file deals with objects that have to be deleted and created again in
-// the switch, because the kernel can't change what they are. That only happens
-// after somebody else has edited the table. Whatever refers to such a target
-// has to let go first, and new objects must not refer to it before it is
-// new. It is as safe as it can be: all of it is one transaction; base chains
-// have a twin, unless they refer to a target themselves; a guard set is empty
-// for packets that are under way.
+// This file deals with objects that have to be deleted and created again in the switch, because the
+// kernel can't change what they are. That only happens after somebody else has edited the table.
+// Whatever refers to such a target has to let go first, and new objects must not refer to it before
+// it is new. It is as safe as it can be: all of it is one transaction; base chains have a twin,
+// unless they refer to a target themselves; a guard set is empty for packets that are under way.
 
 func (pl *planner) noteTargets() {
 	pl.targets = map[Ref]bool{}
@@ -24,7 +22,9 @@ func (pl *planner) noteTargets() {
 }
 
 func (pl *planner) refersToTarget(c *Chain) bool {
-	return len(pl.targets) > 0 && slices.ContainsFunc(c.refs(), func(r Ref) bool { return pl.targets[r] })
+	return len(pl.targets) > 0 && slices.ContainsFunc(c.refs(), func(r Ref) bool {
+		return pl.targets[r]
+	})
 }
 
 func (pl *planner) leadsToTarget(s *Set) bool {
@@ -59,7 +59,8 @@ func (pl *planner) rewriteReferrers() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(pl.have.Sets)) {
 		set := pl.have.Sets[name]
-		if sp, ok := pl.patch.Sets[name]; ok && sp == nil || pl.targets[Ref{Set: name}] || !pl.leadsToTarget(set) {
+		if sp, ok := pl.patch.Sets[name]; ok && sp == nil || pl.targets[Ref{Set: name}] ||
+			!pl.leadsToTarget(set) {
 			continue
 		}
 		i, ok := index[name]
@@ -87,7 +88,8 @@ func (pl *planner) letGo() []Op {
 	}
 	for _, s := range pl.removedSets {
 		if pl.leadsToTarget(s) {
-			ops = append(ops, leaveOps(s, slices.SortedFunc(maps.Keys(s.Elements), compareElements))...)
+			ops = append(ops,
+				leaveOps(s, slices.SortedFunc(maps.Keys(s.Elements), compareElements))...)
 		}
 	}
 	return ops

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Without returns a copy of a ruleset without objects, and without what refers to
-// them. Objects that aren't there are no matter.
+// Without returns a copy of a ruleset without objects, and without what refers to them. Objects
+// that aren't there are no matter.
 func Without(r *Ruleset, objects map[Object]struct{}) (*Ruleset, error) {
 	out := r.Clone()
 	for _, o := range slices.SortedFunc(maps.Keys(objects), CompareObjects) {
@@ -42,8 +42,12 @@ func (r *Ruleset) leaveOutChain(name string) error {
 	if chain.Base != nil {
 		return errBase
 	}
-	jumps := func(s Statement) bool { do, is := s.(Do); return is && do.Kind == Jump && do.Chain == name }
-	if err := r.dropRules(jumps, func(Rule) bool { return r.onlyAccepts(name, map[string]bool{}) }); err != nil {
+	jumps := func(s Statement) bool {
+		do, is := s.(Do)
+		return is && do.Kind == Jump && do.Chain == name
+	}
+	err := r.dropRules(jumps, func(Rule) bool { return r.onlyAccepts(name, map[string]bool{}) })
+	if err != nil {
 		return err
 	}
 	for _, set := range r.Sets {
@@ -94,8 +98,8 @@ func (r *Ruleset) dropRules(has func(Statement) bool, mayGo func(Rule) bool) err
 	return nil
 }
 
-// onlyAccepts reports whether a packet that is sent to a chain is accepted
-// there or comes back as it was.
+// onlyAccepts reports whether a packet that is sent to a chain is accepted there or comes back as
+// it was.
 func (r *Ruleset) onlyAccepts(name string, seen map[string]bool) bool {
 	chain := r.Chains[name]
 	if chain == nil || seen[name] {

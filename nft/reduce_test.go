@@ -22,8 +22,8 @@ func objectsOf(r *Ruleset) []Object {
 	return slices.SortedFunc(slices.Values(list), CompareObjects)
 }
 
-// Whatever is left out: nothing passes that wouldn't otherwise, nothing refers
-// to what isn't there, and the original is as it was.
+// Whatever is left out: nothing passes that wouldn't otherwise, nothing refers to what isn't there,
+// and the original is as it was.
 func TestLeavingOutAllowsNothing(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -46,7 +46,8 @@ func TestLeavingOutAllowsNothing(t *testing.T) {
 		for src := range 5 {
 			for dst := range modelAddrs {
 				if p := (packet{modelAddr(src), modelAddr(dst)}); out.allowed(p) && !r.allowed(p) {
-					t.Fatalf("without %v, %v passes\n%s\nand before it doesn't\n%s", objects, p, out, r)
+					t.Fatalf("without %v, %v passes\n%s\nand before it doesn't\n%s", objects,
+						p, out, r)
 				}
 			}
 		}

@@ -8,13 +8,11 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// TableName is the name of the one table (family inet) that this package
-// reads and writes.
+// TableName is the name of the one table (family inet) that this package reads and writes.
 const TableName = names.Table
 
-// A Ruleset is the whole content of the table, desired or installed. Map keys
-// are the names of the objects and equal their Name fields. It isn't safe for
-// concurrent use.
+// A Ruleset is the whole content of the table, desired or installed. Map keys are the names of the
+// objects and equal their Name fields. It isn't safe for concurrent use.
 type Ruleset struct {
 	Chains map[string]*Chain
 	Sets   map[string]*Set
@@ -40,8 +38,8 @@ func (r *Ruleset) AddSet(s *Set) *Set {
 	return s
 }
 
-// Clone returns a copy that shares nothing that may change: rules are treated
-// as values that are replaced, never edited.
+// Clone returns a copy that shares nothing that may change: rules are treated as values that are
+// replaced, never edited.
 func (r *Ruleset) Clone() *Ruleset {
 	c := NewRuleset()
 	for name, chain := range r.Chains {
@@ -53,9 +51,8 @@ func (r *Ruleset) Clone() *Ruleset {
 	return c
 }
 
-// A Chain is an ordered list of rules. A packet that falls off the end of a
-// regular chain goes back to the rule after the jump; off the end of a base
-// chain it is accepted by that base chain.
+// A Chain is an ordered list of rules. A packet that falls off the end of a regular chain goes back
+// to the rule after the jump; off the end of a base chain it is accepted by that base chain.
 type Chain struct {
 	Name  string
 	Base  *Base // nil: a regular chain
@@ -68,14 +65,13 @@ func (c *Chain) clone() *Chain {
 	return &d
 }
 
-// Equal reports whether both chains have the same place and the same rules in
-// the same order.
+// Equal reports whether both chains have the same place and the same rules in the same order.
 func (c *Chain) Equal(d *Chain) bool {
 	return c.SameShape(d) && slices.EqualFunc(c.Rules, d.Rules, Rule.Equal)
 }
 
-// SameShape reports whether one chain can become the other by changing its
-// rules. The kernel can't move a base chain.
+// SameShape reports whether one chain can become the other by changing its rules. The kernel can't
+// move a base chain.
 func (c *Chain) SameShape(d *Chain) bool {
 	if c.Base == nil || d.Base == nil {
 		return c.Base == d.Base
@@ -83,28 +79,25 @@ func (c *Chain) SameShape(d *Chain) bool {
 	return *c.Base == *d.Base
 }
 
-// Base says where in the packet's path a base chain sits, and what its rules
-// may do there. Its policy is always accept: what is to be dropped says so in a
-// rule.
+// Base says where in the packet's path a base chain sits, and what its rules may do there. Its
+// policy is always accept: what is to be dropped says so in a rule.
 type Base struct {
 	Type     ChainType
 	Hook     Hook
 	Priority int
 
-	// Foreign describes what a base chain in the kernel has that ours never
-	// have: another type or policy. It makes the chain differ from any
-	// desired one.
+	// Foreign describes what a base chain in the kernel has that ours never have: another type or
+	// policy. It makes the chain differ from any desired one.
 	Foreign string
 }
 
 // ChainType is what the kernel lets the rules of a base chain do.
 type ChainType uint8
 
-// The types. A filter chain judges every packet. A NAT chain only sees the
-// first packet of a connection, and only where the connection has no
-// translation of that direction yet; all others are translated as it was. It
-// sits at any hook but forward, at a priority above -200. What it accepts is
-// judged by filter chains all the same, so it has no say in what is allowed.
+// The types. A filter chain judges every packet. A NAT chain only sees the first packet of a
+// connection, and only where the connection has no translation of that direction yet; all others
+// are translated as it was. It sits at any hook but forward, at a priority above -200. What it
+// accepts is judged by filter chains all the same, so it has no say in what is allowed.
 const (
 	FilterChain ChainType = iota
 	NATChain
@@ -122,13 +115,13 @@ const (
 	HookPostrouting
 )
 
-// A Rule is a list of statements, evaluated in order until one doesn't match
-// or ends the rule with a verdict.
+// A Rule is a list of statements, evaluated in order until one doesn't match or ends the rule with
+// a verdict.
 type Rule struct {
 	Statements []Statement
 
-	// Comment is for people. Its length isn't limited here: it is clamped
-	// (with a hash) to what nft prints and parses when it is encoded.
+	// Comment is for people. Its length isn't limited here: it is clamped (with a hash) to what nft
+	// prints and parses when it is encoded.
 	Comment string
 }
 
@@ -137,31 +130,29 @@ func (r Rule) Equal(s Rule) bool {
 	return r.Comment == s.Comment && slices.EqualFunc(r.Statements, s.Statements, equalStatements)
 }
 
-// A Set is a named set or, with Verdicts, a verdict map or, with Targets, a NAT
-// map.
+// A Set is a named set or, with Verdicts, a verdict map or, with Targets, a NAT map.
 type Set struct {
 	Name     string
 	Key      []Field // one field, or a concatenation
 	Interval bool    // elements are ranges
 	Verdicts bool    // elements carry a Verdict
 
-	// Targets makes the set a NAT map: DstAddr4 or DstAddr6 says of which
-	// family the addresses are that its keys are translated to, each with a
-	// port. Every element's Verdict is a NATTo. 0: not a NAT map.
+	// Targets makes the set a NAT map: DstAddr4 or DstAddr6 says of which family the addresses are
+	// that its keys are translated to, each with a port. Every element's Verdict is a NATTo. 0: not
+	// a NAT map.
 	Targets Field
 
-	// Guard marks a set that rules match in order to drop, so that more
-	// elements deny more, or in order to leave out of a translation. Its elements join before everything else of a
-	// patch and leave after it: the reverse of other sets. Only plain sets
-	// can be guards.
+	// Guard marks a set that rules match in order to drop, so that more elements deny more, or in
+	// order to leave out of a translation. Its elements join before everything else of a patch and
+	// leave after it: the reverse of other sets. Only plain sets can be guards.
 	Guard bool
 
-	// Comment is shown by nft. The kernel can't change it later, so it is
-	// written when the set is created and never compared.
+	// Comment is shown by nft. The kernel can't change it later, so it is written when the set is
+	// created and never compared.
 	Comment string
 
-	// Elements holds the members; the Verdict is zero in a plain set, and a
-	// NATTo in a NAT map. Ranges must not overlap: the kernel refuses those.
+	// Elements holds the members; the Verdict is zero in a plain set, and a NATTo in a NAT map.
+	// Ranges must not overlap: the kernel refuses those.
 	Elements map[Element]Verdict
 }
 
@@ -175,19 +166,20 @@ func (s *Set) clone() *Set {
 	return &d
 }
 
-// SameShape reports whether both sets are defined alike, their elements,
-// comments and guard flags aside: what the kernel can't change in place. Two
-// fields of one type (source and destination address) make the same key.
+// SameShape reports whether both sets are defined alike, their elements, comments and guard flags
+// aside: what the kernel can't change in place. Two fields of one type (source and destination
+// address) make the same key.
 func (s *Set) SameShape(d *Set) bool {
-	return s.Interval == d.Interval && s.Verdicts == d.Verdicts && s.Targets.Type() == d.Targets.Type() &&
+	return s.Interval == d.Interval && s.Verdicts == d.Verdicts &&
+		s.Targets.Type() == d.Targets.Type() &&
 		slices.EqualFunc(s.Key, d.Key, func(a, b Field) bool { return a.Type() == b.Type() })
 }
 
 // IsMap reports whether the elements carry something.
 func (s *Set) IsMap() bool { return s.Verdicts || s.Targets != 0 }
 
-// Verdict says what becomes of a packet. The zero value is no verdict: the
-// next statement or rule decides.
+// Verdict says what becomes of a packet. The zero value is no verdict: the next statement or rule
+// decides.
 type Verdict struct {
 	Kind   VerdictKind
 	Chain  string         // the target of a Jump, else empty
@@ -197,8 +189,8 @@ type Verdict struct {
 // VerdictKind is the kind of a Verdict.
 type VerdictKind uint8
 
-// The verdicts. Accept ends only the base chain in which the packet is; Drop
-// is final. There is no goto: see the package documentation.
+// The verdicts. Accept ends only the base chain in which the packet is; Drop is final. There is no
+// goto: see the package documentation.
 const (
 	NoVerdict VerdictKind = iota
 	Accept
@@ -214,8 +206,7 @@ const (
 // JumpTo returns the verdict that jumps to the chain.
 func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
 
-// NATTarget returns the verdict of a NAT map's element. An IPv4-mapped IPv6
-// address counts as IPv4.
+// NATTarget returns the verdict of a NAT map's element. An IPv4-mapped IPv6 address counts as IPv4.
 func NATTarget(to netip.AddrPort) Verdict {
 	return Verdict{Kind: NATTo, Target: netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
 }

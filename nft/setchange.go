@@ -43,8 +43,7 @@ func newSetChange(have *Set, sp *SetPatch) setChange {
 	return c
 }
 
-// update does to the elements of the set what the patch says: what it both
-// removes and puts stays.
+// update does to the elements of the set what the patch says: what it both removes and puts stays.
 func (s *Set) update(sp *SetPatch) {
 	for e := range sp.Remove {
 		delete(s.Elements, e)
@@ -54,7 +53,8 @@ func (s *Set) update(sp *SetPatch) {
 
 // renew makes the key be deleted and added again in the switch.
 func (c *setChange) renew(e Element, v Verdict) {
-	if !slices.Contains(c.goes, e) && !slices.ContainsFunc(c.moves, func(m Member) bool { return m.Element == e }) {
+	if !slices.Contains(c.goes, e) &&
+		!slices.ContainsFunc(c.moves, func(m Member) bool { return m.Element == e }) {
 		c.stays = append(c.stays, Member{e, v})
 	}
 }
@@ -103,7 +103,9 @@ func (c *setChange) switchLeave(f fence) []Op {
 	}
 	leave := slices.Clone(c.goes)
 	if c.set.IsMap() {
-		leave = slices.DeleteFunc(leave, func(e Element) bool { return f.needed(c.set, e, Verdict{}) })
+		leave = slices.DeleteFunc(leave, func(e Element) bool {
+			return f.needed(c.set, e, Verdict{})
+		})
 		for _, m := range c.moves {
 			if !f.needed(c.set, m.Element, m.Verdict) {
 				leave = append(leave, m.Element)
@@ -166,8 +168,8 @@ func (c *setChange) finishFenced(f fence) []Op {
 	return c.op(leave, join)
 }
 
-// finishPieces replaces the pieces of ranges that an earlier transaction put
-// in by the ranges as they shall be. It is undivided where something leaves.
+// finishPieces replaces the pieces of ranges that an earlier transaction put in by the ranges as
+// they shall be. It is undivided where something leaves.
 func (c *setChange) finishPieces(pieces, goes []Element) []Op {
 	wanted := map[Element]bool{}
 	for _, m := range c.joins {
@@ -180,7 +182,9 @@ func (c *setChange) finishPieces(pieces, goes []Element) []Op {
 			leave = append(leave, p)
 		}
 	}
-	join := slices.DeleteFunc(slices.Clone(c.joins), func(m Member) bool { return there[m.Element] })
+	join := slices.DeleteFunc(slices.Clone(c.joins), func(m Member) bool {
+		return there[m.Element]
+	})
 	if len(leave) == 0 {
 		return joinOps(c.set, join)
 	}
@@ -190,9 +194,8 @@ func (c *setChange) finishPieces(pieces, goes []Element) []Op {
 	return c.op(leave, join)
 }
 
-// sharedPieces are the ranges that are members before and after, but are
-// written otherwise: they stay members throughout. Only interval sets have
-// them.
+// sharedPieces are the ranges that are members before and after, but are written otherwise: they
+// stay members throughout. Only interval sets have them.
 func (c *setChange) sharedPieces() []Element {
 	if !c.set.Interval || len(c.goes) == 0 || len(c.joins) == 0 {
 		return nil
@@ -200,8 +203,8 @@ func (c *setChange) sharedPieces() []Element {
 	return shared(c.set.Key, slices.Clone(c.goes), elements(c.joins))
 }
 
-// guardPieces are the ranges that a guard has to get first: what joins and
-// isn't covered by what leaves later.
+// guardPieces are the ranges that a guard has to get first: what joins and isn't covered by what
+// leaves later.
 func (c *setChange) guardPieces() []Element {
 	if !c.set.Interval || len(c.goes) == 0 {
 		return elements(c.joins)

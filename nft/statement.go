@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// A Statement is one match or action of a rule. The types of this file are
-// all there are, but for Foreign; they are values, never edited in place.
+// A Statement is one match or action of a rule. The types of this file are all there are, but for
+// Foreign; they are values, never edited in place.
 type Statement interface {
-	// String is the statement as nft lists it, without the matches that nft
-	// leaves out because others imply them.
+	// String is the statement as nft lists it, without the matches that nft leaves out because
+	// others imply them.
 	String() string
 }
 
-// MatchIface matches packets by the name of an interface. A Name that ends in
-// "*" matches every interface whose name starts with what is before it.
+// MatchIface matches packets by the name of an interface. A Name that ends in "*" matches every
+// interface whose name starts with what is before it.
 type MatchIface struct {
 	Field Field // InIface or OutIface
 	Name  string
@@ -26,8 +26,7 @@ type MatchAddr struct {
 	Addr  netip.Addr
 }
 
-// MatchPrefix matches packets whose address is in a prefix. Host bits of the
-// prefix don't count.
+// MatchPrefix matches packets whose address is in a prefix. Host bits of the prefix don't count.
 type MatchPrefix struct {
 	Field  Field // an address field of Prefix's family
 	Prefix netip.Prefix
@@ -36,8 +35,8 @@ type MatchPrefix struct {
 // MatchProto matches packets by their transport protocol (an IANA number).
 type MatchProto struct{ Proto uint8 }
 
-// MatchPort matches packets of one transport protocol by destination port,
-// First to Last, both included.
+// MatchPort matches packets of one transport protocol by destination port, First to Last, both
+// included.
 type MatchPort struct {
 	Proto       uint8 // 6 TCP, 17 UDP, 132 SCTP: one with ports
 	First, Last uint16
@@ -58,12 +57,11 @@ const (
 // MatchCT matches packets whose connection is in any of the states.
 type MatchCT struct{ State CTState }
 
-// MatchND matches neighbour discovery: ICMPv6 types 133 to 137 with hop limit
-// 255, which no router ever forwards (RFC 4861, section 11.2).
+// MatchND matches neighbour discovery: ICMPv6 types 133 to 137 with hop limit 255, which no router
+// ever forwards (RFC 4861, section 11.2).
 type MatchND struct{}
 
-// MatchTCPNoSYN matches TCP segments without SYN: those that don't open a
-// connection.
+// MatchTCPNoSYN matches TCP segments without SYN: those that don't open a connection.
 type MatchTCPNoSYN struct{}
 
 // MatchLocalSrc matches packets whose source is an address of this node.
@@ -72,16 +70,15 @@ type MatchLocalSrc struct{}
 // MatchLocalDst matches packets whose destination is an address of this node.
 type MatchLocalDst struct{}
 
-// MatchNoRouteBack matches packets whose source this node wouldn't reach through
-// the interface that they came from: strict reverse path filtering (RFC 3704,
-// section 2.2). That includes a source which is the node's own, unless it is the
-// node that sends to itself. What has to be sent without an address doesn't
-// match: DHCP (0.0.0.0 to 255.255.255.255) and duplicate address detection. It
+// MatchNoRouteBack matches packets whose source this node wouldn't reach through the interface that
+// they came from: strict reverse path filtering (RFC 3704, section 2.2). That includes a source
+// which is the node's own, unless it is the node that sends to itself. What has to be sent without
+// an address doesn't match: DHCP (0.0.0.0 to 255.255.255.255) and duplicate address detection. It
 // belongs in chains at prerouting, input and forward.
 type MatchNoRouteBack struct{}
 
-// MatchDNATed matches packets of connections whose destination was translated,
-// by whatever rule of whatever table.
+// MatchDNATed matches packets of connections whose destination was translated, by whatever rule of
+// whatever table.
 type MatchDNATed struct{}
 
 // InSet matches packets whose fields, concatenated, are in the plain set.
@@ -90,49 +87,47 @@ type InSet struct {
 	Set    string
 }
 
-// Dispatch looks the fields up in a verdict map and does what it says. A
-// packet without an entry goes on.
+// Dispatch looks the fields up in a verdict map and does what it says. A packet without an entry
+// goes on.
 type Dispatch struct {
 	Fields []Field
 	Map    string
 }
 
-// DNAT looks the fields up in a NAT map and gives the connection the
-// destination that it says: address and port. L4Proto has to be one of the
-// fields, since ports mean nothing without. It belongs in NAT chains at
-// prerouting and output. A packet without an entry, and one of the other IP
-// version than the map's targets, goes on.
+// DNAT looks the fields up in a NAT map and gives the connection the destination that it says:
+// address and port. L4Proto has to be one of the fields, since ports mean nothing without. It
+// belongs in NAT chains at prerouting and output. A packet without an entry, and one of the other
+// IP version than the map's targets, goes on.
 type DNAT struct {
 	Fields []Field
 	Map    string
 }
 
-// SNAT gives the connection the source address Addr, where the packet is of
-// its IP version, and ends the rule; others go on. The port stays, if it can.
-// It belongs in NAT chains at postrouting and input.
+// SNAT gives the connection the source address Addr, where the packet is of its IP version, and
+// ends the rule; others go on. The port stays, if it can. It belongs in NAT chains at postrouting
+// and input.
 type SNAT struct{ Addr netip.Addr }
 
-// Masquerade gives the connection the address of the interface that it leaves
-// by as its source. It belongs in NAT chains at postrouting.
+// Masquerade gives the connection the address of the interface that it leaves by as its source. It
+// belongs in NAT chains at postrouting.
 //
-// With First, the source port is one of First to Last, both included. That is
-// for protocols with ports only: a MatchProto of TCP, UDP or SCTP has to
-// precede in the rule. Without it, a source port stays if it can.
+// With First, the source port is one of First to Last, both included. That is for protocols with
+// ports only: a MatchProto of TCP, UDP or SCTP has to precede in the rule. Without it, a source
+// port stays if it can.
 type Masquerade struct {
 	First, Last uint16 // 0: any port
 	FullyRandom bool   // choose the port at random, even if the packet's own is free
 }
 
-// NoTrack leaves packets out of connection tracking. It belongs in filter
-// chains at prerouting and output with a priority below -200.
+// NoTrack leaves packets out of connection tracking. It belongs in filter chains at prerouting and
+// output with a priority below -200.
 type NoTrack struct{}
 
 // Count counts packets and bytes.
 type Count struct{}
 
-// Sample logs up to PerSecond packets each second (and a burst) to an NFLOG
-// group. Over the limit the rule goes no further, so a verdict belongs in the
-// next rule.
+// Sample logs up to PerSecond packets each second (and a burst) to an NFLOG group. Over the limit
+// the rule goes no further, so a verdict belongs in the next rule.
 type Sample struct {
 	Group     uint16
 	Prefix    string
@@ -146,12 +141,10 @@ const DefaultBurst = 5
 // Do ends the rule with a verdict.
 type Do struct{ Verdict }
 
-// ResetTCP answers TCP with a reset and drops the packet; other protocols
-// don't match.
+// ResetTCP answers TCP with a reset and drops the packet; other protocols don't match.
 type ResetTCP struct{}
 
-// equalStatements compares two statements; those with lists aren't comparable
-// with ==.
+// equalStatements compares two statements; those with lists aren't comparable with ==.
 func equalStatements(a, b Statement) bool {
 	switch a := a.(type) {
 	case InSet:

@@ -13,8 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// String is the ruleset as nft would list it, sorted by name, counters left
-// out.
+// String is the ruleset as nft would list it, sorted by name, counters left out.
 func (r *Ruleset) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %s {\n", TableName)
@@ -113,7 +112,8 @@ func (c *Chain) text(sets map[string]*Set) string {
 
 // String is the base chain's definition as nft lists it.
 func (b *Base) String() string {
-	s := fmt.Sprintf("type %s hook %s priority %s; policy accept;", b.Type, b.Hook, b.priorityString())
+	s := fmt.Sprintf("type %s hook %s priority %s; policy accept;", b.Type, b.Hook,
+		b.priorityString())
 	if b.Foreign != "" {
 		s += " # but: " + b.Foreign
 	}
@@ -128,8 +128,8 @@ func (t ChainType) String() string {
 	return "filter"
 }
 
-// priorityString names priorities near a well-known one as nft does. Two of
-// them are known at one hook only.
+// priorityString names priorities near a well-known one as nft does. Two of them are known at one
+// hook only.
 func (b *Base) priorityString() string {
 	const near, anyHook = 10, Hook(0xff)
 	for _, known := range []struct {
@@ -243,8 +243,7 @@ func (e Element) Text(key []Field) string {
 	return strings.Join(parts, " . ")
 }
 
-// String is the element in hexadecimal: what it means depends on its set; see
-// Text.
+// String is the element in hexadecimal: what it means depends on its set; see Text.
 func (e Element) String() string {
 	if e.Last == "" {
 		return fmt.Sprintf("0x%x", e.First)

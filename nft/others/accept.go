@@ -15,39 +15,45 @@ const (
 	// dockerUser is where Docker wants the rules that others have for forwarded packets.
 	dockerUser = "DOCKER-USER"
 
-	// kubeProxy begins the names of kube-proxy's chains. Its jumps at the head of FORWARD refuse Services without endpoints,
-	// so they go first.
+	// kubeProxy begins the names of kube-proxy's chains. Its jumps at the head of FORWARD refuse
+	// Services without endpoints, so they go first.
 	kubeProxy = "KUBE-"
 )
 
 // Why a rule can't be put where it is needed.
 var (
-	// errOwned says that a table may be changed by the process that owns it only (firewalld's, for instance).
+	// errOwned says that a table may be changed by the process that owns it only (firewalld's, for
+	// instance).
 	errOwned = errors.New("the table is owned by another process")
 
-	// errNoProgram says that a chain of legacy iptables can't be changed without its program, which isn't here.
+	// errNoProgram says that a chain of legacy iptables can't be changed without its program, which
+	// isn't here.
 	errNoProgram = errors.New("no legacy iptables program here")
 )
 
-// Accepter keeps rules in other tables that accept what is forwarded from or to the pod network. Of each table that may block it
-// takes the chain DOCKER-USER if packets get there, else the base chain itself:
+// Accepter keeps rules in other tables that accept what is forwarded from or to the pod network. Of
+// each table that may block it takes the chain DOCKER-USER if packets get there, else the base
+// chain itself:
 //
-//   - in nftables, which is also where the common iptables program writes, chains that block by policy or last rule, and FORWARD
-//     of the tables filter (ip and ip6) if it has rules;
-//   - in legacy iptables, FORWARD if its policy is DROP, or if it has rules and the program is here.
+//   - in nftables, which is also where the common iptables program writes, chains that block by
+//     policy or last rule, and FORWARD of the tables filter (ip and ip6) if it has rules;
+//   - in legacy iptables, FORWARD if its policy is DROP, or if it has rules and the program is
+//     here.
 //
-// New rules go to the chain's head, but behind kube-proxy's jumps. Rules that are there stay where they are: what others put in
-// front later is meant to go first. A rule in one table doesn't help against another's drop, so Probe again after a change.
+// New rules go to the chain's head, but behind kube-proxy's jumps. Rules that are there stay where
+// they are: what others put in front later is meant to go first. A rule in one table doesn't help
+// against another's drop, so Probe again after a change.
 //
-// Methods must not run at the same time as others on the same node; a zero Accepter is ready for use.
+// Methods must not run at the same time as others on the same node; a zero Accepter is ready for
+// use.
 type Accepter struct {
 	procNet  string                            // threadNet if empty
 	lookPath func(file string) (string, error) // exec.LookPath if nil
 }
 
-// Ensure makes the accepting rules those for networks, of either family, whatever was there before, and reports whether it changed
-// anything. It is to be called again and again; with nothing to do it only reads. An error for one chain (ErrOwned, ErrNoProgram)
-// doesn't keep it from the others.
+// Ensure makes the accepting rules those for networks, of either family, whatever was there before,
+// and reports whether it changed anything. It is to be called again and again; with nothing to do
+// it only reads. An error for one chain (ErrOwned, ErrNoProgram) doesn't keep it from the others.
 func (a *Accepter) Ensure(ctx context.Context, networks []netip.Prefix) (changed bool, err error) {
 	for _, n := range networks {
 		if !n.IsValid() || n.Bits() == 0 {

@@ -17,7 +17,8 @@ func TestAccepterGoesBehindKubeProxy(t *testing.T) {
 			w := newWorld(t)
 			for _, args := range []string{
 				"-N KUBE-SERVICES", "-N KUBE-FORWARD", "-N MINE", "-P FORWARD DROP",
-				"-A FORWARD -m conntrack --ctstate NEW -m comment --comment services -j KUBE-SERVICES", "-A FORWARD -j KUBE-FORWARD",
+				"-A FORWARD -m conntrack --ctstate NEW -m comment --comment services -j " +
+					"KUBE-SERVICES", "-A FORWARD -j KUBE-FORWARD",
 				"-A FORWARD -j MINE", "-A FORWARD -j KUBE-FORWARD",
 			} {
 				w.run(program, strings.Fields(args)...)
@@ -25,7 +26,8 @@ func TestAccepterGoesBehindKubeProxy(t *testing.T) {
 			before := w.run(program, "-S")
 			w.mustEnsure(&Accepter{}, true, networks...)
 			third := "-A FORWARD -j MINE\n"
-			want := strings.Replace(before, third, strings.ReplaceAll(ourRules4, "CHAIN", "FORWARD")+third, 1)
+			want := strings.Replace(before, third,
+				strings.ReplaceAll(ourRules4, "CHAIN", "FORWARD")+third, 1)
 			if diff := cmp.Diff(want, w.run(program, "-S")); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
@@ -46,14 +48,16 @@ func TestAccepterMovesToDockerUser(t *testing.T) {
 			w := newWorld(t)
 			w.run(program, "-P", "FORWARD", "DROP")
 			w.mustEnsure(&Accepter{}, true, networks...)
-			if got := w.run(program, "-S"); !strings.HasSuffix(got, strings.ReplaceAll(ourRules4, "CHAIN", "FORWARD")) {
+			if got := w.run(program, "-S"); !strings.HasSuffix(got,
+				strings.ReplaceAll(ourRules4, "CHAIN", "FORWARD")) {
 				t.Errorf("before Docker:\n%s", got)
 			}
 			w.installDocker(program)
 			w.mustEnsure(&Accepter{}, true, networks...)
 			got := w.run(program, "-S")
 			drop := "-A DOCKER-USER -s 192.0.2.1/32 -j DROP\n"
-			if !strings.Contains(got, strings.ReplaceAll(ourRules4, "CHAIN", dockerUser)+drop) || strings.Count(got, comment) != 2 {
+			if !strings.Contains(got, strings.ReplaceAll(ourRules4, "CHAIN", dockerUser)+drop) ||
+				strings.Count(got, comment) != 2 {
 				t.Errorf("with Docker:\n%s", got)
 			}
 			w.mustReach(familyIP)
@@ -71,10 +75,12 @@ func TestAccepterInLegacyIPTables(t *testing.T) {
 	before := w.run("iptables-legacy", "-S") + w.run("ip6tables-legacy", "-S")
 	w.mustNotReach(familyIP, familyIP6)
 
-	// An image without the program can't, and says so; the name alone doesn't make a program the right one.
+	// An image without the program can't, and says so; the name alone doesn't make a program the
+	// right one.
 	nowhere := &Accepter{lookPath: func(string) (string, error) { return "", exec.ErrNotFound }}
 	if changed, err := w.ensure(nowhere, networks...); !errors.Is(err, errNoProgram) || changed ||
-		!strings.Contains(err.Error(), "legacy ip6tables table filter, chain FORWARD (policy DROP)") {
+		!strings.Contains(err.Error(),
+			"legacy ip6tables table filter, chain FORWARD (policy DROP)") {
 		t.Errorf("without the program: %v, %v", changed, err)
 	}
 	wrong := &Accepter{lookPath: func(file string) (string, error) {
@@ -102,7 +108,8 @@ func TestAccepterInLegacyIPTables(t *testing.T) {
 		t.Errorf("removing without the program: %v, %v", changed, err)
 	}
 	w.mustRemove(a)
-	if diff := cmp.Diff(before, w.run("iptables-legacy", "-S")+w.run("ip6tables-legacy", "-S")); diff != "" {
+	diff := cmp.Diff(before, w.run("iptables-legacy", "-S")+w.run("ip6tables-legacy", "-S"))
+	if diff != "" {
 		t.Errorf("after Remove, -before +after:\n%s", diff)
 	}
 	// Nothing of ours is there: no program is needed to see that.

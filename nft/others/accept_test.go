@@ -48,8 +48,10 @@ func (w world) ruleset() string { return w.node.Nft("--stateless", "list", "rule
 func (w world) installDocker(program string) {
 	w.t.Helper()
 	for _, args := range []string{
-		"-P FORWARD DROP", "-N DOCKER-USER", "-N DOCKER-FORWARD", "-A DOCKER-USER -s 192.0.2.1 -j DROP", "-A DOCKER-USER -j RETURN",
-		"-A FORWARD -j DOCKER-USER", "-A FORWARD -j DOCKER-FORWARD", "-A DOCKER-FORWARD -i docker0 -j ACCEPT",
+		"-P FORWARD DROP", "-N DOCKER-USER", "-N DOCKER-FORWARD",
+		"-A DOCKER-USER -s 192.0.2.1 -j DROP", "-A DOCKER-USER -j RETURN",
+		"-A FORWARD -j DOCKER-USER", "-A FORWARD -j DOCKER-FORWARD",
+		"-A DOCKER-FORWARD -i docker0 -j ACCEPT",
 	} {
 		if strings.HasPrefix(program, "ip6") {
 			args = strings.ReplaceAll(args, "192.0.2.1", "2001:db8::1")
@@ -62,7 +64,8 @@ const ourRules4 = `-A CHAIN -s 10.244.0.0/15 -m comment --comment "sluice: pod n
 -A CHAIN -d 10.244.0.0/15 -m comment --comment "sluice: pod network" -j ACCEPT
 `
 
-// The same for all: a control, a firewall that blocks the pods, the accepting rules, a flush, other networks, and the end.
+// The same for all: a control, a firewall that blocks the pods, the accepting rules, a flush, other
+// networks, and the end.
 func TestAccepter(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -73,7 +76,8 @@ func TestAccepter(t *testing.T) {
 		readable []string // programs that have to understand the result
 	}{
 		{
-			"Docker with iptables-nft", func(w world) { w.installDocker("iptables-nft"); w.installDocker("ip6tables-nft") },
+			"Docker with iptables-nft",
+			func(w world) { w.installDocker("iptables-nft"); w.installDocker("ip6tables-nft") },
 			"flush chain ip filter DOCKER-USER; flush chain ip6 filter DOCKER-USER",
 			[]string{familyIP, familyIP6}, []string{"iptables-nft", "ip6tables-nft"},
 		},
@@ -85,18 +89,21 @@ func TestAccepter(t *testing.T) {
 		{
 			"a rejecting chain of ip6 filter", func(w world) {
 				for _, args := range []string{
-					"-N ufw6-reject-forward", "-A ufw6-reject-forward -j REJECT", "-A FORWARD -j ufw6-reject-forward",
+					"-N ufw6-reject-forward", "-A ufw6-reject-forward -j REJECT",
+					"-A FORWARD -j ufw6-reject-forward",
 				} {
 					w.run("ip6tables-nft", strings.Fields(args)...)
 				}
-			}, "flush chain ip6 filter FORWARD; add rule ip6 filter FORWARD reject", []string{familyIP6}, []string{"ip6tables-nft"},
+			}, "flush chain ip6 filter FORWARD; add rule ip6 filter FORWARD reject",
+			[]string{familyIP6}, []string{"ip6tables-nft"},
 		},
 		{
 			"a rejecting last rule in inet", func(w world) {
 				w.install(`table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10;
 					ct state established,related accept
 					reject with icmpx admin-prohibited } }`)
-			}, "flush chain inet firewalld filter_FORWARD; add rule inet firewalld filter_FORWARD reject",
+			}, "flush chain inet firewalld filter_FORWARD; add rule inet firewalld " +
+				"filter_FORWARD reject",
 			[]string{familyIP, familyIP6}, nil,
 		},
 		{
@@ -139,7 +146,8 @@ func TestAccepter(t *testing.T) {
 			w.mustEnsure(a, true, networks...)
 			w.mustReach(familyIP, familyIP6)
 
-			w.mustEnsure(a, true, netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:1::/64"))
+			w.mustEnsure(a, true, netip.MustParsePrefix("198.51.100.0/24"),
+				netip.MustParsePrefix("2001:db8:1::/64"))
 			w.mustNotReach(tt.blocked...)
 			w.mustEnsure(a, true, networks...)
 			w.mustReach(familyIP, familyIP6)
@@ -192,7 +200,8 @@ func TestAcceptRules(t *testing.T) {
 	w.install("table ip fw " + chain + "table ip6 fw " + chain + "table inet fw " + chain)
 	before := w.ruleset()
 	var some []netip.Prefix
-	for _, s := range []string{"10.244.3.4/21", "192.0.2.7/32", "fd00:10:244:ff00::/59", "2001:db8::7/128"} {
+	for _, s := range []string{"10.244.3.4/21", "192.0.2.7/32", "fd00:10:244:ff00::/59",
+		"2001:db8::7/128"} {
 		some = append(some, netip.MustParsePrefix(s))
 	}
 	w.mustEnsure(&Accepter{}, true, some...)
@@ -200,12 +209,14 @@ func TestAcceptRules(t *testing.T) {
 		var b strings.Builder
 		for _, n := range networks {
 			for _, side := range []string{"saddr", "daddr"} {
-				b.WriteString("\t\t" + family + " " + side + " " + n + ` accept comment "sluice: pod network"` + "\n")
+				b.WriteString("\t\t" + family + " " + side + " " + n +
+					` accept comment "sluice: pod network"` + "\n")
 			}
 		}
 		return b.String()
 	}
-	rules4, rules6 := rules("ip", "10.244.0.0/21", "192.0.2.7"), rules("ip6", "fd00:10:244:ff00::/59", "2001:db8::7")
+	rules4, rules6 := rules("ip", "10.244.0.0/21", "192.0.2.7"),
+		rules("ip6", "fd00:10:244:ff00::/59", "2001:db8::7")
 	head := "policy drop;\n"
 	tables := strings.SplitAfter(before, head)
 	if len(tables) != 4 {
@@ -231,7 +242,8 @@ func TestAccepterLeavesOthersAlone(t *testing.T) {
 	if diff := cmp.Diff(before, w.ruleset()); diff != "" {
 		t.Errorf("-before +after:\n%s", diff)
 	}
-	for _, n := range []netip.Prefix{{}, netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")} {
+	for _, n := range []netip.Prefix{{}, netip.MustParsePrefix("0.0.0.0/0"),
+		netip.MustParsePrefix("::/0")} {
 		if _, err := w.ensure(&Accepter{}, n); err == nil {
 			t.Errorf("%s was taken for a pod network", n)
 		}
@@ -249,7 +261,8 @@ func TestAccepterLeavesUselessPlaces(t *testing.T) {
 	w.mustNotReach(familyIP)
 	w.mustEnsure(a, true, networks...)
 	w.mustReach(familyIP)
-	if got := w.run("iptables-nft", "-S"); !strings.Contains(got, strings.ReplaceAll(ourRules4, "CHAIN", Forward.legacy)) ||
+	if got := w.run("iptables-nft", "-S"); !strings.Contains(got,
+		strings.ReplaceAll(ourRules4, "CHAIN", Forward.legacy)) ||
 		strings.Count(got, comment) != 2 {
 		t.Errorf("DOCKER-USER unreached:\n%s", got)
 	}
@@ -265,16 +278,19 @@ func TestAccepterLeavesUselessPlaces(t *testing.T) {
 func TestAccepterMeetsAnOwnedTable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.install(`table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }`)
+	w.install(
+		`table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }`)
 	w.own(`add table inet firewalld { flags owner; }
 add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; }
 add rule inet firewalld filter_FORWARD reject
 `)
 	changed, err := w.ensure(&Accepter{}, networks...)
-	if !errors.Is(err, errOwned) || !strings.Contains(err.Error(), "table inet firewalld, chain filter_FORWARD") {
+	if !errors.Is(err, errOwned) ||
+		!strings.Contains(err.Error(), "table inet firewalld, chain filter_FORWARD") {
 		t.Errorf("error %v", err)
 	}
-	if rules := w.node.Nft("list", "table", "ip", "filter"); !changed || strings.Count(rules, comment) != 2 {
+	rules := w.node.Nft("list", "table", "ip", "filter")
+	if !changed || strings.Count(rules, comment) != 2 {
 		t.Errorf("the other table, changed %v:\n%s", changed, rules)
 	}
 	w.mustNotReach(familyIP, familyIP6)
@@ -348,7 +364,8 @@ func BenchmarkEnsureNothingToDo(b *testing.B) {
 		b.Run(fmt.Sprintf("%d-chains", chains), func(b *testing.B) {
 			node := testnet.NewNode(b)
 			var own strings.Builder
-			own.WriteString("table ip filter {\nchain FORWARD {\ntype filter hook forward priority 0; policy drop;\n}\n}\ntable inet sluice {\n")
+			own.WriteString("table ip filter {\nchain FORWARD {\ntype filter hook forward " +
+				"priority 0; policy drop;\n}\n}\ntable inet sluice {\n")
 			for i := range chains {
 				fmt.Fprintf(&own, "chain policy/%d {\n}\n", i)
 			}

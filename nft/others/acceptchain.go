@@ -86,7 +86,8 @@ func (f *baseChain) needsAccept() bool {
 		return true
 	}
 	others := slices.ContainsFunc(f.rules, func(r *nftables.Rule) bool { return !ours(r) })
-	return others && f.table.Family != nftables.TableFamilyINet && f.table.Name == legacyFilter && f.chain.Name == Forward.legacy
+	return others && f.table.Family != nftables.TableFamilyINet && f.table.Name == legacyFilter &&
+		f.chain.Name == Forward.legacy
 }
 
 // ensure makes the chain's rules of ours those that are wanted, all at once.
@@ -113,8 +114,9 @@ func (p place) ensure(deadline time.Time) (changed bool, err error) {
 	return true, nil
 }
 
-// replace deletes the chain's rules of ours and adds those wanted, behind the rule with a handle or, without one, at the head. A
-// connection on which a transaction failed may have answers of it left, so each has its own.
+// replace deletes the chain's rules of ours and adds those wanted, behind the rule with a handle
+// or, without one, at the head. A connection on which a transaction failed may have answers of it
+// left, so each has its own.
 func (p place) replace(deadline time.Time, after uint64) error {
 	conn, err := dial(deadline)
 	if err != nil {
@@ -131,7 +133,8 @@ func (p place) replace(deadline time.Time, after uint64) error {
 	}
 	// Each goes in front of the one before.
 	for _, exprs := range slices.Backward(p.want) {
-		rule := &nftables.Rule{Table: p.in.table, Chain: p.chain, Exprs: exprs, UserData: mark(), Position: after}
+		rule := &nftables.Rule{Table: p.in.table, Chain: p.chain, Exprs: exprs, UserData: mark(),
+			Position: after}
 		if after == 0 {
 			conn.InsertRule(rule)
 		} else {
@@ -150,7 +153,8 @@ func mark() []byte { return userdata.AppendString(nil, userdata.TypeComment, com
 
 func ours(r *nftables.Rule) bool { return bytes.Equal(r.UserData, mark()) }
 
-// acceptRules returns two rules for tables of a family: one accepts what comes from the network, one what goes there.
+// acceptRules returns two rules for tables of a family: one accepts what comes from the network,
+// one what goes there.
 func acceptRules(family string, network netip.Prefix) [][]expr.Any {
 	offsets := []uint32{source4, destination4}
 	proto := byte(unix.NFPROTO_IPV4)
@@ -161,14 +165,17 @@ func acceptRules(family string, network netip.Prefix) [][]expr.Any {
 	for _, offset := range offsets {
 		var exprs []expr.Any
 		if family == familyINet {
-			exprs = append(exprs, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equals([]byte{proto}))
+			exprs = append(exprs, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+				equals([]byte{proto}))
 		}
 		addr := network.Addr().AsSlice()
 		length := uint32(len(addr))
-		exprs = append(exprs, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length})
+		exprs = append(exprs, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader,
+			Offset: offset, Len: length})
 		if !network.IsSingleIP() {
 			mask := net.CIDRMask(network.Bits(), network.Addr().BitLen())
-			exprs = append(exprs, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: mask, Xor: make([]byte, length)})
+			exprs = append(exprs, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length,
+				Mask: mask, Xor: make([]byte, length)})
 		}
 		rules = append(rules, append(exprs, equals(addr), &expr.Verdict{Kind: expr.VerdictAccept}))
 	}

@@ -12,8 +12,10 @@ import (
 	"strings"
 )
 
-// ensureLegacy does what Ensure says in one family of legacy iptables. Its rules can be read without a program, but can't be changed.
-func (a *Accepter) ensureLegacy(ctx context.Context, f legacyFamily, networks []netip.Prefix) (changed bool, err error) {
+// ensureLegacy does what Ensure says in one family of legacy iptables. Its rules can be read
+// without a program, but can't be changed.
+func (a *Accepter) ensureLegacy(ctx context.Context, f legacyFamily,
+	networks []netip.Prefix) (changed bool, err error) {
 	table, err := f.read(a.net(), Forward)
 	if err != nil || !table.present {
 		return false, err
@@ -43,7 +45,8 @@ func (a *Accepter) ensureLegacy(ctx context.Context, f legacyFamily, networks []
 	return changed, nil
 }
 
-// legacyProgram finds the program that writes legacy tables. One called plain iptables may be either.
+// legacyProgram finds the program that writes legacy tables. One called plain iptables may be
+// either.
 func (a *Accepter) legacyProgram(ctx context.Context, f legacyFamily) (string, error) {
 	if path, err := a.look(f.program + "-legacy"); err == nil {
 		return path, nil
@@ -63,12 +66,17 @@ func (a *Accepter) legacyProgram(ctx context.Context, f legacyFamily) (string, e
 }
 
 // ourRule is a rule of ours as the program lists it: chain, -s or -d, network.
-var ourRule = regexp.MustCompile(`^-A (\S+) (-[sd]) (\S+) -m comment --comment "` + regexp.QuoteMeta(comment) + `" -j ACCEPT$`)
+var ourRule = regexp.MustCompile(`^-A (\S+) (-[sd]) (\S+) -m comment --comment "` +
+	regexp.QuoteMeta(comment) + `" -j ACCEPT$`)
 
-// legacyChanges returns the arguments of the commands that lead from the listed rules of the table to those for networks.
+// legacyChanges returns the arguments of the commands that lead from the listed rules of the table
+// to those for networks.
 func legacyChanges(listed []string, networks []netip.Prefix) [][]string {
 	chain := Forward.legacy
-	if slices.ContainsFunc(listed, func(line string) bool { return ruleOf(line, Forward.legacy) && legacyJump(line) == dockerUser }) {
+	if slices.ContainsFunc(listed,
+		func(line string) bool {
+			return ruleOf(line, Forward.legacy) && legacyJump(line) == dockerUser
+		}) {
 		chain = dockerUser
 	}
 	type rule struct{ chain, side, network string }
@@ -97,7 +105,8 @@ func legacyChanges(listed []string, networks []netip.Prefix) [][]string {
 	}
 	for _, r := range slices.Backward(want) {
 		if !there[r] {
-			changes = append(changes, append([]string{"-I", r.chain, strconv.Itoa(position)}, arguments(r)...))
+			changes = append(changes,
+				append([]string{"-I", r.chain, strconv.Itoa(position)}, arguments(r)...))
 		}
 	}
 	return changes

@@ -28,12 +28,14 @@ const (
 
 // Blocker is a base chain that drops or rejects what no rule of it accepted.
 type Blocker struct {
-	Backend  string // NFTables or LegacyIPTables
-	Family   string // "ip", "ip6" or "inet", which is both
-	Table    string
-	Chain    string
-	Policy   string // "drop", or "accept" where it is the last rule that blocks
-	lastRule string // "drop" or "reject" where the policy is "accept" and the last rule takes whatever comes as far; else ""
+	Backend string // NFTables or LegacyIPTables
+	Family  string // "ip", "ip6" or "inet", which is both
+	Table   string
+	Chain   string
+	Policy  string // "drop", or "accept" where it is the last rule that blocks
+	// "drop" or "reject" where the policy is "accept" and the last rule takes whatever comes as
+	// far; else ""
+	lastRule string
 }
 
 // String names the chain as a person would.
@@ -43,9 +45,11 @@ func (b Blocker) String() string {
 		if b.Family == familyIP6 {
 			program = "ip6tables"
 		}
-		return fmt.Sprintf("legacy %s table %s, chain %s (%s)", program, b.Table, b.Chain, b.end(strings.ToUpper))
+		return fmt.Sprintf("legacy %s table %s, chain %s (%s)", program, b.Table, b.Chain,
+			b.end(strings.ToUpper))
 	}
-	return fmt.Sprintf("nftables table %s %s, chain %s (%s)", b.Family, b.Table, b.Chain, b.end(strings.ToLower))
+	return fmt.Sprintf("nftables table %s %s, chain %s (%s)", b.Family, b.Table, b.Chain,
+		b.end(strings.ToLower))
 }
 
 // end says how the chain ends, its verdicts in the backend's letters.
@@ -60,9 +64,10 @@ func (b Blocker) end(letters func(string) string) string {
 // judges tells whether packets of a family ("ip" or "ip6") come by.
 func (b Blocker) judges(family string) bool { return b.Family == family || b.Family == familyINet }
 
-// Blockers returns the base chains on a hook that block by their policy or their last rule: those of nftables, without
-// the table `inet sluice`, dormant tables and the bridge family, and those of legacy iptables. Whether one blocks what pods need is
-// another matter: a rule before its end may accept that, see Probe. After an error the result has what could be read all the same.
+// Blockers returns the base chains on a hook that block by their policy or their last rule: those
+// of nftables, without the table `inet sluice`, dormant tables and the bridge family, and those of
+// legacy iptables. Whether one blocks what pods need is another matter: a rule before its end may
+// accept that, see Probe. After an error the result has what could be read all the same.
 func Blockers(h Hook) ([]Blocker, error) {
 	chains, err := readChains(h)
 	errs := []error{err}

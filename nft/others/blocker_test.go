@@ -37,7 +37,8 @@ func TestBlockersOfNFTables(t *testing.T) {
 					reject with icmpx admin-prohibited } }
 				table ip fw { chain f { type filter hook forward priority 10; iifname "x" accept; counter log drop comment "no" } }`,
 			[]string{
-				"nftables table inet firewalld, chain filter_FORWARD (policy accept, last rule reject)",
+				"nftables table inet firewalld, chain filter_FORWARD (policy accept, last rule " +
+					"reject)",
 				"nftables table ip fw, chain f (policy accept, last rule drop)",
 			},
 		},
@@ -77,35 +78,49 @@ func TestBlockersOfIPTables(t *testing.T) {
 		setup   [][]string
 		want    []string
 	}{
-		{"iptables-nft", [][]string{{"-P", "FORWARD", "DROP"}}, []string{"nftables table ip filter, chain FORWARD (policy drop)"}},
+		{"iptables-nft", [][]string{{"-P", "FORWARD", "DROP"}},
+			[]string{"nftables table ip filter, chain FORWARD (policy drop)"}},
 		{
-			"ip6tables-nft", [][]string{{"-A", "FORWARD", "-m", "comment", "--comment", "no more", "-j", "REJECT"}},
+			"ip6tables-nft",
+			[][]string{{"-A", "FORWARD", "-m", "comment", "--comment", "no more", "-j", "REJECT"}},
 			[]string{"nftables table ip6 filter, chain FORWARD (policy accept, last rule reject)"},
 		},
-		{"iptables-legacy", [][]string{{"-P", "FORWARD", "DROP"}}, []string{"legacy iptables table filter, chain FORWARD (policy DROP)"}},
-		{"ip6tables-legacy", [][]string{{"-P", "FORWARD", "DROP"}}, []string{"legacy ip6tables table filter, chain FORWARD (policy DROP)"}},
+		{"iptables-legacy", [][]string{{"-P", "FORWARD", "DROP"}},
+			[]string{"legacy iptables table filter, chain FORWARD (policy DROP)"}},
+		{"ip6tables-legacy", [][]string{{"-P", "FORWARD", "DROP"}},
+			[]string{"legacy ip6tables table filter, chain FORWARD (policy DROP)"}},
 		{
-			"iptables-legacy", // the policy isn't where the chain begins, and others' isn't this one's
+			// the policy isn't where the chain begins, and others' isn't this one's
+			"iptables-legacy",
 			[][]string{
-				{"-P", "INPUT", "DROP"}, {"-A", "INPUT", "-j", "ACCEPT"}, {"-N", "OWN"}, {"-A", "FORWARD", "-j", "OWN"},
+				{"-P", "INPUT", "DROP"}, {"-A", "INPUT", "-j", "ACCEPT"}, {"-N", "OWN"},
+				{"-A", "FORWARD", "-j", "OWN"},
 				{"-A", "FORWARD", "-s", "192.0.2.1", "-j", "DROP"}, {"-P", "FORWARD", "ACCEPT"},
 			}, nil,
 		},
 		{
-			"iptables-legacy", [][]string{{"-A", "FORWARD", "-i", "x", "-j", "ACCEPT"}, {"-A", "FORWARD", "-m", "comment", "--comment", "no more", "-j", "REJECT"}},
-			[]string{"legacy iptables table filter, chain FORWARD (policy ACCEPT, last rule REJECT)"},
+			"iptables-legacy", [][]string{{"-A", "FORWARD", "-i", "x", "-j", "ACCEPT"},
+				{"-A", "FORWARD", "-m", "comment", "--comment", "no more", "-j", "REJECT"}},
+			[]string{
+				"legacy iptables table filter, chain FORWARD (policy ACCEPT, last rule REJECT)"},
 		},
-		{"ip6tables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}}, []string{"legacy ip6tables table filter, chain FORWARD (policy ACCEPT, last rule DROP)"}},
+		{"ip6tables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}},
+			[]string{
+				"legacy ip6tables table filter, chain FORWARD (policy ACCEPT, last rule DROP)"}},
 		{
 			"ip6tables-legacy", // none of them takes all that comes as far
-			[][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, nil,
+			[][]string{{"-A", "FORWARD", "-j", "DROP"},
+				{"-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, nil,
 		},
-		{"iptables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "!", "-i", "x", "-j", "DROP"}}, nil},
-		{"iptables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "-j", "ACCEPT"}}, nil},
+		{"iptables-legacy", [][]string{{"-A", "FORWARD", "-j", "DROP"},
+			{"-A", "FORWARD", "!", "-i", "x", "-j", "DROP"}}, nil},
+		{"iptables-legacy",
+			[][]string{{"-A", "FORWARD", "-j", "DROP"}, {"-A", "FORWARD", "-j", "ACCEPT"}}, nil},
 		{
 			"ip6tables-legacy",
 			[][]string{
-				{"-A", "INPUT", "-j", "ACCEPT"}, {"-N", "OWN"}, {"-A", "FORWARD", "-j", "OWN"}, {"-P", "FORWARD", "DROP"},
+				{"-A", "INPUT", "-j", "ACCEPT"}, {"-N", "OWN"}, {"-A", "FORWARD", "-j", "OWN"},
+				{"-P", "FORWARD", "DROP"},
 				{"-A", "FORWARD", "-s", "2001:db8::1", "-j", "ACCEPT"},
 			},
 			[]string{"legacy ip6tables table filter, chain FORWARD (policy DROP)"},
@@ -206,7 +221,8 @@ func TestBlockersCreateNothing(t *testing.T) {
 func TestLegacyEntriesOutOfBounds(t *testing.T) {
 	t.Parallel()
 	for _, f := range legacyFamilies() {
-		for _, length := range []int{0, f.targetOffset, f.targetOffset + 1, f.targetOffset + 2, f.targetOffset + targetHeader} {
+		for _, length := range []int{0, f.targetOffset, f.targetOffset + 1, f.targetOffset + 2,
+			f.targetOffset + targetHeader} {
 			table := legacyTable{family: f, entries: make([]byte, length)}
 			if v, err := table.verdict(length - 1); err == nil {
 				t.Errorf("%s: verdict %d at the end of %d bytes", f.program, v, length)

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BridgeBypass is a bridge on which pods of the node talk to each other unseen by chains on the hook forward.
+// BridgeBypass is a bridge on which pods of the node talk to each other unseen by chains on the
+// hook forward.
 type BridgeBypass struct {
 	Bridge   string
 	Family   string // "ip" or "ip6"
@@ -28,10 +29,13 @@ func (b BridgeBypass) sysctl() string { return "net.bridge." + bridgeSwitch(b.Fa
 // String says what is wrong and what to type.
 func (b BridgeBypass) String() string {
 	if b.NoModule {
-		return fmt.Sprintf("bridge %s: the kernel module br_netfilter isn't loaded: %s between pods of this node isn't seen; "+
-			"run `modprobe br_netfilter` and `sysctl -w %s=1`", b.Bridge, traffic(b.Family), b.sysctl())
+		return fmt.Sprintf("bridge %s: the kernel module br_netfilter isn't loaded: %s between "+
+			"pods of this node isn't seen; "+
+			"run `modprobe br_netfilter` and `sysctl -w %s=1`", b.Bridge, traffic(b.Family),
+			b.sysctl())
 	}
-	return fmt.Sprintf("bridge %s: %s is 0: %s between pods of this node isn't seen; run `sysctl -w %[2]s=1`",
+	return fmt.Sprintf(
+		"bridge %s: %s is 0: %s between pods of this node isn't seen; run `sysctl -w %[2]s=1`",
 		b.Bridge, b.sysctl(), traffic(b.Family))
 }
 
@@ -49,10 +53,11 @@ func bridgeSwitch(family string) string {
 	return "bridge-nf-call-iptables"
 }
 
-// BridgesBypass looks at the bridges that carry pods, which are those with an address in one of podCIDRs (the node's own) or a route
-// within one, and returns those whose bridged packets don't pass the hook forward, for each family of podCIDRs. Neither the
-// node's switch nor the bridge's own is on then. sysctlDir is the node's /proc/sys/net; empty means that of the kernel. Only
-// the thread's network namespace counts.
+// BridgesBypass looks at the bridges that carry pods, which are those with an address in one of
+// podCIDRs (the node's own) or a route within one, and returns those whose bridged packets don't
+// pass the hook forward, for each family of podCIDRs. Neither the node's switch nor the bridge's
+// own is on then. sysctlDir is the node's /proc/sys/net; empty means that of the kernel. Only the
+// thread's network namespace counts.
 func BridgesBypass(podCIDRs []netip.Prefix, sysctlDir string) ([]BridgeBypass, error) {
 	if sysctlDir == "" {
 		sysctlDir = defaultSysctlDir
@@ -107,7 +112,8 @@ func bridgeCalls(sysctlDir, family string) (on, module bool, err error) {
 	return on, true, err
 }
 
-// carriesPods tells whether a link has an address in, or a route within, one of the CIDRs, all of one family.
+// carriesPods tells whether a link has an address in, or a route within, one of the CIDRs, all of
+// one family.
 func carriesPods(handle netlinksafe.Handle, link netlink.Link, cidrs []netip.Prefix) (bool, error) {
 	family := netlink.FAMILY_V4
 	if cidrs[0].Addr().Is6() {
@@ -136,11 +142,14 @@ func carriesPods(handle netlinksafe.Handle, link netlink.Link, cidrs []netip.Pre
 		}
 	}
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
-		return slices.ContainsFunc(cidrs, func(c netip.Prefix) bool { return p.Bits() >= c.Bits() && c.Contains(p.Addr()) })
+		return slices.ContainsFunc(cidrs, func(c netip.Prefix) bool {
+			return p.Bits() >= c.Bits() && c.Contains(p.Addr())
+		})
 	}), nil
 }
 
-// ownSwitch reads a bridge's own nf_call_iptables or nf_call_ip6tables, which the netlink library doesn't.
+// ownSwitch reads a bridge's own nf_call_iptables or nf_call_ip6tables, which the netlink library
+// doesn't.
 func ownSwitch(link netlink.Link, family string) (on bool, err error) {
 	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -155,7 +164,8 @@ func ownSwitch(link netlink.Link, family string) (on bool, err error) {
 		kind = unix.IFLA_BR_NF_CALL_IP6TABLES
 	}
 	for _, answer := range answers {
-		value := attribute(answer[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO, unix.IFLA_INFO_DATA, kind)
+		value := attribute(answer[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO,
+			unix.IFLA_INFO_DATA, kind)
 		if len(value) == 1 && value[0] != 0 {
 			return true, nil
 		}

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-var bridgeCIDRs = []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd88::/64")}
+var bridgeCIDRs = []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"),
+	netip.MustParsePrefix("fd88::/64")}
 
 func (w world) bypassing(cidrs []netip.Prefix, sysctlDir string) []string {
 	w.t.Helper()
@@ -34,9 +35,11 @@ func (w world) bypassing(cidrs []netip.Prefix, sysctlDir string) []string {
 func TestBridgesBypass(t *testing.T) {
 	t.Parallel()
 	const (
-		off4 = "bridge cni0: net.bridge.bridge-nf-call-iptables is 0: IPv4 traffic between pods of this node isn't seen; " +
+		off4 = "bridge cni0: net.bridge.bridge-nf-call-iptables is 0: IPv4 traffic between pods " +
+			"of this node isn't seen; " +
 			"run `sysctl -w net.bridge.bridge-nf-call-iptables=1`"
-		off6 = "bridge cni0: net.bridge.bridge-nf-call-ip6tables is 0: IPv6 traffic between pods of this node isn't seen; " +
+		off6 = "bridge cni0: net.bridge.bridge-nf-call-ip6tables is 0: IPv6 traffic between pods " +
+			"of this node isn't seen; " +
 			"run `sysctl -w net.bridge.bridge-nf-call-ip6tables=1`"
 	)
 	w := world{t: t, node: testnet.NewNode(t)}
@@ -44,7 +47,8 @@ func TestBridgesBypass(t *testing.T) {
 	w.b = w.node.BridgedPod("b", netip.MustParseAddr("10.88.0.3"), netip.MustParseAddr("fd88::3"))
 	w.b.ServeTCP(servedPort)
 	w.mustReach(familyIP, familyIP6)
-	w.install(`table inet fw { chain f { type filter hook forward priority 0; meta l4proto tcp drop; } }`)
+	w.install(
+		`table inet fw { chain f { type filter hook forward priority 0; meta l4proto tcp drop; } }`)
 
 	for _, tt := range []struct {
 		name         string
@@ -56,7 +60,8 @@ func TestBridgesBypass(t *testing.T) {
 		{"both on", "1", "1", "0", []string{familyIP, familyIP6}, nil, nil},
 		{"IPv4 off", "0", "1", "0", []string{familyIP6}, []string{familyIP}, []string{off4}},
 		{"both off", "0", "0", "0", nil, []string{familyIP, familyIP6}, []string{off4, off6}},
-		{"the bridge's own on", "0", "0", "1", []string{familyIP}, []string{familyIP6}, []string{off6}},
+		{"the bridge's own on", "0", "0", "1", []string{familyIP}, []string{familyIP6},
+			[]string{off6}},
 	} {
 		w.setSysctl("bridge/bridge-nf-call-iptables", tt.call4)
 		w.setSysctl("bridge/bridge-nf-call-ip6tables", tt.call6)
@@ -75,8 +80,10 @@ func TestBridgesBypassWithoutTheModule(t *testing.T) {
 	w.run("ip", "link", "add", "cni0", "up", "type", "bridge")
 	w.run("ip", "address", "add", "10.88.0.1/16", "dev", "cni0")
 	got := strings.Join(w.bypassing(bridgeCIDRs, t.TempDir()), "\n")
-	if want := "bridge cni0: the kernel module br_netfilter isn't loaded: IPv4 traffic between pods of this node isn't seen; " +
-		"run `modprobe br_netfilter` and `sysctl -w net.bridge.bridge-nf-call-iptables=1`"; got != want {
+	if want := "bridge cni0: the kernel module br_netfilter isn't loaded: IPv4 traffic between " +
+		"pods of this node isn't seen; " +
+		"run `modprobe br_netfilter` and `sysctl -w net.bridge.bridge-nf-call-iptables=1`"; got !=
+		want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
@@ -88,7 +95,8 @@ func TestBridgesThatCarryPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, family := range []string{familyIP, familyIP6} {
-		if err := os.WriteFile(filepath.Join(dir, "bridge", bridgeSwitch(family)), []byte("0\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "bridge", bridgeSwitch(family)), []byte("0\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// tableOwned is NFT_TABLE_F_OWNER (linux/netfilter/nf_tables.h): only the process that made the table may change it.
+// tableOwned is NFT_TABLE_F_OWNER (linux/netfilter/nf_tables.h): only the process that made the
+// table may change it.
 const tableOwned = 2
 
 // patience is how long the kernel may take to answer.
@@ -29,13 +30,15 @@ type baseChain struct {
 	chain   *nftables.Chain
 	rules   []*nftables.Rule
 
-	// The table's chain DOCKER-USER, with one of its base chains: that which leads there, if any does. Else nil.
+	// The table's chain DOCKER-USER, with one of its base chains: that which leads there, if any
+	// does. Else nil.
 	users        *nftables.Chain
 	userRules    []*nftables.Rule
 	usersReached bool
 }
 
-// dial connects to nftables in the thread's network namespace. The connection serves until deadline.
+// dial connects to nftables in the thread's network namespace. The connection serves until
+// deadline.
 func dial(deadline time.Time) (*nftables.Conn, error) {
 	limit := func(c *netlink.Conn) error { return c.SetDeadline(deadline) }
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(limit))
@@ -54,8 +57,8 @@ func readChains(h Hook) ([]*baseChain, error) {
 	return listChains(conn, h)
 }
 
-// listChains reads the base chains that judge packets on a hook, with their rules. A chain whose rules can't be read is
-// there without them, and in the error.
+// listChains reads the base chains that judge packets on a hook, with their rules. A chain whose
+// rules can't be read is there without them, and in the error.
 func listChains(conn *nftables.Conn, h Hook) ([]*baseChain, error) {
 	tables, err := conn.ListTables()
 	if err != nil {
@@ -75,7 +78,8 @@ func listChains(conn *nftables.Conn, h Hook) ([]*baseChain, error) {
 		var ofTable []*baseChain
 		for _, c := range chains {
 			if sameTable(c.Table, t) && h.has(c) {
-				f := &baseChain{table: t, owned: flags&tableOwned != 0, dormant: flags&unix.NFT_TABLE_F_DORMANT != 0, chain: c}
+				f := &baseChain{table: t, owned: flags&tableOwned != 0,
+					dormant: flags&unix.NFT_TABLE_F_DORMANT != 0, chain: c}
 				f.rules, err = readRules(conn, t, c)
 				errs = append(errs, err)
 				ofTable = append(ofTable, f)
@@ -87,26 +91,32 @@ func listChains(conn *nftables.Conn, h Hook) ([]*baseChain, error) {
 	return found, errors.Join(errs...)
 }
 
-func readRules(conn *nftables.Conn, t *nftables.Table, c *nftables.Chain) ([]*nftables.Rule, error) {
+func readRules(conn *nftables.Conn, t *nftables.Table,
+	c *nftables.Chain) ([]*nftables.Rule, error) {
 	rules, err := conn.GetRules(t, c)
 	if err != nil {
-		return nil, fmt.Errorf("reading the rules of nftables table %s %s, chain %s: %w", familyName(t.Family), t.Name, c.Name, err)
+		return nil, fmt.Errorf("reading the rules of nftables table %s %s, chain %s: %w",
+			familyName(t.Family), t.Name, c.Name, err)
 	}
 	return rules, nil
 }
 
-// addUsers adds the table's chain DOCKER-USER, if there is one, to that of its base chains which leads there, or to any.
+// addUsers adds the table's chain DOCKER-USER, if there is one, to that of its base chains which
+// leads there, or to any.
 func addUsers(conn *nftables.Conn, ofTable []*baseChain, all []*nftables.Chain) (err error) {
 	if len(ofTable) == 0 {
 		return nil
 	}
-	i := slices.IndexFunc(all, func(c *nftables.Chain) bool { return sameTable(c.Table, ofTable[0].table) && c.Name == dockerUser })
+	i := slices.IndexFunc(all, func(c *nftables.Chain) bool {
+		return sameTable(c.Table, ofTable[0].table) && c.Name == dockerUser
+	})
 	if i < 0 {
 		return nil
 	}
 	f := ofTable[0]
 	for _, candidate := range ofTable {
-		if slices.ContainsFunc(candidate.rules, func(r *nftables.Rule) bool { return jumpsTo(r) == dockerUser }) {
+		if slices.ContainsFunc(candidate.rules,
+			func(r *nftables.Rule) bool { return jumpsTo(r) == dockerUser }) {
 			f, candidate.usersReached = candidate, true
 			break
 		}
@@ -116,14 +126,16 @@ func addUsers(conn *nftables.Conn, ofTable []*baseChain, all []*nftables.Chain) 
 	return err
 }
 
-// tableFlags undoes what the library does to them: it takes the kernel's big-endian number for one in the machine's order.
+// tableFlags undoes what the library does to them: it takes the kernel's big-endian number for one
+// in the machine's order.
 func tableFlags(t *nftables.Table) uint32 {
 	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, t.Flags))
 }
 
 // judges tells whether a table may judge IP packets of others: ours doesn't count.
 func judges(t *nftables.Table) bool {
-	return familyName(t.Family) != "" && (t.Family != nftables.TableFamilyINet || t.Name != names.Table)
+	return familyName(t.Family) != "" &&
+		(t.Family != nftables.TableFamilyINet || t.Name != names.Table)
 }
 
 // familyName is the family's name in nftables, or "" where no IP packet is judged as such.
@@ -145,7 +157,8 @@ func sameTable(a, b *nftables.Table) bool { return a.Name == b.Name && a.Family 
 // blocker describes the chain, whether it blocks or not.
 func (f *baseChain) blocker() Blocker {
 	b := Blocker{
-		Backend: NFTables, Family: familyName(f.table.Family), Table: f.table.Name, Chain: f.chain.Name, Policy: verdictAccept,
+		Backend: NFTables, Family: familyName(f.table.Family), Table: f.table.Name,
+		Chain: f.chain.Name, Policy: verdictAccept,
 	}
 	if f.chain.Policy != nil && *f.chain.Policy == nftables.ChainPolicyDrop {
 		b.Policy = verdictDrop
@@ -155,7 +168,8 @@ func (f *baseChain) blocker() Blocker {
 	return b
 }
 
-// takesAll returns "drop" or "reject" for a rule that does so to every packet, and "" for any other.
+// takesAll returns "drop" or "reject" for a rule that does so to every packet, and "" for any
+// other.
 func takesAll(r *nftables.Rule) string {
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
@@ -186,7 +200,8 @@ func takesAll(r *nftables.Rule) string {
 // jumpsTo returns the chain to which a rule sends packets, or "".
 func jumpsTo(r *nftables.Rule) string {
 	for _, e := range r.Exprs {
-		if v, ok := e.(*expr.Verdict); ok && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto) {
+		v, ok := e.(*expr.Verdict)
+		if ok && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto) {
 			return v.Chain
 		}
 	}

@@ -22,7 +22,8 @@ func TestNothingStaysOpen(t *testing.T) {
 func useEverything(t *testing.T) {
 	w := world{t: t, node: testnet.NewNode(t)}
 	w.run("iptables-legacy", "-P", "FORWARD", "DROP")
-	w.install(`table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }`)
+	w.install(
+		`table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }`)
 	if got := w.probe(brief); got != (Result{Blocked, Blocked}) {
 		t.Errorf("control: %v", got)
 	}

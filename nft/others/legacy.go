@@ -19,38 +19,43 @@ const threadNet = "/proc/thread-self/net"
 
 const legacyFilter = "filter"
 
-// Requests of getsockopt(2) on a raw socket, the same in both families, and the layout of their answers
-// (linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h).
+// Requests of getsockopt(2) on a raw socket, the same in both families, and the layout of their
+// answers (linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h).
 const (
 	optGetInfo    = 64 // IPT_SO_GET_INFO, IP6T_SO_GET_INFO
 	optGetEntries = 65 // IPT_SO_GET_ENTRIES, IP6T_SO_GET_ENTRIES
 
-	tableNameLen  = 32
-	numHooks      = 5
-	infoEntries   = tableNameLen + 4               // after the name and valid_hooks: the offset of each hook's first rule
+	tableNameLen = 32
+	numHooks     = 5
+	// infoEntries is after the name and valid_hooks: the offset of each hook's first rule
+	infoEntries   = tableNameLen + 4
 	infoUnderflow = infoEntries + 4*numHooks       // the offset of each hook's policy
 	infoSize      = infoUnderflow + 4*numHooks + 4 // after num_entries: the size of all entries
 	infoLen       = infoSize + 4
 	entriesHeader = tableNameLen + 8 // name and size, aligned for the entries' 64-bit counters
-	targetHeader  = 32               // size, name and revision; then comes a standard target's verdict
+	// targetHeader is size, name and revision; then comes a standard target's verdict
+	targetHeader = 32
 )
 
 // legacyFamily is one of legacy iptables' two halves.
 type legacyFamily struct {
-	name         string // as nftables calls it
-	program      string
-	names        string // the file that names the tables which exist
-	domain       int
-	level        int
-	targetOffset int // where an entry says how far from its start its target is; right behind that, the next entry
+	name    string // as nftables calls it
+	program string
+	names   string // the file that names the tables which exist
+	domain  int
+	level   int
+	// where an entry says how far from its start its target is; right behind that, the next entry
+	targetOffset int
 	ipLen        int // of what an entry begins with, which addresses, links and protocol it is for
 	entryLen     int // of an entry before its matches
 }
 
 func legacyFamilies() []legacyFamily {
 	return []legacyFamily{
-		{name: familyIP, program: "iptables", names: "ip_tables_names", domain: unix.AF_INET, level: unix.SOL_IP, targetOffset: 88, ipLen: 84, entryLen: 112},
-		{name: familyIP6, program: "ip6tables", names: "ip6_tables_names", domain: unix.AF_INET6, level: unix.SOL_IPV6, targetOffset: 140, ipLen: 136, entryLen: 168},
+		{name: familyIP, program: "iptables", names: "ip_tables_names", domain: unix.AF_INET,
+			level: unix.SOL_IP, targetOffset: 88, ipLen: 84, entryLen: 112},
+		{name: familyIP6, program: "ip6tables", names: "ip6_tables_names", domain: unix.AF_INET6,
+			level: unix.SOL_IPV6, targetOffset: 140, ipLen: 136, entryLen: 168},
 	}
 }
 
@@ -66,14 +71,16 @@ type legacyTable struct {
 }
 
 func (t legacyTable) blocker() Blocker {
-	b := Blocker{Backend: LegacyIPTables, Family: t.family.name, Table: legacyFilter, Chain: t.hook.legacy, Policy: t.policy}
+	b := Blocker{Backend: LegacyIPTables, Family: t.family.name, Table: legacyFilter,
+		Chain: t.hook.legacy, Policy: t.policy}
 	if b.Policy != verdictDrop {
 		b.lastRule = t.lastRule
 	}
 	return b
 }
 
-// read reads the table filter. The kernel creates a table for whoever asks for it, so its list of tables is read first.
+// read reads the table filter. The kernel creates a table for whoever asks for it, so its list of
+// tables is read first.
 func (f legacyFamily) read(procNet string, h Hook) (legacyTable, error) {
 	t := legacyTable{family: f, hook: h}
 	names, err := os.ReadFile(filepath.Join(procNet, f.names))

@@ -14,8 +14,8 @@ const (
 	legacyNameLen             = 29
 )
 
-// lastOf returns "drop" or "reject" if the last rule of the chain from first to policy does so to every packet, and "" if not. What it
-// can't follow is an error.
+// lastOf returns "drop" or "reject" if the last rule of the chain from first to policy does so to
+// every packet, and "" if not. What it can't follow is an error.
 func (t *legacyTable) lastOf(first, policy int) (string, error) {
 	last := -1
 	for at := first; at != policy; {
@@ -43,7 +43,8 @@ func (t *legacyTable) offsets(at int) (target, next int, err error) {
 	return int(binary.NativeEndian.Uint16(field)), int(binary.NativeEndian.Uint16(field[2:])), nil
 }
 
-// takesAll returns "drop" or "reject" for an entry that does so to every packet, and "" for any other.
+// takesAll returns "drop" or "reject" for an entry that does so to every packet, and "" for any
+// other.
 func (t *legacyTable) takesAll(at int) (string, error) {
 	target, next, err := t.offsets(at)
 	if err != nil {

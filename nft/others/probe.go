@@ -21,11 +21,13 @@ const (
 	defaultSysctlDir = "/proc/sys/net"
 )
 
-// probeInterval is the time between a packet and its repetition: a link that has just come up may drop a few.
+// probeInterval is the time between a packet and its repetition: a link that has just come up may
+// drop a few.
 const probeInterval = 20 * time.Millisecond
 
-// Path is where a probe's packets come from and go to: two addresses of one family. They should be of the pod network, but nobody's
-// at the time, nor any that the table `inet sluice` judges as one of the node's pods.
+// Path is where a probe's packets come from and go to: two addresses of one family. They should be
+// of the pod network, but nobody's at the time, nor any that the table `inet sluice` judges as one
+// of the node's pods.
 type Path struct {
 	Source, Destination netip.Addr
 }
@@ -34,16 +36,20 @@ type Path struct {
 type ProbeOptions struct {
 	IPv4, IPv6 Path          // one at least; the zero Path leaves the family out
 	timeout    time.Duration // how long to try; zero: a second
-	SysctlDir  string        // the node's /proc/sys/net; empty: /proc/sys/net. Written to only where new links don't take or forward packets
+	// the node's /proc/sys/net; empty: /proc/sys/net. Written to only where new links don't take or
+	// forward packets
+	SysctlDir string
 }
 
-// Probe finds out whether the node forwards packets between pods: it makes two veth pairs, has UDP packets arrive at one and
-// looks whether they leave by the other. The node routes them as it does those of pods, by routes to both addresses (RouteProtocol),
-// so its own and everybody else's rules judge them; rules that go by an interface's name see slprobe0 and slprobe2. A
-// packet that comes through ends it at once. Links and routes are gone when it returns, and a new Probe removes what one that was
-// killed left. There must be no other Probe in the network namespace at the same time.
+// Probe finds out whether the node forwards packets between pods: it makes two veth pairs, has UDP
+// packets arrive at one and looks whether they leave by the other. The node routes them as it does
+// those of pods, by routes to both addresses (RouteProtocol), so its own and everybody else's rules
+// judge them; rules that go by an interface's name see slprobe0 and slprobe2. A packet that comes
+// through ends it at once. Links and routes are gone when it returns, and a new Probe removes what
+// one that was killed left. There must be no other Probe in the network namespace at the same time.
 //
-// It fails if it couldn't try to the end: when ctx ended before, or, for instance, since there is a route to exactly one of the addresses: then it is somebody's.
+// It fails if it couldn't try to the end: when ctx ended before, or, for instance, since there is a
+// route to exactly one of the addresses: then it is somebody's.
 func Probe(ctx context.Context, o ProbeOptions) (Result, error) {
 	if o.timeout == 0 {
 		o.timeout = defaultTimeout
@@ -76,7 +82,8 @@ type trial struct {
 	outcome Outcome
 }
 
-// trials returns a trial for each family asked for. Its outcome is ForwardingOff, or Blocked until a packet comes through.
+// trials returns a trial for each family asked for. Its outcome is ForwardingOff, or Blocked until
+// a packet comes through.
 func (o ProbeOptions) trials() ([]*trial, error) {
 	var trials []*trial
 	switches, err := ReadSwitches(o.SysctlDir)
@@ -94,7 +101,8 @@ func (o ProbeOptions) trials() ([]*trial, error) {
 			continue
 		}
 		if !f.path.valid(f.is4) {
-			return nil, fmt.Errorf("from %s to %s isn't a path between two addresses of the family", f.path.Source, f.path.Destination)
+			return nil, fmt.Errorf("from %s to %s isn't a path between two addresses of the family",
+				f.path.Source, f.path.Destination)
 		}
 		t := &trial{path: f.path, token: make([]byte, tokenLen), outcome: Blocked}
 		if _, err := rand.Read(t.token); err != nil {
@@ -116,12 +124,14 @@ func (p Path) valid(is4 bool) bool {
 		p.Source.Is4() == is4 && p.Destination.Is4() == is4
 }
 
-// Switches say which families the node forwards at all: net.ipv4.ip_forward and net.ipv6.conf.all.forwarding.
+// Switches say which families the node forwards at all: net.ipv4.ip_forward and
+// net.ipv6.conf.all.forwarding.
 type Switches struct {
 	IPv4, IPv6 bool
 }
 
-// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. What a Probe finds may differ whenever they do.
+// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. What a Probe finds
+// may differ whenever they do.
 func ReadSwitches(sysctlDir string) (s Switches, err error) {
 	if sysctlDir == "" {
 		sysctlDir = defaultSysctlDir
@@ -172,7 +182,8 @@ func try(ctx context.Context, trials []*trial, o ProbeOptions) (err error) {
 		return err
 	}
 	defer unix.Close(receiver)
-	for deadline := time.Now().Add(o.timeout); len(undecided(trials)) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(o.timeout); len(undecided(trials)) > 0 &&
+		time.Now().Before(deadline); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

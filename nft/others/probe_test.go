@@ -26,9 +26,11 @@ func TestProbe(t *testing.T) {
 		ruleset string
 		want    Result
 	}{
-		{"Docker's policy", `table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; iifname "docker0" accept; } }`,
+		{"Docker's policy",
+			`table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; iifname "docker0" accept; } }`,
 			Result{Blocked, Passed}},
-		{"a rejecting last rule", `table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept;
+		{"a rejecting last rule",
+			`table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept;
 			ct state established,related accept
 			reject with icmpx admin-prohibited } }`,
 			Result{Blocked, Blocked}},
@@ -36,14 +38,16 @@ func TestProbe(t *testing.T) {
 			chain ufw6-reject-forward { reject with icmpv6 port-unreachable; }
 			chain FORWARD { type filter hook forward priority 0; policy accept; jump ufw6-reject-forward; } }`,
 			Result{Passed, Blocked}},
-		{"a policy that a rule precedes", `table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop;
+		{"a policy that a rule precedes",
+			`table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop;
 			ip saddr 10.244.0.0/15 accept; } }`,
 			Result{Passed, Passed}},
 		{"invalid packets, broken checksums, foreign sources", `table inet strict {
 			chain prerouting { type filter hook prerouting priority raw; fib saddr . iif oif missing drop; }
 			chain forward { type filter hook forward priority 0; ct state invalid drop; } }`,
 			Result{Passed, Passed}},
-		{"a masquerade", `table inet nat { chain post { type nat hook postrouting priority 100; masquerade; } }`,
+		{"a masquerade",
+			`table inet nat { chain post { type nat hook postrouting priority 100; masquerade; } }`,
 			Result{Passed, Passed}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,7 +98,9 @@ func TestProbeMeetsLegacyPolicies(t *testing.T) {
 // setSysctl writes a value under /proc/sys/net of the node.
 func (w world) setSysctl(key, value string) {
 	w.t.Helper()
-	err := w.node.Do(func() error { return os.WriteFile(filepath.Join(defaultSysctlDir, key), []byte(value), 0o600) })
+	err := w.node.Do(func() error {
+		return os.WriteFile(filepath.Join(defaultSysctlDir, key), []byte(value), 0o600)
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -107,14 +113,20 @@ func TestProbeUnderSysctls(t *testing.T) {
 		set  map[string]string
 		want Result
 	}{
-		{"no forwarding", map[string]string{"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0"}, Result{ForwardingOff, ForwardingOff}},
-		{"forwarding of one family", map[string]string{"ipv4/ip_forward": "0"}, Result{ForwardingOff, Passed}},
+		{"no forwarding", map[string]string{"ipv4/ip_forward": "0",
+			"ipv6/conf/all/forwarding": "0"}, Result{ForwardingOff, ForwardingOff}},
+		{"forwarding of one family", map[string]string{"ipv4/ip_forward": "0"},
+			Result{ForwardingOff, Passed}},
 		{
 			"strict reverse path filter",
-			map[string]string{"ipv4/conf/all/rp_filter": "1", "ipv4/conf/default/rp_filter": "1"}, Result{Passed, Passed},
+			map[string]string{"ipv4/conf/all/rp_filter": "1", "ipv4/conf/default/rp_filter": "1"},
+			Result{Passed, Passed},
 		},
-		{"no forwarding on new links", map[string]string{"ipv4/conf/default/forwarding": "0", "ipv6/conf/default/forwarding": "0"}, Result{Passed, Passed}},
-		{"no IPv6 on new links", map[string]string{"ipv6/conf/default/disable_ipv6": "1"}, Result{Passed, Passed}},
+		{"no forwarding on new links",
+			map[string]string{"ipv4/conf/default/forwarding": "0",
+				"ipv6/conf/default/forwarding": "0"}, Result{Passed, Passed}},
+		{"no IPv6 on new links", map[string]string{"ipv6/conf/default/disable_ipv6": "1"},
+			Result{Passed, Passed}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -132,7 +144,8 @@ func TestProbeUnderSysctls(t *testing.T) {
 // state is what a Probe could leave behind.
 func (w world) state() string {
 	w.t.Helper()
-	return w.run("ip", "-o", "link", "show") + w.run("ip", "route", "show", "table", "all") + w.run("ip", "-6", "route", "show", "table", "all")
+	return w.run("ip", "-o", "link", "show") + w.run("ip", "route", "show", "table", "all") +
+		w.run("ip", "-6", "route", "show", "table", "all")
 }
 
 func TestProbeLeavesNothing(t *testing.T) {
@@ -165,7 +178,8 @@ func TestProbeLeavesNothing(t *testing.T) {
 	}
 }
 
-// What has left by one pair must not come back from its far end, and rejections not from the other's.
+// What has left by one pair must not come back from its far end, and rejections not from the
+// other's.
 func TestProbeForwardsOnce(t *testing.T) {
 	t.Parallel()
 	w := world{t: t, node: testnet.NewNode(t)}
@@ -184,10 +198,12 @@ func TestProbeForwardsOnce(t *testing.T) {
 	if got := w.probe(brief); got != (Result{Blocked, Blocked}) {
 		t.Fatalf("with a reject: %v", got)
 	}
-	if in := w.node.Nft("list", "counter", "inet", "watch", "in"); strings.Contains(in, "packets 0 ") {
+	in := w.node.Nft("list", "counter", "inet", "watch", "in")
+	if strings.Contains(in, "packets 0 ") {
 		t.Errorf("control: nothing was counted: %s", in)
 	}
-	if back := w.node.Nft("list", "counter", "inet", "watch", "back"); !strings.Contains(back, "packets 0 ") {
+	back := w.node.Nft("list", "counter", "inet", "watch", "back")
+	if !strings.Contains(back, "packets 0 ") {
 		t.Errorf("packets came back: %s", back)
 	}
 }

@@ -18,7 +18,8 @@ import (
 // routeProtocol marks the routes of a Probe.
 const routeProtocol netlink.RouteProtocol = names.ProbeRoutes
 
-// The links of a Probe: what is sent on the far end of a pair arrives at its near one, and the other way round.
+// The links of a Probe: what is sent on the far end of a pair arrives at its near one, and the
+// other way round.
 const (
 	nearIn  = names.ProbeLink + "0"
 	farIn   = names.ProbeLink + "1"
@@ -33,15 +34,17 @@ type links struct {
 	nearMAC       net.HardwareAddr
 }
 
-// macOf is the fixed MAC of a link: a locally administered unicast address. Given at the creation, nobody else picks one.
+// macOf is the fixed MAC of a link: a locally administered unicast address. Given at the creation,
+// nobody else picks one.
 func macOf(link byte) net.HardwareAddr { return net.HardwareAddr{0x02, 's', 'l', 'p', 'r', link} }
 
 // nobody is a MAC that no link has.
 func nobody() net.HardwareAddr { return macOf(0xff) }
 
-// makeLinks makes both pairs and the routes of the trials, after removing those of a Probe that was killed. The near ends have no
-// ARP or neighbour discovery and no addresses, and send to their own MAC. So whatever comes to a far end is a packet for somebody
-// else: a packet socket sees it, and the node neither answers nor forwards it a second time.
+// makeLinks makes both pairs and the routes of the trials, after removing those of a Probe that was
+// killed. The near ends have no ARP or neighbour discovery and no addresses, and send to their own
+// MAC. So whatever comes to a far end is a packet for somebody else: a packet socket sees it, and
+// the node neither answers nor forwards it a second time.
 func makeLinks(sysctlDir string, trials []*trial) (*links, error) {
 	nl, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -94,7 +97,8 @@ func (l *links) pair(near, far string, number byte) (nearIndex, farIndex int, er
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = near
 	attrs.HardwareAddr = macOf(number)
-	err = l.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: far, PeerHardwareAddr: macOf(number + 1)})
+	err = l.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: far,
+		PeerHardwareAddr: macOf(number + 1)})
 	if err != nil {
 		return 0, 0, fmt.Errorf("adding veth %s: %w", near, err)
 	}
@@ -112,11 +116,13 @@ func (l *links) pair(near, far string, number byte) (nearIndex, farIndex int, er
 	return index[0], index[1], nil
 }
 
-// raise sets a link up that has no addresses, not even the one that IPv6 would give it, and resolves none.
+// raise sets a link up that has no addresses, not even the one that IPv6 would give it, and
+// resolves none.
 func (l *links) raise(link netlink.Link) error {
 	const noAddress = 1 // IN6_ADDR_GEN_MODE_NONE
 	// A kernel without IPv6 has no such mode.
-	if err := l.nl.LinkSetIP6AddrGenMode(link, noAddress); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+	if err := l.nl.LinkSetIP6AddrGenMode(link, noAddress); err != nil &&
+		!errors.Is(err, unix.EAFNOSUPPORT) {
 		return err
 	}
 	if err := l.nl.LinkSetARPOff(link); err != nil {
@@ -125,7 +131,8 @@ func (l *links) raise(link netlink.Link) error {
 	return l.nl.LinkSetUp(link)
 }
 
-// enable sees to it that the near ends take and forward a family's packets where new links don't, as package cni does for pods.
+// enable sees to it that the near ends take and forward a family's packets where new links don't,
+// as package cni does for pods.
 func enable(sysctlDir string, family netip.Addr) error {
 	key, value := "ipv4/conf/%s/forwarding", "1" // IPv6 has one switch for the whole node
 	if family.Is6() {
@@ -144,14 +151,16 @@ func enable(sysctlDir string, family netip.Addr) error {
 	return nil
 }
 
-// checkUnused returns an error if there is a route to exactly this address: a pod has it, or the node.
+// checkUnused returns an error if there is a route to exactly this address: a pod has it, or the
+// node.
 func (l *links) checkUnused(addr netip.Addr) error {
 	family := netlink.FAMILY_V4
 	if addr.Is6() {
 		family = netlink.FAMILY_V6
 	}
 	only := &netlink.Route{Dst: ipNet(host(addr)), Table: unix.RT_TABLE_UNSPEC}
-	routes, err := l.nl.RouteListFiltered(family, only, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	routes, err := l.nl.RouteListFiltered(family, only,
+		netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("looking for routes to %s: %w", addr, err)
 	}
@@ -163,7 +172,8 @@ func (l *links) checkUnused(addr netip.Addr) error {
 
 func (l *links) route(to netip.Addr, link int) error {
 	err := l.nl.RouteAdd(&netlink.Route{
-		Dst: ipNet(host(to)), LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN,
+		Dst: ipNet(host(to)), LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol,
+		Table: unix.RT_TABLE_MAIN,
 	})
 	if err != nil {
 		return fmt.Errorf("adding a route to %s: %w", to, err)
@@ -177,8 +187,8 @@ func (l *links) remove() error {
 	return l.removePairs()
 }
 
-// RemoveProbe removes the links of a Probe that was killed, with their routes, in the network namespace of the calling thread. No Probe
-// may run. That there are none is no error.
+// RemoveProbe removes the links of a Probe that was killed, with their routes, in the network
+// namespace of the calling thread. No Probe may run. That there are none is no error.
 func RemoveProbe() error {
 	nl, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

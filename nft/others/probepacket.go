@@ -20,21 +20,26 @@ const (
 	headerLenUDP = 8
 	discardPort  = 9 // RFC 863
 
-	// firstDynamicPort begins the range of the source port, which is random, from the dynamic range (RFC 6335), so that no flow of an earlier probe is taken for this one.
+	// firstDynamicPort begins the range of the source port, which is random, from the dynamic range
+	// (RFC 6335), so that no flow of an earlier probe is taken for this one.
 	firstDynamicPort = 49152
 )
 
-// packetSocket opens a raw socket on a link that gets all packets of a protocol, or with 0 none. It waits probeInterval for one.
+// packetSocket opens a raw socket on a link that gets all packets of a protocol, or with 0 none. It
+// waits probeInterval for one.
 func packetSocket(link int, protocol uint16) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("opening a packet socket: %w", os.NewSyscallError("socket", err))
 	}
 	network := binary.BigEndian.AppendUint16(nil, protocol)
-	err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(network), Ifindex: link}))
+	err = os.NewSyscallError("bind",
+		unix.Bind(fd,
+			&unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(network), Ifindex: link}))
 	if err == nil {
 		wait := unix.NsecToTimeval(probeInterval.Nanoseconds())
-		err = os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
+		err = os.NewSyscallError("setsockopt",
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
 	}
 	if err != nil {
 		return 0, errors.Join(fmt.Errorf("preparing a packet socket: %w", err), unix.Close(fd))
@@ -42,7 +47,8 @@ func packetSocket(link int, protocol uint16) (int, error) {
 	return fd, nil
 }
 
-// send sends a frame. That the link has no room or isn't up yet is no error: the frame will be repeated.
+// send sends a frame. That the link has no room or isn't up yet is no error: the frame will be
+// repeated.
 func send(socket int, frame []byte) error {
 	_, err := unix.Write(socket, frame)
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.EINTR) {
@@ -69,7 +75,8 @@ func frame(p Path, to net.HardwareAddr, token []byte) []byte {
 	return append(f, datagram...)
 }
 
-// udp is a UDP datagram with its checksum, which conntrack looks at (RFC 768, RFC 8200 section 8.1).
+// udp is a UDP datagram with its checksum, which conntrack looks at (RFC 768, RFC 8200 section
+// 8.1).
 func udp(p Path, payload []byte) []byte {
 	length := headerLenUDP + len(payload)
 	source := firstDynamicPort | binary.BigEndian.Uint16(payload)

@@ -15,8 +15,8 @@ const (
 	Passed
 	// Blocked means that none came through in time.
 	Blocked
-	// ForwardingOff means that the node forwards no packets of the family at all: net.ipv4.ip_forward or
-	// net.ipv6.conf.all.forwarding is 0, or it has no IPv6.
+	// ForwardingOff means that the node forwards no packets of the family at all:
+	// net.ipv4.ip_forward or net.ipv6.conf.all.forwarding is 0, or it has no IPv6.
 	ForwardingOff
 )
 
@@ -41,8 +41,8 @@ type Result struct {
 	IPv4, IPv6 Outcome
 }
 
-// Explain says in a sentence for each family what keeps forwarded packets away, with the names of the blockers that judge it, or
-// returns "" if nothing does.
+// Explain says in a sentence for each family what keeps forwarded packets away, with the names of
+// the blockers that judge it, or returns "" if nothing does.
 func (r Result) Explain(blockers []Blocker) string {
 	sentences := []string{
 		r.IPv4.explain("IPv4", "net.ipv4.ip_forward", Named(blockers, true)),
@@ -58,13 +58,16 @@ func (o Outcome) explain(family, sysctl, blockers string) string {
 	case o != Blocked:
 		return ""
 	case blockers == "":
-		return fmt.Sprintf("Forwarded %s packets don't come through although no chain drops by policy: some rule drops or rejects them.", family)
+		return fmt.Sprintf("Forwarded %s packets don't come through although no chain drops by "+
+			"policy: some rule drops or rejects them.", family)
 	default:
-		return fmt.Sprintf("Forwarded %s packets don't come through: blocked by %s.", family, blockers)
+		return fmt.Sprintf("Forwarded %s packets don't come through: blocked by %s.", family,
+			blockers)
 	}
 }
 
-// Named names those of the blockers that judge IPv4 packets, or those that judge IPv6: one or the other of them may drop what does.
+// Named names those of the blockers that judge IPv4 packets, or those that judge IPv6: one or the
+// other of them may drop what does.
 func Named(blockers []Blocker, is4 bool) string {
 	family := familyIP6
 	if is4 {

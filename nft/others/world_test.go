@@ -15,13 +15,16 @@ var (
 	network6 = netip.MustParsePrefix("fd00:10:244::/48")
 	networks = []netip.Prefix{network4, network6}
 
-	path4 = Path{Source: netip.MustParseAddr("10.244.0.1"), Destination: netip.MustParseAddr("10.244.0.2")}
-	path6 = Path{Source: netip.MustParseAddr("fd00:10:244::1"), Destination: netip.MustParseAddr("fd00:10:244::2")}
+	path4 = Path{Source: netip.MustParseAddr("10.244.0.1"),
+		Destination: netip.MustParseAddr("10.244.0.2")}
+	path6 = Path{Source: netip.MustParseAddr("fd00:10:244::1"),
+		Destination: netip.MustParseAddr("fd00:10:244::2")}
 )
 
 const servedPort = 8080
 
-// run runs a program in the node's namespace and returns what it prints. Without the program the test is skipped.
+// run runs a program in the node's namespace and returns what it prints. Without the program the
+// test is skipped.
 func (w world) run(program string, args ...string) string {
 	w.t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -48,8 +51,10 @@ type world struct {
 func newWorld(t *testing.T) world {
 	t.Helper()
 	w := world{t: t, node: testnet.NewNode(t)}
-	w.a = w.node.Pod("a", netip.MustParseAddr("10.245.1.1"), netip.MustParseAddr("fd00:10:244:1::1"))
-	w.b = w.node.Pod("b", netip.MustParseAddr("10.245.1.2"), netip.MustParseAddr("fd00:10:244:1::2"))
+	w.a = w.node.Pod("a", netip.MustParseAddr("10.245.1.1"),
+		netip.MustParseAddr("fd00:10:244:1::1"))
+	w.b = w.node.Pod("b", netip.MustParseAddr("10.245.1.2"),
+		netip.MustParseAddr("fd00:10:244:1::2"))
 	w.b.ServeTCP(servedPort)
 	return w
 }
@@ -109,7 +114,8 @@ func (w world) probe(o ProbeOptions) Result {
 	return r
 }
 
-// install installs rules. Unlike in the nft tool's syntax, a block may end on the line of its last statement.
+// install installs rules. Unlike in the nft tool's syntax, a block may end on the line of its last
+// statement.
 func (w world) install(ruleset string) {
 	w.t.Helper()
 	w.node.NftInput(strings.ReplaceAll(ruleset, "}", "\n}\n"))
