@@ -51,8 +51,10 @@ func (a Attachment) ID() string { return AttachmentID(a.ContainerID, a.IfName) }
 // validate tells whether an attachment can be one that a server made.
 func (a Attachment) validate() error {
 	request := AddRequest{
-		ContainerID: a.ContainerID, IfName: a.IfName, PodNamespace: a.PodNamespace, PodName: a.PodName, PodUID: a.PodUID,
-		Network: a.Network, Netns: a.Netns, HostPorts: a.HostPorts, Bandwidth: a.Bandwidth, PolicyOnly: a.PolicyOnly,
+		ContainerID: a.ContainerID, IfName: a.IfName, PodNamespace: a.PodNamespace,
+		PodName: a.PodName, PodUID: a.PodUID,
+		Network: a.Network, Netns: a.Netns, HostPorts: a.HostPorts, Bandwidth: a.Bandwidth,
+		PolicyOnly: a.PolicyOnly,
 	}
 	if a.PolicyOnly {
 		request.Addresses = a.Addresses

@@ -97,7 +97,9 @@ func ValidateHostPorts(ports []HostPort) error {
 			return fmt.Errorf("portMappings[%d].%w", i, err)
 		}
 		if j := slices.IndexFunc(ports[:i], p.contradicts); j >= 0 {
-			return fmt.Errorf("portMappings[%d]: %s to port %d, want port %d as in portMappings[%d]", i, p, p.ContainerPort, ports[j].ContainerPort, j)
+			return fmt.Errorf(
+				"portMappings[%d]: %s to port %d, want port %d as in portMappings[%d]", i, p,
+				p.ContainerPort, ports[j].ContainerPort, j)
 		}
 	}
 	return nil

@@ -31,7 +31,8 @@ func TestHostPortsOverlap(t *testing.T) {
 		{of("127.0.0.1", "tcp", 80), of("::1", "tcp", 80), false},
 	} {
 		if c.a.overlaps(c.b) != c.want || c.b.overlaps(c.a) != c.want {
-			t.Errorf("%s and %s overlap: %t and %t, want %t", c.a, c.b, c.a.overlaps(c.b), c.b.overlaps(c.a), c.want)
+			t.Errorf("%s and %s overlap: %t and %t, want %t", c.a, c.b, c.a.overlaps(c.b),
+				c.b.overlaps(c.a), c.want)
 		}
 	}
 }

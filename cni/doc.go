@@ -5,9 +5,10 @@
 // # Rooms
 //
 //	cni           values, protocol, client of the socket, records, ledger and heartbeat
-//	cni/plugin    the verbs of the plugin: a process in the node's network namespace, for each call
+//	cni/plugin    the verbs of the plugin: a process in the node's network namespace for each call
 //	cni/server    the agent's side: the socket, addresses, what is attached, the reaper
-//	cni/podlink   a pod's link in the kernel: wires it, compares it, and keeps the host's end as it should be; used by both
+//	cni/podlink   a pod's link in the kernel: wires it, compares it, and keeps the host's end as
+//	              it should be; used by both
 //	cni/install   puts the plugin and its network configuration on a node, and takes them off
 //
 // The plugin and the server import podlink and cni, and never each other; nothing here imports a
@@ -20,27 +21,31 @@
 // versions 0.4.0 to 1.1.0). It knows nothing of the cluster. The agent does, and may not enter a
 // pod's namespace. So they share the work:
 //
-//	runtime        plugin                               server (agent)                      enforcer (agent)
-//	  | ADD          |                                     |                                   |
-//	  |------------->| deletes a stale link of the name    |                                   |
-//	  |              |------------ POST /v1/add ---------->| takes addresses, writes a record  |
-//	  |              |                                     |-------------- Attach ------------>| waits until the pod's
-//	  |              |                                     |<----------------------------------| policy is in the kernel
-//	  |              |<- addresses, names, MACs, MTU ------|                                   |
-//	  |              | makes the veth, wires both ends,    |                                   |
-//	  |<-------------| waits until they carry packets      |                                   |
+//	runtime  plugin                        server (agent)             enforcer (agent)
+//	  | ADD    |                              |                          |
+//	  |------->| deletes a stale link         |                          |
+//	  |        |------- POST /v1/add -------->| takes addresses,         |
+//	  |        |                              | writes a record          |
+//	  |        |                              |-------- Attach --------->| waits until the pod's
+//	  |        |                              |<-------------------------| policy is in the kernel
+//	  |        |<- addresses, names, MACs, ---|                          |
+//	  |        |   MTU                        |                          |
+//	  |        | makes the veth, wires both   |                          |
+//	  |        | ends, waits until they carry |                          |
+//	  |<-------| packets                      |                          |
 //
 // A pod has no link before its policy is in the kernel, so it can't send or get anything that its
 // policy denies. When any step fails, the plugin undoes all, and the runtime is told to try again:
 // a failed ADD leaves no link, no address taken, no record and no dispatch.
 //
-//	| DEL          |                                     |                                   |
-//	|------------->|------------ POST /v1/del ---------->| removes the record, sets the      |
-//	|<-------------|<------------------------------------| link down                         |
-//	|              |                                     |-------------- Detach ------------>| takes the dispatch and the
-//	|              |                                     |<----------------------------------| host ports out of the kernel
-//	|              |                                     | has connection tracking forget the addresses, lets these cool
-//	|              |                                     | down, removes the link
+//	| DEL    |                              |                          |
+//	|------->|------- POST /v1/del -------->| removes the record, sets |
+//	|<-------|<-----------------------------| the link down            |
+//	|        |                              |-------- Detach --------->| takes the dispatch and
+//	|        |                              |                          | the host ports out of
+//	|        |                              |<-------------------------| the kernel
+//	|        |                              | has connection tracking forget the addresses,
+//	|        |                              | lets these cool down, removes the link
 //
 // What comes after DEL's answer takes the kernel some 30 ms, and is waited for by whoever needs
 // what the pod had, and by nobody else.

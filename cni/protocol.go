@@ -38,7 +38,8 @@ const MaxRequestBytes = 64 << 10
 const (
 	maxAnswerBytes = 4 << 20
 
-	// maxContainerID: with the interface's name it makes a file name, of which the kernel takes 255 bytes
+	// maxContainerID: with the interface's name it makes a file name, of which the kernel takes 255
+	// bytes
 	maxContainerID = 200
 	maxNamespace   = 63
 	maxPodName     = 253

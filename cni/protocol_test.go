@@ -20,11 +20,13 @@ func TestRequestFields(t *testing.T) {
 		good bool
 	}{
 		"longest": {func(r *AddRequest) {
-			r.ContainerID, r.IfName, r.PodNamespace, r.PodName, r.PodUID = long(200), long(15), long(63), long(253), long(128)
+			r.ContainerID, r.IfName, r.PodNamespace, r.PodName, r.PodUID = long(200), long(15),
+				long(63), long(253), long(128)
 		}, true},
-		"odd interface":           {func(r *AddRequest) { r.IfName = "a@b.c-$" }, true},
-		"no container":            {func(r *AddRequest) { r.ContainerID = "" }, false},
-		"container: path":         {func(r *AddRequest) { r.ContainerID = "../../etc/passwd" }, false},
+		"odd interface": {func(r *AddRequest) { r.IfName = "a@b.c-$" }, true},
+		"no container":  {func(r *AddRequest) { r.ContainerID = "" }, false},
+		"container: path": {
+			func(r *AddRequest) { r.ContainerID = "../../etc/passwd" }, false},
 		"container: slash":        {func(r *AddRequest) { r.ContainerID = "a/b" }, false},
 		"container: dots":         {func(r *AddRequest) { r.ContainerID = ".." }, false},
 		"container: at":           {func(r *AddRequest) { r.ContainerID = "a@b" }, false},
@@ -66,10 +68,12 @@ func TestRequestFields(t *testing.T) {
 				return
 			}
 			known := new(types.Error)
-			if !errors.As(err, &known) || known.Code != types.ErrInvalidEnvironmentVariables && known.Code != types.ErrUnknownContainer {
+			if !errors.As(err, &known) || known.Code != types.ErrInvalidEnvironmentVariables &&
+				known.Code != types.ErrUnknownContainer {
 				t.Fatalf("got %v, want an error of the specification", err)
 			}
-			if strings.ContainsAny(known.Error(), "\x00\x1b\n") || !utf8.ValidString(known.Error()) || len(known.Error()) > 300 {
+			if strings.ContainsAny(known.Error(), "\x00\x1b\n") ||
+				!utf8.ValidString(known.Error()) || len(known.Error()) > 300 {
 				t.Errorf("the error isn't fit to print: %q", known.Error())
 			}
 		})
@@ -116,7 +120,8 @@ func FuzzDecodeRequest(f *testing.F) {
 		}
 		path := Records{stateDir: "/state"}.Path(r.ContainerID, r.IfName)
 		name, inside := strings.CutPrefix(path, "/state/attachments/")
-		if !inside || strings.ContainsAny(name, "/\x00") || len(name) > 255 || strings.HasPrefix(name, ".") {
+		if !inside || strings.ContainsAny(name, "/\x00") || len(name) > 255 ||
+			strings.HasPrefix(name, ".") {
 			t.Errorf("%q makes the file %q", body, path)
 		}
 	})

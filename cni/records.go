@@ -19,7 +19,8 @@ import (
 const (
 	recordSuffix = ".json"
 	temporary    = ".new-" // starts the names of files that aren't complete
-	// maxRecordBytes: a record is larger than the request that it comes of, above all where JSON has to escape
+	// maxRecordBytes: a record is larger than the request that it comes of, above all where JSON
+	// has to escape
 	maxRecordBytes = 4 * MaxRequestBytes
 	maxLedgerBytes = 16 << 20
 )

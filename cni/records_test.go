@@ -18,10 +18,12 @@ import (
 
 func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
-	a, b := newAttachment("c1", "pod-a", "10.1.0.1", "fd00::1"), newAttachment("c2", "pod-b", "fd00::2")
+	a, b := newAttachment("c1", "pod-a", "10.1.0.1", "fd00::1"),
+		newAttachment("c2", "pod-b", "fd00::2")
 	r := newRecords(t, b, a, a)
 	got, bad, _ := r.ReadAll()
-	if diff := cmp.Diff([]Attachment{a, b}, got, cmp.Comparer(sameAddr)); diff != "" || len(bad) > 0 {
+	diff := cmp.Diff([]Attachment{a, b}, got, cmp.Comparer(sameAddr))
+	if diff != "" || len(bad) > 0 {
 		t.Fatalf("bad %v, (-want +got):\n%s", bad, diff)
 	}
 	if one, err := r.Read("c2", "eth0"); err != nil || one.PodName != "pod-b" {
@@ -46,7 +48,8 @@ func TestNamesNeverCollide(t *testing.T) {
 	t.Parallel()
 	one, two := newAttachment("a.b", "pod-a", "10.1.0.1"), newAttachment("a", "pod-b", "10.1.0.2")
 	one.IfName, two.IfName = "c@d", "b.c@d"
-	one.Interface, two.Interface = InterfaceName("dev", "pod-a", "c@d"), InterfaceName("dev", "pod-b", "b.c@d")
+	one.Interface, two.Interface = InterfaceName("dev", "pod-a", "c@d"),
+		InterfaceName("dev", "pod-b", "b.c@d")
 	got, bad, _ := newRecords(t, one, two).ReadAll()
 	if len(got) != 2 || len(bad) > 0 {
 		t.Errorf("got %v and %v, want both", got, bad)
@@ -61,31 +64,48 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 		make func(t *testing.T, path string)
 		want string
 	}{
-		"empty":                {"x@eth0.json", write(""), "unexpected end of JSON input"},
-		"truncated":            {"x@eth0.json", write(`{"containerID":"x","ifName":"et`), "unexpected end of JSON input"},
-		"not JSON":             {"x@eth0.json", write("\x00\xff"), "invalid character"},
-		"not an object":        {"x@eth0.json", write(`[1,2]`), "cannot unmarshal array"},
-		"null":                 {"x@eth0.json", write(`null`), `it is of "/"`},
-		"huge":                 {"x@eth0.json", write(`{"containerID":"` + strings.Repeat("x", maxRecordBytes) + `"}`), "larger than 262144 bytes"},
-		"another's":            {"x@eth0.json", edit(`"containerID":"x"`, `"containerID":"y"`), `it is of "y/eth0"`},
-		"path as container":    {"x@eth0.json", edit(`"containerID":"x"`, `"containerID":"../x"`), `it is of`},
-		"path as pod":          {"x@eth0.json", edit(`"podName":"pod-x"`, `"podName":"../../etc"`), "invalid pod name"},
-		"no UID":               {"x@eth0.json", edit(`"podUID":"1a2b-pod-x"`, `"podUID":""`), "invalid pod UID"},
-		"another link":         {"x@eth0.json", edit(`"interface":"slup`, `"interface":"eth0`), "isn't the pod's"},
-		"no address":           {"x@eth0.json", edit(`["10.1.0.9"]`, `[]`), "want at most one of each family"},
-		"two of a family":      {"x@eth0.json", edit(`["10.1.0.9"]`, `["10.1.0.8","10.1.0.9"]`), "want at most one of each family"},
-		"not an address":       {"x@eth0.json", edit(`["10.1.0.9"]`, `["10.1.0"]`), "ParseAddr"},
-		"empty address":        {"x@eth0.json", edit(`["10.1.0.9"]`, `[""]`), "address invalid IP"},
-		"multicast":            {"x@eth0.json", edit(`["10.1.0.9"]`, `["224.0.0.1"]`), "address 224.0.0.1"},
-		"loopback":             {"x@eth0.json", edit(`["10.1.0.9"]`, `["127.0.0.1"]`), "address 127.0.0.1"},
-		"mapped":               {"x@eth0.json", edit(`["10.1.0.9"]`, `["::ffff:10.1.0.9"]`), "address ::ffff:10.1.0.9"},
-		"zone":                 {"x@eth0.json", edit(`["10.1.0.9"]`, `["fd00::9%eth0"]`), "address fd00::9%eth0"},
-		"MTU":                  {"x@eth0.json", edit(`"mtu":1450`, `"mtu":-1`), "MTU -1"},
-		"address of another":   {"x@eth0.json", edit(`["10.1.0.9"]`, `["10.1.0.1"]`), "has the address 10.1.0.1 of good/eth0"},
-		"pod of another":       {"x@eth0.json", edit(`pod-x","podUID":"1a2b-pod-x","interface":"`+InterfaceName("dev", "pod-x", "eth0"), `pod-a","podUID":"1","interface":"`+good.Interface), "has the interface of good/eth0"},
-		"a directory":          {"x@eth0.json", mkdir, "not a regular file"},
-		"a pipe":               {"x@eth0.json", pipe, "not a regular file"},
-		"a link":               {"x@eth0.json", link("/proc/self/environ"), "too many levels of symbolic links"},
+		"empty": {"x@eth0.json", write(""), "unexpected end of JSON input"},
+		"truncated": {"x@eth0.json", write(`{"containerID":"x","ifName":"et`),
+			"unexpected end of JSON input"},
+		"not JSON":      {"x@eth0.json", write("\x00\xff"), "invalid character"},
+		"not an object": {"x@eth0.json", write(`[1,2]`), "cannot unmarshal array"},
+		"null":          {"x@eth0.json", write(`null`), `it is of "/"`},
+		"huge": {"x@eth0.json",
+			write(`{"containerID":"` + strings.Repeat("x", maxRecordBytes) + `"}`),
+			"larger than 262144 bytes"},
+		"another's": {"x@eth0.json", edit(`"containerID":"x"`, `"containerID":"y"`),
+			`it is of "y/eth0"`},
+		"path as container": {"x@eth0.json", edit(`"containerID":"x"`, `"containerID":"../x"`),
+			`it is of`},
+		"path as pod": {"x@eth0.json", edit(`"podName":"pod-x"`, `"podName":"../../etc"`),
+			"invalid pod name"},
+		"no UID": {"x@eth0.json", edit(`"podUID":"1a2b-pod-x"`, `"podUID":""`), "invalid pod UID"},
+		"another link": {"x@eth0.json", edit(`"interface":"slup`, `"interface":"eth0`),
+			"isn't the pod's"},
+		"no address": {"x@eth0.json", edit(`["10.1.0.9"]`, `[]`),
+			"want at most one of each family"},
+		"two of a family": {"x@eth0.json", edit(`["10.1.0.9"]`, `["10.1.0.8","10.1.0.9"]`),
+			"want at most one of each family"},
+		"not an address": {"x@eth0.json", edit(`["10.1.0.9"]`, `["10.1.0"]`), "ParseAddr"},
+		"empty address":  {"x@eth0.json", edit(`["10.1.0.9"]`, `[""]`), "address invalid IP"},
+		"multicast": {"x@eth0.json", edit(`["10.1.0.9"]`, `["224.0.0.1"]`),
+			"address 224.0.0.1"},
+		"loopback": {"x@eth0.json", edit(`["10.1.0.9"]`, `["127.0.0.1"]`),
+			"address 127.0.0.1"},
+		"mapped": {"x@eth0.json", edit(`["10.1.0.9"]`, `["::ffff:10.1.0.9"]`),
+			"address ::ffff:10.1.0.9"},
+		"zone": {"x@eth0.json", edit(`["10.1.0.9"]`, `["fd00::9%eth0"]`), "address fd00::9%eth0"},
+		"MTU":  {"x@eth0.json", edit(`"mtu":1450`, `"mtu":-1`), "MTU -1"},
+		"address of another": {"x@eth0.json", edit(`["10.1.0.9"]`, `["10.1.0.1"]`),
+			"has the address 10.1.0.1 of good/eth0"},
+		"pod of another": {"x@eth0.json",
+			edit(`pod-x","podUID":"1a2b-pod-x","interface":"`+InterfaceName("dev", "pod-x", "eth0"),
+				`pod-a","podUID":"1","interface":"`+good.Interface),
+			"has the interface of good/eth0"},
+		"a directory": {"x@eth0.json", mkdir, "not a regular file"},
+		"a pipe":      {"x@eth0.json", pipe, "not a regular file"},
+		"a link": {"x@eth0.json", link("/proc/self/environ"),
+			"too many levels of symbolic links"},
 		"other name":           {"notes.txt", write(`{}`), "not the name of a record"},
 		"no interface in name": {"x.json", write(`{}`), "not the name of a record"},
 	} {
@@ -98,7 +118,8 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 			if diff := cmp.Diff([]Attachment{good}, got, cmp.Comparer(sameAddr)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if len(bad) != 1 || !strings.Contains(bad[0].Error(), c.want) || !strings.Contains(bad[0].Error(), c.file) {
+			if len(bad) != 1 || !strings.Contains(bad[0].Error(), c.want) ||
+				!strings.Contains(bad[0].Error(), c.file) {
 				t.Errorf("got %v, want %s: ...%s", bad, c.file, c.want)
 			}
 			if _, err := os.Lstat(path); err != nil {
@@ -208,7 +229,8 @@ func TestHostileLedger(t *testing.T) {
 		t.Errorf("without a ledger: %v and %v", got, err)
 	}
 	seven, freed := addrs("10.1.0.7")[0], 12*time.Hour
-	if err := r.WriteLedger(Ledger{Taken: addrs("10.1.0.7"), Freed: map[netip.Addr]time.Duration{seven: freed}}); err != nil {
+	if err := r.WriteLedger(Ledger{Taken: addrs("10.1.0.7"),
+		Freed: map[netip.Addr]time.Duration{seven: freed}}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := r.ReadLedger()
@@ -226,7 +248,8 @@ func TestReboot(t *testing.T) {
 	before := r
 	before.BootID = "the-boot-before"
 	one := addrs("10.1.0.1")
-	ofBefore := Ledger{Last: addrs("10.1.0.7"), Taken: one, Freed: map[netip.Addr]time.Duration{one[0]: 12 * time.Hour}}
+	ofBefore := Ledger{Last: addrs("10.1.0.7"), Taken: one,
+		Freed: map[netip.Addr]time.Duration{one[0]: 12 * time.Hour}}
 	if err := errors.Join(before.Write(a), r.Write(b), before.WriteLedger(ofBefore)); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +265,8 @@ func TestReboot(t *testing.T) {
 	}
 	l, err := r.ReadLedger()
 	if err != nil || len(l.Taken) != 1 || len(l.Freed) > 0 || len(l.Last) != 1 {
-		t.Errorf("the ledger of before is %+v and %v, want the last given and what was taken, without a time", l, err)
+		t.Errorf("the ledger of before is %+v and %v, want the last given and what was taken, "+
+			"without a time", l, err)
 	}
 	if id := bootID(); len(id) != 36 || id != r.BootID {
 		t.Errorf("the boot is %q", id)
@@ -253,7 +277,8 @@ func TestReboot(t *testing.T) {
 func TestRecordOfAnOlderAgent(t *testing.T) {
 	t.Parallel()
 	r := newRecords(t)
-	if err := writeJSON(r.Path("c1", "eth0"), newAttachment("c1", "pod-a", "10.1.0.1")); err != nil {
+	err := writeJSON(r.Path("c1", "eth0"), newAttachment("c1", "pod-a", "10.1.0.1"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got, bad, _ := r.ReadAll(); len(got) != 1 || len(bad) > 0 {

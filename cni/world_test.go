@@ -41,7 +41,8 @@ func write(content string) func(*testing.T, string) {
 }
 
 func goodRequest() AddRequest {
-	return AddRequest{ContainerID: "0123abcd", IfName: "eth0", PodNamespace: "dev", PodName: "web-0.db", PodUID: "4D-aa"}
+	return AddRequest{ContainerID: "0123abcd", IfName: "eth0", PodNamespace: "dev",
+		PodName: "web-0.db", PodUID: "4D-aa"}
 }
 
 func addrs(texts ...string) []netip.Addr {

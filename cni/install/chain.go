@@ -69,7 +69,8 @@ func (c *chain) divide(plugins []json.RawMessage) {
 		case ours < 0:
 			c.problemf("plugin %.50q stands before sluice", kind)
 		case kind == "" || kind == PluginName || len(c.appended) == mostChained:
-			c.problemf("plugins[%d] of type %.50q: expected a type of its own, and at most %d behind sluice", i, kind, mostChained)
+			c.problemf("plugins[%d] of type %.50q: expected a type of its own, and at most %d "+
+				"behind sluice", i, kind, mostChained)
 		default:
 			c.appended = append(c.appended, p)
 		}

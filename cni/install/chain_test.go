@@ -21,7 +21,8 @@ const (
 // conflistOf is a configuration as another program writes it: in a line, keys in an order of its
 // own.
 func conflistOf(plugins ...string) string {
-	return `{"name":"sluice","plugins":[` + strings.Join(plugins, ",") + `],"cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0"}`
+	return `{"name":"sluice","plugins":[` + strings.Join(plugins, ",") +
+		`],"cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0"}`
 }
 
 // TestAppendedPluginsStay: what others put behind our plugin stays, in their order, whatever is put
@@ -34,24 +35,41 @@ func TestAppendedPluginsStay(t *testing.T) {
 		appended []string
 		edited   string // a part of it; empty: the file is left alone
 	}{
-		"ours alone":               {conflistOf(ourPlugin), ConflistOptions{}, nil, ""},
-		"one behind it":            {conflistOf(ourPlugin, meshPlugin), ConflistOptions{}, []string{"mesh-cni"}, ""},
-		"two behind it":            {conflistOf(ourPlugin, meshPlugin, tunePlugin), ConflistOptions{}, []string{"mesh-cni", "tuning"}, ""},
-		"the other way round":      {conflistOf(ourPlugin, tunePlugin, meshPlugin), ConflistOptions{}, []string{"tuning", "mesh-cni"}, ""},
-		"other settings of ours":   {conflistOf(`{"type":"sluice"}`, meshPlugin), ConflistOptions{}, []string{"mesh-cni"}, "its settings were others"},
-		"after an upgrade":         {conflistOf(ourPlugin, meshPlugin), ConflistOptions{Socket: "/new"}, []string{"mesh-cni"}, "its settings were others"},
-		"another name":             {strings.Replace(conflistOf(ourPlugin, meshPlugin), `"name":"sluice"`, `"name":"x"`, 1), ConflistOptions{}, []string{"mesh-cni"}, "its settings were others"},
-		"one before it":            {conflistOf(meshPlugin, ourPlugin, tunePlugin), ConflistOptions{}, []string{"tuning"}, `plugin "mesh-cni" stands before sluice`},
-		"without ours":             {conflistOf(meshPlugin), ConflistOptions{}, nil, "plugin sluice isn't in it"},
-		"ours twice":               {conflistOf(ourPlugin, meshPlugin, ourPlugin), ConflistOptions{}, []string{"mesh-cni"}, `plugins[2] of type "sluice"`},
-		"one without a type":       {conflistOf(ourPlugin, `{"type":5}`, `"x"`, `null`, meshPlugin), ConflistOptions{}, []string{"mesh-cni"}, `plugins[1] of type ""`},
-		"too many":                 {conflistOf(append([]string{ourPlugin}, slices.Repeat([]string{tunePlugin}, 20)...)...), ConflistOptions{}, slices.Repeat([]string{"tuning"}, 16), "at most 16"},
-		"exclusive":                {conflistOf(ourPlugin, meshPlugin), ConflistOptions{Exclusive: true}, nil, `plugin "mesh-cni" stands behind sluice`},
-		"exclusive, nobody else's": {conflistOf(ourPlugin), ConflistOptions{Exclusive: true}, nil, ""},
-		"no list":                  {`{"plugins":{}}`, ConflistOptions{}, nil, "it isn't a network configuration list"},
-		"no JSON":                  {"\x00", ConflistOptions{}, nil, "it isn't a network configuration list"},
-		"empty":                    {"", ConflistOptions{}, nil, "it isn't a network configuration list"},
-		"huge":                     {conflistOf(ourPlugin, meshPlugin) + strings.Repeat(" ", mostConflist), ConflistOptions{}, nil, "at most 65536 bytes"},
+		"ours alone": {conflistOf(ourPlugin), ConflistOptions{}, nil, ""},
+		"one behind it": {conflistOf(ourPlugin, meshPlugin), ConflistOptions{},
+			[]string{"mesh-cni"}, ""},
+		"two behind it": {conflistOf(ourPlugin, meshPlugin, tunePlugin),
+			ConflistOptions{}, []string{"mesh-cni", "tuning"}, ""},
+		"the other way round": {conflistOf(ourPlugin, tunePlugin, meshPlugin),
+			ConflistOptions{}, []string{"tuning", "mesh-cni"}, ""},
+		"other settings of ours": {conflistOf(`{"type":"sluice"}`, meshPlugin), ConflistOptions{},
+			[]string{"mesh-cni"}, "its settings were others"},
+		"after an upgrade": {conflistOf(ourPlugin, meshPlugin),
+			ConflistOptions{Socket: "/new"}, []string{"mesh-cni"}, "its settings were others"},
+		"another name": {
+			strings.Replace(conflistOf(ourPlugin, meshPlugin), `"name":"sluice"`, `"name":"x"`, 1),
+			ConflistOptions{}, []string{"mesh-cni"}, "its settings were others"},
+		"one before it": {conflistOf(meshPlugin, ourPlugin, tunePlugin),
+			ConflistOptions{}, []string{"tuning"}, `plugin "mesh-cni" stands before sluice`},
+		"without ours": {conflistOf(meshPlugin), ConflistOptions{}, nil,
+			"plugin sluice isn't in it"},
+		"ours twice": {conflistOf(ourPlugin, meshPlugin, ourPlugin),
+			ConflistOptions{}, []string{"mesh-cni"}, `plugins[2] of type "sluice"`},
+		"one without a type": {conflistOf(ourPlugin, `{"type":5}`, `"x"`, `null`, meshPlugin),
+			ConflistOptions{}, []string{"mesh-cni"}, `plugins[1] of type ""`},
+		"too many": {
+			conflistOf(append([]string{ourPlugin}, slices.Repeat([]string{tunePlugin}, 20)...)...),
+			ConflistOptions{}, slices.Repeat([]string{"tuning"}, 16), "at most 16"},
+		"exclusive": {conflistOf(ourPlugin, meshPlugin),
+			ConflistOptions{Exclusive: true}, nil, `plugin "mesh-cni" stands behind sluice`},
+		"exclusive, nobody else's": {conflistOf(ourPlugin), ConflistOptions{Exclusive: true},
+			nil, ""},
+		"no list": {`{"plugins":{}}`, ConflistOptions{}, nil,
+			"it isn't a network configuration list"},
+		"no JSON": {"\x00", ConflistOptions{}, nil, "it isn't a network configuration list"},
+		"empty":   {"", ConflistOptions{}, nil, "it isn't a network configuration list"},
+		"huge": {conflistOf(ourPlugin, meshPlugin) +
+			strings.Repeat(" ", mostConflist), ConflistOptions{}, nil, "at most 65536 bytes"},
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, conflistName)
@@ -59,7 +77,9 @@ func TestAppendedPluginsStay(t *testing.T) {
 			t.Fatal(err)
 		}
 		state, err := Conflist(dir, c.options)
-		if err != nil || !slices.Equal(state.Appended, c.appended) || state.Changed != (c.edited != "") || !strings.Contains(state.Edited, c.edited) || c.edited == "" && state.Edited != "" {
+		if err != nil || !slices.Equal(state.Appended, c.appended) ||
+			state.Changed != (c.edited != "") || !strings.Contains(state.Edited, c.edited) ||
+			c.edited == "" && state.Edited != "" {
 			t.Errorf("%s: %+v, %v", name, state, err)
 		}
 		list, err := libcni.ConfListFromFile(path)
@@ -67,7 +87,8 @@ func TestAppendedPluginsStay(t *testing.T) {
 			t.Errorf("%s: a runtime can't read it: %v", name, err)
 			continue
 		}
-		if list.Name != "sluice" || len(list.Plugins) != 1+len(c.appended) || list.Plugins[0].Network.Type != "sluice" {
+		if list.Name != "sluice" || len(list.Plugins) != 1+len(c.appended) ||
+			list.Plugins[0].Network.Type != "sluice" {
 			t.Errorf("%s: a runtime reads %s", name, list.Bytes)
 		}
 		for i, p := range list.Plugins[1:] {
@@ -108,7 +129,8 @@ func writeConflist(path, content string) error {
 func TestRemoveConflistKeepsOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := writeConflist(filepath.Join(dir, conflistName), conflistOf(ourPlugin, meshPlugin, tunePlugin)); err != nil {
+	if err := writeConflist(filepath.Join(dir, conflistName),
+		conflistOf(ourPlugin, meshPlugin, tunePlugin)); err != nil {
 		t.Fatal(err)
 	}
 	kept, err := RemoveConflist(dir)
@@ -119,7 +141,9 @@ func TestRemoveConflistKeepsOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := compact(t, data), compact(t, fmt.Appendf(nil, `{"plugins":[%s,%s]}`, meshPlugin, tunePlugin)); got != want {
+	got, want := compact(t, data),
+		compact(t, fmt.Appendf(nil, `{"plugins":[%s,%s]}`, meshPlugin, tunePlugin))
+	if got != want {
 		t.Errorf("kept %s, want %s", got, want)
 	}
 	files, err := libcni.ConfFiles(dir, configurationEndings())

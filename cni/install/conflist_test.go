@@ -21,7 +21,8 @@ func TestInstallConflist(t *testing.T) {
 	install := func(o ConflistOptions, wantChanged bool) string {
 		t.Helper()
 		state, err := Conflist(dir, o)
-		if err != nil || state.Changed != wantChanged || len(state.Before)+len(state.Appended) != 0 {
+		if err != nil || state.Changed != wantChanged ||
+			len(state.Before)+len(state.Appended) != 0 {
 			t.Fatalf("got %+v, %v; want changed %t", state, err, wantChanged)
 		}
 		content, err := os.ReadFile(path)
@@ -52,7 +53,8 @@ func TestInstallConflist(t *testing.T) {
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	install(ConflistOptions{Name: "sluice", CNIVersion: "1.1.0", Socket: cni.DefaultSocket, StateDir: cni.DefaultStateDir}, false)
+	install(ConflistOptions{Name: "sluice", CNIVersion: "1.1.0", Socket: cni.DefaultSocket,
+		StateDir: cni.DefaultStateDir}, false)
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +62,10 @@ func TestInstallConflist(t *testing.T) {
 	if info, err := os.Lstat(path); err != nil || info.Mode() != 0o644 {
 		t.Errorf("got %v (%v), want mode 0644", info, err)
 	}
-	other := install(ConflistOptions{Name: "pods", CNIVersion: "0.4.0", Socket: "/s", StateDir: "/d"}, true)
-	for _, part := range []string{`"cniVersion": "0.4.0"`, `"name": "pods"`, `"socket": "/s"`, `"stateDir": "/d"`} {
+	other := install(ConflistOptions{Name: "pods", CNIVersion: "0.4.0", Socket: "/s",
+		StateDir: "/d"}, true)
+	for _, part := range []string{`"cniVersion": "0.4.0"`, `"name": "pods"`, `"socket": "/s"`,
+		`"stateDir": "/d"`} {
 		if !strings.Contains(other, part) || strings.Contains(other, "cniVersions") {
 			t.Errorf("got %s, want %s and no cniVersions", other, part)
 		}

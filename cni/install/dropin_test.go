@@ -16,7 +16,8 @@ func TestDropIns(t *testing.T) {
 		"neither":        {nil, nil},
 		"NetworkManager": {[]string{"NetworkManager"}, []string{manager}},
 		"systemd":        {[]string{"systemd"}, []string{network}},
-		"both":           {[]string{"NetworkManager", "systemd/network"}, []string{manager, network}},
+		"both": {[]string{"NetworkManager", "systemd/network"},
+			[]string{manager, network}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -66,7 +67,8 @@ func TestDropInThatFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(run, "systemd"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(run, "NetworkManager", "conf.d", "05-sluice.conf", "full"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(run, "NetworkManager", "conf.d", "05-sluice.conf", "full"),
+		0o700); err != nil {
 		t.Fatal(err)
 	}
 	written, err := DropIns(run)

@@ -76,7 +76,8 @@ func withDirLocked(dir string, f func() error) error {
 		return err
 	}
 	defer d.Close()
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil { //nolint:gosec // descriptors are small
+	//nolint:gosec // descriptors are small
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("locking %s: %w", dir, err)
 	}
 	return f()

@@ -52,17 +52,34 @@ func TestInstallPlugin(t *testing.T) {
 		before func(path string) error
 		same   bool
 	}{
-		"nothing":                     {before: func(string) error { return nil }},
-		"no directory":                {before: func(path string) error { return os.Remove(filepath.Dir(path)) }},
-		"another program":             {before: func(path string) error { return os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755) }},
-		"a beginning of the program":  {before: func(path string) error { return os.WriteFile(path, []byte("new"), 0o755) }},
-		"as much, but other":          {before: func(path string) error { return os.WriteFile(path, []byte("old program"), 0o755) }},
-		"the program, not executable": {before: func(path string) error { return os.WriteFile(path, []byte("new program"), 0o644) }},
-		"the program":                 {before: func(path string) error { return os.WriteFile(path, []byte("new program"), 0o755) }, same: true},
-		"a link to somebody's file":   {before: func(path string) error { return os.Symlink("../victim", path) }},
-		"a link to the program":       {before: func(path string) error { return os.Symlink("../program", path) }},
-		"a link to a directory":       {before: func(path string) error { return os.Symlink("..", path) }},
-		"a link to nowhere":           {before: func(path string) error { return os.Symlink("../missing", path) }},
+		"nothing":      {before: func(string) error { return nil }},
+		"no directory": {before: func(path string) error { return os.Remove(filepath.Dir(path)) }},
+		"another program": {
+			before: func(path string) error {
+				return os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755)
+			}},
+		"a beginning of the program": {
+			before: func(path string) error { return os.WriteFile(path, []byte("new"), 0o755) }},
+		"as much, but other": {
+			before: func(path string) error {
+				return os.WriteFile(path, []byte("old program"), 0o755)
+			}},
+		"the program, not executable": {
+			before: func(path string) error {
+				return os.WriteFile(path, []byte("new program"), 0o644)
+			}},
+		"the program": {
+			before: func(path string) error {
+				return os.WriteFile(path, []byte("new program"), 0o755)
+			}, same: true},
+		"a link to somebody's file": {
+			before: func(path string) error { return os.Symlink("../victim", path) }},
+		"a link to the program": {
+			before: func(path string) error { return os.Symlink("../program", path) }},
+		"a link to a directory": {
+			before: func(path string) error { return os.Symlink("..", path) }},
+		"a link to nowhere": {
+			before: func(path string) error { return os.Symlink("../missing", path) }},
 		"what a killed one left behind": {before: func(path string) error {
 			return os.WriteFile(filepath.Dir(path)+"/.sluice-1.new", []byte("new"), 0o600)
 		}},
@@ -70,9 +87,12 @@ func TestInstallPlugin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			base := t.TempDir()
-			dir, from, victim := filepath.Join(base, "bin"), filepath.Join(base, "program"), filepath.Join(base, "victim")
+			dir, from, victim := filepath.Join(base, "bin"), filepath.Join(base, "program"),
+				filepath.Join(base, "victim")
 			path := filepath.Join(dir, PluginName)
-			for _, err := range []error{os.Mkdir(dir, 0o755), os.WriteFile(from, []byte("new program"), 0o700), os.WriteFile(victim, []byte("victim"), 0o600), c.before(path)} {
+			for _, err := range []error{os.Mkdir(dir, 0o755),
+				os.WriteFile(from, []byte("new program"), 0o700),
+				os.WriteFile(victim, []byte("victim"), 0o600), c.before(path)} {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -90,7 +110,8 @@ func TestInstallPlugin(t *testing.T) {
 			if now, err := os.Lstat(path); err != nil || !os.SameFile(info, now) {
 				t.Errorf("it was written again: %v", err)
 			}
-			for file, want := range map[string]string{path: "new program", from: "new program", victim: "victim"} {
+			for file, want := range map[string]string{path: "new program", from: "new program",
+				victim: "victim"} {
 				if got, err := os.ReadFile(file); err != nil || string(got) != want {
 					t.Errorf("%s: got %q, %v", file, got, err)
 				}
@@ -117,20 +138,24 @@ func TestInstallPluginRefuses(t *testing.T) {
 		before func(path string) error
 		from   func(base string) string
 	}{
-		"a directory in its place": {func(path string) error { return os.Mkdir(path, 0o755) }, good},
+		"a directory in its place": {
+			func(path string) error { return os.Mkdir(path, 0o755) }, good},
 		"a file as the directory": {func(path string) error {
 			return os.Rename(filepath.Join(filepath.Dir(path), "../program"), filepath.Dir(path))
 		}, good},
-		"no program":             {func(string) error { return nil }, func(string) string { return "missing" }},
-		"a directory as program": {func(string) error { return nil }, func(string) string { return "bin" }},
-		"an empty program":       {func(string) error { return nil }, func(string) string { return "empty" }},
+		"no program": {func(string) error { return nil }, func(string) string { return "missing" }},
+		"a directory as program": {func(string) error { return nil },
+			func(string) string { return "bin" }},
+		"an empty program": {func(string) error { return nil },
+			func(string) string { return "empty" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			base := t.TempDir()
 			dir := filepath.Join(base, "bin")
 			for _, err := range []error{
-				os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(base, "program"), []byte("new"), 0o700), os.WriteFile(filepath.Join(base, "empty"), nil, 0o700),
+				os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(base, "program"), []byte("new"),
+					0o700), os.WriteFile(filepath.Join(base, "empty"), nil, 0o700),
 			} {
 				if err != nil {
 					t.Fatal(err)
@@ -144,7 +169,8 @@ func TestInstallPluginRefuses(t *testing.T) {
 			if err := c.before(filepath.Join(dir, PluginName)); err != nil {
 				t.Fatal(err)
 			}
-			if changed, err := Plugin(filepath.Join(base, c.from(base)), dir); err == nil || changed {
+			if changed, err := Plugin(filepath.Join(base, c.from(base)), dir); err == nil ||
+				changed {
 				t.Errorf("changed: %t, no error", changed)
 			}
 			if left := unfinishedIn(t, dir); len(left) > 0 {
@@ -179,7 +205,8 @@ func TestInstallPluginOnBadDisk(t *testing.T) {
 				t.Errorf("there is nothing to write: %v", err)
 			}
 			err := install("new")
-			if !errors.Is(err, ErrPluginStays) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), fault.Says) {
+			if !errors.Is(err, ErrPluginStays) || !strings.Contains(err.Error(), path) ||
+				!strings.Contains(err.Error(), fault.Says) {
 				t.Errorf("got %v, want that it stays, its name and %q", err, fault.Says)
 			}
 			if got, err := os.ReadFile(path); err != nil || string(got) != "old" {
@@ -230,7 +257,8 @@ func startInstaller(t *testing.T, dir, a, b string, rounds int) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestInstallerProcess$")
-	cmd.Env = append(os.Environ(), installer+"="+strings.Join([]string{dir, b, a, fmt.Sprint(rounds)}, "\n"))
+	cmd.Env = append(os.Environ(),
+		installer+"="+strings.Join([]string{dir, b, a, fmt.Sprint(rounds)}, "\n"))
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -379,7 +407,8 @@ func TestPluginUsers(t *testing.T) {
 		}
 	}
 	got, err := PluginUsers(dir)
-	if want := []string{"00-multus.conf", "10-flannel.conflist"}; err != nil || !slices.Equal(got, want) {
+	want := []string{"00-multus.conf", "10-flannel.conflist"}
+	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	if got, err := PluginUsers(filepath.Join(dir, "missing")); err != nil || len(got) > 0 {
@@ -395,7 +424,8 @@ func TestRemoveState(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "state")
 			files := []string{
-				"attachments/c1@eth0.json", "attachments/.new-1", "addresses.json", "heartbeat.json", ".new-2", "cni.sock", "net-conf.json",
+				"attachments/c1@eth0.json", "attachments/.new-1", "addresses.json",
+				"heartbeat.json", ".new-2", "cni.sock", "net-conf.json",
 			}
 			for _, name := range slices.Concat(files, []string{foreign}) {
 				path := filepath.Join(dir, name)
@@ -415,7 +445,8 @@ func TestRemoveState(t *testing.T) {
 				}
 			}
 			var left []string
-			_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error { // may not be there
+			// may not be there
+			_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 				if err == nil && !entry.IsDir() {
 					left = append(left, strings.TrimPrefix(path, dir+"/"))
 				}

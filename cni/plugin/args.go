@@ -66,7 +66,8 @@ type podArgs struct {
 	types.CommonArgs
 
 	//nolint:revive // the library finds a field by the name of its argument
-	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
+	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID,
+	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
 }
 
 // addRequest is what an ADD asks of the agent, all fields checked.
@@ -76,7 +77,8 @@ func addRequest(config Config, args *skel.CmdArgs) (cni.AddRequest, error) {
 		return cni.AddRequest{}, err
 	}
 	request.Network, request.Netns = config.Name, args.Netns
-	if request.HostPorts, request.Bandwidth, err = parseRuntimeConfig(config.RuntimeConfig); err != nil {
+	request.HostPorts, request.Bandwidth, err = parseRuntimeConfig(config.RuntimeConfig)
+	if err != nil {
 		return cni.AddRequest{}, err
 	}
 	switch config.Mode {

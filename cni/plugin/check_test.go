@@ -66,46 +66,71 @@ func TestCheck(t *testing.T) {
 		command string
 		want    []string // all of the lines
 	}{
-		"all is well":        {inNode, "true", nil},
-		"more than ADD made": {inPod, "ip addr add 10.9.9.9/32 dev eth0; ip route add 10.8.0.0/16 via 169.254.1.1 dev eth0 onlink", nil},
-		"pod: MTU":           {inPod, "ip link set eth0 mtu 1400", []string{"pod: eth0 has the MTU 1400, want 1450"}},
+		"all is well": {inNode, "true", nil},
+		"more than ADD made": {inPod, "ip addr add 10.9.9.9/32 dev eth0; ip route add " +
+			"10.8.0.0/16 via 169.254.1.1 dev eth0 onlink", nil},
+		"pod: MTU": {inPod, "ip link set eth0 mtu 1400",
+			[]string{"pod: eth0 has the MTU 1400, want 1450"}},
 		"pod: MAC": {inPod, "ip link set eth0 address 02:00:00:00:00:09", []string{
-			"pod: eth0 has the MAC 02:00:00:00:00:09, want ea:93:8c:71:71:ad", // with which the kernel forgets its neighbours
+			// with which the kernel forgets its neighbours
+			"pod: eth0 has the MAC 02:00:00:00:00:09, want ea:93:8c:71:71:ad",
 			"pod: eth0 lacks the permanent neighbour 169.254.1.1 with a2:1f:d2:d3:5f:7c",
 			"pod: eth0 lacks the permanent neighbour fe80::1 with a2:1f:d2:d3:5f:7c",
 		}},
-		"pod: address":       {inPod, "ip -6 addr del fd00:1::1/128 dev eth0", []string{"pod: eth0 lacks the address fd00:1::1/128"}},
-		"pod: wider address": {inPod, "ip addr add 10.1.0.1/24 dev eth0; ip addr del 10.1.0.1/32 dev eth0", []string{"pod: eth0 lacks the address 10.1.0.1/32"}},
-		"pod: default route": {inPod, "ip route del default", []string{"pod: eth0 lacks the route to 0.0.0.0/0 via 169.254.1.1"}},
-		"pod: other gateway": {inPod, "ip -6 route replace default via fe80::2 dev eth0", []string{"pod: eth0 lacks the route to ::/0 via fe80::1"}},
-		"pod: neighbour":     {inPod, "ip neigh del 169.254.1.1 dev eth0", []string{"pod: eth0 lacks the permanent neighbour 169.254.1.1 with a2:1f:d2:d3:5f:7c"}},
-		"pod: neighbour's MAC": {inPod, "ip neigh replace fe80::1 lladdr 02:00:00:00:00:09 dev eth0 nud permanent",
+		"pod: address": {inPod, "ip -6 addr del fd00:1::1/128 dev eth0",
+			[]string{"pod: eth0 lacks the address fd00:1::1/128"}},
+		"pod: wider address": {inPod,
+			"ip addr add 10.1.0.1/24 dev eth0; ip addr del 10.1.0.1/32 dev eth0",
+			[]string{"pod: eth0 lacks the address 10.1.0.1/32"}},
+		"pod: default route": {inPod, "ip route del default",
+			[]string{"pod: eth0 lacks the route to 0.0.0.0/0 via 169.254.1.1"}},
+		"pod: other gateway": {inPod, "ip -6 route replace default via fe80::2 dev eth0",
+			[]string{"pod: eth0 lacks the route to ::/0 via fe80::1"}},
+		"pod: neighbour": {inPod, "ip neigh del 169.254.1.1 dev eth0",
+			[]string{"pod: eth0 lacks the permanent neighbour 169.254.1.1 with a2:1f:d2:d3:5f:7c"}},
+		"pod: neighbour's MAC": {inPod,
+			"ip neigh replace fe80::1 lladdr 02:00:00:00:00:09 dev eth0 nud permanent",
 			[]string{"pod: eth0 lacks the permanent neighbour fe80::1 with a2:1f:d2:d3:5f:7c"}},
-		"host: neighbour": {inNode, "ip neigh del 10.1.0.1 dev " + link, []string{"host: " + link + " lacks the permanent neighbour 10.1.0.1 with ea:93:8c:71:71:ad"}},
+		"host: neighbour": {inNode, "ip neigh del 10.1.0.1 dev " + link,
+			[]string{"host: " + link +
+				" lacks the permanent neighbour 10.1.0.1 with ea:93:8c:71:71:ad"}},
 		"host: routes": {inNode, "ip route del 10.1.0.1; ip -6 route del fd00:1::1",
-			[]string{"host: " + link + " lacks the route to 10.1.0.1/32", "host: " + link + " lacks the route to fd00:1::1/128"}},
-		"host: address": {inNode, "ip -6 addr del fe80::1/64 dev " + link, []string{"host: " + link + " lacks the address fe80::1/64"}},
+			[]string{"host: " + link + " lacks the route to 10.1.0.1/32",
+				"host: " + link + " lacks the route to fd00:1::1/128"}},
+		"host: address": {inNode, "ip -6 addr del fe80::1/64 dev " + link,
+			[]string{"host: " + link + " lacks the address fe80::1/64"}},
 		"host: ARP": {inNode, "ip link set " + link + " arp on", []string{
 			"host: " + link + " has ARP on, want it off", // also with that
 			"host: " + link + " lacks the permanent neighbour 10.1.0.1 with ea:93:8c:71:71:ad",
 			"host: " + link + " lacks the permanent neighbour fd00:1::1 with ea:93:8c:71:71:ad",
 		}},
-		"host: MTU":         {inNode, "ip link set " + link + " mtu 1500", []string{"host: " + link + " has the MTU 1500, want 1450"}},
-		"host: sysctl":      {inNode, "echo 0 > /proc/sys/net/ipv4/conf/" + link + "/forwarding", []string{"host: " + link + " has forwarding of ipv4 at 0, want 1"}},
-		"host: IPv6 sysctl": {inNode, "echo 1 > /proc/sys/net/ipv6/conf/" + link + "/accept_ra", []string{"host: " + link + " has accept_ra of ipv6 at 1, want 0"}},
-		"host: IPv6 off": {inNode, "echo 1 > /proc/sys/net/ipv6/conf/" + link + "/disable_ipv6", []string{
-			"host: " + link + " has disable_ipv6 of ipv6 at 1, want 0", // which takes all else away
-			"host: " + link + " lacks the address fe80::1/64",
-			"host: " + link + " lacks the permanent neighbour fd00:1::1 with ea:93:8c:71:71:ad",
-			"host: " + link + " lacks the route to fd00:1::1/128",
-		}},
-		"host: alias":           {inNode, "ip link set " + link + " alias nobody", []string{"host: " + link + ` has the alias "nobody", want "dev/pod-a"`}},
-		"host: another's route": {inNode, "ip route replace 10.1.0.1 dev lo", []string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
-		"host: nobody's route":  {inNode, "ip route replace 10.1.0.1 dev " + link, []string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
-		"host: route's source": {inNode, "ip route replace 10.1.0.1 dev " + link + " proto 83 scope link", []string{
-			"host: " + link + " has another route to 10.1.0.1/32, want that of: ip route replace 10.1.0.1/32 dev " + link +
-				" proto 83 scope link src 192.0.2.1",
-		}},
+		"host: MTU": {inNode, "ip link set " + link + " mtu 1500",
+			[]string{"host: " + link + " has the MTU 1500, want 1450"}},
+		"host: sysctl": {inNode, "echo 0 > /proc/sys/net/ipv4/conf/" + link + "/forwarding",
+			[]string{"host: " + link + " has forwarding of ipv4 at 0, want 1"}},
+		"host: IPv6 sysctl": {inNode, "echo 1 > /proc/sys/net/ipv6/conf/" + link + "/accept_ra",
+			[]string{"host: " + link + " has accept_ra of ipv6 at 1, want 0"}},
+		"host: IPv6 off": {inNode, "echo 1 > /proc/sys/net/ipv6/conf/" + link + "/disable_ipv6",
+			[]string{
+				// which takes all else away
+				"host: " + link + " has disable_ipv6 of ipv6 at 1, want 0",
+				"host: " + link + " lacks the address fe80::1/64",
+				"host: " + link + " lacks the permanent neighbour fd00:1::1 with ea:93:8c:71:71:ad",
+				"host: " + link + " lacks the route to fd00:1::1/128",
+			}},
+		"host: alias": {inNode, "ip link set " + link + " alias nobody",
+			[]string{"host: " + link + ` has the alias "nobody", want "dev/pod-a"`}},
+		"host: another's route": {inNode, "ip route replace 10.1.0.1 dev lo",
+			[]string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
+		"host: nobody's route": {inNode, "ip route replace 10.1.0.1 dev " + link,
+			[]string{"host: " + link + " lacks the route to 10.1.0.1/32"}},
+		"host: route's source": {inNode,
+			"ip route replace 10.1.0.1 dev " + link + " proto 83 scope link", []string{
+				"host: " + link +
+					" has another route to 10.1.0.1/32, want that of: ip route replace " +
+					"10.1.0.1/32 dev " + link +
+					" proto 83 scope link src 192.0.2.1",
+			}},
 		"host: down": {inNode, "ip link set " + link + " down", []string{
 			"pod: eth0 is not up",
 			"host: " + link + " is not up",
@@ -115,7 +140,8 @@ func TestCheck(t *testing.T) {
 			"host: " + link + " lacks the route to 10.1.0.1/32",
 			"host: " + link + " lacks the route to fd00:1::1/128",
 		}},
-		"gone": {inPod, "ip link del eth0", []string{"pod: eth0 is missing", "host: " + link + " is missing"}},
+		"gone": {inPod, "ip link del eth0",
+			[]string{"pod: eth0 is missing", "host: " + link + " is missing"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,7 +169,8 @@ func expectDifferences(t *testing.T, err error, want ...string) {
 		return
 	}
 	cnitest.MustFail(t, err, cni.CodeDiffers, want...)
-	if known := new(types.Error); errors.As(err, &known) && !slices.Equal(strings.Split(known.Details, "\n"), want) {
+	known := new(types.Error)
+	if errors.As(err, &known) && !slices.Equal(strings.Split(known.Details, "\n"), want) {
 		t.Errorf("got:\n%s\nwant:\n%s", known.Details, strings.Join(want, "\n"))
 	}
 }
@@ -165,15 +192,19 @@ func TestCheckAgent(t *testing.T) {
 	cnitest.Lines(t, p.NetNS, "ip -6 route add default via fe80::1 dev eth0 onlink")
 	expectDifferences(t, p.check(result, func(r *types100.Result) { r.Interfaces[1].Mtu = 1300 }),
 		"agent: the pod's policy: isn't in the kernel")
-	cnitest.MustFail(t, p.checkWith(""), types.ErrInvalidNetworkConfig, "prevResult", "there is none")
-	cnitest.MustFail(t, p.checkWith(`,"prevResult":{"cniVersion":"1.1.0","ips":[{"interface":7,"address":"10.1.0.1/32"}]}`),
+	cnitest.MustFail(t, p.checkWith(""), types.ErrInvalidNetworkConfig, "prevResult",
+		"there is none")
+	cnitest.MustFail(t,
+		p.checkWith(
+			`,"prevResult":{"cniVersion":"1.1.0","ips":[{"interface":7,"address":"10.1.0.1/32"}]}`),
 		types.ErrInvalidNetworkConfig, "ips[0].interface: 7 of 0")
 	cnitest.MustFail(t, p.checkWith(`,"prevResult":7`), types.ErrDecodingFailure, "prevResult")
 	p.MustDel()
 	n.Expect()
 	expectDifferences(t, p.check(result, nil), "agent: attachment c1/eth0 isn't known")
 	n.Stop()
-	cnitest.MustFail(t, p.check(result, nil), types.ErrTryAgainLater, "no answer from the node's agent")
+	cnitest.MustFail(t, p.check(result, nil), types.ErrTryAgainLater,
+		"no answer from the node's agent")
 }
 
 // TestCheckHostPorts: what a host port of IPv4 needs is looked at where the runtime says at CHECK
@@ -201,7 +232,8 @@ func TestCheckHostPorts(t *testing.T) {
 				if hostIP == "none" {
 					return []byte(plain + "}")
 				}
-				return fmt.Appendf(nil, `%s,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":%q}]}}`, plain, hostIP)
+				return fmt.Appendf(nil,
+					`%s,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":%q}]}}`, plain, hostIP)
 			}
 			p.Args.StdinData = with(c.atAdd)
 			result := p.MustAdd()

@@ -29,14 +29,23 @@ func TestDelWithoutHelp(t *testing.T) {
 			n.Stop()
 			listenAndSay(n.T, n.Socket, "HTTP/1.1 404 Not Found\r\n\r\n404 page not found")
 		},
-		"no namespace":             func(_ *testNode, p *testPod) { p.Args.Netns = "" },
-		"namespace gone":           func(_ *testNode, p *testPod) { p.Args.Netns = filepath.Join(p.n.T.TempDir(), "gone") },
-		"namespace is a file":      func(_ *testNode, p *testPod) { p.Args.Netns = cnitest.EmptyFile(p.n.T) },
-		"no pod name":              func(_ *testNode, p *testPod) { p.Args.Args = "" },
-		"no pod name, no netns":    func(_ *testNode, p *testPod) { p.Args.Args, p.Args.Netns = "", "" },
+		"no namespace": func(_ *testNode, p *testPod) { p.Args.Netns = "" },
+		"namespace gone": func(_ *testNode, p *testPod) {
+			p.Args.Netns = filepath.Join(p.n.T.TempDir(), "gone")
+		},
+		"namespace is a file": func(_ *testNode, p *testPod) {
+			p.Args.Netns = cnitest.EmptyFile(p.n.T)
+		},
+		"no pod name": func(_ *testNode, p *testPod) { p.Args.Args = "" },
+		"no pod name, no netns": func(_ *testNode, p *testPod) {
+			p.Args.Args, p.Args.Netns = "", ""
+		},
 		"agent dead, no pod name":  func(n *testNode, p *testPod) { n.Stop(); p.Args.Args = "" },
 		"agent dead, no namespace": func(n *testNode, p *testPod) { n.Stop(); p.Args.Netns = "" },
-		"nothing":                  func(n *testNode, p *testPod) { n.Stop(); p.Args.Args, p.Args.Netns = "", "" },
+		"nothing": func(n *testNode, p *testPod) {
+			n.Stop()
+			p.Args.Args, p.Args.Netns = "", ""
+		},
 	}
 	for name, lose := range lose {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +59,8 @@ func TestDelWithoutHelp(t *testing.T) {
 			for range 2 {
 				p.MustDel()
 				n.expectLinks(1) // only the other pod's
-				if _, err := os.Stat(cni.OpenRecords(n.StateDir).Path("c1", "eth0")); !errors.Is(err, fs.ErrNotExist) {
+				_, err := os.Stat(cni.OpenRecords(n.StateDir).Path("c1", "eth0"))
+				if !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("the record is still there: %v", err)
 				}
 			}
@@ -76,8 +86,11 @@ func TestDetachFailsAfterDel(t *testing.T) {
 	if err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(p.Addrs[0], cnitest.Port)); err == nil {
 		t.Error("the pod answers after its DEL")
 	}
-	cnitest.Eventually(t, "the agent to find out", func() bool { return strings.Contains(n.Log.String(), "kernel says no") })
-	if l, err := cni.OpenRecords(n.StateDir).ReadLedger(); err != nil || len(cnitest.InUse(l)) != 2 || len(n.server.Attachments()) != 0 {
+	cnitest.Eventually(t, "the agent to find out", func() bool {
+		return strings.Contains(n.Log.String(), "kernel says no")
+	})
+	if l, err := cni.OpenRecords(n.StateDir).ReadLedger(); err != nil ||
+		len(cnitest.InUse(l)) != 2 || len(n.server.Attachments()) != 0 {
 		t.Errorf("taken are %v (%v), attached %v", cnitest.InUse(l), err, n.server.Attachments())
 	}
 	n.Enforcer.SetDetach(nil)
@@ -117,7 +130,8 @@ func TestRoutesGoWithTheLink(t *testing.T) {
 	count := func() (total int) {
 		n.InNode(func() error {
 			for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-				routes, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: podlink.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+				routes, err := netlink.RouteListFiltered(family,
+					&netlink.Route{Protocol: podlink.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 				if err != nil {
 					return err
 				}
@@ -160,10 +174,12 @@ func TestDelCutsAtOnce(t *testing.T) {
 		if links, err := n.podLinks(); err != nil || len(links) != 1 || links[0].IsUp {
 			t.Errorf("after DEL: links %v and %v, want one that is down", links, err)
 		}
-		if err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(p.Addrs[0], cnitest.Port)); err == nil {
+		if err := cnitest.Connect(n.NetNS,
+			netip.AddrPortFrom(p.Addrs[0], cnitest.Port)); err == nil {
 			t.Error("the pod answers after its DEL")
 		}
-		if err := cnitest.Connect(p.NetNS, netip.AddrPortFrom(cnitest.Node4, cnitest.Port)); err == nil {
+		if err := cnitest.Connect(p.NetNS,
+			netip.AddrPortFrom(cnitest.Node4, cnitest.Port)); err == nil {
 			t.Error("the node answers to the pod after its DEL")
 		}
 		n.Enforcer.SetDetach(nil)
@@ -181,20 +197,23 @@ func TestConnectionsAreForgotten(t *testing.T) {
 	remember := func() {
 		t.Helper()
 		for _, entry := range []string{
-			"-p udp -s 192.0.2.9 -d 10.1.0.1 --sport 1000 --dport 2000",  // the pod's address, as whose peer
+			// the pod's address, as whose peer
+			"-p udp -s 192.0.2.9 -d 10.1.0.1 --sport 1000 --dport 2000",
 			"-p udp -s 10.1.0.1 -d 192.0.2.9 --sport 1000 --dport 2001",  // or as the client
 			"-p udp -s fd00:1::1 -d fd00:9::9 --sport 1000 --dport 2002", // of both families
 			"-p udp -s 192.0.2.9 -d 192.0.2.1 --sport 1000 --dport 53",   // its host port
 			"-p udp -s 192.0.2.9 -d 192.0.2.1 --sport 1000 --dport 54",   // another port
 			"-p udp -s 192.0.2.9 -d 10.1.0.99 --sport 1000 --dport 2000", // another pod
 		} {
-			cnitest.Lines(t, n.NetNS, "conntrack -I "+entry+" --timeout 600 2>/dev/null || conntrack -U "+entry+" --timeout 600")
+			cnitest.Lines(t, n.NetNS, "conntrack -I "+entry+
+				" --timeout 600 2>/dev/null || conntrack -U "+entry+" --timeout 600")
 		}
 	}
 	expectTwo := func(when string) {
 		t.Helper()
 		if left := cnitest.Lines(t, n.NetNS, "conntrack -L 2>/dev/null"); len(left) != 2 {
-			t.Errorf("%s: %d are left, want the two of others:\n%s", when, len(left), strings.Join(left, "\n"))
+			t.Errorf("%s: %d are left, want the two of others:\n%s", when, len(left),
+				strings.Join(left, "\n"))
 		}
 	}
 	p := n.newPod("c1", "pod-a")
@@ -207,10 +226,12 @@ func TestConnectionsAreForgotten(t *testing.T) {
 	p.MustAdd()
 	expectTwo("when the pod is there")
 	a := n.server.Attachments()[0]
-	if len(a.HostPorts) != 1 || a.HostPorts[0].String() != "udp *:53" || a.Bandwidth.IngressRate != 8_000_000 {
+	if len(a.HostPorts) != 1 || a.HostPorts[0].String() != "udp *:53" ||
+		a.Bandwidth.IngressRate != 8_000_000 {
 		t.Errorf("the attachment has %v and %+v", a.HostPorts, a.Bandwidth)
 	}
-	if got := cnitest.Lines(t, n.NetNS, "cat /proc/sys/net/ipv4/conf/"+a.Interface+"/route_localnet"); got[0] != "1" {
+	if got := cnitest.Lines(t, n.NetNS,
+		"cat /proc/sys/net/ipv4/conf/"+a.Interface+"/route_localnet"); got[0] != "1" {
 		t.Errorf("route_localnet is %s, so that 127.0.0.1 and the host port lead nowhere", got)
 	}
 	remember()

@@ -23,7 +23,8 @@ func TestFailedAdd(t *testing.T) {
 		code    uint
 		says    string
 	}{
-		"agent dead": {func(n *testNode, _ *testPod) { n.Stop() }, 11, "no answer from the node's agent"},
+		"agent dead": {func(n *testNode, _ *testPod) { n.Stop() }, 11,
+			"no answer from the node's agent"},
 		"agent killed": {func(n *testNode, _ *testPod) {
 			n.Stop()
 			cnitest.LeaveStaleSocket(n.T, n.Socket)
@@ -42,16 +43,22 @@ func TestFailedAdd(t *testing.T) {
 		}, 11, "that makes sense: interface name"},
 		"agent of another version": {func(n *testNode, _ *testPod) {
 			n.Stop()
-			listenAndSay(n.T, n.Socket, "HTTP/1.1 404 Not Found\r\n\r\n{\"code\":11,\"msg\":\"only version 2\"}")
+			listenAndSay(n.T, n.Socket,
+				"HTTP/1.1 404 Not Found\r\n\r\n{\"code\":11,\"msg\":\"only version 2\"}")
 		}, 11, "only version 2"},
 		"agent refuses": {func(n *testNode, _ *testPod) {
-			n.Enforcer.SetAttach(func(context.Context, cni.Attachment) error { return errors.New("the pod isn't known yet") })
+			n.Enforcer.SetAttach(func(context.Context, cni.Attachment) error {
+				return errors.New("the pod isn't known yet")
+			})
 		}, 11, "the pod isn't known yet"},
 		"no address": {func(n *testNode, _ *testPod) {
 			n.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/32"))
 		}, 11, "no free address in 10.1.0.0/32"},
 		"policy takes too long": {func(n *testNode, _ *testPod) {
-			n.Enforcer.SetAttach(func(ctx context.Context, _ cni.Attachment) error { <-ctx.Done(); return ctx.Err() })
+			n.Enforcer.SetAttach(func(ctx context.Context, _ cni.Attachment) error {
+				<-ctx.Done()
+				return ctx.Err()
+			})
 		}, 11, "deadline exceeded"},
 		"eth0 is there": {func(_ *testNode, p *testPod) {
 			cnitest.Lines(p.n.T, p.NetNS, "ip link add eth0 type veth peer name other")
@@ -62,22 +69,34 @@ func TestFailedAdd(t *testing.T) {
 		"address in use, IPv6": {func(n *testNode, _ *testPod) {
 			cnitest.Lines(n.T, n.NetNS, "ip route add fd00:1::1 dev lo")
 		}, 11, "adding the route to fd00:1::1: file exists"},
-		"no namespace": {func(_ *testNode, p *testPod) { p.Args.Netns = "/proc/self/fd/9999" }, 8, "opening the pod's network namespace"},
-		"the node's":   {func(n *testNode, p *testPod) { p.Args.Netns = cnitest.NSPath(n.NetNS) }, 8, "is the node's own"},
-		"no pod":       {func(_ *testNode, p *testPod) { p.Args.Args = "" }, 4, "K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_INFRA_CONTAINER_ID, K8S_POD_UID"},
+		"no namespace": {func(_ *testNode, p *testPod) { p.Args.Netns = "/proc/self/fd/9999" }, 8,
+			"opening the pod's network namespace"},
+		"the node's": {func(n *testNode, p *testPod) { p.Args.Netns = cnitest.NSPath(n.NetNS) },
+			8, "is the node's own"},
+		"no pod": {func(_ *testNode, p *testPod) { p.Args.Args = "" }, 4,
+			"K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_INFRA_CONTAINER_ID, K8S_POD_UID"},
 		"no UID": {func(_ *testNode, p *testPod) {
 			p.Args.Args = strings.Split(p.Args.Args, ";K8S_POD_UID")[0]
 		}, 4, "; K8S_POD_UID"},
-		"hostile pod":        {func(_ *testNode, p *testPod) { p.Args.Args = cnitest.PodArgsText("dev", "../x", "c1") }, 4, "invalid pod name"},
-		"unknown argument":   {func(_ *testNode, p *testPod) { p.Args.Args = "X=1" }, 4, "reading CNI_ARGS"},
-		"relative socket":    {func(_ *testNode, p *testPod) { p.Args.StdinData = []byte(`{"socket":"x"}`) }, 7, "socket isn't an absolute path"},
-		"relative directory": {func(_ *testNode, p *testPod) { p.Args.StdinData = []byte(`{"stateDir":"x"}`) }, 7, "stateDir isn't an absolute path"},
-		"no configuration":   {func(_ *testNode, p *testPod) { p.Args.StdinData = nil }, 6, "decoding the network configuration"},
+		"hostile pod": {func(_ *testNode, p *testPod) {
+			p.Args.Args = cnitest.PodArgsText("dev", "../x", "c1")
+		}, 4, "invalid pod name"},
+		"unknown argument": {func(_ *testNode, p *testPod) { p.Args.Args = "X=1" }, 4,
+			"reading CNI_ARGS"},
+		"relative socket": {func(_ *testNode, p *testPod) {
+			p.Args.StdinData = []byte(`{"socket":"x"}`)
+		}, 7, "socket isn't an absolute path"},
+		"relative directory": {func(_ *testNode, p *testPod) {
+			p.Args.StdinData = []byte(`{"stateDir":"x"}`)
+		}, 7, "stateDir isn't an absolute path"},
+		"no configuration": {func(_ *testNode, p *testPod) { p.Args.StdinData = nil }, 6,
+			"decoding the network configuration"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
-			*n.plugin = Plugin{addTimeout: 300 * time.Millisecond, delTimeout: cnitest.Patience, undoTimeout: 300 * time.Millisecond}
+			*n.plugin = Plugin{addTimeout: 300 * time.Millisecond, delTimeout: cnitest.Patience,
+				undoTimeout: 300 * time.Millisecond}
 			p := n.newPod("c1", "pod-a")
 			c.prepare(n, p)
 			before := cnitest.LinkNames(t, p.NetNS)
@@ -90,7 +109,9 @@ func TestFailedAdd(t *testing.T) {
 			if after := cnitest.LinkNames(t, p.NetNS); !slices.Equal(before, after) {
 				t.Errorf("the pod had %v and has %v", before, after)
 			}
-			cnitest.Eventually(t, "the agent to undo what it did", func() bool { return len(n.server.Attachments()) == 0 })
+			cnitest.Eventually(t, "the agent to undo what it did", func() bool {
+				return len(n.server.Attachments()) == 0
+			})
 			n.Expect()
 		})
 	}
@@ -134,7 +155,9 @@ func TestAddAfterFailure(t *testing.T) {
 	n := newNode(t)
 	a := n.newPod("c1", "pod-a")
 	cnitest.Serve(t, a.NetNS)
-	n.Enforcer.SetAttach(func(context.Context, cni.Attachment) error { return errors.New("not yet") })
+	n.Enforcer.SetAttach(func(context.Context, cni.Attachment) error {
+		return errors.New("not yet")
+	})
 	if _, err := a.Add(); err == nil {
 		t.Fatal("ADD without a policy")
 	}

@@ -15,7 +15,8 @@ import (
 // an agent. What it refuses it refuses with an error of the specification; what it asks of the
 // agent, the agent can read, and would not refuse for its form or size.
 func FuzzPlugin(f *testing.F) {
-	const args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=dev;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=4d"
+	const args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=dev;K8S_POD_NAME=web-0;" +
+		"K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=4d"
 	for _, stdin := range []string{
 		`{"cniVersion":"1.1.0","name":"sluice","type":"sluice"}`,
 		`{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:192.0.2.1"}],` +

@@ -15,7 +15,8 @@ import (
 
 // gc calls the plugin with a list of valid attachments, in JSON.
 func (n *testNode) gc(network, valid string) (err error) {
-	config := strings.Replace(string(n.Config("1.1.0")), `"name":"sluice"`, fmt.Sprintf(`"name":%q`, network), 1)
+	config := strings.Replace(string(n.Config("1.1.0")), `"name":"sluice"`,
+		fmt.Sprintf(`"name":%q`, network), 1)
 	config = strings.TrimSuffix(config, "}") + valid + "}"
 	n.InNode(func() error {
 		err = n.plugin.GC(&skel.CmdArgs{StdinData: []byte(config)})
@@ -34,14 +35,22 @@ func TestGC(t *testing.T) {
 		valid   string
 		left    []string
 	}{
-		"keeps what is listed":      {nil, "sluice", keepC1, []string{"c1/eth0"}},
-		"another interface":         {nil, "sluice", `,"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"net1"}]`, nil},
-		"nothing is valid":          {nil, "sluice", `,"cni.dev/valid-attachments":[]`, nil},
-		"null":                      {nil, "sluice", `,"cni.dev/valid-attachments":null`, nil},
-		"another network":           {nil, "other", `,"cni.dev/valid-attachments":[]`, []string{"c1/eth0", "c2/eth0"}},
-		"record without a network":  {func(n *testNode) { n.forgetNetwork("c2") }, "other", `,"cni.dev/valid-attachments":[]`, []string{"c1/eth0"}},
-		"without an agent":          {func(n *testNode) { n.Stop() }, "sluice", keepC1, []string{"c1/eth0"}},
-		"with an agent that's hung": {func(n *testNode) { n.Stop(); listenAndHang(n.T, n.Socket); n.plugin.delTimeout = cnitest.FirstTry / 3 }, "sluice", keepC1, []string{"c1/eth0"}},
+		"keeps what is listed": {nil, "sluice", keepC1, []string{"c1/eth0"}},
+		"another interface": {nil, "sluice",
+			`,"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"net1"}]`, nil},
+		"nothing is valid": {nil, "sluice", `,"cni.dev/valid-attachments":[]`, nil},
+		"null":             {nil, "sluice", `,"cni.dev/valid-attachments":null`, nil},
+		"another network": {
+			nil, "other", `,"cni.dev/valid-attachments":[]`, []string{"c1/eth0", "c2/eth0"}},
+		"record without a network": {func(n *testNode) { n.forgetNetwork("c2") }, "other",
+			`,"cni.dev/valid-attachments":[]`, []string{"c1/eth0"}},
+		"without an agent": {func(n *testNode) { n.Stop() }, "sluice", keepC1, []string{"c1/eth0"}},
+		"with an agent that's hung": {
+			func(n *testNode) {
+				n.Stop()
+				listenAndHang(n.T, n.Socket)
+				n.plugin.delTimeout = cnitest.FirstTry / 3
+			}, "sluice", keepC1, []string{"c1/eth0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,8 +87,10 @@ func TestGCRefuses(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.newPod("c1", "pod-a").MustAdd()
-	cnitest.MustFail(t, n.gc("sluice", ""), types.ErrInvalidNetworkConfig, "cni.dev/valid-attachments is missing")
-	cnitest.MustFail(t, n.gc("sluice", `,"cni.dev/valid-attachments":{"c1":"eth0"}`), types.ErrDecodingFailure, "valid-attachments")
+	cnitest.MustFail(t, n.gc("sluice", ""), types.ErrInvalidNetworkConfig,
+		"cni.dev/valid-attachments is missing")
+	cnitest.MustFail(t, n.gc("sluice", `,"cni.dev/valid-attachments":{"c1":"eth0"}`),
+		types.ErrDecodingFailure, "valid-attachments")
 	n.Expect("c1/eth0")
 }
 
@@ -94,13 +105,15 @@ func TestGCGoesOn(t *testing.T) {
 	record := cni.OpenRecords(n.StateDir).Path("c2", "eth0")
 	cnitest.Lines(t, n.NetNS, "chattr +i "+record+" 2>/dev/null || mount --bind "+record+" "+record)
 	undo := func() {
-		cnitest.Lines(t, n.NetNS, "chattr -i "+record+" 2>/dev/null; umount "+record+" 2>/dev/null; true")
+		cnitest.Lines(t, n.NetNS, "chattr -i "+record+" 2>/dev/null; umount "+record+
+			" 2>/dev/null; true")
 	}
 	err := n.gc("sluice", `,"cni.dev/valid-attachments":[]`)
 	undo()
 	cnitest.MustFail(t, err, types.ErrTryAgainLater, "c2/eth0: removing the record")
 	n.ExpectNoLinks()
-	if left, bad, _ := cni.OpenRecords(n.StateDir).ReadAll(); len(left) != 1 || left[0].ID() != "c2/eth0" || errors.Join(bad...) != nil {
+	left, bad, _ := cni.OpenRecords(n.StateDir).ReadAll()
+	if len(left) != 1 || left[0].ID() != "c2/eth0" || errors.Join(bad...) != nil {
 		t.Errorf("left %v and %v, want c2", left, bad)
 	}
 	if err := n.gc("sluice", `,"cni.dev/valid-attachments":[]`); err != nil {

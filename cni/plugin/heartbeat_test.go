@@ -38,14 +38,21 @@ func TestStatusFails(t *testing.T) {
 		}, "hasn't run since the boot"},
 		"agent of before the reboot": {func(a *testAgent) {
 			a.Stop()
-			if err := cni.OpenRecords(a.StateDir).WriteHeartbeat(cni.Heartbeat{BootID: "another", Ready: true, Beat: 1 << 60}); err != nil {
+			if err := cni.OpenRecords(a.StateDir).
+				WriteHeartbeat(cni.Heartbeat{BootID: "another", Ready: true,
+					Beat: 1 << 60}); err != nil {
 				a.T.Fatal(err)
 			}
 		}, "hasn't run since the boot"},
-		"only just started":    {func(*testAgent) {}, "the agent has only just started"},
-		"no overlay":           {func(a *testAgent) { a.server.SetDatapathReady(false, "waiting for the tunnel") }, "waiting for the tunnel"},
-		"no podCIDR":           {func(a *testAgent) { a.server.SetDatapathReady(true, "") }, "the node has no podCIDR yet"},
-		"podCIDR, but no rule": {func(a *testAgent) { a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/24")) }, "the agent has only just started"},
+		"only just started": {func(*testAgent) {}, "the agent has only just started"},
+		"no overlay": {func(a *testAgent) {
+			a.server.SetDatapathReady(false, "waiting for the tunnel")
+		}, "waiting for the tunnel"},
+		"no podCIDR": {func(a *testAgent) { a.server.SetDatapathReady(true, "") },
+			"the node has no podCIDR yet"},
+		"podCIDR, but no rule": {func(a *testAgent) {
+			a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/24"))
+		}, "the agent has only just started"},
 		"silent": {func(a *testAgent) {
 			a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/24"))
 			a.server.SetDatapathReady(true, "")
@@ -94,7 +101,8 @@ func TestStatusHolds(t *testing.T) {
 		"a degraded tunnel": func(a *testAgent) {
 			a.server.SetDatapathReady(false, "the tunnel is gone")
 			_, err := a.Add(cnitest.RequestFor("c1", "pod-a"))
-			cnitest.MustFail(a.T, err, types.ErrTryAgainLater, "the node's network isn't ready; the tunnel is gone")
+			cnitest.MustFail(a.T, err, types.ErrTryAgainLater,
+				"the node's network isn't ready; the tunnel is gone")
 		},
 		"no podCIDR any more":  func(a *testAgent) { a.server.SetPodCIDRs(nil) },
 		"a stopped agent":      func(a *testAgent) { a.Stop() },
@@ -145,5 +153,6 @@ func TestPolicyOnlyNeedsNoPodCIDR(t *testing.T) {
 	a.server.SetDatapathReady(true, "")
 	a.becomesReady()
 	_, err := a.Add(cnitest.RequestFor("c1", "pod-a"))
-	cnitest.MustFail(t, err, types.ErrInvalidNetworkConfig, "enforces policy only", `"mode":"policy"`)
+	cnitest.MustFail(t, err, types.ErrInvalidNetworkConfig, "enforces policy only",
+		`"mode":"policy"`)
 }

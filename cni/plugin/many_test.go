@@ -30,7 +30,9 @@ func TestTwoInterfaces(t *testing.T) {
 	a.MustAdd()
 	works()
 	n.Expect("c1/eth0", "c1/net1")
-	if got := strings.Join(cnitest.Lines(t, a.NetNS, "ip route; ip -6 route show default | cut -d' ' -f1-5"), "\n"); strings.Count(got, "dev eth0") != 2 || strings.Count(got, "dev net1") != 2 {
+	got := strings.Join(cnitest.Lines(t, a.NetNS,
+		"ip route; ip -6 route show default | cut -d' ' -f1-5"), "\n")
+	if strings.Count(got, "dev eth0") != 2 || strings.Count(got, "dev net1") != 2 {
 		t.Errorf("the pod's routes:\n%s", got)
 	}
 	a.MustDel()
@@ -50,7 +52,8 @@ func TestNewSandbox(t *testing.T) {
 		t.Errorf("the older sandbox still has %v", names)
 	}
 	for range 2 {
-		if err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(newer.Addrs[0], cnitest.Port)); err != nil {
+		err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(newer.Addrs[0], cnitest.Port))
+		if err != nil {
 			t.Error(err)
 		}
 		n.Expect("c2/eth0")
@@ -79,7 +82,8 @@ func TestManyPodsAtOnce(t *testing.T) {
 				return
 			}
 			for _, node := range []netip.Addr{cnitest.Node4, cnitest.Node6} {
-				if err := cnitest.Connect(p.NetNS, netip.AddrPortFrom(node, cnitest.Port)); err != nil {
+				if err := cnitest.Connect(p.NetNS,
+					netip.AddrPortFrom(node, cnitest.Port)); err != nil {
 					t.Errorf("%s to %s: %v", p.Args.ContainerID, node, err)
 				}
 			}
@@ -131,7 +135,9 @@ func TestHostEndHeals(t *testing.T) {
 	// It is left to the plugin at first. What happens then isn't counted.
 	cnitest.Eventually(t, "it to be counted", func() bool {
 		if works() {
-			cnitest.Lines(t, n.NetNS, "ip link set slupbcb64b37750 down; ip link set slupbcb64b37750 up") // its routes are gone
+			// its routes are gone
+			cnitest.Lines(t, n.NetNS,
+				"ip link set slupbcb64b37750 down; ip link set slupbcb64b37750 up")
 		}
 		return n.server.Stats().HealedHostEnds > 0
 	})

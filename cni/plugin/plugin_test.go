@@ -41,7 +41,8 @@ func TestAddDel(t *testing.T) {
 	}
 	n.Expect("c1/eth0")
 	n.Enforcer.SetDetach(func(string) error {
-		if links, err := n.podLinks(); err != nil || len(links) > 1 || len(links) == 1 && links[0].IsUp {
+		if links, err := n.podLinks(); err != nil || len(links) > 1 ||
+			len(links) == 1 && links[0].IsUp {
 			return fmt.Errorf("the address becomes free, and the links are %v (%w)", links, err)
 		}
 		return nil
@@ -84,7 +85,9 @@ func TestFirstPackets(t *testing.T) {
 					t.Fatalf("pod %d has %v", i, p.Addrs)
 				}
 				for f, addr := range p.Addrs {
-					to := func(addr netip.Addr) netip.AddrPort { return netip.AddrPortFrom(addr, cnitest.Port) }
+					to := func(addr netip.Addr) netip.AddrPort {
+						return netip.AddrPortFrom(addr, cnitest.Port)
+					}
 					node := cnitest.Node4
 					if addr.Is6() {
 						node = cnitest.Node6
@@ -132,17 +135,29 @@ func TestWhatIsThere(t *testing.T) {
 		command string
 		want    string
 	}{
-		{n.NetNS, "ip -o link show slupbcb64b37750 | grep -o 'NOARP,UP\\|mtu 1450\\|state UP\\|a2:1f.* brd\\|alias.*'", "NOARP,UP\nmtu 1450\nstate UP\na2:1f:d2:d3:5f:7c brd\nalias dev/pod-a"},
+		{n.NetNS, "ip -o link show slupbcb64b37750 | grep -o 'NOARP,UP\\|mtu 1450\\|state " +
+			"UP\\|a2:1f.* brd\\|alias.*'",
+			"NOARP,UP\nmtu 1450\nstate UP\na2:1f:d2:d3:5f:7c brd\nalias dev/pod-a"},
 		{n.NetNS, "ip -br addr show slupbcb64b37750 | awk '{print $3 $4}'", "fe80::1/64"},
-		{n.NetNS, "ip -N route show dev slupbcb64b37750", "10.1.0.1 proto 83 scope 253 src 192.0.2.1"},
-		{n.NetNS, "ip -6 -N route show dev slupbcb64b37750 | grep -v fe80", "fd00:1::1 proto 83 src 2001:db8::1 metric 1024 pref medium"},
-		{n.NetNS, "ip neigh", "10.1.0.1 dev slupbcb64b37750 lladdr ea:93:8c:71:71:ad PERMANENT\nfd00:1::1 dev slupbcb64b37750 lladdr ea:93:8c:71:71:ad PERMANENT"},
-		{n.NetNS, "cd /proc/sys/net/ipv6/conf/slupbcb64b37750; cat accept_ra accept_dad addr_gen_mode", "0\n0\n1"},
-		{a.NetNS, "ip -o link show eth0 | grep -o 'BROADCAST,MULTICAST,UP\\|mtu 1450\\|state UP\\|ea:93.* brd'", "BROADCAST,MULTICAST,UP\nmtu 1450\nstate UP\nea:93:8c:71:71:ad brd"},
-		{a.NetNS, "ip -o addr show dev eth0 scope global | awk '{print $4}'", "10.1.0.1/32\nfd00:1::1/128"},
+		{n.NetNS, "ip -N route show dev slupbcb64b37750",
+			"10.1.0.1 proto 83 scope 253 src 192.0.2.1"},
+		{n.NetNS, "ip -6 -N route show dev slupbcb64b37750 | grep -v fe80",
+			"fd00:1::1 proto 83 src 2001:db8::1 metric 1024 pref medium"},
+		{n.NetNS, "ip neigh", "10.1.0.1 dev slupbcb64b37750 lladdr ea:93:8c:71:71:ad " +
+			"PERMANENT\nfd00:1::1 dev slupbcb64b37750 lladdr ea:93:8c:71:71:ad PERMANENT"},
+		{n.NetNS,
+			"cd /proc/sys/net/ipv6/conf/slupbcb64b37750; cat accept_ra accept_dad addr_gen_mode",
+			"0\n0\n1"},
+		{a.NetNS, "ip -o link show eth0 | grep -o 'BROADCAST,MULTICAST,UP\\|mtu 1450\\|state " +
+			"UP\\|ea:93.* brd'",
+			"BROADCAST,MULTICAST,UP\nmtu 1450\nstate UP\nea:93:8c:71:71:ad brd"},
+		{a.NetNS, "ip -o addr show dev eth0 scope global | awk '{print $4}'",
+			"10.1.0.1/32\nfd00:1::1/128"},
 		{a.NetNS, "ip route", "default via 169.254.1.1 dev eth0 onlink"},
-		{a.NetNS, "ip -6 route show default", "default via fe80::1 dev eth0 metric 1024 onlink pref medium"},
-		{a.NetNS, "ip neigh", "169.254.1.1 dev eth0 lladdr a2:1f:d2:d3:5f:7c PERMANENT\nfe80::1 dev eth0 lladdr a2:1f:d2:d3:5f:7c PERMANENT"},
+		{a.NetNS, "ip -6 route show default",
+			"default via fe80::1 dev eth0 metric 1024 onlink pref medium"},
+		{a.NetNS, "ip neigh", "169.254.1.1 dev eth0 lladdr a2:1f:d2:d3:5f:7c PERMANENT\nfe80::1 " +
+			"dev eth0 lladdr a2:1f:d2:d3:5f:7c PERMANENT"},
 	} {
 		if got := strings.Join(cnitest.Lines(t, c.netns, c.command), "\n"); got != c.want {
 			t.Errorf("%s\n%s\n--- want\n%s", c.command, got, c.want)
@@ -169,7 +184,8 @@ func TestIPv6TurnedOffInThePod(t *testing.T) {
 	n := newNode(t)
 	a := n.newPod("c1", "pod-a")
 	cnitest.Serve(t, a.NetNS)
-	cnitest.Lines(t, a.NetNS, "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6")
+	cnitest.Lines(t, a.NetNS, "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; echo 1 > "+
+		"/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 	a.MustAdd()
 	if err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(a.Addrs[1], cnitest.Port)); err != nil {
 		t.Error(err)

@@ -28,26 +28,27 @@ func TestDefaultsOfNewLinks(t *testing.T) {
 		keys = append(keys, files...)
 	}
 	for _, key := range keys {
-		t.Run(strings.ReplaceAll(strings.TrimPrefix(key, "/proc/sys/net/"), "/conf/default/", " "), func(t *testing.T) {
-			t.Parallel()
-			n := newNode(t)
-			a, b := n.newPod("c1", "pod-a"), n.newPod("c2", "pod-b")
-			cnitest.Serve(t, a.NetNS)
-			if key != "none" {
-				flip(t, key, n.NetNS, a.NetNS, b.NetNS)
-			}
-			a.MustAdd()
-			b.MustAdd()
-			for _, addr := range a.Addrs {
-				to := netip.AddrPortFrom(addr, cnitest.Port)
-				if err := cnitest.Connect(n.NetNS, to); err != nil {
-					t.Errorf("node to pod: %v", err)
+		t.Run(strings.ReplaceAll(strings.TrimPrefix(key, "/proc/sys/net/"), "/conf/default/", " "),
+			func(t *testing.T) {
+				t.Parallel()
+				n := newNode(t)
+				a, b := n.newPod("c1", "pod-a"), n.newPod("c2", "pod-b")
+				cnitest.Serve(t, a.NetNS)
+				if key != "none" {
+					flip(t, key, n.NetNS, a.NetNS, b.NetNS)
 				}
-				if err := cnitest.Connect(b.NetNS, to); err != nil {
-					t.Errorf("pod to pod: %v", err)
+				a.MustAdd()
+				b.MustAdd()
+				for _, addr := range a.Addrs {
+					to := netip.AddrPortFrom(addr, cnitest.Port)
+					if err := cnitest.Connect(n.NetNS, to); err != nil {
+						t.Errorf("node to pod: %v", err)
+					}
+					if err := cnitest.Connect(b.NetNS, to); err != nil {
+						t.Errorf("pod to pod: %v", err)
+					}
 				}
-			}
-		})
+			})
 	}
 }
 

@@ -13,18 +13,23 @@ func TestAnswerFields(t *testing.T) {
 	good := func() cni.AddAnswer {
 		return cni.AddAnswer{
 			Addresses: cnitest.Prefixes("10.1.0.1/32", "fd00::1/128"), Interface: "slup0123456789a",
-			HostMAC: "02:00:00:00:00:01", PodMAC: "02:00:00:00:00:02", MTU: 1450, NodeAddresses: cnitest.Addrs("192.0.2.1"),
+			HostMAC: "02:00:00:00:00:01", PodMAC: "02:00:00:00:00:02", MTU: 1450,
+			NodeAddresses: cnitest.Addrs("192.0.2.1"),
 		}
 	}
 	if _, err := wiringOf(good(), "eth0", "dev/web"); err != nil {
 		t.Fatal(err)
 	}
 	for name, set := range map[string]func(*cni.AddAnswer){
-		"no address":       func(a *cni.AddAnswer) { a.Addresses = nil },
-		"a subnet":         func(a *cni.AddAnswer) { a.Addresses = cnitest.Prefixes("10.1.0.1/24") },
-		"no prefix":        func(a *cni.AddAnswer) { a.Addresses = []netip.Prefix{{}} },
-		"two of a family":  func(a *cni.AddAnswer) { a.Addresses = cnitest.Prefixes("10.1.0.1/32", "10.1.0.2/32") },
-		"link-local":       func(a *cni.AddAnswer) { a.Addresses = cnitest.Prefixes("fe80::2/128") },
+		"no address": func(a *cni.AddAnswer) { a.Addresses = nil },
+		"a subnet":   func(a *cni.AddAnswer) { a.Addresses = cnitest.Prefixes("10.1.0.1/24") },
+		"no prefix":  func(a *cni.AddAnswer) { a.Addresses = []netip.Prefix{{}} },
+		"two of a family": func(a *cni.AddAnswer) {
+			a.Addresses = cnitest.Prefixes("10.1.0.1/32", "10.1.0.2/32")
+		},
+		"link-local": func(a *cni.AddAnswer) {
+			a.Addresses = cnitest.Prefixes("fe80::2/128")
+		},
 		"foreign link":     func(a *cni.AddAnswer) { a.Interface = "eth0" },
 		"long link":        func(a *cni.AddAnswer) { a.Interface = "slup0123456789abcdef" },
 		"path as link":     func(a *cni.AddAnswer) { a.Interface = "slup/../../../etc" },

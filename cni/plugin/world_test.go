@@ -55,7 +55,8 @@ func makeAgent(t testing.TB, options []func(*server.Options)) *testAgent {
 func (a *testAgent) newServer() cnitest.Server {
 	a.T.Helper()
 	options := server.Options{
-		Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, Log: funcr.New(a.Log.Add, funcr.Options{}), Now: a.Clock.Now,
+		Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer,
+		Log: funcr.New(a.Log.Add, funcr.Options{}), Now: a.Clock.Now,
 		NetNS: cnitest.NoNetNS{},
 	}
 	a.options(&options)
@@ -108,11 +109,13 @@ func (n *testNode) podLinks() (links []podlink.Link, err error) {
 	return links, err
 }
 
-// expectLinks waits until the node has so many links of pods: one goes last of all, after the answer
-// to DEL.
+// expectLinks waits until the node has so many links of pods: one goes last of all, after the
+// answer to DEL.
 func (n *testNode) expectLinks(count int) {
 	n.T.Helper()
-	cnitest.Eventually(n.T, fmt.Sprint(count, " links"), func() bool { return len(n.HostLinks()) == count })
+	cnitest.Eventually(n.T, fmt.Sprint(count, " links"), func() bool {
+		return len(n.HostLinks()) == count
+	})
 }
 
 // expectAfterReap is Expect once the agent has looked for what is gone, as it does now and then. It
