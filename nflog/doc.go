@@ -1,13 +1,11 @@
-// Package nflog reads what rules log to an NFLOG group: the kernel sends a
-// copy of each logged packet's beginning by netlink (subsystem ULOG, see
-// linux/netfilter/nfnetlink_log.h).
+// Package nflog reads what rules log to an NFLOG group: the kernel sends a copy of each logged
+// packet's beginning by netlink (subsystem ULOG, see linux/netfilter/nfnetlink_log.h).
 //
-// The model: [Open] takes a group, [Reader.Run] calls back for each [Record].
-// A record is plain values: what the rule was marked with, the interfaces, and
-// what the packet itself says. Packets are sent by whoever wants
-// to be told of, so the parser takes any bytes, in bounded time and memory.
+// The model: [Open] takes a group, [Reader.Run] calls back for each [Record]. A record is plain
+// values: what the rule was marked with, the interfaces, and what the packet itself says. Packets
+// are sent by whoever wants to be told of, so the parser takes any bytes, in bounded time and
+// memory.
 //
-// It knows nothing of rules and policies, makes no rules, and isn't for packet
-// capture: it asks for headers only, and what the kernel can't deliver in time
-// is lost, though counted.
+// It knows nothing of rules and policies, makes no rules, and isn't for packet capture: it asks for
+// headers only, and what the kernel can't deliver in time is lost, though counted.
 package nflog

@@ -9,11 +9,11 @@ import (
 // Packet is what the headers of an IP packet say.
 type Packet struct {
 	Source, Destination netip.Addr
-	// Protocol is the transport protocol, behind IPv6 extension headers as far
-	// as they could be followed (IANA protocol numbers).
+	// Protocol is the transport protocol, behind IPv6 extension headers as far as they could be
+	// followed (IANA protocol numbers).
 	Protocol uint8
-	// SourcePort and DestinationPort are those of TCP, UDP and SCTP; 0 where
-	// they aren't in the packet.
+	// SourcePort and DestinationPort are those of TCP, UDP and SCTP; 0 where they aren't in the
+	// packet.
 	SourcePort, DestinationPort uint16
 	// Type and Code are those of ICMP and ICMPv6.
 	Type, Code uint8
@@ -36,16 +36,15 @@ const (
 	destinationOptions = 60
 )
 
-// maxExtensions is the most IPv6 extension headers that are followed. A sender
-// has use for five or six (RFC 8200, section 4.1).
+// maxExtensions is the most IPv6 extension headers that are followed. A sender has use for five or
+// six (RFC 8200, section 4.1).
 const maxExtensions = 16
 
 var errNoIP = errors.New("it is no IPv4 or IPv6 packet")
 
-// parsePacket reads the beginning of an IP packet, which may end anywhere: what
-// is behind the end is zero in the result. It is an error only where not even
-// the addresses are there. Lengths and checksums aren't looked at: the kernel
-// has done that, and nothing here follows from them.
+// parsePacket reads the beginning of an IP packet, which may end anywhere: what is behind the end
+// is zero in the result. It is an error only where not even the addresses are there. Lengths and
+// checksums aren't looked at: the kernel has done that, and nothing here follows from them.
 func parsePacket(b []byte) (Packet, error) {
 	if len(b) == 0 {
 		return Packet{}, errNoIP
@@ -80,7 +79,8 @@ func parse6(b []byte) (Packet, error) {
 	if len(b) < size {
 		return Packet{}, errNoIP
 	}
-	p := Packet{Source: netip.AddrFrom16([16]byte(b[8:24])), Destination: netip.AddrFrom16([16]byte(b[24:40])), Protocol: b[6]}
+	p := Packet{Source: netip.AddrFrom16([16]byte(b[8:24])),
+		Destination: netip.AddrFrom16([16]byte(b[24:40])), Protocol: b[6]}
 	b = b[size:]
 	for range maxExtensions {
 		length := extension(p.Protocol, b)
@@ -104,8 +104,8 @@ func parse6(b []byte) (Packet, error) {
 	return p, nil
 }
 
-// extension returns the length of an IPv6 extension header that begins b, or
-// 0 where the protocol is none.
+// extension returns the length of an IPv6 extension header that begins b, or 0 where the protocol
+// is none.
 func extension(protocol uint8, b []byte) int {
 	var units int
 	if len(b) > 1 {
@@ -130,7 +130,8 @@ func (p *Packet) transport(b []byte) {
 	switch p.Protocol {
 	case tcp, udp, sctp:
 		if len(b) >= 4 {
-			p.SourcePort, p.DestinationPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+			p.SourcePort, p.DestinationPort = binary.BigEndian.Uint16(b),
+				binary.BigEndian.Uint16(b[2:])
 		}
 	case icmp, icmpv6:
 		if len(b) >= 2 {

@@ -15,25 +15,23 @@ import (
 type Options struct {
 	// Group is the NFLOG group.
 	Group uint16
-	// NetNS is a file descriptor of the network namespace, which is needed for
-	// Open only; 0 is the calling thread's.
+	// NetNS is a file descriptor of the network namespace, which is needed for Open only; 0 is the
+	// calling thread's.
 	NetNS int
 }
 
-// errTaken says that the group isn't to be had: another process reads it, or
-// this one lacks CAP_NET_ADMIN. The kernel doesn't tell which.
+// errTaken says that the group isn't to be had: another process reads it, or this one lacks
+// CAP_NET_ADMIN. The kernel doesn't tell which.
 var errTaken = errors.New("another process reads the group, or CAP_NET_ADMIN is missing")
 
-// A Reader has a group of its own: the kernel gives a group to one process at
-// a time.
+// A Reader has a group of its own: the kernel gives a group to one process at a time.
 type Reader struct {
 	conn  *netlink.Conn
 	early []netlink.Message // came before Open was done
 	next  uint32            // sequence number that comes next
 }
 
-// Messages, and attributes and values of a configuration
-// (linux/netfilter/nfnetlink_log.h).
+// Messages, and attributes and values of a configuration (linux/netfilter/nfnetlink_log.h).
 const (
 	messagePacket = unix.NFNL_SUBSYS_ULOG << 8
 	messageConfig = messagePacket | 1
@@ -50,20 +48,19 @@ const (
 )
 
 const (
-	// copyRange is how much of a packet the kernel copies: an IPv6 header,
-	// more extension headers than make sense, and ports.
+	// copyRange is how much of a packet the kernel copies: an IPv6 header, more extension headers
+	// than make sense, and ports.
 	copyRange = 256
 	// kernelBuffer is how much the kernel allocates for a record.
 	kernelBuffer = 1024
-	// readBuffer holds the records that wait to be read, each with some
-	// overhead: several hundred.
+	// readBuffer holds the records that wait to be read, each with some overhead: several hundred.
 	readBuffer = 1 << 20
 	// openTimeout is more than the kernel needs to answer.
 	openTimeout = 10 * time.Second
 )
 
-// Open begins to read a group. The error wraps errTaken where another process
-// does. The Reader has to be closed.
+// Open begins to read a group. The error wraps errTaken where another process does. The Reader has
+// to be closed.
 func Open(opts Options) (*Reader, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: opts.NetNS})
 	if err != nil {
@@ -72,14 +69,15 @@ func Open(opts Options) (*Reader, error) {
 	r := &Reader{conn: conn}
 	_ = conn.SetReadBuffer(readBuffer) // less will do
 	if err := r.bind(opts.Group); err != nil {
-		return nil, errors.Join(fmt.Errorf("binding NFLOG group %d: %w", opts.Group, err), conn.Close())
+		return nil,
+			errors.Join(fmt.Errorf("binding NFLOG group %d: %w", opts.Group, err), conn.Close())
 	}
 	return r, nil
 }
 
-// Available is nil where the kernel can log to NFLOG groups; it loads the
-// module where that is one. A kernel that can't refuses rules that log, too.
-// It tries the group, and one that another process reads is fine.
+// Available is nil where the kernel can log to NFLOG groups; it loads the module where that is one.
+// A kernel that can't refuses rules that log, too. It tries the group, and one that another process
+// reads is fine.
 func Available(opts Options) error {
 	r, err := Open(opts)
 	if errors.Is(err, errTaken) {
@@ -91,9 +89,9 @@ func Available(opts Options) error {
 	return r.Close()
 }
 
-// bind takes the group and says what is wanted, in one message: records may
-// follow at once, even before the answer. Each record is sent by itself, since
-// there are few, and they are to be told when they happen.
+// bind takes the group and says what is wanted, in one message: records may follow at once, even
+// before the answer. Each record is sent by itself, since there are few, and they are to be told
+// when they happen.
 func (r *Reader) bind(group uint16) error {
 	be32 := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
@@ -141,11 +139,11 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// Run calls f for each record until ctx ends, which is no error. It must be
-// called once, and f isn't called concurrently. What can't be read is left
-// out, and counts as lost.
+// Run calls f for each record until ctx ends, which is no error. It must be called once, and f
+// isn't called concurrently. What can't be read is left out, and counts as lost.
 func (r *Reader) Run(ctx context.Context, f func(Record)) error {
-	stop := context.AfterFunc(ctx, func() { _ = r.conn.SetReadDeadline(time.Now()) }) // a closed connection ends Run as well
+	// a closed connection ends Run as well
+	stop := context.AfterFunc(ctx, func() { _ = r.conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	messages := r.early
 	for {

@@ -29,8 +29,10 @@ func newWorld(t *testing.T, rules string) *world {
 	t.Helper()
 	w := &world{node: testnet.NewNode(t), records: make(chan Record, 1000)}
 	w.pod = w.node.Pod("dev/web", netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1"))
-	w.host = w.node.Outside("out", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
-	w.node.NftInput("table inet t { chain forward { type filter hook forward priority 0; " + rules + "\n}\n}\n")
+	w.host = w.node.Outside("out", netip.MustParseAddr("192.0.2.1"),
+		netip.MustParseAddr("2001:db8::1"))
+	w.node.NftInput("table inet t { chain forward { type filter hook forward priority 0; " + rules +
+		"\n}\n}\n")
 	return w
 }
 
@@ -70,11 +72,11 @@ func (w *world) addrs(family int) (pod, host netip.Addr) {
 	return w.pod.Addr6(), w.host.Addr6()
 }
 
-// TestReader: what the kernel logs of real packets is read, in both families
-// and directions.
+// TestReader: what the kernel logs of real packets is read, in both families and directions.
 func TestReader(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, fmt.Sprintf(`meta l4proto { tcp, udp } th dport 80 log prefix "told " group %d`, group))
+	w := newWorld(t,
+		fmt.Sprintf(`meta l4proto { tcp, udp } th dport 80 log prefix "told " group %d`, group))
 	w.read(t)
 	for _, family := range []int{4, 6} {
 		pod, host := w.addrs(family)
@@ -84,9 +86,12 @@ func TestReader(t *testing.T) {
 			out      bool
 		}{
 			{func() error {
-				return w.pod.SendTCP(netip.AddrPortFrom(pod, 1234), netip.AddrPortFrom(host, 80), testnet.SYN, 1, 0)
+				return w.pod.SendTCP(netip.AddrPortFrom(pod, 1234), netip.AddrPortFrom(host, 80),
+					testnet.SYN, 1, 0)
 			}, 6, true},
-			{func() error { return w.host.SendUDP(netip.AddrPortFrom(host, 1234), netip.AddrPortFrom(pod, 80)) }, 17, false},
+			{func() error {
+				return w.host.SendUDP(netip.AddrPortFrom(host, 1234), netip.AddrPortFrom(pod, 80))
+			}, 17, false},
 		} {
 			if err := tc.send(); err != nil {
 				t.Fatal(err)
@@ -97,7 +102,8 @@ func TestReader(t *testing.T) {
 				src, dst, iface = pod, host, got.In
 			}
 			want := Record{
-				Packet: Packet{Source: src, Destination: dst, Protocol: tc.protocol, SourcePort: 1234, DestinationPort: 80},
+				Packet: Packet{Source: src, Destination: dst, Protocol: tc.protocol,
+					SourcePort: 1234, DestinationPort: 80},
 				Prefix: "told ", In: got.In, Out: got.Out,
 			}
 			if got != want {
@@ -124,8 +130,8 @@ func (w *world) interfaceName(t *testing.T, index int) (name string) {
 	return name
 }
 
-// TestFragmentsAreRead: the parts of a datagram that come after the first have
-// no ports. A rule without ports before defragmentation sees them.
+// TestFragmentsAreRead: the parts of a datagram that come after the first have no ports. A rule
+// without ports before defragmentation sees them.
 func TestFragmentsAreRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fmt.Sprintf(`meta nfproto ipv4 meta l4proto udp log group %d`, group))
@@ -191,8 +197,8 @@ func TestGroupIsTaken(t *testing.T) {
 	}
 }
 
-// TestLostRecordsAreCounted: what doesn't fit the socket's buffer is lost, and
-// the next record says how much.
+// TestLostRecordsAreCounted: what doesn't fit the socket's buffer is lost, and the next record says
+// how much.
 func TestLostRecordsAreCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fmt.Sprintf(`meta nfproto ipv4 meta l4proto udp log group %d drop`, group))
@@ -208,8 +214,8 @@ func TestLostRecordsAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Once the buffer was full, the kernel drops until it is empty. So markers
-	// follow, numbered by their source port, until one comes through.
+	// Once the buffer was full, the kernel drops until it is empty. So markers follow, numbered by
+	// their source port, until one comes through.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	done := make(chan struct{})
 	go func() {
@@ -217,7 +223,8 @@ func TestLostRecordsAreCounted(t *testing.T) {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for n := uint16(1); ctx.Err() == nil; n++ {
-			if err := w.pod.SendUDP(netip.AddrPortFrom(w.pod.Addr4(), n), netip.AddrPortFrom(w.host.Addr4(), 81)); err != nil {
+			if err := w.pod.SendUDP(netip.AddrPortFrom(w.pod.Addr4(), n),
+				netip.AddrPortFrom(w.host.Addr4(), 81)); err != nil {
 				t.Error(err)
 			}
 			<-tick.C
@@ -240,6 +247,7 @@ func TestLostRecordsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if markers == 0 || records >= sent || total != sent+markers {
-		t.Errorf("%d records and %d in all, of %d and %d markers: nothing was lost, or not counted", records, total, sent, markers)
+		t.Errorf("%d records and %d in all, of %d and %d markers: nothing was lost, or not counted",
+			records, total, sent, markers)
 	}
 }

@@ -12,8 +12,8 @@ type Record struct {
 	Packet
 	// Prefix is what the rule was marked with (nft's log prefix).
 	Prefix string
-	// In and Out are the indices of the interfaces that the packet came from
-	// and is about to leave by, in the reader's network namespace; 0: none.
+	// In and Out are the indices of the interfaces that the packet came from and is about to leave
+	// by, in the reader's network namespace; 0: none.
 	In, Out int
 	// Lost is how many records before this one didn't arrive.
 	Lost uint32
@@ -31,8 +31,7 @@ const (
 // headerSize is that of struct nfgenmsg, which begins every message.
 const headerSize = 4
 
-// parseRecord reads a message; the sequence number is the kernel's count of
-// records before it.
+// parseRecord reads a message; the sequence number is the kernel's count of records before it.
 func parseRecord(message []byte) (r Record, sequence uint32, err error) {
 	if len(message) < headerSize {
 		return r, 0, fmt.Errorf("a record of %d bytes", len(message))

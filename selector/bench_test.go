@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The cluster of the benchmarks: namespaces of 100 pods, which are workloads of
-// five pods each, and a few hundred selectors of the usual kinds.
+// The cluster of the benchmarks: namespaces of 100 pods, which are workloads of five pods each, and
+// a few hundred selectors of the usual kinds.
 const (
 	benchPodsPerNamespace = 100
 	benchReplicas         = 5
@@ -51,14 +51,16 @@ func benchSelectors() []Selector {
 		name := fmt.Sprint("ns-", n)
 		out = append(out, Selector{Namespace: name})
 		for w := range 20 {
-			out = append(out, Selector{Namespace: name, Pods: Labels{is("app", fmt.Sprint("app-", n*20+w))}})
+			out = append(out,
+				Selector{Namespace: name, Pods: Labels{is("app", fmt.Sprint("app-", n*20+w))}})
 		}
 	}
 	for team := range benchTeams { // per team: all its pods, and its roles
 		namespaces := Labels{is("team", fmt.Sprint("team-", team))}
 		out = append(out, Selector{Namespaces: namespaces})
 		for _, role := range []string{"web", "api", "db"} {
-			out = append(out, Selector{Namespaces: namespaces, Pods: Labels{is("role", role), {"version", NotIn, []string{"v0"}}}})
+			out = append(out, Selector{Namespaces: namespaces,
+				Pods: Labels{is("role", role), {"version", NotIn, []string{"v0"}}}})
 		}
 	}
 	for app := range 100 { // applications wherever they run
@@ -81,8 +83,8 @@ func benchIndex(pods int) *Index {
 	return ix
 }
 
-// benchSizes runs one operation at two sizes of the cluster, with SLUICE_LONG=1
-// at a third, and reports how its time compares with that at 1,000 pods.
+// benchSizes runs one operation at two sizes of the cluster, with SLUICE_LONG=1 at a third, and
+// reports how its time compares with that at 1,000 pods.
 func benchSizes(b *testing.B, prepare func(*Index) (operation func())) {
 	b.Helper()
 	var base float64
@@ -127,13 +129,14 @@ func benchRelabel(b *testing.B, ix *Index) func() {
 	}
 }
 
-// The same among 500 namespace selectors that pick the pod's namespace, each
-// for the pods of another application.
+// The same among 500 namespace selectors that pick the pod's namespace, each for the pods of
+// another application.
 func BenchmarkSetPodManyNamespaceSelectors(b *testing.B) {
 	benchSizes(b, func(ix *Index) func() {
 		for i := range 500 {
 			n := fmt.Sprint("other-", i)
-			ix.Add(Selector{Namespaces: Labels{{"team", NotIn, []string{n}}}, Pods: Labels{{"app", In, []string{n}}}})
+			ix.Add(Selector{Namespaces: Labels{{"team", NotIn, []string{n}}},
+				Pods: Labels{{"app", In, []string{n}}}})
 		}
 		return benchRelabel(b, ix)
 	})
@@ -174,15 +177,17 @@ func BenchmarkAddInNamespace(b *testing.B) {
 // A selector for one workload in all namespaces comes and goes.
 func BenchmarkAddEverywhere(b *testing.B) {
 	hash := benchLabels(0, "")["pod-template-hash"]
-	benchAdd(b, Selector{Pods: Labels{{"pod-template-hash", In, []string{hash}}, {"role", Exists, nil}}})
+	benchAdd(b,
+		Selector{Pods: Labels{{"pod-template-hash", In, []string{hash}}, {"role", Exists, nil}}})
 }
 
-// A selector whose namespaces no other selector asks for comes and goes. It
-// judges every namespace, of which there is one per 100 pods.
+// A selector whose namespaces no other selector asks for comes and goes. It judges every namespace,
+// of which there is one per 100 pods.
 func BenchmarkAddNewNamespaces(b *testing.B) {
 	benchAdd(b, Selector{
 		Namespaces: Labels{{"team", NotIn, []string{"team-1"}}},
-		Pods:       Labels{{"app", In, []string{"app-1"}}, {"role", Exists, nil}, {"version", Exists, nil}},
+		Pods: Labels{{"app", In, []string{"app-1"}}, {"role", Exists, nil},
+			{"version", Exists, nil}},
 	})
 }
 
@@ -199,8 +204,8 @@ func benchAdd(b *testing.B, s Selector) {
 	})
 }
 
-// The memory of the largest cluster, without the labels, which are the
-// caller's, and the time to fill it.
+// The memory of the largest cluster, without the labels, which are the caller's, and the time to
+// fill it.
 func BenchmarkFill(b *testing.B) {
 	const pods = 150_000
 	ids := make([]Pod, pods)
@@ -218,7 +223,8 @@ func BenchmarkFill(b *testing.B) {
 		for i := range pods {
 			if i%benchPodsPerNamespace == 0 {
 				n := i / benchPodsPerNamespace
-				ix.SetNamespace(ids[i].Namespace, benchNamespace(n, fmt.Sprint("team-", n%benchTeams)))
+				ix.SetNamespace(ids[i].Namespace,
+					benchNamespace(n, fmt.Sprint("team-", n%benchTeams)))
 			}
 			ix.SetPod(ids[i], labels[i])
 		}

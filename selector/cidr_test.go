@@ -54,9 +54,12 @@ func TestParseCIDR(t *testing.T) {
 func TestParseCIDRGarbage(t *testing.T) {
 	t.Parallel()
 	for _, in := range []string{
-		"", " ", "/", "10.0.0.0", "10.0.0.0/", "/8", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/8 ", " 10.0.0.0/8",
-		"10.0.0/8", "10.0.0.0.0/8", "10.0.0.256/8", "0x0a.0.0.0/8", "10.0.0.0/255.0.0.0", "10.0.0.0/8/8", "10.0.0.0/8\n",
-		"fd00::/129", "fd00::1::/64", "fd00::%eth0/64", "fd00/64", "::ffff:10.0.0.0/129", "12345::/16", "all", "0/0",
+		"", " ", "/", "10.0.0.0", "10.0.0.0/", "/8", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8",
+		"10.0.0.0/8 ", " 10.0.0.0/8",
+		"10.0.0/8", "10.0.0.0.0/8", "10.0.0.256/8", "0x0a.0.0.0/8", "10.0.0.0/255.0.0.0",
+		"10.0.0.0/8/8", "10.0.0.0/8\n",
+		"fd00::/129", "fd00::1::/64", "fd00::%eth0/64", "fd00/64", "::ffff:10.0.0.0/129",
+		"12345::/16", "all", "0/0",
 		"10.0.0.0/99999999999999999999",
 	} {
 		t.Run(in, func(t *testing.T) {
@@ -86,24 +89,36 @@ func TestSubtract(t *testing.T) {
 		{"no except", "10.0.0.0/8", nil, []string{"10.0.0.0-10.255.255.255"}},
 		{"everything", "0.0.0.0/0", nil, []string{"0.0.0.0-255.255.255.255"}},
 		{"everything, IPv6", "::/0", nil, []string{"::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}},
-		{"middle", "10.0.0.0/24", []string{"10.0.0.16/28"}, []string{"10.0.0.0-10.0.0.15", "10.0.0.32-10.0.0.255"}},
+		{"middle", "10.0.0.0/24", []string{"10.0.0.16/28"},
+			[]string{"10.0.0.0-10.0.0.15", "10.0.0.32-10.0.0.255"}},
 		{"start", "10.0.0.0/24", []string{"10.0.0.0/32"}, []string{"10.0.0.1-10.0.0.255"}},
 		{"end", "10.0.0.0/24", []string{"10.0.0.255/32"}, []string{"10.0.0.0-10.0.0.254"}},
-		{"first address of all", "0.0.0.0/0", []string{"0.0.0.0/32"}, []string{"0.0.0.1-255.255.255.255"}},
-		{"last address of all", "0.0.0.0/0", []string{"255.255.255.255/32"}, []string{"0.0.0.0-255.255.255.254"}},
-		{"upper half of all", "0.0.0.0/0", []string{"128.0.0.0/1"}, []string{"0.0.0.0-127.255.255.255"}},
-		{"last address only", "255.255.255.255/32", nil, []string{"255.255.255.255-255.255.255.255"}},
-		{"last address of all, IPv6", "::/0", []string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"},
+		{"first address of all", "0.0.0.0/0", []string{"0.0.0.0/32"},
+			[]string{"0.0.0.1-255.255.255.255"}},
+		{"last address of all", "0.0.0.0/0", []string{"255.255.255.255/32"},
+			[]string{"0.0.0.0-255.255.255.254"}},
+		{"upper half of all", "0.0.0.0/0", []string{"128.0.0.0/1"},
+			[]string{"0.0.0.0-127.255.255.255"}},
+		{"last address only", "255.255.255.255/32", nil,
+			[]string{"255.255.255.255-255.255.255.255"}},
+		{"last address of all, IPv6", "::/0",
+			[]string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"},
 			[]string{"::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"}},
 		{"except is the block", "10.0.0.0/8", []string{"10.0.0.0/8"}, nil},
 		{"except is more than the block", "10.0.0.0/8", []string{"0.0.0.0/0"}, nil},
-		{"excepts cover the block together", "10.0.0.0/8", []string{"10.128.0.0/9", "10.0.0.0/9"}, nil},
-		{"excepts overlap", "10.0.0.0/24", []string{"10.0.0.0/25", "10.0.0.64/26", "10.0.0.0/25"}, []string{"10.0.0.128-10.0.0.255"}},
-		{"excepts meet", "10.0.0.0/24", []string{"10.0.0.16/28", "10.0.0.32/28"}, []string{"10.0.0.0-10.0.0.15", "10.0.0.48-10.0.0.255"}},
-		{"outside", "10.0.0.0/24", []string{"10.0.1.0/24", "9.255.255.255/32"}, []string{"10.0.0.0-10.0.0.255"}},
+		{"excepts cover the block together", "10.0.0.0/8",
+			[]string{"10.128.0.0/9", "10.0.0.0/9"}, nil},
+		{"excepts overlap", "10.0.0.0/24", []string{"10.0.0.0/25", "10.0.0.64/26", "10.0.0.0/25"},
+			[]string{"10.0.0.128-10.0.0.255"}},
+		{"excepts meet", "10.0.0.0/24", []string{"10.0.0.16/28", "10.0.0.32/28"},
+			[]string{"10.0.0.0-10.0.0.15", "10.0.0.48-10.0.0.255"}},
+		{"outside", "10.0.0.0/24", []string{"10.0.1.0/24", "9.255.255.255/32"},
+			[]string{"10.0.0.0-10.0.0.255"}},
 		{"other family", "10.0.0.0/24", []string{"::/0"}, []string{"10.0.0.0-10.0.0.255"}},
-		{"other family, IPv6", "fd00::/64", []string{"0.0.0.0/0"}, []string{"fd00::-fd00::ffff:ffff:ffff:ffff"}},
-		{"mapped addresses are IPv6 here", "::/0", []string{"0.0.0.0/0", "::/1"}, []string{"8000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}},
+		{"other family, IPv6", "fd00::/64", []string{"0.0.0.0/0"},
+			[]string{"fd00::-fd00::ffff:ffff:ffff:ffff"}},
+		{"mapped addresses are IPv6 here", "::/0", []string{"0.0.0.0/0", "::/1"},
+			[]string{"8000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}},
 		{"host bits", "10.0.0.77/24", []string{"10.0.0.77/25"}, []string{"10.0.0.128-10.0.0.255"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -137,11 +152,13 @@ func TestSubtractInvalid(t *testing.T) {
 // Every address at which something could begin or end is judged by both.
 func TestSubtractAgainstBruteForce(t *testing.T) {
 	t.Parallel()
-	// Bases at both ends of each family and in the middle; long prefixes meet
-	// each other often, short ones reach the last address.
+	// Bases at both ends of each family and in the middle; long prefixes meet each other often,
+	// short ones reach the last address.
 	bases := []netip.Addr{
-		netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("255.255.255.0"),
-		netip.MustParseAddr("::"), netip.MustParseAddr("::ffff:a00:0"), netip.MustParseAddr("fd00::"),
+		netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("10.0.0.0"),
+		netip.MustParseAddr("255.255.255.0"),
+		netip.MustParseAddr("::"), netip.MustParseAddr("::ffff:a00:0"),
+		netip.MustParseAddr("fd00::"),
 		netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00"),
 	}
 	prefix := rapid.Custom(func(t *rapid.T) netip.Prefix {
@@ -166,7 +183,8 @@ func TestSubtractAgainstBruteForce(t *testing.T) {
 				want = want && !e.Contains(addr)
 			}
 			if in := contains(got, addr); in != want {
-				t.Fatalf("%v minus %v = %v: %v is in: %v, want %v", block, except, got, addr, in, want)
+				t.Fatalf("%v minus %v = %v: %v is in: %v, want %v", block, except, got, addr,
+					in, want)
 			}
 		}
 		for i, r := range got {
@@ -174,14 +192,15 @@ func TestSubtractAgainstBruteForce(t *testing.T) {
 				t.Fatalf("%v minus %v: invalid range %v", block, except, r)
 			}
 			if i > 0 && got[i-1].To().Next().Compare(r.From()) >= 0 {
-				t.Fatalf("%v minus %v: %v and %v aren't in order with a gap", block, except, got[i-1], r)
+				t.Fatalf("%v minus %v: %v and %v aren't in order with a gap", block, except,
+					got[i-1], r)
 			}
 		}
 	})
 }
 
-// boundaries returns the first and last address of each prefix, their
-// neighbours, and the ends of both families.
+// boundaries returns the first and last address of each prefix, their neighbours, and the ends of
+// both families.
 func boundaries(prefixes []netip.Prefix) []netip.Addr {
 	var out []netip.Addr
 	add := func(addr netip.Addr) {

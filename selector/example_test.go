@@ -10,7 +10,8 @@ import (
 // An ipBlock with an exception, as the ranges that are left of it.
 func ExampleSubtract() {
 	block := netip.MustParsePrefix("10.0.0.0/24")
-	for _, r := range selector.Subtract(block, []netip.Prefix{netip.MustParsePrefix("10.0.0.64/26")}) {
+	for _, r := range selector.Subtract(block,
+		[]netip.Prefix{netip.MustParsePrefix("10.0.0.64/26")}) {
 		fmt.Println(r)
 	}
 	// Output:

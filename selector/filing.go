@@ -2,8 +2,8 @@ package selector
 
 import "slices"
 
-// term is a label condition under which selectors are filed, so that a pod
-// finds the selectors that may pick it from its own labels.
+// term is a label condition under which selectors are filed, so that a pod finds the selectors that
+// may pick it from its own labels.
 type term struct {
 	kind       termKind
 	key, value string
@@ -17,16 +17,14 @@ const (
 	hasValue                 // selectors that want the key with this value
 )
 
-// drawer holds the selectors filed under one term, by where they look for
-// pods.
+// drawer holds the selectors filed under one term, by where they look for pods.
 type drawer struct {
 	selectors int
 	scopes    map[*scope][]*entry
 }
 
-// filing finds the selectors that may pick a pod. A selector is filed under
-// one of its positive requirements only (under each of the values of that
-// one), which every pod it picks must meet.
+// filing finds the selectors that may pick a pod. A selector is filed under one of its positive
+// requirements only (under each of the values of that one), which every pod it picks must meet.
 type filing map[term]*drawer
 
 // add files the selector.
@@ -69,9 +67,9 @@ func (f filing) crowd(terms []term) int {
 	return n
 }
 
-// each calls visit, once each, for at least the selectors of these scopes that
-// may pick the pod by its labels, and for none that looks outside the pod's
-// namespace. All scopes must hold that namespace.
+// each calls visit, once each, for at least the selectors of these scopes that may pick the pod by
+// its labels, and for none that looks outside the pod's namespace. All scopes must hold that
+// namespace.
 func (f filing) each(p *pod, scopes []*scope, visit func(*entry)) {
 	f[term{}].each(p.ns, scopes, visit)
 	for key, value := range p.labels {
@@ -80,9 +78,9 @@ func (f filing) each(p *pod, scopes []*scope, visit func(*entry)) {
 	}
 }
 
-// each walks the shorter side: the scopes wanted, or those in the drawer. Many
-// selectors that ask for one label in as many other namespaces cost nothing
-// then, and neither do many scopes whose selectors ask for other labels.
+// each walks the shorter side: the scopes wanted, or those in the drawer. Many selectors that ask
+// for one label in as many other namespaces cost nothing then, and neither do many scopes whose
+// selectors ask for other labels.
 func (d *drawer) each(ns *namespace, scopes []*scope, visit func(*entry)) {
 	switch {
 	case d == nil:

@@ -8,29 +8,27 @@ import (
 	"slices"
 )
 
-// Pod identifies a pod. A pod that is deleted and created again with the same
-// name has another UID and is another pod.
+// Pod identifies a pod. A pod that is deleted and created again with the same name has another UID
+// and is another pod.
 type Pod struct {
 	Namespace string
 	Name      string
 	UID       string
 }
 
-// Change says that a pod joined (Member is true) or left the members of a
-// selector.
+// Change says that a pod joined (Member is true) or left the members of a selector.
 type Change struct {
 	Selector Key
 	Pod      Pod
 	Member   bool
 }
 
-// Index knows at every moment which pods each of its selectors picks. It is not
-// safe for concurrent use, and must not change while one of its iterators runs.
+// Index knows at every moment which pods each of its selectors picks. It is not safe for concurrent
+// use, and must not change while one of its iterators runs.
 //
-// Events may come in any order: pods before their namespace, selectors before
-// both. The changes an event returns are in no particular order; each selector
-// and pod occur together at most once, and only if the membership is not what
-// it was before the event.
+// Events may come in any order: pods before their namespace, selectors before both. The changes an
+// event returns are in no particular order; each selector and pod occur together at most once, and
+// only if the membership is not what it was before the event.
 type Index struct {
 	selectors  map[Key]*entry
 	pods       map[Pod]*pod
@@ -75,11 +73,10 @@ func NewIndex() *Index {
 	}
 }
 
-// Add takes a reference to the selector and returns its key. With the first
-// reference the selector's members are computed, from the pods of its
-// namespaces or from those with a label it asks for, whichever are fewer. The
-// members found are not reported as changes: read them with Members. The index
-// keeps no memory of s.
+// Add takes a reference to the selector and returns its key. With the first reference the
+// selector's members are computed, from the pods of its namespaces or from those with a label it
+// asks for, whichever are fewer. The members found are not reported as changes: read them with
+// Members. The index keeps no memory of s.
 func (ix *Index) Add(s Selector) Key {
 	key := s.Key()
 	if e := ix.selectors[key]; e != nil {
@@ -99,10 +96,9 @@ func (ix *Index) Add(s Selector) Key {
 	return key
 }
 
-// drawerFor chooses the requirement to file a selector under, so that few pods
-// and few selectors meet there: a value rather than a mere key, then the
-// emptiest drawer. That spreads selectors which share a common label over their
-// other labels. It is -1 without a positive requirement.
+// drawerFor chooses the requirement to file a selector under, so that few pods and few selectors
+// meet there: a value rather than a mere key, then the emptiest drawer. That spreads selectors
+// which share a common label over their other labels. It is -1 without a positive requirement.
 func (ix *Index) drawerFor(labels Labels) int {
 	best := -1
 	for i, r := range labels {
@@ -121,8 +117,8 @@ func (ix *Index) compareDrawers(a, b Requirement) int {
 	)
 }
 
-// candidates yields at least the pods that the selector picks: the smallest
-// group that its namespaces or one of its requirements give.
+// candidates yields at least the pods that the selector picks: the smallest group that its
+// namespaces or one of its requirements give.
 func (ix *Index) candidates(e *entry) iter.Seq[*pod] {
 	fewest, rarest := math.MaxInt, -1
 	for i, r := range e.pods {
@@ -139,9 +135,8 @@ func (ix *Index) candidates(e *entry) iter.Seq[*pod] {
 	return ix.postings.all(e.pods[rarest])
 }
 
-// Remove drops one reference to a selector. The last one forgets the selector
-// and its members, without changes being reported. A key that isn't in use is
-// ignored.
+// Remove drops one reference to a selector. The last one forgets the selector and its members,
+// without changes being reported. A key that isn't in use is ignored.
 func (ix *Index) Remove(k Key) {
 	e := ix.selectors[k]
 	if e == nil {
@@ -159,9 +154,8 @@ func (ix *Index) Remove(k Key) {
 	ix.release(e.scope)
 }
 
-// SetPod adds a pod or replaces its labels, and returns the memberships that
-// changed. The index refers to labels until the pod is set anew or deleted, and
-// the caller must not modify them.
+// SetPod adds a pod or replaces its labels, and returns the memberships that changed. The index
+// refers to labels until the pod is set anew or deleted, and the caller must not modify them.
 func (ix *Index) SetPod(p Pod, labels map[string]string) []Change {
 	known := ix.pods[p]
 	if known == nil {
@@ -178,9 +172,8 @@ func (ix *Index) SetPod(p Pod, labels map[string]string) []Change {
 	return ix.join(known, known.ns.scopes, changes)
 }
 
-// join makes the pod a member of the selectors of these scopes that pick it, as
-// far as it isn't one, and appends the changes. The pod's namespace must be in
-// all the scopes.
+// join makes the pod a member of the selectors of these scopes that pick it, as far as it isn't
+// one, and appends the changes. The pod's namespace must be in all the scopes.
 func (ix *Index) join(p *pod, scopes []*scope, changes []Change) []Change {
 	if len(scopes) == 0 {
 		return changes
@@ -196,8 +189,7 @@ func (ix *Index) join(p *pod, scopes []*scope, changes []Change) []Change {
 	return changes
 }
 
-// DeletePod forgets a pod and returns the memberships it had. A pod that isn't
-// known is ignored.
+// DeletePod forgets a pod and returns the memberships it had. A pod that isn't known is ignored.
 func (ix *Index) DeletePod(p Pod) []Change {
 	known := ix.pods[p]
 	if known == nil {
@@ -211,10 +203,9 @@ func (ix *Index) DeletePod(p Pod) []Change {
 	return changes
 }
 
-// SetNamespace makes a namespace known or replaces its labels, and returns the
-// memberships of its pods that changed. Nil labels are no labels. The index
-// refers to labels until the namespace is set anew or deleted, and the caller
-// must not modify them.
+// SetNamespace makes a namespace known or replaces its labels, and returns the memberships of its
+// pods that changed. Nil labels are no labels. The index refers to labels until the namespace is
+// set anew or deleted, and the caller must not modify them.
 func (ix *Index) SetNamespace(name string, labels map[string]string) []Change {
 	ns := ix.namespace(name)
 	same := ns.known && maps.Equal(ns.labels, labels)
@@ -225,9 +216,9 @@ func (ix *Index) SetNamespace(name string, labels map[string]string) []Change {
 	return ix.rescope(ns)
 }
 
-// DeleteNamespace makes a namespace unknown and returns the memberships its
-// pods lost. The pods stay, and so do their memberships in the selectors that
-// name the namespace. A namespace that isn't known is ignored.
+// DeleteNamespace makes a namespace unknown and returns the memberships its pods lost. The pods
+// stay, and so do their memberships in the selectors that name the namespace. A namespace that
+// isn't known is ignored.
 func (ix *Index) DeleteNamespace(name string) []Change {
 	ns := ix.namespaces[name]
 	if ns == nil || !ns.known {
@@ -252,8 +243,7 @@ func (ix *Index) Len(k Key) int {
 	return 0
 }
 
-// Members returns the pods the selector picks, in any order; none if it isn't
-// in use.
+// Members returns the pods the selector picks, in any order; none if it isn't in use.
 func (ix *Index) Members(k Key) iter.Seq[Pod] {
 	return func(yield func(Pod) bool) {
 		e := ix.selectors[k]
@@ -268,8 +258,7 @@ func (ix *Index) Members(k Key) iter.Seq[Pod] {
 	}
 }
 
-// Selectors returns the selectors that pick the pod, in any order; none if the
-// pod isn't known.
+// Selectors returns the selectors that pick the pod, in any order; none if the pod isn't known.
 func (ix *Index) Selectors(p Pod) iter.Seq[Key] {
 	return func(yield func(Key) bool) {
 		known := ix.pods[p]

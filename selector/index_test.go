@@ -79,7 +79,8 @@ func TestIndexEvents(t *testing.T) {
 			{"namespace of another team", setNamespace(map[string]string{"team": "b"}), nil},
 			{"pod appears", setPod(web0, webLabels), nil},
 			{"other pod appears", setPod(db0, dbLabels), nil},
-			{"namespace changes team", setNamespace(map[string]string{"team": "a"}), []Change{joined(inTeam, web0)}},
+			{"namespace changes team", setNamespace(map[string]string{"team": "a"}),
+				[]Change{joined(inTeam, web0)}},
 			{"pod doesn't match any more", setPod(web0, dbLabels), []Change{gone(inTeam, web0)}},
 			{"other pod matches", setPod(db0, webLabels), []Change{joined(inTeam, db0)}},
 			{"namespace loses its label", setNamespace(nil), []Change{gone(inTeam, db0)}},
@@ -114,7 +115,8 @@ func TestIndexAddFindsPods(t *testing.T) {
 		{Selector{Namespace: "shop", Pods: appWeb}, []Pod{web0}},
 		{Selector{Namespace: "bank", Pods: appWeb}, nil},
 		{Selector{Namespaces: teamA, Pods: Labels{{"app", Exists, nil}}}, []Pod{db0, web0}},
-		{Selector{Namespaces: teamA, Pods: Labels{{"app", In, []string{"db", "none", "web"}}}}, []Pod{db0, web0}},
+		{Selector{Namespaces: teamA, Pods: Labels{{"app", In, []string{"db", "none", "web"}}}},
+			[]Pod{db0, web0}},
 		{Selector{Namespaces: teamA, Pods: Labels{{"app", NotIn, []string{"web"}}}}, []Pod{db0}},
 		{Selector{Namespaces: teamA, Pods: Labels{{"app", In, nil}}}, nil},
 		{Selector{Namespaces: Labels{{"team", DoesNotExist, nil}}}, nil},
@@ -144,7 +146,8 @@ func TestIndexReferences(t *testing.T) {
 		t.Fatalf("one of two references removed: Has is %v, Len is %d", ix.Has(k), ix.Len(k))
 	}
 	ix.Remove(k)
-	if ix.Has(k) || ix.Len(k) != 0 || members(ix, k) != nil || slices.Collect(ix.Selectors(web0)) != nil {
+	if ix.Has(k) || ix.Len(k) != 0 || members(ix, k) != nil ||
+		slices.Collect(ix.Selectors(web0)) != nil {
 		t.Fatal("the selector is still there after its last reference")
 	}
 	ix.Remove(k)
@@ -173,8 +176,8 @@ func TestIndexUnknown(t *testing.T) {
 	checkEmpty(t, ix)
 }
 
-// A pod's change looks at the selectors that ask for one of its labels in its
-// namespace, and a new selector at the pods that may match: not at the rest.
+// A pod's change looks at the selectors that ask for one of its labels in its namespace, and a new
+// selector at the pods that may match: not at the rest.
 func TestIndexLooksAtFew(t *testing.T) {
 	t.Parallel()
 	const others = 200
@@ -183,7 +186,8 @@ func TestIndexLooksAtFew(t *testing.T) {
 		n := fmt.Sprint(i)
 		labelled := func(key, value string) Labels { return Labels{{key, In, []string{value}}} }
 		byName := labelled("kubernetes.io/metadata.name", "ns-"+n)
-		ix.Add(Selector{Namespace: "ns-" + n})                        // everyone in another namespace
+		// everyone in another namespace
+		ix.Add(Selector{Namespace: "ns-" + n})
 		ix.Add(Selector{Namespace: "ns-" + n, Pods: appWeb})          // same label there
 		ix.Add(Selector{Namespaces: byName, Pods: appWeb})            // the same, by label
 		ix.Add(Selector{Pods: labelled("app", n)})                    // another value, everywhere
@@ -196,12 +200,14 @@ func TestIndexLooksAtFew(t *testing.T) {
 	for i := range others {
 		n := fmt.Sprint(i)
 		ix.SetNamespace("ns-"+n, map[string]string{"kubernetes.io/metadata.name": "ns-" + n})
-		ix.SetPod(Pod{"ns-" + n, "web-0", n}, map[string]string{"app": "web", "everyone": "yes", "rare": n})
+		ix.SetPod(Pod{"ns-" + n, "web-0", n},
+			map[string]string{"app": "web", "everyone": "yes", "rare": n})
 	}
 	ix.SetNamespace("shop", nil)
 	ix.SetPod(web0, map[string]string{"app": "web", "everyone": "yes"})
 	ix.SetPod(db0, dbLabels)
-	wanted := []Selector{{Namespace: "shop"}, {Namespace: "shop", Pods: appWeb}, {Pods: Labels{{"rare", DoesNotExist, nil}}}}
+	wanted := []Selector{{Namespace: "shop"}, {Namespace: "shop", Pods: appWeb},
+		{Pods: Labels{{"rare", DoesNotExist, nil}}}}
 	for _, s := range wanted {
 		ix.Add(s)
 	}
@@ -210,16 +216,18 @@ func TestIndexLooksAtFew(t *testing.T) {
 	p := ix.pods[web0]
 	ix.filing.each(p, p.ns.scopes, func(*entry) { visited++ })
 	if visited < len(wanted) || visited > len(wanted)+2 {
-		t.Errorf("%d of %d selectors looked at for a pod that %d pick", visited, len(ix.selectors), len(wanted))
+		t.Errorf("%d of %d selectors looked at for a pod that %d pick", visited, len(ix.selectors),
+			len(wanted))
 	}
 
 	for s, most := range map[*Selector]int{
 		{Namespace: "shop"}: 2,
-		{Namespace: "shop", Pods: Labels{{"app", Exists, nil}}}:                                   2,
-		{Namespace: "shop", Pods: Labels{{"app", In, []string{"db"}}}}:                            1,
-		{Pods: Labels{{"app", In, []string{"db"}}}}:                                               1,
-		{Pods: Labels{{"rare", In, []string{"1", "2"}}, {"app", Exists, nil}}}:                    2,
-		{Namespaces: Labels{{"kubernetes.io/metadata.name", In, []string{"ns-1"}}}, Pods: appWeb}: 1,
+		{Namespace: "shop", Pods: Labels{{"app", Exists, nil}}}:                2,
+		{Namespace: "shop", Pods: Labels{{"app", In, []string{"db"}}}}:         1,
+		{Pods: Labels{{"app", In, []string{"db"}}}}:                            1,
+		{Pods: Labels{{"rare", In, []string{"1", "2"}}, {"app", Exists, nil}}}: 2,
+		{Namespaces: Labels{{"kubernetes.io/metadata.name", In, []string{"ns-1"}}},
+			Pods: appWeb}: 1,
 	} {
 		ix.Add(*s)
 		looked := 0
@@ -227,14 +235,14 @@ func TestIndexLooksAtFew(t *testing.T) {
 			looked++
 		}
 		if looked > most {
-			t.Errorf("%s: %d of %d pods looked at, want %d at most", s.Key(), looked, len(ix.pods), most)
+			t.Errorf("%s: %d of %d pods looked at, want %d at most", s.Key(), looked,
+				len(ix.pods), most)
 		}
 	}
 }
 
-// After any events, in any order, the index holds what Selector.Matches says of
-// the present state, its changes replay to the same, and once all is gone
-// nothing is left.
+// After any events, in any order, the index holds what Selector.Matches says of the present state,
+// its changes replay to the same, and once all is gone nothing is left.
 func TestIndexAgainstBruteForce(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -447,6 +455,7 @@ func members(ix *Index, k Key) []Pod {
 
 func sortPods(pods []Pod) {
 	slices.SortFunc(pods, func(a, b Pod) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
+			cmp.Compare(a.UID, b.UID))
 	})
 }

@@ -19,9 +19,8 @@ const (
 	DoesNotExist Op = "DoesNotExist" // the key is absent
 )
 
-// Requirement is one condition on the labels of an object. Exists and
-// DoesNotExist ignore Values. An operator that is none of the four matches
-// nothing, and neither does In without values.
+// Requirement is one condition on the labels of an object. Exists and DoesNotExist ignore Values.
+// An operator that is none of the four matches nothing, and neither does In without values.
 type Requirement struct {
 	Key    string
 	Op     Op
@@ -45,8 +44,8 @@ func (r Requirement) matches(labels map[string]string) bool {
 	}
 }
 
-// canonical returns the requirement with sorted, distinct values of its own,
-// and none where the operator ignores them.
+// canonical returns the requirement with sorted, distinct values of its own, and none where the
+// operator ignores them.
 func (r Requirement) canonical() Requirement {
 	if r.Op == Exists || r.Op == DoesNotExist || len(r.Values) == 0 {
 		return Requirement{Key: r.Key, Op: r.Op}
@@ -64,12 +63,11 @@ func (r Requirement) compare(o Requirement) int {
 	)
 }
 
-// Labels is a label selector: all requirements must hold, so an empty one
-// matches every object.
+// Labels is a label selector: all requirements must hold, so an empty one matches every object.
 type Labels []Requirement
 
-// Matches reports whether an object with these labels is selected. NotIn and
-// DoesNotExist match objects that don't have the key.
+// Matches reports whether an object with these labels is selected. NotIn and DoesNotExist match
+// objects that don't have the key.
 func (l Labels) Matches(labels map[string]string) bool {
 	for i := range l {
 		if !l[i].matches(labels) {
@@ -79,9 +77,8 @@ func (l Labels) Matches(labels map[string]string) bool {
 	return true
 }
 
-// Canonical returns the same selector with requirements and values sorted and
-// without duplicates. The result is nil when l is empty; it shares no memory
-// with l, and l isn't modified.
+// Canonical returns the same selector with requirements and values sorted and without duplicates.
+// The result is nil when l is empty; it shares no memory with l, and l isn't modified.
 func (l Labels) Canonical() Labels {
 	if len(l) == 0 {
 		return nil
@@ -98,9 +95,8 @@ func (l Labels) Canonical() Labels {
 //
 //	app=web, tier in (a, b), !x, y notin (z), has k
 //
-// but sorted by key, and "all" for the empty selector. Whatever could be
-// misread is quoted as in Go, so that two selectors have the same text only if
-// they are the same canonical selector.
+// but sorted by key, and "all" for the empty selector. Whatever could be misread is quoted as in
+// Go, so that two selectors have the same text only if they are the same canonical selector.
 func (l Labels) String() string {
 	if len(l) == 0 {
 		return "all"
@@ -153,9 +149,9 @@ func (o Op) word() string {
 	}
 }
 
-// word returns s as it is if it can't be taken for anything else, or quoted.
-// What the API allows in keys, values and names stays bare, except for the
-// empty value and the words of the notation itself.
+// word returns s as it is if it can't be taken for anything else, or quoted. What the API allows in
+// keys, values and names stays bare, except for the empty value and the words of the notation
+// itself.
 func word(s string) string {
 	switch s {
 	case "", "in", "notin", "has", "all":

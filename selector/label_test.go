@@ -25,14 +25,17 @@ func TestLabelsMatches(t *testing.T) {
 		{"In on an absent key", Labels{{"tier", In, []string{"web"}}}, web, false},
 		{"In without values", Labels{{"app", In, nil}}, web, false},
 		{"In with the empty value", Labels{{"empty", In, []string{""}}}, web, true},
-		{"In with the empty value on an absent key", Labels{{"tier", In, []string{""}}}, web, false},
-		{"In with the empty value on an unlabelled object", Labels{{"tier", In, []string{""}}}, nil, false},
+		{"In with the empty value on an absent key", Labels{{"tier", In, []string{""}}},
+			web, false},
+		{"In with the empty value on an unlabelled object", Labels{{"tier", In, []string{""}}},
+			nil, false},
 
 		{"NotIn with the value", Labels{{"app", NotIn, []string{"db", "web"}}}, web, false},
 		{"NotIn with other values", Labels{{"app", NotIn, []string{"db"}}}, web, true},
 		{"NotIn on an absent key", Labels{{"tier", NotIn, []string{"web"}}}, web, true},
 		{"NotIn with the empty value", Labels{{"empty", NotIn, []string{""}}}, web, false},
-		{"NotIn with the empty value on an absent key", Labels{{"tier", NotIn, []string{""}}}, web, true},
+		{"NotIn with the empty value on an absent key", Labels{{"tier", NotIn, []string{""}}},
+			web, true},
 		{"NotIn without values", Labels{{"app", NotIn, nil}}, web, true},
 
 		{"Exists", Labels{{"app", Exists, nil}}, web, true},
@@ -59,7 +62,8 @@ func TestLabelsMatches(t *testing.T) {
 				t.Errorf("(%v).Matches(%v) = %v, want %v", tc.labels, tc.object, got, tc.want)
 			}
 			if got := tc.labels.Canonical().Matches(tc.object); got != tc.want {
-				t.Errorf("canonical (%v).Matches(%v) = %v, want %v", tc.labels, tc.object, got, tc.want)
+				t.Errorf("canonical (%v).Matches(%v) = %v, want %v", tc.labels, tc.object, got,
+					tc.want)
 			}
 		})
 	}
@@ -77,8 +81,10 @@ func TestLabelsString(t *testing.T) {
 		{Labels{{"y", NotIn, []string{"z"}}}, "y notin (z)"},
 		{Labels{{"k", Exists, []string{"ignored"}}}, "has k"},
 		{Labels{{"x", DoesNotExist, nil}}, "!x"},
-		{Labels{{"x", DoesNotExist, nil}, {"app", In, []string{"web"}}, {"x", DoesNotExist, []string{}}}, "app=web, !x"},
-		{Labels{{"kubernetes.io/metadata.name", In, []string{"kube-system"}}}, "kubernetes.io/metadata.name=kube-system"},
+		{Labels{{"x", DoesNotExist, nil}, {"app", In, []string{"web"}},
+			{"x", DoesNotExist, []string{}}}, "app=web, !x"},
+		{Labels{{"kubernetes.io/metadata.name", In, []string{"kube-system"}}},
+			"kubernetes.io/metadata.name=kube-system"},
 		{Labels{{"k", In, nil}}, "k in ()"},
 		{Labels{{"k", In, []string{""}}}, `k=""`},
 		{Labels{{"has", In, []string{"all"}}}, `"has"="all"`},
@@ -133,14 +139,17 @@ var plain = alphabet{
 // hostile has what could confuse the text form.
 var hostile = alphabet{
 	keys: []string{
-		"", "a", "in", "has", "all", "notin", "!a", "has a", "a in (b)", `"a"`, `a"`, `\`, "a, b", "a=b", ": ", "\xff", "�",
+		"", "a", "in", "has", "all", "notin", "!a", "has a", "a in (b)", `"a"`, `a"`, `\`, "a, b",
+		"a=b", ": ", "\xff", "�",
 		"in namespace b", "é", "\n", "a/b.c-d_e",
 	},
-	values: []string{"", "a", "b", "a, b", "in", "all", ")", "a)", "(", `"`, `\"`, `"a"`, ": all", ", !a", "\xff", "�", "\x00", "=b"},
+	values: []string{"", "a", "b", "a, b", "in", "all", ")", "a)", "(", `"`, `\"`, `"a"`, ": all",
+		", !a", "\xff", "�", "\x00", "=b"},
 }
 
 func drawObject(t *rapid.T, from alphabet) map[string]string {
-	return rapid.MapOfN(rapid.SampledFrom(from.keys), rapid.SampledFrom(from.values), 0, len(plain.keys)).Draw(t, "object")
+	return rapid.MapOfN(rapid.SampledFrom(from.keys), rapid.SampledFrom(from.values), 0,
+		len(plain.keys)).Draw(t, "object")
 }
 
 func drawLabels(t *rapid.T, from alphabet, name string) Labels {

@@ -13,8 +13,7 @@ type pod struct {
 	in     []*entry // the selectors that pick it
 }
 
-// leave takes the pod out of its selectors for which gone is true, and appends
-// the changes.
+// leave takes the pod out of its selectors for which gone is true, and appends the changes.
 func (p *pod) leave(gone func(*entry) bool, changes []Change) []Change {
 	p.in = slices.DeleteFunc(p.in, func(e *entry) bool {
 		if !gone(e) {
@@ -27,9 +26,8 @@ func (p *pod) leave(gone func(*entry) bool, changes []Change) []Change {
 	return changes
 }
 
-// maxFew is the size up to which a podSet is a slice. Most sets are the few
-// replicas of one workload, and a large cluster has hundreds of thousands of
-// sets.
+// maxFew is the size up to which a podSet is a slice. Most sets are the few replicas of one
+// workload, and a large cluster has hundreds of thousands of sets.
 const maxFew = 16
 
 // podSet is a set of pods, small when it holds few. The zero value is empty.

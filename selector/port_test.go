@@ -23,11 +23,16 @@ func TestMergePorts(t *testing.T) {
 		{"one", []PortRange{{tcp, 80, 80}}, []PortRange{{tcp, 80, 80}}},
 		{"duplicate", []PortRange{{tcp, 80, 80}, {tcp, 80, 80}}, []PortRange{{tcp, 80, 80}}},
 		{"adjacent", []PortRange{{tcp, 81, 90}, {tcp, 80, 80}}, []PortRange{{tcp, 80, 90}}},
-		{"gap of one", []PortRange{{tcp, 82, 90}, {tcp, 80, 80}}, []PortRange{{tcp, 80, 80}, {tcp, 82, 90}}},
-		{"inside", []PortRange{{tcp, 1, 100}, {tcp, 5, 6}, {tcp, 101, 101}}, []PortRange{{tcp, 1, 101}}},
-		{"protocols apart", []PortRange{{udp, 53, 53}, {tcp, 53, 53}, {tcp, 54, 54}}, []PortRange{{tcp, 53, 54}, {udp, 53, 53}}},
-		{"last port", []PortRange{{tcp, 65535, 65535}, {udp, 0, 1}, {tcp, 65534, 65534}}, []PortRange{{tcp, 65534, 65535}, {udp, 0, 1}}},
-		{"every port", []PortRange{{tcp, 0, 65535}, {tcp, 65535, 65535}, {tcp, 0, 0}}, []PortRange{{tcp, 0, 65535}}},
+		{"gap of one", []PortRange{{tcp, 82, 90}, {tcp, 80, 80}},
+			[]PortRange{{tcp, 80, 80}, {tcp, 82, 90}}},
+		{"inside", []PortRange{{tcp, 1, 100}, {tcp, 5, 6}, {tcp, 101, 101}},
+			[]PortRange{{tcp, 1, 101}}},
+		{"protocols apart", []PortRange{{udp, 53, 53}, {tcp, 53, 53}, {tcp, 54, 54}},
+			[]PortRange{{tcp, 53, 54}, {udp, 53, 53}}},
+		{"last port", []PortRange{{tcp, 65535, 65535}, {udp, 0, 1}, {tcp, 65534, 65534}},
+			[]PortRange{{tcp, 65534, 65535}, {udp, 0, 1}}},
+		{"every port", []PortRange{{tcp, 0, 65535}, {tcp, 65535, 65535}, {tcp, 0, 0}},
+			[]PortRange{{tcp, 0, 65535}}},
 		{"backwards", []PortRange{{tcp, 90, 80}, {tcp, 85, 85}}, []PortRange{{tcp, 85, 85}}},
 		{"only backwards", []PortRange{{tcp, 1, 0}}, nil},
 	} {
@@ -63,15 +68,16 @@ func TestMergePortsAgainstBitmap(t *testing.T) {
 		}
 		for i := 1; i < len(out); i++ {
 			a, b := out[i-1], out[i]
-			if a.Protocol > b.Protocol || a.Protocol == b.Protocol && int(a.Last)+1 >= int(b.First) {
+			if a.Protocol > b.Protocol || a.Protocol == b.Protocol &&
+				int(a.Last)+1 >= int(b.First) {
 				t.Fatalf("%v and %v aren't in order with a gap", a, b)
 			}
 		}
 	})
 }
 
-// bitmap marks the ports of each protocol that are near an end of a random
-// range, and 100 for all those in between.
+// bitmap marks the ports of each protocol that are near an end of a random range, and 100 for all
+// those in between.
 func bitmap(ranges []PortRange) map[uint8][]bool {
 	ports := []int{100}
 	for i := range 16 {

@@ -15,8 +15,7 @@ type posting struct {
 	values map[string]podSet
 }
 
-// move files the pod under its new labels instead of its old ones. It touches
-// only what differs.
+// move files the pod under its new labels instead of its old ones. It touches only what differs.
 func (ps postings) move(p *pod, from, to map[string]string) {
 	for key, value := range from {
 		if kept, found := to[key]; !found || kept != value {

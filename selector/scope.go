@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// namespace is what the index knows of one namespace. It exists while the
-// namespace is known, has pods, or is named by a selector.
+// namespace is what the index knows of one namespace. It exists while the namespace is known, has
+// pods, or is named by a selector.
 type namespace struct {
 	name   string
 	known  bool
@@ -21,9 +21,9 @@ func (ns *namespace) idle() bool {
 	return !ns.known && ns.exact == nil && ns.pods.len() == 0
 }
 
-// scope is a set of namespaces that selectors look in: one by name, or the
-// known ones that match a label selector. Selectors that look in the same
-// namespaces share it, so each namespace is judged once for all of them.
+// scope is a set of namespaces that selectors look in: one by name, or the known ones that match a
+// label selector. Selectors that look in the same namespaces share it, so each namespace is judged
+// once for all of them.
 type scope struct {
 	name       string // that part of the selectors' keys
 	labels     Labels // canonical; unused in an exact scope
@@ -49,8 +49,8 @@ func (sc *scope) remove(ns *namespace) {
 	ns.scopes = slices.DeleteFunc(ns.scopes, func(o *scope) bool { return o == sc })
 }
 
-// holdsFewerThan reports whether the scope's namespaces have less than limit
-// pods. It stops counting there: a cluster may have thousands of namespaces.
+// holdsFewerThan reports whether the scope's namespaces have less than limit pods. It stops
+// counting there: a cluster may have thousands of namespaces.
 func (sc *scope) holdsFewerThan(limit int) bool {
 	n := 0
 	for ns := range sc.namespaces {
@@ -92,8 +92,8 @@ func (ix *Index) tidy(ns *namespace) {
 	}
 }
 
-// acquire returns the scope of a selector and counts the selector in. A scope
-// that is new is matched against every namespace.
+// acquire returns the scope of a selector and counts the selector in. A scope that is new is
+// matched against every namespace.
 func (ix *Index) acquire(s Selector) *scope {
 	sc := ix.findScope(s)
 	sc.selectors++
@@ -127,8 +127,7 @@ func newScope(name string, labels Labels) *scope {
 	return &scope{name: name, labels: labels, namespaces: make(map[*namespace]struct{})}
 }
 
-// release counts a selector of the scope out, and forgets a scope that has no
-// selector left.
+// release counts a selector of the scope out, and forgets a scope that has no selector left.
 func (ix *Index) release(sc *scope) {
 	sc.selectors--
 	if sc.selectors > 0 {
@@ -144,9 +143,8 @@ func (ix *Index) release(sc *scope) {
 	}
 }
 
-// rescope judges a namespace anew after it was relabelled, became known or
-// unknown, and moves its pods in and out of the selectors of the scopes that
-// flipped.
+// rescope judges a namespace anew after it was relabelled, became known or unknown, and moves its
+// pods in and out of the selectors of the scopes that flipped.
 func (ix *Index) rescope(ns *namespace) []Change {
 	var entered []*scope
 	left := false

@@ -1,25 +1,22 @@
 package selector
 
-// Selector picks pods: those whose labels match Pods, in the namespaces that
-// Namespace or Namespaces name. The zero Selector picks every pod of every
-// known namespace.
+// Selector picks pods: those whose labels match Pods, in the namespaces that Namespace or
+// Namespaces name. The zero Selector picks every pod of every known namespace.
 type Selector struct {
-	// Namespace, if not empty, names the one namespace whose pods are picked.
-	// Namespaces is then ignored, and the namespace need not be known yet.
+	// Namespace, if not empty, names the one namespace whose pods are picked. Namespaces is then
+	// ignored, and the namespace need not be known yet.
 	Namespace string
 
-	// Namespaces picks the namespaces by their labels. A namespace that isn't
-	// known has no labels to judge, so nothing matches it, not even the empty
-	// selector.
+	// Namespaces picks the namespaces by their labels. A namespace that isn't known has no labels
+	// to judge, so nothing matches it, not even the empty selector.
 	Namespaces Labels
 
 	// Pods picks the pods of those namespaces by their labels.
 	Pods Labels
 }
 
-// Key is the canonical text of a [Selector]. Two selectors have equal keys if
-// and only if they are the same once requirements and values are sorted and
-// duplicates removed. It reads like
+// Key is the canonical text of a [Selector]. Two selectors have equal keys if and only if they are
+// the same once requirements and values are sorted and duplicates removed. It reads like
 //
 //	namespace shop: app=web
 //	namespaces team in (a, b): all
@@ -38,10 +35,11 @@ func (s Selector) scope() string {
 	return "namespaces " + s.Namespaces.String()
 }
 
-// Matches reports whether the selector picks a pod with these labels in this
-// namespace. Nil namespaceLabels mean that the namespace isn't known; one that
-// is known but has no labels is an empty map.
-func (s Selector) Matches(namespace string, namespaceLabels map[string]string, podLabels map[string]string) bool {
+// Matches reports whether the selector picks a pod with these labels in this namespace. Nil
+// namespaceLabels mean that the namespace isn't known; one that is known but has no labels is an
+// empty map.
+func (s Selector) Matches(namespace string, namespaceLabels map[string]string,
+	podLabels map[string]string) bool {
 	if s.Namespace != "" {
 		if namespace != s.Namespace {
 			return false

@@ -33,8 +33,10 @@ func TestSelectorMatches(t *testing.T) {
 		{"exact namespace", Selector{Namespace: "shop"}, shop, pod, true},
 		{"exact namespace, unknown", Selector{Namespace: "shop"}, nil, pod, true},
 		{"other namespace", Selector{Namespace: "bank"}, shop, pod, false},
-		{"exact namespace ignores Namespaces", Selector{Namespace: "shop", Namespaces: notTeam}, shop, pod, true},
-		{"other namespace ignores Namespaces", Selector{Namespace: "bank", Namespaces: teamA}, shop, pod, false},
+		{"exact namespace ignores Namespaces", Selector{Namespace: "shop", Namespaces: notTeam},
+			shop, pod, true},
+		{"other namespace ignores Namespaces", Selector{Namespace: "bank", Namespaces: teamA}, shop,
+			pod, false},
 		{"exact namespace and pods", Selector{Namespace: "shop", Pods: web}, nil, pod, true},
 		{"exact namespace, other pods", Selector{Namespace: "shop", Pods: web}, nil, nil, false},
 		{"namespaces by label", Selector{Namespaces: teamA}, shop, pod, true},
@@ -65,7 +67,8 @@ func TestSelectorKey(t *testing.T) {
 		{Selector{Namespace: "shop"}, "namespace shop: all"},
 		{Selector{Namespace: "shop", Namespaces: web}, "namespace shop: all"},
 		{Selector{Namespace: "all", Pods: web}, `namespace "all": app=web`},
-		{Selector{Namespaces: Labels{{"team", In, []string{"b", "a"}}}, Pods: web}, "namespaces team in (a, b): app=web"},
+		{Selector{Namespaces: Labels{{"team", In, []string{"b", "a"}}}, Pods: web},
+			"namespaces team in (a, b): app=web"},
 	} {
 		if got := tc.selector.Key(); got != tc.want {
 			t.Errorf("%#v:\n got %s\nwant %s", tc.selector, got, tc.want)
@@ -73,13 +76,13 @@ func TestSelectorKey(t *testing.T) {
 	}
 }
 
-// The key can be read back into the canonical selector, so no two canonical
-// selectors share a key.
+// The key can be read back into the canonical selector, so no two canonical selectors share a key.
 func TestKeyIsInjective(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := Selector{
-			Namespace:  rapid.SampledFrom(append([]string{"", ""}, hostile.keys...)).Draw(t, "namespace"),
+			Namespace: rapid.SampledFrom(append([]string{"", ""}, hostile.keys...)).
+				Draw(t, "namespace"),
 			Namespaces: drawLabels(t, hostile, "namespaces"),
 			Pods:       drawLabels(t, hostile, "pods"),
 		}
@@ -100,8 +103,8 @@ func TestKeyIsInjective(t *testing.T) {
 	})
 }
 
-// readKey is the inverse of Selector.Key. It panics on text that isn't a key,
-// but for what is left over at the end.
+// readKey is the inverse of Selector.Key. It panics on text that isn't a key, but for what is left
+// over at the end.
 func readKey(k Key) (Selector, error) {
 	r := &reader{rest: string(k)}
 	var s Selector

@@ -19,8 +19,8 @@ func (p *Pass) of(is4 bool) []netip.Addr {
 	return p.groups[1]
 }
 
-// group picks one address of each way in which addresses are treated, among
-// all that anybody names and their neighbours.
+// group picks one address of each way in which addresses are treated, among all that anybody names
+// and their neighbours.
 func (p *Pass) group() {
 	type key struct {
 		kernel int32
@@ -43,7 +43,8 @@ func (p *Pass) group() {
 		if !a.IsValid() {
 			return
 		}
-		k := key{kernel: p.kernel.Signature(a), view: p.x.meaning.View(a), node: p.x.node.signature(a)}
+		k := key{kernel: p.kernel.Signature(a), view: p.x.meaning.View(a),
+			node: p.x.node.signature(a)}
 		if local[a] {
 			k.local = a
 		}
@@ -57,7 +58,8 @@ func (p *Pass) group() {
 		}
 		p.groups[i] = append(p.groups[i], a)
 	}
-	for _, list := range [][]netip.Addr{p.program.Addresses(), p.x.meaning.Addresses(), p.x.node.addresses()} {
+	for _, list := range [][]netip.Addr{p.program.Addresses(), p.x.meaning.Addresses(),
+		p.x.node.addresses()} {
 		for _, a := range list {
 			add(a)
 			add(a.Prev())
@@ -79,9 +81,11 @@ func (p *Pass) nameInterfaces() {
 			veths[a.Interface] = true
 		}
 	}
-	for _, name := range p.program.Interfaces(kernel.Prerouting, kernel.Input, kernel.Forward, kernel.Output, kernel.Postrouting) {
+	for _, name := range p.program.Interfaces(kernel.Prerouting, kernel.Input, kernel.Forward,
+		kernel.Output, kernel.Postrouting) {
 		switch {
-		case name == "" || name == loopback || programmed[name] || strings.HasPrefix(vethPrefix, name):
+		case name == "" || name == loopback || programmed[name] ||
+			strings.HasPrefix(vethPrefix, name):
 		case isVeth(name):
 			veths[name] = true
 		default:
@@ -105,8 +109,8 @@ func (at place) face() string {
 	return at.Interface
 }
 
-// placesOf lists the places of a family. Pods with the same policies follow
-// each other: what is remembered of one helps the next.
+// placesOf lists the places of a family. Pods with the same policies follow each other: what is
+// remembered of one helps the next.
 func (p *Pass) placesOf(is4 bool) []place {
 	var out []place
 	for _, a := range p.x.meaning.Attachments() {
@@ -117,18 +121,21 @@ func (p *Pass) placesOf(is4 bool) []place {
 		}
 	}
 	profile := func(at place) string {
-		return fmt.Sprint(p.x.meaning.Isolating(at.Pod, policy.Ingress), p.x.meaning.Isolating(at.Pod, policy.Egress))
+		return fmt.Sprint(p.x.meaning.Isolating(at.Pod, policy.Ingress),
+			p.x.meaning.Isolating(at.Pod, policy.Egress))
 	}
 	keys := map[string]string{}
 	for _, at := range out {
 		keys[at.ID] = profile(at)
 	}
-	slices.SortStableFunc(out, func(a, b place) int { return strings.Compare(keys[a.ID], keys[b.ID]) })
+	slices.SortStableFunc(out, func(a, b place) int {
+		return strings.Compare(keys[a.ID], keys[b.ID])
+	})
 	return out
 }
 
-// nodeEnds are addresses that matter together with any other: a stranger's
-// first, then the ends of the tunnel.
+// nodeEnds are addresses that matter together with any other: a stranger's first, then the ends of
+// the tunnel.
 func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	out := []netip.Addr{stranger(is4)}
 	if l := p.x.node.Local; l.IsValid() && l.Is4() == is4 {
@@ -142,8 +149,8 @@ func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	return out
 }
 
-// kindsAt are addresses that stand for all others at a hook where no policy is
-// asked: what holds for each two of them holds for any two.
+// kindsAt are addresses that stand for all others at a hook where no policy is asked: what holds
+// for each two of them holds for any two.
 func (p *Pass) kindsAt(hook kernel.Hook, groups []netip.Addr) (kinds []netip.Addr) {
 	signature := p.program.SignatureAt(hook)
 	seen := map[string]bool{}

@@ -14,9 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
 
-// This file decides by brute force whether two typed rulesets mean the same:
-// it sends concrete packets through both. It knows nothing of the kernel, of
-// what reads it back, and of policies.
+// This file decides by brute force whether two typed rulesets mean the same: it sends concrete
+// packets through both. It knows nothing of the kernel, of what reads it back, and of policies.
 
 // tracedPacket is a concrete packet at one hook.
 type tracedPacket struct {
@@ -65,7 +64,9 @@ func basesOf(rs *nft.Ruleset) map[nft.Hook][]*nft.Chain {
 		}
 	}
 	for _, list := range out {
-		slices.SortStableFunc(list, func(a, b *nft.Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+		slices.SortStableFunc(list, func(a, b *nft.Chain) int {
+			return cmp.Compare(a.Base.Priority, b.Base.Priority)
+		})
 	}
 	return out
 }
@@ -165,7 +166,9 @@ type protoPort struct {
 func newPacketSpace(rulesets ...*nft.Ruleset) *packetSpace {
 	w := &packetSpace{where: map[netip.Addr][]string{}}
 	addresses := map[netip.Addr]bool{}
-	ports := map[protoPort]bool{{1, 0}: true, {policy.ProtocolICMPv6, 0}: true, {policy.ProtocolTCP, 80}: true, {policy.ProtocolUDP, 53}: true, {policy.ProtocolSCTP, 80}: true, {47, 0}: true}
+	ports := map[protoPort]bool{{1, 0}: true, {policy.ProtocolICMPv6, 0}: true,
+		{policy.ProtocolTCP, 80}: true, {policy.ProtocolUDP, 53}: true,
+		{policy.ProtocolSCTP, 80}: true, {47, 0}: true}
 	here := func(a netip.Addr) { addresses[a] = true }
 	around := func(a netip.Addr) {
 		for _, x := range []netip.Addr{a, a.Prev(), a.Next()} {
@@ -180,7 +183,8 @@ func newPacketSpace(rulesets ...*nft.Ruleset) *packetSpace {
 		}
 	}
 	for _, a := range slices.Concat(randomcluster.Strangers, []netip.Addr{
-		netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1"), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"),
+		netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1"),
+		netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"),
 	}) {
 		addresses[a] = true
 	}
@@ -221,7 +225,8 @@ func newPacketSpace(rulesets ...*nft.Ruleset) *packetSpace {
 }
 
 // cut takes a key apart.
-func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr), port func(uint8, uint16)) {
+func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr),
+	port func(uint8, uint16)) {
 	var protocol uint8
 	var address netip.Addr
 	for _, f := range s.Key {
@@ -229,7 +234,8 @@ func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr), port 
 			return
 		}
 		switch f {
-		case nft.SrcAddr4, nft.DstAddr4, nft.OriginalSrc4, nft.ReplySrc4, nft.SrcAddr6, nft.DstAddr6, nft.OriginalSrc6, nft.ReplySrc6:
+		case nft.SrcAddr4, nft.DstAddr4, nft.OriginalSrc4, nft.ReplySrc4, nft.SrcAddr6,
+			nft.DstAddr6, nft.OriginalSrc6, nft.ReplySrc6:
 			address, _ = netip.AddrFromSlice([]byte(key[:ruleworld.SizeOf(f)]))
 			around(address)
 			key = key[ruleworld.SizeOf(f):]
@@ -253,8 +259,8 @@ func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr), port 
 // wrongVeth is nobody's.
 const wrongVeth = "slupwrong"
 
-// each calls f with every packet of some hooks until it returns false. The
-// packet is f's for the call only.
+// each calls f with every packet of some hooks until it returns false. The packet is f's for the
+// call only.
 func (w *packetSpace) each(hooks map[nft.Hook]bool, f func(p *tracedPacket) bool) bool {
 	kinds := func(p tracedPacket) bool { return !hooks[p.hook] || w.kinds(p, f) }
 	for _, src := range w.addresses {
@@ -264,19 +270,22 @@ func (w *packetSpace) each(hooks map[nft.Hook]bool, f func(p *tracedPacket) bool
 			}
 			for _, iif := range append([]string{"up", wrongVeth}, w.where[src]...) {
 				for _, oif := range append([]string{"up", wrongVeth}, w.where[dst]...) {
-					if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif, Oif: oif}, hook: nft.HookForward}) {
+					if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif,
+						Oif: oif}, hook: nft.HookForward}) {
 						return false
 					}
 				}
 				for _, hook := range []nft.Hook{nft.HookInput, nft.HookPrerouting} {
-					p := tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif, LocalDst: hook == nft.HookInput}, hook: hook}
+					p := tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif,
+						LocalDst: hook == nft.HookInput}, hook: hook}
 					if !kinds(p) {
 						return false
 					}
 				}
 			}
 			for _, hook := range []nft.Hook{nft.HookOutput, nft.HookPostrouting} {
-				if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Oif: "up", LocalSrc: true}, hook: hook}) {
+				if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Oif: "up",
+					LocalSrc: true}, hook: hook}) {
 					return false
 				}
 			}
@@ -311,7 +320,8 @@ func (w *packetSpace) kinds(p tracedPacket, f func(p *tracedPacket) bool) bool {
 	}
 	for _, ends := range w.ends(p) {
 		v := p
-		v.Protocol, v.state, v.OrigSrc, v.ReplySrc = policy.ProtocolICMPv6, nft.CTRelated, ends[0], ends[1]
+		v.Protocol, v.state, v.OrigSrc, v.ReplySrc = policy.ProtocolICMPv6, nft.CTRelated,
+			ends[0], ends[1]
 		if p.Src.Is4() {
 			v.Protocol = policy.ProtocolICMP
 		}
@@ -319,8 +329,10 @@ func (w *packetSpace) kinds(p tracedPacket, f func(p *tracedPacket) bool) bool {
 			return false
 		}
 	}
-	for _, state := range []nft.CTState{nft.CTInvalid, nft.CTEstablished, nft.CTRelated, nft.CTUntracked} {
-		for _, pp := range []protoPort{{policy.ProtocolTCP, 80}, {policy.ProtocolUDP, 8472}, {1, 0}, {policy.ProtocolICMPv6, 0}} {
+	for _, state := range []nft.CTState{nft.CTInvalid, nft.CTEstablished, nft.CTRelated,
+		nft.CTUntracked} {
+		for _, pp := range []protoPort{{policy.ProtocolTCP, 80}, {policy.ProtocolUDP, 8472}, {1, 0},
+			{policy.ProtocolICMPv6, 0}} {
 			v := p
 			v.Protocol, v.Port, v.state, v.noSYN = pp.protocol, pp.port, state, true
 			if state == nft.CTUntracked {
@@ -336,13 +348,15 @@ func (w *packetSpace) kinds(p tracedPacket, f func(p *tracedPacket) bool) bool {
 	return try(v)
 }
 
-// ends are the connections that an error can be about, where that is asked. In
-// what is sent to one address either end can be anybody; to the others, the sender or not.
+// ends are the connections that an error can be about, where that is asked. In what is sent to one
+// address either end can be anybody; to the others, the sender or not.
 func (w *packetSpace) ends(p tracedPacket) [][2]netip.Addr {
 	if p.hook != nft.HookForward && p.hook != nft.HookInput {
 		return nil
 	}
-	stranger := w.addresses[slices.IndexFunc(w.addresses, func(a netip.Addr) bool { return a.Is4() == p.Src.Is4() })]
+	stranger := w.addresses[slices.IndexFunc(w.addresses, func(a netip.Addr) bool {
+		return a.Is4() == p.Src.Is4()
+	})]
 	out := [][2]netip.Addr{{stranger, stranger}}
 	list := []netip.Addr{p.Src}
 	if p.Dst == stranger {

@@ -27,17 +27,18 @@ type link struct {
 type expectations struct {
 	node    *Node
 	meaning *cluster.Meaning
-	// links are the addresses behind our veths, alone those of pods that others
-	// wired. Whoever is in neither isn't programmed.
+	// links are the addresses behind our veths, alone those of pods that others wired. Whoever is
+	// in neither isn't programmed.
 	links map[link]*cluster.Attachment
 	alone map[netip.Addr]*cluster.Attachment
-	// own are, for each of these places of a pod (no veth: alone), the addresses by
-	// which the pod may be an end of a connection.
+	// own are, for each of these places of a pod (no veth: alone), the addresses by which the pod
+	// may be an end of a connection.
 	own map[link]map[netip.Addr]bool
 }
 
 func newExpectations(n *Node, m *cluster.Meaning) *expectations {
-	x := &expectations{node: n, meaning: m, links: map[link]*cluster.Attachment{}, alone: map[netip.Addr]*cluster.Attachment{}, own: map[link]map[netip.Addr]bool{}}
+	x := &expectations{node: n, meaning: m, links: map[link]*cluster.Attachment{},
+		alone: map[netip.Addr]*cluster.Attachment{}, own: map[link]map[netip.Addr]bool{}}
 	list := m.Attachments()
 	for i := range list {
 		if !list[i].Known {
@@ -109,7 +110,8 @@ func (p *progress) next() {
 func (p *progress) why(at kernel.Region) string {
 	out := "nothing forbids it"
 	for _, d := range p.by {
-		if !at.Empty() && d.region.Contains(kernel.Region{{First: at[0].First, Last: at[0].First}}) {
+		if !at.Empty() &&
+			d.region.Contains(kernel.Region{{First: at[0].First, Last: at[0].First}}) {
 			out = d.by
 		}
 	}
@@ -163,8 +165,7 @@ func (x *expectations) prerouting(c *kernel.Class, p *progress) {
 	}
 }
 
-// fromPeer: where the tunnel's packets from a peer to this node come from and
-// go to.
+// fromPeer: where the tunnel's packets from a peer to this node come from and go to.
 func (x *expectations) fromPeer(c *kernel.Class) bool {
 	return x.node.Tunnel && x.node.Local.IsValid() && c.Dst == x.node.Local && x.isEndpoint(c.Src)
 }
@@ -205,8 +206,7 @@ func (x *expectations) forward(c *kernel.Class, p *progress) {
 	x.receiver(c, p)
 }
 
-// input: what a pod sends to its own node is egress. The tunnel's port is for
-// peers alone.
+// input: what a pod sends to its own node is egress. The tunnel's port is for peers alone.
 func (x *expectations) input(c *kernel.Class, p *progress) {
 	if x.cut(c, p) {
 		return
@@ -238,8 +238,8 @@ func (x *expectations) cut(c *kernel.Class, p *progress) bool {
 	return true
 }
 
-// always is what passes whatever the policies: packets of connections that
-// were allowed, errors about them, neighbour discovery.
+// always is what passes whatever the policies: packets of connections that were allowed, errors
+// about them, neighbour discovery.
 func (x *expectations) always(c *kernel.Class, p *progress, d policy.Direction) {
 	const firstND, lastND, ndHops = 133, 137, 255
 	switch c.State {
@@ -247,7 +247,8 @@ func (x *expectations) always(c *kernel.Class, p *progress, d policy.Direction) 
 		p.pass(p.open, "packets of allowed connections pass")
 	case kernel.Related:
 		if x.byEnd(c) || d == policy.Ingress && !x.fromPod(c) {
-			p.pass(kernel.Protocol(protocolICMP).Or(kernel.Protocol(protocolICMPv6)), "errors about allowed connections pass")
+			p.pass(kernel.Protocol(protocolICMP).Or(kernel.Protocol(protocolICMPv6)),
+				"errors about allowed connections pass")
 		}
 	default:
 	}
@@ -265,7 +266,9 @@ func senderAt(c *kernel.Class) link {
 }
 
 // fromPod: a pod of this node sends, whether or not it is programmed.
-func (x *expectations) fromPod(c *kernel.Class) bool { return isVeth(c.In) || x.alone[c.Src] != nil }
+func (x *expectations) fromPod(c *kernel.Class) bool {
+	return isVeth(c.In) || x.alone[c.Src] != nil
+}
 
 // byEnd: the sender is a pod of this node, and an end of the connection.
 func (x *expectations) byEnd(c *kernel.Class) bool {
@@ -300,13 +303,16 @@ func (x *expectations) receiver(c *kernel.Class, p *progress) {
 		x.judge(at, policy.Ingress, c, p)
 	case isVeth(c.Out) || contains(x.node.PodRanges, c.Dst):
 		p.drop(p.open, notProgrammed)
-	case len(x.node.PodRanges) > 0 && (multicast4.Contains(c.Dst) || c.Dst == broadcast4 || multicast6.Contains(c.Dst) || linkLocal6.Contains(c.Dst)):
+	case len(x.node.PodRanges) > 0 &&
+		(multicast4.Contains(c.Dst) || c.Dst == broadcast4 || multicast6.Contains(c.Dst) ||
+			linkLocal6.Contains(c.Dst)):
 		p.drop(p.open, "on a bridge, to no known pod")
 	}
 }
 
 // judge asks the policies of one pod.
-func (x *expectations) judge(at *cluster.Attachment, d policy.Direction, c *kernel.Class, p *progress) {
+func (x *expectations) judge(at *cluster.Attachment, d policy.Direction, c *kernel.Class,
+	p *progress) {
 	peer := c.Src
 	if d == policy.Egress {
 		peer = c.Dst

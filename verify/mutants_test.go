@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// mutator changes one thing of a ruleset, at random. It reports what, or
-// nothing where that can't be done here.
+// mutator changes one thing of a ruleset, at random. It reports what, or nothing where that can't
+// be done here.
 type mutator func(r *rand.Rand, rs *nft.Ruleset) string
 
 // pickChain picks a chain that has rules.
@@ -52,7 +52,9 @@ func pickElement(r *rand.Rand, s *nft.Set) nft.Element {
 	for e := range s.Elements {
 		list = append(list, e)
 	}
-	slices.SortFunc(list, func(a, b nft.Element) int { return compareStrings(a.First+a.Last, b.First+b.Last) })
+	slices.SortFunc(list, func(a, b nft.Element) int {
+		return compareStrings(a.First+a.Last, b.First+b.Last)
+	})
 	return list[r.IntN(len(list))]
 }
 
@@ -175,12 +177,13 @@ var mutators = map[string]mutator{
 	},
 	"jump target changed": func(r *rand.Rand, rs *nft.Ruleset) string {
 		c, to := pickChain(r, rs), pickChain(r, rs)
-		if to.Base == nil && to != c && replace(c, r.IntN(len(c.Rules)), func(s nft.Statement) nft.Statement {
-			if do, ok := s.(nft.Do); ok && do.Kind == nft.Jump && do.Chain != to.Name {
-				return nft.Do{Verdict: nft.JumpTo(to.Name)}
-			}
-			return nil
-		}) {
+		if to.Base == nil && to != c &&
+			replace(c, r.IntN(len(c.Rules)), func(s nft.Statement) nft.Statement {
+				if do, ok := s.(nft.Do); ok && do.Kind == nft.Jump && do.Chain != to.Name {
+					return nft.Do{Verdict: nft.JumpTo(to.Name)}
+				}
+				return nil
+			}) {
 			return c.Name
 		}
 		return ""
@@ -193,7 +196,9 @@ var mutators = map[string]mutator{
 				return nil
 			}
 			other := pickSet(r, rs, func(o *nft.Set) bool {
-				return o.Name != in.Set && !o.Verdicts && o.Targets == 0 && len(o.Key) == len(rs.Sets[in.Set].Key) && o.Key[0].String() == rs.Sets[in.Set].Key[0].String()
+				return o.Name != in.Set && !o.Verdicts && o.Targets == 0 &&
+					len(o.Key) == len(rs.Sets[in.Set].Key) &&
+					o.Key[0].String() == rs.Sets[in.Set].Key[0].String()
 			})
 			if other == nil {
 				return nil
@@ -237,7 +242,8 @@ var mutators = map[string]mutator{
 				m.Proto++
 				return m
 			case nft.MatchCT:
-				m.State = []nft.CTState{nft.CTInvalid, nft.CTEstablished, nft.CTRelated, nft.CTNew}[r.IntN(4)]
+				m.State = []nft.CTState{nft.CTInvalid, nft.CTEstablished, nft.CTRelated,
+					nft.CTNew}[r.IntN(4)]
 				return m
 			}
 			return nil
@@ -260,7 +266,8 @@ var mutators = map[string]mutator{
 	},
 	"accept inserted": func(r *rand.Rand, rs *nft.Ruleset) string {
 		c := pickChain(r, rs)
-		accept := nft.Rule{Statements: []nft.Statement{nft.MatchProto{Proto: policy.ProtocolTCP}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}}}}
+		accept := nft.Rule{Statements: []nft.Statement{nft.MatchProto{Proto: policy.ProtocolTCP},
+			nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}}}}
 		c.Rules = slices.Insert(c.Rules, r.IntN(len(c.Rules)+1), accept)
 		return c.Name
 	},
@@ -272,9 +279,9 @@ type mutantCount struct {
 	refused, differing, caught, equal, found int
 }
 
-// TestMutantsAreCaught: of random changes of the installed ruleset, every one
-// that changes what becomes of any packet is found by reading the kernel back;
-// those that change nothing are found by the structural comparison.
+// TestMutantsAreCaught: of random changes of the installed ruleset, every one that changes what
+// becomes of any packet is found by reading the kernel back; those that change nothing are found by
+// the structural comparison.
 func TestMutantsAreCaught(t *testing.T) {
 	t.Parallel()
 	want, workers := 120, 2
@@ -284,20 +291,23 @@ func TestMutantsAreCaught(t *testing.T) {
 	count := &mutantCount{}
 	var all sync.WaitGroup
 	for worker := range workers {
-		w := &mutantWorker{t: t, count: count, want: want, seed: uint64(worker) + 1, k: newKernelTable(t)}
+		w := &mutantWorker{t: t, count: count, want: want, seed: uint64(worker) + 1,
+			k: newKernelTable(t)}
 		w.check = openKernelTable(t, w.k.space)
 		all.Go(w.run)
 	}
 	all.Wait()
-	t.Logf("proof: %d mutants: %d differ, %d of them caught; %d mean the same, %d of them found by the structural diff; %d refused by the kernel",
-		count.differing+count.equal, count.differing, count.caught, count.equal, count.found, count.refused)
+	t.Logf("proof: %d mutants: %d differ, %d of them caught; %d mean the same, %d of them found "+
+		"by the structural diff; %d refused by the kernel",
+		count.differing+count.equal, count.differing, count.caught, count.equal, count.found,
+		count.refused)
 	if count.differing < want/3 {
 		t.Errorf("only %d of %d mutants differ: they prove little", count.differing, want)
 	}
 }
 
-// TestMutantsOnceMissed: a rule is wrong for a pair of addresses alone, neither
-// of which is a stranger's.
+// TestMutantsOnceMissed: a rule is wrong for a pair of addresses alone, neither of which is a
+// stranger's.
 func TestMutantsOnceMissed(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)
@@ -414,7 +424,8 @@ func (w *mutantWorker) try(r *rand.Rand, s *verifyState, name string) {
 	})
 	switch {
 	case example != nil && !noticed:
-		w.t.Errorf("%s in %s: not caught, though it changes what becomes of %+v", name, where, *example)
+		w.t.Errorf("%s in %s: not caught, though it changes what becomes of %+v", name, where,
+			*example)
 	case example == nil && len(structural) == 0:
 		w.t.Errorf("%s in %s: the structural comparison doesn't find it", name, where)
 	}

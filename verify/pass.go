@@ -15,8 +15,7 @@ type Result struct {
 	// Differences are readable lines, at most maxDifferences of Total.
 	Differences []Difference
 	Total       int
-	// Classes is how many classes of packets were compared, each with every
-	// protocol and port.
+	// Classes is how many classes of packets were compared, each with every protocol and port.
 	Classes int
 }
 
@@ -30,8 +29,8 @@ type Difference struct {
 	Region kernel.Region
 	// Who is the pod and direction, or what else the packets are.
 	Who string
-	// Kernel and Meaning are what becomes of the packets, and what should, each
-	// with what decides it.
+	// Kernel and Meaning are what becomes of the packets, and what should, each with what decides
+	// it.
 	Kernel, Meaning string
 }
 
@@ -55,11 +54,11 @@ func (d Difference) String() string {
 	if c.Type != 0 {
 		kind += fmt.Sprintf(", type %d, hop limit %d", c.Type, c.Hops)
 	}
-	return fmt.Sprintf("%s: %s > %s, %s (%s, %s, %s): the kernel %s; it should be: %s", d.Who, c.Src, c.Dst, d.Region, d.Hook, where, kind, d.Kernel, d.Meaning)
+	return fmt.Sprintf("%s: %s > %s, %s (%s, %s, %s): the kernel %s; it should be: %s", d.Who,
+		c.Src, c.Dst, d.Region, d.Hook, where, kind, d.Kernel, d.Meaning)
 }
 
-// A Pass is one comparison of all there is, in steps. It isn't safe for
-// concurrent use.
+// A Pass is one comparison of all there is, in steps. It isn't safe for concurrent use.
 type Pass struct {
 	x       *expectations
 	program *kernel.Program
@@ -78,9 +77,9 @@ func NewPass(p *kernel.Program, m *cluster.Meaning, n *Node) *Pass {
 	return &Pass{x: newExpectations(n, m), program: p, kernel: kernel.NewEvaluator(p)}
 }
 
-// Step does some of the work: milliseconds of it, or, on big nodes, tens of
-// them. more is false when all is done. An error says that the kernel can't be
-// judged: a rule looks at what isn't known of packets.
+// Step does some of the work: milliseconds of it, or, on big nodes, tens of them. more is false
+// when all is done. An error says that the kernel can't be judged: a rule looks at what isn't known
+// of packets.
 func (p *Pass) Step() (more bool, err error) {
 	if !p.begun {
 		p.begun = true
@@ -137,7 +136,8 @@ func (p *Pass) compare(hook kernel.Hook, c kernel.Class) error {
 	return nil
 }
 
-func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, kernel string, want *progress) {
+func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, kernel string,
+	want *progress) {
 	p.result.Total++
 	if len(p.result.Differences) >= maxDifferences {
 		return
@@ -150,7 +150,8 @@ func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, ke
 }
 
 // ends are the pods that judge a class.
-func (x *expectations) ends(hook kernel.Hook, c *kernel.Class) (sender, receiver *cluster.Attachment) {
+func (x *expectations) ends(hook kernel.Hook,
+	c *kernel.Class) (sender, receiver *cluster.Attachment) {
 	if hook != kernel.Forward && hook != kernel.Input {
 		return nil, nil
 	}
@@ -170,7 +171,8 @@ func (x *expectations) who(hook kernel.Hook, c *kernel.Class) string {
 	sender, receiver := x.ends(hook, c)
 	switch {
 	case sender != nil && receiver != nil:
-		return fmt.Sprintf("%s/%s to %s/%s", sender.Pod.Namespace, sender.Pod.Name, receiver.Pod.Namespace, receiver.Pod.Name)
+		return fmt.Sprintf("%s/%s to %s/%s", sender.Pod.Namespace, sender.Pod.Name,
+			receiver.Pod.Namespace, receiver.Pod.Name)
 	case sender != nil:
 		return fmt.Sprintf("egress of %s/%s", sender.Pod.Namespace, sender.Pod.Name)
 	case receiver != nil:
@@ -182,7 +184,8 @@ func (x *expectations) who(hook kernel.Hook, c *kernel.Class) string {
 }
 
 // meant says what has to become of the first point of a region.
-func (x *expectations) meant(hook kernel.Hook, c *kernel.Class, region kernel.Region, want *progress) string {
+func (x *expectations) meant(hook kernel.Hook, c *kernel.Class, region kernel.Region,
+	want *progress) string {
 	at := kernel.Region{{First: region[0].First, Last: region[0].First}}
 	what := "passed"
 	switch {
@@ -194,7 +197,8 @@ func (x *expectations) meant(hook kernel.Hook, c *kernel.Class, region kernel.Re
 	if by := want.why(at); by != "" {
 		return what + ", " + by
 	}
-	f := policy.Flow{Source: c.Src, Destination: c.Dst, Protocol: uint8(at[0].First >> 16), Port: uint16(at[0].First)}
+	f := policy.Flow{Source: c.Src, Destination: c.Dst, Protocol: uint8(at[0].First >> 16),
+		Port: uint16(at[0].First)}
 	sender, receiver := x.ends(hook, c)
 	if sender != nil {
 		what += ", " + x.meaning.Why(sender.Pod, policy.Egress, f)

@@ -33,7 +33,8 @@ type verifyState struct {
 func drawVerifyState(t *rapid.T) *verifyState {
 	s := &verifyState{cfg: ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
 	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
-	opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"), AllowPodToNode: s.cfg.AllowPodToNode}
+	opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"),
+		AllowPodToNode: s.cfg.AllowPodToNode}
 	w := randomcluster.NewWorld(opts)
 	s.cluster = cluster.New(opts)
 	for range rapid.IntRange(5, 60).Draw(t, "events") {
@@ -42,18 +43,21 @@ func drawVerifyState(t *rapid.T) *verifyState {
 	if rapid.Bool().Draw(t, "network") {
 		s.cfg.Network = ruleworld.DrawNetwork(t)
 	} else if rapid.Bool().Draw(t, "ranges") {
-		s.cfg.PodRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("fd00::/126")}
+		s.cfg.PodRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"),
+			netip.MustParsePrefix("fd00::/126")}
 	}
 	s.cluster.Take()
 	r := ruleset.NewRenderer(s.cfg)
-	r.SetHostPorts("e1", []ruleset.HostPort{{HostPort: 80, ContainerPort: 8080, Protocol: policy.ProtocolTCP}})
+	r.SetHostPorts("e1",
+		[]ruleset.HostPort{{HostPort: 80, ContainerPort: 8080, Protocol: policy.ProtocolTCP}})
 	s.rules = r.Ruleset(s.cluster)
 	return s
 }
 
 // pass holds a program against the state.
 func (s *verifyState) pass(p *kernel.Program) (verify.Result, error) {
-	return verify.NewPass(p, s.cluster.Snapshot().Meaning(), answers.VerifiedNode(&s.cfg)).Run(context.Background())
+	return verify.NewPass(p, s.cluster.Snapshot().Meaning(), answers.VerifiedNode(&s.cfg)).
+		Run(context.Background())
 }
 
 // kernelTable is a table in a network namespace of its own.
@@ -82,8 +86,8 @@ func openKernelTable(t *testing.T, space *testnet.Node) *table.Table {
 	return table
 }
 
-// install makes a table that says what rs does, and reads it back. It begins
-// with none: the way from one state to another is tested elsewhere.
+// install makes a table that says what rs does, and reads it back. It begins with none: the way
+// from one state to another is tested elsewhere.
 func (k *kernelTable) install(rs *nft.Ruleset) (*kernel.Program, error) {
 	k.space.NftInput("add table inet sluice\ndelete table inet sluice\n")
 	if err := k.Sync(context.Background(), rs.Clone()); err != nil {
@@ -92,8 +96,8 @@ func (k *kernelTable) install(rs *nft.Ruleset) (*kernel.Program, error) {
 	return kernel.Read(context.Background(), kernel.Options{NetNS: k.space.NSFd()})
 }
 
-// TestKernelDoesWhatPoliciesMean: whatever the state of the cluster, what is
-// read back from the kernel does what the policies mean.
+// TestKernelDoesWhatPoliciesMean: whatever the state of the cluster, what is read back from the
+// kernel does what the policies mean.
 func TestKernelDoesWhatPoliciesMean(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)
@@ -116,12 +120,13 @@ func TestKernelDoesWhatPoliciesMean(t *testing.T) {
 	t.Logf("proof: %d classes of packets", classes)
 }
 
-// TestVerifyKnowsTheNodeItself: that the node reaches itself by an address of
-// the guarded ranges is compared, also where no rule says so.
+// TestVerifyKnowsTheNodeItself: that the node reaches itself by an address of the guarded ranges is
+// compared, also where no rule says so.
 func TestVerifyKnowsTheNodeItself(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)
-	s := &verifyState{cfg: ruleset.Config{PodRanges: packetworld.BridgedRanges}, cluster: cluster.New(cluster.Options{Node: "n1", ForeignPods: true})}
+	s := &verifyState{cfg: ruleset.Config{PodRanges: packetworld.BridgedRanges},
+		cluster: cluster.New(cluster.Options{Node: "n1", ForeignPods: true})}
 	s.rules = ruleset.NewRenderer(s.cfg).Ruleset(s.cluster)
 	differences := func() int {
 		t.Helper()
@@ -139,7 +144,9 @@ func TestVerifyKnowsTheNodeItself(t *testing.T) {
 		t.Errorf("control: %d differences", n)
 	}
 	input := s.rules.Chains[packetworld.BaseChain("input")]
-	input.Rules = slices.DeleteFunc(input.Rules, func(r nft.Rule) bool { return r.Comment == "the node to itself" })
+	input.Rules = slices.DeleteFunc(input.Rules, func(r nft.Rule) bool {
+		return r.Comment == "the node to itself"
+	})
 	if differences() == 0 {
 		t.Error("the rule is gone, and nothing differs")
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// uplink and bridge are interfaces that no rule names: the way out, and one
-// that pods share which other plugins wired.
+// uplink and bridge are interfaces that no rule names: the way out, and one that pods share which
+// other plugins wired.
 const uplink, bridge = "verify-up", "verify-br"
 
 // loopback is the interface of what the node sends to itself.
@@ -74,11 +74,15 @@ func (p *Pass) kinds(c kernel.Class) []kernel.Class {
 			end = other
 		}
 		for _, noSYN := range []bool{false, true} {
-			vary(func(v *kernel.Class) { v.State, v.NoSYN, v.OrigSrc, v.ReplySrc = state, noSYN, end, end })
+			vary(func(v *kernel.Class) {
+				v.State, v.NoSYN, v.OrigSrc, v.ReplySrc = state, noSYN, end, end
+			})
 		}
 	}
 	for _, ends := range [][2]netip.Addr{{c.Src, other}, {other, c.Src}} {
-		vary(func(v *kernel.Class) { v.State, v.OrigSrc, v.ReplySrc = kernel.Related, ends[0], ends[1] })
+		vary(func(v *kernel.Class) {
+			v.State, v.OrigSrc, v.ReplySrc = kernel.Related, ends[0], ends[1]
+		})
 	}
 	return out
 }
@@ -162,8 +166,9 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 	other := stranger(at.address.Is4())
 	for _, a := range groups {
 		for hook, c := range map[kernel.Hook][]kernel.Class{
-			kernel.Forward: {{In: at.face(), Out: uplink, Src: a, Dst: other}, {In: uplink, Out: at.face(), Src: other, Dst: a}},
-			kernel.Input:   {{In: at.face(), Src: a, Dst: other, DstLocal: true}},
+			kernel.Forward: {{In: at.face(), Out: uplink, Src: a, Dst: other},
+				{In: uplink, Out: at.face(), Src: other, Dst: a}},
+			kernel.Input: {{In: at.face(), Src: a, Dst: other, DstLocal: true}},
 		} {
 			for _, class := range c {
 				if err := p.compareKinds(hook, class); err != nil {
@@ -172,10 +177,12 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 			}
 		}
 		for _, end := range p.nodeEnds(other.Is4())[1:] {
-			if err := p.newOnly(kernel.Forward, kernel.Class{In: at.face(), Out: uplink, Src: a, Dst: end}); err != nil {
+			if err := p.newOnly(kernel.Forward,
+				kernel.Class{In: at.face(), Out: uplink, Src: a, Dst: end}); err != nil {
 				return err
 			}
-			if err := p.newOnly(kernel.Input, kernel.Class{In: at.face(), Src: a, Dst: end, DstLocal: true}); err != nil {
+			if err := p.newOnly(kernel.Input,
+				kernel.Class{In: at.face(), Src: a, Dst: end, DstLocal: true}); err != nil {
 				return err
 			}
 		}
@@ -183,8 +190,8 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 	return nil
 }
 
-// toLocals: the whole way between two pods of this node. Of pods that are
-// there, all; each is the sender once.
+// toLocals: the whole way between two pods of this node. Of pods that are there, all; each is the
+// sender once.
 func (p *Pass) toLocals(at place) error {
 	for _, to := range p.placesOf(at.address.Is4()) {
 		c := kernel.Class{In: at.face(), Out: to.face(), Src: at.address, Dst: to.address}
@@ -193,7 +200,8 @@ func (p *Pass) toLocals(at place) error {
 		}
 		// To where that pod isn't: not even by an error of a pod that is no end.
 		c = fresh(c)
-		c.Out, c.State, c.OrigSrc, c.ReplySrc = nobody, kernel.Related, stranger(at.address.Is4()), stranger(at.address.Is4())
+		c.Out, c.State, c.OrigSrc, c.ReplySrc = nobody, kernel.Related, stranger(at.address.Is4()),
+			stranger(at.address.Is4())
 		if err := p.compare(kernel.Forward, c); err != nil {
 			return err
 		}
@@ -201,8 +209,7 @@ func (p *Pass) toLocals(at place) error {
 	return nil
 }
 
-// errors: what a pod sends about connections, by each address that may be an end
-// of them.
+// errors: what a pod sends about connections, by each address that may be an end of them.
 func (p *Pass) errors(at place, groups []netip.Addr) error {
 	other := stranger(at.address.Is4())
 	for _, end := range groups {
@@ -255,15 +262,18 @@ func (p *Pass) unprogrammed(is4 bool, groups []netip.Addr) error {
 	for _, veth := range p.veths {
 		for _, a := range groups {
 			for _, c := range []kernel.Class{
-				{In: veth, Out: uplink, Src: a, Dst: other}, {In: veth, Out: uplink, Src: other, Dst: a},
-				{In: uplink, Out: veth, Src: a, Dst: other}, {In: uplink, Out: veth, Src: other, Dst: a},
+				{In: veth, Out: uplink, Src: a, Dst: other},
+				{In: veth, Out: uplink, Src: other, Dst: a},
+				{In: uplink, Out: veth, Src: a, Dst: other},
+				{In: uplink, Out: veth, Src: other, Dst: a},
 			} {
 				if err := p.compareKinds(kernel.Forward, c); err != nil {
 					return err
 				}
 			}
 			for _, end := range p.nodeEnds(is4) {
-				for _, c := range []kernel.Class{{In: veth, Src: a, Dst: end, DstLocal: true}, {In: veth, Src: end, Dst: a, DstLocal: true}} {
+				for _, c := range []kernel.Class{{In: veth, Src: a, Dst: end, DstLocal: true},
+					{In: veth, Src: end, Dst: a, DstLocal: true}} {
 					if err := p.compareKinds(kernel.Input, c); err != nil {
 						return err
 					}
@@ -279,7 +289,8 @@ func (p *Pass) strangersForward(is4 bool, groups []netip.Addr) error {
 	other := stranger(is4)
 	for _, in := range p.names {
 		for _, a := range groups {
-			for _, c := range []kernel.Class{{In: in, Out: uplink, Src: a, Dst: other}, {In: uplink, Out: in, Src: other, Dst: a}} {
+			for _, c := range []kernel.Class{{In: in, Out: uplink, Src: a, Dst: other},
+				{In: uplink, Out: in, Src: other, Dst: a}} {
 				if err := p.compareKinds(kernel.Forward, c); err != nil {
 					return err
 				}
@@ -294,7 +305,8 @@ func (p *Pass) strangersInput(is4 bool, groups []netip.Addr) error {
 	for _, in := range p.names {
 		for _, a := range groups {
 			for _, b := range p.nodeEnds(is4) {
-				for _, c := range []kernel.Class{{In: in, Src: a, Dst: b, DstLocal: true}, {In: in, Src: b, Dst: a, DstLocal: true}} {
+				for _, c := range []kernel.Class{{In: in, Src: a, Dst: b, DstLocal: true},
+					{In: in, Src: b, Dst: a, DstLocal: true}} {
 					if err := p.compareKinds(kernel.Input, c); err != nil {
 						return err
 					}
@@ -306,7 +318,8 @@ func (p *Pass) strangersInput(is4 bool, groups []netip.Addr) error {
 }
 
 // toEach compares what one kind of address sends to each.
-func (p *Pass) toEach(kinds []netip.Addr, src netip.Addr, compare func(src, dst netip.Addr) error) error {
+func (p *Pass) toEach(kinds []netip.Addr, src netip.Addr,
+	compare func(src, dst netip.Addr) error) error {
 	for _, dst := range kinds {
 		if err := compare(src, dst); err != nil {
 			return err
@@ -337,7 +350,9 @@ func (p *Pass) origins(src, dst netip.Addr) error {
 // fromNode: what the node itself sends is nobody's to judge.
 func (p *Pass) fromNode(src, dst netip.Addr) error {
 	for _, out := range append(slices.Clone(p.names), nobody) {
-		if err := p.compareKinds(kernel.Output, kernel.Class{Out: out, Src: src, Dst: dst, SrcLocal: true}); err != nil {
+		err := p.compareKinds(kernel.Output,
+			kernel.Class{Out: out, Src: src, Dst: dst, SrcLocal: true})
+		if err != nil {
 			return err
 		}
 	}
@@ -348,7 +363,9 @@ func (p *Pass) fromNode(src, dst netip.Addr) error {
 func (p *Pass) leaving(src, dst netip.Addr) error {
 	for _, out := range append(slices.Clone(p.names), nobody) {
 		for _, in := range []string{"", uplink, nobody} {
-			if err := p.compareKinds(kernel.Postrouting, kernel.Class{In: in, Out: out, Src: src, Dst: dst, SrcLocal: in == ""}); err != nil {
+			err := p.compareKinds(kernel.Postrouting,
+				kernel.Class{In: in, Out: out, Src: src, Dst: dst, SrcLocal: in == ""})
+			if err != nil {
 				return err
 			}
 		}
