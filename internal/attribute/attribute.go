@@ -1,5 +1,5 @@
-// Package attribute reads and writes netlink attributes (linux/netlink.h) in place. It knows no types: what a value means is its
-// caller's business.
+// Package attribute reads and writes netlink attributes (linux/netlink.h) in place. It knows no
+// types: what a value means is its caller's business.
 package attribute
 
 import (
@@ -14,8 +14,10 @@ func All(data []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(data) >= unix.SizeofNlAttr {
 			length := int(binary.NativeEndian.Uint16(data))
-			kind := binary.NativeEndian.Uint16(data[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if length < unix.SizeofNlAttr || length > len(data) || !yield(kind, data[unix.SizeofNlAttr:length]) {
+			kind := binary.NativeEndian.Uint16(data[2:]) &^ (unix.NLA_F_NESTED |
+				unix.NLA_F_NET_BYTEORDER)
+			if length < unix.SizeofNlAttr || length > len(data) ||
+				!yield(kind, data[unix.SizeofNlAttr:length]) {
 				return
 			}
 			data = data[min(len(data), align(length)):]
@@ -26,7 +28,8 @@ func All(data []byte) iter.Seq2[uint16, []byte] {
 // Append appends an attribute.
 func Append(to []byte, kind uint16, value []byte) []byte {
 	length := unix.SizeofNlAttr + len(value)
-	to = binary.NativeEndian.AppendUint16(to, uint16(length)) //nolint:gosec // as long as it was in a message
+	//nolint:gosec // as long as it was in a message
+	to = binary.NativeEndian.AppendUint16(to, uint16(length))
 	to = binary.NativeEndian.AppendUint16(to, kind)
 	to = append(to, value...)
 	return append(to, make([]byte, align(length)-length)...)

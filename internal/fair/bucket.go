@@ -2,8 +2,8 @@ package fair
 
 import "time"
 
-// Bucket bounds how often something is done: most times at once, and once
-// each interval in the long run. It has no clock: times are its caller's.
+// Bucket bounds how often something is done: most times at once, and once each interval in the long
+// run. It has no clock: times are its caller's.
 type Bucket struct {
 	Most  int
 	Every time.Duration
@@ -35,9 +35,8 @@ func (b *Bucket) Idle(now time.Time) bool {
 	return b.used == 0
 }
 
-// lineBudgets bounds the log lines that each of many sources (a namespace,
-// another node) can cause, so that none crowds out what is said of another.
-// It has no clock, and isn't for concurrent use.
+// lineBudgets bounds the log lines that each of many sources (a namespace, another node) can cause,
+// so that none crowds out what is said of another. It has no clock, and isn't for concurrent use.
 type lineBudgets map[string]*sourceLines
 
 type sourceLines struct {
@@ -51,8 +50,8 @@ const linesAtOnce, lineInterval = 20, 10 * time.Second
 // ManySources is how many are remembered before idle ones are forgotten.
 const ManySources = 1000
 
-// take asks for a line. It returns how many of the source were left out before
-// it, or that there is none to be had.
+// take asks for a line. It returns how many of the source were left out before it, or that there is
+// none to be had.
 func (l lineBudgets) take(now time.Time, source string) (leftOut int, ok bool) {
 	if len(l) >= ManySources {
 		for name, s := range l {

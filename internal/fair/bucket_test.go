@@ -14,8 +14,11 @@ func TestBucket(t *testing.T) {
 		at   time.Duration
 		want bool
 	}{
-		{0, true}, {0, true}, {0, true}, {0, false}, {9 * time.Second, false}, {10 * time.Second, true}, {11 * time.Second, false},
-		{time.Hour, true}, {time.Hour, true}, {time.Hour, true}, {time.Hour, false}, {time.Minute, false}, // a clock that goes back
+		{0, true}, {0, true}, {0, true}, {0, false}, {9 * time.Second, false},
+		{10 * time.Second, true}, {11 * time.Second, false},
+		// a clock that goes back
+		{time.Hour, true}, {time.Hour, true}, {time.Hour, true}, {time.Hour, false},
+		{time.Minute, false},
 	} {
 		if got := b.Take(start.Add(step.at)); got != step.want {
 			t.Errorf("step %d, after %v: %v", i, step.at, got)
@@ -26,8 +29,8 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// TestLineBudgets: one source's lines don't use up another's, and those that
-// were left out are counted in its next one.
+// TestLineBudgets: one source's lines don't use up another's, and those that were left out are
+// counted in its next one.
 func TestLineBudgets(t *testing.T) {
 	t.Parallel()
 	now, l := time.Unix(0, 0), lineBudgets{}

@@ -1,5 +1,6 @@
-// Package pathless says what is wrong with a file without the file's name. A file that is written whole has a passing name first, another
-// one each time; an error that is to be told once must not change with it.
+// Package pathless says what is wrong with a file without the file's name. A file that is written
+// whole has a passing name first, another one each time; an error that is to be told once must not
+// change with it.
 package pathless
 
 import (
@@ -9,7 +10,8 @@ import (
 	"os"
 )
 
-// Error is the operation and the cause of an error of a file's operation, without its paths; nil for nil. Another error is returned as it is.
+// Error is the operation and the cause of an error of a file's operation, without its paths; nil
+// for nil. Another error is returned as it is.
 func Error(err error) error {
 	if of := new(fs.PathError); errors.As(err, &of) {
 		return fmt.Errorf("%s: %w", of.Op, of.Err)

@@ -16,7 +16,9 @@ func TestError(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	open := func(name string) error { _, err := os.Open(filepath.Join(dir, name)); return err }
-	rename := func(name string) error { return os.Rename(filepath.Join(dir, name), filepath.Join(dir, "target")) }
+	rename := func(name string) error {
+		return os.Rename(filepath.Join(dir, name), filepath.Join(dir, "target"))
+	}
 	for want, fault := range map[string]func(name string) error{
 		"open: no such file or directory":   open,
 		"rename: no such file or directory": rename,

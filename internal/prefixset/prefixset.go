@@ -1,5 +1,5 @@
-// Package prefixset keeps prefixes of addresses that don't overlap, with who brought them: pod CIDRs of nodes, of which one that overlaps
-// another isn't taken.
+// Package prefixset keeps prefixes of addresses that don't overlap, with who brought them: pod
+// CIDRs of nodes, of which one that overlaps another isn't taken.
 package prefixset
 
 import (
@@ -36,5 +36,7 @@ func (s *Set) Add(p netip.Prefix, owner string) {
 }
 
 func (s *Set) find(p netip.Prefix) (int, bool) {
-	return slices.BinarySearchFunc(s.prefixes, p, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return slices.BinarySearchFunc(s.prefixes, p, func(a, b netip.Prefix) int {
+		return a.Addr().Compare(b.Addr())
+	})
 }

@@ -13,7 +13,8 @@ import (
 func TestOverlapping(t *testing.T) {
 	t.Parallel()
 	prefix := rapid.Custom(func(t *rapid.T) netip.Prefix {
-		a := netip.AddrFrom4([4]byte{10, 0, rapid.Byte().Draw(t, "third"), rapid.Byte().Draw(t, "last")})
+		a := netip.AddrFrom4([4]byte{10, 0, rapid.Byte().Draw(t, "third"),
+			rapid.Byte().Draw(t, "last")})
 		if rapid.Bool().Draw(t, "IPv6") {
 			a = netip.AddrFrom16([16]byte{0: 0xfd, 15: rapid.Byte().Draw(t, "last of 16")})
 		}

@@ -1,7 +1,7 @@
-// Package printable keeps what others wrote (names, labels, values of fields)
-// from doing anything to a terminal or to who reads a log: control characters,
-// escape sequences, characters that turn the direction of writing or that
-// nobody sees. It isn't for what programs read: it changes the text.
+// Package printable keeps what others wrote (names, labels, values of fields) from doing anything
+// to a terminal or to who reads a log: control characters, escape sequences, characters that turn
+// the direction of writing or that nobody sees. It isn't for what programs read: it changes the
+// text.
 package printable
 
 import (
@@ -12,9 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Line makes a text one line that is printed as it is: each character that
-// can't be printed becomes \uXXXX, as JSON writes it, and a byte that is no
-// UTF-8 \ufffd. It returns most texts as they are.
+// Line makes a text one line that is printed as it is: each character that can't be printed becomes
+// \uXXXX, as JSON writes it, and a byte that is no UTF-8 \ufffd. It returns most texts as they are.
 func Line(s string) string { return escape(s, "") }
 
 // Block is like Line, and keeps line feeds and tabs.
@@ -52,9 +51,9 @@ func writeEscaped(b *strings.Builder, r rune) {
 	}
 }
 
-// Writer passes on what is written to it as Block does: whole texts or lines
-// in each call, as loggers write. Where these are JSON they stay so, and mean
-// the same, as nothing but its strings has characters that can't be printed.
+// Writer passes on what is written to it as Block does: whole texts or lines in each call, as
+// loggers write. Where these are JSON they stay so, and mean the same, as nothing but its strings
+// has characters that can't be printed.
 func Writer(to io.Writer) io.Writer { return writer{to} }
 
 type writer struct{ to io.Writer }

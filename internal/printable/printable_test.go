@@ -33,10 +33,11 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// FuzzWriter: whatever a string in a line of JSON is, what comes out can be
-// printed, and means the same.
+// FuzzWriter: whatever a string in a line of JSON is, what comes out can be printed, and means the
+// same.
 func FuzzWriter(f *testing.F) {
-	for _, s := range []string{"plain", "\x1b[31m\r\n", "\u009b\u202e\u2028\U000e0041", "\xff\x00\"\\"} {
+	for _, s := range []string{"plain", "\x1b[31m\r\n", "\u009b\u202e\u2028\U000e0041",
+		"\xff\x00\"\\"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -48,7 +49,8 @@ func FuzzWriter(f *testing.F) {
 			t.Fatal(err)
 		}
 		text := strings.TrimSuffix(out.String(), "\n")
-		if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if !utf8.ValidString(text) ||
+			strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q has what can't be printed", text)
 		}
 		var before, after map[string]string

@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Used is what this process (unix.RUSAGE_SELF) or the calling thread
-// (unix.RUSAGE_THREAD) has used. On a busy node work takes longer, but costs no
-// more.
+// Used is what this process (unix.RUSAGE_SELF) or the calling thread (unix.RUSAGE_THREAD) has used.
+// On a busy node work takes longer, but costs no more.
 func Used(of int) time.Duration {
 	var usage unix.Rusage
 	if err := unix.Getrusage(of, &usage); err != nil {
