@@ -1,16 +1,14 @@
-// Package cases holds the cases that say what a NetworkPolicy means: for
-// each line of the table in docs/meaning.md, manifests and the flows that they
-// must allow and deny. The same cases judge the evaluator, the compiled model,
-// real packets in network namespaces, and clusters.
+// Package cases holds the cases that say what a NetworkPolicy means: for each line of the table in
+// docs/meaning.md, manifests and the flows that they must allow and deny. The same cases judge the
+// evaluator, the compiled model, real packets in network namespaces, and clusters.
 //
-// A flow is written "dev/web > prod/web tcp/80": source, destination,
-// protocol and port (none for icmp). It is meant for both families unless it
-// ends in " v4" or " v6". Ends are pods as namespace/name, "node" (the node
-// of the pods), or the hosts "out" and "out2" outside the pod network. Without
-// a policy every such flow connects.
+// A flow is written "dev/web > prod/web tcp/80": source, destination, protocol and port (none for
+// icmp). It is meant for both families unless it ends in " v4" or " v6". Ends are pods as
+// namespace/name, "node" (the node of the pods), or the hosts "out" and "out2" outside the pod
+// network. Without a policy every such flow connects.
 //
-// Manifests are templates: {{ip4 "dev/web"}} and {{ip6 "out"}} stand for
-// addresses, so that a case runs wherever its pods got their addresses from.
+// Manifests are templates: {{ip4 "dev/web"}} and {{ip6 "out"}} stand for addresses, so that a case
+// runs wherever its pods got their addresses from.
 package cases
 
 import (
@@ -98,9 +96,10 @@ func MustFlows(texts []string) []Flow {
 	return out
 }
 
-// Render returns the case's policies. The function addr gives the address of
-// an end of a flow in a family, 4 or 6.
-func (c Case) Render(addr func(name string, family int) string) ([]*networkingv1.NetworkPolicy, error) {
+// Render returns the case's policies. The function addr gives the address of an end of a flow in a
+// family, 4 or 6.
+func (c Case) Render(addr func(name string,
+	family int) string) ([]*networkingv1.NetworkPolicy, error) {
 	var out []*networkingv1.NetworkPolicy
 	for key, spec := range c.Policies {
 		np, err := RenderPolicy(key, spec, addr)
@@ -113,7 +112,8 @@ func (c Case) Render(addr func(name string, family int) string) ([]*networkingv1
 }
 
 // RenderPolicy makes one policy of its namespace/name and its spec.
-func RenderPolicy(key, spec string, addr func(name string, family int) string) (*networkingv1.NetworkPolicy, error) {
+func RenderPolicy(key, spec string,
+	addr func(name string, family int) string) (*networkingv1.NetworkPolicy, error) {
 	t, err := template.New(key).Funcs(template.FuncMap{
 		"ip4": func(name string) string { return addr(name, 4) },
 		"ip6": func(name string) string { return addr(name, 6) },

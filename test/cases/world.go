@@ -63,8 +63,8 @@ func Namespaces() []*corev1.Namespace {
 	return out
 }
 
-// Pods returns the pods: dev/web, dev/db, prod/web and ops/probe, running and
-// with an address of each family.
+// Pods returns the pods: dev/web, dev/db, prod/web and ops/probe, running and with an address of
+// each family.
 func Pods() []*corev1.Pod {
 	var out []*corev1.Pod
 	for i, p := range pods {

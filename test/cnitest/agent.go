@@ -192,7 +192,9 @@ func (a *Agent) Status(status func(*skel.CmdArgs) error) error {
 
 // Config is the network configuration that a runtime gives to a plugin.
 func (a *Agent) Config(version string) []byte {
-	return fmt.Appendf(nil, `{"cniVersion":%q,"name":"sluice","type":"sluice","socket":%q,"stateDir":%q}`, version, a.Socket, a.StateDir)
+	return fmt.Appendf(nil,
+		`{"cniVersion":%q,"name":"sluice","type":"sluice","socket":%q,"stateDir":%q}`, version,
+		a.Socket, a.StateDir)
 }
 
 // Clock stands still until it is told to go on.

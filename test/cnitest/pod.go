@@ -46,8 +46,8 @@ func (n *Node) NewPod(plugin Plugin, container, pod string, config []byte) *Pod 
 
 // PodArgsText is CNI_ARGS as kubelet's runtimes pass them.
 func PodArgsText(namespace, pod, container string) string {
-	return fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=uid-%s",
-		namespace, pod, container, pod)
+	return fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;"+
+		"K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=uid-%s", namespace, pod, container, pod)
 }
 
 // NSPath names a namespace to anyone while it is open.
@@ -143,7 +143,8 @@ func EmptyFile(t testing.TB) string {
 func (n *Node) NewPolicyPod(plugin Plugin, container string, config []byte, more string) *Pod {
 	n.t.Helper()
 	p := n.NewPod(plugin, container, "pod-"+container, nil)
-	Lines(n.t, p.NetNS, "ip link add eth0 type veth peer name other; ip addr add 10.1.0.5/24 dev eth0")
+	Lines(n.t, p.NetNS,
+		"ip link add eth0 type veth peer name other; ip addr add 10.1.0.5/24 dev eth0")
 	start := strings.TrimSuffix(string(config), "}")
 	p.Args.StdinData = []byte(start + `,"mode":"policy"` + more + "}")
 	return p
@@ -166,5 +167,6 @@ func PrevResult(version string, addresses ...string) string {
 	}
 	return fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"cni0","mac":"02:00:00:00:00:01"},`+
 		`{"name":"eth0","mac":"02:00:00:00:00:02","sandbox":"/run/netns/x"}],"ips":[%s],`+
-		`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.96.0.10"]}}`, version, strings.Join(ips, ","))
+		`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.96.0.10"]}}`, version,
+		strings.Join(ips, ","))
 }

@@ -1,5 +1,6 @@
-// Package memorygroup limits the memory of processes that a test starts, as a Kubernetes node does by a container's limit: by a control
-// group, of version 1 or 2. What the kernel has for such a process, nftables rules among it, counts as well.
+// Package memorygroup limits the memory of processes that a test starts, as a Kubernetes node does
+// by a container's limit: by a control group, of version 1 or 2. What the kernel has for such a
+// process, nftables rules among it, counts as well.
 package memorygroup
 
 import (
@@ -25,18 +26,20 @@ type Group struct {
 
 // versions are where a group can be made, and how its files are called there.
 var versions = []Group{
-	{"/sys/fs/cgroup/memory", "memory.usage_in_bytes", "memory.limit_in_bytes", "memory.oom_control", ""},
+	{"/sys/fs/cgroup/memory", "memory.usage_in_bytes", "memory.limit_in_bytes",
+		"memory.oom_control", ""},
 	{"/sys/fs/cgroup", "memory.current", "memory.max", "memory.events", "memory.swap.max"},
 }
 
-// New makes a group, which is removed at the end of the test; its processes must have ended then. Where no group can be made, the test is
-// skipped.
+// New makes a group, which is removed at the end of the test; its processes must have ended then.
+// Where no group can be made, the test is skipped.
 func New(t testing.TB) Group {
 	t.Helper()
 	needroot.Skip(t)
 	var errs []error
 	for _, g := range versions {
-		dir, err := os.MkdirTemp(g.Dir, "sluice-test-") //nolint:usetesting // it is removed by rmdir alone
+		//nolint:usetesting // it is removed by rmdir alone
+		dir, err := os.MkdirTemp(g.Dir, "sluice-test-")
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -48,7 +51,8 @@ func New(t testing.TB) Group {
 			continue
 		}
 		if g.swap != "" {
-			if err := os.WriteFile(filepath.Join(g.Dir, g.swap), []byte("0"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := os.WriteFile(filepath.Join(g.Dir, g.swap), []byte("0"), 0o600); err != nil &&
+				!errors.Is(err, os.ErrNotExist) {
 				t.Fatal(err)
 			}
 		}
@@ -77,7 +81,8 @@ func (g Group) remove(t testing.TB) {
 
 // Launcher is a command that becomes, within the group, the command that is given behind it.
 func (g Group) Launcher() []string {
-	return []string{"/bin/sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(g.Dir, "cgroup.procs")}
+	return []string{"/bin/sh", "-c", `echo $$ >"$0" && exec "$@"`,
+		filepath.Join(g.Dir, "cgroup.procs")}
 }
 
 // Usage is what the group's processes have now, in bytes.

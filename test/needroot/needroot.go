@@ -1,6 +1,8 @@
-// Package needroot says which tests need root: those that make network namespaces, mounts, control groups or other users' processes.
+// Package needroot says which tests need root: those that make network namespaces, mounts, control
+// groups or other users' processes.
 //
-// make unit runs the rest, as somebody who may do none of it: a test that forgets to say so fails there.
+// make unit runs the rest, as somebody who may do none of it: a test that forgets to say so fails
+// there.
 package needroot
 
 import (
@@ -8,8 +10,8 @@ import (
 	"testing"
 )
 
-// Skip skips the test or benchmark unless root runs it, and with -short. What makes a namespace, a mount or the like for tests calls it
-// first.
+// Skip skips the test or benchmark unless root runs it, and with -short. What makes a namespace, a
+// mount or the like for tests calls it first.
 func Skip(t testing.TB) {
 	t.Helper()
 	switch {
@@ -20,8 +22,9 @@ func Skip(t testing.TB) {
 	}
 }
 
-// SkipOthers skips the test for users other than root. It is for what asks who its peer is and takes orders from root only: that takes
-// no right, so that make unit runs it where root runs make unit.
+// SkipOthers skips the test for users other than root. It is for what asks who its peer is and
+// takes orders from root only: that takes no right, so that make unit runs it where root runs make
+// unit.
 func SkipOthers(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -1,5 +1,5 @@
-// Package nfttest has what the tests of nft, nft/wire and nft/table share: namespaces with the nft program, short words for rules, and a ruleset with
-// every kind of statement and set.
+// Package nfttest has what the tests of nft, nft/wire and nft/table share: namespaces with the nft
+// program, short words for rules, and a ruleset with every kind of statement and set.
 package nfttest
 
 import (
@@ -38,8 +38,8 @@ func NewNamespace(t testing.TB) *Namespace {
 		if err := n.Close(); err != nil {
 			t.Errorf("closing the namespace: %v", err)
 		}
-		// A process that another test starts at this moment may hold the
-		// mount for as long as it takes to start.
+		// A process that another test starts at this moment may hold the mount for as long as it
+		// takes to start.
 		Eventually(t, func() error { return testutils.UnmountNS(n) })
 	})
 	return &Namespace{TB: t, NS: n}
@@ -106,8 +106,8 @@ func (n *Namespace) MustParse(listing string) {
 
 var elementList = regexp.MustCompile(`elements = \{([^}]*)\}`)
 
-// Listing is what nft lists, without running values, objects and elements in
-// a fixed order: those of a hash table have none.
+// Listing is what nft lists, without running values, objects and elements in a fixed order: those
+// of a hash table have none.
 func (n *Namespace) Listing() string {
 	n.Helper()
 	out := n.Nft("-s", "list", "table", "inet", nft.TableName)
@@ -145,12 +145,14 @@ func Jump(chain string) nft.Do { return nft.Do{Verdict: nft.JumpTo(chain)} }
 func Everything() *nft.Ruleset {
 	r := nft.NewRuleset()
 	set := func(name string, interval bool, key []nft.Field, elements ...nft.Element) {
-		s := r.AddSet(&nft.Set{Name: name, Key: key, Interval: interval, Comment: "what " + name + " holds"})
+		s := r.AddSet(&nft.Set{Name: name, Key: key, Interval: interval,
+			Comment: "what " + name + " holds"})
 		for _, e := range elements {
 			s.Elements[e] = nft.Verdict{}
 		}
 	}
-	set("set/hosts4", false, []nft.Field{nft.SrcAddr4}, nft.AddrElement(Addr("10.0.0.1")), nft.AddrElement(Addr("10.0.0.2")))
+	set("set/hosts4", false, []nft.Field{nft.SrcAddr4}, nft.AddrElement(Addr("10.0.0.1")),
+		nft.AddrElement(Addr("10.0.0.2")))
 	set("set/hosts6", false, []nft.Field{nft.SrcAddr6}, nft.AddrElement(Addr("fd00::1")))
 	set("set/blocks4", true, []nft.Field{nft.DstAddr4},
 		nft.RangeElement(Addr("0.0.0.0"), Addr("0.255.255.255")),
@@ -162,27 +164,37 @@ func Everything() *nft.Ruleset {
 		nft.RangeElement(Addr("fd00::"), Addr("fd00::ffff")),
 		nft.RangeElement(Addr("ffff::"), Addr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")))
 	set("set/ports", true, []nft.Field{nft.L4Proto, nft.DstPort},
-		nft.ProtoPortsElement(6, 80, 90), nft.ProtoPortsElement(17, 53, 53), nft.ProtoPortsElement(132, 0, 65535))
-	set("set/named4", false, []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort}, nft.AddrProtoPortElement(Addr("10.0.0.1"), 6, 80))
-	set("set/named6", false, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, nft.AddrProtoPortElement(Addr("fd00::1"), 17, 53))
+		nft.ProtoPortsElement(6, 80, 90), nft.ProtoPortsElement(17, 53, 53),
+		nft.ProtoPortsElement(132, 0, 65535))
+	set("set/named4", false, []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort},
+		nft.AddrProtoPortElement(Addr("10.0.0.1"), 6, 80))
+	set("set/named6", false, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort},
+		nft.AddrProtoPortElement(Addr("fd00::1"), 17, 53))
 	set("set/empty4", true, []nft.Field{nft.SrcAddr4})
-	set("set/networks4", true, []nft.Field{nft.SrcAddr4}, nft.RangeElement(Addr("10.0.0.0"), Addr("10.255.255.255")))
-	set("set/ends4", false, []nft.Field{nft.SrcAddr4, nft.InIface, nft.OriginalSrc4}, nft.AddrIfacePairElement(Addr("10.0.0.1"), names.PodLink+"0123456789a", Addr("10.0.0.2")))
-	set("set/ends6", false, []nft.Field{nft.SrcAddr6, nft.InIface, nft.ReplySrc6}, nft.AddrIfacePairElement(Addr("fd00::1"), names.PodLink+"0123456789a", Addr("fd00::2")))
-	set("set/pairs6", false, []nft.Field{nft.SrcAddr6, nft.OriginalSrc6}, nft.AddrPairElement(Addr("fd00::1"), Addr("fd00::2")))
+	set("set/networks4", true, []nft.Field{nft.SrcAddr4},
+		nft.RangeElement(Addr("10.0.0.0"), Addr("10.255.255.255")))
+	set("set/ends4", false, []nft.Field{nft.SrcAddr4, nft.InIface, nft.OriginalSrc4},
+		nft.AddrIfacePairElement(Addr("10.0.0.1"), names.PodLink+"0123456789a", Addr("10.0.0.2")))
+	set("set/ends6", false, []nft.Field{nft.SrcAddr6, nft.InIface, nft.ReplySrc6},
+		nft.AddrIfacePairElement(Addr("fd00::1"), names.PodLink+"0123456789a", Addr("fd00::2")))
+	set("set/pairs6", false, []nft.Field{nft.SrcAddr6, nft.OriginalSrc6},
+		nft.AddrPairElement(Addr("fd00::1"), Addr("fd00::2")))
 
 	maps := func(name string, key []nft.Field, elements map[nft.Element]nft.Verdict) {
 		r.AddSet(&nft.Set{Name: name, Key: key, Verdicts: true, Elements: elements})
 	}
 	maps("map/veth4", []nft.Field{nft.SrcAddr4, nft.InIface}, map[nft.Element]nft.Verdict{
-		nft.AddrIfaceElement(Addr("10.0.0.1"), names.PodLink+"0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
-		nft.AddrIfaceElement(Addr("10.0.0.2"), names.PodLink+"2"):           {Kind: nft.Accept},
-		nft.AddrIfaceElement(Addr("10.0.0.3"), names.PodLink+"3"):           {Kind: nft.Drop},
+		nft.AddrIfaceElement(Addr("10.0.0.1"),
+			names.PodLink+"0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
+		nft.AddrIfaceElement(Addr("10.0.0.2"), names.PodLink+"2"): {Kind: nft.Accept},
+		nft.AddrIfaceElement(Addr("10.0.0.3"), names.PodLink+"3"): {Kind: nft.Drop},
 	})
 	maps("map/veth6", []nft.Field{nft.SrcAddr6, nft.InIface}, map[nft.Element]nft.Verdict{
-		nft.AddrIfaceElement(Addr("fd00::1"), names.PodLink+"0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
+		nft.AddrIfaceElement(Addr("fd00::1"),
+			names.PodLink+"0123456789a"): nft.JumpTo("pod/dev/web-0/egress"),
 	})
-	maps("map/addr4", []nft.Field{nft.DstAddr4}, map[nft.Element]nft.Verdict{nft.AddrElement(Addr("10.0.0.9")): {Kind: nft.Return}})
+	maps("map/addr4", []nft.Field{nft.DstAddr4},
+		map[nft.Element]nft.Verdict{nft.AddrElement(Addr("10.0.0.9")): {Kind: nft.Return}})
 	maps("map/addr6", []nft.Field{nft.DstAddr6}, nil)
 	maps("map/out6", []nft.Field{nft.DstAddr6, nft.OutIface}, nil)
 
@@ -192,18 +204,21 @@ func Everything() *nft.Ruleset {
 			m.Elements[e] = nft.NATTarget(netip.MustParseAddrPort(to))
 		}
 	}
-	nat("nat/host4", nft.DstAddr4, []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort}, map[nft.Element]string{
-		nft.AddrProtoPortElement(Addr("192.0.2.1"), 6, 80):      "10.0.0.1:8080",
-		nft.AddrProtoPortElement(Addr("192.0.2.1"), 17, 53):     "10.0.0.2:53",
-		nft.AddrProtoPortElement(Addr("192.0.2.1"), 132, 65535): "10.0.0.2:1",
-	})
-	nat("nat/host6", nft.DstAddr6, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, map[nft.Element]string{
-		nft.AddrProtoPortElement(Addr("2001:db8::1"), 6, 80): "[fd00::1]:8080",
-	})
+	nat("nat/host4", nft.DstAddr4, []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort},
+		map[nft.Element]string{
+			nft.AddrProtoPortElement(Addr("192.0.2.1"), 6, 80):      "10.0.0.1:8080",
+			nft.AddrProtoPortElement(Addr("192.0.2.1"), 17, 53):     "10.0.0.2:53",
+			nft.AddrProtoPortElement(Addr("192.0.2.1"), 132, 65535): "10.0.0.2:1",
+		})
+	nat("nat/host6", nft.DstAddr6, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort},
+		map[nft.Element]string{
+			nft.AddrProtoPortElement(Addr("2001:db8::1"), 6, 80): "[fd00::1]:8080",
+		})
 	nat("nat/any4", nft.DstAddr4, []nft.Field{nft.L4Proto, nft.DstPort}, map[nft.Element]string{
 		nft.ProtoPortElement(6, 80): "10.0.0.1:8080", nft.ProtoPortElement(17, 80): "10.0.0.1:8081",
 	})
-	nat("nat/any6", nft.DstAddr6, []nft.Field{nft.L4Proto, nft.DstPort}, map[nft.Element]string{nft.ProtoPortElement(6, 80): "[fd00::1]:8080"})
+	nat("nat/any6", nft.DstAddr6, []nft.Field{nft.L4Proto, nft.DstPort},
+		map[nft.Element]string{nft.ProtoPortElement(6, 80): "[fd00::1]:8080"})
 	nat("nat/empty4", nft.DstAddr4, []nft.Field{nft.SrcAddr4, nft.L4Proto, nft.DstPort}, nil)
 
 	r.AddChain(&nft.Chain{Name: "pod/dev/web-0/egress", Rules: []nft.Rule{
@@ -215,54 +230,83 @@ func Everything() *nft.Ruleset {
 		Rule(Drop),
 	}})
 	r.AddChain(&nft.Chain{Name: "policy/dev/allow-80/egress", Rules: []nft.Rule{
-		{Statements: []nft.Statement{nft.InSet{Fields: []nft.Field{nft.DstAddr4}, Set: "set/blocks4"}, nft.MatchPort{Proto: 6, First: 80, Last: 80}, Accept}, Comment: "dev/allow-80: rule 1 [egress]"},
-		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4}, Set: "set/blocks4"}, nft.MatchPort{Proto: 6, First: 80, Last: 90}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/hosts4"}, nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "set/ports"}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "set/hosts6"}, nft.MatchPort{Proto: 17, First: 53, Last: 53}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "set/blocks6"}, nft.MatchPort{Proto: 132, First: 1, Last: 65535}, Accept),
+		{
+			Statements: []nft.Statement{nft.InSet{Fields: []nft.Field{nft.DstAddr4},
+				Set: "set/blocks4"}, nft.MatchPort{Proto: 6, First: 80, Last: 80}, Accept},
+			Comment: "dev/allow-80: rule 1 [egress]"},
+		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4}, Set: "set/blocks4"},
+			nft.MatchPort{Proto: 6, First: 80, Last: 90}, Accept),
+		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/hosts4"},
+			nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "set/ports"}, Accept),
+		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "set/hosts6"},
+			nft.MatchPort{Proto: 17, First: 53, Last: 53}, Accept),
+		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "set/blocks6"},
+			nft.MatchPort{Proto: 132, First: 1, Last: 65535}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "set/ports"}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort}, Set: "set/named4"}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, Set: "set/named6"}, Accept),
+		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort},
+			Set: "set/named4"}, Accept),
+		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort},
+			Set: "set/named6"}, Accept),
 		Rule(nft.MatchProto{Proto: 6}, Accept),
 		Rule(nft.MatchProto{Proto: 58}, Accept),
 		Rule(nft.MatchProto{Proto: 99}, Return),
-		Rule(nft.MatchAddr{Field: nft.SrcAddr4, Addr: Addr("10.0.0.1")}, nft.MatchAddr{Field: nft.DstAddr4, Addr: Addr("10.0.0.2")}, Accept),
-		Rule(nft.MatchAddr{Field: nft.SrcAddr6, Addr: Addr("fd00::1")}, nft.MatchAddr{Field: nft.DstAddr6, Addr: Addr("fd00::2")}, Drop),
+		Rule(nft.MatchAddr{Field: nft.SrcAddr4, Addr: Addr("10.0.0.1")},
+			nft.MatchAddr{Field: nft.DstAddr4, Addr: Addr("10.0.0.2")}, Accept),
+		Rule(nft.MatchAddr{Field: nft.SrcAddr6, Addr: Addr("fd00::1")},
+			nft.MatchAddr{Field: nft.DstAddr6, Addr: Addr("fd00::2")}, Drop),
 	}})
 	r.AddChain(&nft.Chain{Name: "empty"})
-	r.AddChain(&nft.Chain{Name: "egress/1", Base: &nft.Base{Hook: nft.HookForward, Priority: -2}, Rules: []nft.Rule{
-		Rule(nft.MatchND{}, Accept),
-		Rule(nft.MatchCT{State: nft.CTEstablished}, Accept),
-		Rule(nft.MatchCT{State: nft.CTEstablished | nft.CTRelated}, nft.MatchProto{Proto: 1}, Accept),
-		Rule(nft.MatchCT{State: nft.CTInvalid}, nft.Count{}, Drop),
-		Rule(nft.MatchCTLabel{Bit: 127}, Return),
-		Rule(nft.SetCTLabel{Bit: 127}),
-		Rule(nft.MatchCTLabel{Bit: 63}, nft.MatchCTLabel{Bit: 0}, Drop),
-		Rule(nft.MatchLocalSrc{}, Accept),
-		Rule(nft.MatchLocalDst{}, Return),
-		Rule(nft.Dispatch{Fields: []nft.Field{nft.SrcAddr4, nft.InIface}, Map: "map/veth4"}),
-		Rule(nft.Dispatch{Fields: []nft.Field{nft.SrcAddr6, nft.InIface}, Map: "map/veth6"}),
-		Rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr4}, Map: "map/addr4"}),
-		Rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr6}, Map: "map/addr6"}),
-		Rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr6, nft.OutIface}, Map: "map/out6"}),
-		Rule(nft.MatchCT{State: nft.CTRelated}, nft.InSet{Fields: []nft.Field{nft.SrcAddr4, nft.InIface, nft.OriginalSrc4}, Set: "set/ends4"}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4, nft.InIface, nft.ReplySrc4}, Set: "set/ends4"}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6, nft.InIface, nft.OriginalSrc6}, Set: "set/ends6"}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6, nft.ReplySrc6}, Set: "set/pairs6"}, Accept),
-		Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, Drop),
-		Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"}, Return),
-		Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLink + "0123456789a"}, nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, Drop),
-	}})
-	addr4, addr6, anyAddr := []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort}, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, []nft.Field{nft.L4Proto, nft.DstPort}
+	r.AddChain(&nft.Chain{Name: "egress/1", Base: &nft.Base{Hook: nft.HookForward, Priority: -2},
+		Rules: []nft.Rule{
+			Rule(nft.MatchND{}, Accept),
+			Rule(nft.MatchCT{State: nft.CTEstablished}, Accept),
+			Rule(nft.MatchCT{State: nft.CTEstablished | nft.CTRelated}, nft.MatchProto{Proto: 1},
+				Accept),
+			Rule(nft.MatchCT{State: nft.CTInvalid}, nft.Count{}, Drop),
+			Rule(nft.MatchCTLabel{Bit: 127}, Return),
+			Rule(nft.SetCTLabel{Bit: 127}),
+			Rule(nft.MatchCTLabel{Bit: 63}, nft.MatchCTLabel{Bit: 0}, Drop),
+			Rule(nft.MatchLocalSrc{}, Accept),
+			Rule(nft.MatchLocalDst{}, Return),
+			Rule(nft.Dispatch{Fields: []nft.Field{nft.SrcAddr4, nft.InIface}, Map: "map/veth4"}),
+			Rule(nft.Dispatch{Fields: []nft.Field{nft.SrcAddr6, nft.InIface}, Map: "map/veth6"}),
+			Rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr4}, Map: "map/addr4"}),
+			Rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr6}, Map: "map/addr6"}),
+			Rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr6, nft.OutIface}, Map: "map/out6"}),
+			Rule(nft.MatchCT{State: nft.CTRelated},
+				nft.InSet{Fields: []nft.Field{nft.SrcAddr4, nft.InIface, nft.OriginalSrc4},
+					Set: "set/ends4"}, Accept),
+			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4, nft.InIface, nft.ReplySrc4},
+				Set: "set/ends4"}, Accept),
+			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6, nft.InIface, nft.OriginalSrc6},
+				Set: "set/ends6"}, Accept),
+			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6, nft.ReplySrc6}, Set: "set/pairs6"},
+				Accept),
+			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, Drop),
+			Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"}, Return),
+			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLink + "0123456789a"},
+				nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, Drop),
+		}})
+	addr4, addr6, anyAddr := []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort},
+		[]nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, []nft.Field{nft.L4Proto, nft.DstPort}
 	r.AddChain(&nft.Chain{Name: "prefixes", Rules: []nft.Rule{
-		Rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("10.0.0.0/8")}, nft.MatchPrefix{Field: nft.DstAddr4, Prefix: netip.MustParsePrefix("10.1.2.3/24")}, Return),
-		Rule(nft.MatchPrefix{Field: nft.DstAddr4, Prefix: netip.MustParsePrefix("10.0.0.0/13")}, Return),
-		Rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("0.0.0.0/0")}, Return),
-		Rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("10.0.0.1/32")}, Return),
-		Rule(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: netip.MustParsePrefix("fd00::/8")}, nft.MatchPrefix{Field: nft.DstAddr6, Prefix: netip.MustParsePrefix("fd00::/48")}, Return),
-		Rule(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: netip.MustParsePrefix("fe80::/10")}, Return),
+		Rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("10.0.0.0/8")},
+			nft.MatchPrefix{Field: nft.DstAddr4, Prefix: netip.MustParsePrefix("10.1.2.3/24")},
+			Return),
+		Rule(nft.MatchPrefix{Field: nft.DstAddr4, Prefix: netip.MustParsePrefix("10.0.0.0/13")},
+			Return),
+		Rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("0.0.0.0/0")},
+			Return),
+		Rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("10.0.0.1/32")},
+			Return),
+		Rule(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: netip.MustParsePrefix("fd00::/8")},
+			nft.MatchPrefix{Field: nft.DstAddr6, Prefix: netip.MustParsePrefix("fd00::/48")},
+			Return),
+		Rule(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: netip.MustParsePrefix("fe80::/10")},
+			Return),
 		Rule(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: netip.MustParsePrefix("::/0")}, Return),
-		Rule(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: netip.MustParsePrefix("fd00::1/128")}, Return),
+		Rule(nft.MatchPrefix{Field: nft.DstAddr6, Prefix: netip.MustParsePrefix("fd00::1/128")},
+			Return),
 	}})
 	for _, b := range []struct {
 		name  string
@@ -271,33 +315,49 @@ func Everything() *nft.Ruleset {
 	}{
 		{"raw/2", nft.Base{Hook: nft.HookPrerouting, Priority: -300}, []nft.Rule{
 			Rule(nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, nft.NoTrack{}),
-			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.MatchNoRouteBack{}, nft.Count{}, Drop),
-			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"}, nft.MatchNoRouteBack{}, Drop),
+			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.MatchNoRouteBack{},
+				nft.Count{}, Drop),
+			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"},
+				nft.MatchNoRouteBack{}, Drop),
 		}},
-		{"output-raw/1", nft.Base{Hook: nft.HookOutput, Priority: -300}, []nft.Rule{Rule(nft.MatchProto{Proto: 17}, nft.NoTrack{})}},
-		{"dstnat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookPrerouting, Priority: -100}, []nft.Rule{
-			Rule(nft.DNAT{Fields: addr4, Map: "nat/host4"}),
-			Rule(nft.DNAT{Fields: addr6, Map: "nat/host6"}),
-			Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any4"}),
-			Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any6"}),
-			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.DNAT{Fields: []nft.Field{nft.SrcAddr4, nft.L4Proto, nft.DstPort}, Map: "nat/empty4"}),
-		}},
-		{"output-nat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookOutput, Priority: -100}, []nft.Rule{
-			Rule(nft.DNAT{Fields: addr4, Map: "nat/host4"}), Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any6"}),
-		}},
-		{"input-nat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookInput, Priority: 100}, []nft.Rule{Rule(nft.SNAT{Addr: Addr("10.0.0.1")})}},
-		{"srcnat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: 100}, []nft.Rule{
-			Rule(nft.MatchDNATed{}, nft.Masquerade{}),
-			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"}, Return),
-			Rule(nft.MatchProto{Proto: 17}, nft.Masquerade{First: 16384, Last: 65535, FullyRandom: true}),
-			Rule(nft.MatchProto{Proto: 6}, nft.Masquerade{First: 16384, Last: 65535}),
-			Rule(nft.MatchProto{Proto: 132}, nft.Masquerade{First: 7, Last: 7, FullyRandom: true}),
-			Rule(nft.MatchPort{Proto: 17, First: 53, Last: 53}, nft.Masquerade{First: 7, Last: 7}),
-			Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"}, nft.SNAT{Addr: Addr("10.0.0.1")}),
-			Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"}, nft.SNAT{Addr: Addr("fd00::1")}),
-			Rule(nft.Masquerade{FullyRandom: true}),
-		}},
-		{"srcnat/2", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: 101}, []nft.Rule{Rule(nft.Count{})}},
+		{"output-raw/1", nft.Base{Hook: nft.HookOutput, Priority: -300},
+			[]nft.Rule{Rule(nft.MatchProto{Proto: 17}, nft.NoTrack{})}},
+		{"dstnat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookPrerouting, Priority: -100},
+			[]nft.Rule{
+				Rule(nft.DNAT{Fields: addr4, Map: "nat/host4"}),
+				Rule(nft.DNAT{Fields: addr6, Map: "nat/host6"}),
+				Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any4"}),
+				Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any6"}),
+				Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks},
+					nft.DNAT{Fields: []nft.Field{nft.SrcAddr4, nft.L4Proto, nft.DstPort},
+						Map: "nat/empty4"}),
+			}},
+		{"output-nat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookOutput, Priority: -100},
+			[]nft.Rule{
+				Rule(nft.DNAT{Fields: addr4, Map: "nat/host4"}),
+				Rule(nft.MatchLocalDst{}, nft.DNAT{Fields: anyAddr, Map: "nat/any6"}),
+			}},
+		{"input-nat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookInput, Priority: 100},
+			[]nft.Rule{Rule(nft.SNAT{Addr: Addr("10.0.0.1")})}},
+		{"srcnat/1", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: 100},
+			[]nft.Rule{
+				Rule(nft.MatchDNATed{}, nft.Masquerade{}),
+				Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"}, Return),
+				Rule(nft.MatchProto{Proto: 17},
+					nft.Masquerade{First: 16384, Last: 65535, FullyRandom: true}),
+				Rule(nft.MatchProto{Proto: 6}, nft.Masquerade{First: 16384, Last: 65535}),
+				Rule(nft.MatchProto{Proto: 132},
+					nft.Masquerade{First: 7, Last: 7, FullyRandom: true}),
+				Rule(nft.MatchPort{Proto: 17, First: 53, Last: 53},
+					nft.Masquerade{First: 7, Last: 7}),
+				Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"},
+					nft.SNAT{Addr: Addr("10.0.0.1")}),
+				Rule(nft.MatchIface{Field: nft.OutIface, Name: "sluice.1"},
+					nft.SNAT{Addr: Addr("fd00::1")}),
+				Rule(nft.Masquerade{FullyRandom: true}),
+			}},
+		{"srcnat/2", nft.Base{Type: nft.NATChain, Hook: nft.HookPostrouting, Priority: 101},
+			[]nft.Rule{Rule(nft.Count{})}},
 	} {
 		r.AddChain(&nft.Chain{Name: b.name, Base: &b.base, Rules: b.rules})
 	}

@@ -7,7 +7,8 @@ import (
 )
 
 // Service is a virtual address of each family, as of a ClusterIP.
-var Service = map[int]netip.Addr{4: netip.MustParseAddr("10.96.0.10"), 6: netip.MustParseAddr("fd00:10:96::10")}
+var Service = map[int]netip.Addr{4: netip.MustParseAddr("10.96.0.10"),
+	6: netip.MustParseAddr("fd00:10:96::10")}
 
 // BothFamilies are those of IP.
 var BothFamilies = []int{4, 6}
@@ -15,5 +16,6 @@ var BothFamilies = []int{4, 6}
 // DNAT sends connections to an address and port to a pod's port.
 func (w *World) DNAT(family int, from netip.Addr, port uint16, to string, toPort uint16) {
 	w.T.Helper()
-	w.Node.DNAT(testnet.TCP, netip.AddrPortFrom(from, port), netip.AddrPortFrom(w.Addr(to, family), toPort))
+	w.Node.DNAT(testnet.TCP, netip.AddrPortFrom(from, port),
+		netip.AddrPortFrom(w.Addr(to, family), toPort))
 }

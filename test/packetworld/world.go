@@ -1,5 +1,5 @@
-// Package packetworld is a bed for tests of what the ruleset does to packets:
-// the world of the meaning cases with real ones.
+// Package packetworld is a bed for tests of what the ruleset does to packets: the world of the
+// meaning cases with real ones.
 package packetworld
 
 import (
@@ -22,9 +22,8 @@ import (
 // Patience is how long a test waits for what must come, on the busiest machine.
 const Patience = 2 * time.Minute
 
-// World is the world of the meaning cases with real packets: a node in
-// a network namespace, its pods and outside hosts around it, and the table
-// in its kernel.
+// World is the world of the meaning cases with real packets: a node in a network namespace, its
+// pods and outside hosts around it, and the table in its kernel.
 type World struct {
 	T       *testing.T
 	Node    *testnet.Node
@@ -42,8 +41,9 @@ func New(t *testing.T, cfg ruleset.Config) *World {
 	t.Helper()
 	w := &World{
 		T: t, Node: testnet.NewNode(t), Hosts: map[string]*testnet.Host{},
-		Cluster: cluster.New(cluster.Options{Node: cases.NodeName, AllowPodToNode: cfg.AllowPodToNode}),
-		Render:  ruleset.NewRenderer(cfg),
+		Cluster: cluster.New(cluster.Options{Node: cases.NodeName,
+			AllowPodToNode: cfg.AllowPodToNode}),
+		Render: ruleset.NewRenderer(cfg),
 	}
 	for name, addresses := range cases.Hosts {
 		var addrs []netip.Addr
@@ -81,7 +81,8 @@ func (w *World) AddPod(p policy.Pod, wire Wiring) *testnet.Host {
 	h := wire(w.Node, name, p.Addresses...)
 	w.Hosts[name] = h
 	w.Cluster.SetPod(p)
-	w.Cluster.SetEndpoint(policy.Endpoint{ID: h.Interface(), Pod: p.ID, Interface: h.Interface(), Addresses: p.Addresses})
+	w.Cluster.SetEndpoint(policy.Endpoint{ID: h.Interface(), Pod: p.ID, Interface: h.Interface(),
+		Addresses: p.Addresses})
 	return h
 }
 
@@ -120,7 +121,8 @@ func (w *World) sync() {
 // Apply brings the table in line with what changed in the cluster.
 func (w *World) Apply() {
 	w.T.Helper()
-	if err := w.Table.Apply(context.Background(), w.Render.Patch(w.Cluster, w.Cluster.Take())); err != nil {
+	if err := w.Table.Apply(context.Background(),
+		w.Render.Patch(w.Cluster, w.Cluster.Take())); err != nil {
 		w.T.Fatal(err)
 	}
 	differences, err := w.Table.Check(context.Background())

@@ -15,9 +15,10 @@ import (
 // resendEvery is how often a query without an answer is sent again.
 const resendEvery = 50 * time.Millisecond
 
-// Connect tries once to connect to dst, as a new flow. TCP succeeds with the server's answer to a line, UDP with the answer to a
-// query (sent again every 50 ms), SCTP with the INIT ACK, ICMP (whose port is ignored) with the echo reply. Success and refusal
-// return at once; silence after DefaultTimeout, or as WithTimeout says.
+// Connect tries once to connect to dst, as a new flow. TCP succeeds with the server's answer to a
+// line, UDP with the answer to a query (sent again every 50 ms), SCTP with the INIT ACK, ICMP
+// (whose port is ignored) with the echo reply. Success and refusal return at once; silence after
+// DefaultTimeout, or as WithTimeout says.
 func Connect(proto Protocol, dst netip.AddrPort, opts ...Option) Result {
 	o := newOptions(opts)
 	var reply string
@@ -37,7 +38,8 @@ func Connect(proto Protocol, dst netip.AddrPort, opts ...Option) Result {
 	return Result{OK: err == nil, Reply: reply, Err: err}
 }
 
-// Reach calls Connect until it succeeds, for up to 5 s, or as Within says. It returns the last result.
+// Reach calls Connect until it succeeds, for up to 5 s, or as Within says. It returns the last
+// result.
 func Reach(proto Protocol, dst netip.AddrPort, opts ...Option) Result {
 	deadline := time.Now().Add(newOptions(opts).patience)
 	for {
@@ -64,8 +66,8 @@ func connectTCP(dst netip.AddrPort, o options) (string, error) {
 	return line, nil
 }
 
-// closeAtOnce ends a TCP connection with a reset. It leaves no TIME-WAIT behind, and no FIN that would be sent again and again, and
-// be counted, when a rule drops it.
+// closeAtOnce ends a TCP connection with a reset. It leaves no TIME-WAIT behind, and no FIN that
+// would be sent again and again, and be counted, when a rule drops it.
 func closeAtOnce(conn net.Conn) {
 	if c, ok := conn.(*net.TCPConn); ok {
 		_ = c.SetLinger(0)
@@ -83,7 +85,8 @@ func connectUDP(dst netip.AddrPort, o options) (string, error) {
 	return query(conn, rand.Text(), deadline)
 }
 
-// query sends word over UDP until a line that ends with it comes back, and returns what is before it.
+// query sends word over UDP until a line that ends with it comes back, and returns what is before
+// it.
 func query(conn net.Conn, word string, deadline time.Time) (string, error) {
 	var line string
 	err := exchange(conn, deadline, []byte(word), func(answer []byte) bool {
@@ -94,8 +97,10 @@ func query(conn net.Conn, word string, deadline time.Time) (string, error) {
 	return line, err
 }
 
-// exchange sends packet, again and again, until an answer is accepted, an error comes back, or the deadline passes.
-func exchange(conn net.Conn, deadline time.Time, packet []byte, accept func(answer []byte) bool) error {
+// exchange sends packet, again and again, until an answer is accepted, an error comes back, or the
+// deadline passes.
+func exchange(conn net.Conn, deadline time.Time, packet []byte,
+	accept func(answer []byte) bool) error {
 	if err := conn.SetWriteDeadline(deadline); err != nil {
 		return err
 	}

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dial opens a connected socket in the current namespace, with the deadline set. The network is one of the net package's, without
-// its family ("tcp", "ip" with a protocol). ICMP errors of every kind are reported on it.
+// dial opens a connected socket in the current namespace, with the deadline set. The network is one
+// of the net package's, without its family ("tcp", "ip" with a protocol). ICMP errors of every kind
+// are reported on it.
 func dial(network string, dst, src netip.AddrPort, deadline time.Time) (net.Conn, error) {
 	dialer := net.Dialer{Deadline: deadline, KeepAlive: -1, Control: prepare(src.Port() != 0)}
 	if src.IsValid() || src.Port() != 0 {
@@ -35,7 +36,8 @@ func dial(network string, dst, src netip.AddrPort, deadline time.Time) (net.Conn
 	return conn, conn.SetDeadline(deadline)
 }
 
-// localAddr is src, with the unspecified address of dst's family if it has none, in the form the network asks for.
+// localAddr is src, with the unspecified address of dst's family if it has none, in the form the
+// network asks for.
 func localAddr(network string, dst netip.Addr, src netip.AddrPort) net.Addr {
 	if !src.Addr().IsValid() {
 		unspecified := netip.IPv6Unspecified()
@@ -53,8 +55,9 @@ func localAddr(network string, dst netip.Addr, src netip.AddrPort) net.Addr {
 	return &net.IPAddr{IP: src.Addr().AsSlice(), Zone: src.Addr().Zone()}
 }
 
-// prepare sets up a socket before it is bound: every ICMP error fails it, not only those the kernel counts as fatal. A port that
-// the caller chose may have been used a moment ago; for others reuse is off, so that no two sockets are given the same port.
+// prepare sets up a socket before it is bound: every ICMP error fails it, not only those the kernel
+// counts as fatal. A port that the caller chose may have been used a moment ago; for others reuse
+// is off, so that no two sockets are given the same port.
 func prepare(reuse bool) func(network, address string, c syscall.RawConn) error {
 	return func(network, _ string, c syscall.RawConn) error {
 		level, option := unix.IPPROTO_IP, unix.IP_RECVERR
@@ -79,7 +82,9 @@ func setOption(conn syscall.Conn, level, option, value int) error {
 		return err
 	}
 	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, value) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), level, option, value)
+	}); err != nil {
 		return err
 	}
 	return failed

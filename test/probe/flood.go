@@ -14,13 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FloodPorts is how many source ports a flood goes round: enough for fresh flows, too few to fill a conntrack table.
+// FloodPorts is how many source ports a flood goes round: enough for fresh flows, too few to fill a
+// conntrack table.
 const FloodPorts = 16384
 
-// Flood sends UDP packets to one destination as fast as one OS thread can, each from the next of FloodPorts source ports.
+// Flood sends UDP packets to one destination as fast as one OS thread can, each from the next of
+// FloodPorts source ports.
 //
-// A packet that a rule drops leaves no conntrack entry, so its port is fresh when its turn comes again. A packet that passes does
-// leave one; later packets of its port meet it, but are in state new all the same, because nobody answers: send floods to a Sink.
+// A packet that a rule drops leaves no conntrack entry, so its port is fresh when its turn comes
+// again. A packet that passes does leave one; later packets of its port meet it, but are in state
+// new all the same, because nobody answers: send floods to a Sink.
 type Flood struct {
 	conn net.Conn
 	sent atomic.Uint64
@@ -61,11 +64,12 @@ func StartFlood(dst netip.AddrPort, opts ...FloodOption) (*Flood, error) {
 	return f, nil
 }
 
-// Sent returns how many packets have been handed to the kernel so far, also those that the sender's own output hook dropped.
+// Sent returns how many packets have been handed to the kernel so far, also those that the sender's
+// own output hook dropped.
 func (f *Flood) Sent() uint64 { return f.sent.Load() }
 
-// Stop ends the flood and returns how many packets were sent, and an error if it couldn't go on until now. Stopping twice is no
-// error.
+// Stop ends the flood and returns how many packets were sent, and an error if it couldn't go on
+// until now. Stopping twice is no error.
 func (f *Flood) Stop() (uint64, error) {
 	f.end.Do(func() {
 		f.stop.Store(true)
@@ -95,7 +99,8 @@ func (f *Flood) run(dst netip.AddrPort, cpu int) error {
 		switch {
 		case err == nil, errors.Is(err, unix.EPERM):
 			f.sent.Add(1)
-		case !isAny(err, unix.ENOBUFS, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES):
+		case !isAny(err, unix.ENOBUFS, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH,
+			unix.EACCES):
 			return err // none of those by which rules and full queues speak
 		}
 	}

@@ -8,10 +8,12 @@ import (
 	"time"
 )
 
-// echoTimeout is how long Flow.Echo waits unless WithTimeout says otherwise. Within it TCP sends again of itself.
+// echoTimeout is how long Flow.Echo waits unless WithTimeout says otherwise. Within it TCP sends
+// again of itself.
 const echoTimeout = time.Second
 
-// Flow is a lasting connection: one source port, one conntrack entry. It isn't safe for concurrent use.
+// Flow is a lasting connection: one source port, one conntrack entry. It isn't safe for concurrent
+// use.
 type Flow struct {
 	conn    net.Conn
 	lines   *lineTalk // TCP only
@@ -19,8 +21,8 @@ type Flow struct {
 	sent    int
 }
 
-// Open connects to dst by TCP or UDP and has one answer. It tries for up to 5 s, or as Within says. WithTimeout sets how long each
-// Echo waits (1 s unless set). The flow is the caller's to close.
+// Open connects to dst by TCP or UDP and has one answer. It tries for up to 5 s, or as Within says.
+// WithTimeout sets how long each Echo waits (1 s unless set). The flow is the caller's to close.
 func Open(proto Protocol, dst netip.AddrPort, opts ...Option) (*Flow, error) {
 	if proto != TCP && proto != UDP {
 		return nil, fmt.Errorf("no flows over %s", proto)
@@ -55,8 +57,9 @@ func open(proto Protocol, dst netip.AddrPort, opts []Option) (*Flow, error) {
 	return f, nil
 }
 
-// Echo sends a line and waits for its answer; answers to earlier lines are passed over. The error says why there was none: it
-// wraps ErrTimeout, ErrReset or ErrUnreachable. After a timeout, a TCP flow may be tried again.
+// Echo sends a line and waits for its answer; answers to earlier lines are passed over. The error
+// says why there was none: it wraps ErrTimeout, ErrReset or ErrUnreachable. After a timeout, a TCP
+// flow may be tried again.
 func (f *Flow) Echo() error {
 	f.sent++
 	word := strconv.Itoa(f.sent)

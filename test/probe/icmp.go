@@ -37,7 +37,8 @@ func connectICMP(dst netip.Addr, o options) (string, error) {
 			answer = stripHeader4(answer)
 		}
 		// Behind type, code and checksum a reply is what the request was.
-		return len(answer) >= icmpHeaderLen && answer[0] == wantType && bytes.Equal(answer[4:], request[4:])
+		return len(answer) >= icmpHeaderLen && answer[0] == wantType &&
+			bytes.Equal(answer[4:], request[4:])
 	})
 	if err != nil {
 		return "", err

@@ -74,11 +74,13 @@ func TestConnect(t *testing.T) {
 		for _, addr := range loopback {
 			for _, proto := range []Protocol{TCP, UDP, SCTP} {
 				source := netip.AddrPortFrom(addr, 4242)
-				got := Reach(proto, netip.AddrPortFrom(addr, openPort), FromAddr(addr), FromPort(4242))
+				got := Reach(proto, netip.AddrPortFrom(addr, openPort), FromAddr(addr),
+					FromPort(4242))
 				if want := "me " + source.String(); got.Reply != want {
 					t.Errorf("%s to %s: got %s, want %q", proto, addr, got, want)
 				}
-				if got := Connect(proto, netip.AddrPortFrom(addr, closedPort)); !errors.Is(got.Err, ErrReset) {
+				if got := Connect(proto, netip.AddrPortFrom(addr, closedPort)); !errors.Is(got.Err,
+					ErrReset) {
 					t.Errorf("%s to a closed port of %s: got %s, want a reset", proto, addr, got)
 				}
 			}
@@ -86,7 +88,8 @@ func TestConnect(t *testing.T) {
 				t.Errorf("echo to %s: got %s", addr, got)
 			}
 		}
-		if got := Connect(TCP, netip.MustParseAddrPort("192.0.2.1:80")); !errors.Is(got.Err, ErrUnreachable) {
+		if got := Connect(TCP, netip.MustParseAddrPort("192.0.2.1:80")); !errors.Is(got.Err,
+			ErrUnreachable) {
 			t.Errorf("without a route: got %s, want unreachable", got)
 		}
 		if got := Connect("ipx", netip.AddrPortFrom(loopback[0], openPort)); got.OK {
@@ -95,7 +98,8 @@ func TestConnect(t *testing.T) {
 	})
 }
 
-// The client's word comes after the handshake; a server that never answers is neither a connection nor a denial.
+// The client's word comes after the handshake; a server that never answers is neither a connection
+// nor a denial.
 func TestHandshakeWithoutAnswer(t *testing.T) {
 	t.Parallel()
 	alone(t, func() {
@@ -104,7 +108,8 @@ func TestHandshakeWithoutAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = listener.Close() }()
-		if got := Connect(TCP, addrPort(listener.Addr()), WithTimeout(100*time.Millisecond)); !errors.Is(got.Err, ErrNoReply) {
+		got := Connect(TCP, addrPort(listener.Addr()), WithTimeout(100*time.Millisecond))
+		if !errors.Is(got.Err, ErrNoReply) {
 			t.Errorf("got %s, want no reply", got)
 		}
 	})
@@ -119,7 +124,8 @@ func TestServeTCPSpeaksHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://pod/healthz", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			"http://pod/healthz", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +138,8 @@ func TestServeTCPSpeaksHTTP(t *testing.T) {
 		}
 		defer func() { _ = response.Body.Close() }()
 		body, err := io.ReadAll(response.Body)
-		if want := "me " + conn.LocalAddr().String() + "\n"; err != nil || response.StatusCode != http.StatusOK || string(body) != want {
+		want := "me " + conn.LocalAddr().String() + "\n"
+		if err != nil || response.StatusCode != http.StatusOK || string(body) != want {
 			t.Errorf("got %s %q (%v), want %q", response.Status, body, err, want)
 		}
 	})
@@ -158,7 +165,8 @@ func TestFlow(t *testing.T) {
 				}
 			}
 		}
-		if _, err := Open(TCP, netip.AddrPortFrom(loopback[0], closedPort), Within(0)); !errors.Is(err, ErrReset) {
+		if _, err := Open(TCP, netip.AddrPortFrom(loopback[0], closedPort),
+			Within(0)); !errors.Is(err, ErrReset) {
 			t.Errorf("a flow to a closed port: got %v, want a reset", err)
 		}
 		if _, err := Open(SCTP, netip.AddrPortFrom(loopback[0], openPort)); err == nil {
@@ -182,7 +190,8 @@ func TestFloodIntoSink(t *testing.T) {
 				t.Fatal(err)
 			}
 			tick := time.NewTicker(time.Millisecond)
-			for deadline := time.Now().Add(5 * time.Second); sink.Received() < before+100 && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(5 * time.Second); sink.Received() < before+100 &&
+				time.Now().Before(deadline); {
 				<-tick.C
 			}
 			tick.Stop()

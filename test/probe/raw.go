@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SendRaw sends a packet that begins with its IPv4 or IPv6 header, as it is, to the destination the header names. Of an IPv4 header
-// the kernel fills in the checksum, the length, and a zero identification. The source need not be one of the namespace.
+// SendRaw sends a packet that begins with its IPv4 or IPv6 header, as it is, to the destination the
+// header names. Of an IPv4 header the kernel fills in the checksum, the length, and a zero
+// identification. The source need not be one of the namespace.
 func SendRaw(packet []byte) error {
 	domain, to, err := rawDestination(packet)
 	if err != nil {
@@ -48,8 +49,9 @@ const (
 	URG
 )
 
-// SendTCP sends one TCP segment without payload by SendRaw, out of any connection's context. If the answer comes to an address of
-// the namespace, its kernel, which knows of no such connection, resets it.
+// SendTCP sends one TCP segment without payload by SendRaw, out of any connection's context. If the
+// answer comes to an address of the namespace, its kernel, which knows of no such connection,
+// resets it.
 func SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32) error {
 	if src.Addr().Is4() != dst.Addr().Is4() {
 		return fmt.Errorf("no segment from %s to %s", src, dst)
@@ -62,12 +64,15 @@ func SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32) error {
 	segment = binary.BigEndian.AppendUint16(segment, 65535)
 	segment = append(segment, 0, 0, 0, 0) // checksum, urgent pointer
 
-	sum := sum16(src.Addr().AsSlice()) + sum16(dst.Addr().AsSlice()) + unix.IPPROTO_TCP + uint32(len(segment)) + sum16(segment)
+	sum := sum16(src.Addr().AsSlice()) + sum16(dst.Addr().AsSlice()) + unix.IPPROTO_TCP +
+		uint32(len(segment)) + sum16(segment)
 	binary.BigEndian.PutUint16(segment[16:], foldChecksum(sum))
-	return SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_TCP, len(segment)), segment...))
+	return SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_TCP, len(segment)),
+		segment...))
 }
 
-// SendUDP sends one UDP datagram of a few bytes by SendRaw. The source need not be one of the namespace.
+// SendUDP sends one UDP datagram of a few bytes by SendRaw. The source need not be one of the
+// namespace.
 func SendUDP(src, dst netip.AddrPort) error {
 	if src.Addr().Is4() != dst.Addr().Is4() {
 		return fmt.Errorf("no datagram from %s to %s", src, dst)
@@ -78,14 +83,17 @@ func SendUDP(src, dst netip.AddrPort) error {
 	datagram = binary.BigEndian.AppendUint16(datagram, uint16(8+len(payload)))
 	datagram = append(append(datagram, 0, 0), payload...)
 
-	sum := sum16(src.Addr().AsSlice()) + sum16(dst.Addr().AsSlice()) + unix.IPPROTO_UDP + uint32(len(datagram)) + sum16(datagram)
+	sum := sum16(src.Addr().AsSlice()) + sum16(dst.Addr().AsSlice()) + unix.IPPROTO_UDP +
+		uint32(len(datagram)) + sum16(datagram)
 	binary.BigEndian.PutUint16(datagram[6:], foldChecksum(sum))
-	return SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, len(datagram)), datagram...))
+	return SendRaw(append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, len(datagram)),
+		datagram...))
 }
 
 const headerLen4, headerLen6 = 20, 40
 
-// ipHeader is the header of a packet with a payload of this protocol and length. SendRaw completes it.
+// ipHeader is the header of a packet with a payload of this protocol and length. SendRaw completes
+// it.
 func ipHeader(src, dst netip.Addr, protocol byte, length int) []byte {
 	const hops = 64
 	if src.Is4() {

@@ -26,12 +26,14 @@ const (
 var (
 	// ErrTimeout: no answer of any kind, as when packets are dropped.
 	ErrTimeout = errors.New("timeout")
-	// ErrReset: the connection was refused or ended by a TCP reset, an SCTP abort, or an ICMP port or protocol unreachable
-	// (for IPv6, unrecognized next header).
+	// ErrReset: the connection was refused or ended by a TCP reset, an SCTP abort, or an ICMP port
+	// or protocol unreachable (for IPv6, unrecognized next header).
 	ErrReset = errors.New("reset")
-	// ErrUnreachable: there is no way to the destination, by an ICMP error or by the sender's own routes.
+	// ErrUnreachable: there is no way to the destination, by an ICMP error or by the sender's own
+	// routes.
 	ErrUnreachable = errors.New("unreachable")
-	// ErrNoReply: packets passed both ways (the TCP handshake was completed), but the server's line didn't come.
+	// ErrNoReply: packets passed both ways (the TCP handshake was completed), but the server's line
+	// didn't come.
 	ErrNoReply = errors.New("no reply")
 )
 
@@ -50,10 +52,12 @@ func (r Result) String() string {
 	return r.Err.Error()
 }
 
-// Patience is how long Reach and Open go on trying unless Within says otherwise: a busy machine isn't a denial.
+// Patience is how long Reach and Open go on trying unless Within says otherwise: a busy machine
+// isn't a denial.
 const Patience = 5 * time.Second
 
-// DefaultTimeout is how long a connection waits for an answer before it counts as refused in silence.
+// DefaultTimeout is how long a connection waits for an answer before it counts as refused in
+// silence.
 const DefaultTimeout = 300 * time.Millisecond
 
 // Option alters one connection.
@@ -98,11 +102,14 @@ func newOptions(opts []Option) options {
 func reason(err error) error {
 	var netErr net.Error
 	switch {
-	case isAny(err, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOPROTOOPT, syscall.EPROTO, io.EOF):
+	case isAny(err, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOPROTOOPT,
+		syscall.EPROTO, io.EOF):
 		return fmt.Errorf("%w: %w", ErrReset, err)
-	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EADDRNOTAVAIL):
+	case isAny(err, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES,
+		syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
-	case errors.As(err, &netErr) && netErr.Timeout(), isAny(err, os.ErrDeadlineExceeded, syscall.EPERM):
+	case errors.As(err, &netErr) && netErr.Timeout(),
+		isAny(err, os.ErrDeadlineExceeded, syscall.EPERM):
 		// EPERM is how a sender on the node learns of a drop in its own output hook.
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	}

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// SCTP is spoken on raw sockets, since a kernel may have no SCTP sockets: of the handshake of RFC 9260 only INIT and INIT ACK, with
-// a correct checksum, which is what makes conntrack see a new flow and its reply.
+// SCTP is spoken on raw sockets, since a kernel may have no SCTP sockets: of the handshake of RFC
+// 9260 only INIT and INIT ACK, with a correct checksum, which is what makes conntrack see a new
+// flow and its reply.
 
 const (
 	sctpHeaderLen    = 12
@@ -79,8 +80,10 @@ func parseSCTP(b []byte) (sctpPacket, bool) {
 		return sctpPacket{}, false
 	}
 	p.initTag = binary.BigEndian.Uint32(chunk[4:])
-	if param := chunk[sctpInitLen:]; len(param) > sctpParamHeader && binary.BigEndian.Uint16(param) == sctpParamCookie {
-		if end := int(binary.BigEndian.Uint16(param[2:])); end >= sctpParamHeader && end <= len(param) {
+	param := chunk[sctpInitLen:]
+	if len(param) > sctpParamHeader && binary.BigEndian.Uint16(param) == sctpParamCookie {
+		end := int(binary.BigEndian.Uint16(param[2:]))
+		if end >= sctpParamHeader && end <= len(param) {
 			p.cookie = string(param[sctpParamHeader:end])
 		}
 	}
@@ -101,7 +104,8 @@ func connectSCTP(dst netip.AddrPort, o options) (string, error) {
 		return "", reason(err)
 	}
 	defer func() { _ = conn.Close() }()
-	init := sctpPacket{source: o.source.Port(), dest: dst.Port(), chunk: sctpInit, initTag: randomUint32()}
+	init := sctpPacket{source: o.source.Port(), dest: dst.Port(), chunk: sctpInit,
+		initTag: randomUint32()}
 	if init.source == 0 {
 		init.source = privatePort()
 	}

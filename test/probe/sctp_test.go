@@ -44,7 +44,8 @@ func TestParseSCTPTakesAnything(t *testing.T) {
 		packet := rapid.SliceOfN(rapid.Byte(), 0, 64).Draw(t, "packet")
 		if len(packet) >= sctpHeaderLen { // with a good checksum, to get past it
 			sum := sctpChecksum(packet)
-			packet[8], packet[9], packet[10], packet[11] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
+			packet[8], packet[9], packet[10], packet[11] = byte(sum), byte(sum>>8), byte(sum>>16),
+				byte(sum>>24)
 		}
 		if p, ok := parseSCTP(packet); ok && len(p.cookie) > len(packet) {
 			t.Errorf("a cookie of %d bytes out of %d", len(p.cookie), len(packet))

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SCTPServer answers INIT chunks sent to any address of its namespace: on an open port with an INIT ACK whose state cookie holds
-// the line that servers answer with, on others with an ABORT. There should be one in a namespace.
+// SCTPServer answers INIT chunks sent to any address of its namespace: on an open port with an INIT
+// ACK whose state cookie holds the line that servers answer with, on others with an ABORT. There
+// should be one in a namespace.
 type SCTPServer struct {
 	name  string
 	conns []*net.IPConn
@@ -21,7 +22,8 @@ type SCTPServer struct {
 	ports map[uint16]bool
 }
 
-// ListenSCTP starts a server with no port open. Until then the kernel answers with protocol unreachable.
+// ListenSCTP starts a server with no port open. Until then the kernel answers with protocol
+// unreachable.
 func ListenSCTP(name string) (*SCTPServer, error) {
 	s := &SCTPServer{name: name, ports: map[uint16]bool{}}
 	for _, network := range []string{"ip4:132", "ip6:132"} {
@@ -36,7 +38,8 @@ func ListenSCTP(name string) (*SCTPServer, error) {
 	return s, nil
 }
 
-// listenIP opens a raw socket that, where it isn't in the packet, reports the address each packet was sent to.
+// listenIP opens a raw socket that, where it isn't in the packet, reports the address each packet
+// was sent to.
 func listenIP(network string) (*net.IPConn, error) {
 	conn, err := net.ListenIP(network, nil)
 	if err != nil || network == "ip4:132" {

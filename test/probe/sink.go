@@ -50,8 +50,9 @@ func (s *Sink) Close() {
 	s.done.Wait()
 }
 
-// Received returns how many datagrams have arrived. What is in the socket at the moment of the call is counted; what overflowed
-// its buffer isn't, so a large number is a lower bound, while 0 is exact.
+// Received returns how many datagrams have arrived. What is in the socket at the moment of the call
+// is counted; what overflowed its buffer isn't, so a large number is a lower bound, while 0 is
+// exact.
 func (s *Sink) Received() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

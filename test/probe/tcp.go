@@ -9,9 +9,10 @@ import (
 	"sync"
 )
 
-// ServeTCP serves port on every address of both families. Each line received is answered with one line: name, the peer as the
-// server sees it ("pod-a 10.0.0.2:4242"), and the received line behind it. An HTTP request for a GET (RFC 9112) is answered
-// with the first two of these, and the connection closed, so that readiness probes and curl work too.
+// ServeTCP serves port on every address of both families. Each line received is answered with one
+// line: name, the peer as the server sees it ("pod-a 10.0.0.2:4242"), and the received line behind
+// it. An HTTP request for a GET (RFC 9112) is answered with the first two of these, and the
+// connection closed, so that readiness probes and curl work too.
 func ServeTCP(name string, port uint16) (*Server, error) {
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
@@ -80,7 +81,8 @@ func (s *tcpServer) serve(conn net.Conn) {
 func answerHTTP(lines *bufio.Scanner, w io.Writer, greeting string) {
 	for lines.Scan() {
 		if lines.Text() == "" {
-			_, _ = fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
+			_, _ = fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Type: "+
+				"text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
 				len(greeting)+1, greeting)
 			return
 		}
@@ -105,9 +107,12 @@ type lineTalk struct {
 	partial string // what came of a line before the deadline
 }
 
-func newLineTalk(conn net.Conn) *lineTalk { return &lineTalk{conn: conn, lines: bufio.NewReader(conn)} }
+func newLineTalk(conn net.Conn) *lineTalk {
+	return &lineTalk{conn: conn, lines: bufio.NewReader(conn)}
+}
 
-// ask sends word and waits for the line that ends with it, passing over others. It returns what is before it.
+// ask sends word and waits for the line that ends with it, passing over others. It returns what is
+// before it.
 func (l *lineTalk) ask(word string) (string, error) {
 	if _, err := fmt.Fprintln(l.conn, word); err != nil {
 		return "", err

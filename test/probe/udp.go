@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeUDP serves port on every address of both families. A datagram is answered with one line: name, the peer as the server sees
-// it, and the datagram's content behind it if there is any. The answer comes from the address the datagram was sent to.
+// ServeUDP serves port on every address of both families. A datagram is answered with one line:
+// name, the peer as the server sees it, and the datagram's content behind it if there is any. The
+// answer comes from the address the datagram was sent to.
 func ServeUDP(name string, port uint16) (*Server, error) {
 	conn, err := listenUDP(port)
 	if err != nil {
@@ -52,14 +53,16 @@ func serveUDP(name string, conn *net.UDPConn) {
 	}
 }
 
-// sourceOf turns the control message of a received datagram into the one that sends from the address it was sent to.
+// sourceOf turns the control message of a received datagram into the one that sends from the
+// address it was sent to.
 func sourceOf(oob []byte) []byte {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil
 	}
 	for _, m := range messages {
-		if m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo {
+		if m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO &&
+			len(m.Data) >= unix.SizeofInet6Pktinfo {
 			info := &unix.Inet6Pktinfo{Addr: [16]byte(m.Data[:16])}
 			return unix.PktInfo6(info) // no interface: the route decides
 		}

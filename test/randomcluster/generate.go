@@ -22,28 +22,38 @@ func addrs(in ...string) []netip.Addr {
 	return out
 }
 
-// The universe: addresses that pods have, addresses that none has, and ports
-// on both sides of every boundary.
+// The universe: addresses that pods have, addresses that none has, and ports on both sides of every
+// boundary.
 var (
-	Addresses = addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.128", "fd00::1", "fd00::2", "fd00::3")
-	blocks    = []string{"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.128/25", "::/0", "fd00::2/127", "255.255.255.255/32"}
-	ranges    = []string{"10.0.0.0/32", "10.0.0.127/32", "10.0.0.0/30", allOfThem, "10.0.0.128/25", "fd00::/64", "fd00::2/127"}
-	Strangers = addrs("0.0.0.0", "10.0.0.0", "10.0.0.127", "10.0.0.129", "255.255.255.255", "fd00::", "fd00::4", "192.0.2.1")
-	Ports     = []uint16{0, 1, 79, 80, 81, 8080, 65535}
+	Addresses = addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.128", "fd00::1",
+		"fd00::2", "fd00::3")
+	blocks = []string{"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.128/25", "::/0",
+		"fd00::2/127", "255.255.255.255/32"}
+	ranges = []string{"10.0.0.0/32", "10.0.0.127/32", "10.0.0.0/30", allOfThem, "10.0.0.128/25",
+		"fd00::/64", "fd00::2/127"}
+	Strangers = addrs("0.0.0.0", "10.0.0.0", "10.0.0.127", "10.0.0.129", "255.255.255.255",
+		"fd00::", "fd00::4", "192.0.2.1")
+	Ports = []uint16{0, 1, 79, 80, 81, 8080, 65535}
 )
 
 func labelsGen() *rapid.Generator[map[string]string] {
-	return rapid.MapOfN(rapid.SampledFrom([]string{"app", "env"}), rapid.SampledFrom([]string{"", "x", "y"}), 0, 2)
+	return rapid.MapOfN(rapid.SampledFrom([]string{"app", "env"}),
+		rapid.SampledFrom([]string{"", "x", "y"}), 0, 2)
 }
 
 func selectorGen() *rapid.Generator[metav1.LabelSelector] {
 	return rapid.Custom(func(t *rapid.T) metav1.LabelSelector {
-		out := metav1.LabelSelector{MatchLabels: rapid.MapOfN(rapid.SampledFrom([]string{"app", "env"}), rapid.SampledFrom([]string{"", "x"}), 0, 1).Draw(t, "matchLabels")}
+		out := metav1.LabelSelector{
+			MatchLabels: rapid.MapOfN(rapid.SampledFrom([]string{"app", "env"}),
+				rapid.SampledFrom([]string{"", "x"}), 0, 1).Draw(t, "matchLabels")}
 		for range rapid.IntRange(0, 1).Draw(t, "expressions") {
-			op := rapid.SampledFrom([]metav1.LabelSelectorOperator{"In", "NotIn", "Exists", "DoesNotExist", "Odd"}).Draw(t, "operator")
-			e := metav1.LabelSelectorRequirement{Key: rapid.SampledFrom([]string{"app", "env"}).Draw(t, "key"), Operator: op}
+			op := rapid.SampledFrom([]metav1.LabelSelectorOperator{"In", "NotIn", "Exists",
+				"DoesNotExist", "Odd"}).Draw(t, "operator")
+			e := metav1.LabelSelectorRequirement{
+				Key: rapid.SampledFrom([]string{"app", "env"}).Draw(t, "key"), Operator: op}
 			if op == "In" || op == "NotIn" {
-				e.Values = rapid.SliceOfN(rapid.SampledFrom([]string{"", "x", "y"}), 0, 2).Draw(t, "values")
+				e.Values = rapid.SliceOfN(rapid.SampledFrom([]string{"", "x", "y"}), 0, 2).
+					Draw(t, "values")
 			}
 			out.MatchExpressions = append(out.MatchExpressions, e)
 		}
@@ -76,14 +86,18 @@ func peerGen() *rapid.Generator[networkingv1.NetworkPolicyPeer] {
 func portGen() *rapid.Generator[networkingv1.NetworkPolicyPort] {
 	return rapid.Custom(func(t *rapid.T) networkingv1.NetworkPolicyPort {
 		var out networkingv1.NetworkPolicyPort
-		if p := rapid.SampledFrom([]corev1.Protocol{"", "TCP", "UDP", "SCTP", "ODD"}).Draw(t, "protocol"); p != "" {
+		p := rapid.SampledFrom([]corev1.Protocol{"", "TCP", "UDP", "SCTP", "ODD"}).
+			Draw(t, "protocol")
+		if p != "" {
 			out.Protocol = &p
 		}
 		switch rapid.IntRange(0, 3).Draw(t, "port") {
 		case 1:
-			out.Port = &intstr.IntOrString{Type: intstr.String, StrVal: rapid.SampledFrom([]string{"http", "dns", "80"}).Draw(t, "name")}
+			out.Port = &intstr.IntOrString{Type: intstr.String,
+				StrVal: rapid.SampledFrom([]string{"http", "dns", "80"}).Draw(t, "name")}
 		case 2, 3:
-			out.Port = &intstr.IntOrString{IntVal: int32(rapid.SampledFrom(Ports).Draw(t, "number"))}
+			out.Port = &intstr.IntOrString{
+				IntVal: int32(rapid.SampledFrom(Ports).Draw(t, "number"))}
 			if rapid.Bool().Draw(t, "range") {
 				end := int32(rapid.SampledFrom(Ports).Draw(t, "endPort"))
 				out.EndPort = &end
@@ -95,17 +109,22 @@ func portGen() *rapid.Generator[networkingv1.NetworkPolicyPort] {
 
 func policyGen(namespace, name string) *rapid.Generator[*networkingv1.NetworkPolicy] {
 	return rapid.Custom(func(t *rapid.T) *networkingv1.NetworkPolicy {
-		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		np := &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		np.Spec.PodSelector = selectorGen().Draw(t, "subject")
-		np.Spec.PolicyTypes = rapid.SliceOfN(rapid.SampledFrom([]networkingv1.PolicyType{"Ingress", "Egress", "Odd"}), 0, 2).Draw(t, "types")
+		np.Spec.PolicyTypes = rapid.SliceOfN(
+			rapid.SampledFrom([]networkingv1.PolicyType{"Ingress", "Egress", "Odd"}), 0, 2).
+			Draw(t, "types")
 		for range rapid.IntRange(0, 2).Draw(t, "ingress") {
 			np.Spec.Ingress = append(np.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{
-				From: rapid.SliceOfN(peerGen(), 0, 2).Draw(t, "from"), Ports: rapid.SliceOfN(portGen(), 0, 2).Draw(t, "ports"),
+				From:  rapid.SliceOfN(peerGen(), 0, 2).Draw(t, "from"),
+				Ports: rapid.SliceOfN(portGen(), 0, 2).Draw(t, "ports"),
 			})
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "egress") {
 			np.Spec.Egress = append(np.Spec.Egress, networkingv1.NetworkPolicyEgressRule{
-				To: rapid.SliceOfN(peerGen(), 0, 2).Draw(t, "to"), Ports: rapid.SliceOfN(portGen(), 0, 2).Draw(t, "ports"),
+				To:    rapid.SliceOfN(peerGen(), 0, 2).Draw(t, "to"),
+				Ports: rapid.SliceOfN(portGen(), 0, 2).Draw(t, "ports"),
 			})
 		}
 		return np
@@ -115,9 +134,11 @@ func policyGen(namespace, name string) *rapid.Generator[*networkingv1.NetworkPol
 func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 	return rapid.Custom(func(t *rapid.T) policy.Pod {
 		return policy.Pod{
-			ID:          selector.Pod{Namespace: namespace, Name: name, UID: rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "uid")},
-			Labels:      labelsGen().Draw(t, "labels"),
-			Addresses:   rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 0, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
+			ID: selector.Pod{Namespace: namespace, Name: name,
+				UID: rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "uid")},
+			Labels: labelsGen().Draw(t, "labels"),
+			Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 0, 2,
+				rapid.ID[netip.Addr]).Draw(t, "addresses"),
 			Node:        rapid.SampledFrom([]string{"n1", "n2", "n2", "n3", ""}).Draw(t, "node"),
 			HostNetwork: rapid.IntRange(0, 9).Draw(t, "host") == 0,
 			Terminating: rapid.IntRange(0, 4).Draw(t, "terminating") == 0,
@@ -126,8 +147,9 @@ func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 			Ports: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) policy.PodPort {
 				return policy.PodPort{
 					NamedPort: policy.NamedPort{
-						Protocol: rapid.SampledFrom([]uint8{policy.ProtocolTCP, policy.ProtocolUDP}).Draw(t, "protocol"),
-						Name:     rapid.SampledFrom([]string{"http", "dns"}).Draw(t, "name"),
+						Protocol: rapid.SampledFrom([]uint8{policy.ProtocolTCP,
+							policy.ProtocolUDP}).Draw(t, "protocol"),
+						Name: rapid.SampledFrom([]string{"http", "dns"}).Draw(t, "name"),
 					},
 					Number: rapid.SampledFrom(Ports).Draw(t, "number"),
 				}

@@ -11,7 +11,8 @@ import (
 )
 
 // eachRule calls f with the lists of every rule, which it may change.
-func eachRule(np *networkingv1.NetworkPolicy, f func(*[]networkingv1.NetworkPolicyPeer, *[]networkingv1.NetworkPolicyPort)) {
+func eachRule(np *networkingv1.NetworkPolicy,
+	f func(*[]networkingv1.NetworkPolicyPeer, *[]networkingv1.NetworkPolicyPort)) {
 	for i := range np.Spec.Ingress {
 		f(&np.Spec.Ingress[i].From, &np.Spec.Ingress[i].Ports)
 	}
@@ -22,31 +23,33 @@ func eachRule(np *networkingv1.NetworkPolicy, f func(*[]networkingv1.NetworkPoli
 
 func redrawBlocks(t *rapid.T, np *networkingv1.NetworkPolicy) {
 	block := rapid.SampledFrom(objectBlocks)
-	eachRule(np, func(peers *[]networkingv1.NetworkPolicyPeer, _ *[]networkingv1.NetworkPolicyPort) {
-		for _, p := range *peers {
-			if p.IPBlock != nil {
-				p.IPBlock.CIDR = block.Draw(t, "cidr")
-				for i := range p.IPBlock.Except {
-					p.IPBlock.Except[i] = block.Draw(t, "except")
+	eachRule(np,
+		func(peers *[]networkingv1.NetworkPolicyPeer, _ *[]networkingv1.NetworkPolicyPort) {
+			for _, p := range *peers {
+				if p.IPBlock != nil {
+					p.IPBlock.CIDR = block.Draw(t, "cidr")
+					for i := range p.IPBlock.Except {
+						p.IPBlock.Except[i] = block.Draw(t, "except")
+					}
 				}
 			}
-		}
-	})
+		})
 }
 
-// spoil puts something into a policy that an API server refuses, or refuses
-// today: what the policy means has to stay defined.
+// spoil puts something into a policy that an API server refuses, or refuses today: what the policy
+// means has to stay defined.
 func spoil(t *rapid.T, np *networkingv1.NetworkPolicy) {
 	port, peer := badPort(t), badPeer(t)
 	inPort, inPeer := rapid.Bool().Draw(t, "in ports"), rapid.Bool().Draw(t, "in peers")
-	eachRule(np, func(peers *[]networkingv1.NetworkPolicyPeer, ports *[]networkingv1.NetworkPolicyPort) {
-		if inPort {
-			*ports = append(*ports, port)
-		}
-		if inPeer {
-			*peers = append(*peers, peer)
-		}
-	})
+	eachRule(np,
+		func(peers *[]networkingv1.NetworkPolicyPeer, ports *[]networkingv1.NetworkPolicyPort) {
+			if inPort {
+				*ports = append(*ports, port)
+			}
+			if inPeer {
+				*peers = append(*peers, peer)
+			}
+		})
 	if rapid.Bool().Draw(t, "in subject") {
 		np.Spec.PodSelector = *badSelector(t)
 	}
@@ -54,11 +57,15 @@ func spoil(t *rapid.T, np *networkingv1.NetworkPolicy) {
 
 func badPort(t *rapid.T) networkingv1.NetworkPolicyPort {
 	number := func(n int32) *intstr.IntOrString { return &intstr.IntOrString{IntVal: n} }
-	name := func(s string) *intstr.IntOrString { return &intstr.IntOrString{Type: intstr.String, StrVal: s} }
+	name := func(s string) *intstr.IntOrString {
+		return &intstr.IntOrString{Type: intstr.String, StrVal: s}
+	}
 	protocol, end := corev1.Protocol(""), int32(81)
 	return rapid.SampledFrom([]networkingv1.NetworkPolicyPort{
-		{Protocol: &protocol}, {EndPort: &end}, {Port: name("http"), EndPort: &end}, {Port: name("HTTP")}, {Port: name("")},
-		{Port: number(0)}, {Port: number(-1)}, {Port: number(65536)}, {Port: number(82), EndPort: &end}, {Port: number(65536 + 80)},
+		{Protocol: &protocol}, {EndPort: &end}, {Port: name("http"), EndPort: &end},
+		{Port: name("HTTP")}, {Port: name("")},
+		{Port: number(0)}, {Port: number(-1)}, {Port: number(65536)},
+		{Port: number(82), EndPort: &end}, {Port: number(65536 + 80)},
 	}).Draw(t, "bad port")
 }
 
@@ -70,23 +77,27 @@ func badPeer(t *rapid.T) networkingv1.NetworkPolicyPeer {
 		{PodSelector: badSelector(t)},
 		{NamespaceSelector: badSelector(t)},
 		{NamespaceSelector: everybody, PodSelector: badSelector(t)},
-		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/24", Except: []string{"10.0.0.0/24", "10.0.0.0/23"}}},
+		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/24",
+			Except: []string{"10.0.0.0/24", "10.0.0.0/23"}}},
 		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/25", Except: []string{"10.0.0.128/26"}}},
-		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/24", Except: []string{"10.0.0.2/31", "fd00::/127"}}},
+		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/24",
+			Except: []string{"10.0.0.2/31", "fd00::/127"}}},
 		{IPBlock: &networkingv1.IPBlock{CIDR: "fd00::/64", Except: []string{"nonsense"}}},
 	}).Draw(t, "bad peer")
 }
 
-// badSelector draws a selector with a requirement that can't be read and,
-// sometimes, one that can.
+// badSelector draws a selector with a requirement that can't be read and, sometimes, one that can.
 func badSelector(t *rapid.T) *metav1.LabelSelector {
 	out := rapid.SampledFrom([]metav1.LabelSelector{
 		{MatchLabels: map[string]string{"app": "not a value"}},
 		{MatchLabels: map[string]string{"not a key": "x"}},
 		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "In"}}},
-		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "NotIn", Values: []string{"not a value"}}}},
-		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Exists", Values: []string{"x"}}}},
-		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Gt", Values: []string{"1"}}}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "app", Operator: "NotIn", Values: []string{"not a value"}}}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "app", Operator: "Exists", Values: []string{"x"}}}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "app", Operator: "Gt", Values: []string{"1"}}}},
 	}).Draw(t, "bad selector")
 	if rapid.Bool().Draw(t, "and a good one") {
 		out.MatchExpressions = append(slices.Clip(out.MatchExpressions),

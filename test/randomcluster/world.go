@@ -1,10 +1,9 @@
-// Package randomcluster generates random histories of a cluster: events on
-// namespaces, pods, nodes, policies and attachments, and the end state that
-// they lead to. Property tests replay the events on what they test and compare
-// with the end state.
+// Package randomcluster generates random histories of a cluster: events on namespaces, pods, nodes,
+// policies and attachments, and the end state that they lead to. Property tests replay the events
+// on what they test and compare with the end state.
 //
-// The universe is small, so that things collide: addresses that two pods
-// claim, policies that select each other's peers, fields that can't be read.
+// The universe is small, so that things collide: addresses that two pods claim, policies that
+// select each other's peers, fields that can't be read.
 package randomcluster
 
 import (
@@ -36,7 +35,9 @@ type World struct {
 
 // NewWorld returns an empty World.
 func NewWorld(opts cluster.Options) *World {
-	return &World{opts, nil, map[string]map[string]string{}, map[string]policy.Node{}, map[policy.Key]policy.Policy{}, map[policy.Key]policy.Pod{}, map[string]policy.Endpoint{}, map[selector.Pod]policy.Pod{}}
+	return &World{opts, nil, map[string]map[string]string{}, map[string]policy.Node{},
+		map[policy.Key]policy.Policy{}, map[policy.Key]policy.Pod{}, map[string]policy.Endpoint{},
+		map[selector.Pod]policy.Pod{}}
 }
 
 // Build feeds the end state to a new Cluster, once.
@@ -127,8 +128,9 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 		} else {
 			e := policy.Endpoint{
 				ID: id, Pod: selector.Pod{Namespace: namespace, Name: name, UID: "u1"},
-				Interface:  rapid.SampledFrom([]string{names.PodLink + id, ""}).Draw(t, "interface"),
-				Addresses:  rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2, rapid.ID[netip.Addr]).Draw(t, "addresses"),
+				Interface: rapid.SampledFrom([]string{names.PodLink + id, ""}).Draw(t, "interface"),
+				Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2,
+					rapid.ID[netip.Addr]).Draw(t, "addresses"),
 				FromStatus: w.opts.ForeignPods && rapid.Bool().Draw(t, "from its status"),
 			}
 			if e.FromStatus {
@@ -144,15 +146,18 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 		w.forgetGhosts()
 	case 9:
 		if w.networks = nil; rapid.Bool().Draw(t, "networks known") {
-			w.networks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("fd00::/64")}
+			w.networks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"),
+				netip.MustParsePrefix("fd00::/64")}
 		}
 		c.SetPodNetworks(w.networks)
 	default:
 		n := policy.Node{
-			Name:      rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
-			Addresses: rapid.SliceOfN(rapid.SampledFrom(slices.Concat(Strangers, Addresses[:2])), 0, 2).Draw(t, "addresses"),
-			PodCIDRs:  rapid.SliceOfN(rapid.Map(rapid.SampledFrom(ranges), netip.MustParsePrefix), 0, 2).Draw(t, "pod CIDR"),
-			Created:   time.Unix(rapid.Int64Range(1, 2).Draw(t, "created"), 0),
+			Name: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
+			Addresses: rapid.SliceOfN(rapid.SampledFrom(slices.Concat(Strangers, Addresses[:2])), 0,
+				2).Draw(t, "addresses"),
+			PodCIDRs: rapid.SliceOfN(rapid.Map(rapid.SampledFrom(ranges), netip.MustParsePrefix),
+				0, 2).Draw(t, "pod CIDR"),
+			Created: time.Unix(rapid.Int64Range(1, 2).Draw(t, "created"), 0),
 		}
 		if len(n.Addresses) > 0 {
 			n.Underlay = n.Addresses[:1]

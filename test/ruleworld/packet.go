@@ -20,8 +20,8 @@ type Packet struct {
 	OrigSrc, ReplySrc netip.Addr
 }
 
-// Traverse sends a packet through the base chains of a hook, in order, and
-// says whether it passes. It knows the typed ruleset and nothing else.
+// Traverse sends a packet through the base chains of a hook, in order, and says whether it passes.
+// It knows the typed ruleset and nothing else.
 func Traverse(rs *nft.Ruleset, hook nft.Hook, p Packet) (passes bool, err error) {
 	byPriority := map[int]*nft.Chain{}
 	for _, c := range rs.Chains {
@@ -65,13 +65,15 @@ func walk(rs *nft.Ruleset, c *nft.Chain, p Packet, depth int) (nft.VerdictKind, 
 		case nft.Jump:
 			target := rs.Chains[verdict.Chain]
 			if target == nil {
-				return nft.Drop, fmt.Errorf("chain %s jumps to %s, which isn't there", c.Name, verdict.Chain)
+				return nft.Drop,
+					fmt.Errorf("chain %s jumps to %s, which isn't there", c.Name, verdict.Chain)
 			}
 			if kind, err := walk(rs, target, p, depth+1); err != nil || kind != nft.NoVerdict {
 				return kind, err
 			}
 		default:
-			return nft.Drop, fmt.Errorf("chain %s: verdict %v, which no policy needs", c.Name, verdict)
+			return nft.Drop,
+				fmt.Errorf("chain %s: verdict %v, which no policy needs", c.Name, verdict)
 		}
 	}
 	return nft.NoVerdict, nil
@@ -89,7 +91,8 @@ func run(rs *nft.Ruleset, r nft.Rule, p Packet) (nft.Verdict, error) {
 }
 
 // Step evaluates one statement: whether the packet matches it, and its verdict.
-func Step(rs *nft.Ruleset, s nft.Statement, p Packet) (matched bool, verdict nft.Verdict, err error) {
+func Step(rs *nft.Ruleset, s nft.Statement,
+	p Packet) (matched bool, verdict nft.Verdict, err error) {
 	switch s := s.(type) {
 	case nft.InSet:
 		matched, err = p.in(rs, s)
@@ -149,7 +152,8 @@ func (p Packet) Key(fields []nft.Field) (e nft.Element, ok bool) {
 	var b strings.Builder
 	for _, f := range fields {
 		switch f {
-		case nft.SrcAddr4, nft.SrcAddr6, nft.DstAddr4, nft.DstAddr6, nft.OriginalSrc4, nft.OriginalSrc6, nft.ReplySrc4, nft.ReplySrc6:
+		case nft.SrcAddr4, nft.SrcAddr6, nft.DstAddr4, nft.DstAddr6, nft.OriginalSrc4,
+			nft.OriginalSrc6, nft.ReplySrc4, nft.ReplySrc6:
 			a := p.address(f)
 			if !a.IsValid() || a.BitLen() != 8*SizeOf(f) {
 				return nft.Element{}, false
@@ -172,7 +176,8 @@ func (p Packet) Key(fields []nft.Field) (e nft.Element, ok bool) {
 	return nft.Element{First: b.String()}, true
 }
 
-const padding = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // of an interface's name
+// padding is that of an interface's name.
+const padding = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // address is what the packet has in a field of addresses.
 func (p Packet) address(f nft.Field) netip.Addr {
@@ -213,7 +218,8 @@ func (p Packet) in(rs *nft.Ruleset, s nft.InSet) (bool, error) {
 	}
 	for r := range set.Elements {
 		if len(r.First) != len(e.First) {
-			return false, fmt.Errorf("set %s is keyed by %d bytes, the rule by %d", s.Set, len(r.First), len(e.First))
+			return false, fmt.Errorf("set %s is keyed by %d bytes, the rule by %d", s.Set,
+				len(r.First), len(e.First))
 		}
 		if within(e.First, r, s.Fields) {
 			return true, nil

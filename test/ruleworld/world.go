@@ -1,6 +1,6 @@
-// Package ruleworld is a bed for tests of the typed ruleset, without a kernel:
-// a world in which policies come and go, whether the kernel could take what
-// becomes of them, and an interpreter that sends packets through it.
+// Package ruleworld is a bed for tests of the typed ruleset, without a kernel: a world in which
+// policies come and go, whether the kernel could take what becomes of them, and an interpreter that
+// sends packets through it.
 package ruleworld
 
 import (
@@ -29,7 +29,8 @@ type World struct {
 // New returns that world.
 func New(t testing.TB) *World {
 	t.Helper()
-	w := &World{Cluster: cluster.New(cluster.Options{Node: cases.NodeName}), Render: ruleset.NewRenderer(ruleset.Config{LogPerSecond: 10})}
+	w := &World{Cluster: cluster.New(cluster.Options{Node: cases.NodeName}),
+		Render: ruleset.NewRenderer(ruleset.Config{LogPerSecond: 10})}
 	for _, ns := range cases.Namespaces() {
 		w.Cluster.SetNamespace(ns.Name, ns.Labels)
 	}
@@ -37,10 +38,12 @@ func New(t testing.TB) *World {
 	for i, in := range cases.Pods() {
 		p := policy.PodFrom(in)
 		w.Cluster.SetPod(p)
-		w.Cluster.SetEndpoint(policy.Endpoint{ID: fmt.Sprint(i), Pod: p.ID, Interface: fmt.Sprintf(names.PodLink+"%d", i), Addresses: p.Addresses})
+		w.Cluster.SetEndpoint(policy.Endpoint{ID: fmt.Sprint(i), Pod: p.ID,
+			Interface: fmt.Sprintf(names.PodLink+"%d", i), Addresses: p.Addresses})
 	}
 	for _, namespace := range []string{"dev", "prod"} {
-		np := MustDecode[networkingv1.NetworkPolicy](t, `{"metadata":{"namespace":"`+namespace+`","name":"stays"},"spec":{"podSelector":{},
+		np := MustDecode[networkingv1.NetworkPolicy](t,
+			`{"metadata":{"namespace":"`+namespace+`","name":"stays"},"spec":{"podSelector":{},
 			"ingress":[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["192.0.2.20/32"]}},{"namespaceSelector":{}}],"ports":[{"port":"http"},{"port":53,"protocol":"UDP"}]}],
 			"egress":[{"to":[{"podSelector":{"matchLabels":{"app":"db"}}}]}],"policyTypes":["Ingress","Egress"]}}`)
 		w.Cluster.SetPolicy(policy.Parse(&np))

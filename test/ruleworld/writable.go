@@ -13,8 +13,10 @@ import (
 // Writable says what the kernel would refuse of a ruleset, or nft of its listing: names,
 // references, elements that don't fit their set, ranges that overlap.
 func Writable(r *nft.Ruleset) error {
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.Sets)), slices.Collect(maps.Keys(r.Chains))) {
-		if len(name) > 255 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") != "" {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(r.Sets)),
+		slices.Collect(maps.Keys(r.Chains))) {
+		if len(name) > 255 || strings.Trim(name,
+			"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") != "" {
 			return fmt.Errorf("the name %q", name)
 		}
 	}
@@ -61,7 +63,8 @@ func refersWell(r *nft.Ruleset, s nft.Statement) error {
 
 func elementsFit(r *nft.Ruleset, s *nft.Set) error {
 	var last nft.Element
-	for _, e := range slices.SortedFunc(maps.Keys(s.Elements), func(a, b nft.Element) int { return strings.Compare(a.First, b.First) }) {
+	for _, e := range slices.SortedFunc(maps.Keys(s.Elements),
+		func(a, b nft.Element) int { return strings.Compare(a.First, b.First) }) {
 		if strings.HasPrefix(e.Text(s.Key), "0x") || s.Interval == (e.Last == "") {
 			return fmt.Errorf("%s isn't of its type", e)
 		}

@@ -10,12 +10,11 @@ import (
 	netutils "k8s.io/utils/net"
 )
 
-// subject returns the pod whose policies govern an address, and whether there
-// is one. It is nil for an attachment whose pod isn't known.
+// subject returns the pod whose policies govern an address, and whether there is one. It is nil for
+// an attachment whose pod isn't known.
 //
-// On the node that looks, an attachment decides, also for a pod that has
-// finished or whose object is gone: it keeps its last policy until it is
-// detached.
+// On the node that looks, an attachment decides, also for a pod that has finished or whose object
+// is gone: it keeps its last policy until it is detached.
 func (w *World) subject(a netip.Addr) (pod *corev1.Pod, governed bool) {
 	if at := w.attachment(a); at != nil {
 		return at.Pod, true
@@ -24,14 +23,15 @@ func (w *World) subject(a netip.Addr) (pod *corev1.Pod, governed bool) {
 	return pod, pod != nil
 }
 
-// attachment returns the attachment that has an address, or nil. Two can have
-// one where another plugin says which pods there are: then a pod that others may
-// meet comes first, above all one that was wired, before one that is yet to be
-// known, that before one at its end, and of two alike the one that was wired.
+// attachment returns the attachment that has an address, or nil. Two can have one where another
+// plugin says which pods there are: then a pod that others may meet comes first, above all one that
+// was wired, before one that is yet to be known, that before one at its end, and of two alike the
+// one that was wired.
 func (w *World) attachment(a netip.Addr) *Attachment {
 	var best *Attachment
 	for i := range w.Attachments {
-		if at := &w.Attachments[i]; slices.Contains(at.Addresses, a) && (best == nil || w.comesBefore(at, best)) {
+		at := &w.Attachments[i]
+		if slices.Contains(at.Addresses, a) && (best == nil || w.comesBefore(at, best)) {
 			best = at
 		}
 	}
@@ -57,11 +57,12 @@ func (w *World) comesBefore(a, b *Attachment) bool {
 
 // exists: the pod is there, and not at its end.
 func (w *World) exists(pod *corev1.Pod) bool {
-	return pod != nil && alive(pod) && slices.ContainsFunc(w.Pods, func(p *corev1.Pod) bool { return samePod(p, pod) })
+	return pod != nil && alive(pod) &&
+		slices.ContainsFunc(w.Pods, func(p *corev1.Pod) bool { return samePod(p, pod) })
 }
 
-// peer returns the pod that selectors mean by an address, or nil. A pod that
-// has finished, or whose object is gone, is nobody.
+// peer returns the pod that selectors mean by an address, or nil. A pod that has finished, or whose
+// object is gone, is nobody.
 func (w *World) peer(a netip.Addr) *corev1.Pod {
 	if at := w.attachment(a); at != nil && !at.FromStatus {
 		if w.exists(at.Pod) {
@@ -78,8 +79,8 @@ func (w *World) peer(a netip.Addr) *corev1.Pod {
 	return holder(claim)
 }
 
-// holder: "an address seen on two live pods: … of the node of the oldest that
-// isn't ending, the newest that isn't."
+// holder: "an address seen on two live pods: … of the node of the oldest that isn't ending, the
+// newest that isn't."
 func holder(claim []*corev1.Pod) *corev1.Pod {
 	stays := func(p *corev1.Pod) bool { return p.DeletionTimestamp == nil }
 	if slices.ContainsFunc(claim, stays) {
@@ -92,18 +93,20 @@ func holder(claim []*corev1.Pod) *corev1.Pod {
 		}
 	}
 	for _, p := range claim {
-		if p.Spec.NodeName == oldest.Spec.NodeName && (newest == nil || newest.CreationTimestamp.Before(&p.CreationTimestamp)) {
+		if p.Spec.NodeName == oldest.Spec.NodeName &&
+			(newest == nil || newest.CreationTimestamp.Before(&p.CreationTimestamp)) {
 			newest = p
 		}
 	}
 	return newest
 }
 
-// canHave: "a pod's address counts only within the pod ranges that are believed
-// of its node." Where another plugin gives it, it may be outside of all ranges,
-// but not be a node's.
+// canHave: "a pod's address counts only within the pod ranges that are believed of its node." Where
+// another plugin gives it, it may be outside of all ranges, but not be a node's.
 func (w *World) canHave(pod *corev1.Pod, a netip.Addr) bool {
-	known := slices.ContainsFunc(w.Nodes, func(n *corev1.Node) bool { return n.Name == pod.Spec.NodeName })
+	known := slices.ContainsFunc(w.Nodes, func(n *corev1.Node) bool {
+		return n.Name == pod.Spec.NodeName
+	})
 	if !known {
 		return false
 	}
@@ -115,11 +118,12 @@ func (w *World) canHave(pod *corev1.Pod, a netip.Addr) bool {
 			return r.node.Name == pod.Spec.NodeName
 		}
 	}
-	return w.ForeignPods && !slices.ContainsFunc(w.Nodes, func(n *corev1.Node) bool { return slices.Contains(nodeAddresses(n), a) })
+	return w.ForeignPods && !slices.ContainsFunc(w.Nodes, func(n *corev1.Node) bool {
+		return slices.Contains(nodeAddresses(n), a)
+	})
 }
 
-// better: of two pods that were wired with one address, the newest that isn't
-// ending.
+// better: of two pods that were wired with one address, the newest that isn't ending.
 func better(a, b *corev1.Pod) bool {
 	if aEnds, bEnds := a.DeletionTimestamp != nil, b.DeletionTimestamp != nil; aEnds != bEnds {
 		return bEnds
@@ -129,7 +133,8 @@ func better(a, b *corev1.Pod) bool {
 
 // alive: a pod of the pod network that hasn't come to its end.
 func alive(pod *corev1.Pod) bool {
-	return !pod.Spec.HostNetwork && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+	return !pod.Spec.HostNetwork && pod.Status.Phase != corev1.PodSucceeded &&
+		pod.Status.Phase != corev1.PodFailed
 }
 
 func samePod(a, b *corev1.Pod) bool {
@@ -145,15 +150,16 @@ func podAddresses(pod *corev1.Pod) []netip.Addr {
 	return readable(texts)
 }
 
-// has says whether the pod that is governed at an address has another one too:
-// a pod reaches itself. It was wired with it, or selectors mean the pod by it.
-// Of a pod that isn't known (nil), only the same address can be told.
+// has says whether the pod that is governed at an address has another one too: a pod reaches
+// itself. It was wired with it, or selectors mean the pod by it. Of a pod that isn't known (nil),
+// only the same address can be told.
 func (w *World) has(pod *corev1.Pod, at, other netip.Addr) bool {
 	if pod == nil {
 		return at == other && !w.attachment(at).FromStatus
 	}
 	wired := slices.ContainsFunc(w.Attachments, func(a Attachment) bool {
-		return !a.FromStatus && a.Pod != nil && samePod(a.Pod, pod) && slices.Contains(a.Addresses, other)
+		return !a.FromStatus && a.Pod != nil && samePod(a.Pod, pod) &&
+			slices.Contains(a.Addresses, other)
 	})
 	if wired {
 		owner, _ := w.subject(other)
@@ -163,12 +169,13 @@ func (w *World) has(pod *corev1.Pod, at, other netip.Addr) bool {
 	return peer != nil && samePod(peer, pod)
 }
 
-// isOwnNode says whether an address is one of the node that the pod with
-// another address runs on. What is attached here runs here, whatever the
-// object says that was seen last.
+// isOwnNode says whether an address is one of the node that the pod with another address runs on.
+// What is attached here runs here, whatever the object says that was seen last.
 func (w *World) isOwnNode(a, of netip.Addr) bool {
 	pod, _ := w.subject(of)
-	here := pod == nil || slices.ContainsFunc(w.Attachments, func(at Attachment) bool { return at.Pod != nil && samePod(at.Pod, pod) })
+	here := pod == nil || slices.ContainsFunc(w.Attachments, func(at Attachment) bool {
+		return at.Pod != nil && samePod(at.Pod, pod)
+	})
 	name := w.Node
 	if !here {
 		name = pod.Spec.NodeName
@@ -179,8 +186,8 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 	return slices.Contains(w.AddressesOf(name), a)
 }
 
-// AddressesOf returns the addresses that a node is believed to have: those of
-// the underlay and those of the tunnel.
+// AddressesOf returns the addresses that a node is believed to have: those of the underlay and
+// those of the tunnel.
 func (w *World) AddressesOf(name string) []netip.Addr {
 	if out, known := w.addressesOf[name]; known {
 		return out
@@ -208,8 +215,8 @@ func (w *World) tunnelOf(a netip.Addr) *corev1.Node {
 	return nil
 }
 
-// tunnelAddresses returns the network addresses of a node's pod CIDRs: that is
-// what the tunnel device has.
+// tunnelAddresses returns the network addresses of a node's pod CIDRs: that is what the tunnel
+// device has.
 func (w *World) tunnelAddresses(of *corev1.Node) (out []netip.Addr) {
 	for _, r := range w.ranges() {
 		if r.node.Name == of.Name {
@@ -221,7 +228,8 @@ func (w *World) tunnelAddresses(of *corev1.Node) (out []netip.Addr) {
 
 // nodeAddresses returns what a node says of itself.
 func nodeAddresses(n *corev1.Node) []netip.Addr {
-	return append(annotated(n), append(addressesOfType(n, corev1.NodeInternalIP), addressesOfType(n, corev1.NodeExternalIP)...)...)
+	return append(annotated(n), append(addressesOfType(n, corev1.NodeInternalIP),
+		addressesOfType(n, corev1.NodeExternalIP)...)...)
 }
 
 func annotated(n *corev1.Node) []netip.Addr {
@@ -238,16 +246,18 @@ func addressesOfType(n *corev1.Node, kind corev1.NodeAddressType) []netip.Addr {
 	return readable(texts)
 }
 
-// underlayAddresses returns the address of a node's annotation, and the first
-// InternalIP of each other family. It counts only if it is in nobody's pod
-// range, and no node that comes first has it.
+// underlayAddresses returns the address of a node's annotation, and the first InternalIP of each
+// other family. It counts only if it is in nobody's pod range, and no node that comes first has it.
 func (w *World) underlayAddresses(of *corev1.Node) []netip.Addr {
 	counted := map[netip.Addr]string{}
 	for _, n := range w.inOrder() {
 		family := map[bool]bool{}
 		for _, a := range append(annotated(n), addressesOfType(n, corev1.NodeInternalIP)...) {
-			isPods := slices.ContainsFunc(w.ranges(), func(r podRange) bool { return r.cidr.Contains(a.AsSlice()) })
-			if _, taken := counted[a]; !family[a.Is4()] && !taken && !isPods && a.IsGlobalUnicast() {
+			isPods := slices.ContainsFunc(w.ranges(), func(r podRange) bool {
+				return r.cidr.Contains(a.AsSlice())
+			})
+			_, taken := counted[a]
+			if !family[a.Is4()] && !taken && !isPods && a.IsGlobalUnicast() {
 				counted[a] = n.Name
 			}
 			family[a.Is4()] = true
@@ -269,8 +279,8 @@ type podRange struct {
 	first netip.Addr
 }
 
-// ranges returns the pod CIDRs that count: within the pod network, if no node
-// that comes first has one that overlaps, or has its first address for its own.
+// ranges returns the pod CIDRs that count: within the pod network, if no node that comes first has
+// one that overlaps, or has its first address for its own.
 func (w *World) ranges() []podRange {
 	var out []podRange
 	for i, n := range w.inOrder() {
@@ -281,10 +291,18 @@ func (w *World) ranges() []podRange {
 			}
 			first := readable([]string{cidr.IP.String()})[0]
 			ones, _ := cidr.Mask.Size()
-			inside := w.PodNetworks == nil || slices.ContainsFunc(w.PodNetworks, func(p netip.Prefix) bool { return p.Contains(first) && p.Bits() <= ones })
-			overlaps := func(r podRange) bool { return r.cidr.Contains(cidr.IP) || cidr.Contains(r.cidr.IP) }
-			has := func(other *corev1.Node) bool { return slices.Contains(nodeAddresses(other), first) }
-			if inside && !slices.ContainsFunc(out, overlaps) && !slices.ContainsFunc(w.inOrder()[:i], has) {
+			inside := w.PodNetworks == nil ||
+				slices.ContainsFunc(w.PodNetworks, func(p netip.Prefix) bool {
+					return p.Contains(first) && p.Bits() <= ones
+				})
+			overlaps := func(r podRange) bool {
+				return r.cidr.Contains(cidr.IP) || cidr.Contains(r.cidr.IP)
+			}
+			has := func(other *corev1.Node) bool {
+				return slices.Contains(nodeAddresses(other), first)
+			}
+			if inside && !slices.ContainsFunc(out, overlaps) &&
+				!slices.ContainsFunc(w.inOrder()[:i], has) {
 				out = append(out, podRange{n, cidr, first})
 			}
 		}
@@ -292,8 +310,7 @@ func (w *World) ranges() []podRange {
 	return out
 }
 
-// inOrder returns the nodes as they come first: the one that is asked, then by
-// age.
+// inOrder returns the nodes as they come first: the one that is asked, then by age.
 func (w *World) inOrder() []*corev1.Node {
 	out := slices.Clone(w.Nodes)
 	slices.SortFunc(out, func(a, b *corev1.Node) int {

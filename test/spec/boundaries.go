@@ -11,13 +11,13 @@ import (
 )
 
 // Strangers are addresses that no object of a test names.
-var Strangers = []netip.Addr{netip.MustParseAddr("203.0.113.99"), netip.MustParseAddr("2001:db8:ffff::99")}
+var Strangers = []netip.Addr{netip.MustParseAddr("203.0.113.99"),
+	netip.MustParseAddr("2001:db8:ffff::99")}
 
-// Flows calls f for one flow of every class that the world's objects can tell
-// apart, and a few more: from and to the addresses of pods, attachments, nodes
-// and tunnels, both ends of every block and what lies next to them, and a
-// stranger; every port that anything names and its neighbours; every protocol
-// that ports can be of, ICMP, and one more (GRE).
+// Flows calls f for one flow of every class that the world's objects can tell apart, and a few
+// more: from and to the addresses of pods, attachments, nodes and tunnels, both ends of every block
+// and what lies next to them, and a stranger; every port that anything names and its neighbours;
+// every protocol that ports can be of, ICMP, and one more (GRE).
 func (w *World) Flows(f func(Flow)) {
 	addresses, ports := w.Addresses(), w.Ports()
 	for _, source := range addresses {
@@ -96,7 +96,8 @@ func blockEdges(peers []networkingv1.NetworkPolicyPeer) []netip.Addr {
 func (w *World) Ports() []uint16 {
 	numbers := []int32{1, 65535}
 	for _, pod := range w.Pods {
-		for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for _, containers := range [][]corev1.Container{pod.Spec.Containers,
+			pod.Spec.InitContainers} {
 			for _, c := range containers {
 				for _, p := range c.Ports {
 					numbers = append(numbers, p.ContainerPort)

@@ -13,7 +13,8 @@ import (
 )
 
 // policyAllows says whether a rule of the policy's section matches the flow.
-func (w *World) policyAllows(np *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, f Flow) bool {
+func (w *World) policyAllows(np *networkingv1.NetworkPolicy, direction networkingv1.PolicyType,
+	f Flow) bool {
 	if direction == networkingv1.PolicyTypeIngress {
 		for _, rule := range np.Spec.Ingress {
 			if w.ruleMatches(rule.Ports, rule.From, np.Namespace, direction, f) {
@@ -30,10 +31,11 @@ func (w *World) policyAllows(np *networkingv1.NetworkPolicy, direction networkin
 	return false
 }
 
-// ruleMatches: "The traffic must match both ports and from" (and to). "Items
-// in this list [of peers] are combined using a logical OR operation. If this
-// field is empty or missing, this rule matches all sources."
-func (w *World) ruleMatches(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer,
+// ruleMatches: "The traffic must match both ports and from" (and to). "Items in this list [of
+// peers] are combined using a logical OR operation. If this field is empty or missing, this rule
+// matches all sources."
+func (w *World) ruleMatches(ports []networkingv1.NetworkPolicyPort,
+	peers []networkingv1.NetworkPolicyPeer,
 	namespace string, direction networkingv1.PolicyType, f Flow) bool {
 	if len(peers) == 0 {
 		return w.portsMatch(ports, false, direction, f)
@@ -43,17 +45,18 @@ func (w *World) ruleMatches(ports []networkingv1.NetworkPolicyPort, peers []netw
 		other = f.Destination
 	}
 	for _, peer := range peers {
-		if w.peerMatches(peer, namespace, other) && w.portsMatch(ports, peer.IPBlock == nil, direction, f) {
+		if w.peerMatches(peer, namespace, other) &&
+			w.portsMatch(ports, peer.IPBlock == nil, direction, f) {
 			return true
 		}
 	}
 	return false
 }
 
-// portsMatch: "Each item in this list is combined using a logical OR. If this
-// field is empty or missing, this rule matches all ports." Picked says that
-// the other end matched a selector.
-func (w *World) portsMatch(ports []networkingv1.NetworkPolicyPort, picked bool, direction networkingv1.PolicyType, f Flow) bool {
+// portsMatch: "Each item in this list is combined using a logical OR. If this field is empty or
+// missing, this rule matches all ports." Picked says that the other end matched a selector.
+func (w *World) portsMatch(ports []networkingv1.NetworkPolicyPort, picked bool,
+	direction networkingv1.PolicyType, f Flow) bool {
 	if len(ports) == 0 {
 		return true
 	}
@@ -65,7 +68,8 @@ func (w *World) portsMatch(ports []networkingv1.NetworkPolicyPort, picked bool, 
 	return false
 }
 
-func (w *World) portMatches(item networkingv1.NetworkPolicyPort, picked bool, direction networkingv1.PolicyType, f Flow) bool {
+func (w *World) portMatches(item networkingv1.NetworkPolicyPort, picked bool,
+	direction networkingv1.PolicyType, f Flow) bool {
 	protocol := corev1.ProtocolTCP // "If not specified, this field defaults to TCP."
 	if item.Protocol != nil {
 		protocol = *item.Protocol
@@ -80,7 +84,8 @@ func (w *World) portMatches(item networkingv1.NetworkPolicyPort, picked bool, di
 	}
 	if item.Port.Type == intstr.String {
 		// "… or if the port field is defined as a named (string) port."
-		return item.EndPort == nil && w.namedPortMatches(item.Port.StrVal, protocol, picked, direction, f)
+		return item.EndPort == nil &&
+			w.namedPortMatches(item.Port.StrVal, protocol, picked, direction, f)
 	}
 	first, last := item.Port.IntVal, item.Port.IntVal
 	if item.EndPort != nil {
@@ -92,14 +97,16 @@ func (w *World) portMatches(item networkingv1.NetworkPolicyPort, picked bool, di
 	return first <= int32(f.Port) && int32(f.Port) <= last
 }
 
-var numbers = map[corev1.Protocol]uint8{corev1.ProtocolTCP: TCP, corev1.ProtocolUDP: UDP, corev1.ProtocolSCTP: SCTP}
+var numbers = map[corev1.Protocol]uint8{corev1.ProtocolTCP: TCP, corev1.ProtocolUDP: UDP,
+	corev1.ProtocolSCTP: SCTP}
 
-// namedPortMatches: name and protocol must be those of a port of a container
-// or sidecar of the destination pod. An address that is no pod has no names.
+// namedPortMatches: name and protocol must be those of a port of a container or sidecar of the
+// destination pod. An address that is no pod has no names.
 //
-// "With to empty, any pod of any namespace": a pod whose namespace object isn't
-// known (yet) is in none, unless a podSelector of its own namespace picked it.
-func (w *World) namedPortMatches(name string, protocol corev1.Protocol, picked bool, direction networkingv1.PolicyType, f Flow) bool {
+// "With to empty, any pod of any namespace": a pod whose namespace object isn't known (yet) is in
+// none, unless a podSelector of its own namespace picked it.
+func (w *World) namedPortMatches(name string, protocol corev1.Protocol, picked bool,
+	direction networkingv1.PolicyType, f Flow) bool {
 	if len(validation.IsValidPortName(name)) > 0 {
 		return false
 	}
@@ -110,7 +117,8 @@ func (w *World) namedPortMatches(name string, protocol corev1.Protocol, picked b
 	if pod == nil || pod.Spec.HostNetwork {
 		return false
 	}
-	if _, known := w.namespaceLabels(pod.Namespace); direction == networkingv1.PolicyTypeEgress && !known && !picked {
+	_, known := w.namespaceLabels(pod.Namespace)
+	if direction == networkingv1.PolicyTypeEgress && !known && !picked {
 		return false
 	}
 	containers := pod.Spec.Containers
@@ -133,11 +141,13 @@ func (w *World) namedPortMatches(name string, protocol corev1.Protocol, picked b
 	return false
 }
 
-func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace string, a netip.Addr) bool {
+func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace string,
+	a netip.Addr) bool {
 	switch {
 	case peer.IPBlock != nil:
 		// "If this field is set then neither of the other fields can be."
-		return peer.PodSelector == nil && peer.NamespaceSelector == nil && w.blockMatches(peer.IPBlock, a)
+		return peer.PodSelector == nil && peer.NamespaceSelector == nil &&
+			w.blockMatches(peer.IPBlock, a)
 	case peer.PodSelector == nil && peer.NamespaceSelector == nil:
 		return false // A peer that names nobody isn't readable.
 	}
@@ -156,11 +166,11 @@ func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace strin
 	return known && peerSelects(*peer.NamespaceSelector, labels)
 }
 
-// blockMatches: in cidr and in none of except. What can't be read costs the
-// block, and so does an except outside cidr.
+// blockMatches: in cidr and in none of except. What can't be read costs the block, and so does an
+// except outside cidr.
 //
-// "A node in an ipBlock: by its address on the underlay; by its tunnel address
-// only where the block names that very address; none that it claims in except."
+// "A node in an ipBlock: by its address on the underlay; by its tunnel address only where the block
+// names that very address; none that it claims in except."
 func (w *World) blockMatches(block *networkingv1.IPBlock, a netip.Addr) bool {
 	_, cidr, err := netutils.ParseCIDRSloppy(block.CIDR)
 	if err != nil {

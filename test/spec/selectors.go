@@ -15,35 +15,38 @@ func requirements(s metav1.LabelSelector) []metav1.LabelSelector {
 		out = append(out, metav1.LabelSelector{MatchLabels: map[string]string{k: v}})
 	}
 	for _, e := range s.MatchExpressions {
-		out = append(out, metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{e}})
+		out = append(out,
+			metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{e}})
 	}
 	return out
 }
 
-// subjectSelects reads spec.podSelector: all requirements must match, and one
-// that can't be read does, so that the policy still isolates.
+// subjectSelects reads spec.podSelector: all requirements must match, and one that can't be read
+// does, so that the policy still isolates.
 func subjectSelects(s metav1.LabelSelector, has map[string]string) bool {
 	for _, one := range requirements(s) {
-		if r, err := metav1.LabelSelectorAsSelector(&one); err == nil && !r.Matches(labels.Set(has)) {
+		r, err := metav1.LabelSelectorAsSelector(&one)
+		if err == nil && !r.Matches(labels.Set(has)) {
 			return false
 		}
 	}
 	return true
 }
 
-// peerSelects reads a peer's selector: all requirements must match, and one
-// that can't be read costs the peer.
+// peerSelects reads a peer's selector: all requirements must match, and one that can't be read
+// costs the peer.
 func peerSelects(s metav1.LabelSelector, has map[string]string) bool {
 	for _, one := range requirements(s) {
-		if r, err := metav1.LabelSelectorAsSelector(&one); err != nil || !r.Matches(labels.Set(has)) {
+		r, err := metav1.LabelSelectorAsSelector(&one)
+		if err != nil || !r.Matches(labels.Set(has)) {
 			return false
 		}
 	}
 	return true
 }
 
-// namespaceLabels returns the labels of a namespace, and whether its object is
-// known. Every namespace has the label kubernetes.io/metadata.name.
+// namespaceLabels returns the labels of a namespace, and whether its object is known. Every
+// namespace has the label kubernetes.io/metadata.name.
 func (w *World) namespaceLabels(name string) (map[string]string, bool) {
 	for _, n := range w.Namespaces {
 		if n.Name == name {

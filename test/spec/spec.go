@@ -1,13 +1,11 @@
-// Package spec says what NetworkPolicies mean, a second time: a literal
-// reading of the documentation of the networking/v1 API types and of the table
-// in docs/meaning.md, written apart from packages policy and selector and
-// sharing no code with them. Tests compare the two; where they differ, the
-// documentation decides.
+// Package spec says what NetworkPolicies mean, a second time: a literal reading of the
+// documentation of the networking/v1 API types and of the table in docs/meaning.md, written apart
+// from packages policy and selector and sharing no code with them. Tests compare the two; where
+// they differ, the documentation decides.
 //
-// Its model is the cluster as the API server tells it: lists of objects, which
-// it walks from the start for each question. Nothing is compiled, cached or
-// indexed, so that each function can be held against the sentence it stands
-// for. It is slow, and not for use outside tests.
+// Its model is the cluster as the API server tells it: lists of objects, which it walks from the
+// start for each question. Nothing is compiled, cached or indexed, so that each function can be
+// held against the sentence it stands for. It is slow, and not for use outside tests.
 package spec
 
 import (
@@ -26,8 +24,8 @@ const (
 	SCTP   = 132
 )
 
-// World is the cluster as one node sees it. Its objects stay as they are once
-// it has been asked. It is for one goroutine.
+// World is the cluster as one node sees it. Its objects stay as they are once it has been asked. It
+// is for one goroutine.
 type World struct {
 	Namespaces []*corev1.Namespace
 	Pods       []*corev1.Pod
@@ -35,8 +33,8 @@ type World struct {
 	Policies   []*networkingv1.NetworkPolicy
 	// Node is the name of the node that looks.
 	Node string
-	// Attachments are the pods that are wired on this node. They may be empty:
-	// then pods have the addresses of their status.
+	// Attachments are the pods that are wired on this node. They may be empty: then pods have the
+	// addresses of their status.
 	Attachments []Attachment
 	// PodToNode is the setting that lets pods reach their own node.
 	PodToNode bool
@@ -50,18 +48,16 @@ type World struct {
 
 // Attachment is a pod that has been wired on the node that looks.
 type Attachment struct {
-	// Pod is the object as it was last seen, also when it is no longer in
-	// World.Pods; nil if no object was ever seen. Pods of the host's network
-	// are never wired.
+	// Pod is the object as it was last seen, also when it is no longer in World.Pods; nil if no
+	// object was ever seen. Pods of the host's network are never wired.
 	Pod       *corev1.Pod
 	Addresses []netip.Addr
-	// FromStatus: the addresses are those of the pod's status, and nobody else
-	// knows of them.
+	// FromStatus: the addresses are those of the pod's status, and nobody else knows of them.
 	FromStatus bool
 }
 
-// Flow is the first packet of a connection, after DNAT and before SNAT. Port
-// is the destination's, 0 for protocols that have none.
+// Flow is the first packet of a connection, after DNAT and before SNAT. Port is the destination's,
+// 0 for protocols that have none.
 type Flow struct {
 	Source, Destination netip.Addr
 	Protocol            uint8
@@ -79,15 +75,15 @@ type Side struct {
 	Allowed bool
 	// Governed says that the end is a pod whose policies have a say here.
 	Governed bool
-	// Isolating names the policies that isolate the pod in this direction, as
-	// namespace/name, in the order of World.Policies.
+	// Isolating names the policies that isolate the pod in this direction, as namespace/name, in
+	// the order of World.Policies.
 	Isolating []string
 	// Allowing names those of them that have a rule which the flow matches.
 	Allowing []string
 }
 
-// Rule says what becomes of a flow. "Any two pods, same node or not: the source's egress
-// and the destination's ingress must both allow."
+// Rule says what becomes of a flow. "Any two pods, same node or not: the source's egress and the
+// destination's ingress must both allow."
 func (w *World) Rule(f Flow) Ruling {
 	r := Ruling{Egress: w.egress(f), Ingress: w.ingress(f)}
 	r.Allowed = r.Egress.Allowed && r.Ingress.Allowed
@@ -99,7 +95,8 @@ func (w *World) egress(f Flow) Side {
 	if !governed {
 		return Side{Allowed: true}
 	}
-	if w.has(source, f.Source, f.Destination) || w.PodToNode && w.isOwnNode(f.Destination, f.Source) {
+	if w.has(source, f.Source, f.Destination) ||
+		w.PodToNode && w.isOwnNode(f.Destination, f.Source) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if source == nil { // An attachment whose pod isn't known carries nothing.
@@ -123,8 +120,8 @@ func (w *World) ingress(f Flow) Side {
 	return w.side(destination, networkingv1.PolicyTypeIngress, f)
 }
 
-// side asks each policy. A pod that none isolates is open; one that is
-// isolated has what any rule of any of its policies allows.
+// side asks each policy. A pod that none isolates is open; one that is isolated has what any rule
+// of any of its policies allows.
 func (w *World) side(pod *corev1.Pod, direction networkingv1.PolicyType, f Flow) Side {
 	s := Side{Governed: true}
 	for _, np := range w.Policies {
@@ -141,17 +138,16 @@ func (w *World) side(pod *corev1.Pod, direction networkingv1.PolicyType, f Flow)
 	return s
 }
 
-// appliesTo: "podSelector selects the pods to which this NetworkPolicy object
-// applies … all pods in the policy's namespace." Pods of the host's network
-// are never selected.
+// appliesTo: "podSelector selects the pods to which this NetworkPolicy object applies … all pods in
+// the policy's namespace." Pods of the host's network are never selected.
 func appliesTo(np *networkingv1.NetworkPolicy, pod *corev1.Pod) bool {
-	return pod.Namespace == np.Namespace && !pod.Spec.HostNetwork && subjectSelects(np.Spec.PodSelector, pod.Labels)
+	return pod.Namespace == np.Namespace && !pod.Spec.HostNetwork &&
+		subjectSelects(np.Spec.PodSelector, pod.Labels)
 }
 
-// isolates: "If this field is not specified, it will default based on the
-// existence of ingress or egress rules; policies that contain an egress
-// section are assumed to affect egress, and all policies … ingress." An
-// entry that is neither is lost.
+// isolates: "If this field is not specified, it will default based on the existence of ingress or
+// egress rules; policies that contain an egress section are assumed to affect egress, and all
+// policies … ingress." An entry that is neither is lost.
 func isolates(np *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) bool {
 	specified := false
 	for _, t := range np.Spec.PolicyTypes {

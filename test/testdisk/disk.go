@@ -1,7 +1,8 @@
 // Package testdisk makes small file systems that fill up and become read-only when a test says so.
 //
-// A disk is a tmpfs that is mounted nowhere: it is reached by the path of a descriptor of this process, and gone with it, even after a
-// killed test. Linux 5.12 or later, as root. It is not for production code: only _test files import it.
+// A disk is a tmpfs that is mounted nowhere: it is reached by the path of a descriptor of this
+// process, and gone with it, even after a killed test. Linux 5.12 or later, as root. It is not for
+// production code: only _test files import it.
 package testdisk
 
 import (
@@ -65,7 +66,8 @@ func (d *Disk) ReadOnly(is bool) {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) { // the former while a file is being written
+		// the former while a file is being written
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			d.t.Fatal(err)
 		}
 	}
@@ -88,7 +90,8 @@ func (d *Disk) Full(is bool) {
 	defer f.Close()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	// What was deleted before may be held by a process that another test starts at this moment, and come free later.
+	// What was deleted before may be held by a process that another test starts at this moment, and
+	// come free later.
 	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
 		for err = nil; err == nil; {
 			_, err = f.Write(make([]byte, os.Getpagesize()))

@@ -16,9 +16,9 @@ var bridgeGateways = []netip.Prefix{
 	netip.MustParsePrefix("fd88::1/64"),
 }
 
-// BridgedPod attaches a pod as the stock bridge plugin does: to the node's bridge cni0 (gateway 10.88.0.1 and fd88::1, in whose
-// subnets addrs must be), in hairpin mode, with bridged packets passing the node's IPv4 and IPv6 rules (br_netfilter).
-// Without br_netfilter the test is skipped.
+// BridgedPod attaches a pod as the stock bridge plugin does: to the node's bridge cni0 (gateway
+// 10.88.0.1 and fd88::1, in whose subnets addrs must be), in hairpin mode, with bridged packets
+// passing the node's IPv4 and IPv6 rules (br_netfilter). Without br_netfilter the test is skipped.
 func (n *Node) BridgedPod(name string, addrs ...netip.Addr) *Host {
 	n.t.Helper()
 	bridge := n.bridged()
@@ -55,7 +55,8 @@ func (n *Node) bridged() netlink.Link {
 
 func (n *Node) addBridge() (netlink.Link, error) {
 	err := n.Do(func() error {
-		for _, key := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
+		for _, key := range []string{"net.bridge.bridge-nf-call-iptables",
+			"net.bridge.bridge-nf-call-ip6tables"} {
 			if err := (sysctl{key, "1"}).write(); err != nil {
 				return err
 			}
@@ -104,7 +105,8 @@ func (n *Node) wireBridged(h *Host, v veth, bridge netlink.Link) error {
 		if h.firstAddr(sameFamily(addr)) != addr {
 			continue
 		}
-		if err := h.space.addRoute(v.inside, everywhere(addr), gateway.Addr(), netip.Addr{}); err != nil {
+		if err := h.space.addRoute(v.inside, everywhere(addr), gateway.Addr(),
+			netip.Addr{}); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,8 @@ func (h *Host) Connect(proto Protocol, dst netip.AddrPort, opts ...Option) Resul
 	return h.inside(func() Result { return probe.Connect(proto, dst, opts...) })
 }
 
-// MustReach fails the test unless the connection works, trying for up to 5 s (or as Within says). It returns the last result.
+// MustReach fails the test unless the connection works, trying for up to 5 s (or as Within says).
+// It returns the last result.
 func (h *Host) MustReach(t testing.TB, proto Protocol, dst netip.AddrPort, opts ...Option) Result {
 	t.Helper()
 	result := h.inside(func() Result { return probe.Reach(proto, dst, opts...) })
@@ -24,9 +25,11 @@ func (h *Host) MustReach(t testing.TB, proto Protocol, dst netip.AddrPort, opts 
 	return result
 }
 
-// MustNotReach fails the test unless the connection is denied: by silence or by a reset. A connection that works fails it, and so
-// do one that was set up but brought no line, and errors that aren't a denial, such as a missing route.
-func (h *Host) MustNotReach(t testing.TB, proto Protocol, dst netip.AddrPort, opts ...Option) Result {
+// MustNotReach fails the test unless the connection is denied: by silence or by a reset. A
+// connection that works fails it, and so do one that was set up but brought no line, and errors
+// that aren't a denial, such as a missing route.
+func (h *Host) MustNotReach(t testing.TB, proto Protocol, dst netip.AddrPort,
+	opts ...Option) Result {
 	t.Helper()
 	result := h.Connect(proto, dst, opts...)
 	if result.OK || !errors.Is(result.Err, ErrTimeout) && !errors.Is(result.Err, ErrReset) {
@@ -57,8 +60,8 @@ func (h *Host) describe(proto Protocol, dst netip.AddrPort) string {
 	return fmt.Sprintf("%s -> %s%s %s", h.name, h.node.describe(dst.Addr()), proto, to)
 }
 
-// Open connects to dst by TCP or UDP and has one answer, as probe.Open does; otherwise it fails the test.
-// The flow ends with Close, the host, or t.
+// Open connects to dst by TCP or UDP and has one answer, as probe.Open does; otherwise it fails the
+// test. The flow ends with Close, the host, or t.
 func (h *Host) Open(t testing.TB, proto Protocol, dst netip.AddrPort, opts ...Option) *Flow {
 	t.Helper()
 	var flow *Flow

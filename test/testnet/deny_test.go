@@ -17,7 +17,8 @@ func TestDropIsSilence(t *testing.T) {
 	})
 	w.node.Nft(forwardChain + "add rule inet test forward ct state new drop")
 	eachWay(w.forwarded(), func(from, _ *Host, proto Protocol, dst netip.Addr) {
-		if r := from.MustNotReach(t, proto, at(dst, openPort), WithTimeout(60*time.Millisecond)); !errors.Is(r.Err, ErrTimeout) {
+		r := from.MustNotReach(t, proto, at(dst, openPort), WithTimeout(60*time.Millisecond))
+		if !errors.Is(r.Err, ErrTimeout) {
 			t.Errorf("%s: got %v, want a timeout", from.describe(proto, at(dst, openPort)), r)
 		}
 	})
@@ -31,9 +32,11 @@ func TestDropIsSilence(t *testing.T) {
 func TestDropInTheSendersOutputIsSilence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.node.Nft("add table inet test; add chain inet test output { type filter hook output priority 0; policy drop; }")
+	w.node.Nft("add table inet test; add chain inet test output { type filter hook output " +
+		"priority 0; policy drop; }")
 	eachWay([][2]*Host{{w.self, w.a}}, func(from, _ *Host, proto Protocol, dst netip.Addr) {
-		if r := from.MustNotReach(t, proto, at(dst, openPort), WithTimeout(60*time.Millisecond)); !errors.Is(r.Err, ErrTimeout) {
+		r := from.MustNotReach(t, proto, at(dst, openPort), WithTimeout(60*time.Millisecond))
+		if !errors.Is(r.Err, ErrTimeout) {
 			t.Errorf("%s: got %v, want a timeout", from.describe(proto, at(dst, openPort)), r)
 		}
 	})
@@ -64,7 +67,8 @@ func TestRejections(t *testing.T) {
 				}
 				tried++
 				if !errors.Is(r.Err, c.want) {
-					t.Errorf("%s: got %v, want %v", from.describe(proto, at(dst, openPort)), r, c.want)
+					t.Errorf("%s: got %v, want %v", from.describe(proto, at(dst, openPort)),
+						r, c.want)
 				}
 			})
 			if tried < 2 {
@@ -85,7 +89,8 @@ func TestChecksCanFail(t *testing.T) {
 	wrong.wantFailure(t, "pod-a -> pod-b tcp 10.0.0.3:80: expected timeout or reset, got connect")
 
 	// A handshake without a line is no denial either.
-	w.node.Nft(forwardChain + "add rule inet test forward ct direction reply tcp flags & psh == psh drop")
+	w.node.Nft(forwardChain +
+		"add rule inet test forward ct direction reply tcp flags & psh == psh drop")
 	wrong = &recorder{TB: t}
 	if r := w.a.MustNotReach(wrong, TCP, dst); !errors.Is(r.Err, ErrNoReply) {
 		t.Errorf("got %v, want no reply", r)

@@ -10,10 +10,11 @@ import (
 
 const dnatTable = "testnet-dnat"
 
-// DNAT sends connections to from on to to, as kube-proxy does for a Service with one endpoint: for what the node forwards and for
-// its own, at the usual priority. A host that reaches itself that way is masqueraded, for which the node needs an address of
-// the family (AddAddr). Both addresses are of one family, and proto has ports. The rules are in tables of this package's own, ip
-// and ip6 testnet-dnat, and end with the node.
+// DNAT sends connections to from on to to, as kube-proxy does for a Service with one endpoint: for
+// what the node forwards and for its own, at the usual priority. A host that reaches itself that
+// way is masqueraded, for which the node needs an address of the family (AddAddr). Both addresses
+// are of one family, and proto has ports. The rules are in tables of this package's own, ip and ip6
+// testnet-dnat, and end with the node.
 func (n *Node) DNAT(proto Protocol, from, to netip.AddrPort) {
 	n.t.Helper()
 	if proto == ICMP || from.Addr().Is4() != to.Addr().Is4() {
@@ -26,7 +27,8 @@ func (n *Node) DNAT(proto Protocol, from, to netip.AddrPort) {
 	if from.Addr().Is6() {
 		ip = "ip6"
 	}
-	translate := fmt.Sprintf("%s daddr %s %s dport %d dnat to %s", ip, from.Addr(), proto, from.Port(), to)
+	translate := fmt.Sprintf("%s daddr %s %s dport %d dnat to %s", ip, from.Addr(), proto,
+		from.Port(), to)
 	hairpin := fmt.Sprintf("ct status dnat %s saddr %s %[1]s daddr %[2]s masquerade", ip, to.Addr())
 	table := ip + " " + dnatTable
 	n.nft(fmt.Sprintf(`

@@ -24,14 +24,17 @@ func TestDNAT(t *testing.T) {
 			for _, from := range []*Host{w.a, w.away, w.self} {
 				source := []netip.Addr{from.Addr4(), from.Addr6()}[i]
 				reply := from.MustReach(t, proto, at(service, openPort)).Reply
-				if want := strings.TrimSuffix("pod-b "+at(source, 0).String(), "0"); !strings.HasPrefix(reply, want) {
-					t.Errorf("%s: got reply %q, want %q", from.describe(proto, at(service, openPort)), reply, want)
+				want := strings.TrimSuffix("pod-b "+at(source, 0).String(), "0")
+				if !strings.HasPrefix(reply, want) {
+					t.Errorf("%s: got reply %q, want %q",
+						from.describe(proto, at(service, openPort)), reply, want)
 				}
 			}
 			// Itself it sees as the node.
 			reply := w.b.MustReach(t, proto, at(service, openPort)).Reply
 			if !strings.HasPrefix(reply, "pod-b ") || strings.Contains(reply, addrsB[i].String()) {
-				t.Errorf("hairpin %s: got reply %q, want pod-b and a peer that isn't %s", proto, reply, addrsB[i])
+				t.Errorf("hairpin %s: got reply %q, want pod-b and a peer that isn't %s", proto,
+					reply, addrsB[i])
 			}
 		}
 	}

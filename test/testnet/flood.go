@@ -15,8 +15,9 @@ import (
 // floodPorts is how many source ports a flood goes round.
 const floodPorts = probe.FloodPorts
 
-// Flood sends UDP packets to one destination as fast as one OS thread can, from 16,384 source ports, see probe.Flood. The node
-// keeps the conntrack entries of packets that pass for 1 s; they never outnumber the ports, so a full table doesn't pass for a drop.
+// Flood sends UDP packets to one destination as fast as one OS thread can, from 16,384 source
+// ports, see probe.Flood. The node keeps the conntrack entries of packets that pass for 1 s; they
+// never outnumber the ports, so a full table doesn't pass for a drop.
 type Flood struct {
 	host      *Host
 	flood     *probe.Flood
@@ -24,8 +25,8 @@ type Flood struct {
 	overflows uint64 // of the node's conntrack table, before the flood
 }
 
-// Flood starts a flood, which ends with Stop or the host. In the node's namespace it sets the conntrack timeout of UDP flows
-// without an answer to 1 s, for good.
+// Flood starts a flood, which ends with Stop or the host. In the node's namespace it sets the
+// conntrack timeout of UDP flows without an answer to 1 s, for good.
 func (h *Host) Flood(dst netip.AddrPort, opts ...FloodOption) *Flood {
 	h.t.Helper()
 	f, err := h.newFlood(dst, opts)
@@ -55,11 +56,13 @@ func (h *Host) newFlood(dst netip.AddrPort, opts []FloodOption) (*Flood, error) 
 	return f, err
 }
 
-// Sent returns how many packets have been handed to the kernel so far, also those that the sender's own output hook dropped.
+// Sent returns how many packets have been handed to the kernel so far, also those that the sender's
+// own output hook dropped.
 func (f *Flood) Sent() uint64 { return f.flood.Sent() }
 
-// Stop ends the flood and returns how many packets were sent. It fails the test if the node's conntrack table was full meanwhile,
-// since packets dropped for that prove nothing about a rule. Stopping twice is no error.
+// Stop ends the flood and returns how many packets were sent. It fails the test if the node's
+// conntrack table was full meanwhile, since packets dropped for that prove nothing about a rule.
+// Stopping twice is no error.
 func (f *Flood) Stop() uint64 {
 	f.host.t.Helper()
 	f.end.Do(func() {
@@ -81,7 +84,8 @@ func (f *Flood) checkOverflows() error {
 	})
 }
 
-// conntrackOverflows counts, for the current namespace, how often a full conntrack table cost a packet or a flow.
+// conntrackOverflows counts, for the current namespace, how often a full conntrack table cost a
+// packet or a flow.
 func conntrackOverflows() (uint64, error) {
 	text, err := os.ReadFile("/proc/thread-self/net/stat/nf_conntrack")
 	if err != nil {

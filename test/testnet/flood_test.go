@@ -51,8 +51,10 @@ func TestFloodArrivesUntilDropped(t *testing.T) {
 
 			flood := a.Flood(at(dst, 9000), OnCPU(0))
 			eventually(t, "packets arriving", func() bool { return sink.Received() > enough })
-			if flows, err := conntrackCount(n); err != nil || flows < floodPorts/2 || flows > floodPorts {
-				t.Errorf("got %d conntrack entries (%v), want one for each of %d ports", flows, err, floodPorts)
+			flows, err := conntrackCount(n)
+			if err != nil || flows < floodPorts/2 || flows > floodPorts {
+				t.Errorf("got %d conntrack entries (%v), want one for each of %d ports", flows, err,
+					floodPorts)
 			}
 			if got := n.Nft("list counter inet test other"); !strings.Contains(got, "packets 0 ") {
 				t.Errorf("packets of a flood that weren't new: %s", got)
@@ -61,10 +63,14 @@ func TestFloodArrivesUntilDropped(t *testing.T) {
 			n.Nft("add chain inet test late { type filter hook forward priority 10; policy drop; }")
 			// The last packet that was let in may still be under way, but not two ticks later.
 			dropped := flood.Sent()
-			eventually(t, "a batch of dropped packets", func() bool { return flood.Sent() > dropped+1000 })
+			eventually(t, "a batch of dropped packets", func() bool {
+				return flood.Sent() > dropped+1000
+			})
 			before := sink.Received()
 			dropped = flood.Sent()
-			eventually(t, "more dropped packets", func() bool { return flood.Sent() > dropped+enough })
+			eventually(t, "more dropped packets", func() bool {
+				return flood.Sent() > dropped+enough
+			})
 			if got := sink.Received(); got != before {
 				t.Errorf("%d packets arrived although dropped", got-before)
 			}
@@ -122,6 +128,8 @@ func TestSinkCountsExactly(t *testing.T) {
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
-		eventually(t, "all packets", func() bool { return sink.Received() == uint64((i+1)*packets) })
+		eventually(t, "all packets", func() bool {
+			return sink.Received() == uint64((i+1)*packets)
+		})
 	}
 }

@@ -64,7 +64,8 @@ func TestFlowThatIsCut(t *testing.T) {
 					t.Fatalf("not dropped any more: %v", err)
 				}
 			}
-			w.node.Nft("add rule inet test forward meta l4proto tcp reject with tcp reset; add rule inet test forward reject")
+			w.node.Nft("add rule inet test forward meta l4proto tcp reject with tcp reset; add " +
+				"rule inet test forward reject")
 			if err := f.Echo(); !errors.Is(err, ErrReset) {
 				t.Errorf("rejected: got %v, want a reset", err)
 			}

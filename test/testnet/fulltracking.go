@@ -17,11 +17,13 @@ import (
 // crowdMark is on the connections of FillTracking, to find them again.
 const crowdMark = 0x5106
 
-// FillTracking makes connections of hosts that no test means, which the kernel doesn't give up for others (assured TCP), until there is room
-// for no other in the connection tracking of the thread's network namespace. Whatever is tracked and ends makes room again: made is how many
-// were made before, 0 at first, and is returned as it is then.
+// FillTracking makes connections of hosts that no test means, which the kernel doesn't give up for
+// others (assured TCP), until there is room for no other in the connection tracking of the thread's
+// network namespace. Whatever is tracked and ends makes room again: made is how many were made
+// before, 0 at first, and is returned as it is then.
 func FillTracking(made int) (int, error) {
-	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC,
+		unix.NETLINK_NETFILTER)
 	if err != nil {
 		return made, fmt.Errorf("opening a netlink socket: %w", err)
 	}
@@ -37,14 +39,16 @@ func FillTracking(made int) (int, error) {
 			return made, err
 		}
 		if made > most {
-			return made, fmt.Errorf("after %d tries there are %d connections, want %d", 2*limit, count, limit)
+			return made, fmt.Errorf("after %d tries there are %d connections, want %d", 2*limit,
+				count, limit)
 		}
 		var messages []byte
 		for range min(batch, limit-count) {
 			messages = append(messages, assured(made)...)
 			made++
 		}
-		if err := unix.Sendto(socket, messages, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		if err := unix.Sendto(socket, messages, 0,
+			&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return made, fmt.Errorf("making connections: %w", err)
 		}
 	}
@@ -79,7 +83,8 @@ func trackingNumber(name string) (int, error) {
 func assured(n int) []byte {
 	const networks = 56 // from 10.200.0.0/16 on
 	port := uint16(1000 + n>>16/networks)
-	client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(200 + n>>16%networks), byte(n >> 8), byte(n)}), port)
+	client := netip.AddrPortFrom(
+		netip.AddrFrom4([4]byte{10, byte(200 + n>>16%networks), byte(n >> 8), byte(n)}), port)
 	server := netip.MustParseAddrPort("203.0.113.2:80")
 	number := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 	nested := func(kind int, parts ...[]byte) []byte {
@@ -92,7 +97,8 @@ func assured(n int) []byte {
 	value := func(kind int, data []byte) []byte { return attribute.Append(nil, uint16(kind), data) }
 	tuple := func(kind int, from, to netip.AddrPort) []byte {
 		return nested(kind,
-			nested(nl.CTA_TUPLE_IP, value(nl.CTA_IP_V4_SRC, from.Addr().AsSlice()), value(nl.CTA_IP_V4_DST, to.Addr().AsSlice())),
+			nested(nl.CTA_TUPLE_IP, value(nl.CTA_IP_V4_SRC, from.Addr().AsSlice()),
+				value(nl.CTA_IP_V4_DST, to.Addr().AsSlice())),
 			nested(nl.CTA_TUPLE_PROTO, value(nl.CTA_PROTO_NUM, []byte{unix.IPPROTO_TCP}),
 				value(nl.CTA_PROTO_SRC_PORT, binary.BigEndian.AppendUint16(nil, from.Port())),
 				value(nl.CTA_PROTO_DST_PORT, binary.BigEndian.AppendUint16(nil, to.Port()))))
@@ -102,8 +108,10 @@ func assured(n int) []byte {
 	for _, part := range [][]byte{
 		{unix.AF_INET, nl.NFNETLINK_V0, 0, 0},
 		tuple(nl.CTA_TUPLE_ORIG, client, server), tuple(nl.CTA_TUPLE_REPLY, server, client),
-		value(nl.CTA_STATUS, number(seenReply|isAssured|confirmed)), value(nl.CTA_TIMEOUT, number(600)), value(nl.CTA_MARK, number(crowdMark)),
-		nested(nl.CTA_PROTOINFO, nested(nl.CTA_PROTOINFO_TCP, value(nl.CTA_PROTOINFO_TCP_STATE, []byte{established}))),
+		value(nl.CTA_STATUS, number(seenReply|isAssured|confirmed)),
+		value(nl.CTA_TIMEOUT, number(600)), value(nl.CTA_MARK, number(crowdMark)),
+		nested(nl.CTA_PROTOINFO,
+			nested(nl.CTA_PROTOINFO_TCP, value(nl.CTA_PROTOINFO_TCP_STATE, []byte{established}))),
 	} {
 		body = append(body, part...)
 	}

@@ -26,7 +26,8 @@ type Host struct {
 	sctp   *probe.SCTPServer // nil until something is served
 }
 
-// Name returns the name the host was made with, which its servers answer with. The node's own is "node".
+// Name returns the name the host was made with, which its servers answer with. The node's own is
+// "node".
 func (h *Host) Name() string { return h.name }
 
 // Interface returns the name of the host's veth in the node's namespace, or "" for the node itself.
@@ -41,14 +42,17 @@ func (h *Host) Addr6() netip.Addr { return h.firstAddr(netip.Addr.Is6) }
 // NSFd returns a descriptor of the host's namespace. It stays the host's.
 func (h *Host) NSFd() int { return int(h.space.netns.Fd()) }
 
-// Path returns a file name of the host's namespace that other processes can open while the host lives.
+// Path returns a file name of the host's namespace that other processes can open while the host
+// lives.
 func (h *Host) Path() string { return h.space.path() }
 
-// Do runs f in the host's namespace, on an OS thread of its own that f must not unlock. Goroutines that f starts run elsewhere.
+// Do runs f in the host's namespace, on an OS thread of its own that f must not unlock. Goroutines
+// that f starts run elsewhere.
 func (h *Host) Do(f func() error) error { return h.space.do(f) }
 
-// Remove ends the host before the test does: its servers, its veth with the routes and neighbours of it, and its namespace.
-// Its addresses are free for another host when Remove returns. Removing twice is no error; the node itself can't be removed.
+// Remove ends the host before the test does: its servers, its veth with the routes and neighbours
+// of it, and its namespace. Its addresses are free for another host when Remove returns. Removing
+// twice is no error; the node itself can't be removed.
 func (h *Host) Remove() {
 	if h == h.node.self {
 		h.t.Errorf("removing the node itself")
@@ -61,8 +65,9 @@ func (h *Host) Remove() {
 	})
 }
 
-// end stops what runs on the host and lets go of its namespace, with whose end the kernel deletes the links in it a little later.
-// Before that it calls unlink, unless nil. The second time it does nothing.
+// end stops what runs on the host and lets go of its namespace, with whose end the kernel deletes
+// the links in it a little later. Before that it calls unlink, unless nil. The second time it does
+// nothing.
 func (h *Host) end(unlink func()) {
 	h.mu.Lock()
 	gone := h.gone

@@ -14,7 +14,8 @@ import (
 // Not parallel: it looks at the whole process, and tests that are parallel wait until it is done.
 func TestNothingIsLeftBehind(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the collector closes forgotten files
-	t.Run("warm up", useEverything)                  // the runtime and the net package open things once
+	// the runtime and the net package open things once
+	t.Run("warm up", useEverything)
 	files := openFiles(t)
 	t.Run("again", useEverything)
 	if after := openFiles(t); after != files {
@@ -52,7 +53,8 @@ func useEverything(t *testing.T) {
 	}
 }
 
-// checkNotMounted looks for a mount of the host's namespace, which would keep it. Other programs may mount theirs meanwhile.
+// checkNotMounted looks for a mount of the host's namespace, which would keep it. Other programs
+// may mount theirs meanwhile.
 func checkNotMounted(t *testing.T, h *Host) {
 	t.Helper()
 	id, err := os.Readlink(h.Path())

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a network namespace and a route netlink socket inside it. It ends when it is closed and no socket is left in it.
+// namespace is a network namespace and a route netlink socket inside it. It ends when it is closed
+// and no socket is left in it.
 type namespace struct {
 	netns ns.NetNS
 	nl    netlinksafe.Handle
@@ -47,7 +48,8 @@ func newNamespace(extra ...sysctl) (*namespace, error) {
 	return s, nil
 }
 
-// do runs f on an OS thread inside the namespace. Sockets that f opens stay in the namespace after it returns.
+// do runs f on an OS thread inside the namespace. Sockets that f opens stay in the namespace after
+// it returns.
 func (s *namespace) do(f func() error) error {
 	return s.netns.Do(func(ns.NetNS) error { return f() })
 }
@@ -76,8 +78,9 @@ func (c sysctl) write() error {
 	return nil
 }
 
-// quickSysctls turns off what would make results late (duplicate address detection, router solicitation), drop packets for
-// reasons of its own (reverse path filter), or lose the second refusal in a row (ICMP rate limits).
+// quickSysctls turns off what would make results late (duplicate address detection, router
+// solicitation), drop packets for reasons of its own (reverse path filter), or lose the second
+// refusal in a row (ICMP rate limits).
 func quickSysctls() []sysctl {
 	return []sysctl{
 		{"net.ipv6.conf.all.accept_dad", "0"},

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/needroot"
 )
 
-// Node is a network namespace that forwards IPv4 and IPv6 between the hosts attached to it, as a Kubernetes node does.
+// Node is a network namespace that forwards IPv4 and IPv6 between the hosts attached to it, as a
+// Kubernetes node does.
 type Node struct {
 	t     testing.TB
 	space *namespace
@@ -26,10 +27,11 @@ type Node struct {
 	bridge netlink.Link
 }
 
-// NewNode makes a node: loopback up, forwarding on for both families, duplicate address detection and reverse path filter off.
-// It has no address but those of loopback, see AddAddr and Outside, and no default route. Conntrack sees nothing until a rule
-// needs it, such as one with "ct state": flows from before look new to it, in the middle. The node and all its hosts are gone
-// after t's cleanup. Without root the test is skipped.
+// NewNode makes a node: loopback up, forwarding on for both families, duplicate address detection
+// and reverse path filter off. It has no address but those of loopback, see AddAddr and Outside,
+// and no default route. Conntrack sees nothing until a rule needs it, such as one with "ct state":
+// flows from before look new to it, in the middle. The node and all its hosts are gone after t's
+// cleanup. Without root the test is skipped.
 func NewNode(t testing.TB) *Node {
 	t.Helper()
 	needroot.Skip(t)
@@ -55,19 +57,23 @@ func (n *Node) close() {
 	n.self.end(nil)
 }
 
-// NSFd returns a descriptor of the node's namespace, for example for nftables.WithNetNSFd. It stays the node's.
+// NSFd returns a descriptor of the node's namespace, for example for nftables.WithNetNSFd. It stays
+// the node's.
 func (n *Node) NSFd() int { return int(n.space.netns.Fd()) }
 
-// Path returns a file name of the node's namespace that other processes can open while the test runs.
+// Path returns a file name of the node's namespace that other processes can open while the test
+// runs.
 func (n *Node) Path() string { return n.space.path() }
 
-// Do runs f in the node's namespace, on an OS thread of its own that f must not unlock. Goroutines that f starts run elsewhere.
+// Do runs f in the node's namespace, on an OS thread of its own that f must not unlock. Goroutines
+// that f starts run elsewhere.
 func (n *Node) Do(f func() error) error { return n.space.do(f) }
 
 // Host returns the node itself as a client and server. Give it addresses with AddAddr.
 func (n *Node) Host() *Host { return n.self }
 
-// AddAddr gives the node an address of its own, on loopback, so that it is there whatever links come and go.
+// AddAddr gives the node an address of its own, on loopback, so that it is there whatever links
+// come and go.
 func (n *Node) AddAddr(addr netip.Addr) {
 	n.t.Helper()
 	lo, err := n.space.nl.LinkByName("lo")
@@ -80,7 +86,8 @@ func (n *Node) AddAddr(addr netip.Addr) {
 	n.self.addAddr(addr)
 }
 
-// Nft runs the nft tool with args in the node's namespace and returns what it printed. A failure ends the test.
+// Nft runs the nft tool with args in the node's namespace and returns what it printed. A failure
+// ends the test.
 func (n *Node) Nft(args ...string) string {
 	n.t.Helper()
 	return n.nft("", args...)
@@ -115,7 +122,8 @@ func (n *Node) attach(h *Host) {
 	n.hosts = append(n.hosts, h)
 }
 
-// describe names the host that has addr, with a space behind it, or returns "" for an address nobody has.
+// describe names the host that has addr, with a space behind it, or returns "" for an address
+// nobody has.
 func (n *Node) describe(addr netip.Addr) string {
 	n.mu.Lock()
 	hosts := append([]*Host(nil), n.hosts...)

@@ -2,15 +2,17 @@ package testnet
 
 import "net/netip"
 
-// The links to outside hosts use the ranges set aside for benchmarks (RFC 2544, RFC 5180), which nothing else in a test needs.
+// The links to outside hosts use the ranges set aside for benchmarks (RFC 2544, RFC 5180), which
+// nothing else in a test needs.
 var (
 	outsideLinks4 = netip.MustParseAddr("198.18.0.0")
 	outsideLinks6 = netip.MustParseAddr("2001:2::")
 )
 
-// Outside attaches a host beyond the pod network by a link of its own, as an uplink is: a point-to-point subnet out of
-// 198.18.0.0/24 and 2001:2::/64, resolved by ARP and neighbour discovery. The node routes addrs to it, and it routes everything
-// to the node, from its first address. The veth's name in the node doesn't begin as a pod's does.
+// Outside attaches a host beyond the pod network by a link of its own, as an uplink is: a
+// point-to-point subnet out of 198.18.0.0/24 and 2001:2::/64, resolved by ARP and neighbour
+// discovery. The node routes addrs to it, and it routes everything to the node, from its first
+// address. The veth's name in the node doesn't begin as a pod's does.
 func (n *Node) Outside(name string, addrs ...netip.Addr) *Host {
 	n.t.Helper()
 	h, v, err := n.newHost(name, hashedName("ext", name, 8), addrs)

@@ -12,12 +12,14 @@ var (
 	podGateway6 = netip.MustParseAddr("fe80::1")
 )
 
-// InterfaceName returns the name of the veth that Pod makes for a pod of this name: names.PodLink and 11 hex digits.
+// InterfaceName returns the name of the veth that Pod makes for a pod of this name: names.PodLink
+// and 11 hex digits.
 func InterfaceName(pod string) string { return hashedName(names.PodLink, pod, 11) }
 
-// Pod attaches a pod by a routed veth: the pod has its addresses alone (/32, /128) and default routes by way of 169.254.1.1 and
-// fe80::1; the node has a route to each. Neighbours are permanent on both sides and ARP is off on the node's end, so nothing is
-// resolved on the link in either family. The MACs are fixed by the name.
+// Pod attaches a pod by a routed veth: the pod has its addresses alone (/32, /128) and default
+// routes by way of 169.254.1.1 and fe80::1; the node has a route to each. Neighbours are permanent
+// on both sides and ARP is off on the node's end, so nothing is resolved on the link in either
+// family. The MACs are fixed by the name.
 func (n *Node) Pod(name string, addrs ...netip.Addr) *Host {
 	n.t.Helper()
 	h, v, err := n.newHost(name, InterfaceName(name), addrs)
@@ -61,7 +63,8 @@ func wirePod(h *Host, v veth) error {
 		if err := node.addNeighbour(v.outside, addr, insideMAC); err != nil {
 			return err
 		}
-		if err := node.addRoute(v.outside, singleHost(addr), netip.Addr{}, netip.Addr{}); err != nil {
+		if err := node.addRoute(v.outside, singleHost(addr), netip.Addr{},
+			netip.Addr{}); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,8 @@ const (
 	URG = probe.URG
 )
 
-// DefaultTimeout is how long a connection waits for an answer before it counts as refused in silence.
+// DefaultTimeout is how long a connection waits for an answer before it counts as refused in
+// silence.
 const DefaultTimeout = probe.DefaultTimeout
 
 // patience is how long MustReach and Open go on trying unless Within says otherwise.
@@ -79,12 +80,14 @@ func (h *Host) SendRaw(packet []byte) error {
 	return h.Do(func() error { return probe.SendRaw(packet) })
 }
 
-// SendTCP sends one TCP segment without payload, out of any connection's context, as probe.SendTCP does.
+// SendTCP sends one TCP segment without payload, out of any connection's context, as probe.SendTCP
+// does.
 func (h *Host) SendTCP(src, dst netip.AddrPort, flags TCPFlags, seq, ack uint32) error {
 	return h.Do(func() error { return probe.SendTCP(src, dst, flags, seq, ack) })
 }
 
-// SendUDP sends one UDP datagram of a few bytes, as probe.SendUDP does. The source need not be the host's.
+// SendUDP sends one UDP datagram of a few bytes, as probe.SendUDP does. The source need not be the
+// host's.
 func (h *Host) SendUDP(src, dst netip.AddrPort) error {
 	return h.Do(func() error { return probe.SendUDP(src, dst) })
 }

@@ -28,7 +28,8 @@ func TestReachWithoutRules(t *testing.T) {
 			want = dst.String()
 		}
 		if !strings.HasPrefix(reply, want) {
-			t.Errorf("%s: got reply %q, want %q", from.describe(proto, at(dst, openPort)), reply, want)
+			t.Errorf("%s: got reply %q, want %q", from.describe(proto, at(dst, openPort)),
+				reply, want)
 		}
 	})
 }
@@ -85,7 +86,8 @@ func TestSourceOptions(t *testing.T) {
 		for _, proto := range []Protocol{TCP, UDP, SCTP} {
 			for range 3 { // the port is free again at once
 				source := at(addrsA[i], 4242)
-				r := a.Connect(proto, at(dst, openPort), FromAddr(source.Addr()), FromPort(source.Port()), WithTimeout(patience))
+				r := a.Connect(proto, at(dst, openPort), FromAddr(source.Addr()),
+					FromPort(source.Port()), WithTimeout(patience))
 				if want := "b " + source.String(); r.Reply != want {
 					t.Errorf("%s: got %v, want reply %q", proto, r, want)
 				}
@@ -122,7 +124,8 @@ func TestConnectDeadline(t *testing.T) {
 	n := NewNode(t)
 	a := n.Pod("a", addrsA...)
 	n.Pod("b", addrsB...)
-	n.Nft("add table inet test; add chain inet test f { type filter hook forward priority 0; policy drop; }")
+	n.Nft("add table inet test; add chain inet test f { type filter hook forward priority 0; " +
+		"policy drop; }")
 	for _, proto := range []Protocol{TCP, UDP, SCTP, ICMP} {
 		const timeout = 120 * time.Millisecond
 		start := time.Now()
@@ -139,7 +142,8 @@ func TestPodWiring(t *testing.T) {
 	w.a.MustReach(t, TCP, at(w.b.Addr4(), openPort))
 	w.a.MustReach(t, TCP, at(w.b.Addr6(), openPort))
 
-	if len(w.a.Interface()) != 15 || !strings.HasPrefix(w.a.Interface(), names.PodLink) || w.a.Interface() != InterfaceName("pod-a") {
+	if len(w.a.Interface()) != 15 || !strings.HasPrefix(w.a.Interface(), names.PodLink) ||
+		w.a.Interface() != InterfaceName("pod-a") {
 		t.Errorf("a pod's interface is %q", w.a.Interface())
 	}
 	if strings.HasPrefix(w.away.Interface(), names.PodLink) {

@@ -2,13 +2,15 @@ package testnet
 
 import "github.com/sluice-net/sluice/test/probe"
 
-// ServeTCP serves port on every address of both families until the host ends, as probe.ServeTCP does under the host's name.
+// ServeTCP serves port on every address of both families until the host ends, as probe.ServeTCP
+// does under the host's name.
 func (h *Host) ServeTCP(port uint16) {
 	h.t.Helper()
 	h.serve(func() (*probe.Server, error) { return probe.ServeTCP(h.name, port) })
 }
 
-// ServeUDP serves port on every address of both families until the host ends, as probe.ServeUDP does under the host's name.
+// ServeUDP serves port on every address of both families until the host ends, as probe.ServeUDP
+// does under the host's name.
 func (h *Host) ServeUDP(port uint16) {
 	h.t.Helper()
 	h.serve(func() (*probe.Server, error) { return probe.ServeUDP(h.name, port) })
@@ -27,8 +29,8 @@ func (h *Host) serve(start func() (*probe.Server, error)) {
 	h.onStop(server.Close)
 }
 
-// ServeSCTP answers an INIT to port, on every address of both families, with an INIT ACK until the host ends. An INIT to another
-// port of the host is answered with an ABORT from then on.
+// ServeSCTP answers an INIT to port, on every address of both families, with an INIT ACK until the
+// host ends. An INIT to another port of the host is answered with an ABORT from then on.
 func (h *Host) ServeSCTP(port uint16) {
 	h.t.Helper()
 	server, err := h.sctpServer()
@@ -56,7 +58,8 @@ func (h *Host) sctpServer() (*probe.SCTPServer, error) {
 	return h.sctp, nil
 }
 
-// Sink opens a port on every address of both families, until the host ends. The protocol must be UDP.
+// Sink opens a port on every address of both families, until the host ends. The protocol must be
+// UDP.
 func (h *Host) Sink(proto Protocol, port uint16) *Sink {
 	h.t.Helper()
 	if proto != UDP {

@@ -23,7 +23,8 @@ const (
 	closedPort = 81
 )
 
-// world is a node with addresses of its own, two pods and an outside host. All of them serve openPort in every protocol.
+// world is a node with addresses of its own, two pods and an outside host. All of them serve
+// openPort in every protocol.
 type world struct {
 	node             *Node
 	a, b, self, away *Host
@@ -57,7 +58,8 @@ func serveAll(h *Host) {
 
 // pairs are the kinds of ways between two hosts.
 func (w world) pairs() [][2]*Host {
-	return [][2]*Host{{w.a, w.b}, {w.a, w.self}, {w.self, w.a}, {w.away, w.a}, {w.a, w.away}, {w.a, w.a}}
+	return [][2]*Host{{w.a, w.b}, {w.a, w.self}, {w.self, w.a}, {w.away, w.a}, {w.a, w.away},
+		{w.a, w.a}}
 }
 
 // forwarded are those of pairs that the node forwards.

@@ -57,8 +57,9 @@ func (n *Node) addVeth(h *Host) (veth, error) {
 	return veth{outside: pair, inside: inside}, nil
 }
 
-// up sets both ends up and returns when they carry packets. A link whose carrier has just come drops packets until the kernel has
-// dealt with that, for which it can take its time; asking for the link's state makes it do so now.
+// up sets both ends up and returns when they carry packets. A link whose carrier has just come
+// drops packets until the kernel has dealt with that, for which it can take its time; asking for
+// the link's state makes it do so now.
 func (v veth) up(n *Node, h *Host) error {
 	ends := []struct {
 		space *namespace
@@ -116,7 +117,8 @@ func (s *namespace) addNeighbour(link netlink.Link, addr netip.Addr, mac net.Har
 }
 
 // addRoute sends dst over link, by way of gateway and from source where these are valid.
-func (s *namespace) addRoute(link netlink.Link, dst netip.Prefix, gateway, source netip.Addr) error {
+func (s *namespace) addRoute(link netlink.Link, dst netip.Prefix,
+	gateway, source netip.Addr) error {
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(dst), Src: source.AsSlice()}
 	if gateway.IsValid() {
 		route.Gw = gateway.AsSlice()
@@ -130,8 +132,9 @@ func (s *namespace) addRoute(link netlink.Link, dst netip.Prefix, gateway, sourc
 	return nil
 }
 
-// addAddr adds an address and returns when it is in use. Even without duplicate address detection the kernel makes an IPv6 address
-// a local one some time after it has answered; until then packets to it are dropped.
+// addAddr adds an address and returns when it is in use. Even without duplicate address detection
+// the kernel makes an IPv6 address a local one some time after it has answered; until then packets
+// to it are dropped.
 func (s *namespace) addAddr(link netlink.Link, p netip.Prefix) error {
 	address := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
