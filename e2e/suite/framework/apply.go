@@ -12,14 +12,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Apply creates each object, or replaces the one of its name. What it created is deleted after the spec (after the container, in a
-// BeforeAll). Objects are filled in as the API server returns them.
+// Apply creates each object, or replaces the one of its name. What it created is deleted after the
+// spec (after the container, in a BeforeAll). Objects are filled in as the API server returns them.
 func (c *TheCluster) Apply(ctx context.Context, objects ...client.Object) {
 	for _, object := range objects {
 		created := false
 		gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) (err error) {
 			created, err = c.apply(ctx, object)
-			if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) {
+			if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) ||
+				apierrors.IsBadRequest(err) {
 				return gomega.StopTrying("the API server won't have it").Wrap(err)
 			}
 			return err
@@ -62,14 +63,18 @@ func copyInto(to, from client.Object) {
 // Remove deletes objects and waits until they are gone. Removing what isn't there is no failure.
 func (c *TheCluster) Remove(ctx context.Context, objects ...client.Object) {
 	for _, object := range objects {
-		gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) error { return c.remove(ctx, object) }).
-			WithContext(ctx).WithTimeout(PodPatience).Should(gomega.Succeed(), "removing %s", name(object))
+		gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) error {
+			return c.remove(ctx, object)
+		}).
+			WithContext(ctx).WithTimeout(PodPatience).
+			Should(gomega.Succeed(), "removing %s", name(object))
 	}
 }
 
 // remove returns nil once the object is gone.
 func (c *TheCluster) remove(ctx context.Context, object client.Object) error {
-	err := c.Objects.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
+	err := c.Objects.Delete(ctx, object.DeepCopyObject().(client.Object),
+		client.PropagationPolicy("Background"))
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -81,7 +86,9 @@ func (c *TheCluster) remove(ctx context.Context, object client.Object) error {
 
 func (c *TheCluster) deleteAfterwards(object client.Object) {
 	object = object.DeepCopyObject().(client.Object)
-	ginkgo.DeferCleanup(func(ctx ginkgo.SpecContext) { c.Remove(ctx, object) }, ginkgo.NodeTimeout(2*time.Minute))
+	ginkgo.DeferCleanup(func(ctx ginkgo.SpecContext) {
+		c.Remove(ctx, object)
+	}, ginkgo.NodeTimeout(2*time.Minute))
 }
 
 // name is an object's in messages.

@@ -19,7 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// AgentNamespace is where Sluice is installed, and AgentName the name of its DaemonSet, ServiceAccount and ClusterRole.
+// AgentNamespace is where Sluice is installed, and AgentName the name of its DaemonSet,
+// ServiceAccount and ClusterRole.
 const (
 	AgentNamespace = "sluice-system"
 	AgentName      = "sluice-agent"
@@ -57,7 +58,8 @@ func connect() (*TheCluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading KUBECONFIG=%s: %w", os.Getenv("KUBECONFIG"), err)
 	}
-	config.QPS, config.Burst = 200, 400 // the default of 5 a second would be what the specs wait for
+	// the default of 5 a second would be what the specs wait for
+	config.QPS, config.Burst = 200, 400
 	config.UserAgent = "sluice-e2e"
 	clientset, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -67,7 +69,8 @@ func connect() (*TheCluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client of any object: %w", err)
 	}
-	c := &TheCluster{Config: config, Client: clientset, Objects: objects, image: os.Getenv("SLUICE_E2E_IMAGE")}
+	c := &TheCluster{Config: config, Client: clientset, Objects: objects,
+		image: os.Getenv("SLUICE_E2E_IMAGE")}
 	if c.image == "" {
 		c.image = "sluice-net/e2e:v0.1.0"
 	}
@@ -81,8 +84,8 @@ func connect() (*TheCluster, error) {
 	return c, err
 }
 
-// podFamilies are those of the nodes' podCIDRs. Where another add-on gives pods their addresses, nodes may have none: then they
-// are those of the API server's Service.
+// podFamilies are those of the nodes' podCIDRs. Where another add-on gives pods their addresses,
+// nodes may have none: then they are those of the API server's Service.
 func podFamilies(ctx context.Context, clientset kubernetes.Interface) ([]corev1.IPFamily, error) {
 	nodes, err := clientset.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -101,7 +104,8 @@ func podFamilies(ctx context.Context, clientset kubernetes.Interface) ([]corev1.
 			return families, nil
 		}
 	}
-	service, err := clientset.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
+	service, err := clientset.CoreV1().Services(metav1.NamespaceDefault).
+		Get(ctx, "kubernetes", metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("getting the API server's Service: %w", err)
 	}
@@ -150,14 +154,17 @@ func expectedWorkers(text string) (int, error) {
 	return number, nil
 }
 
-// Workers lists the nodes that any pod may be scheduled to (Ready, schedulable and without taints that keep pods away) by name. A node
-// that was cordoned or restarted isn't one again at once, so it waits for as many as SLUICE_E2E_WORKERS says, and fails the spec if
-// they don't come.
+// Workers lists the nodes that any pod may be scheduled to (Ready, schedulable and without taints
+// that keep pods away) by name. A node that was cordoned or restarted isn't one again at once, so
+// it waits for as many as SLUICE_E2E_WORKERS says, and fails the spec if they don't come.
 func (c *TheCluster) Workers(ctx context.Context) []corev1.Node {
 	var workers []corev1.Node
 	gomega.EventuallyWithOffset(1, ctx, func(g gomega.Gomega) {
-		workers = slices.DeleteFunc(c.Nodes(ctx), func(node corev1.Node) bool { return !takesPods(&node) })
-		g.Expect(len(workers)).To(gomega.BeNumerically(">=", c.workers), "nodes that are Ready and take any pod")
+		workers = slices.DeleteFunc(c.Nodes(ctx), func(node corev1.Node) bool {
+			return !takesPods(&node)
+		})
+		g.Expect(len(workers)).To(gomega.BeNumerically(">=", c.workers),
+			"nodes that are Ready and take any pod")
 	}).WithContext(ctx).WithTimeout(PodPatience).Should(gomega.Succeed())
 	return workers
 }
@@ -180,7 +187,8 @@ func NodeReady(node *corev1.Node) bool {
 func NodeAddresses(node *corev1.Node) []netip.Addr {
 	var addrs []netip.Addr
 	for _, address := range node.Status.Addresses {
-		if addr, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP {
+		addr, err := netip.ParseAddr(address.Address)
+		if err == nil && address.Type == corev1.NodeInternalIP {
 			addrs = append(addrs, addr)
 		}
 	}

@@ -24,7 +24,9 @@ func (c *TheCluster) namespaceSections(ctx context.Context, namespace string) []
 	lines := int64(testLogLines)
 	var logs strings.Builder
 	for _, pod := range pods.Items {
-		fmt.Fprintf(&logs, "--- %s\n%s", pod.Name, c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{TailLines: &lines, Container: Container}))
+		fmt.Fprintf(&logs, "--- %s\n%s", pod.Name,
+			c.logsOrWhyNot(ctx, &pod,
+				&corev1.PodLogOptions{TailLines: &lines, Container: Container}))
 	}
 	return []section{
 		{"pods of " + namespace, podTable(pods.Items)},
@@ -34,7 +36,8 @@ func (c *TheCluster) namespaceSections(ctx context.Context, namespace string) []
 	}
 }
 
-// agentSections: every agent's log, also of the container before, and the events about agents and nodes.
+// agentSections: every agent's log, also of the container before, and the events about agents and
+// nodes.
 func (c *TheCluster) agentSections(ctx context.Context) []section {
 	pods, err := c.Client.CoreV1().Pods(AgentNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -47,10 +50,12 @@ func (c *TheCluster) agentSections(ctx context.Context) []section {
 	}
 	for _, pod := range pods.Items {
 		name := "log of " + pod.Name + " on " + pod.Spec.NodeName
-		sections = append(sections, section{name, c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{})})
+		sections = append(sections,
+			section{name, c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{})})
 		for _, status := range pod.Status.ContainerStatuses {
 			if status.RestartCount > 0 {
-				sections = append(sections, section{"previous " + name, c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{Previous: true})})
+				sections = append(sections, section{"previous " + name,
+					c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{Previous: true})})
 			}
 		}
 	}
@@ -59,18 +64,21 @@ func (c *TheCluster) agentSections(ctx context.Context) []section {
 
 // proxySections: what stands between a client and a Service's pods may be what failed.
 func (c *TheCluster) proxySections(ctx context.Context) []section {
-	pods, err := c.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-proxy"})
+	pods, err := c.Client.CoreV1().Pods(metav1.NamespaceSystem).
+		List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-proxy"})
 	if err != nil {
 		return []section{{"logs of kube-proxy", err.Error()}}
 	}
 	var sections []section
 	for _, pod := range pods.Items {
-		sections = append(sections, section{"log of " + pod.Name + " on " + pod.Spec.NodeName, c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{})})
+		sections = append(sections, section{"log of " + pod.Name + " on " + pod.Spec.NodeName,
+			c.logsOrWhyNot(ctx, &pod, &corev1.PodLogOptions{})})
 	}
 	return sections
 }
 
-func (c *TheCluster) logsOrWhyNot(ctx context.Context, pod *corev1.Pod, o *corev1.PodLogOptions) string {
+func (c *TheCluster) logsOrWhyNot(ctx context.Context, pod *corev1.Pod,
+	o *corev1.PodLogOptions) string {
 	logs, err := c.logs(ctx, pod.Namespace, pod.Name, o)
 	if err != nil {
 		return err.Error() + "\n"
@@ -95,8 +103,10 @@ func podTable(pods []corev1.Pod) string {
 		if pod.DeletionTimestamp != nil {
 			phase += " (terminating)"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%v\t%d\t%s\t%s\t%s\t%s\n", pod.Name, phase, ready(&pod), restarts, pod.Spec.NodeName,
-			strings.Join(addresses, ","), metav1.FormatLabelSelector(metav1.SetAsLabelSelector(pod.Labels)),
+		fmt.Fprintf(table, "%s\t%s\t%v\t%d\t%s\t%s\t%s\t%s\n", pod.Name, phase, ready(&pod),
+			restarts, pod.Spec.NodeName,
+			strings.Join(addresses, ","),
+			metav1.FormatLabelSelector(metav1.SetAsLabelSelector(pod.Labels)),
 			time.Since(pod.CreationTimestamp.Time).Round(time.Second))
 	}
 	_ = table.Flush() // to memory
@@ -114,13 +124,16 @@ func (c *TheCluster) events(ctx context.Context, namespace string) string {
 		return err.Error()
 	}
 	at := func(event *corev1.Event) time.Time {
-		return slices.MaxFunc([]time.Time{event.LastTimestamp.Time, event.EventTime.Time, event.CreationTimestamp.Time}, time.Time.Compare)
+		return slices.MaxFunc([]time.Time{event.LastTimestamp.Time, event.EventTime.Time,
+			event.CreationTimestamp.Time}, time.Time.Compare)
 	}
 	slices.SortFunc(events.Items, func(a, b corev1.Event) int { return at(&a).Compare(at(&b)) })
 	var text strings.Builder
 	for _, event := range events.Items {
-		fmt.Fprintf(&text, "%s %s %s %s/%s (%d): %s\n", at(&event).UTC().Format(time.TimeOnly), event.Type, event.Reason,
-			strings.ToLower(event.InvolvedObject.Kind), event.InvolvedObject.Name, max(event.Count, 1), event.Message)
+		fmt.Fprintf(&text, "%s %s %s %s/%s (%d): %s\n", at(&event).UTC().Format(time.TimeOnly),
+			event.Type, event.Reason,
+			strings.ToLower(event.InvolvedObject.Kind), event.InvolvedObject.Name,
+			max(event.Count, 1), event.Message)
 	}
 	return text.String()
 }
@@ -128,15 +141,22 @@ func (c *TheCluster) events(ctx context.Context, namespace string) string {
 // objects are what decides about a namespace's traffic, as YAML.
 func (c *TheCluster) objects(ctx context.Context, namespace string) string {
 	read := []func() (any, error){
-		func() (any, error) { return c.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}) },
 		func() (any, error) {
-			return c.Client.NetworkingV1().NetworkPolicies(namespace).List(ctx, metav1.ListOptions{})
+			return c.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 		},
-		func() (any, error) { return c.Client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{}) },
+		func() (any, error) {
+			return c.Client.NetworkingV1().NetworkPolicies(namespace).
+				List(ctx, metav1.ListOptions{})
+		},
+		func() (any, error) {
+			return c.Client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
+		},
 		func() (any, error) {
 			return c.Client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{})
 		},
-		func() (any, error) { return c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{}) },
+		func() (any, error) {
+			return c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+		},
 	}
 	var text strings.Builder
 	for _, get := range read {
@@ -166,11 +186,13 @@ func (c *TheCluster) nodeSections(ctx context.Context) []section {
 		var conditions strings.Builder
 		fmt.Fprintf(&conditions, "podCIDRs %v, taints %v\n", node.Spec.PodCIDRs, node.Spec.Taints)
 		for _, condition := range node.Status.Conditions {
-			fmt.Fprintf(&conditions, "%s=%s %s: %s\n", condition.Type, condition.Status, condition.Reason, condition.Message)
+			fmt.Fprintf(&conditions, "%s=%s %s: %s\n", condition.Type, condition.Status,
+				condition.Reason, condition.Message)
 		}
 		sections = append(sections, section{"node " + node.Name, conditions.String()})
 		if c.Kind == nil {
-			sections = append(sections, section{"kernel of " + node.Name, "not read: SLUICE_KIND_CLUSTER isn't set"})
+			sections = append(sections,
+				section{"kernel of " + node.Name, "not read: SLUICE_KIND_CLUSTER isn't set"})
 			continue
 		}
 		for _, command := range []string{
@@ -180,7 +202,8 @@ func (c *TheCluster) nodeSections(ctx context.Context) []section {
 			"ip -details -statistics link show",
 			"ip address show",
 			"ip neighbour show",
-			"cat /proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max",
+			"cat /proc/sys/net/netfilter/nf_conntrack_count " +
+				"/proc/sys/net/netfilter/nf_conntrack_max",
 			"ls -l --full-time /etc/cni/net.d /opt/cni/bin /run/sluice",
 		} {
 			out, err := c.Kind.Exec(ctx, node.Name, strings.Fields(command)...)

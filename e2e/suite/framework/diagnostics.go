@@ -12,10 +12,12 @@ import (
 	"github.com/onsi/ginkgo/v2"
 )
 
-// nodeDumps is how many failures of one process have the agents and nodes dumped: a cluster that doesn't work fails every spec.
+// nodeDumps is how many failures of one process have the agents and nodes dumped: a cluster that
+// doesn't work fails every spec.
 const nodeDumps = 5
 
-// How much of a section's end the report has: where a folder has the whole of it, and where nothing else has.
+// How much of a section's end the report has: where a folder has the whole of it, and where nothing
+// else has.
 const (
 	besideFiles = 4_000
 	withoutFile = 20_000
@@ -24,7 +26,8 @@ const (
 // section is a part of the diagnostics. What couldn't be read is said in its text.
 type section struct{ name, text string }
 
-// diagnose writes what the cluster looks like: to the spec's report, and as files to a folder of SLUICE_E2E_ARTIFACTS.
+// diagnose writes what the cluster looks like: to the spec's report, and as files to a folder of
+// SLUICE_E2E_ARTIFACTS.
 func (c *TheCluster) diagnose(ctx context.Context) {
 	var sections []section
 	for _, namespace := range c.tracked() {
@@ -38,16 +41,19 @@ func (c *TheCluster) diagnose(ctx context.Context) {
 		sections = append(sections, c.agentSections(ctx)...)
 		sections = append(sections, c.nodeSections(ctx)...)
 	} else {
-		sections = append(sections, section{"nodes", fmt.Sprintf("not dumped: %d specs before failed too", c.dumps-1)})
+		sections = append(sections,
+			section{"nodes", fmt.Sprintf("not dumped: %d specs before failed too", c.dumps-1)})
 	}
 	folder, err := writeSections(sections, ginkgo.CurrentSpecReport().FullText())
 	if err != nil {
 		sections = append(sections, section{"files", "couldn't be written: " + err.Error()})
 	}
-	ginkgo.AddReportEntry("diagnostics", render(sections, folder), ginkgo.ReportEntryVisibilityFailureOrVerbose)
+	ginkgo.AddReportEntry("diagnostics", render(sections, folder),
+		ginkgo.ReportEntryVisibilityFailureOrVerbose)
 }
 
-// render is what the report has of the sections. The folder that has the whole of them is named, if there is one.
+// render is what the report has of the sections. The folder that has the whole of them is named, if
+// there is one.
 func render(sections []section, folder string) string {
 	limit := withoutFile
 	if folder != "" {
@@ -69,13 +75,15 @@ func render(sections []section, folder string) string {
 
 var unfitForFiles = regexp.MustCompile(`[^A-Za-z0-9.-]+`)
 
-// writeSections writes a file for each section and returns the folder, which is the spec's. Without SLUICE_E2E_ARTIFACTS it is "".
+// writeSections writes a file for each section and returns the folder, which is the spec's. Without
+// SLUICE_E2E_ARTIFACTS it is "".
 func writeSections(sections []section, spec string) (string, error) {
 	parent := os.Getenv("SLUICE_E2E_ARTIFACTS")
 	if parent == "" {
 		return "", nil
 	}
-	folder := filepath.Join(parent, fmt.Sprintf("%.120s-%s", fileName(spec), time.Now().UTC().Format("150405.000")))
+	folder := filepath.Join(parent,
+		fmt.Sprintf("%.120s-%s", fileName(spec), time.Now().UTC().Format("150405.000")))
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return "", err
 	}

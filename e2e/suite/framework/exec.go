@@ -14,16 +14,18 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// Exec runs the test program with args in the pod's container, through the API server, and returns what it printed. The error holds
-// what it printed to standard error.
+// Exec runs the test program with args in the pod's container, through the API server, and returns
+// what it printed. The error holds what it printed to standard error.
 func (p *Pod) Exec(ctx context.Context, args ...string) (string, error) {
 	executor, err := p.executor(args)
 	if err != nil {
 		return "", fmt.Errorf("preparing to run %v in %s: %w", args, p, err)
 	}
 	var stdout, stderr output
-	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
-		return stdout.String(), fmt.Errorf("running %v in %s: %w: %s", args, p, err, strings.TrimSpace(stderr.String()))
+	if err := executor.StreamWithContext(ctx,
+		remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
+		return stdout.String(),
+			fmt.Errorf("running %v in %s: %w: %s", args, p, err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }
@@ -51,7 +53,8 @@ func (p *Pod) executor(args []string) (remotecommand.Executor, error) {
 	url := p.cluster.Client.CoreV1().RESTClient().Post().
 		Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
-			Container: Container, Command: append([]string{Program}, args...), Stdout: true, Stderr: true,
+			Container: Container, Command: append([]string{Program}, args...), Stdout: true,
+			Stderr: true,
 		}, scheme.ParameterCodec).URL()
 	websocket, err := remotecommand.NewWebSocketExecutor(p.cluster.Config, "GET", url.String())
 	if err != nil {
@@ -72,13 +75,15 @@ func needsSPDY(err error) bool {
 func (p *Pod) Logs(ctx context.Context) string {
 	var logs string
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) (err error) {
-		logs, err = p.cluster.logs(ctx, p.Namespace, p.Name, &corev1.PodLogOptions{Container: Container})
+		logs, err = p.cluster.logs(ctx, p.Namespace, p.Name,
+			&corev1.PodLogOptions{Container: Container})
 		return err
 	}).WithContext(ctx).Should(gomega.Succeed(), "reading the logs of %s", p)
 	return logs
 }
 
-func (c *TheCluster) logs(ctx context.Context, namespace, name string, o *corev1.PodLogOptions) (string, error) {
+func (c *TheCluster) logs(ctx context.Context, namespace, name string,
+	o *corev1.PodLogOptions) (string, error) {
 	raw, err := c.Client.CoreV1().Pods(namespace).GetLogs(name, o).DoRaw(ctx)
 	if err != nil {
 		return "", fmt.Errorf("reading the logs of %s/%s: %w", namespace, name, err)

@@ -12,10 +12,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Namespace makes a namespace whose name starts with "e2e-" and name, and returns its whole name. Its deletion, with all that is
-// in it, is begun after the spec (after the container, if it was made in a BeforeAll) and not waited for.
+// Namespace makes a namespace whose name starts with "e2e-" and name, and returns its whole name.
+// Its deletion, with all that is in it, is begun after the spec (after the container, if it was
+// made in a BeforeAll) and not waited for.
 func (c *TheCluster) Namespace(ctx context.Context, name string, labels map[string]string) string {
-	wanted := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-" + name + "-", Labels: labels}}
+	wanted := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-" + name + "-",
+		Labels: labels}}
 	var made *corev1.Namespace
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) (err error) {
 		made, err = c.Client.CoreV1().Namespaces().Create(ctx, wanted, metav1.CreateOptions{})
@@ -34,9 +36,11 @@ func (c *TheCluster) Namespace(ctx context.Context, name string, labels map[stri
 	}, ginkgo.NodeTimeout(time.Minute))
 	// No pod can be made before.
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) error {
-		_, err := c.Client.CoreV1().ServiceAccounts(made.Name).Get(ctx, "default", metav1.GetOptions{})
+		_, err := c.Client.CoreV1().ServiceAccounts(made.Name).
+			Get(ctx, "default", metav1.GetOptions{})
 		return err
-	}).WithContext(ctx).Should(gomega.Succeed(), "waiting for the ServiceAccount of namespace %s", made.Name)
+	}).WithContext(ctx).Should(gomega.Succeed(), "waiting for the ServiceAccount of namespace %s",
+		made.Name)
 	return made.Name
 }
 
@@ -49,7 +53,9 @@ func (c *TheCluster) track(namespace string) {
 func (c *TheCluster) untrack(namespace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.namespaces = slices.DeleteFunc(c.namespaces, func(tracked string) bool { return tracked == namespace })
+	c.namespaces = slices.DeleteFunc(c.namespaces, func(tracked string) bool {
+		return tracked == namespace
+	})
 }
 
 // tracked are the namespaces that running specs made.

@@ -14,7 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
-// Container is the name of the container in every test pod, and Program the test program's path in it.
+// Container is the name of the container in every test pod, and Program the test program's path in
+// it.
 const (
 	Container = "testpod"
 	Program   = "/testpod"
@@ -22,10 +23,12 @@ const (
 
 // PodOptions describe a pod. Every field may be empty.
 type PodOptions struct {
-	Name        string // "pod-" and random characters if empty
-	Node        string // where it must run, also where taints or a cordon keep other pods away; any worker if empty
-	Labels      map[string]string
-	Args        []string // the test program's; a server of nothing if empty, which is what a client wants
+	Name string // "pod-" and random characters if empty
+	// where it must run, also where taints or a cordon keep other pods away; any worker if empty
+	Node   string
+	Labels map[string]string
+	// the test program's; a server of nothing if empty, which is what a client wants
+	Args        []string
 	HostNetwork bool
 	Ports       []corev1.ContainerPort
 	Mutate      func(*corev1.Pod) // the last word on the object
@@ -55,7 +58,8 @@ func (c *TheCluster) CreatePod(ctx context.Context, namespace string, o PodOptio
 	object := c.podObject(namespace, o)
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) error {
 		_, err := c.Client.CoreV1().Pods(namespace).Create(ctx, object, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsTooManyRequests(err) && !apierrors.IsInternalError(err) && !apierrors.IsServerTimeout(err) {
+		if err != nil && !apierrors.IsTooManyRequests(err) && !apierrors.IsInternalError(err) &&
+			!apierrors.IsServerTimeout(err) {
 			return gomega.StopTrying("it can't be created").Wrap(err)
 		}
 		return err
@@ -63,9 +67,11 @@ func (c *TheCluster) CreatePod(ctx context.Context, namespace string, o PodOptio
 	return &Pod{Namespace: namespace, Name: o.Name, cluster: c}
 }
 
-// Server creates a pod that answers on the ports ("tcp/80", "udp/53", "sctp/9000") with its name and the client's address, and waits
-// until it is Ready: until kubelet has connected to the first TCP port, if there is one. The options' Args are added to "serve".
-func (c *TheCluster) Server(ctx context.Context, namespace string, o PodOptions, ports ...string) *Pod {
+// Server creates a pod that answers on the ports ("tcp/80", "udp/53", "sctp/9000") with its name
+// and the client's address, and waits until it is Ready: until kubelet has connected to the first
+// TCP port, if there is one. The options' Args are added to "serve".
+func (c *TheCluster) Server(ctx context.Context, namespace string, o PodOptions,
+	ports ...string) *Pod {
 	if o.Name == "" {
 		o.Name = "server-" + rand.String(6)
 	}
@@ -106,7 +112,8 @@ func (c *TheCluster) WaitReady(ctx context.Context, pods ...*Pod) {
 			switch object := objects[pod.String()]; {
 			case object == nil:
 				return gomega.StopTrying("pod " + pod.String() + " is gone")
-			case object.Status.Phase == corev1.PodFailed || object.Status.Phase == corev1.PodSucceeded:
+			case object.Status.Phase == corev1.PodFailed ||
+				object.Status.Phase == corev1.PodSucceeded:
 				return gomega.StopTrying(fmt.Sprintf("pod %s ended: %s", pod, describe(object)))
 			case ready(object):
 				pod.remember(object)
@@ -116,7 +123,8 @@ func (c *TheCluster) WaitReady(ctx context.Context, pods ...*Pod) {
 			}
 		}
 		if waiting = unready; len(waiting) > 0 {
-			return fmt.Errorf("%d pods of %d aren't Ready: %s", len(waiting), len(pods), strings.Join(why, "; "))
+			return fmt.Errorf("%d pods of %d aren't Ready: %s", len(waiting), len(pods),
+				strings.Join(why, "; "))
 		}
 		return nil
 	}).WithContext(ctx).WithTimeout(PodPatience).Should(gomega.Succeed())
@@ -146,14 +154,16 @@ func (c *TheCluster) objectsOf(ctx context.Context, pods []*Pod) (map[string]*co
 func (p *Pod) Addresses() []netip.Addr {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gomega.ExpectWithOffset(1, p.addresses).NotTo(gomega.BeEmpty(), "addresses of pod %s, which nobody has seen Ready", p)
+	gomega.ExpectWithOffset(1, p.addresses).
+		NotTo(gomega.BeEmpty(), "addresses of pod %s, which nobody has seen Ready", p)
 	return p.addresses
 }
 
 // Address is the pod's address of one family. It fails the spec if the pod has none.
 func (p *Pod) Address(family corev1.IPFamily) netip.Addr {
 	addr := OfFamily(p.Addresses(), family)
-	gomega.ExpectWithOffset(1, addr.IsValid()).To(gomega.BeTrue(), "pod %s has no %s address among %v", p, family, p.Addresses())
+	gomega.ExpectWithOffset(1, addr.IsValid()).
+		To(gomega.BeTrue(), "pod %s has no %s address among %v", p, family, p.Addresses())
 	return addr
 }
 
@@ -170,7 +180,8 @@ func (p *Pod) Targets(protocol string, port int) []string {
 func (p *Pod) Object(ctx context.Context) *corev1.Pod {
 	var object *corev1.Pod
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) (err error) {
-		object, err = p.cluster.Client.CoreV1().Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
+		object, err = p.cluster.Client.CoreV1().Pods(p.Namespace).
+			Get(ctx, p.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return gomega.StopTrying("it is gone").Wrap(err)
 		}

@@ -10,7 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// podObject is a pod with as little privilege as the test program can do with: it serves ports below 1024 and sends ICMP.
+// podObject is a pod with as little privilege as the test program can do with: it serves ports
+// below 1024 and sends ICMP.
 func (c *TheCluster) podObject(namespace string, o PodOptions) *corev1.Pod {
 	no, grace := false, int64(5)
 	object := &corev1.Pod{
@@ -45,8 +46,10 @@ func (c *TheCluster) podObject(namespace string, o PodOptions) *corev1.Pod {
 	if o.Node != "" {
 		object.Spec.Affinity = onNode(o.Node)
 		object.Spec.Tolerations = []corev1.Toleration{
-			{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
-			{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+			{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists,
+				Effect: corev1.TaintEffectNoSchedule},
+			{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists,
+				Effect: corev1.TaintEffectNoSchedule},
 		}
 	}
 	if o.Mutate != nil {
@@ -55,21 +58,24 @@ func (c *TheCluster) podObject(namespace string, o PodOptions) *corev1.Pod {
 	return object
 }
 
-// onNode has the scheduler put a pod on one node. Naming the node in the pod would pass the scheduler by, and a full node would
-// then fail the pod instead of having it wait.
+// onNode has the scheduler put a pod on one node. Naming the node in the pod would pass the
+// scheduler by, and a full node would then fail the pod instead of having it wait.
 func onNode(node string) *corev1.Affinity {
 	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-			MatchFields: []corev1.NodeSelectorRequirement{{
-				Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node},
-			}},
-		}}},
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+				MatchFields: []corev1.NodeSelectorRequirement{{
+					Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn,
+					Values: []string{node},
+				}},
+			}}},
 	}}
 }
 
 func tcpProbe(port string) *corev1.Probe {
 	return &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.Parse(port)}},
+		ProbeHandler: corev1.ProbeHandler{
+			TCPSocket: &corev1.TCPSocketAction{Port: intstr.Parse(port)}},
 		PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 5,
 	}
 }
@@ -86,7 +92,8 @@ func ready(pod *corev1.Pod) bool {
 // describe says in a line what a pod does and why.
 func describe(pod *corev1.Pod) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s/%s on %q is %s", pod.Namespace, pod.Name, pod.Spec.NodeName, pod.Status.Phase)
+	fmt.Fprintf(&text, "%s/%s on %q is %s", pod.Namespace, pod.Name, pod.Spec.NodeName,
+		pod.Status.Phase)
 	if pod.Status.Message != "" {
 		fmt.Fprintf(&text, " (%s)", pod.Status.Message)
 	}
@@ -100,7 +107,8 @@ func describe(pod *corev1.Pod) string {
 			fmt.Fprintf(&text, ", %s waits (%s: %s)", status.Name, state.Reason, state.Message)
 		}
 		if state := status.State.Terminated; state != nil {
-			fmt.Fprintf(&text, ", %s ended with %d (%s: %s)", status.Name, state.ExitCode, state.Reason, state.Message)
+			fmt.Fprintf(&text, ", %s ended with %d (%s: %s)", status.Name, state.ExitCode,
+				state.Reason, state.Message)
 		}
 	}
 	return text.String()

@@ -12,8 +12,8 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// PortForward opens a port on 127.0.0.1 that leads to a port of the pod, as "kubectl port-forward" does, and returns its number. It
-// stays open until the spec's end.
+// PortForward opens a port on 127.0.0.1 that leads to a port of the pod, as "kubectl port-forward"
+// does, and returns its number. It stays open until the spec's end.
 func (p *Pod) PortForward(ctx context.Context, port int) (int, error) {
 	dialer, err := p.forwardDialer()
 	if err != nil {
@@ -21,7 +21,8 @@ func (p *Pod) PortForward(ctx context.Context, port int) (int, error) {
 	}
 	stop, opened, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var messages bytes.Buffer // read only once the forwarder has ended
-	forwarder, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, stop, opened, nil, &messages)
+	forwarder, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"},
+		[]string{fmt.Sprintf("0:%d", port)}, stop, opened, nil, &messages)
 	if err != nil {
 		return 0, fmt.Errorf("preparing to forward a port to %s: %w", p, err)
 	}
@@ -61,6 +62,7 @@ func (p *Pod) forwardDialer() (httpstream.Dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, url)
+	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport},
+		http.MethodPost, url)
 	return portforward.NewFallbackDialerForStreaming(websocket, plain, needsSPDY), nil
 }

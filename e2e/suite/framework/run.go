@@ -18,10 +18,11 @@ var (
 	Disruptive = ginkgo.Label("disruptive")
 	// OnKind is on specs that need the nodes to be containers of the local Docker.
 	OnKind = ginkgo.Label("kind")
-	// Table is on the tables of what policies mean, line by line. They take minutes, so of the kinds of cluster that hack/e2e makes
-	// only the one with both families runs them whole.
+	// Table is on the tables of what policies mean, line by line. They take minutes, so of the
+	// kinds of cluster that hack/e2e makes only the one with both families runs them whole.
 	Table = ginkgo.Label("table")
-	// Proxied is on specs of policy whose verdicts hang on what kube-proxy makes of a Service. They run in each of its modes.
+	// Proxied is on specs of policy whose verdicts hang on what kube-proxy makes of a Service. They
+	// run in each of its modes.
 	Proxied = ginkgo.Label("proxied")
 )
 
@@ -29,14 +30,15 @@ var (
 const (
 	// Poll is how often conditions are looked at.
 	Poll = 200 * time.Millisecond
-	// Patience is how long a connection may take to become possible or impossible, and the default of Eventually.
+	// Patience is how long a connection may take to become possible or impossible, and the default
+	// of Eventually.
 	Patience = 45 * time.Second
 	// PodPatience is how long pods may take to become Ready or to be gone.
 	PodPatience = 90 * time.Second
 )
 
-// Run runs the specs of a suite, which carry its name as a label. Without KUBECONFIG it skips. A test package calls it once, from
-// its only Test function.
+// Run runs the specs of a suite, which carry its name as a label. Without KUBECONFIG it skips. A
+// test package calls it once, from its only Test function.
 func Run(t *testing.T, name string) {
 	t.Helper()
 	if os.Getenv("KUBECONFIG") == "" {

@@ -42,7 +42,8 @@ var undocumented = map[schema.GroupResource][]string{
 	{Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}: {"bind", "escalate"},
 }
 
-// everyones are the questions about oneself that every user of every cluster may ask (system:basic-user).
+// everyones are the questions about oneself that every user of every cluster may ask
+// (system:basic-user).
 var everyones = []schema.GroupResource{
 	{Group: "authentication.k8s.io", Resource: "selfsubjectreviews"},
 	{Group: "authorization.k8s.io", Resource: "selfsubjectaccessreviews"},
@@ -53,7 +54,8 @@ var _ = ginkgo.Describe("The agent's permissions", framework.Fast, func() {
 	ginkgo.It("are those of its manifest and no others", func(ctx ginkgo.SpecContext) {
 		cluster := framework.Cluster()
 		agents := agentSet(ctx, gomega.Default, cluster)
-		gomega.Expect(agents.Spec.Template.Spec.ServiceAccountName).To(gomega.Equal(framework.AgentName))
+		gomega.Expect(agents.Spec.Template.Spec.ServiceAccountName).
+			To(gomega.Equal(framework.AgentName))
 		var wrong []string
 		asked, allowed := 0, 0
 		for _, namespace := range []string{metav1.NamespaceAll, framework.AgentNamespace} {
@@ -62,8 +64,10 @@ var _ = ginkgo.Describe("The agent's permissions", framework.Fast, func() {
 				if answer.allowed {
 					allowed++
 				}
-				if want := slices.Contains(permissions[answer.resource], answer.verb); answer.allowed != want {
-					wrong = append(wrong, fmt.Sprintf("%s %s in namespace %q: allowed %v, want %v", answer.verb, answer.resource, namespace, answer.allowed, want))
+				if want := slices.Contains(permissions[answer.resource],
+					answer.verb); answer.allowed != want {
+					wrong = append(wrong, fmt.Sprintf("%s %s in namespace %q: allowed %v, want %v",
+						answer.verb, answer.resource, namespace, answer.allowed, want))
 				}
 			}
 		}
@@ -76,14 +80,18 @@ var _ = ginkgo.Describe("The agent's permissions", framework.Fast, func() {
 	ginkgo.It("in the kernel are two capabilities", framework.OnKind, func(ctx ginkgo.SpecContext) {
 		cluster := framework.Cluster()
 		kind := cluster.RequireKind()
-		const statusOfAgents = `for p in /proc/[0-9]*; do if [ "$(cat $p/comm 2>/dev/null)" = sluice-agent ]; then cat $p/status; fi; done`
+		const statusOfAgents = `for p in /proc/[0-9]*; do
+			if [ "$(cat $p/comm 2>/dev/null)" = sluice-agent ]; then cat $p/status; fi
+		done`
 		for _, node := range cluster.Nodes(ctx) {
 			status, err := kind.Exec(ctx, node.Name, "sh", "-c", statusOfAgents)
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			lines := strings.Split(strings.ReplaceAll(status, "\t", " "), "\n")
 			gomega.Expect(lines).To(gomega.ContainElements(
-				"CapEff: 0000000000003000", "CapPrm: 0000000000003000", "CapBnd: 0000000000003000", // NET_ADMIN and NET_RAW
-				"CapInh: 0000000000000000", "CapAmb: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2"), "the agent on %s", node.Name)
+				// NET_ADMIN and NET_RAW
+				"CapEff: 0000000000003000", "CapPrm: 0000000000003000", "CapBnd: 0000000000003000",
+				"CapInh: 0000000000000000", "CapAmb: 0000000000000000", "NoNewPrivs: 1",
+				"Seccomp: 2"), "the agent on %s", node.Name)
 		}
 	}, ginkgo.SpecTimeout(time.Minute))
 })
@@ -95,10 +103,13 @@ type answer struct {
 	allowed  bool
 }
 
-// ask asks the API server about every verb of every resource that it serves, in a namespace (that of all: cluster-wide).
+// ask asks the API server about every verb of every resource that it serves, in a namespace (that
+// of all: cluster-wide).
 func ask(ctx context.Context, cluster *framework.TheCluster, namespace string) []answer {
 	resources := served(cluster)
-	keys := slices.SortedFunc(maps.Keys(resources), func(a, b schema.GroupResource) int { return strings.Compare(a.String(), b.String()) })
+	keys := slices.SortedFunc(maps.Keys(resources), func(a, b schema.GroupResource) int {
+		return strings.Compare(a.String(), b.String())
+	})
 	var questions []answer
 	for _, resource := range keys {
 		if !slices.Contains(everyones, resource) {
@@ -113,7 +124,8 @@ func ask(ctx context.Context, cluster *framework.TheCluster, namespace string) [
 		workers.Go(func() {
 			defer ginkgo.GinkgoRecover()
 			for question := range next {
-				question.allowed = mayAgent(ctx, cluster, namespace, question.resource, question.verb)
+				question.allowed = mayAgent(ctx, cluster, namespace, question.resource,
+					question.verb)
 			}
 		})
 	}
@@ -140,28 +152,34 @@ func served(cluster *framework.TheCluster) map[schema.GroupResource][]string {
 			resources[key] = slices.Compact(verbs)
 		}
 	}
-	for _, known := range []schema.GroupResource{{Resource: corev1.ResourceSecrets.String()}, {Resource: "nodes/status"}, {Resource: "pods/exec"}} {
+	for _, known := range []schema.GroupResource{{Resource: corev1.ResourceSecrets.String()},
+		{Resource: "nodes/status"}, {Resource: "pods/exec"}} {
 		gomega.Expect(resources).To(gomega.HaveKey(known))
 	}
 	return resources
 }
 
-func mayAgent(ctx context.Context, cluster *framework.TheCluster, namespace string, resource schema.GroupResource, verb string) bool {
+func mayAgent(ctx context.Context, cluster *framework.TheCluster, namespace string,
+	resource schema.GroupResource, verb string) bool {
 	name, subresource, _ := strings.Cut(resource.Resource, "/")
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User:   "system:serviceaccount:" + framework.AgentNamespace + ":" + framework.AgentName,
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + framework.AgentNamespace, "system:authenticated"},
+		User: "system:serviceaccount:" + framework.AgentNamespace + ":" + framework.AgentName,
+		Groups: []string{"system:serviceaccounts",
+			"system:serviceaccounts:" + framework.AgentNamespace, "system:authenticated"},
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: namespace, Verb: verb, Group: resource.Group, Resource: name, Subresource: subresource,
+			Namespace: namespace, Verb: verb, Group: resource.Group, Resource: name,
+			Subresource: subresource,
 		},
 	}}
 	var allowed bool
 	gomega.Eventually(ctx, func(ctx context.Context) error {
-		answered, err := cluster.Client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		answered, err := cluster.Client.AuthorizationV1().SubjectAccessReviews().
+			Create(ctx, review, metav1.CreateOptions{})
 		if err == nil {
 			allowed = answered.Status.Allowed
 		}
 		return err
-	}).WithContext(ctx).Should(gomega.Succeed(), "asking whether the agent may %s %s", verb, resource)
+	}).WithContext(ctx).Should(gomega.Succeed(), "asking whether the agent may %s %s", verb,
+		resource)
 	return allowed
 }

@@ -12,17 +12,21 @@ import (
 	"github.com/sluice-net/sluice/e2e/suite/framework"
 )
 
-var _ = ginkgo.Describe("Traffic that is allowed and traffic that is denied", ginkgo.Serial, ginkgo.Ordered, ginkgo.ContinueOnFailure,
+var _ = ginkgo.Describe("Traffic that is allowed and traffic that is denied", ginkgo.Serial,
+	ginkgo.Ordered, ginkgo.ContinueOnFailure,
 	framework.Disruptive, func() {
 		var w *world
 		var rec *record
 		var began time.Time
 
-		ginkgo.BeforeAll(func(ctx ginkgo.SpecContext) { w = watchedWorld(ctx) }, ginkgo.NodeTimeout(6*time.Minute))
+		ginkgo.BeforeAll(func(ctx ginkgo.SpecContext) {
+			w = watchedWorld(ctx)
+		}, ginkgo.NodeTimeout(6*time.Minute))
 
 		ginkgo.BeforeEach(func(ctx ginkgo.SpecContext) {
 			waitAgents(ctx, w.cluster)
-			rec = startRecord(ctx, w.cluster, w.namespace, metav1.NamespaceSystem, metav1.NamespaceDefault)
+			rec = startRecord(ctx, w.cluster, w.namespace, metav1.NamespaceSystem,
+				metav1.NamespaceDefault)
 			began = time.Now()
 		}, ginkgo.NodeTimeout(6*time.Minute))
 
@@ -35,41 +39,52 @@ var _ = ginkgo.Describe("Traffic that is allowed and traffic that is denied", gi
 			rec.judge(ctx)
 		}, ginkgo.SpecTimeout(6*time.Minute))
 
-		ginkgo.It("stay so while the agents are replaced, and pods come and go", framework.Fast, func(ctx ginkgo.SpecContext) {
-			restartAgents(ctx, w.cluster)
-			started := 0
-			// One more round after the last agent: that one may have missed something, too.
-			for last := false; !last; started += 2 {
-				last = agentsUpdated(ctx, w.cluster)
-				w.expectStartedProtected(ctx, []*framework.Pod{w.newcomer(ctx, visitor, w.near), w.newcomer(ctx, stranger, w.far)})
-			}
-			ginkgo.GinkgoWriter.Printf("the agents were replaced within %s, and %d pods started\n", time.Since(began), started)
-			gomega.Expect(started).To(gomega.BeNumerically(">=", 4), "pods that started meanwhile")
-			w.judge(ctx, began)
-			rec.judge(ctx)
-		}, ginkgo.SpecTimeout(10*time.Minute))
+		ginkgo.It("stay so while the agents are replaced, and pods come and go", framework.Fast,
+			func(ctx ginkgo.SpecContext) {
+				restartAgents(ctx, w.cluster)
+				started := 0
+				// One more round after the last agent: that one may have missed something, too.
+				for last := false; !last; started += 2 {
+					last = agentsUpdated(ctx, w.cluster)
+					w.expectStartedProtected(ctx, []*framework.Pod{w.newcomer(ctx, visitor, w.near),
+						w.newcomer(ctx, stranger, w.far)})
+				}
+				ginkgo.GinkgoWriter.Printf(
+					"the agents were replaced within %s, and %d pods started\n",
+					time.Since(began), started)
+				gomega.Expect(started).To(gomega.BeNumerically(">=", 4),
+					"pods that started meanwhile")
+				w.judge(ctx, began)
+				rec.judge(ctx)
+			}, ginkgo.SpecTimeout(10*time.Minute))
 
-		ginkgo.It("stay so while 100 pods come and go and policies change", func(ctx ginkgo.SpecContext) {
-			stop := w.changePolicies(ctx)
-			wrong := w.churn(ctx, 100, 6)
-			changes := stop()
-			ginkgo.GinkgoWriter.Printf("100 pods and %d changes of policies in %s\n", changes, time.Since(began))
-			gomega.Expect(wrong).To(gomega.BeEmpty(), "what was wrong with pods that came and went")
-			gomega.Expect(changes).To(gomega.BeNumerically(">=", 20), "changes of policies")
-			w.judge(ctx, began)
-			rec.judge(ctx)
-		}, ginkgo.SpecTimeout(15*time.Minute))
+		ginkgo.It("stay so while 100 pods come and go and policies change",
+			func(ctx ginkgo.SpecContext) {
+				stop := w.changePolicies(ctx)
+				wrong := w.churn(ctx, 100, 6)
+				changes := stop()
+				ginkgo.GinkgoWriter.Printf("100 pods and %d changes of policies in %s\n", changes,
+					time.Since(began))
+				gomega.Expect(wrong).To(gomega.BeEmpty(),
+					"what was wrong with pods that came and went")
+				gomega.Expect(changes).To(gomega.BeNumerically(">=", 20), "changes of policies")
+				w.judge(ctx, began)
+				rec.judge(ctx)
+			}, ginkgo.SpecTimeout(15*time.Minute))
 
-		ginkgo.It("stay so while the API server is away and an agent is killed", framework.OnKind, func(ctx ginkgo.SpecContext) {
-			w.withoutAPIServer(ctx)
-			waitAgents(ctx, w.cluster)
-			w.expectStartedProtected(ctx, []*framework.Pod{w.newcomer(ctx, visitor, w.near), w.newcomer(ctx, stranger, w.near)})
-			w.judge(ctx, began)
-			rec.judge(ctx, "default/kubernetes") // whose endpoint is the API server
-		}, ginkgo.SpecTimeout(10*time.Minute))
+		ginkgo.It("stay so while the API server is away and an agent is killed", framework.OnKind,
+			func(ctx ginkgo.SpecContext) {
+				w.withoutAPIServer(ctx)
+				waitAgents(ctx, w.cluster)
+				w.expectStartedProtected(ctx, []*framework.Pod{w.newcomer(ctx, visitor, w.near),
+					w.newcomer(ctx, stranger, w.near)})
+				w.judge(ctx, began)
+				rec.judge(ctx, "default/kubernetes") // whose endpoint is the API server
+			}, ginkgo.SpecTimeout(10*time.Minute))
 	})
 
-// watchedWorld is a world with a web and an open server on each worker, and of every watcher one on each.
+// watchedWorld is a world with a web and an open server on each worker, and of every watcher one on
+// each.
 func watchedWorld(ctx context.Context) *world {
 	w := newWorld(ctx, "life")
 	w.service(ctx, web, false)
@@ -88,8 +103,8 @@ func watchedWorld(ctx context.Context) *world {
 	return w
 }
 
-// killUnderNewcomers kills the near node's agent, and returns pods that were created there meanwhile. Where the agent can be kept
-// dead, they must not have started before it is back.
+// killUnderNewcomers kills the near node's agent, and returns pods that were created there
+// meanwhile. Where the agent can be kept dead, they must not have started before it is back.
 func (w *world) killUnderNewcomers(ctx context.Context) []*framework.Pod {
 	killAgent(ctx, w.cluster, w.near)
 	create := func() []*framework.Pod {
@@ -112,21 +127,25 @@ func (w *world) killUnderNewcomers(ctx context.Context) []*framework.Pod {
 	hold.Wait()
 	for _, pod := range pods {
 		for _, status := range pod.Object(ctx).Status.ContainerStatuses {
-			gomega.ExpectWithOffset(1, status.State.Waiting).NotTo(gomega.BeNil(), "%s waits while the agent is away: %+v", pod, status.State)
+			gomega.ExpectWithOffset(1, status.State.Waiting).
+				NotTo(gomega.BeNil(), "%s waits while the agent is away: %+v", pod, status.State)
 		}
 	}
-	ginkgo.GinkgoWriter.Printf("the agent was killed once and then %d times as it came back\n", killed)
+	ginkgo.GinkgoWriter.Printf("the agent was killed once and then %d times as it came back\n",
+		killed)
 	return pods
 }
 
-// expectStartedProtected waits for newcomers, and fails the spec if what is denied has passed, or what is allowed hasn't.
+// expectStartedProtected waits for newcomers, and fails the spec if what is denied has passed, or
+// what is allowed hasn't.
 func (w *world) expectStartedProtected(ctx context.Context, newcomers []*framework.Pod) {
 	var wrong []string
 	for _, pod := range newcomers {
 		wrong = append(wrong, w.ended(ctx, pod)...)
 		w.discard(ctx, pod)
 	}
-	gomega.ExpectWithOffset(1, wrong).To(gomega.BeEmpty(), "what the first instructions of new pods could and couldn't do")
+	gomega.ExpectWithOffset(1, wrong).
+		To(gomega.BeEmpty(), "what the first instructions of new pods could and couldn't do")
 }
 
 // churn runs so many newcomers, some at a time, and returns what was wrong with them.

@@ -11,7 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// changePolicies goes round changes of policies that never alter what watchers and newcomers may do, until it is stopped.
+// changePolicies goes round changes of policies that never alter what watchers and newcomers may
+// do, until it is stopped.
 func (w *world) changePolicies(ctx context.Context) (stop func() (changes int)) {
 	ctx, cancel := context.WithCancel(ctx)
 	changes := 0
@@ -43,9 +44,12 @@ func (w *world) policySteps() []func(context.Context) error {
 	webs := metav1.LabelSelector{MatchLabels: map[string]string{appLabel: web}}
 	// Friends may come for a second reason, which goes again; so may those whom there is nobody of.
 	from := func(name, role string) *networkingv1.NetworkPolicy {
-		return w.policy(name, networkingv1.NetworkPolicySpec{PodSelector: webs, Ingress: []networkingv1.NetworkPolicyIngressRule{{
-			From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{roleLabel: role}}}},
-		}}})
+		return w.policy(name, networkingv1.NetworkPolicySpec{PodSelector: webs,
+			Ingress: []networkingv1.NetworkPolicyIngressRule{{
+				From: []networkingv1.NetworkPolicyPeer{
+					{PodSelector: &metav1.LabelSelector{
+						MatchLabels: map[string]string{roleLabel: role}}}},
+			}}})
 	}
 	create := func(policy *networkingv1.NetworkPolicy) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -54,7 +58,9 @@ func (w *world) policySteps() []func(context.Context) error {
 		}
 	}
 	remove := func(name string) func(context.Context) error {
-		return func(ctx context.Context) error { return policies.Delete(ctx, name, metav1.DeleteOptions{}) }
+		return func(ctx context.Context) error {
+			return policies.Delete(ctx, name, metav1.DeleteOptions{})
+		}
 	}
 	update := func(alter func(*networkingv1.NetworkPolicySpec)) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -69,9 +75,11 @@ func (w *world) policySteps() []func(context.Context) error {
 		}
 	}
 	inOneItem := func(spec *networkingv1.NetworkPolicySpec) {
-		spec.Ingress[0].From = []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-			{Key: roleLabel, Operator: metav1.LabelSelectorOpIn, Values: []string{visitor, friend}},
-		}}}}
+		spec.Ingress[0].From = []networkingv1.NetworkPolicyPeer{
+			{PodSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+				{Key: roleLabel, Operator: metav1.LabelSelectorOpIn,
+					Values: []string{visitor, friend}},
+			}}}}
 	}
 	twoRules := func(spec *networkingv1.NetworkPolicySpec) {
 		second := *spec.Ingress[0].DeepCopy()
@@ -85,8 +93,10 @@ func (w *world) policySteps() []func(context.Context) error {
 		spec.Ingress[0].Ports[0].EndPort = &last
 	}
 	return []func(context.Context) error{
-		create(from("friends-again", friend)), update(inOneItem), create(from("nobody", "nobody")), update(twoRules),
-		remove("friends-again"), update(turned), create(w.policy("deny-again", networkingv1.NetworkPolicySpec{PodSelector: webs})),
+		create(from("friends-again", friend)), update(inOneItem), create(from("nobody", "nobody")),
+		update(twoRules),
+		remove("friends-again"), update(turned),
+		create(w.policy("deny-again", networkingv1.NetworkPolicySpec{PodSelector: webs})),
 		remove("nobody"), update(func(*networkingv1.NetworkPolicySpec) {}), remove("deny-again"),
 	}
 }

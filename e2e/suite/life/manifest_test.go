@@ -40,7 +40,8 @@ func readManifest(name string) []*unstructured.Unstructured {
 }
 
 // applyManifest creates each object, as "kubectl apply" does with what isn't there, or leaves it.
-func applyManifest(ctx context.Context, cluster *framework.TheCluster, objects []*unstructured.Unstructured) {
+func applyManifest(ctx context.Context, cluster *framework.TheCluster,
+	objects []*unstructured.Unstructured) {
 	for _, object := range objects {
 		gomega.EventuallyWithOffset(1, ctx, func() error {
 			err := cluster.Objects.Create(ctx, object.DeepCopy())
@@ -48,20 +49,24 @@ func applyManifest(ctx context.Context, cluster *framework.TheCluster, objects [
 				return nil
 			}
 			return err
-		}).WithContext(ctx).Should(gomega.Succeed(), "creating %s %s", object.GetKind(), object.GetName())
+		}).WithContext(ctx).Should(gomega.Succeed(), "creating %s %s", object.GetKind(),
+			object.GetName())
 	}
 }
 
 // deleteManifest deletes each object, and waits until it is gone.
-func deleteManifest(ctx context.Context, cluster *framework.TheCluster, objects []*unstructured.Unstructured) {
+func deleteManifest(ctx context.Context, cluster *framework.TheCluster,
+	objects []*unstructured.Unstructured) {
 	for _, object := range slices.Backward(objects) {
 		gomega.EventuallyWithOffset(1, ctx, func() error {
-			err := cluster.Objects.Delete(ctx, object.DeepCopy(), client.PropagationPolicy("Background"))
+			err := cluster.Objects.Delete(ctx, object.DeepCopy(),
+				client.PropagationPolicy("Background"))
 			if apierrors.IsNotFound(err) {
 				return nil
 			}
 			return errors.Join(errors.New("it is still there"), err)
-		}).WithContext(ctx).WithTimeout(3*time.Minute).Should(gomega.Succeed(), "deleting %s %s", object.GetKind(), object.GetName())
+		}).WithContext(ctx).WithTimeout(3*time.Minute).
+			Should(gomega.Succeed(), "deleting %s %s", object.GetKind(), object.GetName())
 	}
 }
 

@@ -18,10 +18,12 @@ import (
 // newcomerPatience is how long a pod may take to run to its end, when its node starts many.
 const newcomerPatience = 4 * time.Minute
 
-// newcomer creates a pod whose first instructions connect to where its role must not get, and to where it may. It ends by itself.
+// newcomer creates a pod whose first instructions connect to where its role must not get, and to
+// where it may. It ends by itself.
 func (w *world) newcomer(ctx context.Context, role, node string) *framework.Pod {
 	return w.cluster.CreatePod(ctx, w.namespace, framework.PodOptions{
-		Name: "new-" + role + "-" + rand.String(6), Node: node, Labels: map[string]string{roleLabel: role}, Args: w.firstArgs(role),
+		Name: "new-" + role + "-" + rand.String(6), Node: node,
+		Labels: map[string]string{roleLabel: role}, Args: w.firstArgs(role),
 		Mutate: func(pod *corev1.Pod) {
 			pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 			second := int64(1)
@@ -57,11 +59,13 @@ func (w *world) ended(ctx context.Context, pod *framework.Pod) []string {
 		default:
 			return fmt.Errorf("it is %s", object.Status.Phase)
 		}
-	}).WithContext(ctx).WithTimeout(newcomerPatience).Should(gomega.Succeed(), "%s runs to its end", pod)
+	}).WithContext(ctx).WithTimeout(newcomerPatience).
+		Should(gomega.Succeed(), "%s runs to its end", pod)
 	return wrongAtFirst(pod.Name, pod.Logs(ctx))
 }
 
-// wrongAtFirst says what was wrong with the outcome of "first" in a pod's log: what was denied has passed, or it wasn't tried.
+// wrongAtFirst says what was wrong with the outcome of "first" in a pod's log: what was denied has
+// passed, or it wasn't tried.
 func wrongAtFirst(name, log string) []string {
 	var wrong []string
 	outcomes := 0
@@ -72,12 +76,15 @@ func wrongAtFirst(name, log string) []string {
 		outcomes++
 		for _, tried := range report.First.Denied {
 			if !tried.Kind.Denied() || tried.Attempts < 10 {
-				wrong = append(wrong, fmt.Sprintf("%s: denied, but after %d attempts and %.2f s %s", name, tried.Attempts, tried.Seconds, tried.Result))
+				wrong = append(wrong, fmt.Sprintf("%s: denied, but after %d attempts and %.2f s %s",
+					name, tried.Attempts, tried.Seconds, tried.Result))
 			}
 		}
 		for _, tried := range report.First.Control {
 			if !tried.OK {
-				wrong = append(wrong, fmt.Sprintf("%s: control, but after %d attempts and %.2f s %s", name, tried.Attempts, tried.Seconds, tried.Result))
+				wrong = append(wrong,
+					fmt.Sprintf("%s: control, but after %d attempts and %.2f s %s", name,
+						tried.Attempts, tried.Seconds, tried.Result))
 			}
 		}
 	}
@@ -90,7 +97,8 @@ func wrongAtFirst(name, log string) []string {
 // discard deletes a pod and doesn't wait.
 func (w *world) discard(ctx context.Context, pod *framework.Pod) {
 	gomega.EventuallyWithOffset(1, ctx, func() error {
-		err := w.cluster.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{})
+		err := w.cluster.Client.CoreV1().Pods(pod.Namespace).
+			Delete(ctx, pod.Name, metav1.DeleteOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}

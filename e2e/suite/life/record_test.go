@@ -31,15 +31,19 @@ type record struct {
 // entry is one thing that happened to one object: a node's name, or a Service's namespace/name.
 type entry struct{ object, what string }
 
-// startRecord begins a record of all Nodes, and of the EndpointSlices of these namespaces. It ends with the spec.
+// startRecord begins a record of all Nodes, and of the EndpointSlices of these namespaces. It ends
+// with the spec.
 func startRecord(ctx context.Context, cluster *framework.TheCluster, namespaces ...string) *record {
 	r := &record{cluster: cluster, began: time.Now()}
 	lasting, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	factory := informers.NewSharedInformerFactory(cluster.Client, 0)
-	nodes, slicesOf := factory.Core().V1().Nodes().Informer(), factory.Discovery().V1().EndpointSlices().Informer()
+	nodes, slicesOf := factory.Core().V1().Nodes().Informer(),
+		factory.Discovery().V1().EndpointSlices().Informer()
 	_, err := nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(before, after any) { r.nodeChanged(before.(*corev1.Node), after.(*corev1.Node)) },
+		UpdateFunc: func(before, after any) {
+			r.nodeChanged(before.(*corev1.Node), after.(*corev1.Node))
+		},
 		DeleteFunc: func(object any) {
 			if node, ok := object.(*corev1.Node); ok {
 				r.add(node.Name, "deleted")
@@ -49,7 +53,8 @@ func startRecord(ctx context.Context, cluster *framework.TheCluster, namespaces 
 	gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 	_, err = slicesOf.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(before, after any) {
-			r.sliceChanged(namespaces, before.(*discoveryv1.EndpointSlice), after.(*discoveryv1.EndpointSlice))
+			r.sliceChanged(namespaces, before.(*discoveryv1.EndpointSlice),
+				after.(*discoveryv1.EndpointSlice))
 		},
 		DeleteFunc: func(object any) {
 			if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
@@ -74,7 +79,9 @@ func (r *record) nodeChanged(before, after *corev1.Node) {
 		r.add(after.Name, "left Ready: "+conditionsOf(after))
 	}
 	for _, taint := range after.Spec.Taints {
-		isNew := !slices.ContainsFunc(before.Spec.Taints, func(was corev1.Taint) bool { return was.MatchTaint(&taint) })
+		isNew := !slices.ContainsFunc(before.Spec.Taints, func(was corev1.Taint) bool {
+			return was.MatchTaint(&taint)
+		})
 		if isNew && strings.HasPrefix(taint.Key, "node.kubernetes.io/") {
 			r.add(after.Name, fmt.Sprintf("was tainted %s:%s", taint.Key, taint.Effect))
 		}
@@ -100,7 +107,8 @@ func (r *record) sliceChanged(namespaces []string, before, after *discoveryv1.En
 	}
 	for _, endpoint := range before.Endpoints {
 		if name := endpointName(&endpoint); isReady(&endpoint) && !stay[name] {
-			r.add(before.Namespace+"/"+before.Labels[discoveryv1.LabelServiceName], "lost the endpoint "+name)
+			r.add(before.Namespace+"/"+before.Labels[discoveryv1.LabelServiceName],
+				"lost the endpoint "+name)
 		}
 	}
 }
@@ -123,14 +131,15 @@ func (r *record) add(object, what string) {
 	r.entries = append(r.entries, entry{object, time.Now().UTC().Format("15:04:05.000 ") + what})
 }
 
-// judge fails the spec if an object has become worse, but for those that may. A node may have left Ready while nobody could be told:
-// so its condition must be older than the record, too.
+// judge fails the spec if an object has become worse, but for those that may. A node may have left
+// Ready while nobody could be told: so its condition must be older than the record, too.
 func (r *record) judge(ctx context.Context, may ...string) {
 	var wrong []string
 	for _, node := range r.cluster.Nodes(ctx) {
 		for _, condition := range node.Status.Conditions {
 			// The time is cut to the second.
-			if condition.Type == corev1.NodeReady && condition.LastTransitionTime.After(r.began) && !slices.Contains(may, node.Name) {
+			if condition.Type == corev1.NodeReady && condition.LastTransitionTime.After(r.began) &&
+				!slices.Contains(may, node.Name) {
 				wrong = append(wrong, fmt.Sprintf("%s: changed Ready at %s, now %s", node.Name,
 					condition.LastTransitionTime.UTC().Format(time.TimeOnly), conditionsOf(&node)))
 			}
@@ -148,5 +157,6 @@ func (r *record) judge(ctx context.Context, may ...string) {
 			ginkgo.GinkgoWriter.Printf("as may be: %s: %s\n", entry.object, entry.what)
 		}
 	}
-	gomega.ExpectWithOffset(1, wrong).To(gomega.BeEmpty(), "what became of nodes and endpoints since %s", r.began.UTC().Format(time.TimeOnly))
+	gomega.ExpectWithOffset(1, wrong).To(gomega.BeEmpty(),
+		"what became of nodes and endpoints since %s", r.began.UTC().Format(time.TimeOnly))
 }

@@ -29,12 +29,14 @@ type watcher struct {
 	role    string
 	targets []string
 
-	// The node of the targets may be away. What is denied may fail in any way then, but not succeed, and what is allowed may fail.
+	// The node of the targets may be away. What is denied may fail in any way then, but not
+	// succeed, and what is allowed may fail.
 	awayAllowed bool
 }
 
 // watch runs a watcher on a node and returns once it watches.
-func (w *world) watch(ctx context.Context, does task, role, node string, targets ...string) *watcher {
+func (w *world) watch(ctx context.Context, does task, role, node string,
+	targets ...string) *watcher {
 	args := []string{"watch", "--settle", "40s"}
 	switch does {
 	case connects:
@@ -48,7 +50,8 @@ func (w *world) watch(ctx context.Context, does task, role, node string, targets
 		args = append(args, "--target", target)
 	}
 	pod := w.cluster.CreatePod(ctx, w.namespace, framework.PodOptions{
-		Name: fmt.Sprintf("%s-%s-%d", role, does, len(w.watchers)), Node: node, Labels: map[string]string{roleLabel: role}, Args: args,
+		Name: fmt.Sprintf("%s-%s-%d", role, does, len(w.watchers)), Node: node,
+		Labels: map[string]string{roleLabel: role}, Args: args,
 	})
 	watching := &watcher{pod: pod, task: does, role: role, targets: targets}
 	w.watchers = append(w.watchers, watching)
@@ -64,13 +67,14 @@ func (w *world) await(ctx context.Context) {
 	w.cluster.WaitReady(ctx, pods...)
 	for _, watching := range w.watchers {
 		gomega.EventuallyWithOffset(1, ctx, func() bool {
-			return slices.ContainsFunc(testprogram.ReadLog(watching.pod.Logs(ctx)), func(r testprogram.Report) bool { return r.Watching })
+			return slices.ContainsFunc(testprogram.ReadLog(watching.pod.Logs(ctx)),
+				func(r testprogram.Report) bool { return r.Watching })
 		}).WithContext(ctx).Should(gomega.BeTrue(), "%s watches", watching.pod)
 	}
 }
 
-// judge fails the spec if, since a time, a watcher of the world has seen what it mustn't, or hasn't watched; or if a server has seen
-// one whom it mustn't.
+// judge fails the spec if, since a time, a watcher of the world has seen what it mustn't, or hasn't
+// watched; or if a server has seen one whom it mustn't.
 func (w *world) judge(ctx context.Context, since time.Time) {
 	var wrong []string
 	for _, watching := range w.watchers {
@@ -78,7 +82,8 @@ func (w *world) judge(ctx context.Context, since time.Time) {
 	}
 	wrong = append(wrong, w.guestsThatMustNot(ctx, w.webs, stranger)...)
 	wrong = append(wrong, w.guestsThatMustNot(ctx, w.opens, visitor)...)
-	gomega.ExpectWithOffset(1, wrong).To(gomega.BeEmpty(), "what mustn't have happened since %s", since.UTC().Format(time.TimeOnly))
+	gomega.ExpectWithOffset(1, wrong).To(gomega.BeEmpty(), "what mustn't have happened since %s",
+		since.UTC().Format(time.TimeOnly))
 }
 
 // judge says what a watcher has seen since a time that mustn't be, by its log as it is now.
@@ -88,12 +93,17 @@ func (w *watcher) judge(log string, since, now time.Time) []string {
 	last := since
 	for _, report := range testprogram.ReadLog(log) {
 		switch {
-		case report.Attempt != nil && report.Attempt.At.After(since) && !w.excused(report.Attempt.Result):
+		case report.Attempt != nil && report.Attempt.At.After(since) &&
+			!w.excused(report.Attempt.Result):
 			wrong = append(wrong, fmt.Sprintf("%s (%s) at %s, for %.1f s: %s",
-				w.pod.Name, w.task, report.Attempt.At.Format("15:04:05.000"), report.Attempt.Seconds, report.Attempt.Result))
+				w.pod.Name, w.task, report.Attempt.At.Format("15:04:05.000"),
+				report.Attempt.Seconds, report.Attempt.Result))
 		case report.Break != nil && report.Break.At.After(since) && !w.awayAllowed:
-			wrong = append(wrong, fmt.Sprintf("%s's connection to %s broke at %s for %.1f s (a new one: %v): %s", w.pod.Name, report.Break.Target,
-				report.Break.At.Format("15:04:05.000"), report.Break.Seconds, report.Break.Reconnected, report.Break.Error))
+			wrong = append(wrong,
+				fmt.Sprintf("%s's connection to %s broke at %s for %.1f s (a new one: %v): %s",
+					w.pod.Name, report.Break.Target,
+					report.Break.At.Format("15:04:05.000"), report.Break.Seconds,
+					report.Break.Reconnected, report.Break.Error))
 		case report.Summary != nil && report.Summary.At.After(since):
 			attempts[report.Summary.Target] += report.Summary.Attempts
 			succeeded[report.Summary.Target] += report.Summary.Succeeded
@@ -103,16 +113,19 @@ func (w *watcher) judge(log string, since, now time.Time) []string {
 	// A watcher that wasn't there saw nothing.
 	watched := last.Sub(since)
 	if passed := now.Sub(since); watched < passed-15*time.Second || watched <= 0 {
-		wrong = append(wrong, fmt.Sprintf("%s watched for %s of %s only", w.pod.Name, watched, passed))
+		wrong = append(wrong,
+			fmt.Sprintf("%s watched for %s of %s only", w.pod.Name, watched, passed))
 	}
 	all, worked := 0, 0
 	for _, target := range w.targets {
 		if atLeast := int(watched.Seconds() * 1.5); attempts[target] < atLeast {
-			wrong = append(wrong, fmt.Sprintf("%s tried %s only %d times in %s", w.pod.Name, target, attempts[target], watched))
+			wrong = append(wrong, fmt.Sprintf("%s tried %s only %d times in %s", w.pod.Name, target,
+				attempts[target], watched))
 		}
 		all, worked = all+attempts[target], worked+succeeded[target]
 	}
-	ginkgo.GinkgoWriter.Printf("%s %s: %d attempts in %.0f s, %d worked\n", w.pod.Name, w.task, all, watched.Seconds(), worked)
+	ginkgo.GinkgoWriter.Printf("%s %s: %d attempts in %.0f s, %d worked\n", w.pod.Name, w.task, all,
+		watched.Seconds(), worked)
 	return wrong
 }
 
@@ -121,8 +134,10 @@ func (w *watcher) excused(result testprogram.Result) bool {
 	return w.awayAllowed && (w.task != hammers || !result.OK && result.Kind != testprogram.NoReply)
 }
 
-// guestsThatMustNot says which watchers of a role have got through to servers, by what the servers wrote down.
-func (w *world) guestsThatMustNot(ctx context.Context, servers []*framework.Pod, role string) []string {
+// guestsThatMustNot says which watchers of a role have got through to servers, by what the servers
+// wrote down.
+func (w *world) guestsThatMustNot(ctx context.Context, servers []*framework.Pod,
+	role string) []string {
 	var wrong []string
 	for _, server := range servers {
 		known, seen := 0, map[string]int{}
@@ -140,7 +155,8 @@ func (w *world) guestsThatMustNot(ctx context.Context, servers []*framework.Pod,
 			}
 		}
 		for who, times := range seen {
-			wrong = append(wrong, fmt.Sprintf("%s got through to %s, %d times", who, server.Name, times))
+			wrong = append(wrong,
+				fmt.Sprintf("%s got through to %s, %d times", who, server.Name, times))
 		}
 		ginkgo.GinkgoWriter.Printf("%s saw watchers %d times\n", server.Name, known)
 	}

@@ -15,9 +15,10 @@ import (
 	"github.com/sluice-net/sluice/e2e/suite/framework"
 )
 
-// Labels of pods and their values. A server is a web, which lets friends and visitors in, or open, which lets anybody in. A client is
-// a friend or a visitor, who may go to webs only, or a stranger, who may go anywhere. So a visitor is kept from the open servers by its
-// own policy, a stranger from the webs by theirs, and each has the other servers as its control.
+// Labels of pods and their values. A server is a web, which lets friends and visitors in, or open,
+// which lets anybody in. A client is a friend or a visitor, who may go to webs only, or a stranger,
+// who may go anywhere. So a visitor is kept from the open servers by its own policy, a stranger
+// from the webs by theirs, and each has the other servers as its control.
 const (
 	appLabel, roleLabel = "app", "role"
 
@@ -28,7 +29,8 @@ const (
 // servedPorts is what servers serve, and policies allow.
 var servedPorts = []string{"tcp/80", "udp/80"}
 
-// world is a namespace with its policies, and two workers: the spec does its damage to the near one.
+// world is a namespace with its policies, and two workers: the spec does its damage to the near
+// one.
 type world struct {
 	cluster   *framework.TheCluster
 	namespace string
@@ -44,7 +46,8 @@ func newWorld(ctx context.Context, name string) *world {
 	if len(workers) < 2 {
 		ginkgo.Skip(fmt.Sprintf("needs two workers, there are %d", len(workers)))
 	}
-	w := &world{cluster: cluster, namespace: cluster.Namespace(ctx, name, nil), near: workers[0].Name, far: workers[1].Name}
+	w := &world{cluster: cluster, namespace: cluster.Namespace(ctx, name, nil),
+		near: workers[0].Name, far: workers[1].Name}
 	for _, policy := range w.policies() {
 		cluster.Apply(ctx, policy)
 	}
@@ -63,7 +66,8 @@ func (w *world) policies() []*networkingv1.NetworkPolicy {
 	webs := metav1.LabelSelector{MatchLabels: map[string]string{appLabel: web}}
 	guests := roles(friend, visitor)
 	return []*networkingv1.NetworkPolicy{
-		w.policy("deny-all", networkingv1.NetworkPolicySpec{PodSelector: everybody, PolicyTypes: both}),
+		w.policy("deny-all",
+			networkingv1.NetworkPolicySpec{PodSelector: everybody, PolicyTypes: both}),
 		w.webPolicy(),
 		w.policy("into-open", networkingv1.NetworkPolicySpec{
 			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{appLabel: open}},
@@ -71,7 +75,8 @@ func (w *world) policies() []*networkingv1.NetworkPolicy {
 		}),
 		w.policy("guests-to-webs", networkingv1.NetworkPolicySpec{
 			PodSelector: guests, PolicyTypes: both[1:],
-			Egress: []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{PodSelector: &webs}}}},
+			Egress: []networkingv1.NetworkPolicyEgressRule{
+				{To: []networkingv1.NetworkPolicyPeer{{PodSelector: &webs}}}},
 		}),
 		w.policy("strangers-anywhere", networkingv1.NetworkPolicySpec{
 			PodSelector: roles(stranger), PolicyTypes: both[1:],
@@ -87,22 +92,28 @@ func (w *world) webPolicy() *networkingv1.NetworkPolicy {
 		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{appLabel: web}},
 		Ingress: []networkingv1.NetworkPolicyIngressRule{{
 			From: []networkingv1.NetworkPolicyPeer{
-				{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{roleLabel: friend}}},
-				{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{roleLabel: visitor}}},
+				{PodSelector: &metav1.LabelSelector{
+					MatchLabels: map[string]string{roleLabel: friend}}},
+				{PodSelector: &metav1.LabelSelector{
+					MatchLabels: map[string]string{roleLabel: visitor}}},
 			},
-			Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp, Port: &port}, {Protocol: &udp, Port: &port}},
+			Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp, Port: &port},
+				{Protocol: &udp, Port: &port}},
 		}},
 	})
 }
 
-func (w *world) policy(name string, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
-	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Spec: spec}
+func (w *world) policy(name string,
+	spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Spec: spec}
 }
 
 // server runs a web or an open server on a node, which writes down who gets through to it.
 func (w *world) server(ctx context.Context, app, node, suffix string) *framework.Pod {
 	pod := w.cluster.Server(ctx, w.namespace, framework.PodOptions{
-		Name: app + "-" + suffix, Node: node, Labels: map[string]string{appLabel: app}, Args: []string{"--report-peers"},
+		Name: app + "-" + suffix, Node: node, Labels: map[string]string{appLabel: app},
+		Args: []string{"--report-peers"},
 	}, servedPorts...)
 	if app == web {
 		w.webs = append(w.webs, pod)
@@ -120,7 +131,8 @@ func (w *world) service(ctx context.Context, app string, alsoUnready bool) *core
 			Selector:                 map[string]string{appLabel: app},
 			PublishNotReadyAddresses: alsoUnready,
 			Ports: []corev1.ServicePort{
-				{Name: "tcp", Protocol: corev1.ProtocolTCP, Port: 80}, {Name: "udp", Protocol: corev1.ProtocolUDP, Port: 80},
+				{Name: "tcp", Protocol: corev1.ProtocolTCP, Port: 80},
+				{Name: "udp", Protocol: corev1.ProtocolUDP, Port: 80},
 			},
 		},
 	}
@@ -141,5 +153,6 @@ func targets(servers ...*framework.Pod) []string {
 
 // steadily fails the spec unless f goes on succeeding for some time.
 func steadily(ctx context.Context, length time.Duration, f func() error) {
-	gomega.ConsistentlyWithOffset(1, ctx, f).WithContext(ctx).WithTimeout(length).WithPolling(time.Second).Should(gomega.Succeed())
+	gomega.ConsistentlyWithOffset(1, ctx, f).WithContext(ctx).WithTimeout(length).
+		WithPolling(time.Second).Should(gomega.Succeed())
 }

@@ -25,8 +25,9 @@ func resolve(ctx context.Context, pod *framework.Pod, name string) []netip.Addr 
 	return resolved.Addresses
 }
 
-// manyEndpoints gives a headless Service without a selector that many endpoints of the cluster's first family, at which nothing
-// answers (RFC 5737, RFC 3849). Resolvers and servers over UDP agree on answers of 1232 bytes, which hold some 40 of them.
+// manyEndpoints gives a headless Service without a selector that many endpoints of the cluster's
+// first family, at which nothing answers (RFC 5737, RFC 3849). Resolvers and servers over UDP agree
+// on answers of 1232 bytes, which hold some 40 of them.
 func (w *world) manyEndpoints(ctx context.Context, service string, count int) []netip.Addr {
 	family := w.cluster.Families[0]
 	addr := netip.MustParseAddr("192.0.2.1")
@@ -36,16 +37,19 @@ func (w *world) manyEndpoints(ctx context.Context, service string, count int) []
 	ready, portNumber, protocol, portName := true, int32(port), corev1.ProtocolTCP, "tcp"
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: w.namespace, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service},
+			Namespace: w.namespace, Name: service,
+			Labels: map[string]string{discoveryv1.LabelServiceName: service},
 		},
 		AddressType: discoveryv1.AddressType(family),
-		Ports:       []discoveryv1.EndpointPort{{Name: &portName, Port: &portNumber, Protocol: &protocol}},
+		Ports: []discoveryv1.EndpointPort{
+			{Name: &portName, Port: &portNumber, Protocol: &protocol}},
 	}
 	var addrs []netip.Addr
 	for ; len(addrs) < count; addr = addr.Next() {
 		addrs = append(addrs, addr)
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{addr.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+			Addresses:  []string{addr.String()},
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready},
 		})
 	}
 	w.cluster.Apply(ctx, slice)

@@ -25,7 +25,8 @@ const (
 	sctpPort = 9000
 )
 
-var ports = []string{fmt.Sprintf("tcp/%d", port), fmt.Sprintf("udp/%d", port), fmt.Sprintf("sctp/%d", sctpPort)}
+var ports = []string{fmt.Sprintf("tcp/%d", port), fmt.Sprintf("udp/%d", port),
+	fmt.Sprintf("sctp/%d", sctpPort)}
 
 // world is a namespace with pods on two workers.
 type world struct {
@@ -40,11 +41,14 @@ type world struct {
 	hosts         map[string]*framework.Pod // nil: not made yet
 }
 
-// newWorld makes a client and a server on each of two workers. It skips the spec on a cluster with one worker.
+// newWorld makes a client and a server on each of two workers. It skips the spec on a cluster with
+// one worker.
 func newWorld(ctx context.Context, name string) *world {
 	w := newNamespace(ctx, name)
-	w.client = w.cluster.CreatePod(ctx, w.namespace, framework.PodOptions{Name: "client", Node: w.here.Name})
-	w.farClient = w.cluster.CreatePod(ctx, w.namespace, framework.PodOptions{Name: "far-client", Node: w.there.Name})
+	w.client = w.cluster.CreatePod(ctx, w.namespace,
+		framework.PodOptions{Name: "client", Node: w.here.Name})
+	w.farClient = w.cluster.CreatePod(ctx, w.namespace,
+		framework.PodOptions{Name: "far-client", Node: w.there.Name})
 	w.server = w.startServer(ctx, "server", w.here.Name)
 	w.farServer = w.startServer(ctx, "far-server", w.there.Name)
 	w.cluster.WaitReady(ctx, w.client, w.farClient, w.server, w.farServer)
@@ -71,7 +75,8 @@ func (w *world) startServer(ctx context.Context, name, node string) *framework.P
 	}
 	labels := map[string]string{"name": name}
 	maps.Copy(labels, w.serversLabels)
-	return w.cluster.CreatePod(ctx, w.namespace, framework.PodOptions{Name: name, Node: node, Labels: labels, Args: args})
+	return w.cluster.CreatePod(ctx, w.namespace,
+		framework.PodOptions{Name: name, Node: node, Labels: labels, Args: args})
 }
 
 // hostPods are a pod in the network of each node, by the node's name. They serve nothing.
@@ -82,7 +87,8 @@ func (w *world) hostPods(ctx context.Context) map[string]*framework.Pod {
 	w.hosts = map[string]*framework.Pod{}
 	var all []*framework.Pod
 	for _, node := range w.cluster.Nodes(ctx) {
-		pod := w.cluster.CreatePod(ctx, w.namespace, framework.PodOptions{Name: "host-" + node.Name, Node: node.Name, HostNetwork: true})
+		pod := w.cluster.CreatePod(ctx, w.namespace,
+			framework.PodOptions{Name: "host-" + node.Name, Node: node.Name, HostNetwork: true})
 		w.hosts[node.Name] = pod
 		all = append(all, pod)
 	}
@@ -101,9 +107,11 @@ func everyWay(addrs ...netip.Addr) []string {
 	return targets
 }
 
-// expectAnswers tries until all targets answer in one attempt. Each answer must come from a server whose name is as it must be, and
-// who saw a client as it must be (a netip.Addr); anything else fails at once, as nothing could put it right. It returns the names.
-func expectAnswers(ctx context.Context, from framework.Source, server, client types.GomegaMatcher, targets ...string) []string {
+// expectAnswers tries until all targets answer in one attempt. Each answer must come from a server
+// whose name is as it must be, and who saw a client as it must be (a netip.Addr); anything else
+// fails at once, as nothing could put it right. It returns the names.
+func expectAnswers(ctx context.Context, from framework.Source, server, client types.GomegaMatcher,
+	targets ...string) []string {
 	gomega.ExpectWithOffset(1, targets).NotTo(gomega.BeEmpty(), "targets for %s", from)
 	var names []string
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) error {
@@ -128,7 +136,8 @@ func expectAnswers(ctx context.Context, from framework.Source, server, client ty
 			names = append(names, name)
 		}
 		if len(silent) > 0 {
-			return fmt.Errorf("%d of %d didn't answer:\n  %s", len(silent), len(targets), strings.Join(silent, "\n  "))
+			return fmt.Errorf("%d of %d didn't answer:\n  %s", len(silent), len(targets),
+				strings.Join(silent, "\n  "))
 		}
 		return nil
 	}).WithContext(ctx).Should(gomega.Succeed(), "from %s", from)
@@ -142,18 +151,22 @@ func readReply(result testprogram.Result) (server string, client netip.Addr, ok 
 	return name, addr.Addr(), err == nil
 }
 
-func match(result testprogram.Result, server types.GomegaMatcher, name string, client types.GomegaMatcher, seen netip.Addr) error {
+func match(result testprogram.Result, server types.GomegaMatcher, name string,
+	client types.GomegaMatcher, seen netip.Addr) error {
 	if ok, err := server.Match(name); err != nil || !ok {
-		return errors.Join(fmt.Errorf("%s: the server: %s", result, server.FailureMessage(name)), err)
+		return errors.Join(fmt.Errorf("%s: the server: %s", result,
+			server.FailureMessage(name)), err)
 	}
 	if ok, err := client.Match(seen); err != nil || !ok {
-		return errors.Join(fmt.Errorf("%s: the client that the server saw: %s", result, client.FailureMessage(seen)), err)
+		return errors.Join(fmt.Errorf("%s: the client that the server saw: %s", result,
+			client.FailureMessage(seen)), err)
 	}
 	return nil
 }
 
 // expectFailure tries until all targets fail in this way in one attempt.
-func expectFailure(ctx context.Context, from framework.Source, kind testprogram.Kind, targets ...string) {
+func expectFailure(ctx context.Context, from framework.Source, kind testprogram.Kind,
+	targets ...string) {
 	gomega.ExpectWithOffset(1, targets).NotTo(gomega.BeEmpty(), "targets for %s", from)
 	gomega.EventuallyWithOffset(1, ctx, func(ctx context.Context) error {
 		results, err := from.TryConnect(ctx, targets...)
@@ -194,6 +207,6 @@ func (w *world) addressesOf(node *corev1.Node) []netip.Addr {
 	})
 }
 
-// somePort is a port that probably nobody has on a node: outside of what NodePorts and the kernel's own choices are taken from. These
-// specs may run beside themselves.
+// somePort is a port that probably nobody has on a node: outside of what NodePorts and the kernel's
+// own choices are taken from. These specs may run beside themselves.
 func somePort() int { return 20_000 + rand.IntN(9_000) }

@@ -61,7 +61,8 @@ func (c *cell) wrong() string {
 	if server != c.answer {
 		return "must be answered by " + c.answer
 	}
-	if seen, err := netip.ParseAddrPort(client); c.source.IsValid() && (err != nil || seen.Addr() != c.source) {
+	seen, err := netip.ParseAddrPort(client)
+	if c.source.IsValid() && (err != nil || seen.Addr() != c.source) {
 		return "must be seen as " + c.source.String()
 	}
 	return ""
@@ -87,7 +88,8 @@ func table(cells []*cell) string {
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "FROM\tTO\tPORT\tFAMILY\tPATH\tMUST\tGOT")
 	for _, c := range cells[:min(len(cells), tableLimit)] {
-		fmt.Fprintf(w, "%s\t%s\t%s/%d\t%s\t%s\t%s\t%s\n", c.from, c.to, c.protocol, c.port, c.family, c.path(), c.wrong(), c.got)
+		fmt.Fprintf(w, "%s\t%s\t%s/%d\t%s\t%s\t%s\t%s\n", c.from, c.to, c.protocol, c.port,
+			c.family, c.path(), c.wrong(), c.got)
 	}
 	_ = w.Flush() // to memory
 	if more := len(cells) - tableLimit; more > 0 {

@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// judge has the evaluator, fed with the objects of the world as the API server stores them, say what must become of each cell.
+// judge has the evaluator, fed with the objects of the world as the API server stores them, say
+// what must become of each cell.
 func (w *world) judge(ctx context.Context, cells []*cell) {
 	evaluator := w.evaluator(ctx)
 	for _, c := range cells {
@@ -32,7 +33,8 @@ func (w *world) evaluator(ctx context.Context) *cluster.Cluster {
 			evaluator.SetNode(policy.NodeFrom(&nodes.Items[i]))
 		}
 		for _, name := range w.namespaces {
-			namespace, err := w.cluster.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+			namespace, err := w.cluster.Client.CoreV1().Namespaces().
+				Get(ctx, name, metav1.GetOptions{})
 			g.Expect(err).NotTo(gomega.HaveOccurred())
 			evaluator.SetNamespace(name, namespace.Labels)
 			pods, err := w.cluster.Client.CoreV1().Pods(name).List(ctx, metav1.ListOptions{})
@@ -40,13 +42,16 @@ func (w *world) evaluator(ctx context.Context) *cluster.Cluster {
 			for i := range pods.Items {
 				evaluator.SetPod(policy.PodFrom(&pods.Items[i]))
 			}
-			policies, err := w.cluster.Client.NetworkingV1().NetworkPolicies(name).List(ctx, metav1.ListOptions{})
+			policies, err := w.cluster.Client.NetworkingV1().NetworkPolicies(name).
+				List(ctx, metav1.ListOptions{})
 			g.Expect(err).NotTo(gomega.HaveOccurred())
 			for i := range policies.Items {
 				parsed := policy.Parse(&policies.Items[i])
 				for _, problem := range parsed.Problems {
-					// A section whose type isn't listed is a problem of that kind, too, and is left out like the rest.
-					g.Expect(problem.Field).To(gomega.BeElementOf("spec.ingress", "spec.egress"), "unreadable in %s", policies.Items[i].Name)
+					// A section whose type isn't listed is a problem of that kind, too, and is left
+					// out like the rest.
+					g.Expect(problem.Field).To(gomega.BeElementOf("spec.ingress", "spec.egress"),
+						"unreadable in %s", policies.Items[i].Name)
 				}
 				evaluator.SetPolicy(parsed)
 			}
@@ -55,7 +60,8 @@ func (w *world) evaluator(ctx context.Context) *cluster.Cluster {
 	return evaluator
 }
 
-// flow is a cell as it is judged: with the address that the destination sees, or else the source's own.
+// flow is a cell as it is judged: with the address that the destination sees, or else the source's
+// own.
 func (w *world) flow(c *cell) policy.Flow {
 	f := policy.Flow{Source: c.source, Destination: c.dest, Port: uint16(c.port)}
 	if !f.Source.IsValid() {

@@ -18,7 +18,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/suite/framework"
 )
 
-// follower reads the logs of a namespace's watching pods, also of those that come and go, while they run.
+// follower reads the logs of a namespace's watching pods, also of those that come and go, while
+// they run.
 type follower struct {
 	cluster   *framework.TheCluster
 	namespace string
@@ -33,18 +34,20 @@ type follower struct {
 // followed is what is known of one pod.
 type followed struct {
 	name, node string
-	ready      time.Time // the condition's, which is cut to the second; zero: it was never seen Ready
-	seenReady  time.Time // when that was
-	gone       time.Time // when it was seen to have ended; zero: it hasn't
-	attempts   int
-	succeeded  int
-	odd        []testprogram.Attempt // those that weren't as the pod expects
-	ended      bool                  // its log has
+	// the condition's, which is cut to the second; zero: it was never seen Ready
+	ready     time.Time
+	seenReady time.Time // when that was
+	gone      time.Time // when it was seen to have ended; zero: it hasn't
+	attempts  int
+	succeeded int
+	odd       []testprogram.Attempt // those that weren't as the pod expects
+	ended     bool                  // its log has
 }
 
 // follow begins. It ends with end, or after the spec.
 func follow(c *framework.TheCluster, namespace, selector string) *follower {
-	f := &follower{cluster: c, namespace: namespace, selector: selector, pods: map[string]*followed{}}
+	f := &follower{cluster: c, namespace: namespace, selector: selector,
+		pods: map[string]*followed{}}
 	ctx, stop := context.WithCancel(context.Background())
 	f.stop = stop
 	ginkgo.DeferCleanup(stop)
@@ -64,7 +67,8 @@ func follow(c *framework.TheCluster, namespace, selector string) *follower {
 
 // look takes notice of pods that have started, of when they were Ready, and of their end.
 func (f *follower) look(ctx context.Context) {
-	list, err := f.cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: f.selector})
+	list, err := f.cluster.Client.CoreV1().Pods(f.namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: f.selector})
 	if err != nil {
 		return // another look follows
 	}
@@ -73,7 +77,8 @@ func (f *follower) look(ctx context.Context) {
 	there := map[string]bool{}
 	for i := range list.Items {
 		pod := &list.Items[i]
-		if len(pod.Status.ContainerStatuses) == 0 || pod.Status.ContainerStatuses[0].State.Waiting != nil {
+		if len(pod.Status.ContainerStatuses) == 0 ||
+			pod.Status.ContainerStatuses[0].State.Waiting != nil {
 			continue
 		}
 		there[string(pod.UID)] = pod.Status.ContainerStatuses[0].State.Terminated == nil
@@ -84,7 +89,8 @@ func (f *follower) look(ctx context.Context) {
 			f.all.Go(func() { f.read(ctx, one) })
 		}
 		for _, condition := range pod.Status.Conditions {
-			if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue && one.ready.IsZero() {
+			if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue &&
+				one.ready.IsZero() {
 				one.ready, one.seenReady = condition.LastTransitionTime.Time, time.Now()
 			}
 		}
@@ -96,8 +102,8 @@ func (f *follower) look(ctx context.Context) {
 	}
 }
 
-// read reads a pod's log to its end. A node that is short of what it takes to follow a file ends the stream early: then it is read
-// again, but for the lines that are known, until the pod is gone.
+// read reads a pod's log to its end. A node that is short of what it takes to follow a file ends
+// the stream early: then it is read again, but for the lines that are known, until the pod is gone.
 func (f *follower) read(ctx context.Context, one *followed) {
 	tick := time.NewTicker(framework.Poll)
 	defer tick.Stop()
@@ -120,9 +126,11 @@ func (f *follower) read(ctx context.Context, one *followed) {
 	}
 }
 
-// readOnce takes in what the log has beyond so many lines, for as long as it can be followed, and returns how many that were.
+// readOnce takes in what the log has beyond so many lines, for as long as it can be followed, and
+// returns how many that were.
 func (f *follower) readOnce(ctx context.Context, one *followed, known int) (more int, err error) {
-	stream, err := f.cluster.Client.CoreV1().Pods(f.namespace).GetLogs(one.name, &corev1.PodLogOptions{Follow: true}).Stream(ctx)
+	stream, err := f.cluster.Client.CoreV1().Pods(f.namespace).
+		GetLogs(one.name, &corev1.PodLogOptions{Follow: true}).Stream(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -154,10 +162,12 @@ func (f *follower) note(one *followed, report testprogram.Report) {
 	}
 }
 
-// end waits until every pod's log has ended, because the pods have, and returns all that was followed.
+// end waits until every pod's log has ended, because the pods have, and returns all that was
+// followed.
 func (f *follower) end(ctx context.Context) []*followed {
 	gomega.EventuallyWithOffset(1, ctx, func(g gomega.Gomega, ctx context.Context) {
-		list, err := f.cluster.Client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: f.selector})
+		list, err := f.cluster.Client.CoreV1().Pods(f.namespace).
+			List(ctx, metav1.ListOptions{LabelSelector: f.selector})
 		g.Expect(err).NotTo(gomega.HaveOccurred())
 		g.Expect(list.Items).To(gomega.BeEmpty(), "pods whose logs are followed")
 		f.mu.Lock()
@@ -185,5 +195,6 @@ func (one *followed) lived() time.Duration {
 
 // String is a line about the pod.
 func (one *followed) String() string {
-	return fmt.Sprintf("%s on %s, Ready for %.1f s: %d of %d attempts succeeded", one.name, one.node, one.lived().Seconds(), one.succeeded, one.attempts)
+	return fmt.Sprintf("%s on %s, Ready for %.1f s: %d of %d attempts succeeded", one.name,
+		one.node, one.lived().Seconds(), one.succeeded, one.attempts)
 }

@@ -18,8 +18,9 @@ import (
 	"github.com/sluice-net/sluice/test/cases"
 )
 
-// meaningOffset is how much higher every port of the cases is here, in flows and in policies: the cases have nodes serve too, and the
-// low ports of a cluster's nodes aren't ours. What results is below the NodePorts and the ports of clients.
+// meaningOffset is how much higher every port of the cases is here, in flows and in policies: the
+// cases have nodes serve too, and the low ports of a cluster's nodes aren't ours. What results is
+// below the NodePorts and the ports of clients.
 const meaningOffset = 20_000
 
 // meaningWorld is the world of the cases in a cluster. Its hosts are nodes, under the nodes' names.
@@ -35,10 +36,12 @@ type meaningWorld struct {
 func servedPorts() []string {
 	var ports []string
 	for protocol, numbers := range map[string][]uint16{
-		testprogram.TCP: cases.TCPPorts, testprogram.UDP: cases.UDPPorts, testprogram.SCTP: cases.SCTPPorts,
+		testprogram.TCP: cases.TCPPorts, testprogram.UDP: cases.UDPPorts,
+		testprogram.SCTP: cases.SCTPPorts,
 	} {
 		for _, number := range numbers {
-			ports = append(ports, testprogram.Port{Protocol: protocol, Number: number + meaningOffset}.String())
+			ports = append(ports,
+				testprogram.Port{Protocol: protocol, Number: number + meaningOffset}.String())
 		}
 	}
 	slices.Sort(ports)
@@ -53,7 +56,8 @@ func newNodeServers(ctx context.Context) *world {
 	var members []member
 	for _, node := range w.cluster.Nodes(ctx) {
 		if framework.NodeReady(&node) {
-			members = append(members, member{name: "nodes/" + node.Name, node: node.Name, serves: servedPorts(), inHostNetwork: true})
+			members = append(members, member{name: "nodes/" + node.Name, node: node.Name,
+				serves: servedPorts(), inHostNetwork: true})
 		}
 	}
 	w.start(ctx, members...)
@@ -94,7 +98,8 @@ func newMeaningWorld(ctx context.Context, servers *world, apart bool) *meaningWo
 		for i := range ports {
 			ports[i].ContainerPort += meaningOffset
 		}
-		members = append(members, member{name: name, node: node, labels: pod.Labels, ports: ports, serves: servedPorts()})
+		members = append(members,
+			member{name: name, node: node, labels: pod.Labels, ports: ports, serves: servedPorts()})
 	}
 	w.start(ctx, members...)
 	for _, node := range w.cluster.Nodes(ctx) {
@@ -112,7 +117,8 @@ func newMeaningWorld(ctx context.Context, servers *world, apart bool) *meaningWo
 	return w
 }
 
-// end is the world's name of an end of a case's flow, given the other end: "node" is the node of the pod at the other end.
+// end is the world's name of an end of a case's flow, given the other end: "node" is the node of
+// the pod at the other end.
 func (w *meaningWorld) end(name, other string) string {
 	switch name {
 	case cases.NodeName:
@@ -142,7 +148,8 @@ func (w *meaningWorld) cellsOf(texts []string) (cells []*cell, leftOut []string)
 			port += meaningOffset
 		}
 		for _, family := range w.cluster.Families {
-			if !slices.Contains(f.Families, map[corev1.IPFamily]int{corev1.IPv4Protocol: 4, corev1.IPv6Protocol: 6}[family]) {
+			if !slices.Contains(f.Families,
+				map[corev1.IPFamily]int{corev1.IPv4Protocol: 4, corev1.IPv6Protocol: 6}[family]) {
 				continue
 			}
 			if c, ok := w.cell(from, to, f.Protocol, port, family); ok {
@@ -159,12 +166,15 @@ func (w *meaningWorld) cellsOf(texts []string) (cells []*cell, leftOut []string)
 func (w *meaningWorld) unfit(tc cases.Case) string {
 	for _, spec := range tc.Policies {
 		names := func(texts ...string) bool {
-			return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(spec, text) })
+			return slices.ContainsFunc(texts, func(text string) bool {
+				return strings.Contains(spec, text)
+			})
 		}
 		switch {
 		case names(`"`+cases.NodeName+`"`) && w.nodeOf["dev/web"] != w.nodeOf["prod/web"]:
 			return "it names the one node of its pods, which run on two here"
-		case w.out == "" && names(`"out`, "192.0.2.", "2001:db8:1:"), w.out2 == "" && names(`"out2"`, "192.0.2.", "2001:db8:1:"):
+		case w.out == "" && names(`"out`, "192.0.2.", "2001:db8:1:"),
+			w.out2 == "" && names(`"out2"`, "192.0.2.", "2001:db8:1:"):
 			return "it names hosts outside, and there are too few other nodes to stand for them"
 		}
 	}
@@ -189,27 +199,34 @@ func (w *meaningWorld) render(specs map[string]string) []*networkingv1.NetworkPo
 	return out
 }
 
-// replacer puts this cluster's names and addresses for those that are written out in the cases: blocks with both hosts outside, a
-// larger one, and one with the second host alone. Of a family that the cluster doesn't have, the cases' own stay, which nobody has.
+// replacer puts this cluster's names and addresses for those that are written out in the cases:
+// blocks with both hosts outside, a larger one, and one with the second host alone. Of a family
+// that the cluster doesn't have, the cases' own stay, which nobody has.
 func (w *meaningWorld) replacer() *strings.Replacer {
-	pairs := []string{"kubernetes.io/metadata.name: ops", "kubernetes.io/metadata.name: " + w.namespaces["ops"]}
+	pairs := []string{"kubernetes.io/metadata.name: ops",
+		"kubernetes.io/metadata.name: " + w.namespaces["ops"]}
 	for _, family := range w.cluster.Families {
 		if w.out == "" || w.out2 == "" {
 			break
 		}
-		out, out2 := framework.OfFamily(w.addresses(w.out), family), framework.OfFamily(w.addresses(w.out2), family)
+		out, out2 := framework.OfFamily(w.addresses(w.out), family),
+			framework.OfFamily(w.addresses(w.out2), family)
 		if !out.IsValid() || !out2.IsValid() {
 			continue
 		}
 		block := cover([]netip.Addr{out, out2})
 		larger := netip.PrefixFrom(block.Addr(), block.Bits()-1).Masked()
 		gomega.ExpectWithOffset(1, larger.Overlaps(w.podBlock(family))).To(gomega.BeFalse(),
-			"%s, round the nodes %s and %s, must not hold the pods' %s", larger, w.out, w.out2, w.podBlock(family))
-		both, wide, one := block.String(), larger.String(), netip.PrefixFrom(out2, out2.BitLen()).String()
+			"%s, round the nodes %s and %s, must not hold the pods' %s", larger, w.out, w.out2,
+			w.podBlock(family))
+		both, wide, one := block.String(), larger.String(),
+			netip.PrefixFrom(out2, out2.BitLen()).String()
 		if family == corev1.IPv4Protocol {
-			pairs = append(pairs, "192.0.2.0/24", both, "192.0.0.0/16", wide, "192.0.2.16/28", one, "192.0.2.20/32", one, "192.0.2.20/31", one)
+			pairs = append(pairs, "192.0.2.0/24", both, "192.0.0.0/16", wide, "192.0.2.16/28", one,
+				"192.0.2.20/32", one, "192.0.2.20/31", one)
 		} else {
-			pairs = append(pairs, "2001:db8:1::/64", both, "2000::/3", wide, "2001:db8:1::20/124", one, "2001:db8:1::20/128", one)
+			pairs = append(pairs, "2001:db8:1::/64", both, "2000::/3", wide, "2001:db8:1::20/124",
+				one, "2001:db8:1::20/128", one)
 		}
 	}
 	return strings.NewReplacer(pairs...)

@@ -16,58 +16,68 @@ import (
 	"github.com/sluice-net/sluice/e2e/suite/framework"
 )
 
-// Service ports lead to pod ports that are this much lower, so that a policy that took one for the other would show.
+// Service ports lead to pod ports that are this much lower, so that a policy that took one for the
+// other would show.
 const serviceOffset = 8000
 
-// The truth table: who of nine pods reaches whom, at which port, under each of a number of policies. The pods a, b and c of each of
-// the namespaces x, y and z are spread over the workers. From every pod every port of every pod is tried, in every family,
-// at the pod's address and through a Service.
-var _ = ginkgo.Describe("truth table", framework.Table, ginkgo.Ordered, ginkgo.ContinueOnFailure, func() {
-	var w *world
-	var cells []*cell
+// The truth table: who of nine pods reaches whom, at which port, under each of a number of
+// policies. The pods a, b and c of each of the namespaces x, y and z are spread over the workers.
+// From every pod every port of every pod is tried, in every family, at the pod's address and
+// through a Service.
+var _ = ginkgo.Describe("truth table", framework.Table, ginkgo.Ordered, ginkgo.ContinueOnFailure,
+	func() {
+		var w *world
+		var cells []*cell
 
-	ginkgo.BeforeAll(func(ctx ginkgo.SpecContext) {
-		w = newTruthWorld(ctx)
-		cells = w.truthCells(ctx)
-		ginkgo.AddReportEntry("truth table", fmt.Sprintf("%d connections for each policy", len(cells)))
-	}, ginkgo.NodeTimeout(framework.PodPatience*2))
+		ginkgo.BeforeAll(func(ctx ginkgo.SpecContext) {
+			w = newTruthWorld(ctx)
+			cells = w.truthCells(ctx)
+			ginkgo.AddReportEntry("truth table",
+				fmt.Sprintf("%d connections for each policy", len(cells)))
+		}, ginkgo.NodeTimeout(framework.PodPatience*2))
 
-	ginkgo.It("connects everything without policies", framework.Fast, framework.Proxied, func(ctx ginkgo.SpecContext) {
-		w.expect(ctx, all(cells, true))
-	}, ginkgo.SpecTimeout(framework.Patience*2))
+		ginkgo.It("connects everything without policies", framework.Fast, framework.Proxied,
+			func(ctx ginkgo.SpecContext) {
+				w.expect(ctx, all(cells, true))
+			}, ginkgo.SpecTimeout(framework.Patience*2))
 
-	for _, tc := range truthCases {
-		var labels ginkgo.Labels
-		if tc.fast {
-			labels = append(labels, framework.Fast...)
-		}
-		if tc.proxied {
-			labels = append(labels, framework.Proxied...)
-		}
-		ginkgo.It(tc.name, labels, func(ctx ginkgo.SpecContext) {
-			w.apply(ctx, w.render(tc.policies))
-			w.judge(ctx, cells)
-			var disagree []string
-			for _, c := range cells {
-				if tc.allows != nil && c.want != (c.from == c.to || tc.allows(c)) {
-					disagree = append(disagree, fmt.Sprintf("%s > %s %s/%d %s: the evaluator says %v", c.from, c.to, c.protocol, c.port, c.family, c.want))
+		for _, tc := range truthCases {
+			var labels ginkgo.Labels
+			if tc.fast {
+				labels = append(labels, framework.Fast...)
+			}
+			if tc.proxied {
+				labels = append(labels, framework.Proxied...)
+			}
+			ginkgo.It(tc.name, labels, func(ctx ginkgo.SpecContext) {
+				w.apply(ctx, w.render(tc.policies))
+				w.judge(ctx, cells)
+				var disagree []string
+				for _, c := range cells {
+					if tc.allows != nil && c.want != (c.from == c.to || tc.allows(c)) {
+						disagree = append(disagree,
+							fmt.Sprintf("%s > %s %s/%d %s: the evaluator says %v", c.from, c.to,
+								c.protocol, c.port, c.family, c.want))
+					}
 				}
-			}
-			gomega.Expect(disagree).To(gomega.BeEmpty(), "what was written by hand and what the evaluator says")
-			w.expect(ctx, cells)
-			if tc.also != nil {
-				tc.also(ctx, w)
-			}
-		}, ginkgo.SpecTimeout(framework.Patience*2))
-	}
+				gomega.Expect(disagree).To(gomega.BeEmpty(),
+					"what was written by hand and what the evaluator says")
+				w.expect(ctx, cells)
+				if tc.also != nil {
+					tc.also(ctx, w)
+				}
+			}, ginkgo.SpecTimeout(framework.Patience*2))
+		}
 
-	ginkgo.It("connects everything once the policies are gone", framework.Fast, framework.Proxied, func(ctx ginkgo.SpecContext) {
-		w.expect(ctx, all(cells, true))
-	}, ginkgo.SpecTimeout(framework.Patience*2))
-})
+		ginkgo.It("connects everything once the policies are gone", framework.Fast,
+			framework.Proxied,
+			func(ctx ginkgo.SpecContext) {
+				w.expect(ctx, all(cells, true))
+			}, ginkgo.SpecTimeout(framework.Patience*2))
+	})
 
-// newTruthWorld makes the namespaces, labelled ns=x and so on, and the pods, labelled pod=a and so on. The pods a and b have their
-// port web (TCP) and query (UDP) at 80, the pods c at 81.
+// newTruthWorld makes the namespaces, labelled ns=x and so on, and the pods, labelled pod=a and so
+// on. The pods a and b have their port web (TCP) and query (UDP) at 80, the pods c at 81.
 func newTruthWorld(ctx context.Context) *world {
 	w := newWorld()
 	workers := w.cluster.Workers(ctx)
@@ -80,7 +90,8 @@ func newTruthWorld(ctx context.Context) *world {
 				number = 81
 			}
 			members = append(members, member{
-				name: ns + "/" + name, node: workers[(i+k)%len(workers)].Name, labels: map[string]string{"pod": name},
+				name: ns + "/" + name, node: workers[(i+k)%len(workers)].Name,
+				labels: map[string]string{"pod": name},
 				ports: []corev1.ContainerPort{
 					{Name: "web", ContainerPort: number},
 					{Name: "query", ContainerPort: number, Protocol: corev1.ProtocolUDP},
@@ -118,7 +129,8 @@ func (w *world) truthCells(ctx context.Context) []*cell {
 					through := *direct
 					through.service = serviceTarget(service, port, family)
 					if from == to {
-						through.source = netip.Addr{} // masqueraded, or the answer wouldn't come back the same way
+						// masqueraded, or the answer wouldn't come back the same way
+						through.source = netip.Addr{}
 					}
 					cells = append(cells, &through)
 				}
@@ -134,7 +146,8 @@ func (w *world) service(ctx context.Context, to string) *corev1.Service {
 	families := corev1.IPFamilyPolicyPreferDualStack
 	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespaces[namespace], Name: name},
-		Spec:       corev1.ServiceSpec{IPFamilyPolicy: &families, Selector: map[string]string{"pod": name}},
+		Spec: corev1.ServiceSpec{IPFamilyPolicy: &families,
+			Selector: map[string]string{"pod": name}},
 	}
 	for _, port := range []int32{80, 81} {
 		for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
@@ -154,6 +167,7 @@ func serviceTarget(service *corev1.Service, port testprogram.Port, family corev1
 			return framework.Target(port.Protocol, addr, int(port.Number)+serviceOffset)
 		}
 	}
-	ginkgo.Fail(fmt.Sprintf("Service %s has no %s address among %v", service.Name, family, service.Spec.ClusterIPs))
+	ginkgo.Fail(fmt.Sprintf("Service %s has no %s address among %v", service.Name, family,
+		service.Spec.ClusterIPs))
 	return ""
 }

@@ -14,12 +14,14 @@ import (
 type truthCase struct {
 	name     string
 	policies map[string]string // specs by namespace/name
-	// allows is what they mean, written by hand, for cells that don't lead from a pod to itself. Nil: the evaluator alone judges.
+	// allows is what they mean, written by hand, for cells that don't lead from a pod to itself.
+	// Nil: the evaluator alone judges.
 	allows func(c *cell) bool
 	// also is asked once every cell is as it must be.
 	also func(ctx context.Context, w *world)
 	fast bool
-	// proxied: what it allows hangs on the address or the port at which a connection through a Service arrives.
+	// proxied: what it allows hangs on the address or the port at which a connection through a
+	// Service arrives.
 	proxied bool
 }
 
@@ -51,37 +53,45 @@ var truthCases = []truthCase{
 	{
 		name: "deny all, in and out, everywhere", fast: true,
 		policies: map[string]string{
-			"x/p": `{podSelector: {}, policyTypes: [Ingress, Egress]}`, "y/p": `{podSelector: {}, policyTypes: [Ingress, Egress]}`,
+			"x/p": `{podSelector: {}, policyTypes: [Ingress, Egress]}`,
+			"y/p": `{podSelector: {}, policyTypes: [Ingress, Egress]}`,
 			"z/p": `{podSelector: {}, policyTypes: [Ingress, Egress]}`,
 		},
 		allows: func(*cell) bool { return false },
 	},
 	{
-		name:     "by podSelector: a from b of its namespace",
-		policies: map[string]string{"y/p": `{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}]}]}`},
-		allows:   func(c *cell) bool { return c.to != "y/a" || c.from == "y/b" },
+		name: "by podSelector: a from b of its namespace",
+		policies: map[string]string{
+			"y/p": `{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}]}]}`},
+		allows: func(c *cell) bool { return c.to != "y/a" || c.from == "y/b" },
 	},
 	{
-		name:     "by namespaceSelector: y from x",
-		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}]}]}`},
-		allows:   func(c *cell) bool { return !to(c, "y") || from(c, "x") },
+		name: "by namespaceSelector: y from x",
+		policies: map[string]string{
+			"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}]}]}`},
+		allows: func(c *cell) bool { return !to(c, "y") || from(c, "x") },
 	},
 	{
 		name: "by both in one peer: y from b of z", fast: true,
-		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: z}}, podSelector: {matchLabels: {pod: b}}}]}]}`},
-		allows:   func(c *cell) bool { return !to(c, "y") || c.from == "z/b" },
+		policies: map[string]string{
+			"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: z}}, podSelector: {matchLabels: {pod: b}}}]}]}`},
+		allows: func(c *cell) bool { return !to(c, "y") || c.from == "z/b" },
 	},
 	{
-		name:     "by one or the other: y from all of x, or from c of y",
-		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}, {podSelector: {matchLabels: {pod: c}}}]}]}`},
-		allows:   func(c *cell) bool { return !to(c, "y") || from(c, "x") || c.from == "y/c" },
+		name: "by one or the other: y from all of x, or from c of y",
+		policies: map[string]string{
+			"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}, {podSelector: {matchLabels: {pod: c}}}]}]}`},
+		allows: func(c *cell) bool { return !to(c, "y") || from(c, "x") || c.from == "y/c" },
 	},
 	{
 		name: "by matchExpressions",
-		policies: map[string]string{"y/p": `{podSelector: {matchExpressions: [{key: pod, operator: In, values: [a, b]}, {key: none, operator: DoesNotExist}]},
+		policies: map[string]string{
+			"y/p": `{podSelector: {matchExpressions: [{key: pod, operator: In, values: [a, b]}, {key: none, operator: DoesNotExist}]},
 			ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: ns, operator: NotIn, values: [x]}, {key: ns, operator: Exists}]},
 				podSelector: {matchExpressions: [{key: pod, operator: NotIn, values: [c]}]}}]}]}`},
-		allows: func(c *cell) bool { return !to(c, "y") || c.to == "y/c" || !from(c, "x") && c.from[2:] != "c" },
+		allows: func(c *cell) bool {
+			return !to(c, "y") || c.to == "y/c" || !from(c, "x") && c.from[2:] != "c"
+		},
 	},
 	{
 		name: "by ipBlock: y from all pods' addresses except two", fast: true, proxied: true,
@@ -95,12 +105,15 @@ var truthCases = []truthCase{
 		policies: map[string]string{"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [
 			{to: [{ipBlock: {cidr: "{{ip4 "y/a"}}/32"}}, {ipBlock: {cidr: "{{ip6 "y/a"}}/128"}}]},
 			{to: [{ipBlock: {cidr: "{{ip4 "z/b"}}/32"}}, {ipBlock: {cidr: "{{ip6 "z/b"}}/128"}}], ports: [{port: 81, protocol: UDP}]}]}`},
-		allows: func(c *cell) bool { return !from(c, "x") || c.to == "y/a" || c.to == "z/b" && udp(c) && c.port == 81 },
+		allows: func(c *cell) bool {
+			return !from(c, "x") || c.to == "y/a" || c.to == "z/b" && udp(c) && c.port == 81
+		},
 	},
 	{
-		name:     "by ipBlock of IPv4 alone: no IPv6",
-		policies: map[string]string{"y/p": `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}`},
-		allows:   func(c *cell) bool { return !to(c, "y") || c.family == corev1.IPv4Protocol },
+		name: "by ipBlock of IPv4 alone: no IPv6",
+		policies: map[string]string{
+			"y/p": `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}`},
+		allows: func(c *cell) bool { return !to(c, "y") || c.family == corev1.IPv4Protocol },
 	},
 	{
 		name: "by port: y at TCP 80", proxied: true,
@@ -113,7 +126,9 @@ var truthCases = []truthCase{
 			"y/p": `{podSelector: {}, ingress: [{ports: [{port: 81, protocol: UDP}]}]}`,
 			"z/p": `{podSelector: {}, ingress: [{ports: [{protocol: UDP}]}]}`,
 		},
-		allows: func(c *cell) bool { return (!to(c, "y") || udp(c) && c.port == 81) && (!to(c, "z") || udp(c)) },
+		allows: func(c *cell) bool {
+			return (!to(c, "y") || udp(c) && c.port == 81) && (!to(c, "z") || udp(c))
+		},
 	},
 	{
 		name: "by a range of ports: y from 81 to 90, z from 79 to 81", proxied: true,
@@ -121,7 +136,9 @@ var truthCases = []truthCase{
 			"y/p": `{podSelector: {}, ingress: [{ports: [{port: 81, endPort: 90}]}]}`,
 			"z/p": `{podSelector: {}, ingress: [{ports: [{port: 79, endPort: 81}]}]}`,
 		},
-		allows: func(c *cell) bool { return (!to(c, "y") || tcp(c) && c.port == 81) && (!to(c, "z") || tcp(c)) },
+		allows: func(c *cell) bool {
+			return (!to(c, "y") || tcp(c) && c.port == 81) && (!to(c, "z") || tcp(c))
+		},
 	},
 	{
 		name: "by a port's name, into y", fast: true, proxied: true,
@@ -130,8 +147,9 @@ var truthCases = []truthCase{
 	},
 	{
 		name: "by a port's name, out of x, to y", proxied: true,
-		policies: map[string]string{"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {ns: "y"}}}], ports: [{port: web}]}]}`},
-		allows:   func(c *cell) bool { return !from(c, "x") || to(c, "y") && onWeb(c) },
+		policies: map[string]string{
+			"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {ns: "y"}}}], ports: [{port: web}]}]}`},
+		allows: func(c *cell) bool { return !from(c, "x") || to(c, "y") && onWeb(c) },
 	},
 	{
 		name: "out of x to DNS only", fast: true, proxied: true,
@@ -141,7 +159,8 @@ var truthCases = []truthCase{
 		also:   resolves,
 	},
 	{
-		name: "both ends must agree: x out to y at 80 and 81, y in from x at 81", fast: true, proxied: true,
+		name: "both ends must agree: x out to y at 80 and 81, y in from x at 81", fast: true,
+		proxied: true,
 		policies: map[string]string{
 			"x/p": `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {ns: "y"}}}], ports: [{port: 80}, {port: 81}]}]}`,
 			"y/p": `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}], ports: [{port: 81}, {port: 81, protocol: UDP}]}]}`,
@@ -161,7 +180,8 @@ var truthCases = []truthCase{
 			"y/open-c": `{podSelector: {matchLabels: {pod: c}}, ingress: [{}]}`,
 		},
 		allows: func(c *cell) bool {
-			return !to(c, "y") || c.to == "y/c" || from(c, "x") && tcp(c) && c.port == 80 || c.to == "y/a" && from(c, "z") && udp(c)
+			return !to(c, "y") || c.to == "y/c" || from(c, "x") && tcp(c) && c.port == 80 ||
+				c.to == "y/a" && from(c, "z") && udp(c)
 		},
 	},
 	{
@@ -170,7 +190,9 @@ var truthCases = []truthCase{
 			"x/p": `{podSelector: {}, policyTypes: [Ingress, Egress], egress: [{to: [{namespaceSelector: {matchLabels: {ns: "y"}}}]}]}`,
 			"y/p": `{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{namespaceSelector: {matchLabels: {ns: x}}}]}]}`,
 		},
-		allows: func(c *cell) bool { return from(c, "x") && to(c, "y") || from(c, "z") && to(c, "z") },
+		allows: func(c *cell) bool {
+			return from(c, "x") && to(c, "y") || from(c, "z") && to(c, "z")
+		},
 	},
 	{
 		name: "a mixture, judged by the evaluator alone",
@@ -192,5 +214,6 @@ func resolves(ctx context.Context, w *world) {
 		var resolved testprogram.Resolved
 		g.Expect(json.Unmarshal([]byte(stdout), &resolved)).To(gomega.Succeed())
 		g.Expect(resolved.Addresses).NotTo(gomega.BeEmpty(), resolved.Error)
-	}).WithContext(ctx).Should(gomega.Succeed(), "resolving a name from a pod that may talk to DNS only")
+	}).WithContext(ctx).Should(gomega.Succeed(),
+		"resolving a name from a pod that may talk to DNS only")
 }

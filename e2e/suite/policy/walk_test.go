@@ -30,15 +30,17 @@ const (
 // outsidePort is what the host outside serves, on a node.
 const outsidePort = 28_190
 
-// The samples of config/samples, one after the other, with pods of dev and prod on each of two workers, and another node's process
-// as the host outside.
+// The samples of config/samples, one after the other, with pods of dev and prod on each of two
+// workers, and another node's process as the host outside.
 var _ = ginkgo.Describe("dev and prod walk", framework.Fast, func() {
 	ginkgo.It("goes as the samples say", func(ctx ginkgo.SpecContext) {
 		w, cells := newWalkWorld(ctx)
 		network := podNetwork(w.cluster.Nodes(ctx), w.cluster.Families[0])
-		// The one way into dev that allow-80-ingress is. The host outside is a node, whose tunnel address is in the pod network too: no pod for that.
+		// The one way into dev that allow-80-ingress is. The host outside is a node, whose tunnel
+		// address is in the pod network too: no pod for that.
 		through80 := func(c *cell) bool {
-			return c.from != "prod/myapp-2" && c.from != "outside" && network.Contains(c.source) && c.port != 8080
+			return c.from != "prod/myapp-2" && c.from != "outside" && network.Contains(c.source) &&
+				c.port != 8080
 		}
 		inDev := func(name string) bool { return strings.HasPrefix(name, "dev/") }
 		inProd := func(name string) bool { return strings.HasPrefix(name, "prod/") }
@@ -47,10 +49,13 @@ var _ = ginkgo.Describe("dev and prod walk", framework.Fast, func() {
 			holds         func(c *cell) bool
 		}{
 			{"no policy: everything connects", "", func(*cell) bool { return true }},
-			{"nothing gets into dev", "deny-all-ingress.yaml", func(c *cell) bool { return !inDev(c.to) }},
-			{"dev's ports 80 and 443 from the pod network but for one pod", "allow-80-ingress.yaml", func(c *cell) bool {
-				return !inDev(c.to) || through80(c)
+			{"nothing gets into dev", "deny-all-ingress.yaml", func(c *cell) bool {
+				return !inDev(c.to)
 			}},
+			{"dev's ports 80 and 443 from the pod network but for one pod", "allow-80-ingress.yaml",
+				func(c *cell) bool {
+					return !inDev(c.to) || through80(c)
+				}},
 			{"nothing gets out of prod", "deny-all-egress.yaml", func(c *cell) bool {
 				return (!inDev(c.to) || through80(c)) && !inProd(c.from)
 			}},
@@ -64,7 +69,8 @@ var _ = ginkgo.Describe("dev and prod walk", framework.Fast, func() {
 				w.cluster.Apply(ctx, np)
 				w.judge(ctx, cells)
 				for _, c := range cells {
-					gomega.Expect(c.want).To(gomega.Equal(c.from == c.to || step.holds(c)), "the evaluator on %s > %s at %d", c.from, c.to, c.port)
+					gomega.Expect(c.want).To(gomega.Equal(c.from == c.to || step.holds(c)),
+						"the evaluator on %s > %s at %d", c.from, c.to, c.port)
 				}
 			} else {
 				all(cells, true)
@@ -83,8 +89,8 @@ var _ = ginkgo.Describe("dev and prod walk", framework.Fast, func() {
 	}, ginkgo.SpecTimeout(framework.PodPatience*3))
 })
 
-// newWalkWorld makes two pods in dev and two in prod, one of each on each worker, and a host outside; cells are all connections
-// between them.
+// newWalkWorld makes two pods in dev and two in prod, one of each on each worker, and a host
+// outside; cells are all connections between them.
 func newWalkWorld(ctx context.Context) (*world, []*cell) {
 	w := newWorld()
 	workers := w.cluster.Workers(ctx)
@@ -96,7 +102,8 @@ func newWalkWorld(ctx context.Context) (*world, []*cell) {
 			node := workers[i%len(workers)].Name
 			used[node] = true
 			members = append(members, member{
-				name: fmt.Sprintf("%s/myapp-%d", ns, i+1), node: node, labels: map[string]string{"app": "myapp"},
+				name: fmt.Sprintf("%s/myapp-%d", ns, i+1), node: node,
+				labels: map[string]string{"app": "myapp"},
 				serves: []string{"tcp/80", "tcp/443", "tcp/8080"},
 			})
 		}
@@ -108,11 +115,13 @@ func newWalkWorld(ctx context.Context) (*world, []*cell) {
 		}
 	}
 	if outside == nil {
-		ginkgo.Skip("every node of this cluster runs the walk's pods: there is none that could be outside")
+		ginkgo.Skip(
+			"every node of this cluster runs the walk's pods: there is none that could be outside")
 	}
 	w.namespace(ctx, "nodes", nil)
 	members = append(members, member{
-		name: "nodes/outside", node: outside.Name, serves: []string{fmt.Sprintf("tcp/%d", outsidePort)}, inHostNetwork: true,
+		name: "nodes/outside", node: outside.Name,
+		serves: []string{fmt.Sprintf("tcp/%d", outsidePort)}, inHostNetwork: true,
 	})
 	w.start(ctx, members...)
 	h := w.hosts["nodes/outside"]
@@ -145,8 +154,9 @@ func (w *world) walkCells() []*cell {
 	return cells
 }
 
-// seen notes who clients are for the pods that they have reached. Another node's process has the node's address, or, if it comes through
-// a tunnel, the node's address in the pod network: for policies that is a difference.
+// seen notes who clients are for the pods that they have reached. Another node's process has the
+// node's address, or, if it comes through a tunnel, the node's address in the pod network: for
+// policies that is a difference.
 func seen(cells []*cell) {
 	for _, c := range cells {
 		_, client, _ := strings.Cut(c.got.Reply, " ")
@@ -158,8 +168,8 @@ func seen(cells []*cell) {
 	}
 }
 
-// sample reads a manifest. Its namespaces and addresses become those of the world: the pod network that of the primary family, the
-// excepted pod prod/myapp-2.
+// sample reads a manifest. Its namespaces and addresses become those of the world: the pod network
+// that of the primary family, the excepted pod prod/myapp-2.
 func (w *world) sample(ctx context.Context, name string) *networkingv1.NetworkPolicy {
 	text, err := os.ReadFile(filepath.Join(samples, name))
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
@@ -202,13 +212,15 @@ func lastOf(block netip.Prefix) netip.Addr {
 	return last
 }
 
-// expectReady holds every pod to its readiness: its probes come from its own node, which no policy keeps away.
+// expectReady holds every pod to its readiness: its probes come from its own node, which no policy
+// keeps away.
 func (w *world) expectReady(ctx context.Context) {
 	for _, ns := range w.namespaces {
 		list, err := w.cluster.Client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
 		gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred())
 		for i := range list.Items {
-			gomega.ExpectWithOffset(1, isReady(&list.Items[i])).To(gomega.BeTrue(), "readiness of %s/%s", ns, list.Items[i].Name)
+			gomega.ExpectWithOffset(1, isReady(&list.Items[i])).
+				To(gomega.BeTrue(), "readiness of %s/%s", ns, list.Items[i].Name)
 		}
 	}
 }

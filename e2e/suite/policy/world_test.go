@@ -39,7 +39,8 @@ type host struct {
 
 func newWorld() *world {
 	return &world{
-		cluster: framework.Cluster(), namespaces: map[string]string{}, pods: map[string]*framework.Pod{}, hosts: map[string]host{},
+		cluster: framework.Cluster(), namespaces: map[string]string{},
+		pods: map[string]*framework.Pod{}, hosts: map[string]host{},
 	}
 }
 
@@ -57,14 +58,16 @@ type member struct {
 	inHostNetwork bool
 }
 
-// start makes pods, all at once, and waits until they are Ready. Each answers with its name in the world.
+// start makes pods, all at once, and waits until they are Ready. Each answers with its name in the
+// world.
 func (w *world) start(ctx context.Context, members ...member) {
 	var mu sync.Mutex
 	together(members, func(m member) {
 		namespace, name := split(m.name)
 		pod := w.cluster.Server(ctx, w.namespaces[namespace], framework.PodOptions{
-			Name: name, Node: m.node, Labels: m.labels, Ports: m.ports, HostNetwork: m.inHostNetwork,
-			Args: []string{"--name", m.name, "--linger", "0s"},
+			Name: name, Node: m.node, Labels: m.labels, Ports: m.ports,
+			HostNetwork: m.inHostNetwork,
+			Args:        []string{"--name", m.name, "--linger", "0s"},
 		}, m.serves...)
 		mu.Lock()
 		defer mu.Unlock()
@@ -88,7 +91,8 @@ func together[T any](all []T, do func(T)) {
 		})
 	}
 	group.Wait()
-	gomega.ExpectWithOffset(1, int(done.Load())).To(gomega.Equal(len(all)), "how many of all that were begun at once succeeded")
+	gomega.ExpectWithOffset(1, int(done.Load())).
+		To(gomega.Equal(len(all)), "how many of all that were begun at once succeeded")
 }
 
 // addresses are an end's.
@@ -147,9 +151,10 @@ func (w *world) source(name string) source {
 	return w.pods[name]
 }
 
-// expect tries the cells until all are as they must be, and fails the spec with a table of those that aren't. What connects although
-// it must not has every cell tried anew: the policies may not be in force yet. What doesn't connect although it must is tried alone:
-// a busy machine isn't a denial.
+// expect tries the cells until all are as they must be, and fails the spec with a table of those
+// that aren't. What connects although it must not has every cell tried anew: the policies may not
+// be in force yet. What doesn't connect although it must is tried alone: a busy machine isn't a
+// denial.
 func (w *world) expect(ctx context.Context, cells []*cell) {
 	round := cells
 	var wrong []*cell
@@ -171,9 +176,11 @@ func (w *world) expect(ctx context.Context, cells []*cell) {
 		}
 		return len(wrong) == 0
 	}).WithContext(ctx).Should(gomega.BeTrue(), func() string {
-		return fmt.Sprintf("%d of %d connections aren't as they must be:\n%s", len(wrong), len(cells), table(wrong))
+		return fmt.Sprintf("%d of %d connections aren't as they must be:\n%s", len(wrong),
+			len(cells), table(wrong))
 	})
-	ginkgo.GinkgoLogr.Info("connections are as they must be", "connections", len(cells), "rounds", rounds, "took", time.Since(began).String())
+	ginkgo.GinkgoLogr.Info("connections are as they must be", "connections", len(cells), "rounds",
+		rounds, "took", time.Since(began).String())
 }
 
 // all holds every cell to the same verdict.
@@ -184,15 +191,19 @@ func all(cells []*cell, want bool) []*cell {
 	return cells
 }
 
-// nowhere has, for each family, an address (of those for documentation) that stands for one that an end doesn't have.
-var nowhere = map[corev1.IPFamily]string{corev1.IPv4Protocol: "192.0.2.1", corev1.IPv6Protocol: "2001:db8::1"}
+// nowhere has, for each family, an address (of those for documentation) that stands for one that an
+// end doesn't have.
+var nowhere = map[corev1.IPFamily]string{corev1.IPv4Protocol: "192.0.2.1",
+	corev1.IPv6Protocol: "2001:db8::1"}
 
-// render makes policies of their specs by namespace/name, in the world's namespaces and with its addresses.
+// render makes policies of their specs by namespace/name, in the world's namespaces and with its
+// addresses.
 func (w *world) render(specs map[string]string) []*networkingv1.NetworkPolicy {
 	return w.renderWith(specs, w.template)
 }
 
-func (w *world) renderWith(specs map[string]string, template func(name string, family int) string) []*networkingv1.NetworkPolicy {
+func (w *world) renderWith(specs map[string]string,
+	template func(name string, family int) string) []*networkingv1.NetworkPolicy {
 	var out []*networkingv1.NetworkPolicy
 	for _, key := range slices.Sorted(maps.Keys(specs)) {
 		np, err := cases.RenderPolicy(key, specs[key], template)
@@ -203,7 +214,8 @@ func (w *world) renderWith(specs map[string]string, template func(name string, f
 	return out
 }
 
-// template is what a template's ip4 and ip6 stand for: an end's address, or, for "pods", a block with the addresses of all pods.
+// template is what a template's ip4 and ip6 stand for: an end's address, or, for "pods", a block
+// with the addresses of all pods.
 func (w *world) template(name string, number int) string {
 	family := corev1.IPv4Protocol
 	if number == 6 {

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/suite/framework"
 )
 
-// fastPods is how many pods start on each worker in the small variant, and defaultPods in the whole one.
+// fastPods is how many pods start on each worker in the small variant, and defaultPods in the whole
+// one.
 const (
 	fastPods    = 15
 	defaultPods = 100
@@ -24,19 +25,21 @@ const (
 const podsVariable = "SLUICE_E2E_START_PODS"
 
 var _ = ginkgo.Describe("pods that connect with their first instruction", func() {
-	ginkgo.It("get nowhere that policy denies: a few", framework.Fast, func(ctx ginkgo.SpecContext) {
-		run(ctx, fastPods)
-	}, ginkgo.SpecTimeout(5*time.Minute))
+	ginkgo.It("get nowhere that policy denies: a few", framework.Fast,
+		func(ctx ginkgo.SpecContext) {
+			run(ctx, fastPods)
+		}, ginkgo.SpecTimeout(5*time.Minute))
 
-	ginkgo.It("get nowhere that policy denies: as many as a node takes", func(ctx ginkgo.SpecContext) {
-		pods := defaultPods
-		if text := os.Getenv(podsVariable); text != "" {
-			var err error
-			pods, err = strconv.Atoi(text)
-			gomega.Expect(err).NotTo(gomega.HaveOccurred(), podsVariable)
-		}
-		run(ctx, pods)
-	}, ginkgo.SpecTimeout(15*time.Minute))
+	ginkgo.It("get nowhere that policy denies: as many as a node takes",
+		func(ctx ginkgo.SpecContext) {
+			pods := defaultPods
+			if text := os.Getenv(podsVariable); text != "" {
+				var err error
+				pods, err = strconv.Atoi(text)
+				gomega.Expect(err).NotTo(gomega.HaveOccurred(), podsVariable)
+			}
+			run(ctx, pods)
+		}, ginkgo.SpecTimeout(15*time.Minute))
 })
 
 // run starts so many pods on each worker, in batches that fit, and judges them.
@@ -61,11 +64,15 @@ func run(ctx context.Context, each int) {
 
 	judged.arrived, judged.controlsArrived = w.arrivals(ctx)
 	w.expectGuarded(ctx) // so the servers were there, and counting, all the time
-	ginkgo.AddReportEntry("starts", fmt.Sprintf("%s\nset up in %.1f s, %d pods in %.1f s", &judged, ready.Sub(began).Seconds(), judged.pods, took.Seconds()))
+	ginkgo.AddReportEntry("starts",
+		fmt.Sprintf("%s\nset up in %.1f s, %d pods in %.1f s", &judged, ready.Sub(began).Seconds(),
+			judged.pods, took.Seconds()))
 	gomega.Expect(judged.wrong).To(gomega.BeEmpty(), "pods that weren't as they must be")
 	gomega.Expect(judged.pods).To(gomega.Equal(each*len(w.workers)), "pods that ran")
-	gomega.Expect(judged.arrived).To(gomega.BeEmpty(), "what the guarded and the forbidden servers got")
-	gomega.Expect(judged.controlsArrived).To(gomega.BeNumerically(">=", judged.pods), "what the controls' servers got")
+	gomega.Expect(judged.arrived).
+		To(gomega.BeEmpty(), "what the guarded and the forbidden servers got")
+	gomega.Expect(judged.controlsArrived).
+		To(gomega.BeNumerically(">=", judged.pods), "what the controls' servers got")
 }
 
 // together does something for all, a number of them at the same time.
@@ -83,5 +90,6 @@ func together[T any](all []T, atOnce int, do func(T)) {
 		})
 	}
 	group.Wait()
-	gomega.ExpectWithOffset(1, done).To(gomega.HaveLen(len(all)), "how many of all that were begun succeeded")
+	gomega.ExpectWithOffset(1, done).
+		To(gomega.HaveLen(len(all)), "how many of all that were begun succeeded")
 }

@@ -43,13 +43,15 @@ func (w *world) judge(ctx context.Context, pods []*framework.Pod, t *tally) {
 	})
 }
 
-// take judges one pod: nothing that is denied connected, all of it was tried, and every control connected.
+// take judges one pod: nothing that is denied connected, all of it was tried, and every control
+// connected.
 func (t *tally) take(pod string, first *testprogram.First) {
 	if t.kinds == nil {
 		t.kinds = map[testprogram.Kind]int{}
 	}
 	note := func(tried testprogram.Tried, what string) {
-		t.wrong = append(t.wrong, fmt.Sprintf("%s: %s after %d attempts: %s", pod, what, tried.Attempts, tried.Result))
+		t.wrong = append(t.wrong,
+			fmt.Sprintf("%s: %s after %d attempts: %s", pod, what, tried.Attempts, tried.Result))
 	}
 	if len(first.Denied) == 0 || len(first.Control) == 0 {
 		t.wrong = append(t.wrong, pod+" tried nothing")
@@ -86,7 +88,9 @@ func (t *tally) String() string {
 	if n := len(t.controls); n > 0 {
 		median, slowest = t.controls[n/2], t.controls[n-1]
 	}
-	return fmt.Sprintf("%d pods ran, %d attempts at what is denied (targets: %s), %d of them arrived; "+
-		"%d controls connected, after %.3f s in the median and %.3f s at most",
-		t.pods, t.attempts, strings.Join(kinds, ", "), len(t.arrived), len(t.controls), median, slowest)
+	return fmt.Sprintf(
+		"%d pods ran, %d attempts at what is denied (targets: %s), %d of them arrived; "+
+			"%d controls connected, after %.3f s in the median and %.3f s at most",
+		t.pods, t.attempts, strings.Join(kinds, ", "), len(t.arrived), len(t.controls), median,
+		slowest)
 }

@@ -19,11 +19,13 @@ import (
 )
 
 const (
-	// servedPort is what is tried, over TCP and UDP. Kubelet's probes go to another, so that nobody counts them.
+	// servedPort is what is tried, over TCP and UDP. Kubelet's probes go to another, so that nobody
+	// counts them.
 	servedPort  = 80
 	probedPorts = "tcp/8080"
 
-	// batchLimit bounds how many pods of a worker run at the same time, and startLimit how long they may take.
+	// batchLimit bounds how many pods of a worker run at the same time, and startLimit how long
+	// they may take.
 	batchLimit = 50
 	startLimit = 5 * time.Minute
 	// spare is how many pods and addresses of a worker are left to others.
@@ -32,7 +34,8 @@ const (
 
 // The kinds of pods that start.
 const (
-	keptIn  = "kept-in"  // its own policy lets it out to controls only; it tries the forbidden servers
+	// its own policy lets it out to controls only; it tries the forbidden servers
+	keptIn  = "kept-in"
 	keptOut = "kept-out" // it has no policy; it tries the guarded servers
 )
 
@@ -57,10 +60,12 @@ func newWorld(ctx context.Context) *world {
 	for _, name := range []string{"servers", "starts"} {
 		w.namespaces[name] = w.cluster.Namespace(ctx, name, nil)
 	}
-	w.apply(ctx, "servers/guard", `{podSelector: {matchLabels: {role: guarded}}, ingress: [{from: [{podSelector: {matchLabels: {role: friend}}}]}]}`)
-	w.apply(ctx, "starts/keep-in", fmt.Sprintf(`{podSelector: {matchLabels: {kind: %s}}, policyTypes: [Egress], egress: [
+	w.apply(ctx, "servers/guard",
+		`{podSelector: {matchLabels: {role: guarded}}, ingress: [{from: [{podSelector: {matchLabels: {role: friend}}}]}]}`)
+	w.apply(ctx, "starts/keep-in",
+		fmt.Sprintf(`{podSelector: {matchLabels: {kind: %s}}, policyTypes: [Egress], egress: [
 		{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %s}}, podSelector: {matchLabels: {role: control}}}]}]}`,
-		keptIn, w.namespaces["servers"]))
+			keptIn, w.namespaces["servers"]))
 
 	type server struct {
 		role string
@@ -69,23 +74,29 @@ func newWorld(ctx context.Context) *world {
 	}
 	var servers []server
 	for _, worker := range w.workers[:min(2, len(w.workers))] {
-		for role, into := range map[string]*[]*framework.Pod{"guarded": &w.guarded, "forbidden": &w.forbidden, "control": &w.control} {
+		for role, into := range map[string]*[]*framework.Pod{"guarded": &w.guarded,
+			"forbidden": &w.forbidden, "control": &w.control} {
 			servers = append(servers, server{role, worker.Name, into})
 		}
 	}
 	var mu sync.Mutex
 	together(servers, len(servers), func(s server) {
 		pod := w.cluster.Server(ctx, w.namespaces["servers"], framework.PodOptions{
-			Node: s.node, Labels: map[string]string{"role": s.role}, Args: []string{"--report-peers", "--linger", "0s"},
+			Node: s.node, Labels: map[string]string{"role": s.role},
+			Args: []string{"--report-peers", "--linger", "0s"},
 		}, probedPorts, fmt.Sprintf("tcp/%d", servedPort), fmt.Sprintf("udp/%d", servedPort))
 		mu.Lock()
 		defer mu.Unlock()
 		*s.into = append(*s.into, pod)
 	})
 	first := w.workers[0].Name
-	w.friend = w.cluster.CreatePod(ctx, w.namespaces["servers"], framework.PodOptions{Name: "friend", Node: first, Labels: map[string]string{"role": "friend"}})
-	w.stranger = w.cluster.CreatePod(ctx, w.namespaces["starts"], framework.PodOptions{Name: "stranger", Node: first})
-	w.kept = w.cluster.CreatePod(ctx, w.namespaces["starts"], framework.PodOptions{Name: "kept", Node: first, Labels: map[string]string{"kind": keptIn}})
+	w.friend = w.cluster.CreatePod(ctx, w.namespaces["servers"],
+		framework.PodOptions{Name: "friend", Node: first,
+			Labels: map[string]string{"role": "friend"}})
+	w.stranger = w.cluster.CreatePod(ctx, w.namespaces["starts"],
+		framework.PodOptions{Name: "stranger", Node: first})
+	w.kept = w.cluster.CreatePod(ctx, w.namespaces["starts"],
+		framework.PodOptions{Name: "kept", Node: first, Labels: map[string]string{"kind": keptIn}})
 	w.cluster.WaitReady(ctx, w.friend, w.stranger, w.kept)
 	return w
 }
@@ -99,7 +110,8 @@ func (w *world) apply(ctx context.Context, key, spec string) {
 
 // expectGuarded holds the servers to what they are for, with lasting pods.
 func (w *world) expectGuarded(ctx context.Context) {
-	guarded, forbidden, control := w.targets(w.guarded), w.targets(w.forbidden), w.targets(w.control)
+	guarded, forbidden, control := w.targets(w.guarded), w.targets(w.forbidden),
+		w.targets(w.control)
 	framework.ExpectReaches(ctx, w.friend, slices.Concat(guarded, forbidden, control)...)
 	framework.ExpectRefused(ctx, w.stranger, guarded...)
 	framework.ExpectReaches(ctx, w.stranger, control...)
@@ -129,12 +141,15 @@ func (w *world) room(ctx context.Context) int {
 	for i := range w.workers {
 		node := &w.workers[i]
 		list, err := w.cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{
-			FieldSelector: fmt.Sprintf("spec.nodeName=%s,status.phase!=Succeeded,status.phase!=Failed", node.Name),
+			FieldSelector: fmt.Sprintf(
+				"spec.nodeName=%s,status.phase!=Succeeded,status.phase!=Failed", node.Name),
 		})
-		gomega.ExpectWithOffset(1, err).NotTo(gomega.HaveOccurred(), "listing the pods of %s", node.Name)
+		gomega.ExpectWithOffset(1, err).
+			NotTo(gomega.HaveOccurred(), "listing the pods of %s", node.Name)
 		room = min(room, int(node.Status.Allocatable.Pods().Value())-len(list.Items)-spare)
 		for _, text := range node.Spec.PodCIDRs {
-			if block, err := netip.ParsePrefix(text); err == nil && block.Addr().BitLen()-block.Bits() < 16 {
+			if block, err := netip.ParsePrefix(text); err == nil &&
+				block.Addr().BitLen()-block.Bits() < 16 {
 				room = min(room, 1<<(block.Addr().BitLen()-block.Bits())-len(list.Items)-spare)
 			}
 		}
@@ -142,7 +157,8 @@ func (w *world) room(ctx context.Context) int {
 	return room
 }
 
-// startBatch creates pods on every worker, one half of each kind, each for the next family. Names go on from the given number.
+// startBatch creates pods on every worker, one half of each kind, each for the next family. Names
+// go on from the given number.
 func (w *world) startBatch(ctx context.Context, from, count int) []*framework.Pod {
 	type one struct {
 		number int
@@ -172,7 +188,8 @@ func (w *world) startBatch(ctx context.Context, from, count int) []*framework.Po
 			}
 		}
 		pod := w.cluster.CreatePod(ctx, w.namespaces["starts"], framework.PodOptions{
-			Name: fmt.Sprintf("%s-%d-%s", kind, o.number, o.node), Node: o.node, Labels: map[string]string{"kind": kind, "starts": "yes"}, Args: args,
+			Name: fmt.Sprintf("%s-%d-%s", kind, o.number, o.node), Node: o.node,
+			Labels: map[string]string{"kind": kind, "starts": "yes"}, Args: args,
 			Mutate: func(pod *corev1.Pod) {
 				pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 				pod.Spec.TerminationGracePeriodSeconds = new(int64(1))
@@ -189,7 +206,8 @@ func (w *world) startBatch(ctx context.Context, from, count int) []*framework.Po
 func (w *world) awaitEnd(ctx context.Context, pods []*framework.Pod) {
 	var waiting []string
 	gomega.EventuallyWithOffset(1, ctx, func(g gomega.Gomega, ctx context.Context) {
-		list, err := w.cluster.Client.CoreV1().Pods(w.namespaces["starts"]).List(ctx, metav1.ListOptions{LabelSelector: "starts=yes"})
+		list, err := w.cluster.Client.CoreV1().Pods(w.namespaces["starts"]).
+			List(ctx, metav1.ListOptions{LabelSelector: "starts=yes"})
 		g.Expect(err).NotTo(gomega.HaveOccurred())
 		g.Expect(list.Items).To(gomega.HaveLen(len(pods)), "pods of the batch")
 		waiting = nil
@@ -209,11 +227,13 @@ func (w *world) remove(ctx context.Context, pods []*framework.Pod) {
 	together(pods, 8, func(pod *framework.Pod) { pod.Delete(ctx) })
 }
 
-// arrivals are who came to a server that it must not get to, and how many that started came to controls.
+// arrivals are who came to a server that it must not get to, and how many that started came to
+// controls.
 func (w *world) arrivals(ctx context.Context) (wrong []string, controls int) {
 	for _, server := range slices.Concat(w.guarded, w.forbidden) {
 		for _, peer := range w.peers(ctx, server, w.friend) {
-			wrong = append(wrong, fmt.Sprintf("%s: %s from %s at %s", server, peer.Protocol, peer.From, peer.At.Format(time.RFC3339Nano)))
+			wrong = append(wrong, fmt.Sprintf("%s: %s from %s at %s", server, peer.Protocol,
+				peer.From, peer.At.Format(time.RFC3339Nano)))
 		}
 	}
 	for _, server := range w.control {
@@ -223,13 +243,15 @@ func (w *world) arrivals(ctx context.Context) (wrong []string, controls int) {
 }
 
 // peers are a server's clients, but for some.
-func (w *world) peers(ctx context.Context, server *framework.Pod, but ...*framework.Pod) (out []testprogram.Peer) {
+func (w *world) peers(ctx context.Context, server *framework.Pod,
+	but ...*framework.Pod) (out []testprogram.Peer) {
 	var addrs []netip.Addr
 	for _, pod := range but {
 		addrs = append(addrs, pod.Addresses()...)
 	}
 	for _, report := range testprogram.ReadLog(server.Logs(ctx)) {
-		if report.Peer != nil && report.Peer.Port == servedPort && !slices.Contains(addrs, report.Peer.From.Addr()) {
+		if report.Peer != nil && report.Peer.Port == servedPort &&
+			!slices.Contains(addrs, report.Peer.From.Addr()) {
 			out = append(out, *report.Peer)
 		}
 	}
