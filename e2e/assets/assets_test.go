@@ -36,10 +36,12 @@ func TestPins(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := readPins(repo)
-	if err != nil || !strings.HasPrefix(p.kubernetes, "v"+p.major+"."+p.minor+".") || !strings.HasPrefix(p.etcd, "v3.") {
+	if err != nil || !strings.HasPrefix(p.kubernetes, "v"+p.major+"."+p.minor+".") ||
+		!strings.HasPrefix(p.etcd, "v3.") {
 		t.Errorf("got %+v (%v)", p, err)
 	}
-	if text, err := ReadFile("config/rbac/role.yaml"); err != nil || !bytes.Contains(text, []byte("kind: ClusterRole")) {
+	if text, err := ReadFile("config/rbac/role.yaml"); err != nil ||
+		!bytes.Contains(text, []byte("kind: ClusterRole")) {
 		t.Errorf("got %q (%v)", text, err)
 	}
 }
@@ -67,7 +69,8 @@ func TestOutsideOfTheRepository(t *testing.T) {
 	}
 }
 
-// Of two processes that make the same thing one waits for the other; who makes something else, or finds it made, doesn't.
+// Of two processes that make the same thing one waits for the other; who makes something else, or
+// finds it made, doesn't.
 func TestLocks(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	t.Setenv("KUBEBUILDER_ASSETS", "")
@@ -108,7 +111,8 @@ func TestLocks(t *testing.T) {
 	}
 	soon, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if control, err := ControlPlane(soon, t.Output()); err != nil || control.Etcd != filepath.Join(made, "etcd") {
+	if control, err := ControlPlane(soon, t.Output()); err != nil ||
+		control.Etcd != filepath.Join(made, "etcd") {
 		t.Errorf("what is made is waited for: %+v (%v)", control, err)
 	}
 	unlock()
@@ -124,8 +128,11 @@ func TestBuildSaysWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	build := goBuild{what: "nothing", module: repo.file("e2e"), packages: []string{"./no/such/package"}, output: t.TempDir() + "/"}
-	if err := build.run(t.Context(), t.Output()); err == nil || !strings.Contains(err.Error(), "building nothing") || !strings.Contains(err.Error(), "no/such/package") {
+	build := goBuild{what: "nothing", module: repo.file("e2e"),
+		packages: []string{"./no/such/package"}, output: t.TempDir() + "/"}
+	if err := build.run(t.Context(), t.Output()); err == nil ||
+		!strings.Contains(err.Error(), "building nothing") ||
+		!strings.Contains(err.Error(), "no/such/package") {
 		t.Errorf("got %v", err)
 	}
 }

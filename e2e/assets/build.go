@@ -55,7 +55,8 @@ func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 	if err := os.MkdirAll(filepath.Dir(b.output), 0o755); err != nil {
 		return err
 	}
-	args := append([]string{"build", "-v", "-trimpath", "-ldflags", b.ldflags, "-o", b.output}, b.packages...)
+	args := append([]string{"build", "-v", "-trimpath", "-ldflags", b.ldflags, "-o", b.output},
+		b.packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, cmd.Env = b.module, b.env()
 	var output bytes.Buffer
@@ -82,10 +83,12 @@ func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 		select {
 		case <-tick.C:
 			ask()
-			linef(progress, "building %s: %s so far%s", b.what, time.Since(start).Round(time.Second), packages.text(time.Now()))
+			linef(progress, "building %s: %s so far%s", b.what,
+				time.Since(start).Round(time.Second), packages.text(time.Now()))
 		case err := <-done:
 			if err != nil {
-				return fmt.Errorf("building %s: %w\n%s", b.what, err, withoutPackages(output.String()))
+				return fmt.Errorf("building %s: %w\n%s", b.what, err,
+					withoutPackages(output.String()))
 			}
 			return nil
 		}
@@ -105,8 +108,9 @@ func cacheFolder() (string, error) {
 	return dir, nil
 }
 
-// lock waits until nobody else makes the same thing, which has a file of that name beside it. What is said while it waits goes to progress.
-// Others, who make something else or find what they need, don't wait.
+// lock waits until nobody else makes the same thing, which has a file of that name beside it. What
+// is said while it waits goes to progress. Others, who make something else or find what they need,
+// don't wait.
 func lock(ctx context.Context, progress io.Writer, thing, what string) (unlock func(), err error) {
 	file, err := os.OpenFile(thing+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -130,7 +134,8 @@ func waitForLock(ctx context.Context, file *os.File, progress io.Writer, what st
 		}
 		if time.Since(spoke) > progressEvery {
 			spoke = time.Now()
-			linef(progress, "waiting for another process that builds %s: %s so far", what, time.Since(start).Round(time.Second))
+			linef(progress, "waiting for another process that builds %s: %s so far", what,
+				time.Since(start).Round(time.Second))
 		}
 		select {
 		case <-tick.C:

@@ -16,8 +16,9 @@ type Control struct {
 	Kubectl         string // empty if there is none
 }
 
-// ControlPlane returns the control plane's programs. What it does when that takes long goes to progress, one line each.
-// It may be called by several processes at once; one of them does the work, and who finds it done waits for nobody.
+// ControlPlane returns the control plane's programs. What it does when that takes long goes to
+// progress, one line each. It may be called by several processes at once; one of them does the
+// work, and who finds it done waits for nobody.
 func ControlPlane(ctx context.Context, progress io.Writer) (Control, error) {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
 		control, err := controlIn(dir)
@@ -80,7 +81,8 @@ func controlIn(dir string) (Control, error) {
 }
 
 // buildControlPlane builds everything into dir, which appears when it is complete.
-func buildControlPlane(ctx context.Context, progress io.Writer, repo repository, pins pins, dir string) error {
+func buildControlPlane(ctx context.Context, progress io.Writer, repo repository, pins pins,
+	dir string) error {
 	unfinished := dir + ".unfinished"
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
@@ -93,11 +95,12 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 			output:   filepath.Join(unfinished, "etcd"),
 			ldflags:  "-s -w",
 		}, {
-			what:     fmt.Sprintf("kube-apiserver and kubectl %s (then cached)", pins.kubernetes),
-			module:   repo.file("e2e", "assets", "kubernetes"),
-			packages: []string{kubernetesModule + "/cmd/kube-apiserver", kubernetesModule + "/cmd/kubectl"},
-			output:   unfinished + "/",
-			ldflags:  kubernetesLdflags(pins.kubernetes),
+			what:   fmt.Sprintf("kube-apiserver and kubectl %s (then cached)", pins.kubernetes),
+			module: repo.file("e2e", "assets", "kubernetes"),
+			packages: []string{kubernetesModule + "/cmd/kube-apiserver",
+				kubernetesModule + "/cmd/kubectl"},
+			output:  unfinished + "/",
+			ldflags: kubernetesLdflags(pins.kubernetes),
 		},
 	}
 	for _, build := range builds {
@@ -113,5 +116,7 @@ func kubernetesLdflags(gitVersion string) string {
 	const version = "k8s.io/component-base/version"
 	major, rest, _ := strings.Cut(strings.TrimPrefix(gitVersion, "v"), ".")
 	minor, _, _ := strings.Cut(rest, ".")
-	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s", version, gitVersion, major, minor)
+	return fmt.Sprintf(
+		"-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s", version,
+		gitVersion, major, minor)
 }

@@ -15,19 +15,25 @@ import (
 )
 
 // releasesURL is a file that setup-envtest begins with. Whether it can be had says whether to try.
-const releasesURL = "https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/envtest-releases.yaml"
+const releasesURL = "https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/" +
+	"envtest-releases.yaml"
 
-// reachableTimeout is how long the internet may take to answer. Building takes minutes, but nobody should wait for a firewall.
+// reachableTimeout is how long the internet may take to answer. Building takes minutes, but nobody
+// should wait for a firewall.
 const reachableTimeout = 3 * time.Second
 
-// downloadControlPlane has setup-envtest download the programs, and makes dir a link to them. The error says why it can't.
-func downloadControlPlane(ctx context.Context, progress io.Writer, repo repository, pins pins, cache, dir string) error {
+// downloadControlPlane has setup-envtest download the programs, and makes dir a link to them. The
+// error says why it can't.
+func downloadControlPlane(ctx context.Context, progress io.Writer, repo repository, pins pins,
+	cache, dir string) error {
 	if err := reachable(ctx); err != nil {
 		return fmt.Errorf("the internet isn't reachable (%w)", err)
 	}
-	linef(progress, "downloading etcd, kube-apiserver and kubectl %s.%s with setup-envtest", pins.major, pins.minor)
+	linef(progress, "downloading etcd, kube-apiserver and kubectl %s.%s with setup-envtest",
+		pins.major, pins.minor)
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", "tool", "setup-envtest", "use", pins.major+"."+pins.minor+".x",
+	cmd := exec.CommandContext(ctx, "go", "tool", "setup-envtest", "use",
+		pins.major+"."+pins.minor+".x",
 		"--print", "path", "--bin-dir", filepath.Join(cache, "envtest"))
 	cmd.Dir = repo.file("e2e", "assets", "envtest")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -28,8 +28,10 @@ type Node struct {
 	Kubernetes string // the version of it, such as v1.36.3
 	Etcd       string // v3.6.16
 	CoreDNS    string // v1.14.2
-	Programs   string // folder of kubeadm, kubelet, kube-apiserver, etcd, containerd, coredns, loopback, pause and so on
-	KindFiles  string // folder of the files that kind's own node images have, as from /
+	// folder of kubeadm, kubelet, kube-apiserver, etcd, containerd, coredns, loopback, pause and so
+	// on
+	Programs  string
+	KindFiles string // folder of the files that kind's own node images have, as from /
 }
 
 // NodeKey changes when a Node, made now, would be another.
@@ -39,7 +41,8 @@ func NodeKey() (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	for _, folder := range []string{"kubernetes", "etcd", "containerd", "coredns", "kind", "plugins"} {
+	for _, folder := range []string{"kubernetes", "etcd", "containerd", "coredns", "kind",
+		"plugins"} {
 		text, err := os.ReadFile(repo.file("e2e", "assets", folder, "go.mod"))
 		if err != nil {
 			return "", err
@@ -49,8 +52,8 @@ func NodeKey() (string, error) {
 	return runtime.GOARCH + "-" + hex.EncodeToString(sum.Sum(nil))[:12], nil
 }
 
-// NodePrograms builds what a Node has, which takes a quarter of an hour on two cores the first time. Progress says so.
-// Unlike a lab's, these programs aren't kept: what they are for is.
+// NodePrograms builds what a Node has, which takes a quarter of an hour on two cores the first
+// time. Progress says so. Unlike a lab's, these programs aren't kept: what they are for is.
 func NodePrograms(ctx context.Context, progress io.Writer, dir string) (Node, error) {
 	repo, err := findRepository()
 	if err != nil {
@@ -60,7 +63,8 @@ func NodePrograms(ctx context.Context, progress io.Writer, dir string) (Node, er
 	if err != nil {
 		return Node{}, err
 	}
-	unlock, err := lock(ctx, progress, filepath.Join(cache, "node-programs"), "what a Node has") // two at a time would take twice as long
+	// two at a time would take twice as long
+	unlock, err := lock(ctx, progress, filepath.Join(cache, "node-programs"), "what a Node has")
 	if err != nil {
 		return Node{}, err
 	}
@@ -112,7 +116,8 @@ func nodeBuilds(repo repository, node Node) ([]goBuild, error) {
 		ldflags: kubernetesLdflags(node.Kubernetes),
 	}
 	for _, name := range []string{
-		"kubeadm", "kubelet", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy",
+		"kubeadm", "kubelet", "kubectl", "kube-apiserver", "kube-controller-manager",
+		"kube-scheduler", "kube-proxy",
 	} {
 		kubernetes.packages = append(kubernetes.packages, kubernetesModule+"/cmd/"+name)
 	}
@@ -126,11 +131,12 @@ func nodeBuilds(repo repository, node Node) ([]goBuild, error) {
 			ldflags:  "-s -w",
 		},
 		{
-			what:     fmt.Sprintf("containerd %s (three minutes)", containerd),
-			module:   repo.file("e2e", "assets", "containerd"),
-			packages: []string{containerdModule + "/cmd/containerd", containerdModule + "/cmd/containerd-shim-runc-v2", containerdModule + "/cmd/ctr"},
-			output:   node.Programs + "/",
-			ldflags:  "-s -w -X " + containerdModule + "/version.Version=" + containerd,
+			what:   fmt.Sprintf("containerd %s (three minutes)", containerd),
+			module: repo.file("e2e", "assets", "containerd"),
+			packages: []string{containerdModule + "/cmd/containerd",
+				containerdModule + "/cmd/containerd-shim-runc-v2", containerdModule + "/cmd/ctr"},
+			output:  node.Programs + "/",
+			ldflags: "-s -w -X " + containerdModule + "/version.Version=" + containerd,
 		},
 		{
 			what:     fmt.Sprintf("CoreDNS %s (five minutes)", node.CoreDNS),
@@ -143,21 +149,24 @@ func nodeBuilds(repo repository, node Node) ([]goBuild, error) {
 	}, nil
 }
 
-// buildPause builds the program that keeps a pod's namespaces, from the C source that Kubernetes has it in.
+// buildPause builds the program that keeps a pod's namespaces, from the C source that Kubernetes
+// has it in.
 func buildPause(ctx context.Context, repo repository, node Node) error {
 	kubernetes, err := moduleFolder(ctx, repo.file("e2e", "assets", "kubernetes"), kubernetesModule)
 	if err != nil {
 		return err
 	}
 	source := filepath.Join(kubernetes, "build", "pause", "linux", "pause.c")
-	cmd := exec.CommandContext(ctx, "gcc", "-Os", "-Wall", "-static", "-DVERSION="+node.Kubernetes, "-o", filepath.Join(node.Programs, "pause"), source)
+	cmd := exec.CommandContext(ctx, "gcc", "-Os", "-Wall", "-static", "-DVERSION="+node.Kubernetes,
+		"-o", filepath.Join(node.Programs, "pause"), source)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building pause: %w\n%s", err, output)
 	}
 	return nil
 }
 
-// moduleFolder is where the files of a module are, which another requires. It downloads them if it must.
+// moduleFolder is where the files of a module are, which another requires. It downloads them if it
+// must.
 func moduleFolder(ctx context.Context, in, module string) (string, error) {
 	if _, err := goOutput(ctx, in, "mod", "download", module); err != nil {
 		return "", fmt.Errorf("downloading module %s: %w", module, err)
@@ -177,14 +186,16 @@ func goOutput(ctx context.Context, in string, args ...string) (string, error) {
 	return strings.TrimSpace(string(output)), err
 }
 
-// moduleVersion is the version of a module that the module in a folder beside this package requires.
+// moduleVersion is the version of a module that the module in a folder beside this package
+// requires.
 func moduleVersion(repo repository, folder, path string) (string, error) {
 	file := repo.file("e2e", "assets", folder, "go.mod")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("reading versions: %w", err)
 	}
-	found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(path) + ` (v\S+)`).FindSubmatch(text)
+	found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(path) + ` (v\S+)`).
+		FindSubmatch(text)
 	if found == nil {
 		return "", fmt.Errorf("%s: no version of %s", file, path)
 	}

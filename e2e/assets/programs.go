@@ -16,8 +16,8 @@ type Programs struct {
 	Pod     string // what runs in a pod
 }
 
-// Wiring builds this repository's programs. With stock, these are the pod's alone, and for plugins there are ptp and
-// host-local of the CNI project.
+// Wiring builds this repository's programs. With stock, these are the pod's alone, and for plugins
+// there are ptp and host-local of the CNI project.
 func Wiring(ctx context.Context, progress io.Writer, stock bool) (Programs, error) {
 	return build(ctx, progress, func(repo repository, dir string) []goBuild {
 		pod := goBuild{
@@ -38,8 +38,8 @@ func Wiring(ctx context.Context, progress io.Writer, stock bool) (Programs, erro
 	})
 }
 
-// Foreign builds what networks of others need, into the same folder of plugins: bridge, ptp, macvlan and host-local of the CNI project,
-// and multus, which takes a minute the first time.
+// Foreign builds what networks of others need, into the same folder of plugins: bridge, ptp,
+// macvlan and host-local of the CNI project, and multus, which takes a minute the first time.
 func Foreign(ctx context.Context, progress io.Writer) (Programs, error) {
 	return build(ctx, progress, func(repo repository, dir string) []goBuild {
 		return []goBuild{
@@ -69,7 +69,8 @@ func stockPlugins(repo repository, dir string, names ...string) goBuild {
 }
 
 // build builds what is asked for, given the folder for it.
-func build(ctx context.Context, progress io.Writer, builds func(repo repository, dir string) []goBuild) (Programs, error) {
+func build(ctx context.Context, progress io.Writer,
+	builds func(repo repository, dir string) []goBuild) (Programs, error) {
 	repo, err := findRepository()
 	if err != nil {
 		return Programs{}, err

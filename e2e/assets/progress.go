@@ -11,19 +11,23 @@ import (
 	"time"
 )
 
-// linkShare: for each program a twelfth of all comes on top, since the last packages wait for each other, and then it is linked.
+// linkShare: for each program a twelfth of all comes on top, since the last packages wait for each
+// other, and then it is linked.
 const linkShare = 12
 
-// buildProgress tells how far a go build is. Which packages it has to compile is asked once it has gone on for a while: nobody waits for that
-// where all is cached. Its methods may be called concurrently.
+// buildProgress tells how far a go build is. Which packages it has to compile is asked once it has
+// gone on for a while: nobody waits for that where all is cached. Its methods may be called
+// concurrently.
 type buildProgress struct {
 	programs int // that are linked in the end
 
 	mu      sync.Mutex
 	started map[string]bool // packages
-	sizes   map[string]int  // of those that weren't compiled when it was asked, in bytes of their source; nil: not asked yet
-	before  int             // how many were, when it was asked
-	asked   time.Time
+	// of those that weren't compiled when it was asked, in bytes of their source; nil: not asked
+	// yet
+	sizes  map[string]int
+	before int // how many were, when it was asked
+	asked  time.Time
 }
 
 // Write takes what go build -v prints: a line for each package that it begins with.
@@ -51,7 +55,8 @@ func (p *buildProgress) expect(sizes map[string]int, now time.Time) {
 	}
 }
 
-// text is how far it is and, as soon as that can be told, how much time is left: what the source that is left takes at the pace so far.
+// text is how far it is and, as soon as that can be told, how much time is left: what the source
+// that is left takes at the pace so far.
 func (p *buildProgress) text(now time.Time) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,15 +79,18 @@ func (p *buildProgress) text(now time.Time) string {
 	case done*100 >= all*enough:
 		linking := all * p.programs / linkShare
 		left := now.Sub(p.asked).Seconds() / float64(done) * float64(all-done+linking)
-		text += fmt.Sprintf(", some %s left", (time.Duration(left) * time.Second).Round(time.Second))
+		text += fmt.Sprintf(", some %s left",
+			(time.Duration(left) * time.Second).Round(time.Second))
 	}
 	return text
 }
 
 // left lists the packages that the build has to compile, with the bytes of their source.
 func (b goBuild) left(ctx context.Context) (map[string]int, error) {
-	const format = `{{if .Stale}}{{.ImportPath}}{{"\t"}}{{.Dir}}{{range .GoFiles}}{{"\t"}}{{.}}{{end}}{{end}}`
-	args := append([]string{"list", "-deps", "-trimpath", "-ldflags", b.ldflags, "-f", format}, b.packages...)
+	const format = `{{if .Stale}}{{.ImportPath}}{{"\t"}}{{.Dir}}` +
+		`{{range .GoFiles}}{{"\t"}}{{.}}{{end}}{{end}}`
+	args := append([]string{"list", "-deps", "-trimpath", "-ldflags", b.ldflags, "-f", format},
+		b.packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, cmd.Env = b.module, b.env()
 	output, err := cmd.Output()

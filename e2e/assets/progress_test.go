@@ -11,8 +11,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestProgress: a build that goes on at one pace says how many packages it has begun with, of how many, and a time that is true within a
-// factor of two.
+// TestProgress: a build that goes on at one pace says how many packages it has begun with, of how
+// many, and a time that is true within a factor of two.
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -37,7 +37,8 @@ func TestProgress(t *testing.T) {
 			_, _ = p.Write([]byte(name + "\n"))
 			done += sizes[name]
 			text := p.text(now(done))
-			if want := fmt.Sprintf(", %d of %d packages", i+2, len(order)+1); !strings.HasPrefix(text, want) {
+			want := fmt.Sprintf(", %d of %d packages", i+2, len(order)+1)
+			if !strings.HasPrefix(text, want) {
 				t.Fatalf("%q, want %q", text, want)
 			}
 			left := total - now(done).Sub(start)
@@ -51,8 +52,10 @@ func TestProgress(t *testing.T) {
 				t.Fatalf("with %s left no time is said: %q", left, text)
 			case found != nil && left > 2*time.Second:
 				said, err := time.ParseDuration(found[1])
-				if ratio := said.Seconds() / left.Seconds(); err != nil || ratio < 0.5 || ratio > 2 {
-					t.Fatalf("%s are left, but %q (%s)", left, text, strconv.FormatFloat(ratio, 'f', 2, 64))
+				ratio := said.Seconds() / left.Seconds()
+				if err != nil || ratio < 0.5 || ratio > 2 {
+					t.Fatalf("%s are left, but %q (%s)", left, text,
+						strconv.FormatFloat(ratio, 'f', 2, 64))
 				}
 			}
 		}

@@ -36,7 +36,8 @@ func findRepository() (repository, error) {
 	for _, dir := range starts {
 		for ; ; dir = filepath.Dir(dir) {
 			text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-			if err == nil && bytes.HasPrefix(text, []byte("module github.com/sluice-net/sluice\n")) {
+			if err == nil &&
+				bytes.HasPrefix(text, []byte("module github.com/sluice-net/sluice\n")) {
 				return repository(dir), nil
 			}
 			if dir == filepath.Dir(dir) {
@@ -44,7 +45,8 @@ func findRepository() (repository, error) {
 			}
 		}
 	}
-	return "", errors.New("neither the working directory nor this program is inside a clone of the Sluice repository, whose sources a lab builds")
+	return "", errors.New("neither the working directory nor this program is inside a clone of " +
+		"the Sluice repository, whose sources a lab builds")
 }
 
 // ReadFile returns a file of the repository, by its path in there.

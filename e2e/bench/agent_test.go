@@ -27,7 +27,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// agent is what the agent does for one node, but for the API server, whose objects it is handed, and the CNI server.
+// agent is what the agent does for one node, but for the API server, whose objects it is handed,
+// and the CNI server.
 type agent struct {
 	enforcer *enforcer.Enforcer
 	network  *controllers.PodNetwork
@@ -46,7 +47,8 @@ const (
 	directRouting = `{"Type": "vxlan", "DirectRouting": true}`
 )
 
-// newAgent makes an agent for node number i that ends with the benchmark. Nothing of it runs before start.
+// newAgent makes an agent for node number i that ends with the benchmark. Nothing of it runs before
+// start.
 func newAgent(b *testing.B, node *testnet.Node, i int, backend string) *agent {
 	b.Helper()
 	table, err := table.Open(table.Options{NetNS: node.NSFd()})
@@ -64,7 +66,8 @@ func newAgent(b *testing.B, node *testnet.Node, i int, backend string) *agent {
 	file := filepath.Join(dir, "net-conf.json")
 	must(b, os.WriteFile(file, fmt.Appendf(nil, podNetworks, backend), 0o600))
 	name := nodeObject(i).Name
-	a := &agent{enforcer: enforcer.New(table, enforcer.NewModel(cluster.Options{Node: name}, ruleset.Config{}), enforcer.Options{})}
+	a := &agent{enforcer: enforcer.New(table,
+		enforcer.NewModel(cluster.Options{Node: name}, ruleset.Config{}), enforcer.Options{})}
 	a.network = controllers.NewPodNetwork(controllers.NetworkOptions{
 		Node: name, ConfigFile: file, SavedFile: filepath.Join(dir, "saved.json"),
 		Masquerade: true, ToNodes: controllers.MasqueradeAuto,
@@ -127,7 +130,8 @@ func (a *agent) attach(b *testing.B, pod *corev1.Pod, host *testnet.Host) {
 	ctx, cancel := context.WithTimeout(b.Context(), patience)
 	defer cancel()
 	must(b, a.enforcer.Attach(ctx, cni.Attachment{
-		ContainerID: pod.Name, IfName: "eth0", PodNamespace: pod.Namespace, PodName: pod.Name, PodUID: string(pod.UID),
+		ContainerID: pod.Name, IfName: "eth0", PodNamespace: pod.Namespace, PodName: pod.Name,
+		PodUID:    string(pod.UID),
 		Interface: host.Interface(), Addresses: []netip.Addr{host.Addr4(), host.Addr6()},
 	}))
 }
@@ -138,7 +142,8 @@ func nodeObject(i int) *corev1.Node {
 		node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, p.String())
 	}
 	for _, a := range []netip.Addr{underlay4(i), underlay6(i)} {
-		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
+		node.Status.Addresses = append(node.Status.Addresses,
+			corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
 	}
 	return node
 }
@@ -147,8 +152,9 @@ func nodeObject(i int) *corev1.Node {
 func podObject(i int) *corev1.Pod {
 	app := [...]string{"client", "server"}[i]
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: app, UID: types.UID("uid-of-" + app), Labels: map[string]string{"app": app}},
-		Spec:       corev1.PodSpec{NodeName: nodeObject(i).Name},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: app,
+			UID: types.UID("uid-of-" + app), Labels: map[string]string{"app": app}},
+		Spec: corev1.PodSpec{NodeName: nodeObject(i).Name},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{
 			{IP: podAddr(podCIDR4(i)).String()}, {IP: podAddr(podCIDR6(i)).String()},
 		}},

@@ -40,9 +40,12 @@ func podAddr(p netip.Prefix) netip.Addr { return p.Addr().Next().Next() }
 func newCable(b *testing.B) cable {
 	b.Helper()
 	c := cable{testnet.NewNode(b), testnet.NewNode(b)}
-	run(b, c[0], "ip link add eth0 mtu %d type veth peer name eth0 mtu %[1]d netns %s", underlayMTU, c[1].Path())
+	run(b, c[0], "ip link add eth0 mtu %d type veth peer name eth0 mtu %[1]d netns %s", underlayMTU,
+		c[1].Path())
 	for i, node := range c {
-		run(b, node, "ip link set eth0 up\nip addr add %s/24 dev eth0\nip addr add %s/64 dev eth0 nodad", underlay4(i), underlay6(i))
+		run(b, node,
+			"ip link set eth0 up\nip addr add %s/24 dev eth0\nip addr add %s/64 dev eth0 nodad",
+			underlay4(i), underlay6(i))
 	}
 	return c
 }
@@ -56,7 +59,8 @@ func run(b *testing.B, where place, commands string, args ...any) {
 	for command := range strings.SplitSeq(fmt.Sprintf(commands, args...), "\n") {
 		words := strings.Fields(command)
 		must(b, where.Do(func() error {
-			if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil { //nolint:gosec,noctx // ours, and it ends by itself
+			//nolint:gosec,noctx // ours, and it ends by itself
+			if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
 				return fmt.Errorf("%s: %w: %s", command, err, out)
 			}
 			return nil
@@ -66,7 +70,8 @@ func run(b *testing.B, where place, commands string, args ...any) {
 
 // nodes is the way from one node to the other.
 func (c cable) nodes(name string) way {
-	return way{name: name, client: c[0].Host(), server: c[1].Host(), from: underlay4(0), to: underlay4(1)}
+	return way{name: name, client: c[0].Host(), server: c[1].Host(), from: underlay4(0),
+		to: underlay4(1)}
 }
 
 // pods adds a pod to each node, and returns the way between them.
@@ -76,7 +81,8 @@ func (c cable) pods(b *testing.B, name string) way {
 	for i, node := range c {
 		pods[i] = node.Pod(podName(i), podAddr(podCIDR4(i)), podAddr(podCIDR6(i)))
 	}
-	return way{name: name, client: pods[0], server: pods[1], from: pods[0].Addr4(), to: pods[1].Addr4()}
+	return way{name: name, client: pods[0], server: pods[1], from: pods[0].Addr4(),
+		to: pods[1].Addr4()}
 }
 
 func podName(i int) string { return fmt.Sprintf("bench/%s", [...]string{"client", "server"}[i]) }
@@ -101,12 +107,14 @@ func vxlanByHand(b *testing.B, name string) way {
 	return newVXLAN(b).finish(b, name)
 }
 
-// vxlanTracked is the same on nodes that track connections, as all do that have Services: by a single rule, which accepts.
+// vxlanTracked is the same on nodes that track connections, as all do that have Services: by a
+// single rule, which accepts.
 func vxlanTracked(b *testing.B, name string) way {
 	b.Helper()
 	c := newVXLAN(b)
 	for _, node := range c {
-		node.NftInput("table inet by-hand { chain forward { type filter hook forward priority filter; ct state established,related accept; }; }")
+		node.NftInput("table inet by-hand { chain forward { type filter hook forward priority " +
+			"filter; ct state established,related accept; }; }")
 	}
 	return c.finish(b, name)
 }
@@ -116,10 +124,13 @@ func newVXLAN(b *testing.B) cable {
 	c := newCable(b)
 	for i, node := range c {
 		peer := 1 - i
-		run(b, node, `ip link add vxlan1 mtu %d type vxlan id 1 dev eth0 local %s remote %s dstport 8472 noudpcsum
+		run(b, node,
+			`ip link add vxlan1 mtu %d type vxlan id 1 dev eth0 local %s remote %s `+
+				`dstport 8472 noudpcsum
 			ip addr add %s/32 dev vxlan1
 			ip link set vxlan1 up
-			ip route add %s via %s dev vxlan1 onlink`, tunnelMTU, underlay4(i), underlay4(peer), podCIDR4(i).Addr(), podCIDR4(peer), podCIDR4(peer).Addr())
+			ip route add %s via %s dev vxlan1 onlink`, tunnelMTU, underlay4(i), underlay4(peer),
+			podCIDR4(i).Addr(), podCIDR4(peer), podCIDR4(peer).Addr())
 	}
 	return c
 }

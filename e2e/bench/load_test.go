@@ -40,7 +40,8 @@ var (
 	tcpConnect = load{"connections/s", openTCPConnect}
 )
 
-// socket is a connected socket whose calls block the thread: the runtime's poller, and its noise, have no part in them.
+// socket is a connected socket whose calls block the thread: the runtime's poller, and its noise,
+// have no part in them.
 type socket struct{ file *os.File }
 
 // lossTimeout is when something that was sent counts as lost, which must not happen to requests.
@@ -86,7 +87,8 @@ func pipe(b *testing.B, client, server socket, serve func(server int)) {
 	})
 }
 
-// read and write go on after a signal, such as those by which the runtime gets at its threads: with a timeout set, the kernel doesn't.
+// read and write go on after a signal, such as those by which the runtime gets at its threads: with
+// a timeout set, the kernel doesn't.
 func read(fd int, p []byte) (n int, err error) {
 	for n, err = unix.Read(fd, p); errors.Is(err, unix.EINTR); {
 		n, err = unix.Read(fd, p)
@@ -139,7 +141,8 @@ func dialTCP(b *testing.B, w way) *net.TCPConn {
 	b.Helper()
 	return in(b, w.client, func() (*net.TCPConn, error) {
 		dialer := net.Dialer{Timeout: patience}
-		conn, err := dialer.DialContext(b.Context(), "tcp", netip.AddrPortFrom(w.to, serverPort).String())
+		conn, err := dialer.DialContext(b.Context(), "tcp",
+			netip.AddrPortFrom(w.to, serverPort).String())
 		if err != nil {
 			return nil, err
 		}
@@ -147,18 +150,21 @@ func dialTCP(b *testing.B, w way) *net.TCPConn {
 	})
 }
 
-// udpPair has each send to the other. Each has sent something, as otherwise connection tracking takes every datagram for the first one.
+// udpPair has each send to the other. Each has sent something, as otherwise connection tracking
+// takes every datagram for the first one.
 func udpPair(b *testing.B, w way) (client, server socket) {
 	b.Helper()
 	client, server = udpSockets(b, w)
 	buffer := make([]byte, 1)
 	for _, ends := range [][2]socket{{client, server}, {server, client}} {
-		must(b, unix.SetsockoptTimeval(ends[1].fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
+		must(b,
+			unix.SetsockoptTimeval(ends[1].fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
 		must(b, write(ends[0].fd(), buffer))
 		_, err := read(ends[1].fd(), buffer)
 		must(b, err)
 	}
-	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})) // it waits for ever
+	// it waits for ever
+	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}))
 	return client, server
 }
 
@@ -167,7 +173,8 @@ func udpSockets(b *testing.B, w way) (client, server socket) {
 	from, to := netip.AddrPortFrom(w.from, clientPort), netip.AddrPortFrom(w.to, serverPort)
 	dial := func(h *testnet.Host, local, remote netip.AddrPort) socket {
 		return blocking(b, in(b, h, func() (*net.UDPConn, error) {
-			return net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+			return net.DialUDP("udp", net.UDPAddrFromAddrPort(local),
+				net.UDPAddrFromAddrPort(remote))
 		}))
 	}
 	server = dial(w.server, to, from)
@@ -221,8 +228,9 @@ func receive(fd int, received *atomic.Int64) {
 	}
 }
 
-// openUDPWork counts datagrams by the time that the sending thread was on a CPU. Between namespaces, the kernel does all of a datagram's
-// way up to the server's socket on that thread, so this is what the way costs, and what else the machine does has little part in it.
+// openUDPWork counts datagrams by the time that the sending thread was on a CPU. Between
+// namespaces, the kernel does all of a datagram's way up to the server's socket on that thread, so
+// this is what the way costs, and what else the machine does has little part in it.
 func openUDPWork(b *testing.B, w way) meter {
 	b.Helper()
 	client, server := udpPair(b, w)
@@ -267,7 +275,8 @@ func threadTime() (time.Duration, error) {
 	return time.Duration(t.Nano()), err
 }
 
-// drain returns when nothing arrives any more, so that the next measurement has the machine to itself.
+// drain returns when nothing arrives any more, so that the next measurement has the machine to
+// itself.
 func drain(received *atomic.Int64) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -316,7 +325,8 @@ func requests(b *testing.B, client, server socket) meter {
 	}
 }
 
-// openTCPConnect makes a new connection for each request: first packets are the ones that policies judge.
+// openTCPConnect makes a new connection for each request: first packets are the ones that policies
+// judge.
 func openTCPConnect(b *testing.B, w way) meter {
 	b.Helper()
 	listener := listenTCP(b, w)

@@ -24,7 +24,8 @@ import (
 	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
-// A cluster of this size, of which one node is real: for its agent the others are objects, routes and neighbours.
+// A cluster of this size, of which one node is real: for its agent the others are objects, routes
+// and neighbours.
 const (
 	manyNodes = 1000
 	manyPods  = 10_000
@@ -33,14 +34,15 @@ const (
 	requestsAtOnce   = 32
 )
 
-// BenchmarkAgentMemory is the resident memory of a real agent with a real API server: alone, after nodes and pods have come one by
-// one, and of another agent that finds them all when it starts. In short runs there are no figures: making the objects takes
-// minutes.
+// BenchmarkAgentMemory is the resident memory of a real agent with a real API server: alone, after
+// nodes and pods have come one by one, and of another agent that finds them all when it starts. In
+// short runs there are no figures: making the objects takes minutes.
 func BenchmarkAgentMemory(b *testing.B) {
 	if !long {
 		b.Skip("only with SLUICE_LONG=1: it takes minutes")
 	}
-	l, err := lab.Up(b.Context(), lab.Options{Name: fmt.Sprintf("bench-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
+	l, err := lab.Up(b.Context(),
+		lab.Options{Name: fmt.Sprintf("bench-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
 	must(b, err)
 	b.Cleanup(func() {
 		if err := l.Down(); err != nil {
@@ -57,7 +59,8 @@ func BenchmarkAgentMemory(b *testing.B) {
 	within(b, 5*time.Minute, "agent that knows everything", func() error {
 		return errors.Join(
 			metrics.atLeast("sluice_network_peers ", manyNodes),
-			metrics.atLeast(`controller_runtime_reconcile_total{controller="pod",result="success"}`, manyPods),
+			metrics.atLeast(`controller_runtime_reconcile_total{controller="pod",result="success"}`,
+				manyPods),
 			metrics.atMost(`workqueue_depth{controller="pod"`, 0),
 		)
 	})
@@ -66,7 +69,9 @@ func BenchmarkAgentMemory(b *testing.B) {
 	node.KillAgent()
 	must(b, node.StartAgent())
 	must(b, node.WaitAgentReady(b.Context()))
-	within(b, time.Minute, "agent that has found every node", func() error { return metrics.atLeast("sluice_network_peers ", manyNodes) })
+	within(b, time.Minute, "agent that has found every node", func() error {
+		return metrics.atLeast("sluice_network_peers ", manyNodes)
+	})
 	restarted := memoryOf(b, node)
 
 	report(b, "alone", alone)
@@ -74,14 +79,16 @@ func BenchmarkAgentMemory(b *testing.B) {
 	report(b, fmt.Sprintf("nodes=%d,pods=%d,restarted", manyNodes, manyPods), restarted)
 }
 
-// TestStartInLittleMemory: a start into many pods needs more memory than the agent has afterwards, and gets along with less where there is
-// a limit. Otherwise an agent that was killed for its memory would be killed again at each start.
+// TestStartInLittleMemory: a start into many pods needs more memory than the agent has afterwards,
+// and gets along with less where there is a limit. Otherwise an agent that was killed for its
+// memory would be killed again at each start.
 func TestStartInLittleMemory(t *testing.T) {
 	if !long {
 		t.Skip("only with SLUICE_LONG=1: it takes minutes")
 	}
 	group := memorygroup.New(t)
-	l, err := lab.Up(t.Context(), lab.Options{Name: fmt.Sprintf("little-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
+	l, err := lab.Up(t.Context(),
+		lab.Options{Name: fmt.Sprintf("little-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Down()) })
 	node := l.Nodes()[0]
@@ -109,7 +116,8 @@ func TestStartInLittleMemory(t *testing.T) {
 			if kills, err = group.Kills(); err != nil || kills > before && node.AgentPID() == 0 {
 				return err
 			}
-			return metrics.atLeast(`controller_runtime_reconcile_total{controller="pod",result="success"}`, manyPods)
+			return metrics.atLeast(
+				`controller_runtime_reconcile_total{controller="pod",result="success"}`, manyPods)
 		})
 		used, err := group.Usage()
 		must(t, err)
@@ -144,7 +152,9 @@ func memoryOf(b *testing.B, node *lab.Node) map[string]float64 {
 func createPods(ctx context.Context, c client.Client, nodes []string) error {
 	const namespaces = manyPods / podsPerNamespace
 	for i := range namespaces {
-		if err := c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: manyNamespace(i)}}); err != nil {
+		err := c.Create(ctx,
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: manyNamespace(i)}})
+		if err != nil {
 			return fmt.Errorf("creating a namespace: %w", err)
 		}
 	}
@@ -161,14 +171,18 @@ func manyNamespace(i int) string { return fmt.Sprintf("many-%d", i) }
 func createPod(ctx context.Context, c client.Client, i int, node string) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: manyNamespace(i / podsPerNamespace), Name: fmt.Sprintf("some-deployment-6c7d9f5b8-%05d", i),
+			Namespace: manyNamespace(i / podsPerNamespace),
+			Name:      fmt.Sprintf("some-deployment-6c7d9f5b8-%05d", i),
 			Labels: map[string]string{
-				"app.kubernetes.io/name": fmt.Sprintf("app-%d", i%20), "app.kubernetes.io/part-of": "something", "pod-template-hash": "6c7d9f5b8",
+				"app.kubernetes.io/name":    fmt.Sprintf("app-%d", i%20),
+				"app.kubernetes.io/part-of": "something", "pod-template-hash": "6c7d9f5b8",
 			},
 		},
 		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
-			Name: "main", Image: "example.com/some/image:v1.2.3", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
-			Env: []corev1.EnvVar{{Name: "SOME_SETTING", Value: strings.Repeat("x", 500)}}, // that nobody keeps
+			Name: "main", Image: "example.com/some/image:v1.2.3",
+			Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+			// that nobody keeps
+			Env: []corev1.EnvVar{{Name: "SOME_SETTING", Value: strings.Repeat("x", 500)}},
 		}}},
 	}
 	if err := c.Create(ctx, pod); err != nil {
@@ -178,8 +192,10 @@ func createPod(ctx context.Context, c client.Client, i int, node string) error {
 	addr6 := netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x64, 14: byte(i >> 8), 15: byte(i)})
 	running := pod.DeepCopy()
 	running.Status = corev1.PodStatus{
-		Phase: corev1.PodRunning, PodIP: addr4.String(), PodIPs: []corev1.PodIP{{IP: addr4.String()}, {IP: addr6.String()}},
-		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}},
+		Phase: corev1.PodRunning, PodIP: addr4.String(),
+		PodIPs: []corev1.PodIP{{IP: addr4.String()}, {IP: addr6.String()}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue,
+			LastTransitionTime: metav1.Now()}},
 	}
 	if err := c.Status().Patch(ctx, running, client.MergeFrom(pod)); err != nil {
 		return fmt.Errorf("giving pod %d its addresses: %w", i, err)
@@ -192,10 +208,14 @@ type metrics struct{ client *http.Client }
 
 func newMetrics(node *lab.Node) metrics {
 	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = node.Do(func() error { conn, err = new(net.Dialer).DialContext(ctx, network, address); return err })
+		err = node.Do(func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			return err
+		})
 		return conn, err
 	}
-	return metrics{&http.Client{Timeout: patience, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return metrics{&http.Client{Timeout: patience,
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 func (m metrics) atLeast(series string, least float64) error {
@@ -230,7 +250,8 @@ func (m metrics) read(series string) (float64, error) {
 		if !strings.HasPrefix(line, series) {
 			continue
 		}
-		number, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
+		number, err := strconv.ParseFloat(
+			strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
 		if err != nil {
 			return 0, fmt.Errorf("reading %q: %w", line, err)
 		}

@@ -49,7 +49,9 @@ func network(b *testing.B, l load) {
 			b.Fatal(err)
 		}
 	}
-	columns := interleave(b, rounds, names, func(i int) (float64, error) { return meters[i](slice) })
+	columns := interleave(b, rounds, names, func(i int) (float64, error) {
+		return meters[i](slice)
+	})
 	for _, c := range columns {
 		report(b, c.name, map[string]float64{
 			l.unit:        median(c.figures),

@@ -25,7 +25,8 @@ import (
 	"github.com/sluice-net/sluice/test/cases"
 )
 
-// The CNI project's plugins give a pod IPv4 only. With IPv6, both wait for duplicate address detection, a second or more.
+// The CNI project's plugins give a pod IPv4 only. With IPv6, both wait for duplicate address
+// detection, a second or more.
 const (
 	hostLocal = `"ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.244.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
 	ptp       = `{"type": "ptp", ` + hostLocal + `}`
@@ -83,7 +84,8 @@ func comparePlugins(b *testing.B, rounds, atOnce int) {
 	for i, r := range runtimes {
 		metrics := map[string]float64{}
 		for name, v := range map[string]verb{"ADD": adds[i], "DEL": dels[i]} {
-			metrics["ns-"+name+"-p50"], metrics["ns-"+name+"-p99"] = quantile(v.wall, 0.5), quantile(v.wall, 0.99)
+			metrics["ns-"+name+"-p50"], metrics["ns-"+name+"-p99"] = quantile(v.wall, 0.5),
+				quantile(v.wall, 0.99)
 			if atOnce == 1 {
 				metrics["ns-"+name+"-CPU"] = median(v.cpu)
 			}
@@ -112,7 +114,8 @@ func (r *runtime) round(b *testing.B, boxes []sandbox) (add, del verb) {
 	return add, del
 }
 
-// each calls a verb for every pod. The time on CPUs is that of all calls together, plugins and agent: more than one at once share it.
+// each calls a verb for every pod. The time on CPUs is that of all calls together, plugins and
+// agent: more than one at once share it.
 func each(b *testing.B, boxes []sandbox, call func(context.Context, sandbox) error) verb {
 	b.Helper()
 	took := make([]float64, len(boxes))
@@ -141,18 +144,20 @@ func processTime(b *testing.B) (sum time.Duration) {
 	return sum
 }
 
-// newSluiceRuntime is a runtime with Sluice's plugin, whose agent is in this process, but for the API server. Pods get both families,
-// and policies.
+// newSluiceRuntime is a runtime with Sluice's plugin, whose agent is in this process, but for the
+// API server. Pods get both families, and policies.
 func newSluiceRuntime(b *testing.B, programs string) *runtime {
 	b.Helper()
 	dir := inMemory(b)
 	socket := filepath.Join(dir, cni.SocketName)
 	r := newRuntime(b, "sluice", programs, fmt.Sprintf(ours, socket, dir))
-	run(b, r.node, "ip link add eth0 type veth peer name eth1\nip link set eth0 up\nip link set eth1 up\nip addr add %s/24 dev eth0\nip addr add %s/64 dev eth0 nodad",
+	run(b, r.node, "ip link add eth0 type veth peer name eth1\nip link set eth0 up\nip link set "+
+		"eth1 up\nip addr add %s/24 dev eth0\nip addr add %s/64 dev eth0 nodad",
 		underlay4(0), underlay6(0))
 	a := newAgent(b, r.node, 0, vxlan)
 	node := nodeObject(0)
-	node.Spec.PodCIDRs = []string{"10.244.0.0/16", "fd00::/64"} // room for as many as there are within a cool-down
+	// room for as many as there are within a cool-down
+	node.Spec.PodCIDRs = []string{"10.244.0.0/16", "fd00::/64"}
 	a.setNodes(node)
 	a.enforcer.Update(func(c *enforcer.Model) { c.SetNamespace("bench", nil) })
 	for key, spec := range map[string]string{
@@ -168,8 +173,9 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 	startServer(b, r, a, socket, dir, state)
 	r.know = func(s sandbox) {
 		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: s.pod, UID: types.UID(s.uid), Labels: map[string]string{"app": "web"}},
-			Spec:       corev1.PodSpec{NodeName: node.Name},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: s.pod, UID: types.UID(s.uid),
+				Labels: map[string]string{"app": "web"}},
+			Spec: corev1.PodSpec{NodeName: node.Name},
 		}
 		a.enforcer.Update(func(c *enforcer.Model) { c.SetPod(policy.PodFrom(pod)) })
 	}
@@ -177,12 +183,14 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 }
 
 // startServer serves the plugin, and returns when it is told that the node can take pods.
-func startServer(b *testing.B, r *runtime, a *agent, socket, dir string, state controllers.NetworkState) {
+func startServer(b *testing.B, r *runtime, a *agent, socket, dir string,
+	state controllers.NetworkState) {
 	b.Helper()
 	netns, err := ns.GetNS(r.node.Path())
 	must(b, err)
 	b.Cleanup(func() { _ = netns.Close() })
-	s, err := server.New(server.Options{Socket: socket, StateDir: dir, Enforcer: a.enforcer, Log: logr.Discard(), NetNS: netns})
+	s, err := server.New(server.Options{Socket: socket, StateDir: dir, Enforcer: a.enforcer,
+		Log: logr.Discard(), NetNS: netns})
 	must(b, err)
 	s.SetNodeAddresses([]netip.Addr{underlay4(0), underlay6(0)})
 	s.SetPodCIDRs(state.PodCIDRs)
@@ -199,6 +207,7 @@ func startServer(b *testing.B, r *runtime, a *agent, socket, dir string, state c
 		}
 	})
 	await(b, "CNI server", func() error {
-		return cni.NewClient(socket).Call(ctx, cni.PathStatus, cni.StatusRequest{}, new(cni.StatusAnswer))
+		return cni.NewClient(socket).Call(ctx, cni.PathStatus, cni.StatusRequest{},
+			new(cni.StatusAnswer))
 	})
 }

@@ -16,9 +16,10 @@ type column struct {
 	figures []float64
 }
 
-// interleave measures every variant once in each round. Each round begins with another one, so that none always has the same
-// predecessor in its caches.
-func interleave(b *testing.B, rounds int, names []string, measure func(variant int) (float64, error)) []column {
+// interleave measures every variant once in each round. Each round begins with another one, so that
+// none always has the same predecessor in its caches.
+func interleave(b *testing.B, rounds int, names []string,
+	measure func(variant int) (float64, error)) []column {
 	b.Helper()
 	columns := make([]column, len(names))
 	for i, name := range names {
@@ -48,7 +49,8 @@ func (c column) ratios(reference column) []float64 {
 
 func median(figures []float64) float64 { return quantile(figures, 0.5) }
 
-// quantile is a figure that the share q of all don't exceed. Of fewer than 100, the 99th percentile is the highest.
+// quantile is a figure that the share q of all don't exceed. Of fewer than 100, the 99th percentile
+// is the highest.
 func quantile(figures []float64, q float64) float64 {
 	if len(figures) == 0 {
 		return 0

@@ -14,16 +14,19 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// From the moment in which a node's agent hears of another Node, by backend, until a pod there answers. The Node object comes from
-// the benchmark: what an API server takes to pass it on is not in it.
+// From the moment in which a node's agent hears of another Node, by backend, until a pod there
+// answers. The Node object comes from the benchmark: what an API server takes to pass it on is not
+// in it.
 func BenchmarkNodeToRoute(b *testing.B) {
 	rounds := 20
 	if long {
 		rounds = 200
 	}
-	for _, v := range []struct{ name, backend string }{{"vxlan", vxlan}, {"host-gw", hostGW}, {"directrouting", directRouting}} {
+	for _, v := range []struct{ name, backend string }{{"vxlan", vxlan}, {"host-gw", hostGW},
+		{"directrouting", directRouting}} {
 		times := nodeToRoute(b, v.backend, rounds)
-		report(b, v.name, map[string]float64{"ns-p50": quantile(times, 0.5), "ns-p99": quantile(times, 0.99)})
+		report(b, v.name,
+			map[string]float64{"ns-p50": quantile(times, 0.5), "ns-p99": quantile(times, 0.99)})
 	}
 }
 
@@ -72,7 +75,8 @@ func newPulse(b *testing.B, w way) pulse {
 	b.Helper()
 	w.server.ServeUDP(serverPort)
 	conn := in(b, w.client, func() (*net.UDPConn, error) {
-		return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.to, serverPort)))
+		return net.DialUDP("udp", nil,
+			net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.to, serverPort)))
 	})
 	b.Cleanup(func() { _ = conn.Close() })
 	return pulse{conn}
@@ -107,5 +111,6 @@ func (p pulse) await(b *testing.B, answers bool) {
 
 // unreachable is what the kernel reports of earlier packets that had no way to go, or were refused.
 func unreachable(err error) bool {
-	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ECONNREFUSED)
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
+		errors.Is(err, syscall.ECONNREFUSED)
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// plugins are the packages of the programs that are compared, by the folder of the module that names their versions.
+// plugins are the packages of the programs that are compared, by the folder of the module that
+// names their versions.
 var plugins = map[string][]string{
 	"../..": {"./cmd/sluice"},
 	"../assets/plugins": {
@@ -24,12 +25,15 @@ var plugins = map[string][]string{
 	},
 }
 
-// buildPlugins returns a folder with the programs, all built alike. What was built before is only linked.
+// buildPlugins returns a folder with the programs, all built alike. What was built before is only
+// linked.
 func buildPlugins(b *testing.B) string {
 	b.Helper()
 	dir := b.TempDir()
 	for module, packages := range plugins {
-		build := exec.CommandContext(b.Context(), "go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...) //nolint:gosec // of the repository
+		//nolint:gosec // of the repository
+		build := exec.CommandContext(b.Context(), "go",
+			append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
 		build.Dir, build.Env = module, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			b.Fatalf("building the plugins: %v\n%s", err, out)
@@ -38,11 +42,13 @@ func buildPlugins(b *testing.B) string {
 	return dir
 }
 
-// inMemory returns a folder for what a node forgets when it is switched off. All plugins get theirs there, so that none waits for a disk.
+// inMemory returns a folder for what a node forgets when it is switched off. All plugins get theirs
+// there, so that none waits for a disk.
 func inMemory(b *testing.B) string {
 	b.Helper()
 	const memory = "/dev/shm"
-	dir, err := os.MkdirTemp(memory, "sluice-bench-") //nolint:usetesting // not where the test's own files are
+	//nolint:usetesting // not where the test's own files are
+	dir, err := os.MkdirTemp(memory, "sluice-bench-")
 	must(b, err)
 	b.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
@@ -63,7 +69,8 @@ type runtime struct {
 
 func newRuntime(b *testing.B, name, programs, plugin string) *runtime {
 	b.Helper()
-	list, err := libcni.ConfListFromBytes(fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": %q, "plugins": [%s]}`, name, plugin))
+	list, err := libcni.ConfListFromBytes(
+		fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": %q, "plugins": [%s]}`, name, plugin))
 	must(b, err)
 	execute := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}
 	return &runtime{
@@ -79,15 +86,18 @@ type sandbox struct {
 	args     *libcni.RuntimeConf
 }
 
-// newSandbox makes the network namespace of a pod, whose number is unique. It is gone when close is called.
+// newSandbox makes the network namespace of a pod, whose number is unique. It is gone when close is
+// called.
 func newSandbox(b *testing.B, number int) sandbox {
 	b.Helper()
 	netns, err := ns.TempNetNS()
 	must(b, err)
-	s := sandbox{netns: netns, pod: fmt.Sprintf("pod-%d", number), uid: fmt.Sprintf("uid-%d", number)}
+	s := sandbox{netns: netns, pod: fmt.Sprintf("pod-%d", number),
+		uid: fmt.Sprintf("uid-%d", number)}
 	id := fmt.Sprintf("%064x", number)
 	s.args = &libcni.RuntimeConf{
-		ContainerID: id, IfName: "eth0", NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netns.Fd()),
+		ContainerID: id, IfName: "eth0",
+		NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netns.Fd()),
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "bench"}, {"K8S_POD_NAME", s.pod},
 			{"K8S_POD_INFRA_CONTAINER_ID", id}, {"K8S_POD_UID", s.uid},

@@ -86,7 +86,8 @@ func podComesAgain(w *world) {
 	const flow, other = "prod/web > dev/db tcp/80", "dev/web > dev/db tcp/80"
 	w.setPolicies(map[string]string{"dev/p": fromProdClients})
 	w.denied(flow)
-	w.again("prod/web", map[string]string{"app": "web", "role": "client"}) // another address, another identity
+	// another address, another identity
+	w.again("prod/web", map[string]string{"app": "web", "role": "client"})
 	w.allowed(flow)
 	w.again("dev/db", map[string]string{"app": "db"})
 	w.allowed(flow)
@@ -98,12 +99,17 @@ func podComesAgain(w *world) {
 }
 
 func policyBeforePods(w *world) {
-	w.setPolicies(map[string]string{"ops/p": `{podSelector: {matchLabels: {app: late}}, policyTypes: [Ingress, Egress], ingress: [{ports: [{port: web}]}]}`})
+	w.setPolicies(
+		map[string]string{
+			"ops/p": `{podSelector: {matchLabels: {app: late}}, policyTypes: [Ingress, Egress], ingress: [{ports: [{port: web}]}]}`})
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ops", Name: "late", Labels: map[string]string{"app": "late"}},
-		Spec: corev1.PodSpec{NodeName: "node2", Containers: []corev1.Container{{Name: "main", Image: "main", Ports: []corev1.ContainerPort{
-			{Name: "web", ContainerPort: 8000}, {ContainerPort: 80},
-		}}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ops", Name: "late",
+			Labels: map[string]string{"app": "late"}},
+		Spec: corev1.PodSpec{NodeName: "node2",
+			Containers: []corev1.Container{
+				{Name: "main", Image: "main", Ports: []corev1.ContainerPort{
+					{Name: "web", ContainerPort: 8000}, {ContainerPort: 80},
+				}}}},
 	}
 	w.must(w.Client().Create(w.t.Context(), pod))
 	w.must(w.WaitReady(w.t.Context(), "ops/late"))
@@ -115,17 +121,20 @@ func policyBeforePods(w *world) {
 	w.must(w.deletePod("ops/late"))
 }
 
-// unreadableField: an API server of today refuses most of what can't be read;
-// a section whose type isn't listed it lets in.
+// unreadableField: an API server of today refuses most of what can't be read; a section whose type
+// isn't listed it lets in.
 func unreadableField(w *world) {
-	w.setPolicies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress], ingress: [{ports: [{port: 81}]}], egress: [{ports: [{port: 1}]}]}`})
+	w.setPolicies(
+		map[string]string{
+			"dev/p": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress], ingress: [{ports: [{port: 81}]}], egress: [{ports: [{port: 1}]}]}`})
 	w.allowed("dev/web > dev/db tcp/81", "dev/db > dev/web tcp/80")
 	w.denied("dev/web > dev/db tcp/80")
 	w.eventually("an Event that names the field", func() bool {
 		var events corev1.EventList
 		w.must(w.Client().List(w.t.Context(), &events, client.InNamespace("dev")))
 		for _, e := range events.Items {
-			if e.InvolvedObject.Name == "p" && e.Reason == "UnreadableField" && len(e.Message) > 11 && e.Message[:11] == "spec.egress" {
+			if e.InvolvedObject.Name == "p" && e.Reason == "UnreadableField" &&
+				len(e.Message) > 11 && e.Message[:11] == "spec.egress" {
 				return true
 			}
 		}
@@ -144,7 +153,8 @@ const serviceOf = `{apiVersion: v1, kind: Service, metadata: {namespace: dev, na
 func whyAnswers(w *world) {
 	w.setPolicies(map[string]string{"dev/p": fromProdClients})
 	w.denied("dev/web > dev/db tcp/80")
-	for node, want := range map[string]string{"node1": "isolated by dev/p", "node2": "isolated by dev/p"} {
+	for node, want := range map[string]string{"node1": "isolated by dev/p",
+		"node2": "isolated by dev/p"} {
 		answer, err := w.Why(w.t.Context(), node, "dev/web", "dev/db", "80")
 		w.must(err)
 		if !contains(answer, "denied", want, "nearest was dev/p ingress rule 0") {
@@ -154,17 +164,22 @@ func whyAnswers(w *world) {
 	if answer, err := w.Why(w.t.Context(), "node1", "dev/nobody", "dev/db", "80"); err == nil {
 		w.t.Errorf("a pod that isn't there: %s", answer)
 	}
-	if answer, err := w.Why(w.t.Context(), "node1", "dev/web", "10.244.77.77", "80"); err == nil || !contains(err.Error(), "10.244.77.77", "no pod has") {
+	if answer, err := w.Why(w.t.Context(), "node1", "dev/web", "10.244.77.77", "80"); err == nil ||
+		!contains(err.Error(), "10.244.77.77", "no pod has") {
 		w.t.Errorf("an address that nobody has: %s (%v)", answer, err)
 	}
 	db := w.addr("dev/db", "", 4)
 	w.must(w.Apply(w.t.Context(), fmt.Sprintf(serviceOf, db)))
-	defer func() { w.must(w.Delete(context.WithoutCancel(w.t.Context()), fmt.Sprintf(serviceOf, db))) }()
+	defer func() {
+		w.must(w.Delete(context.WithoutCancel(w.t.Context()), fmt.Sprintf(serviceOf, db)))
+	}()
 	var service corev1.Service
-	w.must(w.Client().Get(w.t.Context(), client.ObjectKey{Namespace: "dev", Name: "behind"}, &service))
+	w.must(w.Client().Get(w.t.Context(), client.ObjectKey{Namespace: "dev", Name: "behind"},
+		&service))
 	answer, err := w.Why(w.t.Context(), "node1", "dev/web", service.Spec.ClusterIP, "8080")
 	w.must(err)
-	if !contains(answer, "is Service dev/behind", db.String()+" TCP 80: denied", "isolated by dev/p") {
+	if !contains(answer, "is Service dev/behind", db.String()+" TCP 80: denied",
+		"isolated by dev/p") {
 		w.t.Errorf("of a Service:\n%s", answer)
 	}
 	w.deletePolicies("dev/p")

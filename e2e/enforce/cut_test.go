@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// cutLimit is how long after the API's answer bytes of a denied connection may arrive. The long form, on a machine with nothing else to
-// do, holds it to that; a busy machine starves the agent, and is only asked whether connections end at all.
+// cutLimit is how long after the API's answer bytes of a denied connection may arrive. The long
+// form, on a machine with nothing else to do, holds it to that; a busy machine starves the agent,
+// and is only asked whether connections end at all.
 func cutLimit() time.Duration {
 	if os.Getenv("SLUICE_LONG") != "" {
 		return time.Second
@@ -20,8 +21,9 @@ func cutLimit() time.Duration {
 	return settleTime
 }
 
-// TestEstablished: what makes policy tighter ends the connections it denies, on the same node and across nodes, in both families, TCP and
-// UDP, soon after the API's answer; and no other. Each node has 50,000 connections of others besides.
+// TestEstablished: what makes policy tighter ends the connections it denies, on the same node and
+// across nodes, in both families, TCP and UDP, soon after the API's answer; and no other. Each node
+// has 50,000 connections of others besides.
 func TestEstablished(t *testing.T) { //nolint:tparallel // the parts take turns on one lab
 	t.Parallel()
 	l := newLab(t, labName(t, "cut"), lab.Options{Nodes: 2})
@@ -48,7 +50,8 @@ func TestEstablished(t *testing.T) { //nolint:tparallel // the parts take turns 
 	}
 	slices.Sort(latencies)
 	at := func(percent int) time.Duration { return latencies[(len(latencies)-1)*percent/100] }
-	t.Logf("proof: last byte after the API's answer, %d connections: p50 %s, p99 %s, worst %s", len(latencies), at(50), at(99), at(100))
+	t.Logf("proof: last byte after the API's answer, %d connections: p50 %s, p99 %s, worst %s",
+		len(latencies), at(50), at(99), at(100))
 	if p99 := at(99); p99 > cutLimit() {
 		t.Errorf("p99 is %s, want at most %s", p99, cutLimit())
 	}
@@ -81,19 +84,26 @@ var cutCases = []cutCase{
 		name:   "policy edited",
 		before: map[string]string{"dev/p": fromLabelled},
 		change: func(w *world) {
-			w.setPolicies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: none}}}]}]}`})
+			w.setPolicies(
+				map[string]string{
+					"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: none}}}]}]}`})
 		},
-		denied: []string{nearby + " tcp/1", nearby + " udp/1", across + " tcp/1", across + " udp/1"},
-		stays:  []string{"dev/db > prod/web tcp/1", "dev/db > dev/web udp/1", "node > dev/db tcp/1"},
+		denied: []string{nearby + " tcp/1", nearby + " udp/1", across + " tcp/1",
+			across + " udp/1"},
+		stays: []string{"dev/db > prod/web tcp/1", "dev/db > dev/web udp/1", "node > dev/db tcp/1"},
 	},
 	{
-		name:   "egress edited",
-		before: map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{}]}`},
+		name: "egress edited",
+		before: map[string]string{
+			"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{}]}`},
 		change: func(w *world) {
-			w.setPolicies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}]}`})
+			w.setPolicies(
+				map[string]string{
+					"dev/p": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}]}`})
 		},
-		denied: []string{across + " tcp/1", across + " udp/1", "dev/web > ops/probe tcp/1", "dev/web > out udp/1"},
-		stays:  []string{"dev/web > prod/web tcp/1", "dev/db > dev/web tcp/1"},
+		denied: []string{across + " tcp/1", across + " udp/1", "dev/web > ops/probe tcp/1",
+			"dev/web > out udp/1"},
+		stays: []string{"dev/web > prod/web tcp/1", "dev/db > dev/web tcp/1"},
 	},
 	{
 		name:   "pods relabelled",
@@ -106,8 +116,9 @@ var cutCases = []cutCase{
 			w.label("prod/web", map[string]any{"app": "web"})
 			w.label("dev/web", map[string]any{"app": "web"})
 		},
-		denied: []string{nearby + " tcp/1", nearby + " udp/1", across + " tcp/1", across + " udp/1"},
-		stays:  []string{"dev/db > prod/web udp/1", "out > dev/db tcp/1"},
+		denied: []string{nearby + " tcp/1", nearby + " udp/1", across + " tcp/1",
+			across + " udp/1"},
+		stays: []string{"dev/db > prod/web udp/1", "out > dev/db tcp/1"},
 	},
 	{
 		name:   "namespace relabelled",
@@ -121,7 +132,9 @@ var cutCases = []cutCase{
 		name:   "ipBlock changed",
 		before: map[string]string{"dev/p": fromLabelled},
 		change: func(w *world) {
-			w.setPolicies(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {}},
+			w.setPolicies(
+				map[string]string{
+					"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {}},
 				{ipBlock: {cidr: 0.0.0.0/0, except: [{{ip4 "out"}}/32]}}, {ipBlock: {cidr: "::/0", except: ["{{ip6 "out"}}/128"]}}]}]}`})
 		},
 		denied: []string{"out > dev/db tcp/1", "out > dev/db udp/1"},
@@ -147,7 +160,8 @@ func (c cutCase) run(w *world) (latencies []time.Duration) {
 			c.undo(w)
 		}
 		w.deletePolicies("dev/p")
-		w.allowed("ops/probe > dev/db tcp/80", "prod/web > dev/db tcp/80", "dev/web > dev/db tcp/80", "dev/web > out tcp/80")
+		w.allowed("ops/probe > dev/db tcp/80", "prod/web > dev/db tcp/80",
+			"dev/web > dev/db tcp/80", "dev/web > out tcp/80")
 	}()
 	w.setPolicies(c.before)
 	if c.before["dev/p"] == fromLabelled {

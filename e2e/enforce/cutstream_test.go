@@ -33,7 +33,8 @@ var streamPorts atomic.Uint32
 // stream opens a connection and waits until bytes have come both ways. It ends with the test.
 func (w *world) stream(f cases.Flow, family int) *stream {
 	w.t.Helper()
-	s := &stream{w: w, what: fmt.Sprintf("%s > %s %s IPv%d", f.From, f.To, f.Protocol, family), tcp: probe.Protocol(f.Protocol) == probe.TCP}
+	s := &stream{w: w, what: fmt.Sprintf("%s > %s %s IPv%d", f.From, f.To, f.Protocol, family),
+		tcp: probe.Protocol(f.Protocol) == probe.TCP}
 	at := netip.AddrPortFrom(w.addr(f.To, f.From, family), streamPort+uint16(streamPorts.Add(1)))
 	var listener net.Listener
 	var packets *net.UDPConn
@@ -58,7 +59,8 @@ func (w *world) stream(f cases.Flow, family int) *stream {
 	w.t.Cleanup(func() { cancel(); _ = client.Close() })
 	go s.send(ctx, 1, func(b []byte) error { _, err := client.Write(b); return err })
 	go s.receive(1, client)
-	// The server answers where it is asked from, which may be a node's address, and only then: the client has to be the one who opens.
+	// The server answers where it is asked from, which may be a node's address, and only then: the
+	// client has to be the one who opens.
 	var server net.Conn = packets
 	write := func(b []byte) error { _, err := server.Write(b); return err }
 	if s.tcp {
@@ -74,7 +76,9 @@ func (w *world) stream(f cases.Flow, family int) *stream {
 	w.t.Cleanup(func() { _ = server.Close() })
 	go s.send(ctx, 0, write)
 	go s.receive(0, server)
-	w.eventually(s.what, func() bool { return s.arrived[0].Load() != 0 && s.arrived[1].Load() != 0 })
+	w.eventually(s.what, func() bool {
+		return s.arrived[0].Load() != 0 && s.arrived[1].Load() != 0
+	})
 	return s
 }
 
@@ -88,7 +92,8 @@ func (s *stream) send(ctx context.Context, i int, write func([]byte) error) {
 			return
 		case <-tick.C:
 		}
-		if err := write([]byte("x")); errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		err := write([]byte("x"))
+		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 			s.reset[i].Store(true)
 			return
 		}
@@ -112,7 +117,9 @@ func (s *stream) receive(i int, c net.Conn) {
 }
 
 // last is when the last byte arrived at either end.
-func (s *stream) last() time.Time { return time.Unix(0, max(s.arrived[0].Load(), s.arrived[1].Load())) }
+func (s *stream) last() time.Time {
+	return time.Unix(0, max(s.arrived[0].Load(), s.arrived[1].Load()))
+}
 
 // ended waits until no byte has come for a while, and returns when the last one did.
 func (s *stream) ended() time.Time {
@@ -120,7 +127,9 @@ func (s *stream) ended() time.Time {
 	const enough = 400 * time.Millisecond
 	s.w.eventually("the end of "+s.what, func() bool { return time.Since(s.last()) > enough })
 	if s.tcp {
-		s.w.eventually("resets to both ends of "+s.what, func() bool { return s.reset[0].Load() && s.reset[1].Load() })
+		s.w.eventually("resets to both ends of "+s.what, func() bool {
+			return s.reset[0].Load() && s.reset[1].Load()
+		})
 	}
 	return s.last()
 }
@@ -129,5 +138,7 @@ func (s *stream) ended() time.Time {
 func (s *stream) goesOn() {
 	s.w.t.Helper()
 	since := time.Now().UnixNano()
-	s.w.eventually(s.what+" to go on", func() bool { return s.arrived[0].Load() > since && s.arrived[1].Load() > since })
+	s.w.eventually(s.what+" to go on", func() bool {
+		return s.arrived[0].Load() > since && s.arrived[1].Load() > since
+	})
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// denialsAreTold: denied packets are counted to the last one, through changes
-// of policies, and the node's log says who was denied what, and by which policies.
+// denialsAreTold: denied packets are counted to the last one, through changes of policies, and the
+// node's log says who was denied what, and by which policies.
 func denialsAreTold(w *world) {
 	const port = 4747 // nobody else's
 	node := w.Node(w.node["dev/db"])
 	counted := func() float64 {
-		return max(0, metric(w.ask(node, "/metrics"), `sluice_denied_packets_total{direction="ingress",namespace="dev",pod="db"}`))
+		return max(0, metric(w.ask(node, "/metrics"),
+			`sluice_denied_packets_total{direction="ingress",namespace="dev",pod="db"}`))
 	}
 	send := func(n int) {
 		for i := range n {
@@ -34,7 +35,8 @@ func denialsAreTold(w *world) {
 		func() { w.deletePolicies("dev/p") },
 	} {
 		change()
-		w.eventually("the counter being at rest", func() bool { // connections of before go on trying
+		// connections of before go on trying
+		w.eventually("the counter being at rest", func() bool {
 			last := was
 			was = counted() - float64(packets)
 			return was == last
@@ -42,12 +44,16 @@ func denialsAreTold(w *world) {
 		const n = 20
 		send(n)
 		packets += 2 * n
-		w.eventually(fmt.Sprintf("round %d: every packet being counted", round), func() bool { return counted() == was+float64(packets) })
+		w.eventually(fmt.Sprintf("round %d: every packet being counted", round), func() bool {
+			return counted() == was+float64(packets)
+		})
 	}
 	w.eventually("a line about it", func() bool {
 		for line := range strings.Lines(node.AgentLog()) {
-			if contains(line, `"msg":"Denied"`, `"direction":"ingress"`, `"sourcePod":"dev/web"`, `"destinationPod":"dev/db"`,
-				fmt.Sprintf(`"protocol":"UDP","port":%d`, port), `"policies":"dev/p"`, `"nearest":"dev/p ingress rule 0`) {
+			if contains(line, `"msg":"Denied"`, `"direction":"ingress"`, `"sourcePod":"dev/web"`,
+				`"destinationPod":"dev/db"`,
+				fmt.Sprintf(`"protocol":"UDP","port":%d`, port), `"policies":"dev/p"`,
+				`"nearest":"dev/p ingress rule 0`) {
 				return true
 			}
 		}

@@ -46,8 +46,10 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 }
 
 var (
-	stillAllowed = []string{"dev/web > dev/db tcp/80", "dev/web > dev/db udp/80", "prod/web > ops/probe tcp/80", "node > dev/db tcp/80"}
-	stillDenied  = []string{"dev/web > dev/db tcp/81", "prod/web > dev/db tcp/80", "out > dev/db udp/80", "dev/db > dev/web tcp/80"}
+	stillAllowed = []string{"dev/web > dev/db tcp/80", "dev/web > dev/db udp/80",
+		"prod/web > ops/probe tcp/80", "node > dev/db tcp/80"}
+	stillDenied = []string{"dev/web > dev/db tcp/81", "prod/web > dev/db tcp/80",
+		"out > dev/db udp/80", "dev/db > dev/web tcp/80"}
 )
 
 func (w *world) policiesUnderFault() {
@@ -61,8 +63,7 @@ func (w *world) policiesUnderFault() {
 	w.allowed(stillAllowed...)
 }
 
-// watchDenied tries denied flows over and over until stop, and fails the test
-// if one ever connects.
+// watchDenied tries denied flows over and over until stop, and fails the test if one ever connects.
 func (w *world) watchDenied(flows []string) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var all sync.WaitGroup
@@ -84,15 +85,15 @@ func (w *world) watchDenied(flows []string) (stop func()) {
 // watchedPort is one that stillAllowed are on.
 const watchedPort = 80
 
-// watchFlow keeps an allowed connection busy until stop, and fails the test if
-// it ever breaks.
+// watchFlow keeps an allowed connection busy until stop, and fails the test if it ever breaks.
 func (w *world) watchFlow(from, to string, protocol probe.Protocol) (stop func()) {
 	w.t.Helper()
 	f := cases.Flow{From: from, To: to, Protocol: string(protocol), Port: watchedPort}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var all sync.WaitGroup
 	for _, family := range []int{4, 6} {
-		flow, err := w.OpenFlow(w.place(from, to), protocol, addrPort(w.addr(to, from, family), watchedPort))
+		flow, err := w.OpenFlow(w.place(from, to), protocol,
+			addrPort(w.addr(to, from, family), watchedPort))
 		w.must(err)
 		all.Go(func() {
 			defer flow.Close()
@@ -116,10 +117,12 @@ func agentRestarts(w *world) {
 		for _, node := range w.Nodes() {
 			before := w.ruleset(node)
 			node.KillAgent()
-			w.same(node, before, fmt.Sprintf("round %d: while the agent of %s is dead", round, node.Name()))
+			w.same(node, before,
+				fmt.Sprintf("round %d: while the agent of %s is dead", round, node.Name()))
 			w.must(node.StartAgent())
 			w.must(node.WaitAgentReady(w.t.Context()))
-			w.same(node, before, fmt.Sprintf("round %d: when the agent of %s is back", round, node.Name()))
+			w.same(node, before,
+				fmt.Sprintf("round %d: when the agent of %s is back", round, node.Name()))
 		}
 	}
 	stopTCP()
@@ -138,8 +141,8 @@ func agentRestarts(w *world) {
 	w.allowed(stillDenied...)
 }
 
-// agentOutOfMemory: while the kernel kills each agent that starts, and one that works, what is in the kernel holds; with enough memory the
-// next one goes on.
+// agentOutOfMemory: while the kernel kills each agent that starts, and one that works, what is in
+// the kernel holds; with enough memory the next one goes on.
 func agentOutOfMemory(w *world) {
 	const tooLittle, plenty = 6 << 20, 8 << 30
 	group := memorygroup.New(w.t)
@@ -202,8 +205,8 @@ func manyBlocks(n int) string {
 	return `{podSelector: {}, ingress: [{from: [` + peers.String() + `], ports: [{port: 80}]}]}`
 }
 
-// ruleset lists a node's table without its counters and its first lines: they
-// name the owner, which is nobody while the agent is dead.
+// ruleset lists a node's table without its counters and its first lines: they name the owner, which
+// is nobody while the agent is dead.
 func (w *world) ruleset(node *lab.Node) string {
 	w.t.Helper()
 	listing, err := node.Nft(w.t.Context(), "--stateless", "list", "table", "inet", "sluice")
@@ -225,15 +228,16 @@ func (w *world) same(node *lab.Node, before, when string) {
 // latePod is a pod that tries to get out as its first act.
 func latePod(name, node, target string) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ops", Name: name, Annotations: map[string]string{lab.FirstConnectAnnotation: target}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ops", Name: name,
+			Annotations: map[string]string{lab.FirstConnectAnnotation: target}},
 		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
 			Name: "main", Image: "main", Ports: []corev1.ContainerPort{{ContainerPort: 80}},
 		}}},
 	}
 }
 
-// agentDeadWhilePodsStart: without an agent no pod gets a network, not even an
-// open one. With it they all do.
+// agentDeadWhilePodsStart: without an agent no pod gets a network, not even an open one. With it
+// they all do.
 func agentDeadWhilePodsStart(w *world) {
 	const pods = 5
 	node := w.Node("node2")
@@ -247,7 +251,9 @@ func agentDeadWhilePodsStart(w *world) {
 		names = append(names, "ops/"+pod.Name)
 	}
 	for _, name := range names {
-		w.eventually(name+" to fail its start", func() bool { return strings.Contains(w.startFailure(name), "no answer from the node's agent") })
+		w.eventually(name+" to fail its start", func() bool {
+			return strings.Contains(w.startFailure(name), "no answer from the node's agent")
+		})
 		if pod, err := w.Pod(name); err == nil {
 			w.t.Errorf("%s has a network: %v", name, pod.Addresses)
 		}
@@ -279,11 +285,12 @@ func apiServerAway(w *world) {
 	start := time.Now()
 	w.deletePolicies("dev/db", "dev/web")
 	w.allowed(stillDenied...)
-	w.t.Logf("a change after the API server was away was in force %v after its answer", time.Since(start).Round(time.Millisecond))
+	w.t.Logf("a change after the API server was away was in force %v after its answer",
+		time.Since(start).Round(time.Millisecond))
 }
 
-// agentStartsWithoutAPIServer: what is in the kernel holds unchanged, and the
-// agent isn't ready, until the API server is back.
+// agentStartsWithoutAPIServer: what is in the kernel holds unchanged, and the agent isn't ready,
+// until the API server is back.
 func agentStartsWithoutAPIServer(w *world) {
 	w.policiesUnderFault()
 	node := w.Node("node2")

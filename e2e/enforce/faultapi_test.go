@@ -19,9 +19,9 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// connectionIsDead: packets of the agent's connection to the API server get
-// lost both ways, and nobody ends it. It is noticed by HTTP/2's pings, with
-// other times than client-go's, which are 30 s and 15 s.
+// connectionIsDead: packets of the agent's connection to the API server get lost both ways, and
+// nobody ends it. It is noticed by HTTP/2's pings, with other times than client-go's, which are 30
+// s and 15 s.
 func connectionIsDead(w *world) {
 	const flow = "dev/web > dev/db tcp/80"
 	env, err := exec.LookPath("env")
@@ -37,14 +37,15 @@ func connectionIsDead(w *world) {
 	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}}`})
 	w.denied(flow)
 	w.eventually("the agent's log to tell", func() bool {
-		return contains(node.AgentLog(), "The API server isn't heard", "The API server is heard again")
+		return contains(node.AgentLog(), "The API server isn't heard",
+			"The API server is heard again")
 	})
 	w.deletePolicies("dev/db")
 	w.allowed(flow)
 }
 
-// apiAnswersLate: whatever the API server says arrives seconds later. The agent starts, pods start, and policies are in force, that much later
-// each; nothing is given up.
+// apiAnswersLate: whatever the API server says arrives seconds later. The agent starts, pods start,
+// and policies are in force, that much later each; nothing is given up.
 func apiAnswersLate(w *world) {
 	if os.Getenv("SLUICE_LONG") == "" {
 		w.t.Skip("waits for late answers: set SLUICE_LONG=1")
@@ -75,10 +76,15 @@ func apiAnswersLate(w *world) {
 	})
 	passed("ready")
 	w.same(node, before, "when an agent has started")
-	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
-	w.eventually("the policy to be in force", func() bool { return !w.connect(cases.MustFlows([]string{"dev/web > dev/db tcp/80"})[0], 4).OK })
+	w.setPolicies(map[string]string{
+		"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
+	w.eventually("the policy to be in force", func() bool {
+		return !w.connect(cases.MustFlows([]string{"dev/web > dev/db tcp/80"})[0], 4).OK
+	})
 	passed("policy")
-	w.must(w.Client().Create(w.t.Context(), latePod("late", node.Name(), fmt.Sprintf("tcp://%s", addrPort(w.addr("ops/probe", "", 4), 80)))))
+	w.must(w.Client().Create(w.t.Context(),
+		latePod("late", node.Name(),
+			fmt.Sprintf("tcp://%s", addrPort(w.addr("ops/probe", "", 4), 80)))))
 	w.must(w.WaitReady(w.t.Context(), "ops/late"))
 	passed("pod")
 	w.must(w.deletePod("ops/late"))
@@ -88,13 +94,14 @@ func apiAnswersLate(w *world) {
 	passed("no policies")
 }
 
-// otherHistory: the API server is away from an agent, and when it is back
-// objects were deleted and made anew, under the same names with other UIDs and
-// contents, and of the changes in between nothing is left.
+// otherHistory: the API server is away from an agent, and when it is back objects were deleted and
+// made anew, under the same names with other UIDs and contents, and of the changes in between
+// nothing is left.
 func otherHistory(w *world) {
 	const (
-		closes, lives, opens = "dev/web > dev/db tcp/81", "prod/web > dev/db tcp/80", "dev/web > dev/db tcp/80"
-		never, neverEither   = "prod/web > dev/db tcp/81", "ops/probe > dev/db tcp/80"
+		closes, lives, opens = "dev/web > dev/db tcp/81", "prod/web > dev/db tcp/80",
+			"dev/web > dev/db tcp/80"
+		never, neverEither = "prod/web > dev/db tcp/81", "ops/probe > dev/db tcp/80"
 	)
 	node := w.Node(w.node["dev/db"])
 	if node.Name() == w.node["dev/web"] {
@@ -106,7 +113,8 @@ func otherHistory(w *world) {
 	w.denied(opens, never, neverEither)
 	w.allowed(closes, lives)
 	stop := w.watchDenied([]string{never, neverEither})
-	flow, err := w.OpenFlow(w.place("prod/web", "dev/db"), probe.TCP, addrPort(w.addr("dev/db", "prod/web", 4), 80))
+	flow, err := w.OpenFlow(w.place("prod/web", "dev/db"), probe.TCP,
+		addrPort(w.addr("dev/db", "prod/web", 4), 80))
 	w.must(err)
 	defer flow.Close()
 	w.must(flow.Echo())
@@ -154,7 +162,8 @@ func (w *world) historyIsGone(version string) {
 	w.must(err)
 	ctx, cancel := context.WithTimeout(w.t.Context(), settleTime)
 	defer cancel()
-	changes, err := c.Watch(ctx, &networkingv1.NetworkPolicyList{}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: version}})
+	changes, err := c.Watch(ctx, &networkingv1.NetworkPolicyList{},
+		&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: version}})
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
 		return
 	}
@@ -166,7 +175,8 @@ func (w *world) historyIsGone(version string) {
 	case <-ctx.Done():
 		w.t.Fatalf("waited %v for an answer to a watch from version %s", settleTime, version)
 	}
-	if status, is := first.Object.(*metav1.Status); first.Type != watch.Error || !is || status.Reason != metav1.StatusReasonExpired {
+	status, is := first.Object.(*metav1.Status)
+	if first.Type != watch.Error || !is || status.Reason != metav1.StatusReasonExpired {
 		w.t.Fatalf("version %s isn't too old: %s %v", version, first.Type, first.Object)
 	}
 }

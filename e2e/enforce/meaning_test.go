@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/test/cases"
 )
 
-// TestMeaning runs the cases of the meaning table that an API server accepts,
-// with the pods on two nodes. Every flow connects before.
+// TestMeaning runs the cases of the meaning table that an API server accepts, with the pods on two
+// nodes. Every flow connects before.
 //
 // With all pods on one node the same cases are in TestPackets of controllers.
 func TestMeaning(t *testing.T) { //nolint:tparallel // the cases take turns on one lab
@@ -47,8 +47,8 @@ func (w *world) run(tc cases.Case) {
 	w.expect(allow, true)
 }
 
-// podSelectedBy is a pod that a policy selects. All that it selects have to be
-// on one node, for what the policy says of their node.
+// podSelectedBy is a pod that a policy selects. All that it selects have to be on one node, for
+// what the policy says of their node.
 func (w *world) podSelectedBy(key, spec string) string {
 	w.t.Helper()
 	np, err := cases.RenderPolicy(key, spec, cases.Addr)
@@ -63,7 +63,9 @@ func (w *world) podSelectedBy(key, spec string) string {
 		}
 	}
 	if nodes = slices.Compact(nodes); len(nodes) != 1 {
-		w.t.Fatalf("%s names the node of the pods it selects, %q: expected one node, they are on %q", key, pods, nodes)
+		w.t.Fatalf(
+			"%s names the node of the pods it selects, %q: expected one node, they are on %q", key,
+			pods, nodes)
 	}
 	return pods[0]
 }
@@ -79,7 +81,8 @@ func adapt(specs map[string]string) map[string]string {
 
 // labAddresses: the outside host's addresses in a lab begin at .250.
 var labAddresses = strings.NewReplacer(
-	"192.0.2.0/24", "192.168.0.0/24", "192.0.2.16/28", "192.168.0.251/32", "192.0.2.20/32", "192.168.0.251/32",
+	"192.0.2.0/24", "192.168.0.0/24", "192.0.2.16/28", "192.168.0.251/32", "192.0.2.20/32",
+	"192.168.0.251/32",
 	"192.0.2.20/31", "192.168.0.251/32", "192.0.0.0/16", "192.168.0.0/16",
 	"2001:db8:1::/64", "fd00:192:168::/64", "2001:db8:1::20/124", "fd00:192:168::251/128",
 	"2001:db8:1::20/128", "fd00:192:168::251/128", "2000::/3", "fd00:192::/32",

@@ -14,8 +14,8 @@ import (
 // agentAddress is where an agent serves its health, on its node's loopback.
 const agentAddress = "127.0.0.1:9808"
 
-// healthAndMetrics: every agent says that it is well, and has counted and
-// timed what the tests before this one made it commit.
+// healthAndMetrics: every agent says that it is well, and has counted and timed what the tests
+// before this one made it commit.
 func healthAndMetrics(w *world) {
 	for _, node := range w.Nodes() {
 		for _, path := range []string{"/healthz", "/readyz"} {

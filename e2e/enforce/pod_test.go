@@ -12,8 +12,7 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// startLimit is how long a pod may take to run and report on a machine where
-// many start at once.
+// startLimit is how long a pod may take to run and report on a machine where many start at once.
 const startLimit = 3 * time.Minute
 
 // deletePod deletes a pod and waits until it is gone.

@@ -39,9 +39,9 @@ func TestPrice(t *testing.T) {
 	}
 }
 
-// BenchmarkLearning: how long a pod waits, from its address in its status, for
-// a pod of another node that admits it by its labels, of an open pod there.
-// All of it happens before the first sub-benchmark; these only report.
+// BenchmarkLearning: how long a pod waits, from its address in its status, for a pod of another
+// node that admits it by its labels, of an open pod there. All of it happens before the first
+// sub-benchmark; these only report.
 func BenchmarkLearning(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("needs root, for network namespaces")
@@ -53,7 +53,8 @@ func BenchmarkLearning(b *testing.B) {
 	for _, v := range []struct {
 		name string
 		p    percentile
-	}{{"open", percentiles(times, ofControl)}, {"admitted by labels", percentiles(times, ofGuest)}} {
+	}{{"open", percentiles(times, ofControl)},
+		{"admitted by labels", percentiles(times, ofGuest)}} {
 		b.Run(v.name, func(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(v.p.p50), "ns-p50")
@@ -65,8 +66,10 @@ func BenchmarkLearning(b *testing.B) {
 // priceWorld makes a lab with servers, open and isolated ones, on both nodes.
 func priceWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{Lab: newLab(t, labName(t, "price"), lab.Options{Nodes: 2}), t: t, node: map[string]string{}}
-	w.must(w.Client().Create(w.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "price"}}))
+	w := &world{Lab: newLab(t, labName(t, "price"), lab.Options{Nodes: 2}), t: t,
+		node: map[string]string{}}
+	w.must(w.Client().Create(w.t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "price"}}))
 	w.setPolicies(map[string]string{
 		"price/guarded": `{podSelector: {matchLabels: {app: guarded}}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {matchLabels: {role: guest}}}]}]}`,
 		"price/shy":     `{podSelector: {matchLabels: {also: shy}}, policyTypes: [Ingress, Egress], egress: [{to: [{podSelector: {matchLabels: {app: guarded}}}]}]}`,
@@ -85,7 +88,8 @@ func priceWorld(t testing.TB) *world {
 		for _, family := range []int{4, 6} {
 			w.eventually("guarded-"+node+" to be so", func() bool {
 				dst := addrPort(w.addr("price/guarded-"+node, "", family), controlPort)
-				return lab.Cell{Result: w.Connect(w.t.Context(), "price/open-node1", probe.TCP, dst)}.Denied()
+				return lab.Cell{Result: w.Connect(w.t.Context(), "price/open-node1", probe.TCP,
+					dst)}.Denied()
 			})
 		}
 	}
@@ -96,17 +100,18 @@ func pricePod(name, node string, labels map[string]string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "price", Name: name, Labels: labels},
 		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
-			Name: "main", Image: "main", Ports: []corev1.ContainerPort{{ContainerPort: controlPort}},
+			Name: "main", Image: "main",
+			Ports: []corev1.ContainerPort{{ContainerPort: controlPort}},
 		}}},
 	}
 }
 
-// unhurried is how long a first connection may take on a busy machine: whether
-// it needed a second try is told by what was sent again, not by the time.
+// unhurried is how long a first connection may take on a busy machine: whether it needed a second
+// try is told by what was sent again, not by the time.
 const unhurried = 10 * time.Second
 
-// firstTry: the moment ADD has returned, a connection works at first try,
-// wherever no other node has to learn the new address.
+// firstTry: the moment ADD has returned, a connection works at first try, wherever no other node
+// has to learn the new address.
 func firstTry(w *world) {
 	const rounds = 20
 	for i := range rounds {
@@ -116,11 +121,13 @@ func firstTry(w *world) {
 			targets []string
 		}{
 			"open": {nil, []string{"price/open-node1", "out"}},
-			"shy":  {map[string]string{"role": "guest", "also": "shy"}, []string{"price/guarded-node2"}},
+			"shy": {map[string]string{"role": "guest", "also": "shy"},
+				[]string{"price/guarded-node2"}},
 		} {
 			name := fmt.Sprintf("%s-%d", name, i)
 			all.Go(func() {
-				if err := w.Client().Create(w.t.Context(), pricePod(name, "node2", pod.labels)); err != nil {
+				if err := w.Client().Create(w.t.Context(),
+					pricePod(name, "node2", pod.labels)); err != nil {
 					w.t.Error(err)
 					return
 				}
@@ -151,14 +158,16 @@ func (w *world) connectsAtOnce(name string, targets []string) {
 	for _, target := range targets {
 		for _, family := range []int{4, 6} {
 			dst := addrPort(w.addr(target, "", family), controlPort)
-			if r := w.Connect(w.t.Context(), name, probe.TCP, dst, probe.WithTimeout(unhurried)); !r.OK {
+			r := w.Connect(w.t.Context(), name, probe.TCP, dst, probe.WithTimeout(unhurried))
+			if !r.OK {
 				w.t.Errorf("%s to %s %s: %s", name, target, dst, r)
 			}
 		}
 	}
 	again, err := w.sentAgain(name)
 	if err != nil || again > 0 {
-		w.t.Errorf("%s sent %d TCP segments again (%v): its first weren't answered", name, again, err)
+		w.t.Errorf("%s sent %d TCP segments again (%v): its first weren't answered", name,
+			again, err)
 	}
 }
 
@@ -196,24 +205,27 @@ type learnt struct {
 func ofGuest(l learnt) time.Duration   { return l.guest }
 func ofControl(l learnt) time.Duration { return l.control }
 
-// learnsInTime: a pod is let in by a pod of another node within a second of
-// its address being in its status. A connection to an open pod on that node,
-// made at the same time, tells how fast the machine is just then.
+// learnsInTime: a pod is let in by a pod of another node within a second of its address being in
+// its status. A connection to an open pod on that node, made at the same time, tells how fast the
+// machine is just then.
 func learnsInTime(w *world) {
 	times := w.learning()
 	if w.t.Failed() {
 		return
 	}
 	guest, control := percentiles(times, ofGuest), percentiles(times, ofControl)
-	w.t.Logf("from status.podIPs to the first connection to a pod of another node, of %d pods: %s where it is admitted by its labels, %s to an open pod",
+	w.t.Logf("from status.podIPs to the first connection to a pod of another node, of %d pods: "+
+		"%s where it is admitted by its labels, %s to an open pod",
 		len(times), guest, control)
 	if guest.p50 > time.Second {
-		w.t.Errorf("half of the pods waited %s or longer for another node, want less than 1 s", guest.p50)
+		w.t.Errorf("half of the pods waited %s or longer for another node, want less than 1 s",
+			guest.p50)
 	}
 	// A machine that has other things to do doesn't tell about the slowest.
 	const busy = 200 * time.Millisecond
 	if guest.p99 > time.Second && control.p99 < busy {
-		w.t.Errorf("one pod of a hundred waited %s for another node, want less than 1 s: connections that wait for nobody took %s", guest.p99, control.p99)
+		w.t.Errorf("one pod of a hundred waited %s for another node, want less than 1 s: "+
+			"connections that wait for nobody took %s", guest.p99, control.p99)
 	}
 }
 
@@ -247,17 +259,18 @@ func (w *world) learning() []learnt {
 	return times
 }
 
-// learn starts a pod on node2 and measures how long pods on node1 take to talk
-// to it.
+// learn starts a pod on node2 and measures how long pods on node1 take to talk to it.
 func (w *world) learn(name string, family int) (took learnt, err error) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), startLimit)
 	defer cancel()
-	events, err := w.Client().Watch(ctx, &corev1.PodList{}, client.InNamespace("price"), client.MatchingFields{"metadata.name": name})
+	events, err := w.Client().Watch(ctx, &corev1.PodList{}, client.InNamespace("price"),
+		client.MatchingFields{"metadata.name": name})
 	if err != nil {
 		return took, fmt.Errorf("watching %s: %w", name, err)
 	}
 	defer events.Stop()
-	if err := w.Client().Create(ctx, pricePod(name, "node2", map[string]string{"role": "guest"})); err != nil {
+	if err := w.Client().Create(ctx,
+		pricePod(name, "node2", map[string]string{"role": "guest"})); err != nil {
 		return took, err
 	}
 	if err := awaitPodIPs(ctx, events); err != nil {
@@ -265,7 +278,8 @@ func (w *world) learn(name string, family int) (took learnt, err error) {
 	}
 	since := time.Now()
 	var both sync.WaitGroup
-	for target, result := range map[string]*time.Duration{"price/guarded-node1": &took.guest, "price/open-node1": &took.control} {
+	for target, result := range map[string]*time.Duration{"price/guarded-node1": &took.guest,
+		"price/open-node1": &took.control} {
 		dst := addrPort(w.addr(target, "", family), controlPort)
 		both.Go(func() {
 			*result = w.untilFirst(ctx, "price/"+name, dst).Sub(since)
@@ -295,8 +309,8 @@ func awaitPodIPs(ctx context.Context, events watch.Interface) error {
 	}
 }
 
-// untilFirst starts connections every 10 ms until one works, and returns when
-// that was. One whose first packet was dropped tries again only after a second.
+// untilFirst starts connections every 10 ms until one works, and returns when that was. One whose
+// first packet was dropped tries again only after a second.
 func (w *world) untilFirst(ctx context.Context, from string, dst netip.AddrPort) (first time.Time) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -323,7 +337,8 @@ func (w *world) untilFirst(ctx context.Context, from string, dst netip.AddrPort)
 type percentile struct{ p50, p99, max time.Duration }
 
 func (p percentile) String() string {
-	return fmt.Sprintf("p50 %s, p99 %s, max %s", p.p50.Round(time.Millisecond), p.p99.Round(time.Millisecond), p.max.Round(time.Millisecond))
+	return fmt.Sprintf("p50 %s, p99 %s, max %s", p.p50.Round(time.Millisecond),
+		p.p99.Round(time.Millisecond), p.max.Round(time.Millisecond))
 }
 
 func percentiles(times []learnt, of func(learnt) time.Duration) percentile {

@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// secondAgent: it stands back as a whole and says so, takes over when the first ends, and stands back for it again.
+// secondAgent: it stands back as a whole and says so, takes over when the first ends, and stands
+// back for it again.
 func secondAgent(w *world) {
 	w.policiesUnderFault()
 	node := w.Node("node2")
@@ -42,7 +43,8 @@ func secondAgent(w *world) {
 
 	node.KillAgent()
 	w.eventually("the second agent to take over", second.says("Writing the first ruleset"))
-	w.setPolicies(map[string]string{"dev/web": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}`})
+	w.setPolicies(map[string]string{
+		"dev/web": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}`})
 	w.denied("dev/db > dev/web tcp/80")
 	target := fmt.Sprintf("tcp://%s", addrPort(w.addr("ops/probe", "", 4), 80))
 	w.must(w.Client().Create(w.t.Context(), latePod("beside", node.Name(), target)))
@@ -65,7 +67,8 @@ type process struct {
 	done chan struct{}
 }
 
-// startSecond starts another agent on a node, with the arguments of the first. It dies with the test.
+// startSecond starts another agent on a node, with the arguments of the first. It dies with the
+// test.
 func (w *world) startSecond(node *lab.Node) *process {
 	w.t.Helper()
 	return w.startProgram(node, w.agentLine(node))
@@ -81,7 +84,9 @@ func (w *world) agentLine(node *lab.Node) []string {
 
 func (w *world) startProgram(node *lab.Node, args []string) *process {
 	w.t.Helper()
-	p := &process{cmd: exec.CommandContext(w.t.Context(), args[0], args[1:]...), file: filepath.Join(w.t.TempDir(), "log"), done: make(chan struct{})} //nolint:gosec // the lab's own program
+	//nolint:gosec // the lab's own program
+	p := &process{cmd: exec.CommandContext(w.t.Context(), args[0], args[1:]...),
+		file: filepath.Join(w.t.TempDir(), "log"), done: make(chan struct{})}
 	out, err := os.Create(p.file)
 	w.must(err)
 	defer out.Close()
@@ -119,25 +124,27 @@ func (p *process) says(what string) func() bool {
 	return func() bool { return strings.Contains(p.log(), what) }
 }
 
-// stateFiles lists the node's state directory with what is in it, but for the heartbeat, which changes by itself, and for what the agent is
-// just writing.
+// stateFiles lists the node's state directory with what is in it, but for the heartbeat, which
+// changes by itself, and for what the agent is just writing.
 func (w *world) stateFiles(node *lab.Node) string {
 	w.t.Helper()
 	var all []string
-	w.must(filepath.WalkDir(filepath.Dir(node.Socket()), func(path string, entry os.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || !entry.Type().IsRegular() || entry.Name() == "heartbeat.json" || strings.HasPrefix(entry.Name(), ".new-") {
+	w.must(filepath.WalkDir(filepath.Dir(node.Socket()),
+		func(path string, entry os.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || !entry.Type().IsRegular() || entry.Name() == "heartbeat.json" ||
+				strings.HasPrefix(entry.Name(), ".new-") {
+				return err
+			}
+			text, err := os.ReadFile(path) //nolint:gosec // the lab's own
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			all = append(all, path+" "+string(text))
 			return err
-		}
-		text, err := os.ReadFile(path) //nolint:gosec // the lab's own
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		all = append(all, path+" "+string(text))
-		return err
-	}))
+		}))
 	return strings.Join(all, "\n")
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// Ports of the start test: denied pods try one, their controls another, so
-// that what arrives can be told apart at the receiver.
+// Ports of the start test: denied pods try one, their controls another, so that what arrives can be
+// told apart at the receiver.
 const (
 	deniedPort  = 81
 	controlPort = 80
@@ -41,15 +41,16 @@ type starts struct {
 	late atomic.Int32 // controls that connected after their first second
 }
 
-// TestStarts: the first instruction of a pod connects, mostly to a pod of
-// another node. 80 pods may not get out, 80 may not get in; beside each, a pod
-// of an open namespace may. Agents are killed and policies change meanwhile. Not
-// one packet of the former arrives, and every one of the latter connects.
+// TestStarts: the first instruction of a pod connects, mostly to a pod of another node. 80 pods may
+// not get out, 80 may not get in; beside each, a pod of an open namespace may. Agents are killed
+// and policies change meanwhile. Not one packet of the former arrives, and every one of the latter
+// connects.
 func TestStarts(t *testing.T) {
 	l := newLab(t, labName(t, "starts"), lab.Options{Nodes: 4})
 	w := &starts{world: world{Lab: l, t: t, node: map[string]string{}}}
 	for _, name := range []string{"open", "shut", "server"} {
-		w.must(l.Client().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+		w.must(l.Client().Create(t.Context(),
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
 	}
 	w.setPolicies(map[string]string{
 		"shut/no-egress":     `{podSelector: {matchLabels: {may-not: leave}}, policyTypes: [Egress]}`,
@@ -73,7 +74,8 @@ func TestStarts(t *testing.T) {
 				connects  bool
 			}{{"shut", deniedPort, false}, {"open", controlPort, true}} {
 				target := addrPort(w.addr(k.target, "", family), p.port)
-				pod := latePod(fmt.Sprintf("%s-%d", k.label, i), node, fmt.Sprintf("tcp://%s", target))
+				pod := latePod(fmt.Sprintf("%s-%d", k.label, i), node,
+					fmt.Sprintf("tcp://%s", target))
 				pod.Namespace, pod.Labels = p.namespace, map[string]string{"may-not": k.label}
 				all.Go(func() {
 					slots <- struct{}{}
@@ -86,10 +88,13 @@ func TestStarts(t *testing.T) {
 	all.Wait()
 	calm()
 	storm.report()
-	t.Logf("%d of %d controls of the guarded receiver took more than their first second to be let in", w.late.Load(), startPods())
+	t.Logf(
+		"%d of %d controls of the guarded receiver took more than their first second to be let in",
+		w.late.Load(), startPods())
 	for _, target := range []string{"server/unguarded", "server/guarded"} {
 		denied, control := w.arrived(target, deniedPort), w.arrived(target, controlPort)
-		t.Logf("%s: %d packets of %d denied pods arrived, %d of %d controls", target, denied, startPods(), control, startPods())
+		t.Logf("%s: %d packets of %d denied pods arrived, %d of %d controls", target, denied,
+			startPods(), control, startPods())
 		if denied != 0 || control < startPods() {
 			t.Errorf("%s: %d denied packets arrived, %d of the controls", target, denied, control)
 		}
@@ -101,9 +106,11 @@ func (w *starts) receiver(name string, labels map[string]string) {
 	w.t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "server", Name: name, Labels: labels},
-		Spec: corev1.PodSpec{NodeName: "node1", Containers: []corev1.Container{{Name: "main", Image: "main", Ports: []corev1.ContainerPort{
-			{ContainerPort: controlPort}, {ContainerPort: deniedPort},
-		}}}},
+		Spec: corev1.PodSpec{NodeName: "node1",
+			Containers: []corev1.Container{
+				{Name: "main", Image: "main", Ports: []corev1.ContainerPort{
+					{ContainerPort: controlPort}, {ContainerPort: deniedPort},
+				}}}},
 	}
 	w.must(w.Client().Create(w.t.Context(), pod))
 	full := "server/" + name
@@ -111,8 +118,10 @@ func (w *starts) receiver(name string, labels map[string]string) {
 	for _, args := range [][]string{
 		{"add", "table", "inet", "count"},
 		{"add", "chain", "inet", "count", "in", "{ type filter hook prerouting priority -300; }"},
-		{"add", "rule", "inet", "count", "in", fmt.Sprintf("tcp dport %d tcp flags & (syn|ack) == syn counter", deniedPort)},
-		{"add", "rule", "inet", "count", "in", fmt.Sprintf("tcp dport %d tcp flags & (syn|ack) == syn counter", controlPort)},
+		{"add", "rule", "inet", "count", "in",
+			fmt.Sprintf("tcp dport %d tcp flags & (syn|ack) == syn counter", deniedPort)},
+		{"add", "rule", "inet", "count", "in",
+			fmt.Sprintf("tcp dport %d tcp flags & (syn|ack) == syn counter", controlPort)},
 	} {
 		_, err := w.Nft(w.t.Context(), full, args...)
 		w.must(err)
@@ -146,9 +155,8 @@ func (w *starts) startOne(pod *corev1.Pod, target netip.AddrPort, connects bool)
 	}
 	result, ran := w.awaitFirstConnect(name)
 	if ran && connects && !result.OK && pod.Labels["may-not"] == "enter" {
-		// The guarded receiver's node has to learn the pod's address first, and its
-		// agent may be dead. To the unguarded one nothing has to be learnt: there
-		// the first second has to do.
+		// The guarded receiver's node has to learn the pod's address first, and its agent may be
+		// dead. To the unguarded one nothing has to be learnt: there the first second has to do.
 		w.late.Add(1)
 		result.OK = w.Reach(w.t.Context(), name, probe.TCP, target, probe.Within(settleTime)).OK
 	}

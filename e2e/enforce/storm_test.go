@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// storm kills the agents of all nodes again and again, and changes policies
-// meanwhile, in ways that allow nothing new to the world of the start test.
+// storm kills the agents of all nodes again and again, and changes policies meanwhile, in ways that
+// allow nothing new to the world of the start test.
 type storm struct {
 	world
 	kills   map[string]*atomic.Int32 // by node
@@ -24,8 +24,7 @@ type storm struct {
 	ctx     context.Context
 }
 
-// storm begins one. It ends with calm, which returns once all agents are ready
-// again.
+// storm begins one. It ends with calm, which returns once all agents are ready again.
 func (w *world) storm() (s *storm, calm func()) {
 	w.t.Helper()
 	seed := uint64(time.Now().UnixNano())
@@ -54,8 +53,8 @@ func (w *world) storm() (s *storm, calm func()) {
 	}
 }
 
-// haunt lets a node's agent live for a while, mostly beyond its start, kills
-// it, and leaves the node without one for a moment.
+// haunt lets a node's agent live for a while, mostly beyond its start, kills it, and leaves the
+// node without one for a moment.
 func (s *storm) haunt(node *lab.Node, random *rand.Rand) {
 	between := func(least, most time.Duration) bool {
 		return pause(s.ctx, least+time.Duration(random.Int64N(int64(most-least))))
@@ -78,8 +77,8 @@ func (s *storm) haunt(node *lab.Node, random *rand.Rand) {
 	}
 }
 
-// The policies that deny, in versions that all deny the same, and policies of
-// other ports and other pods.
+// The policies that deny, in versions that all deny the same, and policies of other ports and other
+// pods.
 var (
 	stormDenials = map[string][]string{
 		"shut/no-egress": {
@@ -137,8 +136,7 @@ func (s *storm) meddle(random *rand.Rand) {
 	}
 }
 
-// renew deletes a policy that denies and creates it again, while another one
-// denies the same.
+// renew deletes a policy that denies and creates it again, while another one denies the same.
 func (s *storm) renew(pick func([]string) string) error {
 	for name, versions := range stormDenials {
 		spare := manifest(name+"-too", versions[0])
@@ -157,7 +155,8 @@ func (s *storm) renew(pick func([]string) string) error {
 
 func manifest(key, spec string) string {
 	namespace, name := split(key)
-	return fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: %s, name: %s}, spec: %s}", namespace, name, spec)
+	return fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: "+
+		"{namespace: %s, name: %s}, spec: %s}", namespace, name, spec)
 }
 
 // report tells how bad the storm was, which must have met every node.
@@ -174,7 +173,8 @@ func (s *storm) report() {
 			s.t.Errorf("the agent of %s was never killed", node.Name())
 		}
 	}
-	s.t.Logf("policies were changed %d times; %d starts of pods had to be tried again", s.changes.Load(), retries)
+	s.t.Logf("policies were changed %d times; %d starts of pods had to be tried again",
+		s.changes.Load(), retries)
 	if s.changes.Load() == 0 {
 		s.t.Error("no policy was changed")
 	}

@@ -13,15 +13,16 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// TestConnectionTrackingFull: no new connection, and nothing that is denied; what is tracked goes on, but for what policy comes to deny; and it is
-// told.
+// TestConnectionTrackingFull: no new connection, and nothing that is denied; what is tracked goes
+// on, but for what policy comes to deny; and it is told.
 func TestConnectionTrackingFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, newLab(t, labName(t, "full"), lab.Options{Nodes: 2}), apart)
 	w.policiesUnderFault()
 	node := w.Node("node1")
 	stopFlow := w.watchFlow("prod/web", "ops/probe", probe.TCP)
-	cut, err := w.OpenFlow("dev/web", probe.TCP, addrPort(w.addr("dev/db", "dev/web", 4), watchedPort))
+	cut, err := w.OpenFlow("dev/web", probe.TCP,
+		addrPort(w.addr("dev/db", "dev/web", 4), watchedPort))
 	w.must(err)
 	defer cut.Close()
 	w.must(cut.Echo())
@@ -30,7 +31,8 @@ func TestConnectionTrackingFull(t *testing.T) {
 	w.denied(append(slices.Clone(stillDenied), "dev/web > dev/db tcp/80")...)
 	w.eventually("the Event", func() bool { return w.hasEvent(node, "ConntrackFull") })
 	w.must(cut.Echo())
-	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
+	w.setPolicies(map[string]string{
+		"dev/db": `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}`})
 	w.eventually("the connection's end", func() bool { return cut.Echo() != nil })
 	stopFlow()
 	empty()
@@ -53,7 +55,8 @@ func TestConnectionTrackingFull(t *testing.T) {
 	w.allowed(stillDenied...)
 }
 
-// keepTrackingFull fills a node's connection tracking, and takes up what room others leave, until empty is called.
+// keepTrackingFull fills a node's connection tracking, and takes up what room others leave, until
+// empty is called.
 func (w *world) keepTrackingFull(node *lab.Node) (empty func()) {
 	w.t.Helper()
 	made := 0

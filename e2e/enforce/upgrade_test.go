@@ -17,8 +17,9 @@ import (
 // previous is the commit whose agent stands for the release before this one.
 const previous = "12ea6d4407af9e43de65b1f02f97375d24312ab5"
 
-// TestUpgrade: agents of the version before, of this one, and of one whose base chains have another shape take over from each other under
-// traffic. Whatever is denied stays so, and what is allowed goes on.
+// TestUpgrade: agents of the version before, of this one, and of one whose base chains have another
+// shape take over from each other under traffic. Whatever is denied stays so, and what is allowed
+// goes on.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("SLUICE_LONG") == "" {
@@ -36,8 +37,10 @@ func TestUpgrade(t *testing.T) {
 	stopTCP := w.watchFlow("dev/web", "dev/db", probe.TCP)
 	stopUDP := w.watchFlow("dev/web", "dev/db", probe.UDP)
 	for i, step := range []struct{ name, agent string }{
-		{"back to the version before", older}, {"from the version before", ""}, {"to another shape", reshaped},
-		{"from another shape to the version before", older}, {"to another shape at once", reshaped}, {"back from another shape", ""},
+		{"back to the version before", older}, {"from the version before", ""},
+		{"to another shape", reshaped},
+		{"from another shape to the version before", older}, {"to another shape at once", reshaped},
+		{"back from another shape", ""},
 	} {
 		w.replaceAgents(step.agent)
 		w.denied(stillDenied...)
@@ -66,7 +69,8 @@ func (w *world) chains(node *lab.Node) string {
 // editsHold has a policy changed, and a pod come and go.
 func (w *world) editsHold(pod string, node *lab.Node) {
 	w.t.Helper()
-	w.setPolicies(map[string]string{"prod/web": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}`})
+	w.setPolicies(map[string]string{
+		"prod/web": `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}`})
 	w.denied("prod/web > ops/probe tcp/80")
 	w.deletePolicies("prod/web")
 	w.allowed("prod/web > ops/probe tcp/80")
@@ -76,7 +80,8 @@ func (w *world) editsHold(pod string, node *lab.Node) {
 	w.must(w.deletePod("ops/" + pod))
 }
 
-// besideOlder: a new agent stands by beside one of the version before; one of that version, started second, ends and changes nothing.
+// besideOlder: a new agent stands by beside one of the version before; one of that version, started
+// second, ends and changes nothing.
 func (w *world) besideOlder(node *lab.Node, older, own string) {
 	w.t.Helper()
 	before := w.ruleset(node)
@@ -97,7 +102,8 @@ func (w *world) besideOlder(node *lab.Node, older, own string) {
 	second.kill()
 }
 
-// replaceAgents ends the agents one after the other, and starts this program in their place; none is the lab's own.
+// replaceAgents ends the agents one after the other, and starts this program in their place; none
+// is the lab's own.
 func (w *world) replaceAgents(program string) {
 	w.t.Helper()
 	for _, node := range w.Nodes() {
@@ -129,7 +135,8 @@ func archive(t *testing.T, root, commit string) (dir string) {
 	if err != nil {
 		t.Skipf("the history doesn't go back to %s: %v", commit, err)
 	}
-	tar := exec.CommandContext(t.Context(), "tar", "-x", "-C", dir) //nolint:gosec // the test's own folder
+	//nolint:gosec // the test's own folder
+	tar := exec.CommandContext(t.Context(), "tar", "-x", "-C", dir)
 	tar.Stdin = bytes.NewReader(files)
 	if out, err := tar.CombinedOutput(); err != nil {
 		t.Fatalf("unpacking %s: %v: %s", commit, err, out)
@@ -156,7 +163,8 @@ func withOtherShape(t *testing.T, dir string) string {
 func buildAgent(t *testing.T, dir string) (program string) {
 	t.Helper()
 	program = filepath.Join(dir, "bin", "sluice-agent")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/sluice-agent") //nolint:gosec // the test's own folder
+	//nolint:gosec // the test's own folder
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/sluice-agent")
 	build.Dir = dir
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the agent of %s: %v: %s", dir, err, out)

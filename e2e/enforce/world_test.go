@@ -67,8 +67,7 @@ type world struct {
 	node map[string]string
 }
 
-// newWorld makes the namespaces, pods and servers. The placement names the
-// node of each pod.
+// newWorld makes the namespaces, pods and servers. The placement names the node of each pod.
 func newWorld(t *testing.T, l *lab.Lab, placement map[string]string) *world {
 	t.Helper()
 	w := &world{Lab: l, t: t, node: placement}
@@ -95,17 +94,19 @@ func (w *world) must(err error) {
 	}
 }
 
-// labPod is a pod of the world as a user would create it, with every port
-// declared that the world's pods serve.
+// labPod is a pod of the world as a user would create it, with every port declared that the world's
+// pods serve.
 func labPod(in *corev1.Pod, node string) *corev1.Pod {
 	ports := slices.Clone(in.Spec.Containers[0].Ports)
 	declare := func(protocol corev1.Protocol, numbers []uint16) {
 		for _, number := range numbers {
 			same := func(p corev1.ContainerPort) bool {
-				return p.ContainerPort == int32(number) && (p.Protocol == protocol || p.Protocol == "" && protocol == corev1.ProtocolTCP)
+				return p.ContainerPort == int32(number) &&
+					(p.Protocol == protocol || p.Protocol == "" && protocol == corev1.ProtocolTCP)
 			}
 			if !slices.ContainsFunc(ports, same) {
-				ports = append(ports, corev1.ContainerPort{ContainerPort: int32(number), Protocol: protocol})
+				ports = append(ports,
+					corev1.ContainerPort{ContainerPort: int32(number), Protocol: protocol})
 			}
 		}
 	}
@@ -114,7 +115,8 @@ func labPod(in *corev1.Pod, node string) *corev1.Pod {
 	declare(corev1.ProtocolSCTP, cases.SCTPPorts)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: in.Namespace, Name: in.Name, Labels: in.Labels},
-		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "main", Image: "main", Ports: ports}}},
+		Spec: corev1.PodSpec{NodeName: node,
+			Containers: []corev1.Container{{Name: "main", Image: "main", Ports: ports}}},
 	}
 }
 
@@ -144,8 +146,8 @@ func (w *world) serve(place string) {
 	}
 }
 
-// place returns where an end of a flow is, given the other end: "node" is the
-// node of the pod at the other end.
+// place returns where an end of a flow is, given the other end: "node" is the node of the pod at
+// the other end.
 func (w *world) place(end, other string) string {
 	switch end {
 	case cases.NodeName:
@@ -179,10 +181,11 @@ func (w *world) addr(end, other string, family int) netip.Addr {
 	return netip.Addr{}
 }
 
-// outside returns the first address of the outside host as "out", the second
-// as "out2".
+// outside returns the first address of the outside host as "out", the second as "out2".
 func (w *world) outside(end string, family int) netip.Addr {
-	addrs := slices.DeleteFunc(w.OutsideAddrs(), func(a netip.Addr) bool { return a.Is4() != (family == 4) })
+	addrs := slices.DeleteFunc(w.OutsideAddrs(), func(a netip.Addr) bool {
+		return a.Is4() != (family == 4)
+	})
 	if end == "out2" {
 		return addrs[1]
 	}
@@ -198,12 +201,11 @@ func (w *world) connect(f cases.Flow, family int) probe.Result {
 	return w.Connect(w.t.Context(), w.place(f.From, f.To), probe.Protocol(f.Protocol), dst, opts...)
 }
 
-// settleTime is how long a change of policy may take until it is in force on
-// a busy machine; that it takes less is shown elsewhere.
+// settleTime is how long a change of policy may take until it is in force on a busy machine; that
+// it takes less is shown elsewhere.
 const settleTime = time.Minute
 
-// expect waits until every flow has its verdict, and then holds each to it
-// once more.
+// expect waits until every flow has its verdict, and then holds each to it once more.
 func (w *world) expect(flows []cases.Flow, connects bool) {
 	w.t.Helper()
 	w.each(flows, func(f cases.Flow, family int) {
@@ -254,8 +256,8 @@ func (w *world) denied(flows ...string) {
 	w.expect(cases.MustFlows(flows), false)
 }
 
-// setPolicies applies policies, given as spec by namespace/name. The "node" of
-// a spec is that of the pods it selects.
+// setPolicies applies policies, given as spec by namespace/name. The "node" of a spec is that of
+// the pods it selects.
 func (w *world) setPolicies(specs map[string]string) {
 	w.t.Helper()
 	for key, spec := range specs {
@@ -288,13 +290,13 @@ func (w *world) deletePolicies(keys ...string) {
 	w.t.Helper()
 	for _, key := range keys {
 		namespace, name, _ := strings.Cut(key, "/")
-		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		np := &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		w.must(client.IgnoreNotFound(w.Client().Delete(w.t.Context(), np)))
 	}
 }
 
-// label sets labels of a pod or, given no slash, a namespace. A nil value
-// takes the label away.
+// label sets labels of a pod or, given no slash, a namespace. A nil value takes the label away.
 func (w *world) label(name string, labels map[string]any) {
 	w.t.Helper()
 	var object client.Object = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -307,7 +309,8 @@ func (w *world) label(name string, labels map[string]any) {
 }
 
 // apart places the world's pods on two nodes, two on each.
-var apart = map[string]string{"dev/web": "node1", "ops/probe": "node1", "dev/db": "node2", "prod/web": "node2"}
+var apart = map[string]string{"dev/web": "node1", "ops/probe": "node1", "dev/db": "node2",
+	"prod/web": "node2"}
 
 func labName(t testing.TB, short string) string {
 	t.Helper()

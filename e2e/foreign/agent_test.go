@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// testAgentDown: without the agent, policies hold, strangers stay out, pods behind our plugin don't start, and others get nowhere.
-// When it is back, all of them do.
+// testAgentDown: without the agent, policies hold, strangers stay out, pods behind our plugin don't
+// start, and others get nowhere. When it is back, all of them do.
 func (w *world) testAgentDown() {
 	t := w.t
 	w.apply(noWeb)
@@ -24,12 +24,14 @@ func (w *world) testAgentDown() {
 	for _, node := range w.Nodes() {
 		web, name := on(node, "shop/web"), on(node, "shop/late")
 		open = append(open, tcp(on(node, "shop/client"), on(node, "shop/other"), 80))
-		shut = append(shut, tcp(on(node, "shop/client"), web, 80), tcp(web, on(node, "shop/other"), 80))
+		shut = append(shut, tcp(on(node, "shop/client"), web, 80),
+			tcp(web, on(node, "shop/other"), 80))
 		if _, list := runtime(t, node); len(list.Plugins) > 1 {
 			behind = append(behind, name)
 		} else {
 			beside = append(beside, name)
-			late = append(late, tcp(name, on(node, "shop/other"), 80), tcp(on(node, "shop/other"), name, 80), tcp(lab.Outside, name, 80))
+			late = append(late, tcp(name, on(node, "shop/other"), 80),
+				tcp(on(node, "shop/other"), name, 80), tcp(lab.Outside, name, 80))
 		}
 	}
 	w.denied(shut...)
@@ -37,14 +39,17 @@ func (w *world) testAgentDown() {
 		node.KillAgent()
 	}
 	for _, name := range slices.Concat(behind, beside) {
-		must(t, w.Client().Create(t.Context(), pod(name, strings.TrimPrefix(name, "shop/late-"), nil, nil)))
+		must(t, w.Client().Create(t.Context(),
+			pod(name, strings.TrimPrefix(name, "shop/late-"), nil, nil)))
 	}
 	must(t, w.WaitReady(t.Context(), beside...))
 	w.denied(late...)
 	w.denied(shut...)
 	w.allowed(open...)
 	for _, name := range behind {
-		w.eventually(name+" to be refused", func() bool { return strings.Contains(w.whyWaiting(name), "agent") })
+		w.eventually(name+" to be refused", func() bool {
+			return strings.Contains(w.whyWaiting(name), "agent")
+		})
 		if _, err := w.Pod(name); err == nil {
 			t.Errorf("%s runs without an agent", name)
 		}
@@ -76,14 +81,17 @@ func (w *world) whyWaiting(name string) string {
 	return ""
 }
 
-// testCheck: CNI CHECK of the whole list succeeds, and where our plugin is in it, fails without the agent, and says so.
+// testCheck: CNI CHECK of the whole list succeeds, and where our plugin is in it, fails without the
+// agent, and says so.
 func (w *world) testCheck() {
 	t := w.t
 	for _, node := range w.Nodes() {
 		network, list := runtime(t, node)
 		config := w.attachment(network, on(node, "shop/web"))
 		check := func() error {
-			return node.Do(func() error { return network.CheckNetworkList(t.Context(), list, config) })
+			return node.Do(func() error {
+				return network.CheckNetworkList(t.Context(), list, config)
+			})
 		}
 		if err := check(); err != nil {
 			t.Errorf("%s: CHECK: %v", node.Name(), err)
@@ -116,7 +124,8 @@ func (w *world) attachment(network *libcni.CNIConfig, name string) *libcni.Runti
 		}
 		if args["K8S_POD_NAMESPACE"] == namespace && args["K8S_POD_NAME"] == short {
 			return &libcni.RuntimeConf{
-				ContainerID: a.ContainerID, NetNS: a.NetNS, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs,
+				ContainerID: a.ContainerID, NetNS: a.NetNS, IfName: a.IfName, Args: a.CniArgs,
+				CapabilityArgs: a.CapabilityArgs,
 			}
 		}
 	}
@@ -135,14 +144,17 @@ func (w *world) testLeavesNothing() {
 	}
 	w.deletePods(names...)
 	for _, node := range w.Nodes() {
-		w.eventually("nothing to be left on "+node.Name(), func() bool { return len(w.remains(node)) == 0 })
+		w.eventually("nothing to be left on "+node.Name(), func() bool {
+			return len(w.remains(node)) == 0
+		})
 		if left := w.remains(node); len(left) > 0 {
 			t.Errorf("%s: %v is left", node.Name(), left)
 		}
 	}
 }
 
-// remains lists what there is of pods on a node: records, leases, links, and entries of the dispatch maps.
+// remains lists what there is of pods on a node: records, leases, links, and entries of the
+// dispatch maps.
 func (w *world) remains(node *lab.Node) []string {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
@@ -156,7 +168,8 @@ func (w *world) remains(node *lab.Node) []string {
 	given, err := filepath.Glob(filepath.Join(leases(node), "*", "*"))
 	must(w.t, err)
 	for _, file := range given {
-		if name := filepath.Base(file); name != "lock" && !strings.HasPrefix(name, "last_reserved_ip") {
+		if name := filepath.Base(file); name != "lock" &&
+			!strings.HasPrefix(name, "last_reserved_ip") {
 			left = append(left, "lease "+name)
 		}
 	}

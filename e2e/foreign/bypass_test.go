@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// bridgeSwitches have what is bridged seen by the rules for what is forwarded; a network namespace has its own.
+// bridgeSwitches have what is bridged seen by the rules for what is forwarded; a network namespace
+// has its own.
 var bridgeSwitches = []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"}
 
 func switchBridges(t *testing.T, node *lab.Node, on bool) {
@@ -23,7 +24,8 @@ func switchBridges(t *testing.T, node *lab.Node, on bool) {
 	value := map[bool]string{true: "1", false: "0"}[on]
 	must(t, node.Do(func() error {
 		for _, name := range bridgeSwitches {
-			if err := os.WriteFile(filepath.Join("/proc/sys/net/bridge", name), []byte(value), 0o600); err != nil {
+			err := os.WriteFile(filepath.Join("/proc/sys/net/bridge", name), []byte(value), 0o600)
+			if err != nil {
 				return err
 			}
 		}
@@ -31,8 +33,9 @@ func switchBridges(t *testing.T, node *lab.Node, on bool) {
 	}))
 }
 
-// TestBypassIsFound: where bridged packets aren't seen, policies don't hold between pods of a node, and the agent says what is wrong,
-// and what to type, in its log and by an Event on the node; also if it begins later. When it is right again, policies hold.
+// TestBypassIsFound: where bridged packets aren't seen, policies don't hold between pods of a node,
+// and the agent says what is wrong, and what to type, in its log and by an Event on the node; also
+// if it begins later. When it is right again, policies hold.
 func TestBypassIsFound(t *testing.T) {
 	w := newWorld(t, "bypass", nil, wiring{bridge, false}, wiring{bridge, true})
 	w.shop()
@@ -53,21 +56,27 @@ func TestBypassIsFound(t *testing.T) {
 	w.allowed(near...) // which is what the warning is about
 	w.denied(far...)
 	for _, node := range w.Nodes() {
-		w.eventually("the agent of "+node.Name()+" to find it", func() bool { return w.reports(node) == 1 })
+		w.eventually("the agent of "+node.Name()+" to find it", func() bool {
+			return w.reports(node) == 1
+		})
 		node.KillAgent()
 		must(t, node.StartAgent())
-		w.eventually("the agent of "+node.Name()+" to find it at its start", func() bool { return w.reports(node) == 2 })
+		w.eventually("the agent of "+node.Name()+" to find it at its start", func() bool {
+			return w.reports(node) == 2
+		})
 		switchBridges(t, node, true)
 	}
 	w.denied(slices.Concat(near, far)...)
 }
 
-// reports counts how often the agents of a node have logged that it is bypassed, once there are as many Events, or more.
+// reports counts how often the agents of a node have logged that it is bypassed, once there are as
+// many Events, or more.
 func (w *world) reports(node *lab.Node) int {
 	w.t.Helper()
 	logged := 0
 	for line := range strings.SplitSeq(node.AgentLog(), "\n") {
-		if strings.Contains(line, "PolicyBypassed") && containsAll(line, append(bridgeSwitches, bridgeName, "sysctl -w")...) {
+		if strings.Contains(line, "PolicyBypassed") &&
+			containsAll(line, append(bridgeSwitches, bridgeName, "sysctl -w")...) {
 			logged++
 		}
 	}
@@ -75,7 +84,8 @@ func (w *world) reports(node *lab.Node) int {
 	must(w.t, w.Client().List(w.t.Context(), &events))
 	said := 0
 	for _, e := range events.Items {
-		if e.Reason == "PolicyBypassed" && e.Regarding.Name == node.Name() && containsAll(e.Note, bridgeSwitches...) {
+		if e.Reason == "PolicyBypassed" && e.Regarding.Name == node.Name() &&
+			containsAll(e.Note, bridgeSwitches...) {
 			said++
 			if e.Series != nil {
 				said += int(e.Series.Count) - 1
@@ -92,7 +102,8 @@ func containsAll(s string, parts ...string) bool {
 // ownProtocol is the routing protocol of Sluice's routes.
 const ownProtocol = names.PodRoutes
 
-// testHandsOff: the agent makes no network: no link, no route, no address translation, no CNI configuration, no subnet file.
+// testHandsOff: the agent makes no network: no link, no route, no address translation, no CNI
+// configuration, no subnet file.
 func (w *world) testHandsOff() {
 	t := w.t
 	for _, node := range w.Nodes() {
@@ -106,7 +117,8 @@ func (w *world) testHandsOff() {
 					t.Errorf("%s has the link %s", node.Name(), name)
 				}
 			}
-			routes, err := netlinksafe.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: ownProtocol}, netlink.RT_FILTER_PROTOCOL)
+			routes, err := netlinksafe.RouteListFiltered(netlink.FAMILY_ALL,
+				&netlink.Route{Protocol: ownProtocol}, netlink.RT_FILTER_PROTOCOL)
 			for _, route := range routes {
 				t.Errorf("%s has the route %s", node.Name(), route)
 			}

@@ -36,7 +36,8 @@ func (w wiring) String() string {
 // object is JSON's.
 type object = map[string]any
 
-// conflist is the network configuration of a node. Who asks gets the addresses that it wants, and on a bridge the MAC.
+// conflist is the network configuration of a node. Who asks gets the addresses that it wants, and
+// on a bridge the MAC.
 func (w wiring) conflist(node *lab.Node) object {
 	plugin := object{
 		"type":         w.plugin,
@@ -49,7 +50,8 @@ func (w wiring) conflist(node *lab.Node) object {
 	list := []any{plugin}
 	if w.chained {
 		list = append(list, object{
-			"type": "sluice", "mode": "policy", "socket": node.Socket(), "stateDir": filepath.Dir(node.Socket()),
+			"type": "sluice", "mode": "policy", "socket": node.Socket(),
+			"stateDir": filepath.Dir(node.Socket()),
 		})
 	}
 	return object{"cniVersion": "1.1.0", "name": "foreign", "plugins": list}
@@ -89,5 +91,6 @@ func runtime(t *testing.T, node *lab.Node) (*libcni.CNIConfig, *libcni.NetworkCo
 	t.Helper()
 	list, err := libcni.ConfListFromFile(configuration(node))
 	must(t, err)
-	return libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(node.Dir(), "cni", "cache"), nil), list
+	return libcni.NewCNIConfigWithCacheDir([]string{plugins},
+		filepath.Join(node.Dir(), "cni", "cache"), nil), list
 }

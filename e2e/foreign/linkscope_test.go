@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// testLinkScope: on a bridge, pods reach each other by addresses that are no pod's: multicast, broadcast, and link-local ones. None of
-// them leads to a pod that nothing may talk to.
+// testLinkScope: on a bridge, pods reach each other by addresses that are no pod's: multicast,
+// broadcast, and link-local ones. None of them leads to a pod that nothing may talk to.
 func (w *world) testLinkScope() {
 	t := w.t
 	w.apply(noWeb)
@@ -43,8 +43,8 @@ func (w *world) testLinkScope() {
 	w.allowed(flows...)
 }
 
-// linkLocal returns the link-local address of a pod as another one uses it. The zone is a number: names are the same in every
-// namespace, and remembered by package net.
+// linkLocal returns the link-local address of a pod as another one uses it. The zone is a number:
+// names are the same in every namespace, and remembered by package net.
 func (w *world) linkLocal(from, to string) netip.Addr {
 	w.t.Helper()
 	var found netip.Addr
@@ -83,10 +83,13 @@ func (w *world) zone(name string) (zone string) {
 // sendToAll sends ten datagrams to each address of all hosts on the link, port 53.
 func (w *world) sendToAll(from string, node *lab.Node) {
 	w.t.Helper()
-	addrs := []netip.Addr{netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("224.0.0.1"), netip.IPv6LinkLocalAllNodes().WithZone(w.zone(from))}
+	addrs := []netip.Addr{netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("224.0.0.1"),
+		netip.IPv6LinkLocalAllNodes().WithZone(w.zone(from))}
 	for _, cidr := range node.PodCIDRs() {
 		if addr := cidr.Addr(); addr.Is4() {
-			addrs = append(addrs, netip.MustParseAddr(strings.TrimSuffix(addr.String(), ".0")+".255")) // of a /24
+			// of a /24
+			addrs = append(addrs,
+				netip.MustParseAddr(strings.TrimSuffix(addr.String(), ".0")+".255"))
 		}
 	}
 	for _, dst := range addrs {
@@ -101,7 +104,8 @@ func (w *world) sendToAll(from string, node *lab.Node) {
 			}
 			defer func() { _ = conn.Close() }()
 			for range 10 {
-				if _, err := conn.WriteToUDPAddrPort([]byte("hello\n"), netip.AddrPortFrom(dst, 53)); err != nil {
+				if _, err := conn.WriteToUDPAddrPort([]byte("hello\n"),
+					netip.AddrPortFrom(dst, 53)); err != nil {
 					return fmt.Errorf("sending to %s: %w", dst, err)
 				}
 			}
@@ -116,7 +120,9 @@ func (w *world) linkScopeControl(node *lab.Node) {
 	web, client := on(node, "shop/web"), on(node, "shop/client")
 	before := w.datagrams(web)
 	w.sendToAll(client, node)
-	w.eventually("datagrams to everybody to arrive at "+web, func() bool { return w.datagrams(web) >= before+20 })
+	w.eventually("datagrams to everybody to arrive at "+web, func() bool {
+		return w.datagrams(web) >= before+20
+	})
 	dst := netip.AddrPortFrom(w.linkLocal(client, web), 80)
 	if r := w.connect(client, probe.TCP, dst); !r.OK {
 		w.t.Errorf("%s -> %s %s: %s", client, web, dst, r)

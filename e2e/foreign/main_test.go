@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 
 // build makes everything that the tests run, so that their time limits are about what they test.
 func build() error {
-	fmt.Fprintln(os.Stderr, "e2e/foreign: these tests run a lab, the stock CNI plugins and multus; what is missing is built")
+	fmt.Fprintln(os.Stderr, "e2e/foreign: these tests run a lab, the stock CNI plugins and "+
+		"multus; what is missing is built")
 	if _, err := assets.ControlPlane(context.Background(), os.Stderr); err != nil {
 		return err
 	}

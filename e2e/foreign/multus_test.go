@@ -46,12 +46,14 @@ const (
 )
 
 // storageNetworks are the addresses of the additional network.
-var storageNetworks = []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00:172:30::/64")}
+var storageNetworks = []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"),
+	netip.MustParsePrefix("fd00:172:30::/64")}
 
 const hostPort = 30080
 
-// TestMultus: ours is the default network under multus, with an additional network by macvlan on the underlay. Policies govern the
-// default one, the additional one is left alone, and all verbs do what they do without multus.
+// TestMultus: ours is the default network under multus, with an additional network by macvlan on
+// the underlay. Policies govern the default one, the additional one is left alone, and all verbs do
+// what they do without multus.
 func TestMultus(t *testing.T) {
 	w := newLab(t, "multus", lab.Options{Nodes: 2})
 	w.apply(networksCRD)
@@ -59,12 +61,15 @@ func TestMultus(t *testing.T) {
 		w.installMultus(node)
 	}
 	w.namespaces("shop")
-	w.eventually("the API of networks", func() bool { return w.Apply(t.Context(), w.storage()) == nil })
+	w.eventually("the API of networks", func() bool {
+		return w.Apply(t.Context(), w.storage()) == nil
+	})
 	node1, node2 := w.Nodes()[0], w.Nodes()[1]
 	both := map[string]string{networksAnnotation: "storage"}
 	web := pod("shop/web", node1.Name(), map[string]string{"app": "web"}, both)
 	web.Spec.Containers[0].Ports[0].HostPort = hostPort
-	w.create(web, pod("shop/near", node1.Name(), nil, both), pod("shop/far", node2.Name(), nil, both), pod("shop/plain", node2.Name(), nil, nil))
+	w.create(web, pod("shop/near", node1.Name(), nil, both),
+		pod("shop/far", node2.Name(), nil, both), pod("shop/plain", node2.Name(), nil, nil))
 
 	t.Run("wiring", func(t *testing.T) { inLab(t, w.Lab).testMultusWiring() })
 	t.Run("policy", func(t *testing.T) { inLab(t, w.Lab).testMultusPolicy() })
@@ -72,14 +77,17 @@ func TestMultus(t *testing.T) {
 
 	w.deletePods("shop/web", "shop/near", "shop/far", "shop/plain")
 	for _, node := range w.Nodes() {
-		w.eventually("nothing to be left on "+node.Name(), func() bool { return len(w.multusRemains(node)) == 0 })
+		w.eventually("nothing to be left on "+node.Name(), func() bool {
+			return len(w.multusRemains(node)) == 0
+		})
 		if left := w.multusRemains(node); len(left) > 0 {
 			t.Errorf("%s: %q is left", node.Name(), left)
 		}
 	}
 }
 
-// installMultus puts multus before the configuration that the agent has left, which becomes that of its default network.
+// installMultus puts multus before the configuration that the agent has left, which becomes that of
+// its default network.
 func (w *world) installMultus(node *lab.Node) {
 	w.t.Helper()
 	text, err := os.ReadFile(filepath.Join(node.ConfDir(), "05-sluice.conflist"))
@@ -94,7 +102,8 @@ func (w *world) installMultus(node *lab.Node) {
 	kubeconfig := filepath.Join(node.Dir(), "multus.kubeconfig")
 	must(w.t, clientcmd.WriteToFile(*access, kubeconfig))
 	install(w.t, node, object{"cniVersion": "1.1.0", "name": "multus", "plugins": []any{object{
-		"type": "multus", "capabilities": object{"portMappings": true, "bandwidth": true}, "delegates": []any{ours},
+		"type": "multus", "capabilities": object{"portMappings": true, "bandwidth": true},
+		"delegates":  []any{ours},
 		"kubeconfig": kubeconfig, "cniDir": multusCache(node), "binDir": plugins,
 	}}})
 }
@@ -102,7 +111,8 @@ func (w *world) installMultus(node *lab.Node) {
 // multusCache is where multus keeps what it has done.
 func multusCache(node *lab.Node) string { return filepath.Join(node.Dir(), "multus") }
 
-// storage is the additional network. Its addresses are unique among nodes, because labs' nodes share files.
+// storage is the additional network. Its addresses are unique among nodes, because labs' nodes
+// share files.
 func (w *world) storage() string {
 	w.t.Helper()
 	var ranges []any
@@ -110,7 +120,8 @@ func (w *world) storage() string {
 		ranges = append(ranges, []any{object{"subnet": network.String()}})
 	}
 	config, err := json.Marshal(object{
-		"cniVersion": "1.0.0", "name": "storage", "type": "macvlan", "master": "eth0", "mode": "bridge",
+		"cniVersion": "1.0.0", "name": "storage", "type": "macvlan", "master": "eth0",
+		"mode": "bridge",
 		"ipam": object{"type": "host-local", "dataDir": w.storageLeases(), "ranges": ranges},
 	})
 	must(w.t, err)
@@ -138,13 +149,15 @@ func (w *world) storageAddr(name string, is4 bool) netip.Addr {
 		}
 		return err
 	}))
-	if !slices.ContainsFunc(storageNetworks, func(p netip.Prefix) bool { return p.Contains(found) }) {
+	if !slices.ContainsFunc(storageNetworks,
+		func(p netip.Prefix) bool { return p.Contains(found) }) {
 		w.t.Fatalf("%s has the address %v on net1 (is4 %v)", name, found, is4)
 	}
 	return found
 }
 
-// testMultusWiring: each pod has the networks that it asks for, and multus reports ours as the default one.
+// testMultusWiring: each pod has the networks that it asks for, and multus reports ours as the
+// default one.
 func (w *world) testMultusWiring() {
 	t := w.t
 	for name, want := range map[string]int{"shop/web": 2, "shop/far": 2, "shop/plain": 1} {
@@ -156,21 +169,25 @@ func (w *world) testMultusWiring() {
 			Default         bool
 		}
 		must(t, json.Unmarshal([]byte(p.Annotations[statusAnnotation]), &networks))
-		if len(networks) != want || networks[0].Name != "sluice" || networks[0].Interface != "eth0" || !networks[0].Default ||
+		if len(networks) != want || networks[0].Name != "sluice" ||
+			networks[0].Interface != "eth0" || !networks[0].Default ||
 			!slices.Equal(networks[0].IPs, w.addrs(name)) {
 			t.Errorf("%s: multus says %+v, and the runtime %v", name, networks, w.addrs(name))
 		}
-		if want == 2 && (networks[1].Name != "shop/storage" || networks[1].Interface != "net1" || networks[1].Default) {
+		if want == 2 && (networks[1].Name != "shop/storage" || networks[1].Interface != "net1" ||
+			networks[1].Default) {
 			t.Errorf("%s: multus says %+v", name, networks)
 		}
 	}
 }
 
-// testMultusPolicy: a policy that denies everything ends what comes over the default network, and nothing of the additional one.
+// testMultusPolicy: a policy that denies everything ends what comes over the default network, and
+// nothing of the additional one.
 func (w *world) testMultusPolicy() {
 	t := w.t
 	sources := []string{"shop/near", "shop/far"}
-	flows := []flow{tcp("shop/near", "shop/web", 80), tcp("shop/far", "shop/web", 80), tcp("shop/web", "shop/plain", 80), tcp("shop/web", lab.Outside, 80)}
+	flows := []flow{tcp("shop/near", "shop/web", 80), tcp("shop/far", "shop/web", 80),
+		tcp("shop/web", "shop/plain", 80), tcp("shop/web", lab.Outside, 80)}
 	overStorage := func() {
 		t.Helper()
 		for _, from := range sources {
@@ -229,11 +246,13 @@ func (w *world) testMultusVerbs() {
 	must(t, err)
 	keep := &libcni.GCArgs{}
 	for _, a := range all {
-		keep.ValidAttachments = append(keep.ValidAttachments, types.GCAttachment{ContainerID: a.ContainerID, IfName: a.IfName})
+		keep.ValidAttachments = append(keep.ValidAttachments,
+			types.GCAttachment{ContainerID: a.ContainerID, IfName: a.IfName})
 	}
 	must(t, node.Do(func() error { return network.GCNetworkList(t.Context(), list, keep) }))
 	must(t, check())
-	w.allowed(tcp("shop/near", "shop/web", 80), tcp("shop/far", "shop/near", 80), tcp("shop/near", lab.Outside, 80))
+	w.allowed(tcp("shop/near", "shop/web", 80), tcp("shop/far", "shop/near", 80),
+		tcp("shop/near", lab.Outside, 80))
 }
 
 // multusRemains lists what there is of pods on a node, and of the additional network.
@@ -241,14 +260,16 @@ func (w *world) multusRemains(node *lab.Node) []string {
 	w.t.Helper()
 	left := slices.DeleteFunc(w.remains(node), func(s string) bool { return s == "link sluice.1" })
 	for kind, pattern := range map[string]string{
-		"lease":           filepath.Join(w.storageLeases(), "*", "*"),
-		"cache of multus": filepath.Join(multusCache(node), "*"), "result in it": filepath.Join(multusCache(node), "results", "*"),
+		"lease":                         filepath.Join(w.storageLeases(), "*", "*"),
+		"cache of multus":               filepath.Join(multusCache(node), "*"),
+		"result in it":                  filepath.Join(multusCache(node), "results", "*"),
 		"result in the runtime's cache": filepath.Join(node.Dir(), "cni", "cache", "results", "*"),
 	} {
 		files, err := filepath.Glob(pattern)
 		must(w.t, err)
 		for _, file := range files {
-			if name := filepath.Base(file); name != "results" && name != "lock" && !strings.HasPrefix(name, "last_reserved_ip") {
+			name := filepath.Base(file)
+			if name != "results" && name != "lock" && !strings.HasPrefix(name, "last_reserved_ip") {
 				left = append(left, kind+" "+name)
 			}
 		}

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// allWirings is every way in which pods get their network in these tests, each on a node of its own.
+// allWirings is every way in which pods get their network in these tests, each on a node of its
+// own.
 var allWirings = []wiring{{bridge, false}, {bridge, true}, {ptp, false}, {ptp, true}}
 
 // nodePort is a port that nodes serve.
@@ -78,7 +79,8 @@ func (w *world) shop() {
 	var pods []*corev1.Pod
 	for _, node := range w.Nodes() {
 		for _, app := range []string{"web", "client", "other"} {
-			pods = append(pods, pod(on(node, "shop/"+app), node.Name(), map[string]string{"app": app}, nil))
+			pods = append(pods,
+				pod(on(node, "shop/"+app), node.Name(), map[string]string{"app": app}, nil))
 		}
 		server, err := w.Serve(node.Name(), probe.TCP, nodePort)
 		must(w.t, err)
@@ -87,21 +89,26 @@ func (w *world) shop() {
 	w.create(pods...)
 }
 
-// testMeaning: policies hold over both families, on the same node, between nodes, and from and to where no pods are.
+// testMeaning: policies hold over both families, on the same node, between nodes, and from and to
+// where no pods are.
 func (w *world) testMeaning() {
 	t := w.t
-	// open is what both policies allow: what they name, replies, and what the node itself sends. toWeb and fromClient is what only the
-	// policy of that name denies.
+	// open is what both policies allow: what they name, replies, and what the node itself sends.
+	// toWeb and fromClient is what only the policy of that name denies.
 	var open, toWebOnly, fromClientOnly []flow
 	nodes := w.Nodes()
 	for i, node := range nodes {
 		web, client, other := on(node, "shop/web"), on(node, "shop/client"), on(node, "shop/other")
 		far := on(nodes[(i+1)%len(nodes)], "shop/web")
-		open = append(open, tcp(client, web, 80), tcp(client, far, 80), flow{client, web, probe.UDP, 53}, tcp(node.Name(), web, 81),
-			tcp(web, client, 80), tcp(web, lab.Outside, 80), tcp(web, node.Name(), nodePort), tcp(other, client, 81), tcp(lab.Outside, other, 80))
-		toWebOnly = append(toWebOnly, tcp(other, web, 80), tcp(other, far, 80), flow{other, web, probe.UDP, 53}, tcp(lab.Outside, web, 80),
+		open = append(open, tcp(client, web, 80), tcp(client, far, 80),
+			flow{client, web, probe.UDP, 53}, tcp(node.Name(), web, 81),
+			tcp(web, client, 80), tcp(web, lab.Outside, 80), tcp(web, node.Name(), nodePort),
+			tcp(other, client, 81), tcp(lab.Outside, other, 80))
+		toWebOnly = append(toWebOnly, tcp(other, web, 80), tcp(other, far, 80),
+			flow{other, web, probe.UDP, 53}, tcp(lab.Outside, web, 80),
 			tcp(client, web, 81), tcp(client, far, 81), flow{client, web, probe.ICMP, 0})
-		fromClientOnly = append(fromClientOnly, tcp(client, other, 80), tcp(client, lab.Outside, 80), tcp(client, node.Name(), nodePort))
+		fromClientOnly = append(fromClientOnly, tcp(client, other, 80),
+			tcp(client, lab.Outside, 80), tcp(client, node.Name(), nodePort))
 	}
 	w.allowed(open...)
 	w.allowed(toWebOnly...)
@@ -127,9 +134,11 @@ func (w *world) testMeaning() {
 // service is a place that stands for the node's pod shop/web, as a Service would.
 const service = "service"
 
-var serviceAddrs = []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:10:96::a")}
+var serviceAddrs = []netip.Addr{netip.MustParseAddr("10.96.0.10"),
+	netip.MustParseAddr("fd00:10:96::a")}
 
-// testHairpin: a pod that nothing may talk to reaches itself through a Service, and nobody else does.
+// testHairpin: a pod that nothing may talk to reaches itself through a Service, and nobody else
+// does.
 func (w *world) testHairpin() {
 	t := w.t
 	var self, others []flow
@@ -152,7 +161,8 @@ func (w *world) testHairpin() {
 	w.allowed(others...)
 }
 
-// serveService does on a node what kube-proxy does: a pod that reaches itself so has its source rewritten.
+// serveService does on a node what kube-proxy does: a pod that reaches itself so has its source
+// rewritten.
 func (w *world) serveService(node *lab.Node, backend, addr netip.Addr) {
 	w.t.Helper()
 	family, table := "ip", fmt.Sprintf("service%d", addr.BitLen())
@@ -163,14 +173,17 @@ func (w *world) serveService(node *lab.Node, backend, addr netip.Addr) {
 		"add table inet " + table,
 		"add chain inet " + table + " before { type nat hook prerouting priority dstnat; }",
 		"add chain inet " + table + " after { type nat hook postrouting priority srcnat; }",
-		fmt.Sprintf("add rule inet %s before %s daddr %s tcp dport 80 dnat %s to %s", table, family, addr, family, backend),
-		fmt.Sprintf("add rule inet %s after ct status dnat %s saddr %s %s daddr %s masquerade", table, family, backend, family, backend),
+		fmt.Sprintf("add rule inet %s before %s daddr %s tcp dport 80 dnat %s to %s", table, family,
+			addr, family, backend),
+		fmt.Sprintf("add rule inet %s after ct status dnat %s saddr %s %s daddr %s masquerade",
+			table, family, backend, family, backend),
 	} {
 		_, err := node.Nft(w.t.Context(), rule)
 		must(w.t, err)
 	}
 	w.t.Cleanup(func() {
-		if _, err := node.Nft(context.WithoutCancel(w.t.Context()), "delete table inet "+table); err != nil {
+		if _, err := node.Nft(context.WithoutCancel(w.t.Context()),
+			"delete table inet "+table); err != nil {
 			w.t.Error(err)
 		}
 	})

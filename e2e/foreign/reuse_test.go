@@ -24,8 +24,8 @@ metadata: {namespace: shop, name: no-entrance}
 spec: {podSelector: {matchLabels: {app: heir}}}
 `
 
-// testReuse: clients go on sending to a pod's addresses, from the same ports, while it is replaced by one with the same addresses that
-// nothing may talk to. Nothing of what they send arrives there.
+// testReuse: clients go on sending to a pod's addresses, from the same ports, while it is replaced
+// by one with the same addresses that nothing may talk to. Nothing of what they send arrives there.
 func (w *world) testReuse() {
 	t := w.t
 	w.apply(noEntrance)
@@ -54,7 +54,8 @@ func (w *world) testReuse() {
 			t.Fatalf("%s has %v, not %v", heir, w.addrs(heir), addrs)
 		}
 		heirs = append(heirs, heir)
-		flows = append(flows, flow{on(node, "shop/client"), heir, probe.UDP, 53}, flow{lab.Outside, heir, probe.UDP, 53})
+		flows = append(flows, flow{on(node, "shop/client"), heir, probe.UDP, 53},
+			flow{lab.Outside, heir, probe.UDP, 53})
 	}
 	w.denied(flows...)
 	for _, heir := range heirs {
@@ -72,8 +73,8 @@ func (w *world) testReuse() {
 	w.deletePods(heirs...)
 }
 
-// fixAddresses has the node's pods get the same addresses, one after the other, until the test ends; on a bridge with the same MAC,
-// so that no stale neighbour keeps packets away.
+// fixAddresses has the node's pods get the same addresses, one after the other, until the test
+// ends; on a bridge with the same MAC, so that no stale neighbour keeps packets away.
 func (w *world) fixAddresses(node *lab.Node) {
 	w.t.Helper()
 	saved, err := os.ReadFile(configuration(node))
@@ -96,7 +97,9 @@ func (w *world) fixAddresses(node *lab.Node) {
 		for range 200 {
 			addr = addr.Next()
 		}
-		ranges = append(ranges, []any{object{"subnet": cidr.String(), "rangeStart": addr.String(), "rangeEnd": addr.String()}})
+		ranges = append(ranges,
+			[]any{object{"subnet": cidr.String(), "rangeStart": addr.String(),
+				"rangeEnd": addr.String()}})
 	}
 	ipam["ranges"] = ranges
 	conflist.Plugins[0]["ipam"] = ipam
@@ -116,7 +119,8 @@ func (w *world) datagrams(name string) int {
 			return err
 		}
 		for line := range strings.SplitSeq(string(text), "\n") {
-			if fields := strings.Fields(line); len(fields) == 2 && (fields[0] == "Udp6InDatagrams" || fields[0] == "Udp6NoPorts") {
+			fields := strings.Fields(line)
+			if len(fields) == 2 && (fields[0] == "Udp6InDatagrams" || fields[0] == "Udp6NoPorts") {
 				n, err := strconv.Atoi(fields[1])
 				if err != nil {
 					return err
@@ -189,7 +193,8 @@ func (w *world) keepSending(from string, dst netip.AddrPort) *sender {
 			case <-done:
 				return
 			case <-tick.C:
-				_, _ = s.conn.Write([]byte("hello\n")) // an ICMP error of an earlier one is reported here, too
+				// an ICMP error of an earlier one is reported here, too
+				_, _ = s.conn.Write([]byte("hello\n"))
 			}
 		}
 	})

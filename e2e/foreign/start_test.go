@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// Ports of the start test: denied pods try one, their controls another, so that what arrives can be told apart.
+// Ports of the start test: denied pods try one, their controls another, so that what arrives can be
+// told apart.
 const (
 	deniedPort  = 81
 	controlPort = 80
@@ -37,8 +38,9 @@ spec:
   ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: open}}}]}]
 `
 
-// testStarts: the first thing that a pod does is to connect, to a pod of its own node. Some may not get out, some may not get in; not
-// one packet of theirs arrives. As many pods of an open namespace get through.
+// testStarts: the first thing that a pod does is to connect, to a pod of its own node. Some may not
+// get out, some may not get in; not one packet of theirs arrives. As many pods of an open namespace
+// get through.
 func (w *world) testStarts() {
 	t := w.t
 	each := 4 // of each kind, on each node
@@ -51,14 +53,18 @@ func (w *world) testStarts() {
 	slots := make(chan struct{}, 16) // pods that start at the same time
 	for _, node := range w.Nodes() {
 		_, list := runtime(t, node)
-		for label, server := range map[string]string{"leave": on(node, "server/unguarded"), "enter": on(node, "server/guarded")} {
-			w.receiver(server, node.Name(), map[string]string{"guard": map[string]string{"leave": "no", "enter": "yes"}[label]})
+		for label, server := range map[string]string{"leave": on(node, "server/unguarded"),
+			"enter": on(node, "server/guarded")} {
+			w.receiver(server, node.Name(),
+				map[string]string{"guard": map[string]string{"leave": "no", "enter": "yes"}[label]})
 			for i := range each {
 				dst := w.addr(server, i%2 == 0)
 				for _, s := range []start{
-					{name: on(node, fmt.Sprintf("shut/%s-%d", label, i)), dst: netip.AddrPortFrom(dst, deniedPort)},
+					{name: on(node, fmt.Sprintf("shut/%s-%d", label, i)),
+						dst: netip.AddrPortFrom(dst, deniedPort)},
 					{
-						name: on(node, fmt.Sprintf("open/%s-%d", label, i)), dst: netip.AddrPortFrom(dst, controlPort), connects: true,
+						name: on(node, fmt.Sprintf("open/%s-%d", label, i)),
+						dst:  netip.AddrPortFrom(dst, controlPort), connects: true,
 						// Where a node has nothing to learn, the first second has to do.
 						atOnce: label == "leave" && len(list.Plugins) > 1,
 					},
@@ -77,9 +83,11 @@ func (w *world) testStarts() {
 	for _, node := range w.Nodes() {
 		for _, server := range []string{on(node, "server/unguarded"), on(node, "server/guarded")} {
 			denied, control := w.arrived(server, deniedPort), w.arrived(server, controlPort)
-			t.Logf("%s: %d packets of %d denied pods arrived, and %d of %d controls", server, denied, each, control, each)
+			t.Logf("%s: %d packets of %d denied pods arrived, and %d of %d controls", server,
+				denied, each, control, each)
 			if denied != 0 || control < each {
-				t.Errorf("%s: %d packets of denied pods arrived, and %d of %d controls", server, denied, control, each)
+				t.Errorf("%s: %d packets of denied pods arrived, and %d of %d controls", server,
+					denied, control, each)
 			}
 		}
 	}
@@ -94,7 +102,8 @@ type start struct {
 
 // start runs a pod to the end of its first connection, and deletes it.
 func (w *world) start(s start) {
-	p := pod(s.name, s.node, map[string]string{"may-not": s.label}, map[string]string{lab.FirstConnectAnnotation: "tcp://" + s.dst.String()})
+	p := pod(s.name, s.node, map[string]string{"may-not": s.label},
+		map[string]string{lab.FirstConnectAnnotation: "tcp://" + s.dst.String()})
 	if err := w.Client().Create(w.t.Context(), p); err != nil {
 		w.t.Errorf("%s: %v", s.name, err)
 		return
@@ -104,7 +113,8 @@ func (w *world) start(s start) {
 		result.OK = w.Reach(w.t.Context(), s.name, probe.TCP, s.dst, probe.Within(settleTime)).OK
 	}
 	if !ran || result.OK != s.connects || result.Attempts == 0 {
-		w.t.Errorf("%s: ran %v, %d attempts, connected %v (%s), want %v", s.name, ran, result.Attempts, result.OK, result.Result, s.connects)
+		w.t.Errorf("%s: ran %v, %d attempts, connected %v (%s), want %v", s.name, ran,
+			result.Attempts, result.OK, result.Result, s.connects)
 	}
 	err := w.Client().Delete(w.t.Context(), p, client.GracePeriodSeconds(1))
 	if err == nil {
@@ -121,7 +131,8 @@ func (w *world) firstConnect(name string) (out lab.FirstConnect, done bool) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		p, err := w.object(name)
-		if err == nil && json.Unmarshal([]byte(p.Annotations[lab.FirstConnectResultAnnotation]), &out) == nil {
+		if err == nil &&
+			json.Unmarshal([]byte(p.Annotations[lab.FirstConnectResultAnnotation]), &out) == nil {
 			return out, true
 		}
 	}
@@ -138,9 +149,12 @@ func (w *world) object(name string) (*corev1.Pod, error) {
 func (w *world) receiver(name, node string, labels map[string]string) {
 	w.t.Helper()
 	w.create(pod(name, node, labels, nil))
-	rules := []string{"add table inet count", "add chain inet count in { type filter hook prerouting priority raw; }"}
+	rules := []string{"add table inet count",
+		"add chain inet count in { type filter hook prerouting priority raw; }"}
 	for _, port := range []int{deniedPort, controlPort} {
-		rules = append(rules, fmt.Sprintf("add rule inet count in tcp dport %d tcp flags & (syn | ack) == syn counter", port))
+		rules = append(rules,
+			fmt.Sprintf(
+				"add rule inet count in tcp dport %d tcp flags & (syn | ack) == syn counter", port))
 	}
 	_, err := w.Nft(w.t.Context(), name, strings.Join(rules, "; "))
 	must(w.t, err)
@@ -152,7 +166,8 @@ func (w *world) arrived(receiver string, port int) int {
 	listing, err := w.Nft(w.t.Context(), receiver, "list", "table", "inet", "count")
 	must(w.t, err)
 	for line := range strings.SplitSeq(listing, "\n") {
-		if before, after, found := strings.Cut(line, "counter packets "); found && strings.Contains(before, fmt.Sprintf("tcp dport %d ", port)) {
+		before, after, found := strings.Cut(line, "counter packets ")
+		if found && strings.Contains(before, fmt.Sprintf("tcp dport %d ", port)) {
 			n, err := strconv.Atoi(strings.Fields(after)[0])
 			must(w.t, err)
 			return n

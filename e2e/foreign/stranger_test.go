@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// stranger is a namespace with the network of a pod, that the API server knows no pod for: one whose address isn't reported yet, or
-// what is left of one. It serves TCP 80.
+// stranger is a namespace with the network of a pod, that the API server knows no pod for: one
+// whose address isn't reported yet, or what is left of one. It serves TCP 80.
 type stranger struct {
 	space ns.NetNS
 	addrs []netip.Addr
@@ -44,7 +44,8 @@ func (w *world) identity(pod string) identity {
 	return id
 }
 
-// wire puts a stranger on a node's network until the test ends, with the identity of a pod that is gone, or else any.
+// wire puts a stranger on a node's network until the test ends, with the identity of a pod that is
+// gone, or else any.
 func (w *world) wire(node *lab.Node, name string, id identity) {
 	w.t.Helper()
 	space, err := ns.TempNetNS()
@@ -54,8 +55,9 @@ func (w *world) wire(node *lab.Node, name string, id identity) {
 		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0o600)
 	}))
 	config := &libcni.RuntimeConf{
-		ContainerID: strings.ReplaceAll(name, "/", "-"), IfName: "eth0", NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), space.Fd()),
-		Args: [][2]string{{"IgnoreUnknown", "1"}},
+		ContainerID: strings.ReplaceAll(name, "/", "-"), IfName: "eth0",
+		NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), space.Fd()),
+		Args:  [][2]string{{"IgnoreUnknown", "1"}},
 	}
 	if id.mac != "" {
 		config.CapabilityArgs = object{"ips": id.addrs, "mac": id.mac}
@@ -81,7 +83,9 @@ func (w *world) wire(node *lab.Node, name string, id identity) {
 	w.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := node.Do(func() error { return network.DelNetworkList(ctx, list, config) }); err != nil {
+		if err := node.Do(func() error {
+			return network.DelNetworkList(ctx, list, config)
+		}); err != nil {
 			w.t.Errorf("taking %s off the network: %v", name, err)
 		}
 	})
@@ -111,16 +115,19 @@ func (w *world) connect(from string, protocol probe.Protocol, dst netip.AddrPort
 	return r
 }
 
-// strange are the connections of and to a stranger that a guard stops. The node's own isn't among them.
+// strange are the connections of and to a stranger that a guard stops. The node's own isn't among
+// them.
 func strange(node, far *lab.Node, name string) []flow {
 	return []flow{
-		tcp(name, on(node, "shop/web"), 80), tcp(name, on(far, "shop/web"), 80), tcp(name, lab.Outside, 80), tcp(name, node.Name(), nodePort),
-		tcp(on(node, "shop/client"), name, 80), tcp(on(far, "shop/client"), name, 80), tcp(lab.Outside, name, 80),
+		tcp(name, on(node, "shop/web"), 80), tcp(name, on(far, "shop/web"), 80),
+		tcp(name, lab.Outside, 80), tcp(name, node.Name(), nodePort),
+		tcp(on(node, "shop/client"), name, 80), tcp(on(far, "shop/client"), name, 80),
+		tcp(lab.Outside, name, 80),
 	}
 }
 
-// testStrangers: addresses of the node's podCIDRs that aren't a known pod's are dropped, or not, and so is the address of a pod that is
-// gone. The node itself gets through either way.
+// testStrangers: addresses of the node's podCIDRs that aren't a known pod's are dropped, or not,
+// and so is the address of a pod that is gone. The node itself gets through either way.
 func (w *world) testStrangers(connects bool) {
 	t := w.t
 	nodes := w.Nodes()
@@ -144,15 +151,18 @@ func (w *world) testStrangers(connects bool) {
 	}
 }
 
-// TestUnknownPodsAllowed: with --unknown-pods=allow, strangers get through, and policies hold for known pods.
+// TestUnknownPodsAllowed: with --unknown-pods=allow, strangers get through, and policies hold for
+// known pods.
 func TestUnknownPodsAllowed(t *testing.T) {
-	w := newWorld(t, "allow", []string{"--unknown-pods=allow"}, wiring{bridge, false}, wiring{ptp, false})
+	w := newWorld(t, "allow", []string{"--unknown-pods=allow"}, wiring{bridge, false},
+		wiring{ptp, false})
 	w.shop()
 	w.testStrangers(true)
 	w.linkScopeControl(w.Nodes()[0])
 	w.apply(noWeb)
 	for _, node := range w.Nodes() {
-		w.denied(tcp(on(node, "shop/client"), on(node, "shop/web"), 80), tcp(on(node, "stranger/never"), on(node, "shop/web"), 80))
+		w.denied(tcp(on(node, "shop/client"), on(node, "shop/web"), 80),
+			tcp(on(node, "stranger/never"), on(node, "shop/web"), 80))
 		w.allowed(tcp(on(node, "stranger/never"), on(node, "shop/client"), 80))
 	}
 }

@@ -23,10 +23,12 @@ type world struct {
 	strangers map[string]*stranger
 }
 
-// newWorld brings up a lab with a node for each wiring, on which agents run with --policy-only and these arguments.
+// newWorld brings up a lab with a node for each wiring, on which agents run with --policy-only and
+// these arguments.
 func newWorld(t *testing.T, name string, args []string, wirings ...wiring) *world {
 	t.Helper()
-	w := newLab(t, name, lab.Options{Nodes: len(wirings), NoAgent: true, AgentArgs: append([]string{"--policy-only"}, args...)})
+	w := newLab(t, name, lab.Options{Nodes: len(wirings), NoAgent: true,
+		AgentArgs: append([]string{"--policy-only"}, args...)})
 	for i, node := range w.Nodes() {
 		install(t, node, wirings[i].conflist(node))
 		must(t, node.StartAgent())
@@ -76,7 +78,8 @@ func (w *world) dump() {
 func (w *world) namespaces(names ...string) {
 	w.t.Helper()
 	for _, name := range names {
-		must(w.t, w.Client().Create(w.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+		must(w.t, w.Client().Create(w.t.Context(),
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
 	}
 }
 
@@ -84,10 +87,14 @@ func (w *world) namespaces(names ...string) {
 func pod(name, node string, labels, annotations map[string]string) *corev1.Pod {
 	namespace, short := split(name)
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short, Labels: labels, Annotations: annotations},
-		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "main", Image: "none", Ports: []corev1.ContainerPort{
-			{ContainerPort: 80}, {ContainerPort: 81}, {ContainerPort: 53, Protocol: corev1.ProtocolUDP},
-		}}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short, Labels: labels,
+			Annotations: annotations},
+		Spec: corev1.PodSpec{NodeName: node,
+			Containers: []corev1.Container{
+				{Name: "main", Image: "none", Ports: []corev1.ContainerPort{
+					{ContainerPort: 80}, {ContainerPort: 81},
+					{ContainerPort: 53, Protocol: corev1.ProtocolUDP},
+				}}}},
 	}
 }
 
@@ -105,7 +112,8 @@ func (w *world) create(pods ...*corev1.Pod) {
 func (w *world) deletePods(names ...string) {
 	w.t.Helper()
 	for _, name := range names {
-		must(w.t, w.Client().Delete(w.t.Context(), pod(name, "", nil, nil), client.GracePeriodSeconds(1)))
+		must(w.t,
+			w.Client().Delete(w.t.Context(), pod(name, "", nil, nil), client.GracePeriodSeconds(1)))
 	}
 	must(w.t, w.WaitGone(w.t.Context(), names...))
 }
@@ -176,7 +184,8 @@ func (w *world) expect(connects bool, flows ...flow) {
 	}
 }
 
-// expectOne tries until the flow is as it must be. One that gets in just before a policy is in force is cut: it wasn't denied yet.
+// expectOne tries until the flow is as it must be. One that gets in just before a policy is in
+// force is cut: it wasn't denied yet.
 func (w *world) expectOne(f flow, dst netip.AddrPort, connects, isAgain bool) {
 	var r probe.Result
 	asWanted := func() bool { return r.OK == connects && (r.OK || (lab.Cell{Result: r}).Denied()) }
@@ -187,7 +196,8 @@ func (w *world) expectOne(f flow, dst netip.AddrPort, connects, isAgain bool) {
 		}
 	}
 	if !asWanted() {
-		w.t.Errorf("%s -> %s %s %s: got %s, want connect %v (after it was denied: %v)", f.from, f.to, f.protocol, dst, r, connects, isAgain)
+		w.t.Errorf("%s -> %s %s %s: got %s, want connect %v (after it was denied: %v)", f.from,
+			f.to, f.protocol, dst, r, connects, isAgain)
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestAgentWithoutAPIServer: an agent that starts while the API server is away leaves everything as the last one left it, says why no pod
-// can come, and catches up when the API server is back.
+// TestAgentWithoutAPIServer: an agent that starts while the API server is away leaves everything as
+// the last one left it, says why no pod can come, and catches up when the API server is back.
 func TestAgentWithoutAPIServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "noapi", server, client1, other)
@@ -66,8 +66,10 @@ func (w *world) add() error {
 	must(w.t, err)
 	defer func() { must(w.t, space.Close()) }()
 	config := &libcni.RuntimeConf{
-		ContainerID: "nobody", IfName: "eth0", NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), space.Fd()),
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "app"}, {"K8S_POD_NAME", "nobody"},
+		ContainerID: "nobody", IfName: "eth0",
+		NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), space.Fd()),
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "app"},
+			{"K8S_POD_NAME", "nobody"},
 			{"K8S_POD_INFRA_CONTAINER_ID", "nobody"}, {"K8S_POD_UID", "1"}},
 	}
 	runtime := libcni.NewCNIConfigWithCacheDir([]string{programs.Plugins}, w.t.TempDir(), nil)

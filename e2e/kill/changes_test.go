@@ -9,8 +9,9 @@ import (
 // Pods that come and go, on subject and on neighbour.
 const newPod, peerPod = "app/new", "app/peer"
 
-// serverPolicy is server's, when another may come to port 81 too, or may not. Between the two, rules change as well as the sets that
-// they use: what mixes them allows the client port 81, or the other port 80.
+// serverPolicy is server's, when another may come to port 81 too, or may not. Between the two,
+// rules change as well as the sets that they use: what mixes them allows the client port 81, or the
+// other port 80.
 func serverPolicy(loose bool) string {
 	more := ""
 	if loose {
@@ -50,28 +51,35 @@ type change struct {
 	there, back func(w *world)
 	// isThere and isBack wait until all but the agent has done its part. They may be nil.
 	isThere, isBack func(w *world)
-	// unseen says that the change happens while no agent runs: the next one finds it when it starts.
+	// unseen says that the change happens while no agent runs: the next one finds it when it
+	// starts.
 	unseen bool
-	// reboots says that the subject reboots instead. There is no way back, and no connection to its pods goes on.
+	// reboots says that the subject reboots instead. There is no way back, and no connection to its
+	// pods goes on.
 	reboots bool
 	// opens says that there, the flows of opened are allowed.
 	opens bool
-	// splits says that nodes which haven't all changed don't understand each other, so that packets from neighbour wait for the agent.
+	// splits says that nodes which haven't all changed don't understand each other, so that packets
+	// from neighbour wait for the agent.
 	splits bool
-	// sample is at which kill points the agent dies in each direction, unless at all: the numbers of nftables transactions, and of
-	// kill points of every kind.
+	// sample is at which kill points the agent dies in each direction, unless at all: the numbers
+	// of nftables transactions, and of kill points of every kind.
 	transactions, points []int
 }
 
 var changes = []change{
 	{
 		name:  "a policy is loosened and tightened",
-		there: func(w *world) { w.apply(serverPolicy(true)) }, back: func(w *world) { w.apply(serverPolicy(false)) },
+		there: func(w *world) { w.apply(serverPolicy(true)) }, back: func(w *world) {
+			w.apply(serverPolicy(false))
+		},
 		opens: true, transactions: []int{1, 2},
 	},
 	{
 		name:  "a start after a policy was loosened or tightened",
-		there: func(w *world) { w.apply(serverPolicy(true)) }, back: func(w *world) { w.apply(serverPolicy(false)) },
+		there: func(w *world) { w.apply(serverPolicy(true)) }, back: func(w *world) {
+			w.apply(serverPolicy(false))
+		},
 		unseen: true, opens: true, transactions: []int{2}, points: []int{4},
 	},
 	{
@@ -81,8 +89,9 @@ var changes = []change{
 		transactions: []int{1}, points: []int{3, 9},
 	},
 	{
-		name:  "a peer comes and goes",
-		there: func(w *world) { w.create(peerPod, neighbour, "client", nil) }, back: func(w *world) { w.remove(peerPod) },
+		name:    "a peer comes and goes",
+		there:   func(w *world) { w.create(peerPod, neighbour, "client", nil) },
+		back:    func(w *world) { w.remove(peerPod) },
 		isThere: func(w *world) { w.ready(peerPod) },
 		isBack:  func(w *world) { w.gone(peerPod) },
 		points:  []int{1},
@@ -94,7 +103,9 @@ var changes = []change{
 	},
 	{
 		name:  "the network is routed where it can be, and no longer",
-		there: func(w *world) { w.routeDirectly(true) }, back: func(w *world) { w.routeDirectly(false) },
+		there: func(w *world) { w.routeDirectly(true) }, back: func(w *world) {
+			w.routeDirectly(false)
+		},
 		splits: true, points: []int{8},
 	},
 }
@@ -108,7 +119,9 @@ var aReboot = change{
 
 // addPod creates a pod whose first act is a connection that its policy denies.
 func addPod(w *world) {
-	w.create(newPod, subject, "new", map[string]string{lab.FirstConnectAnnotation: fmt.Sprintf("tcp://%s", w.target(other, 4, 80))})
+	w.create(newPod, subject, "new",
+		map[string]string{lab.FirstConnectAnnotation: fmt.Sprintf("tcp://%s",
+			w.target(other, 4, 80))})
 }
 
 // podIsThere waits for the pod, and demands that its first act has failed.

@@ -22,8 +22,9 @@ import (
 // all says that the agent is to die at every kill point, not only at some.
 var all = os.Getenv("SLUICE_LONG") != ""
 
-// TestKilled: wherever the agent is killed in the middle of a change, what neither the old nor the new state allows never passes, what
-// both allow goes on, and a new agent brings about the same end as an undisturbed one, with nothing left over.
+// TestKilled: wherever the agent is killed in the middle of a change, what neither the old nor the
+// new state allows never passes, what both allow goes on, and a new agent brings about the same end
+// as an undisturbed one, with nothing left over.
 func TestKilled(t *testing.T) { //nolint:tparallel // the parts take turns on one lab
 	t.Parallel()
 	w := newWorld(t, "killed", server, client1, other)
@@ -40,7 +41,8 @@ func TestKilled(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	}
 }
 
-// TestKilledAtFirst is the same for an agent that has found nothing on its node, and a node that has just booted.
+// TestKilledAtFirst is the same for an agent that has found nothing on its node, and a node that
+// has just booted.
 func TestKilledAtFirst(t *testing.T) {
 	t.Parallel()
 	newWorld(t, "killed1st", server).killedIn(aReboot)
@@ -83,8 +85,9 @@ func (w *world) killedIn(c change) {
 		len(there.undisturbed), len(back.undisturbed), kills, time.Since(start).Round(time.Second))
 }
 
-// TestLostAnswers: an agent that loses the kernel's answers to a transaction, and so doesn't know what has become of it, brings about the
-// same end without a new start; what neither state allows never passes meanwhile.
+// TestLostAnswers: an agent that loses the kernel's answers to a transaction, and so doesn't know
+// what has become of it, brings about the same end without a new start; what neither state allows
+// never passes meanwhile.
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "lost", server, client1, other)
@@ -96,7 +99,8 @@ func TestLostAnswers(t *testing.T) {
 	defer w.watch(true)()
 	for _, at := range []int{1, 2} {
 		for _, loosen := range []bool{true, false} {
-			when, want, lost := fmt.Sprintf("loosened %v, without the answers to transaction %d", loosen, at), tight, w.lostAnswers()
+			when, want, lost := fmt.Sprintf("loosened %v, without the answers to transaction %d",
+				loosen, at), tight, w.lostAnswers()
 			if loosen {
 				want = loose
 			}
@@ -111,7 +115,9 @@ func TestLostAnswers(t *testing.T) {
 }
 
 // lostAnswers counts how often the agent has lost some.
-func (w *world) lostAnswers() int { return strings.Count(w.node().AgentLog(), unix.ENOBUFS.Error()) }
+func (w *world) lostAnswers() int {
+	return strings.Count(w.node().AgentLog(), unix.ENOBUFS.Error())
+}
 
 func count(held ...bool) (n int) {
 	for _, h := range held {
@@ -145,7 +151,8 @@ func (w *world) undisturbed(p *path) {
 
 // short is a kill point without what is another every time.
 func (w *world) short(c killpoint.Call) string {
-	return regexp.MustCompile(`\.new-\d+|env\.\d+|[0-9a-f]{64}`).ReplaceAllString(strings.ReplaceAll(c.String(), w.node().Dir(), ""), "*")
+	return regexp.MustCompile(`\.new-\d+|env\.\d+|[0-9a-f]{64}`).
+		ReplaceAllString(strings.ReplaceAll(c.String(), w.node().Dir(), ""), "*")
 }
 
 // setOff begins a path with an agent that is armed.
@@ -168,7 +175,8 @@ func (w *world) setOff(p *path, aim killpoint.Aim) {
 func aims(there, back *path) []killpoint.Aim {
 	var aims []killpoint.Aim
 	if all {
-		// More than there are: their number isn't the same every time, and the first at which the agent doesn't die is the end.
+		// More than there are: their number isn't the same every time, and the first at which the
+		// agent doesn't die is the end.
 		for at := range 2 * max(len(there.undisturbed), len(back.undisturbed)) {
 			aims = append(aims, killpoint.Aim{At: at + 1})
 		}
@@ -200,10 +208,13 @@ func (w *world) dies(p *path, aim killpoint.Aim) bool {
 	w.t.Log(when)
 	dead := w.table()
 	if !p.reboots {
-		w.checkSome(when+", while dead", func(f flow) bool { return p.splits && f.from == farClient })
+		w.checkSome(when+", while dead", func(f flow) bool {
+			return p.splits && f.from == farClient
+		})
 	}
 	if now := w.table(); now != dead {
-		w.t.Errorf("%s: the table changes without an agent (-before +after):\n%s", when, cmp.Diff(dead, now))
+		w.t.Errorf("%s: the table changes without an agent (-before +after):\n%s", when,
+			cmp.Diff(dead, now))
 	}
 	w.restart()
 	if p.wait != nil {
@@ -214,7 +225,8 @@ func (w *world) dies(p *path, aim killpoint.Aim) bool {
 	return true
 }
 
-// awaitDeath waits until the agent is killed. Once everything is done it waits for so long only as something may still come.
+// awaitDeath waits until the agent is killed. Once everything is done it waits for so long only as
+// something may still come.
 func (w *world) awaitDeath(p *path, aim killpoint.Aim) {
 	w.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -253,7 +265,8 @@ func ghostComes(w *world) {
 	node := ghost()
 	must(w.t, w.Client().Create(w.t.Context(), node))
 	node.Status.Addresses = []corev1.NodeAddress{
-		{Type: corev1.NodeInternalIP, Address: "192.168.0.77"}, {Type: corev1.NodeInternalIP, Address: "fd00:192:168::77"},
+		{Type: corev1.NodeInternalIP, Address: "192.168.0.77"},
+		{Type: corev1.NodeInternalIP, Address: "fd00:192:168::77"},
 	}
 	must(w.t, w.Client().Status().Update(w.t.Context(), node))
 }
@@ -274,7 +287,9 @@ func (w *world) firstConnectFailed(name string) {
 	var result lab.FirstConnect
 	w.eventually("the outcome of the first act of "+name, func() bool {
 		pod := &corev1.Pod{}
-		if err := w.Client().Get(w.t.Context(), client.ObjectKey{Namespace: namespace, Name: short}, pod); err != nil {
+		err := w.Client().Get(w.t.Context(),
+			client.ObjectKey{Namespace: namespace, Name: short}, pod)
+		if err != nil {
 			return false
 		}
 		text, found := pod.Annotations[lab.FirstConnectResultAnnotation]

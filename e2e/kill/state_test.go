@@ -19,17 +19,20 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// state is all that outlives the agent of subject, as a text that is the same for the same meaning: the table, links with their addresses,
-// routes and neighbours, sysctls, and the files. Addresses of pods that come and go stand there by the pod's name.
+// state is all that outlives the agent of subject, as a text that is the same for the same meaning:
+// the table, links with their addresses, routes and neighbours, sysctls, and the files. Addresses
+// of pods that come and go stand there by the pod's name.
 func (w *world) state() string {
 	w.t.Helper()
-	attachment := regexp.MustCompile(`\b((?:pod|denied)/[^/ ]+/[^/ ]+)/[0-9a-f]{16}/`) // each has chains of its own
+	// each has chains of its own
+	attachment := regexp.MustCompile(`\b((?:pod|denied)/[^/ ]+/[^/ ]+)/[0-9a-f]{16}/`)
 	table := attachment.ReplaceAllString(w.names(w.table()), "$1/ATTACHMENT/")
 	return strings.Join([]string{normalise(table), w.links(), w.files()}, "\n")
 }
 
-// names replaces the addresses of pods that come and go, which aren't the same every time. After a reboot also server gets another one, if
-// the agent was killed when it had given it one and hadn't recorded it: that one cools down.
+// names replaces the addresses of pods that come and go, which aren't the same every time. After a
+// reboot also server gets another one, if the agent was killed when it had given it one and hadn't
+// recorded it: that one cools down.
 func (w *world) names(text string) string {
 	w.t.Helper()
 	for _, name := range []string{server, newPod, peerPod} {
@@ -38,7 +41,8 @@ func (w *world) names(text string) string {
 			continue // it isn't there
 		}
 		for i, addr := range []netip.Addr{pod.Addr4(), pod.Addr6()} {
-			text = regexp.MustCompile(regexp.QuoteMeta(addr.String())+`\b`).ReplaceAllString(text, fmt.Sprintf("<%s-%d>", name, i))
+			text = regexp.MustCompile(regexp.QuoteMeta(addr.String())+`\b`).
+				ReplaceAllString(text, fmt.Sprintf("<%s-%d>", name, i))
 		}
 	}
 	return text
@@ -78,7 +82,8 @@ func normalise(listing string) string {
 	})
 	blocks := strings.Split(strings.TrimSpace(listing), "\n\n")
 	for i := range blocks {
-		blocks[i] = strings.TrimSuffix(strings.TrimPrefix(blocks[i], "table inet sluice {\n"), "\n}")
+		blocks[i] = strings.TrimSuffix(
+			strings.TrimPrefix(blocks[i], "table inet sluice {\n"), "\n}")
 	}
 	slices.Sort(blocks)
 	return strings.Join(blocks, "\n")
@@ -96,8 +101,10 @@ for device in $(cd /proc/sys/net/ipv4/conf; echo sluice.* slup*); do
 done
 ip route show proto 83; ip -6 route show proto 83; ip route show proto 84; ip -6 route show proto 84
 cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
-	// Indexes, the name of the pod's namespace if it can be found, MACs and aliases made from container IDs.
-	volatile := regexp.MustCompile(` [0-9]+: |link-netns\S* \S+|@if[0-9]+|link/ether \S+|valid_lft.*`)
+	// Indexes, the name of the pod's namespace if it can be found, MACs and aliases made from
+	// container IDs.
+	volatile := regexp.MustCompile(
+		` [0-9]+: |link-netns\S* \S+|@if[0-9]+|link/ether \S+|valid_lft.*`)
 	podMAC := regexp.MustCompile(`lladdr \S+`)
 	var lines []string
 	for line := range strings.Lines(w.names(w.sh(look))) {
@@ -114,7 +121,8 @@ cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding`
 // sh runs a shell's command line on subject and returns what it printed.
 func (w *world) sh(line string) string {
 	w.t.Helper()
-	var stdout, stderr strings.Builder // the latter also has what ip says of other labs' namespaces that come and go
+	// the latter also has what ip says of other labs' namespaces that come and go
+	var stdout, stderr strings.Builder
 	must(w.t, w.Do(subject, func() error {
 		cmd := exec.CommandContext(w.t.Context(), "sh", "-ec", line)
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -126,24 +134,25 @@ func (w *world) sh(line string) string {
 	return stdout.String()
 }
 
-// files lists the files that the agent keeps on subject, with what is in them. An attachment is called by its pod, and of the ledger there
-// is which addresses are taken.
+// files lists the files that the agent keeps on subject, with what is in them. An attachment is
+// called by its pod, and of the ledger there is which addresses are taken.
 func (w *world) files() string {
 	w.t.Helper()
 	dir := w.node().Dir()
 	var lines []string
 	for _, part := range []string{"sluice", "run", "cni/net.d"} {
-		must(w.t, filepath.WalkDir(filepath.Join(dir, part), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
+		must(w.t, filepath.WalkDir(filepath.Join(dir, part),
+			func(path string, entry fs.DirEntry, err error) error {
+				if err != nil || entry.IsDir() {
+					return ignoreGone(err)
+				}
+				line, err := describeFile(path, strings.TrimPrefix(path, dir+"/"))
+				if entry.Name() != "subnet.env" { // whose prefix may begin with a pod's address
+					line = w.names(line)
+				}
+				lines = append(lines, line)
 				return ignoreGone(err)
-			}
-			line, err := describeFile(path, strings.TrimPrefix(path, dir+"/"))
-			if entry.Name() != "subnet.env" { // whose prefix may begin with a pod's address
-				line = w.names(line)
-			}
-			lines = append(lines, line)
-			return ignoreGone(err)
-		}))
+			}))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
@@ -169,7 +178,8 @@ func describeFile(path, name string) (string, error) {
 		Addresses, Taken      []netip.Addr
 		Freed                 map[netip.Addr]time.Duration
 	}
-	isAttachment := strings.HasPrefix(name, "sluice/attachments/") && !strings.HasPrefix(filepath.Base(name), ".")
+	isAttachment := strings.HasPrefix(name, "sluice/attachments/") &&
+		!strings.HasPrefix(filepath.Base(name), ".")
 	if isAttachment || name == "sluice/addresses.json" {
 		if err := json.Unmarshal(text, &known); err != nil {
 			return name, fmt.Errorf("reading %s: %w", path, err)
@@ -177,7 +187,8 @@ func describeFile(path, name string) (string, error) {
 	}
 	switch {
 	case isAttachment:
-		return fmt.Sprintf("sluice/attachments: %s/%s %s", known.PodNamespace, known.PodName, known.Addresses), nil
+		return fmt.Sprintf("sluice/attachments: %s/%s %s", known.PodNamespace, known.PodName,
+			known.Addresses), nil
 	case name == "sluice/addresses.json":
 		coolsDown := func(addr netip.Addr) bool { _, is := known.Freed[addr]; return is }
 		return fmt.Sprintf("%s: taken %s", name, slices.DeleteFunc(known.Taken, coolsDown)), nil
@@ -196,7 +207,8 @@ func (w *world) become(want, when string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: the state isn't what it is undisturbed (-want +got):\n%s", when, cmp.Diff(want, got))
+			w.t.Fatalf("%s: the state isn't what it is undisturbed (-want +got):\n%s", when,
+				cmp.Diff(want, got))
 		}
 	}
 }
@@ -208,7 +220,8 @@ func (w *world) settled(before string) string {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	state, since := w.state(), time.Now()
-	for deadline := since.Add(2 * settleTime); time.Since(since) < rest || state == before; <-tick.C {
+	for deadline := since.Add(2 * settleTime); time.Since(since) < rest ||
+		state == before; <-tick.C {
 		looked := time.Now()
 		if now := w.state(); now != state {
 			state, since = now, looked

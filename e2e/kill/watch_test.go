@@ -21,15 +21,15 @@ type flow struct {
 
 func (f flow) String() string { return fmt.Sprintf("%s > %s port %d", f.from, server, f.port) }
 
-// Of server's policies, tight and loose, both allow always, and none allows never. The second and third of never are what a mixture of
-// the two would allow.
+// Of server's policies, tight and loose, both allow always, and none allows never. The second and
+// third of never are what a mixture of the two would allow.
 var (
 	always = []flow{{client1, 80}, {farClient, 80}}
 	never  = []flow{{client1, 81}, {other, 80}, {other, 82}, {lab.Outside, 81}}
 )
 
-// watch tries all of never, and uses all of always if these are to go on, until stop. It fails the test when one of never connects, or one
-// of always breaks.
+// watch tries all of never, and uses all of always if these are to go on, until stop. It fails the
+// test when one of never connects, or one of always breaks.
 func (w *world) watch(goOn bool) (stop func()) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -49,7 +49,8 @@ func (w *world) watch(goOn bool) (stop func()) {
 			target := w.target(server, family, f.port)
 			for _, protocol := range []probe.Protocol{probe.TCP, probe.UDP} {
 				// Longer than an agent is away in the middle of a change of the network.
-				open, err := w.OpenFlow(f.from, protocol, target, probe.WithTimeout(settleTime/2), probe.Within(settleTime))
+				open, err := w.OpenFlow(f.from, protocol, target, probe.WithTimeout(settleTime/2),
+					probe.Within(settleTime))
 				must(w.t, err)
 				all.Go(func() { w.goesOn(ctx, f, protocol, open) })
 			}
@@ -58,7 +59,8 @@ func (w *world) watch(goOn bool) (stop func()) {
 	return func() { cancel(); all.Wait() }
 }
 
-// pace is between two packets of a denied flow, and two of an allowed one: many, and still little load.
+// pace is between two packets of a denied flow, and two of an allowed one: many, and still little
+// load.
 const pace = 2 * time.Millisecond
 
 // neverConnects tries TCP.
@@ -80,7 +82,8 @@ func (w *world) dialUDP(from string, target netip.AddrPort) (*net.UDPConn, error
 	return conn, err
 }
 
-// neverAnswers sends UDP from one port: a packet that is dropped leaves nothing behind, so each of them is a new connection.
+// neverAnswers sends UDP from one port: a packet that is dropped leaves nothing behind, so each of
+// them is a new connection.
 func (w *world) neverAnswers(ctx context.Context, f flow, conn *net.UDPConn) {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
@@ -92,7 +95,8 @@ func (w *world) neverAnswers(ctx context.Context, f flow, conn *net.UDPConn) {
 		for ctx.Err() == nil {
 			n, err := conn.Read(buf)
 			if err == nil && ctx.Err() == nil {
-				w.t.Errorf("%s (UDP to %s) is denied always, but has an answer: %q", f, conn.RemoteAddr(), buf[:n])
+				w.t.Errorf("%s (UDP to %s) is denied always, but has an answer: %q", f,
+					conn.RemoteAddr(), buf[:n])
 				return
 			}
 		}
@@ -110,22 +114,26 @@ func (w *world) goesOn(ctx context.Context, f flow, protocol probe.Protocol, ope
 	defer tick.Stop()
 	for ; ctx.Err() == nil; <-tick.C {
 		if err := open.Echo(); err != nil && ctx.Err() == nil {
-			w.t.Errorf("%s (%s from %s) is allowed always, but broke: %v", f, protocol, open.LocalAddr(), err)
+			w.t.Errorf("%s (%s from %s) is allowed always, but broke: %v", f, protocol,
+				open.LocalAddr(), err)
 			return
 		}
 	}
 }
 
-// check tries new connections once: those of always work, those of never don't, and those of changing do as open says.
+// check tries new connections once: those of always work, those of never don't, and those of
+// changing do as open says.
 func (w *world) check(when string, changing []flow, open bool) {
 	w.t.Helper()
-	w.tryAll(when, slices.Concat(always, conditional(changing, open)), slices.Concat(never, conditional(changing, !open)))
+	w.tryAll(when, slices.Concat(always, conditional(changing, open)),
+		slices.Concat(never, conditional(changing, !open)))
 }
 
 // checkSome is the same without changing, and without those flows that are to be left out.
 func (w *world) checkSome(when string, leftOut func(flow) bool) {
 	w.t.Helper()
-	w.tryAll(when, slices.DeleteFunc(slices.Clone(always), leftOut), slices.DeleteFunc(slices.Clone(never), leftOut))
+	w.tryAll(when, slices.DeleteFunc(slices.Clone(always), leftOut),
+		slices.DeleteFunc(slices.Clone(never), leftOut))
 }
 
 func conditional(flows []flow, yes bool) []flow {
@@ -145,12 +153,14 @@ func (w *world) tryAll(when string, connect, fail []flow) {
 				all.Go(func() {
 					var r probe.Result
 					if connects {
-						r = w.Reach(w.t.Context(), f.from, protocol, target, probe.Within(settleTime/2))
+						r = w.Reach(w.t.Context(), f.from, protocol, target,
+							probe.Within(settleTime/2))
 					} else {
 						r = w.Connect(w.t.Context(), f.from, protocol, target)
 					}
 					if r.OK != connects {
-						w.t.Errorf("%s: %s (%s to %s): want a connection: %v, got %s", when, f, protocol, target, connects, r)
+						w.t.Errorf("%s: %s (%s to %s): want a connection: %v, got %s", when, f,
+							protocol, target, connects, r)
 					}
 				})
 			}

@@ -18,13 +18,15 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// settleTime is how long a change may take until it is in force on a busy machine; that it takes less is shown elsewhere.
+// settleTime is how long a change may take until it is in force on a busy machine; that it takes
+// less is shown elsewhere.
 const settleTime = 60 * time.Second
 
 // subject is the node whose agent dies; the agent of neighbour doesn't.
 const subject, neighbour = "node1", "node2"
 
-// The pods that are there all the time. All serve TCP and UDP on the ports of served. The server's policies allow something; the others have none.
+// The pods that are there all the time. All serve TCP and UDP on the ports of served. The server's
+// policies allow something; the others have none.
 const (
 	server    = "app/server"
 	client1   = "app/client"
@@ -47,7 +49,8 @@ func newWorld(t *testing.T, name string, onSubject ...string) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for network namespaces")
 	}
-	l, err := lab.Up(t.Context(), lab.Options{Name: fmt.Sprintf("%s-%d", name, os.Getpid()), Progress: t.Output()})
+	l, err := lab.Up(t.Context(),
+		lab.Options{Name: fmt.Sprintf("%s-%d", name, os.Getpid()), Progress: t.Output()})
 	must(t, err)
 	w := &world{Lab: l, t: t}
 	t.Cleanup(func() {
@@ -67,7 +70,8 @@ func newWorld(t *testing.T, name string, onSubject ...string) *world {
 	must(t, err)
 	w.node().LaunchAgentBy(launcher...)
 	must(t, w.Apply(t.Context(), "{apiVersion: v1, kind: Namespace, metadata: {name: app}}"))
-	for name, app := range map[string]string{server: "server", client1: "client", other: "other", farClient: "client"} {
+	for name, app := range map[string]string{server: "server", client1: "client", other: "other",
+		farClient: "client"} {
 		node := neighbour
 		if slices.Contains(onSubject, name) {
 			node = subject
@@ -98,11 +102,14 @@ func (w *world) create(name, node, app string, annotations map[string]string) {
 	namespace, short, _ := strings.Cut(name, "/")
 	var ports []corev1.ContainerPort
 	for _, port := range served {
-		ports = append(ports, corev1.ContainerPort{ContainerPort: port}, corev1.ContainerPort{ContainerPort: port, Protocol: corev1.ProtocolUDP})
+		ports = append(ports, corev1.ContainerPort{ContainerPort: port},
+			corev1.ContainerPort{ContainerPort: port, Protocol: corev1.ProtocolUDP})
 	}
 	must(w.t, w.Client().Create(w.t.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short, Labels: map[string]string{"app": app}, Annotations: annotations},
-		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "main", Image: "none", Ports: ports}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short,
+			Labels: map[string]string{"app": app}, Annotations: annotations},
+		Spec: corev1.PodSpec{NodeName: node,
+			Containers: []corev1.Container{{Name: "main", Image: "none", Ports: ports}}},
 	}))
 }
 

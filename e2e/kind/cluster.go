@@ -30,8 +30,9 @@ const createTimeout = 10 * time.Minute
 // readyTimeout is how long nodes may take to become Ready once Sluice is installed.
 const readyTimeout = 5 * time.Minute
 
-// Up makes a cluster of one control plane and some workers, with nothing but Sluice for a pod network, and waits until its nodes and its DNS
-// are ready. A cluster of that name that exists is an error.
+// Up makes a cluster of one control plane and some workers, with nothing but Sluice for a pod
+// network, and waits until its nodes and its DNS are ready. A cluster of that name that exists is
+// an error.
 func Up(ctx context.Context, progress io.Writer, o Options) error {
 	if err := o.check(); err != nil {
 		return err
@@ -52,12 +53,15 @@ func Up(ctx context.Context, progress io.Writer, o Options) error {
 	}
 	start := time.Now()
 	config := strings.NewReader(o.config(image))
-	err = during(progress, fmt.Sprintf("kind creates cluster %s (%s, kube-proxy in %s mode)", o.Name, o.Family, o.Proxy), func() error {
+	err = during(progress, fmt.Sprintf("kind creates cluster %s (%s, kube-proxy in %s mode)",
+		o.Name, o.Family, o.Proxy), func() error {
 		limited, cancel := context.WithTimeout(ctx, createTimeout)
 		defer cancel()
-		_, err := commandIn(limited, config, "kind", "create", "cluster", "--name", o.Name, "--kubeconfig", o.Kubeconfig, "--config", "-")
+		_, err := commandIn(limited, config, "kind", "create", "cluster", "--name", o.Name,
+			"--kubeconfig", o.Kubeconfig, "--config", "-")
 		if errors.Is(limited.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("kind isn't done after %s; with several clusters on a machine, fs.inotify.max_user_instances may be too low: %w", createTimeout, err)
+			return fmt.Errorf("kind isn't done after %s; with several clusters on a machine, "+
+				"fs.inotify.max_user_instances may be too low: %w", createTimeout, err)
 		}
 		return err
 	})
@@ -66,7 +70,8 @@ func Up(ctx context.Context, progress io.Writer, o Options) error {
 	}
 	linef(progress, "cluster %s made after %s", o.Name, time.Since(start).Round(time.Second))
 	for _, file := range o.Images {
-		if _, err := command(ctx, "kind", "load", "image-archive", file, "--name", o.Name); err != nil {
+		if _, err := command(ctx, "kind", "load", "image-archive", file, "--name",
+			o.Name); err != nil {
 			return err
 		}
 	}
@@ -79,13 +84,15 @@ func Up(ctx context.Context, progress io.Writer, o Options) error {
 	if err := o.waitReady(ctx, progress); err != nil {
 		return err
 	}
-	linef(progress, "cluster %s ready with Sluice after %s", o.Name, time.Since(start).Round(time.Second))
+	linef(progress, "cluster %s ready with Sluice after %s", o.Name,
+		time.Since(start).Round(time.Second))
 	return nil
 }
 
 // Down removes a cluster. One that isn't there is no error.
 func Down(ctx context.Context, name, kubeconfig string) error {
-	if _, err := command(ctx, "kind", "delete", "cluster", "--name", name, "--kubeconfig", kubeconfig); err != nil {
+	if _, err := command(ctx, "kind", "delete", "cluster", "--name", name, "--kubeconfig",
+		kubeconfig); err != nil {
 		return err
 	}
 	if err := os.Remove(kubeconfig); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -101,11 +108,13 @@ func (o Options) exists(ctx context.Context) (bool, error) {
 
 // kubectl runs the one of the control plane's container: this machine may have none.
 func (o Options) kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	args = append([]string{"exec", "--interactive", o.Name + "-control-plane", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)
+	args = append([]string{"exec", "--interactive", o.Name + "-control-plane", "kubectl",
+		"--kubeconfig=/etc/kubernetes/admin.conf"}, args...)
 	return commandIn(ctx, stdin, "docker", args...)
 }
 
-// install applies the manifest, with the pod network of the cluster's families in it, as a user would edit it.
+// install applies the manifest, with the pod network of the cluster's families in it, as a user
+// would edit it.
 func (o Options) install(ctx context.Context) error {
 	text, err := os.ReadFile(o.Manifest)
 	if err != nil {
@@ -120,7 +129,8 @@ func (o Options) install(ctx context.Context) error {
 	return err
 }
 
-// replaceNetConf gives the ConfigMap of a manifest another net-conf.json, which is a literal block of deeper indented lines.
+// replaceNetConf gives the ConfigMap of a manifest another net-conf.json, which is a literal block
+// of deeper indented lines.
 func replaceNetConf(manifest []byte, netConf string) ([]byte, error) {
 	const key = "  net-conf.json: |"
 	var lines []string

@@ -13,7 +13,8 @@ import (
 // speakEvery is how often what goes on for long says so.
 const speakEvery = 10 * time.Second
 
-// command runs a program and returns what it wrote to its standard output, without the newline at its end.
+// command runs a program and returns what it wrote to its standard output, without the newline at
+// its end.
 func command(ctx context.Context, name string, args ...string) (string, error) {
 	return commandIn(ctx, nil, name, args...)
 }
@@ -24,7 +25,8 @@ func commandIn(ctx context.Context, stdin io.Reader, name string, args ...string
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, stdout.String(), stderr.String())
+		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err,
+			stdout.String(), stderr.String())
 	}
 	return strings.TrimSpace(stdout.String()), nil
 }

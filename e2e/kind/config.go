@@ -24,7 +24,8 @@ const (
 	IPTables ProxyMode = "iptables"
 )
 
-// The pod networks are kind's own defaults. nodeMaskV4 leaves a node 126 addresses, so that a test can use them up.
+// The pod networks are kind's own defaults. nodeMaskV4 leaves a node 126 addresses, so that a test
+// can use them up.
 const (
 	podsV4     = "10.244.0.0/16"
 	podsV6     = "fd00:10:244::/56"
@@ -60,7 +61,8 @@ func (o Options) config(image Image) string {
 		pods, masks = podsV6, []string{"node-cidr-mask-size", fmt.Sprint(nodeMaskV6)}
 	case Dual:
 		pods = podsV4 + "," + podsV6
-		masks = []string{"node-cidr-mask-size-ipv4", fmt.Sprint(nodeMaskV4), "node-cidr-mask-size-ipv6", fmt.Sprint(nodeMaskV6)}
+		masks = []string{"node-cidr-mask-size-ipv4", fmt.Sprint(nodeMaskV4),
+			"node-cidr-mask-size-ipv6", fmt.Sprint(nodeMaskV6)}
 	}
 	fmt.Fprintf(&b, `kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -72,11 +74,15 @@ networking:
 `, o.Proxy, o.Family, pods)
 	if !image.Stock {
 		// Hosts where it has to be built may have cgroups of version 1.
-		b.WriteString("kubeadmConfigPatches:\n- |\n  kind: KubeletConfiguration\n  failCgroupV1: false\n")
+		b.WriteString(
+			"kubeadmConfigPatches:\n- |\n  kind: KubeletConfiguration\n  failCgroupV1: false\n")
 	}
-	b.WriteString("kubeadmConfigPatchesJSON6902:\n- group: kubeadm.k8s.io\n  version: v1beta4\n  kind: ClusterConfiguration\n  patch: |\n")
+	b.WriteString("kubeadmConfigPatchesJSON6902:\n- group: kubeadm.k8s.io\n  version: v1beta4\n  " +
+		"kind: ClusterConfiguration\n  patch: |\n")
 	for i := 0; i < len(masks); i += 2 {
-		fmt.Fprintf(&b, "    - {op: add, path: /controllerManager/extraArgs/-, value: {name: %s, value: %q}}\n", masks[i], masks[i+1])
+		fmt.Fprintf(&b,
+			"    - {op: add, path: /controllerManager/extraArgs/-, value: {name: %s, value: %q}}\n",
+			masks[i], masks[i+1])
 	}
 	fmt.Fprintf(&b, "nodes:\n- {role: control-plane, image: %q}\n", image.Name)
 	for range o.Workers {
@@ -89,9 +95,11 @@ networking:
 func (o Options) netConf() string {
 	switch o.Family {
 	case IPv6:
-		return `{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "` + podsV6 + `", "Backend": {"Type": "vxlan"}}`
+		return `{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "` + podsV6 +
+			`", "Backend": {"Type": "vxlan"}}`
 	case Dual:
-		return `{"Network": "` + podsV4 + `", "EnableIPv6": true, "IPv6Network": "` + podsV6 + `", "Backend": {"Type": "vxlan"}}`
+		return `{"Network": "` + podsV4 + `", "EnableIPv6": true, "IPv6Network": "` + podsV6 +
+			`", "Backend": {"Type": "vxlan"}}`
 	default:
 		return `{"Network": "` + podsV4 + `", "Backend": {"Type": "vxlan"}}`
 	}

@@ -26,28 +26,37 @@ func TestConfig(t *testing.T) {
 		hasnt   string
 	}{
 		{
-			name: "stock", options: options(func(*Options) {}), image: Image{Name: "kindest/node:v1", Stock: true},
-			has:   []string{"kubeProxyMode: nftables", "ipFamily: ipv4", "podSubnet: 10.244.0.0/16\n", `name: node-cidr-mask-size, value: "25"`},
+			name: "stock", options: options(func(*Options) {}),
+			image: Image{Name: "kindest/node:v1", Stock: true},
+			has: []string{"kubeProxyMode: nftables", "ipFamily: ipv4",
+				"podSubnet: 10.244.0.0/16\n", `name: node-cidr-mask-size, value: "25"`},
 			hasnt: "failCgroupV1",
 		},
 		{
-			name: "built", options: options(func(o *Options) { o.Family, o.Proxy = Dual, IPTables }), image: Image{Name: "built:v1"},
+			name: "built", options: options(func(o *Options) {
+				o.Family, o.Proxy = Dual, IPTables
+			}), image: Image{Name: "built:v1"},
 			has: []string{
-				"failCgroupV1: false", "podSubnet: 10.244.0.0/16,fd00:10:244::/56\n", "kubeProxyMode: iptables",
-				`name: node-cidr-mask-size-ipv4, value: "25"`, `name: node-cidr-mask-size-ipv6, value: "64"`,
+				"failCgroupV1: false", "podSubnet: 10.244.0.0/16,fd00:10:244::/56\n",
+				"kubeProxyMode: iptables",
+				`name: node-cidr-mask-size-ipv4, value: "25"`,
+				`name: node-cidr-mask-size-ipv6, value: "64"`,
 			},
 			hasnt: "node-cidr-mask-size,",
 		},
 		{
-			name: "ipv6", options: options(func(o *Options) { o.Family = IPv6 }), image: Image{Name: "built:v1"},
-			has: []string{"ipFamily: ipv6", `name: node-cidr-mask-size, value: "64"`}, hasnt: "10.244",
+			name: "ipv6", options: options(func(o *Options) { o.Family = IPv6 }),
+			image: Image{Name: "built:v1"},
+			has:   []string{"ipFamily: ipv6", `name: node-cidr-mask-size, value: "64"`},
+			hasnt: "10.244",
 		},
 	} {
 		text := test.options.config(test.image)
 		var parsed struct {
 			Nodes []struct{ Role, Image string } `json:"nodes"`
 		}
-		if err := yaml.Unmarshal([]byte(text), &parsed); err != nil || len(parsed.Nodes) != 3 || parsed.Nodes[2].Image != test.image.Name {
+		err := yaml.Unmarshal([]byte(text), &parsed)
+		if err != nil || len(parsed.Nodes) != 3 || parsed.Nodes[2].Image != test.image.Name {
 			t.Errorf("%s: %v, nodes %+v", test.name, err, parsed.Nodes)
 		}
 		for _, part := range test.has {
@@ -77,7 +86,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// The manifest that users apply has the network's configuration in the one form that replaceNetConf knows.
+// The manifest that users apply has the network's configuration in the one form that replaceNetConf
+// knows.
 func TestReplaceNetConf(t *testing.T) {
 	t.Parallel()
 	file, err := assets.File("dist", "install.yaml")
@@ -109,7 +119,8 @@ func TestReplaceNetConf(t *testing.T) {
 			}
 		}
 	}
-	if !found || strings.Count(string(replaced), "kind: ") != strings.Count(string(manifest), "kind: ") {
+	if !found ||
+		strings.Count(string(replaced), "kind: ") != strings.Count(string(manifest), "kind: ") {
 		t.Error("a document was lost")
 	}
 	if _, err := replaceNetConf([]byte("kind: Pod\n"), conf); err == nil {
@@ -134,13 +145,15 @@ func TestComponents(t *testing.T) {
 func TestSetSandboxImage(t *testing.T) {
 	t.Parallel()
 	file := t.TempDir() + "/config.toml"
-	if err := os.WriteFile(file, []byte("[a]\n  sandbox_image = \"old\"\n  x = 1\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("[a]\n  sandbox_image = \"old\"\n  x = 1\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := setSandboxImage(file, "new:1"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(file); err != nil || string(got) != "[a]\n  sandbox_image = \"new:1\"\n  x = 1\n" {
+	if got, err := os.ReadFile(file); err != nil ||
+		string(got) != "[a]\n  sandbox_image = \"new:1\"\n  x = 1\n" {
 		t.Errorf("got %q (%v)", got, err)
 	}
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/assets"
 )
 
-// makeImages writes the images of the cluster's components into a folder. Root is where kube-proxy's helpers are taken from.
+// makeImages writes the images of the cluster's components into a folder. Root is where
+// kube-proxy's helpers are taken from.
 func makeImages(ctx context.Context, progress io.Writer, node assets.Node, root, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -44,7 +45,8 @@ func makeImages(ctx context.Context, progress io.Writer, node assets.Node, root,
 		}
 		args := []string{
 			"-output", filepath.Join(dir, name+".tar"), "-tag", image, "-arch", runtime.GOARCH,
-			"-entrypoint", componentPath(name), "-env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"-entrypoint", componentPath(name), "-env",
+			"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		}
 		linef(progress, "making %s", image)
 		if _, err := command(ctx, tool, append(args, files...)...); err != nil {
@@ -56,7 +58,8 @@ func makeImages(ctx context.Context, progress io.Writer, node assets.Node, root,
 
 // requiredImages are those that kubeadm makes a cluster of.
 func requiredImages(ctx context.Context, node assets.Node) ([]string, error) {
-	list, err := command(ctx, filepath.Join(node.Programs, "kubeadm"), "config", "images", "list", "--kubernetes-version", node.Kubernetes)
+	list, err := command(ctx, filepath.Join(node.Programs, "kubeadm"), "config", "images", "list",
+		"--kubernetes-version", node.Kubernetes)
 	return strings.Fields(list), err
 }
 
@@ -80,7 +83,8 @@ func componentOf(image string) string {
 	return name
 }
 
-// componentPath is where the program of a component is in its image: where the manifests that kubeadm writes look for it.
+// componentPath is where the program of a component is in its image: where the manifests that
+// kubeadm writes look for it.
 func componentPath(name string) string {
 	switch name {
 	case "coredns", "pause":

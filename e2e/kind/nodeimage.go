@@ -19,11 +19,13 @@ const registryTimeout = 10 * time.Second
 
 // Image is what the nodes of a cluster run.
 type Image struct {
-	Name  string
-	Stock bool // kind's own; the other is also right where cgroups are of version 1 and limits can't be raised
+	Name string
+	// kind's own; the other is also right where cgroups are of version 1 and limits can't be raised
+	Stock bool
 }
 
-// NodeImage returns the image of nodes. What it does when that takes long goes to progress. $NODE_IMAGE overrides it.
+// NodeImage returns the image of nodes. What it does when that takes long goes to progress.
+// $NODE_IMAGE overrides it.
 func NodeImage(ctx context.Context, progress io.Writer) (Image, error) {
 	if name := os.Getenv("NODE_IMAGE"); name != "" {
 		return Image{Name: name, Stock: true}, nil
@@ -64,7 +66,8 @@ func builtName(version string) (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	for _, part := range [][]byte{[]byte(key), nodeSetup, proxyHelpersScript, []byte(fmt.Sprint(debianSuite, debianPackages))} {
+	for _, part := range [][]byte{[]byte(key), nodeSetup, proxyHelpersScript,
+		[]byte(fmt.Sprint(debianSuite, debianPackages))} {
 		_, _ = sum.Write(part) // a hash takes anything
 	}
 	return "sluice-net/kind-node:" + version + "-" + hex.EncodeToString(sum.Sum(nil))[:12], nil
@@ -101,25 +104,35 @@ func buildNodeImage(ctx context.Context, progress io.Writer, name string) (err e
 	if err := makeImages(ctx, progress, node, root, images); err != nil {
 		return err
 	}
-	return during(progress, "making the image of nodes", func() error { return commitNode(ctx, root, images, name) })
+	return during(progress, "making the image of nodes", func() error {
+		return commitNode(ctx, root, images, name)
+	})
 }
 
-// commitNode imports the root, runs node-setup.sh in it, which needs the root's own programs, and commits what came of it.
+// commitNode imports the root, runs node-setup.sh in it, which needs the root's own programs, and
+// commits what came of it.
 func commitNode(ctx context.Context, root, images, name string) error {
 	base := name + "-base"
-	if _, err := command(ctx, "sh", "-c", `tar --numeric-owner -C "$1" -c . | docker import - "$2"`, "sh", root, base); err != nil {
+	if _, err := command(ctx, "sh", "-c", `tar --numeric-owner -C "$1" -c . | docker import - "$2"`,
+		"sh", root, base); err != nil {
 		return err
 	}
 	defer func() { _, _ = command(context.WithoutCancel(ctx), "docker", "image", "rm", base) }()
-	// The stop signal and the variable stay with the image; the one is systemd's, the other tells it where it is.
-	container, err := command(ctx, "docker", "run", "--detach", "--security-opt", "seccomp=unconfined", "--network", "none",
+	// The stop signal and the variable stay with the image; the one is systemd's, the other tells
+	// it where it is.
+	container, err := command(ctx, "docker", "run", "--detach", "--security-opt",
+		"seccomp=unconfined", "--network", "none",
 		"--stop-signal", "SIGRTMIN+3", "--env", "container=docker",
 		"--volume", images+":/images:ro", base, "sleep", "infinity")
 	if err != nil {
 		return err
 	}
-	defer func() { _, _ = command(context.WithoutCancel(ctx), "docker", "rm", "--force", "--volumes", container) }()
-	if _, err := command(ctx, "docker", "exec", container, "bash", "/kind/node-setup.sh"); err != nil {
+	defer func() {
+		_, _ = command(context.WithoutCancel(ctx), "docker", "rm", "--force", "--volumes",
+			container)
+	}()
+	if _, err := command(ctx, "docker", "exec", container, "bash",
+		"/kind/node-setup.sh"); err != nil {
 		return err
 	}
 	_, err = command(ctx, "docker", "commit",

@@ -19,8 +19,10 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 // debianPackages are those of kind's own image that the suites use, and Debian's runc.
 var debianPackages = []string{
-	"systemd", "systemd-sysv", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod",
-	"libseccomp2", "pigz", "e2fsprogs", "bash", "ca-certificates", "curl", "jq", "procps", "runc", "hostname",
+	"systemd", "systemd-sysv", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool",
+	"util-linux", "mount", "kmod",
+	"libseccomp2", "pigz", "e2fsprogs", "bash", "ca-certificates", "curl", "jq", "procps", "runc",
+	"hostname",
 }
 
 // makeRoot makes the file system of a node in dir, but for what node-setup.sh does.
@@ -29,11 +31,13 @@ func makeRoot(ctx context.Context, progress io.Writer, node assets.Node, dir str
 	if err != nil {
 		return err
 	}
-	if _, err := command(ctx, ensure, "debootstrap=debootstrap", keyring+"=debian-archive-keyring"); err != nil {
+	if _, err := command(ctx, ensure, "debootstrap=debootstrap",
+		keyring+"=debian-archive-keyring"); err != nil {
 		return err
 	}
 	err = during(progress, "installing Debian's packages for the image of nodes", func() error {
-		args := []string{"--variant=minbase", "--force-check-gpg", "--keyring=" + keyring, "--include=" + strings.Join(debianPackages, ","), debianSuite, dir}
+		args := []string{"--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,
+			"--include=" + strings.Join(debianPackages, ","), debianSuite, dir}
 		if mirror := os.Getenv("DEBIAN_MIRROR"); mirror != "" {
 			args = append(args, mirror)
 		}
@@ -46,32 +50,40 @@ func makeRoot(ctx context.Context, progress io.Writer, node assets.Node, dir str
 	copies := [][]string{ // cp's arguments
 		{"-r", node.KindFiles + "/.", dir},
 		append(programs(node, "kubeadm", "kubelet", "kubectl"), dir+"/usr/bin/"),
-		append(programs(node, "containerd", "containerd-shim-runc-v2", "ctr"), dir+"/usr/local/bin/"),
+		append(programs(node, "containerd", "containerd-shim-runc-v2", "ctr"),
+			dir+"/usr/local/bin/"),
 		append(programs(node, "loopback"), dir+"/opt/cni/bin/"),
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "opt", "cni", "bin"), 0o755); err != nil {
 		return err
 	}
 	for _, args := range copies {
-		if _, err := command(ctx, "cp", append([]string{"--no-preserve=mode"}, args...)...); err != nil {
+		if _, err := command(ctx, "cp",
+			append([]string{"--no-preserve=mode"}, args...)...); err != nil {
 			return err
 		}
 	}
 	// The modes are those of kind's Dockerfile: modules are read-only where they come from.
-	if _, err := command(ctx, "sh", "-c", `cd "$1" && chmod 0755 usr/local/bin/* kind/bin/* opt/cni/bin/* usr/bin/kube*`, "sh", dir); err != nil {
+	if _, err := command(ctx, "sh", "-c",
+		`cd "$1" && chmod 0755 usr/local/bin/* kind/bin/* opt/cni/bin/* usr/bin/kube*`, "sh",
+		dir); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "kind", "version"), []byte(node.Kubernetes), 0o644); err != nil { //nolint:gosec // others read it
+	//nolint:gosec // others read it
+	if err := os.WriteFile(filepath.Join(dir, "kind", "version"), []byte(node.Kubernetes),
+		0o644); err != nil {
 		return err
 	}
 	pause, err := requiredImage(ctx, node, "pause")
 	if err != nil {
 		return err
 	}
-	if err := setSandboxImage(filepath.Join(dir, "etc", "containerd", "config.toml"), pause); err != nil {
+	if err := setSandboxImage(filepath.Join(dir, "etc", "containerd", "config.toml"),
+		pause); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "kind", "node-setup.sh"), nodeSetup, 0o755) //nolint:gosec // it is run
+	//nolint:gosec // it is run
+	return os.WriteFile(filepath.Join(dir, "kind", "node-setup.sh"), nodeSetup, 0o755)
 }
 
 // setSandboxImage has containerd keep pods' namespaces by an image that there is.
@@ -90,7 +102,8 @@ func setSandboxImage(file, image string) error {
 	if !found {
 		return fmt.Errorf("%s: no sandbox_image", file)
 	}
-	return os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644) //nolint:gosec // others read it
+	//nolint:gosec // others read it
+	return os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644)
 }
 
 // programs are the paths of some of a node's programs.

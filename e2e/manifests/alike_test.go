@@ -19,7 +19,8 @@ func TestAlike(t *testing.T) {
 		t.Run(v.name(), func(t *testing.T) {
 			t.Parallel()
 			if d := differences(kustomize(t, v.kustomization), helm(t, v.values)); len(d) > 0 {
-				t.Errorf("%s and the chart with %q differ:\n%s", v.kustomization, v.values, strings.Join(d, "\n"))
+				t.Errorf("%s and the chart with %q differ:\n%s", v.kustomization, v.values,
+					strings.Join(d, "\n"))
 			}
 		})
 	}
@@ -33,7 +34,8 @@ func TestNoTwoAlike(t *testing.T) {
 		rendered[v.name()] = kustomize(t, v.kustomization)
 	}
 	for _, values := range []string{
-		"netConf: {Network: 10.245.0.0/16}", "image: {tag: v0.0.0}", "extraArgs: [--forward-accept]", "tolerations: []", "maxUnavailable: 2",
+		"netConf: {Network: 10.245.0.0/16}", "image: {tag: v0.0.0}",
+		"extraArgs: [--forward-accept]", "tolerations: []", "maxUnavailable: 2",
 	} {
 		rendered[values] = helm(t, values)
 	}
@@ -46,8 +48,8 @@ func TestNoTwoAlike(t *testing.T) {
 	}
 }
 
-// TestEveryChangeIsSeen alters one value after the other, takes away one list entry, key or object after the other, and has the
-// comparison name the object each time.
+// TestEveryChangeIsSeen alters one value after the other, takes away one list entry, key or object
+// after the other, and has the comparison name the object each time.
 func TestEveryChangeIsSeen(t *testing.T) {
 	t.Parallel()
 	first, second := kustomize(t, "config/default"), helm(t, "")
@@ -59,16 +61,19 @@ func TestEveryChangeIsSeen(t *testing.T) {
 		alter(o.Object, func(what string) {
 			changes++
 			d := differences(first, second)
-			if len(d) == 0 || !slices.ContainsFunc(d, func(s string) bool { return strings.HasPrefix(s, o.GetKind()) }) {
+			if len(d) == 0 || !slices.ContainsFunc(d,
+				func(s string) bool { return strings.HasPrefix(s, o.GetKind()) }) {
 				t.Errorf("%s: %s: not seen in %q", o, what, d)
 			}
 		})
 		changes++
-		if d := differences(first, slices.Concat(second[:i], second[i+1:])); len(d) != 1 || !strings.HasPrefix(d[0], o.String()+" ") {
+		if d := differences(first, slices.Concat(second[:i], second[i+1:])); len(d) != 1 ||
+			!strings.HasPrefix(d[0], o.String()+" ") {
 			t.Errorf("%s is missing: seen as %q", o, d)
 		}
 		changes++
-		if d := differences(first, append(slices.Clone(second), o)); len(d) != 1 || !strings.HasPrefix(d[0], o.String()+" again") {
+		if d := differences(first, append(slices.Clone(second), o)); len(d) != 1 ||
+			!strings.HasPrefix(d[0], o.String()+" again") {
 			t.Errorf("%s is there twice: seen as %q", o, d)
 		}
 	}
@@ -81,7 +86,8 @@ func TestEveryChangeIsSeen(t *testing.T) {
 	}
 }
 
-// alter changes a value and all within, one place after the other, and puts each back when seen has returned.
+// alter changes a value and all within, one place after the other, and puts each back when seen has
+// returned.
 func alter(fields map[string]any, seen func(what string)) {
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		was := fields[key]
@@ -103,7 +109,8 @@ func alterValue(was any, set func(value any, what string)) {
 		for i, item := range value {
 			set(slices.Concat(value[:i], value[i+1:]), fmt.Sprintf("[%d] is missing", i))
 			alterValue(item, func(other any, what string) {
-				set(slices.Concat(value[:i], []any{other}, value[i+1:]), fmt.Sprintf("[%d]%s", i, what))
+				set(slices.Concat(value[:i], []any{other}, value[i+1:]),
+					fmt.Sprintf("[%d]%s", i, what))
 			})
 		}
 	case string:
@@ -122,7 +129,9 @@ func TestNetConf(t *testing.T) {
 	t.Parallel()
 	for _, v := range variants {
 		maps := only[*corev1.ConfigMap](t, kustomize(t, v.kustomization))
-		if want := 1; v.name() != "policy-only" && len(maps) != want || v.name() == "policy-only" && len(maps) != 0 {
+		want := 1
+		if v.name() != "policy-only" && len(maps) != want ||
+			v.name() == "policy-only" && len(maps) != 0 {
 			t.Errorf("%s has %d ConfigMaps", v.kustomization, len(maps))
 		}
 		for _, m := range maps {

@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/assets"
 )
 
-// TestArgs: the agent knows the flags that its containers give it, and takes their values; and it serves where the probes ask.
+// TestArgs: the agent knows the flags that its containers give it, and takes their values; and it
+// serves where the probes ask.
 func TestArgs(t *testing.T) {
 	t.Parallel()
 	programs, err := assets.Wiring(t.Context(), os.Stderr, false)
@@ -31,7 +32,8 @@ func TestArgs(t *testing.T) {
 			}
 			for _, address := range probed(c) {
 				if want := fmt.Sprintf("(default %q)", address); !strings.Contains(usage, want) {
-					t.Errorf("%s, container %s: probes ask %s, and the agent's usage has no %s", kustomization, c.Name, address, want)
+					t.Errorf("%s, container %s: probes ask %s, and the agent's usage has no %s",
+						kustomization, c.Name, address, want)
 				}
 			}
 		}
@@ -39,14 +41,16 @@ func TestArgs(t *testing.T) {
 			t.Errorf("%s: the agent has %d probes", kustomization, len(probed(agent)))
 		}
 	}
-	for _, args := range [][]string{{"--no-such-flag"}, {"--policy-only=maybe"}, {"no-such-command"}} {
+	for _, args := range [][]string{{"--no-such-flag"}, {"--policy-only=maybe"},
+		{"no-such-command"}} {
 		if _, err := parseArgs(t.Context(), programs.Agent, args); err == nil {
 			t.Errorf("control: %q is no error", args)
 		}
 	}
 }
 
-// parseArgs has a program parse its arguments and end with its usage: -h comes last, so what stands before it is parsed.
+// parseArgs has a program parse its arguments and end with its usage: -h comes last, so what stands
+// before it is parsed.
 func parseArgs(ctx context.Context, program string, args []string) (usage string, err error) {
 	args = append(slices.Clone(args), "-h")
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
@@ -59,7 +63,8 @@ func parseArgs(ctx context.Context, program string, args []string) (usage string
 func probed(c corev1.Container) (addresses []string) {
 	for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 		if probe != nil && probe.HTTPGet != nil {
-			addresses = append(addresses, net.JoinHostPort(probe.HTTPGet.Host, probe.HTTPGet.Port.String()))
+			addresses = append(addresses,
+				net.JoinHostPort(probe.HTTPGet.Host, probe.HTTPGet.Port.String()))
 		}
 	}
 	return addresses

@@ -20,7 +20,9 @@ func TestValues(t *testing.T) {
 	objects := helm(t, `
 image: {repository: example.com/mirror/sluice, tag: v9, pullPolicy: Always}
 imagePullSecrets: [{name: mirror}]
-netConf: {Network: 10.1.0.0/16, Backend: {VNI: 16777215, Port: 4789, MTU: 9000, DirectRouting: true}}
+netConf:
+  Network: 10.1.0.0/16
+  Backend: {VNI: 16777215, Port: 4789, MTU: 9000, DirectRouting: true}
 extraArgs: [--forward-accept, --zap-log-level=debug]
 cni: {binDir: /other/bin, confDir: /other/conf}
 resources: {requests: {memory: 192Mi}, limits: {memory: 1Gi}}
@@ -36,28 +38,37 @@ podAnnotations: {note: b}
 	template := daemon.Spec.Template
 	pod := template.Spec
 	agent := pod.Containers[0]
+	placed := pod.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 	paths := hostPaths(pod)
-	config, err := overlay.ParseConfig([]byte(only[*corev1.ConfigMap](t, objects)[0].Data["net-conf.json"]))
+	config, err := overlay.ParseConfig(
+		[]byte(only[*corev1.ConfigMap](t, objects)[0].Data["net-conf.json"]))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for what, pair := range map[string][2]any{
-		"image":              {agent.Image, "example.com/mirror/sluice:v9"},
-		"init image":         {pod.InitContainers[0].Image, "example.com/mirror/sluice:v9"},
-		"pull policy":        {agent.ImagePullPolicy, corev1.PullAlways},
-		"pull secrets":       {only[*corev1.ServiceAccount](t, objects)[0].ImagePullSecrets, []corev1.LocalObjectReference{{Name: "mirror"}}},
-		"network":            {config.Network.String(), "10.1.0.0/16"},
-		"VNI":                {config.VNI, uint32(16777215)},
-		"args":               {agent.Args[len(agent.Args)-2:], []string{"--forward-accept", "--zap-log-level=debug"}},
-		"folders":            {[]bool{paths["/other/bin"], paths["/other/conf"], paths["/opt/cni/bin"]}, []bool{true, true, false}},
-		"requests":           {agent.Resources.Requests[corev1.ResourceMemory], resource.MustParse("192Mi")},
-		"default requests":   {agent.Resources.Requests[corev1.ResourceCPU], resource.MustParse("100m")},
-		"limits":             {agent.Resources.Limits[corev1.ResourceMemory], resource.MustParse("1Gi")},
-		"node selector":      {pod.NodeSelector, map[string]string{"kubernetes.io/os": "linux", "pool": "a"}},
-		"affinity":           {pod.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values, []string{"n1"}},
-		"tolerations":        {pod.Tolerations, []corev1.Toleration{{Key: "a", Operator: corev1.TolerationOpExists}}},
-		"priority":           {pod.PriorityClassName, "other"},
-		"max unavailable":    {*daemon.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable, intstr.FromString("10%")},
+		"image":       {agent.Image, "example.com/mirror/sluice:v9"},
+		"init image":  {pod.InitContainers[0].Image, "example.com/mirror/sluice:v9"},
+		"pull policy": {agent.ImagePullPolicy, corev1.PullAlways},
+		"pull secrets": {only[*corev1.ServiceAccount](t, objects)[0].ImagePullSecrets,
+			[]corev1.LocalObjectReference{{Name: "mirror"}}},
+		"network": {config.Network.String(), "10.1.0.0/16"},
+		"VNI":     {config.VNI, uint32(16777215)},
+		"args": {agent.Args[len(agent.Args)-2:],
+			[]string{"--forward-accept", "--zap-log-level=debug"}},
+		"folders": {[]bool{paths["/other/bin"], paths["/other/conf"],
+			paths["/opt/cni/bin"]}, []bool{true, true, false}},
+		"requests": {agent.Resources.Requests[corev1.ResourceMemory], resource.MustParse("192Mi")},
+		"default requests": {agent.Resources.Requests[corev1.ResourceCPU],
+			resource.MustParse("100m")},
+		"limits": {agent.Resources.Limits[corev1.ResourceMemory], resource.MustParse("1Gi")},
+		"node selector": {pod.NodeSelector,
+			map[string]string{"kubernetes.io/os": "linux", "pool": "a"}},
+		"affinity": {placed.NodeSelectorTerms[0].MatchFields[0].Values, []string{"n1"}},
+		"tolerations": {pod.Tolerations,
+			[]corev1.Toleration{{Key: "a", Operator: corev1.TolerationOpExists}}},
+		"priority": {pod.PriorityClassName, "other"},
+		"max unavailable": {*daemon.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable,
+			intstr.FromString("10%")},
 		"pod label":          {template.Labels["team"], "a"},
 		"label of its own":   {template.Labels["app.kubernetes.io/name"], "sluice"},
 		"pod annotation":     {template.Annotations, map[string]string{"note": "b"}},
@@ -108,8 +119,10 @@ func TestNetConfValues(t *testing.T) {
 	t.Parallel()
 	for _, values := range []string{
 		"netConf: {EnableIPv6: false, EnableIPv4: true, IPv6Network: '::/0'}", // K3s
-		"netConf: {Backend: {Type: VXLAN, VNI: 0, Port: 0, GBP: false, Learning: false, MacPrefix: 0E-2A}}",
-		"netConf: {Backend: {Type: host-gw, VNI: 1, Port: 8472, DirectRouting: false, Name: cbr0}}", // RKE, Windows nodes
+		"netConf: {Backend: {Type: VXLAN, VNI: 0, Port: 0, GBP: false, Learning: false, " +
+			"MacPrefix: 0E-2A}}",
+		// RKE, Windows nodes
+		"netConf: {Backend: {Type: host-gw, VNI: 1, Port: 8472, DirectRouting: false, Name: cbr0}}",
 	} {
 		if out, err := helmTemplate(t.Context(), values); err != nil {
 			t.Errorf("%s: %v\n%s", values, err, out)
@@ -127,12 +140,15 @@ func TestNamespace(t *testing.T) {
 	var kinds []string
 	for _, o := range parse(t, out) {
 		kinds = append(kinds, o.GetKind())
-		if namespace := o.GetNamespace(); namespace != "elsewhere" && !strings.HasPrefix(o.GetKind(), "Cluster") {
+		namespace := o.GetNamespace()
+		if namespace != "elsewhere" && !strings.HasPrefix(o.GetKind(), "Cluster") {
 			t.Errorf("%s is in namespace %q", o, namespace)
 		}
 	}
 	slices.Sort(kinds)
-	if want := []string{"ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"}; !slices.Equal(kinds, want) {
+	want := []string{"ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet",
+		"ServiceAccount"}
+	if !slices.Equal(kinds, want) {
 		t.Errorf("kinds: %q, want %q", kinds, want)
 	}
 	if strings.Contains(out, "sluice-system") {

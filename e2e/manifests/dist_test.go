@@ -23,8 +23,11 @@ func TestDist(t *testing.T) {
 		t.Errorf("dist/ has %q, and hack/render makes %q", got, want)
 	}
 	for _, name := range want {
-		if d := cmp.Diff(read(t, filepath.Join(committed, name)), read(t, filepath.Join(rendered, name))); d != "" {
-			t.Errorf("dist/%s is stale: run make install-manifest (-committed +rendered):\n%s", name, d)
+		d := cmp.Diff(read(t, filepath.Join(committed, name)),
+			read(t, filepath.Join(rendered, name)))
+		if d != "" {
+			t.Errorf("dist/%s is stale: run make install-manifest (-committed +rendered):\n%s",
+				name, d)
 		}
 	}
 }

@@ -23,14 +23,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// makeTools builds kustomize and Helm where they are missing or old, which takes some minutes the first time.
+// makeTools builds kustomize and Helm where they are missing or old, which takes some minutes the
+// first time.
 func makeTools() error {
 	tools := []string{"bin/kustomize", "bin/helm"}
 	fmt.Fprintln(os.Stderr, "==> make", strings.Join(tools, " "))
-	command := exec.Command("make", append([]string{"--no-print-directory", "-C", repository}, tools...)...)
+	command := exec.Command("make",
+		append([]string{"--no-print-directory", "-C", repository}, tools...)...)
 	// The make that runs this test, if one does, isn't to speak to that one.
 	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "MAKEFLAGS=") || strings.HasPrefix(v, "MAKELEVEL=") || strings.HasPrefix(v, "MFLAGS=")
+		return strings.HasPrefix(v, "MAKEFLAGS=") || strings.HasPrefix(v, "MAKELEVEL=") ||
+			strings.HasPrefix(v, "MFLAGS=")
 	})
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr
 	if err := command.Run(); err != nil {
@@ -48,10 +51,12 @@ type variant struct {
 var variants = []variant{
 	{kustomization: "config/default"},
 	{kustomization: "config/overlays/host-gw", values: "netConf: {Backend: {Type: host-gw}}"},
-	{kustomization: "config/overlays/dual-stack", values: "netConf: {EnableIPv6: true, IPv6Network: 'fd00:10:244::/56'}"},
+	{kustomization: "config/overlays/dual-stack",
+		values: "netConf: {EnableIPv6: true, IPv6Network: 'fd00:10:244::/56'}"},
 	{
 		kustomization: "config/overlays/ipv6",
-		values:        "netConf: {Network: null, EnableIPv4: false, EnableIPv6: true, IPv6Network: 'fd00:10:244::/56'}",
+		values: "netConf: {Network: null, EnableIPv4: false, EnableIPv6: true, " +
+			"IPv6Network: 'fd00:10:244::/56'}",
 	},
 	{kustomization: "config/overlays/policy-only", values: "policyOnly: true"},
 }
@@ -91,7 +96,8 @@ func helm(t *testing.T, values string) []object {
 }
 
 func helmTemplate(ctx context.Context, values string) (string, error) {
-	return run(ctx, values, "bin/helm", "template", "sluice", chart, "--namespace=sluice-system", "--set=createNamespace=true", "--values=-")
+	return run(ctx, values, "bin/helm", "template", "sluice", chart, "--namespace=sluice-system",
+		"--set=createNamespace=true", "--values=-")
 }
 
 // run runs a program of the repository in the repository.
@@ -105,7 +111,8 @@ func run(ctx context.Context, stdin, program string, args ...string) (stdout str
 	command.Dir = repository
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &out, &problems
 	if err := command.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, problems.String())
+		return "",
+			fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, problems.String())
 	}
 	return out.String(), nil
 }

@@ -55,9 +55,11 @@ func parse(t *testing.T, manifest string) (objects []object) {
 	}
 }
 
-// typed decodes each object into its Go type, strictly: keys that the type doesn't know, and keys twice, are errors.
+// typed decodes each object into its Go type, strictly: keys that the type doesn't know, and keys
+// twice, are errors.
 func typed(objects []object) (decoded []runtime.Object, err error) {
-	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).
+		UniversalDeserializer()
 	for _, o := range objects {
 		d, _, err := decoder.Decode([]byte(o.text), nil, nil)
 		if err != nil {
@@ -83,8 +85,8 @@ func only[T runtime.Object](t *testing.T, objects []object) (picked []T) {
 	return picked
 }
 
-// differences says what is not the same in two manifests. Their order doesn't matter, nor the spelling of JSON within a ConfigMap.
-// Everything else does.
+// differences says what is not the same in two manifests. Their order doesn't matter, nor the
+// spelling of JSON within a ConfigMap. Everything else does.
 func differences(a, b []object) (all []string) {
 	inA, inB := byName(a), byName(b)
 	names := maps.Clone(inA)
@@ -115,7 +117,8 @@ func meaning(o object) any {
 	if data, is := fields["data"].(map[string]any); is && o.GetKind() == "ConfigMap" {
 		for key, value := range data {
 			var read any
-			if text, is := value.(string); is && strings.HasSuffix(key, ".json") && json.Unmarshal([]byte(text), &read) == nil {
+			if text, is := value.(string); is && strings.HasSuffix(key, ".json") &&
+				json.Unmarshal([]byte(text), &read) == nil {
 				data[key] = read
 			}
 		}

@@ -12,10 +12,12 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// The folders of the host that each DaemonSet may have. A longer list is more that an agent in wrong hands could do.
+// The folders of the host that each DaemonSet may have. A longer list is more that an agent in
+// wrong hands could do.
 var (
 	policyPaths  = []string{"/run/sluice", "/opt/cni/bin", "/proc/sys/net"}
-	networkPaths = append([]string{"/etc/cni/net.d", "/run/flannel", "/run/NetworkManager/conf.d", "/run/systemd/network"}, policyPaths...)
+	networkPaths = append([]string{"/etc/cni/net.d", "/run/flannel", "/run/NetworkManager/conf.d",
+		"/run/systemd/network"}, policyPaths...)
 )
 
 func allowedPaths(kustomization string) map[string]bool {
@@ -57,7 +59,8 @@ func TestStrict(t *testing.T) {
 	for what, text := range map[string]string{
 		"unknown key":  "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\nautomountToken: false\n",
 		"unknown type": "apiVersion: v1\nkind: ServiceAcount\nmetadata: {name: a}\n",
-		"wrong type":   "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\nautomountServiceAccountToken: 5\n",
+		"wrong type": "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " +
+			"a}\nautomountServiceAccountToken: 5\n",
 	} {
 		if _, err := typed(parse(t, text)); err == nil {
 			t.Errorf("control: %s is no error", what)
@@ -102,18 +105,24 @@ func podProblems(pod corev1.PodSpec, allowed map[string]bool) (problems []string
 	}
 	is(!pod.HostNetwork, "not in the host's network")
 	is(pod.HostPID || pod.HostIPC, "in the host's PID or IPC namespace")
-	is(pod.TerminationGracePeriodSeconds == nil || *pod.TerminationGracePeriodSeconds > 30, "takes long to end")
+	is(pod.TerminationGracePeriodSeconds == nil || *pod.TerminationGracePeriodSeconds > 30,
+		"takes long to end")
 	if s := pod.SecurityContext; s == nil {
 		is(true, "no security context")
 	} else {
 		is(s.RunAsUser == nil || *s.RunAsUser != 0, "not uid 0, which owns the folders")
-		is(s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault, "not seccomp's RuntimeDefault")
+		is(s.SeccompProfile == nil || s.SeccompProfile.Type !=
+			corev1.SeccompProfileTypeRuntimeDefault, "not seccomp's RuntimeDefault")
 		is(len(s.Sysctls) > 0, "sets sysctls")
 	}
 	for _, v := range pod.Volumes {
-		is(v.HostPath == nil && (v.ConfigMap == nil || v.ConfigMap.Name != "sluice-network"), "volume %s is of another kind", v.Name)
-		is(v.HostPath != nil && !allowed[v.HostPath.Path], "volume %s is %s of the host", v.Name, hostPathOf(v))
-		is(v.HostPath != nil && (v.HostPath.Type == nil || !strings.HasPrefix(string(*v.HostPath.Type), "Directory")), "volume %s may be no folder", v.Name)
+		is(v.HostPath == nil && (v.ConfigMap == nil || v.ConfigMap.Name != "sluice-network"),
+			"volume %s is of another kind", v.Name)
+		is(v.HostPath != nil && !allowed[v.HostPath.Path], "volume %s is %s of the host", v.Name,
+			hostPathOf(v))
+		is(v.HostPath != nil &&
+			(v.HostPath.Type == nil || !strings.HasPrefix(string(*v.HostPath.Type), "Directory")),
+			"volume %s may be no folder", v.Name)
 	}
 	is(len(pod.EphemeralContainers) > 0, "ephemeral containers")
 	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
@@ -142,21 +151,28 @@ func containerProblems(c corev1.Container) (problems []string) {
 	is(s.Privileged == nil || *s.Privileged, "privileged")
 	is(s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation, "may get more privileges")
 	is(s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem, "writable root")
-	is(s.RunAsUser != nil || s.SeccompProfile != nil || s.ProcMount != nil || s.SELinuxOptions != nil || s.AppArmorProfile != nil,
+	is(s.RunAsUser != nil || s.SeccompProfile != nil || s.ProcMount != nil ||
+		s.SELinuxOptions != nil || s.AppArmorProfile != nil,
 		"differs from its pod")
-	is(!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}), "doesn't drop all capabilities")
+	is(!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}),
+		"doesn't drop all capabilities")
 	wanted := []corev1.Capability{"NET_ADMIN", "NET_RAW"}
 	if c.Name == "install-plugin" {
 		wanted = nil
 	}
-	is(!slices.Equal(s.Capabilities.Add, wanted), fmt.Sprintf("adds capabilities %v", s.Capabilities.Add))
-	is(c.ImagePullPolicy != corev1.PullIfNotPresent && c.ImagePullPolicy != corev1.PullAlways, "no pull policy")
-	is(!strings.Contains(c.Image, ":") || strings.HasSuffix(c.Image, ":latest"), "image without a version")
+	is(!slices.Equal(s.Capabilities.Add, wanted),
+		fmt.Sprintf("adds capabilities %v", s.Capabilities.Add))
+	is(c.ImagePullPolicy != corev1.PullIfNotPresent && c.ImagePullPolicy != corev1.PullAlways,
+		"no pull policy")
+	is(!strings.Contains(c.Image, ":") || strings.HasSuffix(c.Image, ":latest"),
+		"image without a version")
 	is(c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero(), "no requests")
-	is(len(c.VolumeDevices) > 0 || c.Lifecycle != nil || len(c.EnvFrom) > 0, "devices, hooks, or an environment from elsewhere")
+	is(len(c.VolumeDevices) > 0 || c.Lifecycle != nil || len(c.EnvFrom) > 0,
+		"devices, hooks, or an environment from elsewhere")
 	for _, m := range c.VolumeMounts {
 		is(m.SubPath != "" || m.SubPathExpr != "", m.MountPath+" is mounted by subPath")
-		is(m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone, m.MountPath+" passes mounts on")
+		is(m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone,
+			m.MountPath+" passes mounts on")
 		is(m.Name == "net-conf" && !m.ReadOnly, m.MountPath+" is writable")
 	}
 	return problems
@@ -174,26 +190,42 @@ func TestPodProblems(t *testing.T) {
 		HostPath: &corev1.HostPathVolumeSource{Path: "/", Type: new(corev1.HostPathDirectory)},
 	}}
 	for want, change := range map[string]func(*corev1.PodSpec){
-		"PID":                 func(p *corev1.PodSpec) { p.HostPID = true },
-		"host's network":      func(p *corev1.PodSpec) { p.HostNetwork = false },
-		"seccomp":             func(p *corev1.PodSpec) { p.SecurityContext.SeccompProfile.Type = corev1.SeccompProfileTypeUnconfined },
-		"long to end":         func(p *corev1.PodSpec) { p.TerminationGracePeriodSeconds = new(int64(300)) },
-		"volume v is /":       func(p *corev1.PodSpec) { p.Volumes = append(p.Volumes, root) },
-		"may be no folder":    func(p *corev1.PodSpec) { p.Volumes[1].HostPath.Type = nil },
-		"of another kind":     func(p *corev1.PodSpec) { p.Volumes[0].ConfigMap.Name = "other" },
-		"privileged":          agent(func(c *corev1.Container) { c.SecurityContext.Privileged = new(true) }),
-		"may get more":        agent(func(c *corev1.Container) { c.SecurityContext.AllowPrivilegeEscalation = nil }),
-		"writable root":       agent(func(c *corev1.Container) { c.SecurityContext.ReadOnlyRootFilesystem = nil }),
-		"no security context": agent(func(c *corev1.Container) { c.SecurityContext = nil }),
-		"doesn't drop":        agent(func(c *corev1.Container) { c.SecurityContext.Capabilities.Drop = nil }),
-		"NET_RAW SYS_ADMIN]": agent(func(c *corev1.Container) {
-			c.SecurityContext.Capabilities.Add = append(c.SecurityContext.Capabilities.Add, "SYS_ADMIN")
+		"PID":            func(p *corev1.PodSpec) { p.HostPID = true },
+		"host's network": func(p *corev1.PodSpec) { p.HostNetwork = false },
+		"seccomp": func(p *corev1.PodSpec) {
+			p.SecurityContext.SeccompProfile.Type = corev1.SeccompProfileTypeUnconfined
+		},
+		"long to end": func(p *corev1.PodSpec) {
+			p.TerminationGracePeriodSeconds = new(int64(300))
+		},
+		"volume v is /":    func(p *corev1.PodSpec) { p.Volumes = append(p.Volumes, root) },
+		"may be no folder": func(p *corev1.PodSpec) { p.Volumes[1].HostPath.Type = nil },
+		"of another kind":  func(p *corev1.PodSpec) { p.Volumes[0].ConfigMap.Name = "other" },
+		"privileged": agent(func(c *corev1.Container) {
+			c.SecurityContext.Privileged = new(true)
 		}),
-		"adds capabilities [NET_ADMIN]": agent(func(c *corev1.Container) { c.SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"} }),
-		"without a version":             agent(func(c *corev1.Container) { c.Image = "sluice-net/sluice" }),
-		"no requests":                   agent(func(c *corev1.Container) { c.Resources.Requests = nil }),
-		"by subPath":                    agent(func(c *corev1.Container) { c.VolumeMounts[0].SubPath = "net-conf.json" }),
-		"is writable":                   agent(func(c *corev1.Container) { c.VolumeMounts[0].ReadOnly = false }),
+		"may get more": agent(func(c *corev1.Container) {
+			c.SecurityContext.AllowPrivilegeEscalation = nil
+		}),
+		"writable root": agent(func(c *corev1.Container) {
+			c.SecurityContext.ReadOnlyRootFilesystem = nil
+		}),
+		"no security context": agent(func(c *corev1.Container) { c.SecurityContext = nil }),
+		"doesn't drop": agent(func(c *corev1.Container) {
+			c.SecurityContext.Capabilities.Drop = nil
+		}),
+		"NET_RAW SYS_ADMIN]": agent(func(c *corev1.Container) {
+			c.SecurityContext.Capabilities.Add = append(c.SecurityContext.Capabilities.Add,
+				"SYS_ADMIN")
+		}),
+		"adds capabilities [NET_ADMIN]": agent(func(c *corev1.Container) {
+			c.SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
+		}),
+		"without a version": agent(func(c *corev1.Container) { c.Image = "sluice-net/sluice" }),
+		"no requests":       agent(func(c *corev1.Container) { c.Resources.Requests = nil }),
+		"by subPath": agent(
+			func(c *corev1.Container) { c.VolumeMounts[0].SubPath = "net-conf.json" }),
+		"is writable": agent(func(c *corev1.Container) { c.VolumeMounts[0].ReadOnly = false }),
 		"passes mounts on": agent(func(c *corev1.Container) {
 			c.VolumeMounts[1].MountPropagation = new(corev1.MountPropagationBidirectional)
 		}),
@@ -203,7 +235,8 @@ func TestPodProblems(t *testing.T) {
 	} {
 		bad := good.DeepCopy()
 		change(bad)
-		if problems := podProblems(*bad, allowed); len(problems) != 1 || !strings.Contains(problems[0], want) {
+		problems := podProblems(*bad, allowed)
+		if len(problems) != 1 || !strings.Contains(problems[0], want) {
 			t.Errorf("expected one problem that says %q: %q", want, problems)
 		}
 	}
@@ -216,7 +249,8 @@ func TestPermissions(t *testing.T) {
 		objects := kustomize(t, kustomization)
 		roles := only[*rbacv1.ClusterRole](t, objects)
 		if kustomization == uninstall {
-			if bindings := only[*rbacv1.ClusterRoleBinding](t, objects); len(roles)+len(bindings) != 0 {
+			bindings := only[*rbacv1.ClusterRoleBinding](t, objects)
+			if len(roles)+len(bindings) != 0 {
 				t.Errorf("%s has permissions", kustomization)
 			}
 			continue
@@ -229,20 +263,25 @@ func TestPermissions(t *testing.T) {
 		}
 	}
 	for want, rule := range map[string]rbacv1.PolicyRule{
-		"patch nodes":     {APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "patch"}},
-		"get secrets":     {APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}},
-		"list *":          {APIGroups: []string{""}, Resources: []string{"*"}, Verbs: []string{"list"}},
-		"* pods":          {APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"*"}},
-		"get nodes/proxy": {APIGroups: []string{""}, Resources: []string{"nodes/proxy"}, Verbs: []string{"get"}},
-		"get pods":        {APIGroups: []string{"*"}, Resources: []string{"pods"}, Verbs: []string{"get"}},
-		"URLs":            {NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}},
+		"patch nodes": {APIGroups: []string{""}, Resources: []string{"nodes"},
+			Verbs: []string{"get", "patch"}},
+		"get secrets": {APIGroups: []string{""}, Resources: []string{"secrets"},
+			Verbs: []string{"get"}},
+		"list *": {APIGroups: []string{""}, Resources: []string{"*"}, Verbs: []string{"list"}},
+		"* pods": {APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"*"}},
+		"get nodes/proxy": {APIGroups: []string{""}, Resources: []string{"nodes/proxy"},
+			Verbs: []string{"get"}},
+		"get pods": {APIGroups: []string{"*"}, Resources: []string{"pods"}, Verbs: []string{"get"}},
+		"URLs":     {NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}},
 	} {
 		role := &rbacv1.ClusterRole{Rules: []rbacv1.PolicyRule{rule}}
-		if problems := roleProblems(role); len(problems) != 1 || !strings.Contains(problems[0], want) {
+		problems := roleProblems(role)
+		if len(problems) != 1 || !strings.Contains(problems[0], want) {
 			t.Errorf("control: expected one problem that says %q: %q", want, problems)
 		}
 	}
-	if role := (&rbacv1.ClusterRole{AggregationRule: &rbacv1.AggregationRule{}}); len(roleProblems(role)) == 0 {
+	if role := (&rbacv1.ClusterRole{AggregationRule: &rbacv1.AggregationRule{}}); len(
+		roleProblems(role)) == 0 {
 		t.Error("control: a role that takes in others is no problem")
 	}
 }
@@ -251,8 +290,9 @@ func TestPermissions(t *testing.T) {
 func roleProblems(role *rbacv1.ClusterRole) (problems []string) {
 	reads, reports := []string{"get", "list", "watch"}, []string{"create", "patch"}
 	needed := map[string][]string{
-		"/pods": reads, "/namespaces": reads, "/nodes": reads, "networking.k8s.io/networkpolicies": reads,
-		"/services": {"list"}, "discovery.k8s.io/endpointslices": {"list"},
+		"/pods": reads, "/namespaces": reads, "/nodes": reads,
+		"networking.k8s.io/networkpolicies": reads,
+		"/services":                         {"list"}, "discovery.k8s.io/endpointslices": {"list"},
 		"/events": reports, "events.k8s.io/events": reports,
 	}
 	if role.AggregationRule != nil {
@@ -266,7 +306,8 @@ func roleProblems(role *rbacv1.ClusterRole) (problems []string) {
 			for _, resource := range rule.Resources {
 				for _, verb := range rule.Verbs {
 					if !slices.Contains(needed[group+"/"+resource], verb) {
-						problems = append(problems, fmt.Sprintf("allows to %s %s of group %q", verb, resource, group))
+						problems = append(problems,
+							fmt.Sprintf("allows to %s %s of group %q", verb, resource, group))
 					}
 				}
 			}

@@ -20,14 +20,16 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%s: %s, and the Makefile has %s", file, got, version)
 		}
 	}
-	if got := "v" + versionIn(t, "charts/sluice/Chart.yaml", `(?m)^version: (\S+)$`); got != version {
+	if got := "v" + versionIn(t, "charts/sluice/Chart.yaml",
+		`(?m)^version: (\S+)$`); got != version {
 		t.Errorf("the chart is %s, and what it installs %s", got, version)
 	}
 }
 
 func versionIn(t *testing.T, file, pattern string) string {
 	t.Helper()
-	found := regexp.MustCompile(pattern).FindStringSubmatch(read(t, filepath.Join(repository, filepath.FromSlash(file))))
+	found := regexp.MustCompile(pattern).
+		FindStringSubmatch(read(t, filepath.Join(repository, filepath.FromSlash(file))))
 	if found == nil {
 		t.Fatalf("%s: nothing like %s", file, pattern)
 	}

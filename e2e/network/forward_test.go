@@ -31,11 +31,13 @@ func forwardBlocked(w *world) {
 	w.talk("default/a", "default/c")
 	w.nft("node1", dropForward)
 	for _, family := range []string{"ip", "ip6"} {
-		w.t.Log(w.event("node1", "ForwardingBlocked", "table "+family+" filter, chain FORWARD (policy drop)"))
+		w.t.Log(w.event("node1", "ForwardingBlocked",
+			"table "+family+" filter, chain FORWARD (policy drop)"))
 	}
 	for _, to := range []string{"default/b", "default/c"} {
 		if n := w.working("default/a", to); n != 0 {
-			w.t.Errorf("pods connect to %s over %d families in spite of others' drop: nobody's drop may be overruled", to, n)
+			w.t.Errorf("pods connect to %s over %d families in spite of others' drop: nobody's "+
+				"drop may be overruled", to, n)
 		}
 	}
 	if notes := w.events("node2", "ForwardingBlocked"); len(notes) > 0 {
@@ -71,7 +73,9 @@ func noPodCIDR(w *world) {
 	must(w.t, node.Reboot()) // so that it never had one, as far as it knows
 	w.t.Log(w.event("node2", "NetworkNotReady", "no pod CIDR"))
 	pid := node.AgentPID()
-	w.eventually(settleTime, "sluice_network_ready to be there", func() bool { return w.metric("node2", "sluice_network_ready") == 0 })
+	w.eventually(settleTime, "sluice_network_ready to be there", func() bool {
+		return w.metric("node2", "sluice_network_ready") == 0
+	})
 	ready, err := w.ask("node2", "/readyz")
 	must(w.t, err)
 	w.t.Logf("readyz of node2: %s", ready)
@@ -88,7 +92,10 @@ func noPodCIDR(w *world) {
 	if n := w.metric("node2", "sluice_network_ready"); n != 1 {
 		w.t.Errorf("sluice_network_ready is %v, want 1", n)
 	}
-	w.eventually(settleTime, "the subnet file to be there", func() bool { _, err := os.Stat(node.SubnetFile()); return err == nil })
+	w.eventually(settleTime, "the subnet file to be there", func() bool {
+		_, err := os.Stat(node.SubnetFile())
+		return err == nil
+	})
 	w.run("node2", "default/d")
 	w.talk("default/a", "default/d")
 }
@@ -101,7 +108,9 @@ func TestForwardAccept(t *testing.T) {
 	w.talk("default/a", "default/b")
 	passes := func(w *world, what string) {
 		w.t.Helper()
-		took := w.eventually(settleTime, "pods to talk "+what, func() bool { return w.working("default/a", "default/b") == 2 })
+		took := w.eventually(settleTime, "pods to talk "+what, func() bool {
+			return w.working("default/a", "default/b") == 2
+		})
 		w.t.Logf("pods talked again after %s", took)
 		w.talk("default/a", "default/b")
 	}

@@ -18,7 +18,8 @@ const (
 	overhead6   = 70
 )
 
-// Every backend with every pair of families for which it makes sense. A lab begins with the first backend, and is changed to the others.
+// Every backend with every pair of families for which it makes sense. A lab begins with the first
+// backend, and is changed to the others.
 func TestMatrix(t *testing.T) {
 	t.Parallel()
 	vxlan, direct, hostGW := lab.VXLAN, lab.DirectRouting, lab.HostGW
@@ -37,20 +38,23 @@ func TestMatrix(t *testing.T) {
 		{lab.IPv6, lab.IPv4, 1, lab.RPFilterStrict, []lab.Backend{vxlan}},
 	} {
 		name := fmt.Sprintf("m-%s-%s", m.pods, m.underlay)
-		t.Run(fmt.Sprintf("pods %s underlay %s subnets %d", m.pods, m.underlay, m.subnets), func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, name, lab.Options{
-				Families: m.pods, Underlay: m.underlay, Subnets: m.subnets, Nodes: m.subnets + 1, RPFilter: m.filter, Backend: m.backends[0],
-			})
-			for i, backend := range m.backends {
-				w.part(string(backend), func(w *world) {
-					if i > 0 {
-						w.setBackend(backend)
-					}
-					w.backend(backend)
+		t.Run(fmt.Sprintf("pods %s underlay %s subnets %d", m.pods, m.underlay, m.subnets),
+			func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, name, lab.Options{
+					Families: m.pods, Underlay: m.underlay, Subnets: m.subnets,
+					Nodes:    m.subnets + 1,
+					RPFilter: m.filter, Backend: m.backends[0],
 				})
-			}
-		})
+				for i, backend := range m.backends {
+					w.part(string(backend), func(w *world) {
+						if i > 0 {
+							w.setBackend(backend)
+						}
+						w.backend(backend)
+					})
+				}
+			})
 	}
 }
 
@@ -79,7 +83,8 @@ func (w *world) awaitBackend(backend lab.Backend) {
 						device = tunnel
 					}
 					isRoute := func(line string) bool {
-						return strings.HasPrefix(line, cidr.String()+" via ") && strings.Contains(line, " dev "+device+" ")
+						return strings.HasPrefix(line, cidr.String()+" via ") &&
+							strings.Contains(line, " dev "+device+" ")
 					}
 					if peer != node && !slices.ContainsFunc(strings.Split(routes, "\n"), isRoute) {
 						return false
@@ -117,7 +122,9 @@ func sameSubnet(a, b netip.Addr) bool {
 // backend tests traffic on one node and between nodes.
 func (w *world) backend(backend lab.Backend) {
 	w.t.Helper()
-	name := func(node, pod string) string { return fmt.Sprintf("default/%s-%s-%s", pod, backend, node) }
+	name := func(node, pod string) string {
+		return fmt.Sprintf("default/%s-%s-%s", pod, backend, node)
+	}
 	var pods []string
 	for _, node := range w.NodeNames() {
 		w.create(node, name(node, "a"))
@@ -140,19 +147,23 @@ func (w *world) backend(backend lab.Backend) {
 		must(w.t, err)
 		for _, addr := range w.addrs(server) {
 			conversation := between(packets, of(w.addrs(client), addr), addr)
-			w.looksRight(conversation, tunnelled(backend, w.Node("node1"), node, addr), w.Node("node1"), node, mtu)
+			w.looksRight(conversation, tunnelled(backend, w.Node("node1"), node, addr),
+				w.Node("node1"), node, mtu)
 		}
 	}
 	w.answers(backend)
 }
 
-// answers demands that every node that a tunnel leads to answers through it, whatever the ruleset and the nodes' filters are.
+// answers demands that every node that a tunnel leads to answers through it, whatever the ruleset
+// and the nodes' filters are.
 func (w *world) answers(backend lab.Backend) {
 	w.t.Helper()
 	for _, node := range w.Nodes() {
 		through := 0
 		for _, peer := range w.Nodes() {
-			leads := func(cidr netip.Prefix) bool { return tunnelled(backend, node, peer, cidr.Addr()) }
+			leads := func(cidr netip.Prefix) bool {
+				return tunnelled(backend, node, peer, cidr.Addr())
+			}
 			if peer != node && slices.ContainsFunc(peer.PodCIDRs(), leads) {
 				through++
 			}
@@ -187,8 +198,8 @@ func between(packets []lab.Packet, a, b netip.Addr) (out []lab.Packet) {
 	return out
 }
 
-// looksRight judges the packets between pods of two nodes on the first one's cable: all in the tunnel, or none; of all protocols; and the
-// longest exactly what the cable takes, in one piece.
+// looksRight judges the packets between pods of two nodes on the first one's cable: all in the
+// tunnel, or none; of all protocols; and the longest exactly what the cable takes, in one piece.
 func (w *world) looksRight(packets []lab.Packet, tunnelled bool, here, there *lab.Node, mtu int) {
 	w.t.Helper()
 	w.lookEncapsulated(packets, tunnelled, here, there)
@@ -205,19 +216,21 @@ func (w *world) looksRight(packets []lab.Packet, tunnelled bool, here, there *la
 	}
 	icmp := seen[unix.IPPROTO_ICMP] + seen[unix.IPPROTO_ICMPV6]
 	if seen[unix.IPPROTO_TCP] < 6 || seen[unix.IPPROTO_UDP] < 8 || icmp < 4 {
-		w.t.Errorf("on the cable from %s to %s were %v packets by protocol, want TCP, UDP and ICMP", here.Name(), there.Name(), seen)
+		w.t.Errorf("on the cable from %s to %s were %v packets by protocol, want TCP, UDP and ICMP",
+			here.Name(), there.Name(), seen)
 	}
 	want := mtu
 	if tunnelled {
 		want = underlayMTU
 	}
 	if longest[true] != want || longest[false] != want {
-		w.t.Errorf("the longest packets from and to %s have %d and %d bytes, want %d", here.Name(), longest[true], longest[false], want)
+		w.t.Errorf("the longest packets from and to %s have %d and %d bytes, want %d", here.Name(),
+			longest[true], longest[false], want)
 	}
 }
 
-// lookEncapsulated demands of packets on the cable of one of two nodes that all are in the tunnel between them, or none. It tells of the
-// first that isn't right.
+// lookEncapsulated demands of packets on the cable of one of two nodes that all are in the tunnel
+// between them, or none. It tells of the first that isn't right.
 func (w *world) lookEncapsulated(packets []lab.Packet, tunnelled bool, here, there *lab.Node) {
 	w.t.Helper()
 	for _, p := range packets {
@@ -225,10 +238,12 @@ func (w *world) lookEncapsulated(packets []lab.Packet, tunnelled bool, here, the
 		if !p.Outgoing {
 			src, dst = dst, src
 		}
-		inTunnel := p.VXLAN != nil && p.VXLAN.VNI == 1 && p.Dst.Port() == lab.VXLANPort && p.Src.Addr() == src && p.Dst.Addr() == dst && p.Checksum == 0
+		inTunnel := p.VXLAN != nil && p.VXLAN.VNI == 1 && p.Dst.Port() == lab.VXLANPort &&
+			p.Src.Addr() == src && p.Dst.Addr() == dst && p.Checksum == 0
 		switch {
 		case tunnelled && !inTunnel:
-			w.t.Errorf("%s, checksum %#x: want it in the tunnel with VNI 1, from %s to port %d of %s, without a checksum",
+			w.t.Errorf("%s, checksum %#x: want it in the tunnel with VNI 1, from %s to port %d "+
+				"of %s, without a checksum",
 				p, p.Checksum, src, lab.VXLANPort, dst)
 			return
 		case !tunnelled && p.VXLAN != nil:

@@ -55,8 +55,9 @@ func (w *world) ask(node, path string) (string, error) {
 func (w *world) awaitPodMTU(mtu int) {
 	w.t.Helper()
 	for _, node := range w.NodeNames() {
-		w.eventually(settleTime, fmt.Sprintf("new pods of %s to get an MTU of %d", node, mtu), func() bool {
-			return w.metric(node, "sluice_pod_mtu_bytes") == float64(mtu)
-		})
+		w.eventually(settleTime, fmt.Sprintf("new pods of %s to get an MTU of %d", node, mtu),
+			func() bool {
+				return w.metric(node, "sluice_pod_mtu_bytes") == float64(mtu)
+			})
 	}
 }

@@ -10,12 +10,15 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// The underlay drops what comes from a pod's address: what leaves the tunnel must have a node's, and what a node sends to a pod elsewhere
-// must go through the tunnel and back, whatever the reverse path filter.
+// The underlay drops what comes from a pod's address: what leaves the tunnel must have a node's,
+// and what a node sends to a pod elsewhere must go through the tunnel and back, whatever the
+// reverse path filter.
 func TestAddressTranslation(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "nat", lab.Options{Nodes: 3, Subnets: 2, DropPodSources: true, RPFilter: lab.RPFilterStrict})
-	const client, near, far = "default/client", "default/near", "default/far" // nodes 1 and 3 are on one subnet
+	w := newWorld(t, "nat",
+		lab.Options{Nodes: 3, Subnets: 2, DropPodSources: true, RPFilter: lab.RPFilterStrict})
+	// nodes 1 and 3 are on one subnet
+	const client, near, far = "default/client", "default/near", "default/far"
 	w.create("node1", client)
 	w.create("node3", near)
 	w.create("node2", far)
@@ -26,10 +29,12 @@ func TestAddressTranslation(t *testing.T) {
 		must(t, err)
 		t.Cleanup(server.Close)
 	}
-	for _, filter := range []struct{ name, value string }{{"strict", "1"}, {"loose", "2"}, {"off", "0"}} {
+	for _, filter := range []struct{ name, value string }{{"strict", "1"}, {"loose", "2"},
+		{"off", "0"}} {
 		w.part("rp_filter "+filter.name, func(w *world) {
 			for _, node := range w.NodeNames() {
-				w.sh(node, "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo "+filter.value+" > $f; done")
+				w.sh(node, "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo "+filter.value+
+					" > $f; done")
 			}
 			for _, server := range []string{near, far} {
 				w.talk(client, server)
@@ -49,12 +54,14 @@ func TestAddressTranslation(t *testing.T) {
 		w.setBackend(lab.DirectRouting)
 		for _, addr := range w.addrs(near) {
 			if w.connects(client, at(addr, tcpPort)) {
-				t.Errorf("a pod's packets passed the underlay to %s: what was tested before proves nothing", addr)
+				t.Errorf("a pod's packets passed the underlay to %s: what was tested before "+
+					"proves nothing", addr)
 			}
 		}
 		for _, addr := range w.NodeAddrs("node3") {
 			if w.connects(client, at(addr, nodePort)) {
-				t.Errorf("what pods send to a node on the same subnet passed the underlay to %s: it must have the pod's address there", addr)
+				t.Errorf("what pods send to a node on the same subnet passed the underlay to %s: "+
+					"it must have the pod's address there", addr)
 			}
 		}
 		w.setBackend(lab.VXLAN)
@@ -62,11 +69,14 @@ func TestAddressTranslation(t *testing.T) {
 	})
 }
 
-// serviceOfNode connects a process of a node to a pod by an address that the node translates, as kube-proxy does for Services.
+// serviceOfNode connects a process of a node to a pod by an address that the node translates, as
+// kube-proxy does for Services.
 func (w *world) serviceOfNode(node, pod string) {
 	w.t.Helper()
-	services := map[bool]netip.Addr{true: netip.MustParseAddr("10.96.0.10"), false: netip.MustParseAddr("fd00:10:96::10")}
-	rules := "add table inet services; add chain inet services output { type nat hook output priority -100; }"
+	services := map[bool]netip.Addr{true: netip.MustParseAddr("10.96.0.10"),
+		false: netip.MustParseAddr("fd00:10:96::10")}
+	rules := "add table inet services; add chain inet services output { type nat hook output " +
+		"priority -100; }"
 	for _, addr := range w.addrs(pod) {
 		service, backend := at(services[addr.Is4()], tcpPort), at(addr, tcpPort)
 		if w.connects(node, service) {
@@ -76,7 +86,9 @@ func (w *world) serviceOfNode(node, pod string) {
 		if addr.Is6() {
 			family = "ip6"
 		}
-		rules += fmt.Sprintf("; add rule inet services output %s daddr %s tcp dport %d dnat %s to %s", family, service.Addr(), tcpPort, family, backend)
+		rules += fmt.Sprintf(
+			"; add rule inet services output %s daddr %s tcp dport %d dnat %s to %s", family,
+			service.Addr(), tcpPort, family, backend)
 	}
 	_, err := w.Nft(w.t.Context(), node, rules)
 	must(w.t, err)

@@ -11,21 +11,24 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// The configuration changes while the agents run. The tunnel and new pods follow at once; pods and connections that there are go on,
-// with DF set, by path MTU discovery where they have a larger MTU than the path.
+// The configuration changes while the agents run. The tunnel and new pods follow at once; pods and
+// connections that there are go on, with DF set, by path MTU discovery where they have a larger MTU
+// than the path.
 func TestConfigurationChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "netconf", lab.Options{})
 	var lasting []*stream // of all pods so far
 	born := func(w *world, mtu int) {
 		w.t.Helper()
-		client, server := fmt.Sprintf("default/client%d", len(lasting)), fmt.Sprintf("default/server%d", len(lasting))
+		client, server := fmt.Sprintf("default/client%d", len(lasting)),
+			fmt.Sprintf("default/server%d", len(lasting))
 		w.create("node1", client)
 		w.create("node2", server)
 		w.waitReady(client, server)
 		w.talk(client, server)
 		w.carries(client, server, mtu)
-		streams := (&world{Lab: w.Lab, t: t}).openAll(client, server) // to the end of the whole test
+		// to the end of the whole test
+		streams := (&world{Lab: w.Lab, t: t}).openAll(client, server)
 		carry(w.t, "new pods", streams...)
 		lasting = append(lasting, streams...)
 		// And from new pods to the oldest, whose MTU may be another.
@@ -56,11 +59,14 @@ func TestConfigurationChanges(t *testing.T) {
 				conf["Backend"] = backend
 			}))
 			took := w.eventually(settleTime, "the tunnels of both nodes to follow", func() bool {
-				return w.linkMTU("node1", tunnel) == change.cable && w.linkMTU("node2", tunnel) == change.cable
+				return w.linkMTU("node1", tunnel) == change.cable &&
+					w.linkMTU("node2", tunnel) == change.cable
 			})
 			w.t.Logf("the tunnels followed after %s", took)
 			w.awaitPodMTU(change.pods)
-			fragments, err := w.Capture("node1", uplink, func(p lab.Packet) bool { return p.Fragment || p.Innermost().Fragment })
+			fragments, err := w.Capture("node1", uplink, func(p lab.Packet) bool {
+				return p.Fragment || p.Innermost().Fragment
+			})
 			must(w.t, err)
 			carry(w.t, "after", lasting...)
 			pieces, err := fragments.Stop()
@@ -75,15 +81,20 @@ func TestConfigurationChanges(t *testing.T) {
 		})
 	}
 	w.part("the VNI and the port", func(w *world) { w.changesTunnel(lasting, 7, 4789) })
-	w.part("an invalid configuration is refused", func(w *world) { w.refusesConfiguration(lasting, vxlanMTU) })
+	w.part("an invalid configuration is refused", func(w *world) {
+		w.refusesConfiguration(lasting, vxlanMTU)
+	})
 }
 
-// changesTunnel: with another VNI there is another device in the place of the tunnel, and packets go to another port.
+// changesTunnel: with another VNI there is another device in the place of the tunnel, and packets
+// go to another port.
 func (w *world) changesTunnel(lasting []*stream, vni, port int) {
 	w.t.Helper()
 	use := func(vni, port int, device, gone string) {
 		w.t.Helper()
-		must(w.t, w.EditNetConf(func(conf map[string]any) { conf["Backend"] = map[string]any{"Type": "vxlan", "VNI": vni, "Port": port} }))
+		must(w.t, w.EditNetConf(func(conf map[string]any) {
+			conf["Backend"] = map[string]any{"Type": "vxlan", "VNI": vni, "Port": port}
+		}))
 		w.eventually(settleTime, "device "+device+" in the place of "+gone, func() bool {
 			done := true
 			for _, node := range w.NodeNames() {
@@ -91,7 +102,9 @@ func (w *world) changesTunnel(lasting []*stream, vni, port int) {
 			}
 			return done
 		})
-		capture, err := w.Capture("node1", uplink, func(p lab.Packet) bool { return p.Protocol == unix.IPPROTO_UDP && int(p.Dst.Port()) == port })
+		capture, err := w.Capture("node1", uplink, func(p lab.Packet) bool {
+			return p.Protocol == unix.IPPROTO_UDP && int(p.Dst.Port()) == port
+		})
 		must(w.t, err)
 		carry(w.t, fmt.Sprintf("with VNI %d and port %d", vni, port), lasting...)
 		w.talk("default/client0", "default/server0")
@@ -105,12 +118,15 @@ func (w *world) changesTunnel(lasting []*stream, vni, port int) {
 	use(1, lab.VXLANPort, tunnel, fmt.Sprintf("sluice.%d", vni))
 }
 
-// refusesConfiguration: a configuration that can't be is told of by an event that names the key, and all goes on as before.
+// refusesConfiguration: a configuration that can't be is told of by an event that names the key,
+// and all goes on as before.
 func (w *world) refusesConfiguration(lasting []*stream, mtu int) {
 	w.t.Helper()
 	before := w.state("node1")
 	for key, value := range map[string]any{"Type": "wireguard", "VNI": 1 << 24, "Colour": "blue"} {
-		must(w.t, w.EditNetConf(func(conf map[string]any) { conf["Backend"] = map[string]any{key: value} }))
+		must(w.t, w.EditNetConf(func(conf map[string]any) {
+			conf["Backend"] = map[string]any{key: value}
+		}))
 		for _, node := range w.NodeNames() {
 			note := w.event(node, "InvalidNetworkConfig", "Backend."+key)
 			w.t.Logf("%s: %s", node, note)
@@ -143,7 +159,9 @@ func (w *world) refusesConfiguration(lasting []*stream, mtu int) {
 	must(w.t, w.SetNetConf(strings.ReplaceAll(validConf, "'", `"`)))
 	must(w.t, node.WaitReady(ctx))
 	for _, name := range w.NodeNames() {
-		w.eventually(settleTime, name+" to take a valid configuration", func() bool { return w.metric(name, "sluice_network_ready") == 1 })
+		w.eventually(settleTime, name+" to take a valid configuration", func() bool {
+			return w.metric(name, "sluice_network_ready") == 1
+		})
 	}
 	carry(w.t, "with a valid configuration again", lasting...)
 }

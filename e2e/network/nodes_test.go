@@ -41,12 +41,14 @@ func nodeJoins(w *world) {
 	start := time.Now()
 	_, err := w.AddNode(w.t.Context())
 	must(w.t, err)
-	w.t.Logf("the node, from nothing, was ready after %s", time.Since(start).Round(time.Millisecond))
+	w.t.Logf("the node, from nothing, was ready after %s",
+		time.Since(start).Round(time.Millisecond))
 	w.run("node4", "default/d")
 	w.talk("default/a", "default/d")
 }
 
-// mentions says whether anything that a node has of the pod network is about one of these addresses or ranges.
+// mentions says whether anything that a node has of the pod network is about one of these addresses
+// or ranges.
 func (w *world) mentions(node string, about ...string) bool {
 	w.t.Helper()
 	isAbout := func(word string) bool { return slices.Contains(about, word) }
@@ -57,16 +59,22 @@ func nodeLeavesUnseen(w *world) {
 	node1 := w.Node("node1")
 	node1.KillAgent()
 	must(w.t, w.RemoveNode(w.t.Context(), "node4"))
-	gone := []string{"10.244.4.0/24", "fd00:10:244:4::/64", "10.244.4.0", "fd00:10:244:4::", "192.168.0.4"}
+	gone := []string{"10.244.4.0/24", "fd00:10:244:4::/64", "10.244.4.0", "fd00:10:244:4::",
+		"192.168.0.4"}
 	for _, what := range gone {
 		if !w.mentions("node1", what) {
-			w.t.Errorf("%s isn't in the state of node1 although its agent couldn't remove it:\n%s", what, w.state("node1"))
+			w.t.Errorf("%s isn't in the state of node1 although its agent couldn't remove it:\n%s",
+				what, w.state("node1"))
 		}
 	}
-	w.eventually(settleTime, "node2 to forget the node", func() bool { return !w.mentions("node2", gone...) })
+	w.eventually(settleTime, "node2 to forget the node", func() bool {
+		return !w.mentions("node2", gone...)
+	})
 	start := time.Now()
 	must(w.t, node1.StartAgent())
-	w.eventually(settleTime, "node1 to forget the node", func() bool { return !w.mentions("node1", gone...) })
+	w.eventually(settleTime, "node1 to forget the node", func() bool {
+		return !w.mentions("node1", gone...)
+	})
 	w.t.Logf("forgotten %s after the agent's start", time.Since(start).Round(time.Millisecond))
 	ctx, cancel := context.WithTimeout(w.t.Context(), settleTime)
 	defer cancel()
@@ -75,13 +83,16 @@ func nodeLeavesUnseen(w *world) {
 }
 
 func nodeLeaves(w *world) {
-	gone := []string{"10.244.3.0/24", "fd00:10:244:3::/64", "10.244.3.0", "fd00:10:244:3::", "192.168.0.3"}
+	gone := []string{"10.244.3.0/24", "fd00:10:244:3::/64", "10.244.3.0", "fd00:10:244:3::",
+		"192.168.0.3"}
 	if !w.mentions("node1", gone...) {
 		w.t.Errorf("node1 doesn't know node3:\n%s", w.state("node1"))
 	}
 	must(w.t, w.RemoveNode(w.t.Context(), "node3"))
 	for _, node := range []string{"node1", "node2"} {
-		took := w.eventually(healTime, node+" to forget the node", func() bool { return !w.mentions(node, gone...) })
+		took := w.eventually(healTime, node+" to forget the node", func() bool {
+			return !w.mentions(node, gone...)
+		})
 		w.t.Logf("%s forgot it %s after it was removed", node, took)
 	}
 	if n := w.metric("node1", "sluice_network_peers"); n != 1 {
@@ -92,11 +103,13 @@ func nodeLeaves(w *world) {
 
 func nodeChangesAddresses(w *world) {
 	old := w.NodeAddrs("node2")
-	next := []netip.Addr{netip.MustParseAddr("192.168.0.77"), netip.MustParseAddr("fd00:192:168::77")}
+	next := []netip.Addr{netip.MustParseAddr("192.168.0.77"),
+		netip.MustParseAddr("fd00:192:168::77")}
 	for _, addr := range next {
 		must(w.t, w.Node("node2").SetAddress(w.t.Context(), addr))
 	}
-	for _, node := range []string{"node1", "node2"} { // the one has it as its peer's, the other as its own
+	// the one has it as its peer's, the other as its own
+	for _, node := range []string{"node1", "node2"} {
 		took := w.eventually(settleTime, node+" to have the new address only", func() bool {
 			return w.mentions(node, next[0].String()) && !w.mentions(node, old[0].String())
 		})
@@ -123,10 +136,12 @@ func nodeChangesPodCIDRs(w *world) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*settleTime)
 	defer cancel()
 	must(w.t, w.WaitGone(ctx, "default/b"))
-	must(w.t, node.SetPodCIDRs(ctx, netip.MustParsePrefix("10.244.99.0/24"), netip.MustParsePrefix("fd00:10:244:99::/64")))
+	must(w.t, node.SetPodCIDRs(ctx, netip.MustParsePrefix("10.244.99.0/24"),
+		netip.MustParsePrefix("fd00:10:244:99::/64")))
 	for _, name := range w.NodeNames() {
 		took := w.eventually(settleTime, name+" to have routes to the new range only", func() bool {
-			return !w.mentions(name, gone...) && w.mentions(name, "10.244.99.0/24") && w.mentions(name, "fd00:10:244:99::/64")
+			return !w.mentions(name, gone...) && w.mentions(name, "10.244.99.0/24") &&
+				w.mentions(name, "fd00:10:244:99::/64")
 		})
 		w.t.Logf("%s followed after %s", name, took)
 	}
@@ -142,13 +157,16 @@ func nodeChangesPodCIDRs(w *world) {
 const onlyFromA = `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: only-from-a}, spec: {podSelector: {matchLabels: {name: b}},
   ingress: [{from: [{podSelector: {matchLabels: {name: a}}}]}]}}`
 
-// nodeReboots: pods come back with their policy, before which nothing gets through to them, and no address is lost.
+// nodeReboots: pods come back with their policy, before which nothing gets through to them, and no
+// address is lost.
 func nodeReboots(w *world) {
 	w.run("node1", "default/stranger")
 	w.talk("default/a", "default/b")
 	w.talk("default/stranger", "default/b") // the control
 	must(w.t, w.Apply(w.t.Context(), onlyFromA))
-	w.eventually(settleTime, "the policy to be in force", func() bool { return w.working("default/stranger", "default/b") == 0 })
+	w.eventually(settleTime, "the policy to be in force", func() bool {
+		return w.working("default/stranger", "default/b") == 0
+	})
 	inUse := w.addressesInUse("node2")
 	if inUse != 2 {
 		w.t.Errorf("node2 has %v addresses in use, want its pod's two", inUse)
@@ -168,10 +186,14 @@ func nodeReboots(w *world) {
 		w.waitReady("default/b")
 		for _, addr := range w.addrs("default/b") {
 			if !slices.Contains(tried, addr) {
-				w.t.Errorf("the pod came back with %s, which nobody tried: one of %v was to be expected", addr, tried)
+				w.t.Errorf(
+					"the pod came back with %s, which nobody tried: one of %v was to be expected",
+					addr, tried)
 			}
 		}
-		w.eventually(settleTime, "the addresses in use to be those of the pods", func() bool { return w.addressesInUse("node2") == inUse })
+		w.eventually(settleTime, "the addresses in use to be those of the pods", func() bool {
+			return w.addressesInUse("node2") == inUse
+		})
 	}
 	tries, leaks := stop()
 	w.t.Logf("%d connections that the policy denies were tried meanwhile", tries)
@@ -207,7 +229,8 @@ func (w *world) keepTrying(from string, addrs []netip.Addr) (stop func() (tries,
 		trying.Go(func() {
 			for ctx.Err() == nil {
 				all.Add(1)
-				if w.Connect(ctx, from, probe.TCP, at(addr, tcpPort), probe.WithTimeout(100*time.Millisecond)).OK {
+				if w.Connect(ctx, from, probe.TCP, at(addr, tcpPort),
+					probe.WithTimeout(100*time.Millisecond)).OK {
 					some.Add(1)
 				}
 			}
@@ -232,7 +255,8 @@ func (w *world) addressesInUse(node string) (sum float64) {
 func fiftyNodesJoin(w *world) {
 	const many = 50
 	routes := func() int {
-		return strings.Count(w.sh("node1", "ip route show proto 84; ip -6 route show proto 84"), " via ")
+		return strings.Count(w.sh("node1", "ip route show proto 84; ip -6 route show proto 84"),
+			" via ")
 	}
 	before := routes()
 	start := time.Now()
@@ -240,7 +264,8 @@ func fiftyNodesJoin(w *world) {
 	must(w.t, err)
 	created := time.Since(start)
 	w.eventually(settleTime, "routes to them all", func() bool { return routes() == before+2*many })
-	w.t.Logf("%d nodes were created within %s, and routes of both families to all of them were there after %s", many, created, time.Since(start))
+	w.t.Logf("%d nodes were created within %s, and routes of both families to all of them were "+
+		"there after %s", many, created, time.Since(start))
 	w.talk("default/a", "default/b")
 	start = time.Now()
 	must(w.t, w.DeleteNodeObjects(w.t.Context(), names...))

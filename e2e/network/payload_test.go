@@ -26,11 +26,13 @@ func dontFragment(network, _ string, raw syscall.RawConn) error {
 	var failure error
 	err := raw.Control(func(fd uintptr) {
 		if network == "udp4" || network == "tcp4" {
-			failure = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+			failure = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER,
+				unix.IP_PMTUDISC_DO)
 			return
 		}
 		failure = errors.Join(
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER,
+				unix.IPV6_PMTUDISC_DO),
 			unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1))
 	})
 	return errors.Join(err, failure)
@@ -43,7 +45,8 @@ func network(protocol string, addr netip.Addr) string {
 	return protocol + "6"
 }
 
-// carries demands that datagrams with DF set get from a pod to another up to the sender's MTU, and that one byte more is refused at once.
+// carries demands that datagrams with DF set get from a pod to another up to the sender's MTU, and
+// that one byte more is refused at once.
 func (w *world) carries(from, to string, mtu int) {
 	w.t.Helper()
 	if got := w.linkMTU(from, "eth0"); got != mtu {
@@ -60,7 +63,8 @@ func (w *world) carries(from, to string, mtu int) {
 			}
 		}
 		if err := w.datagram(from, to, dst, most+1); !errors.Is(err, unix.EMSGSIZE) {
-			w.t.Errorf("%s -> %s: a datagram with %d bytes, one too many: got %v, want %v", from, dst, most+1, err, unix.EMSGSIZE)
+			w.t.Errorf("%s -> %s: a datagram with %d bytes, one too many: got %v, want %v", from,
+				dst, most+1, err, unix.EMSGSIZE)
 		}
 	}
 }
@@ -69,7 +73,8 @@ func (w *world) carries(from, to string, mtu int) {
 func (w *world) datagram(from, to string, dst netip.Addr, size int) error {
 	var receiver net.PacketConn
 	err := w.Do(to, func() (err error) {
-		// Any free port: a process that starts just now may hold the last receiver's for a moment longer.
+		// Any free port: a process that starts just now may hold the last receiver's for a moment
+		// longer.
 		receiver, err = net.ListenPacket(network("udp", dst), net.JoinHostPort(dst.String(), "0"))
 		return err
 	})
@@ -114,7 +119,8 @@ func (w *world) open(from, to string, dst netip.Addr) *stream {
 	must(w.t, w.Do(to, func() (err error) {
 		config := net.ListenConfig{Control: dontFragment}
 		config.SetMultipathTCP(false) // which has no DF
-		listener, err = config.Listen(context.Background(), network("tcp", dst), fmt.Sprintf("%s:0", bracketed(dst)))
+		listener, err = config.Listen(context.Background(), network("tcp", dst),
+			fmt.Sprintf("%s:0", bracketed(dst)))
 		return err
 	}))
 	defer func() { _ = listener.Close() }()
@@ -162,7 +168,8 @@ func carry(t *testing.T, when string, streams ...*stream) {
 			t.Errorf("%s: 1 MB each way on %s: %v", when, s.name, err)
 			continue
 		}
-		t.Logf("%s: 1 MB each way on %s in %s", when, s.name, time.Since(start).Round(time.Millisecond))
+		t.Logf("%s: 1 MB each way on %s in %s", when, s.name,
+			time.Since(start).Round(time.Millisecond))
 	}
 }
 

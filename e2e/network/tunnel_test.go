@@ -17,13 +17,16 @@ add rule inet fw in iif lo accept
 add rule inet fw in ct state established,related accept
 add rule inet fw in meta l4proto ipv6-icmp accept`
 
-// noticeTime is how long it may take on a busy machine until a fault of the tunnel is told: some questions, and the grace.
+// noticeTime is how long it may take on a busy machine until a fault of the tunnel is told: some
+// questions, and the grace.
 const noticeTime = 90 * time.Second
 
-// A firewall on one node that drops the tunnel's packets cuts its pods off, which is told on both sides; and so is the end of it.
+// A firewall on one node that drops the tunnel's packets cuts its pods off, which is told on both
+// sides; and so is the end of it.
 func TestTunnelBlocked(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "tunnel", lab.Options{Nodes: 3, Underlay: lab.IPv4, AgentArgs: []string{"--tunnel-probe-interval=2s"}})
+	w := newWorld(t, "tunnel", lab.Options{Nodes: 3, Underlay: lab.IPv4,
+		AgentArgs: []string{"--tunnel-probe-interval=2s"}})
 	w.run("node1", "default/a")
 	w.run("node2", "default/b")
 	w.run("node3", "default/c")
@@ -41,12 +44,15 @@ func TestTunnelBlocked(t *testing.T) {
 	w.nft("node2", closedInput)
 	for _, pair := range [][2]string{{"default/a", "default/b"}, {"default/b", "default/c"}} {
 		if n := w.working(pair[0], pair[1]); n != 0 {
-			t.Errorf("%s connects to %s over %d families: the firewall doesn't block the tunnel", pair[0], pair[1], n)
+			t.Errorf("%s connects to %s over %d families: the firewall doesn't block the tunnel",
+				pair[0], pair[1], n)
 		}
 	}
-	t.Log(w.awaitEvent("node2", "TunnelBlocked", "None of 2 nodes", "(node1, node3)", "nothing has come in",
+	t.Log(w.awaitEvent("node2", "TunnelBlocked", "None of 2 nodes", "(node1, node3)",
+		"nothing has come in",
 		"nftables table inet fw, chain in (policy drop)", "Accept UDP port 8472 on eth0"))
-	t.Log(w.awaitEvent("node1", "TunnelBlocked", "1 of 2 nodes don't answer through the tunnel (node2)", "UDP port 8472"))
+	t.Log(w.awaitEvent("node1", "TunnelBlocked",
+		"1 of 2 nodes don't answer through the tunnel (node2)", "UDP port 8472"))
 	w.awaitEvent("node3", "TunnelBlocked", "(node2)")
 	w.awaitTunnel("node2", 0, 2, 0)
 	w.awaitTunnel("node1", 1, 1, 0)
@@ -56,11 +62,14 @@ func TestTunnelBlocked(t *testing.T) {
 	}
 
 	w.nft("node3", closedInput) // so that nobody answers node1, whose fault it isn't
-	t.Log(w.awaitEvent("node1", "TunnelBlocked", "None of 2 nodes", "(node2", "although packets come in by it"))
+	t.Log(w.awaitEvent("node1", "TunnelBlocked", "None of 2 nodes", "(node2",
+		"although packets come in by it"))
 
 	w.nft("node3", "delete table inet fw")
 	w.nft("node2", "add rule inet fw in udp dport 8472 accept")
-	w.eventually(settleTime, "pods to talk again", func() bool { return w.working("default/a", "default/b") == 2 })
+	w.eventually(settleTime, "pods to talk again", func() bool {
+		return w.working("default/a", "default/b") == 2
+	})
 	for _, node := range nodes {
 		w.awaitTunnel(node, 2, 0, 0)
 		w.awaitEvent(node, "TunnelPasses", "2 answer")
@@ -71,9 +80,12 @@ func TestTunnelBlocked(t *testing.T) {
 // awaitTunnel waits until a node counts so many others as answering, as silent, and as not asked.
 func (w *world) awaitTunnel(node string, answering, silent, untried int) {
 	w.t.Helper()
-	w.eventually(noticeTime, fmt.Sprintf("%d to answer %s, %d to be silent and %d not to be asked", answering, node, silent, untried), func() bool {
-		for state, want := range map[string]int{"answering": answering, "silent": silent, "untried": untried} {
-			if w.metric(node, fmt.Sprintf("sluice_tunnel_peers{state=%q}", state)) != float64(want) {
+	w.eventually(noticeTime, fmt.Sprintf("%d to answer %s, %d to be silent and %d not to be asked",
+		answering, node, silent, untried), func() bool {
+		for state, want := range map[string]int{"answering": answering, "silent": silent,
+			"untried": untried} {
+			if w.metric(node, fmt.Sprintf("sluice_tunnel_peers{state=%q}", state)) !=
+				float64(want) {
 				return false
 			}
 		}
@@ -88,7 +100,9 @@ func (w *world) awaitEvent(node, reason string, texts ...string) (note string) {
 	held := func() bool {
 		notes = w.events(node, reason)
 		i := slices.IndexFunc(notes, func(n string) bool {
-			return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(n, text) })
+			return !slices.ContainsFunc(texts, func(text string) bool {
+				return !strings.Contains(n, text)
+			})
 		})
 		if i >= 0 {
 			note = notes[i]

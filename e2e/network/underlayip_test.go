@@ -20,7 +20,8 @@ func TestUnderlayAnnotation(t *testing.T) {
 	w.run("node2", "default/b")
 	w.talk("default/a", "default/b")
 	w.join("node1", "node2", second, secondMTU)
-	addresses := map[string]netip.Addr{"node1": netip.MustParseAddr("172.31.0.1"), "node2": netip.MustParseAddr("172.31.0.2")}
+	addresses := map[string]netip.Addr{"node1": netip.MustParseAddr("172.31.0.1"),
+		"node2": netip.MustParseAddr("172.31.0.2")}
 	for node, addr := range addresses {
 		w.sh(node, "ip addr add "+addr.String()+"/24 dev "+second)
 	}
@@ -59,7 +60,8 @@ func (w *world) join(a, b, link string, mtu int) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU = link, mtu
 		return netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs: attrs, PeerName: link, PeerMTU: uint32(mtu), PeerNamespace: netlink.NsFd(int(other.Fd())),
+			LinkAttrs: attrs, PeerName: link, PeerMTU: uint32(mtu),
+			PeerNamespace: netlink.NsFd(int(other.Fd())),
 		})
 	}))
 	for _, node := range []string{a, b} {
@@ -67,7 +69,8 @@ func (w *world) join(a, b, link string, mtu int) {
 	}
 }
 
-// onLink demands that pods talk through a tunnel with these ends on one of node1's links, and not on the other.
+// onLink demands that pods talk through a tunnel with these ends on one of node1's links, and not
+// on the other.
 func (w *world) onLink(link, otherLink string, local, remote netip.Addr) {
 	w.t.Helper()
 	w.eventually(settleTime, "both nodes to know each other's ends", func() bool {
@@ -85,7 +88,8 @@ func (w *world) onLink(link, otherLink string, local, remote netip.Addr) {
 	must(w.t, err)
 	const least = 20 // TCP, UDP and ICMP, of both families, both ways
 	if len(packets) < least || len(strays) > 0 {
-		w.t.Errorf("%d packets on %s and %d on %s, want all on the first, and %d at least", len(packets), link, len(strays), otherLink, least)
+		w.t.Errorf("%d packets on %s and %d on %s, want all on the first, and %d at least",
+			len(packets), link, len(strays), otherLink, least)
 	}
 	for _, p := range packets {
 		src, dst := local, remote

@@ -28,7 +28,8 @@ const (
 	tunnel = "sluice.1" // the tunnel device
 	uplink = "eth0"     // of nodes
 
-	// settleTime is how long a change may take until it is in force on a busy machine, where a test isn't about how long it takes.
+	// settleTime is how long a change may take until it is in force on a busy machine, where a test
+	// isn't about how long it takes.
 	settleTime = time.Minute
 )
 
@@ -76,16 +77,20 @@ func (w *world) create(node string, pods ...string) {
 	w.t.Helper()
 	for _, name := range pods {
 		pod := podObject(name)
-		pod.Spec = corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "main", Image: "none", Ports: []corev1.ContainerPort{
-			{ContainerPort: tcpPort}, {ContainerPort: udpPort, Protocol: corev1.ProtocolUDP},
-		}}}}
+		pod.Spec = corev1.PodSpec{NodeName: node,
+			Containers: []corev1.Container{
+				{Name: "main", Image: "none", Ports: []corev1.ContainerPort{
+					{ContainerPort: tcpPort},
+					{ContainerPort: udpPort, Protocol: corev1.ProtocolUDP},
+				}}}}
 		must(w.t, w.Client().Create(w.t.Context(), pod))
 	}
 }
 
 func podObject(name string) *corev1.Pod {
 	namespace, short, _ := strings.Cut(name, "/")
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short, Labels: map[string]string{"name": short}}}
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: short,
+		Labels: map[string]string{"name": short}}}
 }
 
 func (w *world) waitReady(pods ...string) {
@@ -122,7 +127,8 @@ func (w *world) addrs(place string) []netip.Addr {
 
 // of returns the one of addrs that is of the family of like, or the zero Addr.
 func of(addrs []netip.Addr, like netip.Addr) netip.Addr {
-	if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == like.Is4() }); i >= 0 {
+	i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == like.Is4() })
+	if i >= 0 {
 		return addrs[i]
 	}
 	return netip.Addr{}
@@ -138,7 +144,8 @@ func (w *world) tunnelAddr(node string, like netip.Addr) netip.Addr {
 	return of(addrs, like)
 }
 
-// talks demands that a pod reaches another over every protocol and family, and is seen with its own address.
+// talks demands that a pod reaches another over every protocol and family, and is seen with its own
+// address.
 func (w *world) talks(from, to string) {
 	w.t.Helper()
 	for _, dst := range w.addrs(to) {
@@ -206,7 +213,8 @@ func (w *world) eventually(within time.Duration, what string, holds func() bool)
 // sh runs a shell's command line in a place and returns what it printed.
 func (w *world) sh(place, line string) string {
 	w.t.Helper()
-	var stdout, stderr strings.Builder // the latter also has what ip says of other labs' namespaces that come and go
+	// the latter also has what ip says of other labs' namespaces that come and go
+	var stdout, stderr strings.Builder
 	must(w.t, w.Do(place, func() error {
 		cmd := exec.CommandContext(w.t.Context(), "sh", "-ec", line)
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -267,5 +275,6 @@ func (w *world) annotate(node, annotation string, value *string) {
 	}
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, annotation, text)
 	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
-	must(w.t, w.Client().Patch(w.t.Context(), object, client.RawPatch("application/merge-patch+json", []byte(patch))))
+	must(w.t, w.Client().Patch(w.t.Context(), object,
+		client.RawPatch("application/merge-patch+json", []byte(patch))))
 }

@@ -15,16 +15,19 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// TestClaims: what the status of a pod or a Node says of addresses gives nobody what isn't his, and takes nothing from anybody. The
-// control before each: what would be let in is kept out, and what would be kept out is let in.
+// TestClaims: what the status of a pod or a Node says of addresses gives nobody what isn't his, and
+// takes nothing from anybody. The control before each: what would be let in is kept out, and what
+// would be kept out is let in.
 func TestClaims(t *testing.T) { //nolint:tparallel // the parts take turns on one lab
 	t.Parallel()
 	w := newWorld(t, lab.Options{})
 	web := pod{name: "client", node: "node2", app: "web"}
-	guarded := pod{name: "guarded", node: "node1", app: "db", ports: []corev1.ContainerPort{{ContainerPort: 80}}}
+	guarded := pod{name: "guarded", node: "node1", app: "db",
+		ports: []corev1.ContainerPort{{ContainerPort: 80}}}
 	w.policy("guard", admitWeb)
 	w.start(web, guarded)
-	w.must(w.Client().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: strangeNode}}))
+	w.must(w.Client().Create(t.Context(),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: strangeNode}}))
 	to := func(family int) netip.AddrPort { return w.at(guarded.place(), family, 80) }
 	for _, family := range families {
 		w.reached(web.place(), probe.TCP, to(family))
@@ -48,14 +51,16 @@ func TestClaims(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	t.Run("a node claims addresses", func(t *testing.T) {
 		w := &world{w.Lab, t}
 		const claimed4, claimed6 = "203.0.113.7", "2001:db8:113::7"
-		w.policy("blocks", fmt.Sprintf(`{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: %s/32}}, {ipBlock: {cidr: "%s/128"}}]}]}`, claimed4, claimed6))
+		w.policy("blocks",
+			fmt.Sprintf(`{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: %s/32}}, {ipBlock: {cidr: "%s/128"}}]}]}`, claimed4, claimed6))
 		for _, family := range families {
 			w.stopped("node2", probe.TCP, to(family))
 		}
 		node := &corev1.Node{}
 		w.must(w.Client().Get(t.Context(), client.ObjectKey{Name: "node2"}, node))
 		for _, a := range []string{claimed4, claimed6} {
-			node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: a})
+			node.Status.Addresses = append(node.Status.Addresses,
+				corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: a})
 		}
 		w.must(w.Client().Status().Update(t.Context(), node))
 		w.awaitNodes()
@@ -68,7 +73,8 @@ func TestClaims(t *testing.T) { //nolint:tparallel // the parts take turns on on
 // strangeNode is a Node object of which no node tells.
 const strangeNode = "strange"
 
-// claim makes a pod of that node with a status that says it has addresses, and returns when the agent of node1 knows of it.
+// claim makes a pod of that node with a status that says it has addresses, and returns when the
+// agent of node1 knows of it.
 func (w *world) claim(p pod, addrs ...netip.Addr) {
 	w.t.Helper()
 	p.node = strangeNode
@@ -85,7 +91,8 @@ func (w *world) claim(p pod, addrs ...netip.Addr) {
 	})
 }
 
-// awaitNodes returns when the agent of node1 knows of all that Nodes have said so far: it tells of a pod whose node says something after that.
+// awaitNodes returns when the agent of node1 knows of all that Nodes have said so far: it tells of
+// a pod whose node says something after that.
 func (w *world) awaitNodes() {
 	w.t.Helper()
 	late := pod{name: "late", app: "late"}

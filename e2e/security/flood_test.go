@@ -17,21 +17,24 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// TestAFloodOfUnreadablePolicies: what a tenant floods the agent with is told
-// in part; what there is to tell of others and of the node doesn't wait for
-// it, and every line of the log is one, and JSON.
+// TestAFloodOfUnreadablePolicies: what a tenant floods the agent with is told in part; what there
+// is to tell of others and of the node doesn't wait for it, and every line of the log is one, and
+// JSON.
 func TestAFloodOfUnreadablePolicies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1, Families: lab.IPv4})
-	const flood, patience = 400, 30 * time.Second // in the order of the queue, at client-go's pace of 5 a second, others would wait 80 s
+	// in the order of the queue, at client-go's pace of 5 a second, others would wait 80 s
+	const flood, patience = 400, 30 * time.Second
 	for _, name := range []string{"tenant", "other"} {
-		w.must(w.Client().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+		w.must(w.Client().Create(t.Context(),
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
 	}
 	var all sync.WaitGroup
 	for part := range 4 {
 		all.Go(func() {
 			for i := range flood / 4 {
-				if err := w.Client().Create(t.Context(), unreadable("tenant", fmt.Sprintf("p%d-%d", part, i))); err != nil {
+				if err := w.Client().Create(t.Context(),
+					unreadable("tenant", fmt.Sprintf("p%d-%d", part, i))); err != nil {
 					t.Error(err)
 					return
 				}
@@ -43,8 +46,10 @@ func TestAFloodOfUnreadablePolicies(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
 	hostile, err := json.Marshal("\x1b[2J\r\n\u202e" + strings.Repeat("x", 100_000))
 	w.must(err)
-	patch := fmt.Sprintf(`{"metadata": {"annotations": {"sluice.network/underlay-ip": %s}}}`, hostile)
-	w.must(w.Client().Patch(t.Context(), node, client.RawPatch("application/merge-patch+json", []byte(patch))))
+	patch := fmt.Sprintf(`{"metadata": {"annotations": {"sluice.network/underlay-ip": %s}}}`,
+		hostile)
+	w.must(w.Client().Patch(t.Context(), node,
+		client.RawPatch("application/merge-patch+json", []byte(patch))))
 
 	w.told(patience, "other", "UnreadableField")
 	w.told(patience, "default", "InvalidAnnotation")
@@ -52,7 +57,8 @@ func TestAFloodOfUnreadablePolicies(t *testing.T) {
 	lines := 0
 	for line := range strings.Lines(w.Node("node1").AgentLog()) {
 		var entry struct{ Msg string }
-		if err := json.Unmarshal([]byte(line), &entry); err != nil || strings.ContainsFunc(strings.TrimSpace(line), unprintable) {
+		if err := json.Unmarshal([]byte(line), &entry); err != nil ||
+			strings.ContainsFunc(strings.TrimSpace(line), unprintable) {
 			t.Errorf("no line of JSON that can be printed (%v): %.200q", err, line)
 		}
 		if strings.HasPrefix(entry.Msg, "Fields of a policy") {
@@ -66,13 +72,13 @@ func TestAFloodOfUnreadablePolicies(t *testing.T) {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// unreadable has a section whose type it doesn't list, which an API server
-// lets in.
+// unreadable has a section whose type it doesn't list, which an API server lets in.
 func unreadable(namespace, name string) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: networkingv1.NetworkPolicySpec{
-			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}},
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
+			Egress:      []networkingv1.NetworkPolicyEgressRule{{}},
 		},
 	}
 }
@@ -93,7 +99,8 @@ func (w *world) told(within time.Duration, namespace, reason string) {
 			if strings.ContainsFunc(e.Message, unprintable) || len(e.Message) > 1024 {
 				w.t.Errorf("%s: %q", reason, e.Message)
 			}
-			w.t.Logf("%s in %s after %v", reason, namespace, time.Since(since).Round(time.Millisecond))
+			w.t.Logf("%s in %s after %v", reason, namespace,
+				time.Since(since).Round(time.Millisecond))
 			return
 		}
 	}

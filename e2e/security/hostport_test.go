@@ -17,14 +17,16 @@ const hostPort = 8080
 // A pod with host ports, who has them next, and who uses them.
 var (
 	published = []corev1.ContainerPort{
-		{ContainerPort: 80, HostPort: hostPort}, {ContainerPort: 53, HostPort: hostPort, Protocol: corev1.ProtocolUDP},
+		{ContainerPort: 80, HostPort: hostPort},
+		{ContainerPort: 53, HostPort: hostPort, Protocol: corev1.ProtocolUDP},
 	}
 	first  = pod{name: "first", node: "node2", app: "first", ports: published}
 	second = pod{name: "second", node: "node2", app: "second", ports: published}
 	beside = pod{name: "beside", node: "node2", app: "client"}
 )
 
-// TestHostPorts: a port of a node leads to a pod from everywhere, until the pod is gone, and then to its next owner.
+// TestHostPorts: a port of a node leads to a pod from everywhere, until the pod is gone, and then
+// to its next owner.
 func TestHostPorts(t *testing.T) {
 	t.Parallel()
 	for _, filter := range []lab.RPFilter{lab.RPFilterOff, lab.RPFilterStrict} {
@@ -60,11 +62,13 @@ func (w *world) ways() []way {
 	var all []way
 	for _, proto := range []probe.Protocol{probe.TCP, probe.UDP} {
 		for _, family := range families {
-			for _, from := range []string{lab.Outside, "node1", "node2", remote.place(), beside.place()} {
+			for _, from := range []string{lab.Outside, "node1", "node2", remote.place(),
+				beside.place()} {
 				all = append(all, way{from, proto, w.at("node2", family, hostPort)})
 			}
 		}
-		all = append(all, way{"node2", proto, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), hostPort)})
+		all = append(all,
+			way{"node2", proto, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), hostPort)})
 	}
 	return all
 }
@@ -79,7 +83,8 @@ func (w *world) answeredBy(p pod) {
 		}
 	}
 	for _, way := range all {
-		if r := w.reached(way.from, way.proto, way.to); r.OK && !strings.HasPrefix(r.Reply, p.place()+" ") {
+		r := w.reached(way.from, way.proto, way.to)
+		if r.OK && !strings.HasPrefix(r.Reply, p.place()+" ") {
 			w.t.Errorf("%s: answered by %q", way, r.Reply)
 		}
 	}
@@ -88,7 +93,8 @@ func (w *world) answeredBy(p pod) {
 // judged: policy sees who it is that uses a host port, and the pod's own port.
 func (w *world) judged() {
 	w.t.Helper()
-	w.policy("first", `{podSelector: {matchLabels: {app: first}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}]}`)
+	w.policy("first",
+		`{podSelector: {matchLabels: {app: first}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}]}`)
 	for _, family := range families {
 		to := w.at("node2", family, hostPort)
 		w.stopped(lab.Outside, probe.TCP, to)
@@ -102,17 +108,21 @@ func (w *world) judged() {
 	}
 }
 
-// changesOwner: clients that never stop, from one port, follow the host port to the pod that has it next.
+// changesOwner: clients that never stop, from one port, follow the host port to the pod that has it
+// next.
 func (w *world) changesOwner() {
 	w.t.Helper()
 	var flows []*probe.Flow
 	for _, from := range []string{lab.Outside, "node1"} {
 		for _, family := range families {
-			flow, err := w.OpenFlow(from, probe.UDP, w.at("node2", family, hostPort), probe.Within(patience))
+			flow, err := w.OpenFlow(from, probe.UDP, w.at("node2", family, hostPort),
+				probe.Within(patience))
 			w.must(err)
 			w.t.Cleanup(flow.Close)
 			flows = append(flows, flow)
-			w.keepSending("queries of "+from, from, func() { _ = probe.SendUDP(flow.LocalAddr(), w.at("node2", family, hostPort)) })
+			w.keepSending("queries of "+from, from, func() {
+				_ = probe.SendUDP(flow.LocalAddr(), w.at("node2", family, hostPort))
+			})
 		}
 	}
 	w.end(first)
@@ -124,7 +134,9 @@ func (w *world) changesOwner() {
 	w.start(second)
 	w.answeredBy(second)
 	for _, flow := range flows {
-		w.eventually("the flow of "+flow.LocalAddr().String()+" to follow the port", func() bool { return flow.Echo() == nil })
+		w.eventually("the flow of "+flow.LocalAddr().String()+" to follow the port", func() bool {
+			return flow.Echo() == nil
+		})
 	}
 }
 
@@ -142,7 +154,8 @@ func TestBandwidth(t *testing.T) {
 		t.Errorf("without limits there is\n%s", got)
 	}
 	w.start(limited)
-	for _, want := range []string{"rate 8Mbit", "rate 16Mbit", "ingress"} { // the agent sets them beside the ADD, which doesn't wait
+	// the agent sets them beside the ADD, which doesn't wait
+	for _, want := range []string{"rate 8Mbit", "rate 16Mbit", "ingress"} {
 		w.eventually("a limit with "+want, func() bool { return strings.Contains(qdiscs(), want) })
 	}
 	for _, family := range families {
@@ -151,6 +164,7 @@ func TestBandwidth(t *testing.T) {
 	}
 	w.end(limited)
 	w.eventually("the limits to go", func() bool {
-		return !strings.Contains(qdiscs(), "tbf") && !strings.Contains(w.command("node1", "ip", "link"), "slub")
+		return !strings.Contains(qdiscs(), "tbf") &&
+			!strings.Contains(w.command("node1", "ip", "link"), "slub")
 	})
 }

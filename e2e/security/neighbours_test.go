@@ -26,7 +26,8 @@ func TestForgedNeighbours(t *testing.T) {
 	before := w.neighbours("node1")
 
 	gateway := w.gatewayMAC(evil)
-	everybody, allNodes := net.HardwareAddr{255, 255, 255, 255, 255, 255}, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
+	everybody, allNodes := net.HardwareAddr{255, 255, 255, 255, 255, 255},
+		net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
 	hostEnd := netip.MustParseAddr("fe80::1")
 	const each = 500
 	var frames [][]byte
@@ -34,9 +35,11 @@ func TestForgedNeighbours(t *testing.T) {
 		mac, linkLocal := forgedMAC(i), forgedAddr("fe80::", i)
 		frames = append(frames,
 			arpRequest(everybody, mac, forgedAddr("192.168.64.0", i), node4),
-			arpRequest(gateway, mac, forgedAddr("10.244.1.0", i), netip.MustParseAddr("169.254.1.1")),
+			arpRequest(gateway, mac, forgedAddr("10.244.1.0", i),
+				netip.MustParseAddr("169.254.1.1")),
 			solicitation(gateway, mac, linkLocal, hostEnd),
-			echoRequest(gateway, mac, forgedAddr("fe80::1:0", i), hostEnd), // the node would have to find who asks
+			// the node would have to find who asks
+			echoRequest(gateway, mac, forgedAddr("fe80::1:0", i), hostEnd),
 			solicitation(gateway, mac, forgedAddr("fd00:192:168::7:0", i), node6),
 			advertisement(allNodes, mac, linkLocal, netip.MustParseAddr("ff02::1")),
 		)
@@ -46,11 +49,13 @@ func TestForgedNeighbours(t *testing.T) {
 		w.reached(evil.place(), probe.ICMP, w.at("node1", family, 0))
 	}
 	if after := w.neighbours("node1"); after > before {
-		t.Errorf("%d frames of a pod have left %d entries in the node's neighbour table, where there were %d", len(frames), after, before)
+		t.Errorf("%d frames of a pod have left %d entries in the node's neighbour table, where "+
+			"there were %d", len(frames), after, before)
 	}
 	w.neighboursReachable()
 
-	// The same on a link where neighbours are looked for: not many, as all namespaces of a machine share a table's limit.
+	// The same on a link where neighbours are looked for: not many, as all namespaces of a machine
+	// share a table's limit.
 	const few = 50
 	frames = nil
 	var uplink net.HardwareAddr
@@ -67,10 +72,13 @@ func TestForgedNeighbours(t *testing.T) {
 			solicitation(uplink, forgedMAC(i), forgedAddr("fd00:192:168::7:0", i), node6))
 	}
 	w.must(w.Do(lab.Outside, func() error { return sendFrames("eth0", frames) }))
-	w.eventually("the control's frames to leave entries", func() bool { return w.neighbours("node1") >= before+len(frames) })
+	w.eventually("the control's frames to leave entries", func() bool {
+		return w.neighbours("node1") >= before+len(frames)
+	})
 }
 
-// neighboursReachable demands that the node finds neighbours that it hasn't talked to yet, and pods.
+// neighboursReachable demands that the node finds neighbours that it hasn't talked to yet, and
+// pods.
 func (w *world) neighboursReachable() {
 	w.t.Helper()
 	for _, addr := range w.OutsideAddrs() {
@@ -84,7 +92,8 @@ func (w *world) neighboursReachable() {
 	}
 }
 
-// neighbours is how many entries a node's neighbour tables have, of both families and in whatever state.
+// neighbours is how many entries a node's neighbour tables have, of both families and in whatever
+// state.
 func (w *world) neighbours(node string) (count int) {
 	w.t.Helper()
 	w.must(w.Do(node, func() error {
@@ -100,7 +109,8 @@ func (w *world) neighbours(node string) (count int) {
 	return count
 }
 
-// listNeighbours lists the entries of the current namespace, again if the listing is interrupted by a change.
+// listNeighbours lists the entries of the current namespace, again if the listing is interrupted by
+// a change.
 func listNeighbours(family int) ([]netlink.Neigh, error) {
 	for {
 		all, err := netlink.NeighList(0, family)
@@ -124,7 +134,9 @@ func (w *world) gatewayMAC(p pod) (mac net.HardwareAddr) {
 	return mac
 }
 
-func forgedMAC(i int) net.HardwareAddr { return net.HardwareAddr{2, 0xbd, 0, 0, byte(i >> 8), byte(i)} }
+func forgedMAC(i int) net.HardwareAddr {
+	return net.HardwareAddr{2, 0xbd, 0, 0, byte(i >> 8), byte(i)}
+}
 
 // forgedAddr is address number i behind the base's last two bytes.
 func forgedAddr(base string, i int) netip.Addr {
@@ -146,7 +158,8 @@ func sendFrames(link string, frames [][]byte) error {
 		return err
 	}
 	for _, frame := range frames {
-		if err = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: device.Index}); err != nil {
+		err = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: device.Index})
+		if err != nil {
 			break
 		}
 	}

@@ -50,7 +50,8 @@ func (w *world) allows(from, to pod, family int) {
 	w.t.Helper()
 	sink := w.sink(to.place(), sinkPort-1)
 	defer sink.Close()
-	packet := datagram(w.at(from.place(), family, 4242), w.at(to.place(), family, sinkPort-1), []byte("control"))
+	packet := datagram(w.at(from.place(), family, 4242), w.at(to.place(), family, sinkPort-1),
+		[]byte("control"))
 	w.eventually(fmt.Sprintf("%s to reach %s over IPv%d", from.name, to.name, family), func() bool {
 		w.send(from.place(), packet)
 		return sink.Received() > 0
@@ -86,13 +87,15 @@ func TestOrigin(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	t.Run("a host of the underlay poses", func(t *testing.T) {
 		w := &world{w.Lab, t}
 		for i, victim := range []pod{far, free} {
-			w.posesAs(lab.Outside, "node2", notFromThere, victim, uint16(sinkPort+10+i), web.place(), other.place(), victim.place())
+			w.posesAs(lab.Outside, "node2", notFromThere, victim, uint16(sinkPort+10+i),
+				web.place(), other.place(), victim.place())
 		}
 	})
 }
 
-// posesAs sends datagrams from one place with the addresses of others, none of which may arrive, and one without forgery, to a pod that
-// is open. The rule with this comment on the node that they come to drops them.
+// posesAs sends datagrams from one place with the addresses of others, none of which may arrive,
+// and one without forgery, to a pod that is open. The rule with this comment on the node that they
+// come to drops them.
 func (w *world) posesAs(liar, node, comment string, victim pod, port uint16, sources ...string) {
 	w.t.Helper()
 	sink := w.sink(victim.place(), port)
@@ -100,7 +103,9 @@ func (w *world) posesAs(liar, node, comment string, victim pod, port uint16, sou
 		dst := w.at(victim.place(), family, port)
 		for _, source := range sources {
 			forged := datagram(w.at(source, family, 4242), dst, []byte("forged"))
-			w.drops(node, comment, forgeries, func() { w.send(liar, repeated(forged, forgeries)...) })
+			w.drops(node, comment, forgeries, func() {
+				w.send(liar, repeated(forged, forgeries)...)
+			})
 		}
 	}
 	if n := sink.Received(); n > 0 {
@@ -114,7 +119,8 @@ func (w *world) posesAs(liar, node, comment string, victim pod, port uint16, sou
 		counter := w.sink(honest.place(), port+100)
 		src := netip.AddrPortFrom(w.addr(liar, family), 4242)
 		w.send(liar, datagram(src, w.at(honest.place(), family, port+100), []byte("honest")))
-		w.eventually(fmt.Sprintf("the honest datagram of %s over IPv%d", liar, family), func() bool { return counter.Received() > 0 })
+		w.eventually(fmt.Sprintf("the honest datagram of %s over IPv%d", liar, family),
+			func() bool { return counter.Received() > 0 })
 		counter.Close()
 	}
 }

@@ -16,7 +16,8 @@ func datagram(src, dst netip.AddrPort, payload []byte) []byte {
 	udp = binary.BigEndian.AppendUint16(udp, dst.Port())
 	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
 	udp = append(append(udp, 0, 0), payload...)
-	binary.BigEndian.PutUint16(udp[6:], checksum(pseudoHeader(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, len(udp)), udp))
+	binary.BigEndian.PutUint16(udp[6:],
+		checksum(pseudoHeader(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, len(udp)), udp))
 	return append(ipHeader(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, 64, len(udp)), udp...)
 }
 
@@ -69,7 +70,8 @@ func inTunnel(to net.HardwareAddr, packet []byte) []byte {
 	if packet[0]>>4 == 6 {
 		kind = unix.ETH_P_IPV6
 	}
-	return append(append(payload, etherHeader(to, net.HardwareAddr{2, 0, 0, 0, 0, 1}, kind)...), packet...)
+	return append(append(payload, etherHeader(to, net.HardwareAddr{2, 0, 0, 0, 0, 1}, kind)...),
+		packet...)
 }
 
 func etherHeader(to, from net.HardwareAddr, kind uint16) []byte {
@@ -90,7 +92,8 @@ func solicitation(to, mac net.HardwareAddr, sender, target netip.Addr) []byte {
 	return icmp6(to, mac, sender, target, append(append(message, 1, 1), mac...))
 }
 
-// advertisement says unasked that addr is at the MAC, and that it overrides what was known (RFC 4861, section 4.4).
+// advertisement says unasked that addr is at the MAC, and that it overrides what was known (RFC
+// 4861, section 4.4).
 func advertisement(to, mac net.HardwareAddr, addr, target netip.Addr) []byte {
 	message := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, addr.AsSlice()...)
 	return icmp6(to, mac, addr, target, append(append(message, 2, 1), mac...))
@@ -103,7 +106,9 @@ func echoRequest(to, mac net.HardwareAddr, sender, target netip.Addr) []byte {
 
 // icmp6 is a frame with a message whose checksum is missing.
 func icmp6(to, mac net.HardwareAddr, src, dst netip.Addr, message []byte) []byte {
-	binary.BigEndian.PutUint16(message[2:], checksum(pseudoHeader(src, dst, unix.IPPROTO_ICMPV6, len(message)), message))
+	binary.BigEndian.PutUint16(message[2:],
+		checksum(pseudoHeader(src, dst, unix.IPPROTO_ICMPV6, len(message)), message))
 	frame := etherHeader(to, mac, unix.ETH_P_IPV6)
-	return append(append(frame, ipHeader(src, dst, unix.IPPROTO_ICMPV6, 255, len(message))...), message...)
+	return append(append(frame, ipHeader(src, dst, unix.IPPROTO_ICMPV6, 255, len(message))...),
+		message...)
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-var served = []corev1.ContainerPort{{ContainerPort: 53, Protocol: corev1.ProtocolUDP}, {ContainerPort: 80}}
+var served = []corev1.ContainerPort{{ContainerPort: 53, Protocol: corev1.ProtocolUDP},
+	{ContainerPort: 80}}
 
 // What has the address that changes hands, on node2; and who else is there.
 var (
@@ -42,7 +43,8 @@ func TestAddressReuse(t *testing.T) {
 		t.Run(string(family), func(t *testing.T) {
 			t.Parallel()
 			// Short, but longer than other nodes need to learn that a pod is gone.
-			w := newWorld(t, lab.Options{Families: family, AgentArgs: []string{"--address-cool-down=3s"}})
+			w := newWorld(t,
+				lab.Options{Families: family, AgentArgs: []string{"--address-cool-down=3s"}})
 			w.shrink("node2", netip.MustParsePrefix(c.cidr))
 			w.start(append([]pod{remote, receiver, ally}, c.fillers...)...)
 			t.Run("as a server", func(t *testing.T) { (&world{w.Lab, t}).inheritsCallers() })
@@ -57,8 +59,10 @@ func (w *world) shrink(node string, cidr netip.Prefix) {
 	w.must(w.Node(node).SetPodCIDRs(w.t.Context(), cidr))
 	w.eventually("the routes to "+cidr.String(), func() bool {
 		for _, n := range w.Nodes() {
-			if !strings.Contains(w.command(n.Name(), "ip", "route", "show", "table", "all"), cidr.String()) &&
-				!strings.Contains(w.command(n.Name(), "ip", "-6", "route", "show", "table", "all"), cidr.String()) {
+			if !strings.Contains(w.command(n.Name(), "ip", "route", "show", "table", "all"),
+				cidr.String()) &&
+				!strings.Contains(w.command(n.Name(), "ip", "-6", "route", "show", "table", "all"),
+					cidr.String()) {
 				return false
 			}
 		}
@@ -66,7 +70,8 @@ func (w *world) shrink(node string, cidr netip.Prefix) {
 	})
 }
 
-// replace ends a pod and starts another one, which must get its address. Meanwhile is called between.
+// replace ends a pod and starts another one, which must get its address. Meanwhile is called
+// between.
 func (w *world) replace(old, heir pod, meanwhile func(addr netip.Addr)) {
 	w.t.Helper()
 	before, err := w.Pod(old.place())
@@ -77,11 +82,13 @@ func (w *world) replace(old, heir pod, meanwhile func(addr netip.Addr)) {
 	after, err := w.Pod(heir.place())
 	w.must(err)
 	if !slices.Equal(before.Addresses, after.Addresses) {
-		w.t.Fatalf("%s has %v, not %v as %s had", heir.name, after.Addresses, before.Addresses, old.name)
+		w.t.Fatalf("%s has %v, not %v as %s had", heir.name, after.Addresses, before.Addresses,
+			old.name)
 	}
 }
 
-// inheritsCallers: clients go on sending to a pod's address, from the same ports, when another pod has it that nobody may talk to.
+// inheritsCallers: clients go on sending to a pod's address, from the same ports, when another pod
+// has it that nobody may talk to.
 func (w *world) inheritsCallers() {
 	w.t.Helper()
 	w.policy("nobody", `{podSelector: {matchLabels: {app: heir}}, policyTypes: [Ingress]}`)
@@ -119,8 +126,8 @@ func (w *world) inheritsCallers() {
 	w.end(heir)
 }
 
-// inheritsFriends: a pod with the address of one that a receiver on another node admits sends from the same ports, in the same
-// connections.
+// inheritsFriends: a pod with the address of one that a receiver on another node admits sends from
+// the same ports, in the same connections.
 func (w *world) inheritsFriends() {
 	w.t.Helper()
 	admit := func(apps string) {
@@ -144,8 +151,10 @@ func (w *world) inheritsFriends() {
 			family = "ip"
 		}
 		w.nft(receiver.place(), "add", "table", "inet", "count")
-		w.nft(receiver.place(), "add", "chain", "inet", "count", "in", "{ type filter hook prerouting priority -300; }")
-		w.nft(receiver.place(), "add", "rule", "inet", "count", "in", fmt.Sprintf("%s saddr %s counter", family, addr))
+		w.nft(receiver.place(), "add", "chain", "inet", "count", "in",
+			"{ type filter hook prerouting priority -300; }")
+		w.nft(receiver.place(), "add", "rule", "inet", "count", "in",
+			fmt.Sprintf("%s saddr %s counter", family, addr))
 	})
 	senders := w.knockOn(stranger.place(), to)
 	w.awaitMore(senders)
@@ -157,7 +166,9 @@ func (w *world) inheritsFriends() {
 		w.t.Errorf("%d packets of a stranger with a friend's address arrived", n)
 	}
 	admit("friend, stranger")
-	w.eventually("packets to arrive that may", func() bool { return w.counted(receiver.place()) > 0 })
+	w.eventually("packets to arrive that may", func() bool {
+		return w.counted(receiver.place()) > 0
+	})
 	w.end(stranger)
 }
 
@@ -171,10 +182,13 @@ func (w *world) knockOn(place string, to netip.Addr) []*sender {
 		return func() { _ = probe.SendTCP(port(from), netip.AddrPortFrom(to, 80), flags, 1, 1) }
 	}
 	return []*sender{
-		w.keepSending("datagrams of "+place, place, func() { _ = probe.SendUDP(port(4242), netip.AddrPortFrom(to, 53)) }),
+		w.keepSending("datagrams of "+place, place, func() {
+			_ = probe.SendUDP(port(4242), netip.AddrPortFrom(to, 53))
+		}),
 		w.keepSending("segments of "+place, place, segment(4243, probe.ACK|probe.PSH)),
 		w.keepSending("connections of "+place, place, segment(4243, probe.SYN)),
-		w.keepSending("segments of the last owner's connection of "+place, place, segment(4244, probe.ACK|probe.PSH)),
+		w.keepSending("segments of the last owner's connection of "+place, place,
+			segment(4244, probe.ACK|probe.PSH)),
 	}
 }
 

@@ -54,8 +54,8 @@ func (w *world) keepSending(name, place string, send func()) *sender {
 	return s
 }
 
-// keepKnocking sends, from fixed ports of a place, datagrams, TCP segments as of a connection and as of new ones, and keeps a real
-// connection busy, until hangUp ends it.
+// keepKnocking sends, from fixed ports of a place, datagrams, TCP segments as of a connection and
+// as of new ones, and keeps a real connection busy, until hangUp ends it.
 func (w *world) keepKnocking(place string, to netip.Addr) (all []*sender, hangUp func()) {
 	w.t.Helper()
 	family := 6
@@ -65,14 +65,19 @@ func (w *world) keepKnocking(place string, to netip.Addr) (all []*sender, hangUp
 	from := w.addr(place, family)
 	udp := [2]netip.AddrPort{netip.AddrPortFrom(from, 4242), netip.AddrPortFrom(to, 53)}
 	tcp := [2]netip.AddrPort{netip.AddrPortFrom(from, 4243), netip.AddrPortFrom(to, 80)}
-	flow, err := w.OpenFlow(place, probe.TCP, tcp[1], probe.FromPort(4244), probe.WithTimeout(sendEvery))
+	flow, err := w.OpenFlow(place, probe.TCP, tcp[1], probe.FromPort(4244),
+		probe.WithTimeout(sendEvery))
 	w.must(err)
 	w.t.Cleanup(flow.Close)
 	name := func(what string) string { return fmt.Sprintf("%s from %s to %s", what, place, to) }
 	return []*sender{
 		w.keepSending(name("datagrams"), place, func() { _ = probe.SendUDP(udp[0], udp[1]) }),
-		w.keepSending(name("segments"), place, func() { _ = probe.SendTCP(tcp[0], tcp[1], probe.ACK|probe.PSH, 1, 1) }),
-		w.keepSending(name("connections"), place, func() { _ = probe.SendTCP(tcp[0], tcp[1], probe.SYN, 1, 0) }),
+		w.keepSending(name("segments"), place, func() {
+			_ = probe.SendTCP(tcp[0], tcp[1], probe.ACK|probe.PSH, 1, 1)
+		}),
+		w.keepSending(name("connections"), place, func() {
+			_ = probe.SendTCP(tcp[0], tcp[1], probe.SYN, 1, 0)
+		}),
 		w.keepSending(name("a connection's lines"), place, func() { _ = flow.Echo() }),
 	}, flow.Close
 }
@@ -90,7 +95,8 @@ func (w *world) awaitMore(senders []*sender) {
 	}
 }
 
-// arrivals are the packets that a pod has got since its network namespace was made, of both families and to whatever port.
+// arrivals are the packets that a pod has got since its network namespace was made, of both
+// families and to whatever port.
 type arrivals struct{ udp, tcp int }
 
 func (w *world) arrivals(place string) (got arrivals) {
@@ -98,7 +104,8 @@ func (w *world) arrivals(place string) (got arrivals) {
 	w.must(w.Do(place, func() error {
 		all, err := statistics()
 		got = arrivals{
-			udp: all["Udp:InDatagrams"] + all["Udp:NoPorts"] + all["Udp6InDatagrams"] + all["Udp6NoPorts"],
+			udp: all["Udp:InDatagrams"] + all["Udp:NoPorts"] + all["Udp6InDatagrams"] +
+				all["Udp6NoPorts"],
 			tcp: all["Tcp:InSegs"],
 		}
 		return err
@@ -106,8 +113,8 @@ func (w *world) arrivals(place string) (got arrivals) {
 	return got
 }
 
-// statistics are what the kernel has counted in the current network namespace: of IPv4, and of TCP, as "Tcp:InSegs", of IPv6 as
-// "Udp6InDatagrams".
+// statistics are what the kernel has counted in the current network namespace: of IPv4, and of TCP,
+// as "Tcp:InSegs", of IPv6 as "Udp6InDatagrams".
 func statistics() (map[string]int, error) {
 	all := map[string]int{}
 	v4, err := os.ReadFile("/proc/thread-self/net/snmp")

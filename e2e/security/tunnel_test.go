@@ -18,7 +18,8 @@ const (
 // TestTunnel: nobody but a node gets a packet into the pod network by wrapping it up.
 func TestTunnel(t *testing.T) {
 	t.Parallel()
-	for name, underlay := range map[string]lab.Families{"over IPv4": lab.DualStack, "over IPv6": lab.IPv6} {
+	for name, underlay := range map[string]lab.Families{"over IPv4": lab.DualStack,
+		"over IPv6": lab.IPv6} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, lab.Options{Underlay: underlay})
@@ -32,7 +33,8 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
-// wrapped sends packets that would pass as those of a pod that is admitted, in tunnel packets to both nodes.
+// wrapped sends packets that would pass as those of a pod that is admitted, in tunnel packets to
+// both nodes.
 func (w *world) wrapped(outer int) {
 	w.t.Helper()
 	services := w.services(outer)
@@ -46,18 +48,23 @@ func (w *world) wrapped(outer int) {
 			return err
 		}))
 	}
-	sinks := map[string]interface{ Received() uint64 }{"node1": w.sink(near.place(), sinkPort), "node2": w.sink(far.place(), sinkPort)}
+	sinks := map[string]interface {
+		Received() uint64
+	}{"node1": w.sink(near.place(), sinkPort), "node2": w.sink(far.place(), sinkPort)}
 	// inner is from a pod of the other node to the guarded pod of this one.
 	inner := func(node string, family int) []byte {
 		if node == "node1" {
-			return datagram(w.at(other.place(), family, 4242), w.at(near.place(), family, sinkPort), []byte("wrapped"))
+			return datagram(w.at(other.place(), family, 4242), w.at(near.place(), family, sinkPort),
+				[]byte("wrapped"))
 		}
-		return datagram(w.at(web.place(), family, 4242), w.at(far.place(), family, sinkPort), []byte("wrapped"))
+		return datagram(w.at(web.place(), family, 4242), w.at(far.place(), family, sinkPort),
+			[]byte("wrapped"))
 	}
 	send := func(from string, node string, dst netip.AddrPort) {
 		src := w.at(from, outer, 40000)
 		for _, family := range families {
-			w.send(from, repeated(datagram(src, dst, inTunnel(mac[node], inner(node, family))), forgeries)...)
+			w.send(from, repeated(datagram(src, dst, inTunnel(mac[node], inner(node, family))),
+				forgeries)...)
 		}
 	}
 	for _, c := range []struct {
@@ -81,12 +88,15 @@ func (w *world) wrapped(outer int) {
 	// The same from a node's address is what a node takes.
 	for node, peer := range map[string]string{"node1": "node2", "node2": "node1"} {
 		send(peer, node, w.at(node, outer, tunnelPort))
-		w.eventually("tunnel packets of "+peer+" to arrive", func() bool { return sinks[node].Received() >= uint64(len(families)) })
+		w.eventually("tunnel packets of "+peer+" to arrive", func() bool {
+			return sinks[node].Received() >= uint64(len(families))
+		})
 	}
 	w.servicesWork(outer, services)
 }
 
-// services has node1 lead addresses of a service network to the nodes' tunnels, as a Service with such endpoints does.
+// services has node1 lead addresses of a service network to the nodes' tunnels, as a Service with
+// such endpoints does.
 func (w *world) services(outer int) map[string]netip.AddrPort {
 	w.t.Helper()
 	network, family := "10.96.0.%d", "ip"
@@ -94,26 +104,32 @@ func (w *world) services(outer int) map[string]netip.AddrPort {
 		network, family = "fd00:10:96::%d", "ip6"
 	}
 	w.nft("node1", "add", "table", "inet", "services")
-	w.nft("node1", "add", "chain", "inet", "services", "in", "{ type nat hook prerouting priority dstnat; }")
+	w.nft("node1", "add", "chain", "inet", "services", "in",
+		"{ type nat hook prerouting priority dstnat; }")
 	services := map[string]netip.AddrPort{}
 	for i, node := range w.NodeNames() {
 		services[node] = netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(network, i+1)), 53)
 		for port, to := range map[uint16]uint16{53: tunnelPort, 54: tunnelPort + 1} {
-			w.nft("node1", "add", "rule", "inet", "services", "in", fmt.Sprintf("%s daddr %s udp dport %d dnat %s to %s",
-				family, services[node].Addr(), port, family, w.at(node, outer, to)))
+			w.nft("node1", "add", "rule", "inet", "services", "in",
+				fmt.Sprintf("%s daddr %s udp dport %d dnat %s to %s",
+					family, services[node].Addr(), port, family, w.at(node, outer, to)))
 		}
 	}
 	return services
 }
 
-// servicesWork shows that the pod reaches the nodes by way of these services where it isn't the tunnel that they lead to.
+// servicesWork shows that the pod reaches the nodes by way of these services where it isn't the
+// tunnel that they lead to.
 func (w *world) servicesWork(outer int, services map[string]netip.AddrPort) {
 	w.t.Helper()
 	for node, service := range services {
 		sink := w.sink(node, tunnelPort+1)
 		src := w.at(evil.place(), outer, 40001)
-		w.send(evil.place(), datagram(src, netip.AddrPortFrom(service.Addr(), 54), []byte("control")))
-		w.eventually("the pod to reach "+node+" through a service", func() bool { return sink.Received() > 0 })
+		w.send(evil.place(),
+			datagram(src, netip.AddrPortFrom(service.Addr(), 54), []byte("control")))
+		w.eventually("the pod to reach "+node+" through a service", func() bool {
+			return sink.Received() > 0
+		})
 	}
 }
 

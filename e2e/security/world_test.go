@@ -84,9 +84,11 @@ func (p pod) place() string { return metav1.NamespaceDefault + "/" + p.name }
 func (p pod) object() *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: metav1.NamespaceDefault, Name: p.name, Labels: map[string]string{"app": p.app}, Annotations: p.annotations,
+			Namespace: metav1.NamespaceDefault, Name: p.name,
+			Labels: map[string]string{"app": p.app}, Annotations: p.annotations,
 		},
-		Spec: corev1.PodSpec{NodeName: p.node, Containers: []corev1.Container{{Name: "main", Image: "main", Ports: p.ports}}},
+		Spec: corev1.PodSpec{NodeName: p.node,
+			Containers: []corev1.Container{{Name: "main", Image: "main", Ports: p.ports}}},
 	}
 }
 
@@ -123,7 +125,9 @@ func (w *world) policy(name, spec string) {
 }
 
 func policyManifest(name, spec string) string {
-	return fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %s}, spec: %s}", name, spec)
+	return fmt.Sprintf(
+		"{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %s}, spec: %s}",
+		name, spec)
 }
 
 // addr is the first address of a place, of a family (4 or 6).
@@ -190,7 +194,8 @@ func (w *world) eventually(what string, holds func() bool) {
 }
 
 // reached demands that a connection works.
-func (w *world) reached(from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) probe.Result {
+func (w *world) reached(from string, proto probe.Protocol, dst netip.AddrPort,
+	opts ...probe.Option) probe.Result {
 	w.t.Helper()
 	r := w.Reach(w.t.Context(), from, proto, dst, append(opts, probe.Within(patience))...)
 	if !r.OK {
@@ -199,7 +204,8 @@ func (w *world) reached(from string, proto probe.Protocol, dst netip.AddrPort, o
 	return r
 }
 
-// stopped demands that a connection is dropped or reset, as soon as everybody knows that it should be.
+// stopped demands that a connection is dropped or reset, as soon as everybody knows that it should
+// be.
 func (w *world) stopped(from string, proto probe.Protocol, dst netip.AddrPort) {
 	w.t.Helper()
 	var r probe.Result
@@ -232,14 +238,16 @@ func (w *world) dropped(node, comment string) int {
 	return total
 }
 
-// drops demands that a node's rules with this comment drop at least n packets while f runs, or soon after.
+// drops demands that a node's rules with this comment drop at least n packets while f runs, or soon
+// after.
 func (w *world) drops(node, comment string, n int, f func()) {
 	w.t.Helper()
 	before := w.dropped(node, comment)
 	f()
-	w.eventually(fmt.Sprintf("%d packets to be dropped as %q on %s", n, comment, node), func() bool {
-		return w.dropped(node, comment) >= before+n
-	})
+	w.eventually(fmt.Sprintf("%d packets to be dropped as %q on %s", n, comment, node),
+		func() bool {
+			return w.dropped(node, comment) >= before+n
+		})
 }
 
 var families = []int{4, 6}

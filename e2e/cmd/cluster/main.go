@@ -42,12 +42,17 @@ func run(ctx context.Context, args []string) error {
 		flags.PrintDefaults()
 	}
 	flags.StringVar(&o.Name, "name", "sluice-e2e", "name of the cluster")
-	flags.StringVar(&o.Kubeconfig, "kubeconfig", "", "file to write the kubeconfig to (default bin/kind/NAME.kubeconfig)")
-	flags.StringVar((*string)(&o.Family), "family", string(kind.IPv4), "addresses of nodes, pods and Services: ipv4, ipv6 or dual")
-	flags.StringVar((*string)(&o.Proxy), "proxy", string(kind.NFTables), "mode of kube-proxy: nftables or iptables")
+	flags.StringVar(&o.Kubeconfig, "kubeconfig", "",
+		"file to write the kubeconfig to (default bin/kind/NAME.kubeconfig)")
+	flags.StringVar((*string)(&o.Family), "family", string(kind.IPv4),
+		"addresses of nodes, pods and Services: ipv4, ipv6 or dual")
+	flags.StringVar((*string)(&o.Proxy), "proxy", string(kind.NFTables),
+		"mode of kube-proxy: nftables or iptables")
 	flags.IntVar(&o.Workers, "workers", 2, "number of nodes beside the control plane")
-	flags.StringVar(&o.Manifest, "manifest", "", "file to install Sluice by; empty: no pod network at all")
-	flags.StringVar(&images, "images", "", "files of images to load into every node, with commas between them")
+	flags.StringVar(&o.Manifest, "manifest", "",
+		"file to install Sluice by; empty: no pod network at all")
+	flags.StringVar(&images, "images", "",
+		"files of images to load into every node, with commas between them")
 	if len(args) == 0 {
 		flags.Usage()
 		return errors.New("expected up, down or node-image")

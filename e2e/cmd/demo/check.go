@@ -11,11 +11,12 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// check prints the matrix and holds every cell of it to what must hold. Silence
-// on a busy machine isn't a denial, so a cell that ought to connect is asked
-// once more.
+// check prints the matrix and holds every cell of it to what must hold. Silence on a busy machine
+// isn't a denial, so a cell that ought to connect is asked once more.
 func (d *demo) check(ctx context.Context, s step) error {
-	takesPart := func(place string) bool { return place == lab.Outside || strings.Contains(place, "/") }
+	takesPart := func(place string) bool {
+		return place == lab.Outside || strings.Contains(place, "/")
+	}
 	matrix, err := d.lab.Probe(ctx, takesPart, nil)
 	if err != nil {
 		return err
@@ -37,7 +38,8 @@ func (d *demo) check(ctx context.Context, s step) error {
 	fmt.Print(matrix)
 	fmt.Println(lab.Legend)
 	if len(wrong) > 0 {
-		return fmt.Errorf("%d of %d connections are wrong:\n  %s", len(wrong), len(matrix.Cells), strings.Join(wrong, "\n  "))
+		return fmt.Errorf("%d of %d connections are wrong:\n  %s", len(wrong), len(matrix.Cells),
+			strings.Join(wrong, "\n  "))
 	}
 	fmt.Printf("all %d connections as expected\n", len(matrix.Cells))
 	return nil
@@ -48,7 +50,8 @@ func describe(c lab.Cell, want bool) string {
 	if want {
 		expected = "allowed"
 	}
-	return fmt.Sprintf("%s -> %s %s %s: expected %s, got %s", c.From, c.To, c.Protocol, c.Dst, expected, c.Result)
+	return fmt.Sprintf("%s -> %s %s %s: expected %s, got %s", c.From, c.To, c.Protocol, c.Dst,
+		expected, c.Result)
 }
 
 // probesStayGreen checks that every pod is ready: its node may always reach it.
@@ -66,7 +69,9 @@ func (d *demo) probesStayGreen(ctx context.Context) error {
 		}
 	}
 	if ready != len(d.pods) {
-		return fmt.Errorf("%d of %d pods are ready: their probes come from the node and must not be stopped", ready, len(d.pods))
+		return fmt.Errorf(
+			"%d of %d pods are ready: their probes come from the node and must not be stopped",
+			ready, len(d.pods))
 	}
 	fmt.Printf("readiness probes: %d of %d pods ready\n", ready, len(d.pods))
 	return nil
@@ -91,8 +96,9 @@ func (d *demo) takeNotes(ctx context.Context) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	d.endnote = fmt.Sprintf("\n== What stood in the kernel of %s for %s while the policies held\n%s\n"+
-		"== sluice-agent why dev/myapp-2 %s 80\n%s\n\n== sluice-agent why %s %s 80\n%s\n",
+	d.endnote = fmt.Sprintf(
+		"\n== What stood in the kernel of %s for %s while the policies held\n%s\n"+
+			"== sluice-agent why dev/myapp-2 %s 80\n%s\n\n== sluice-agent why %s %s 80\n%s\n",
 		node, pod.Name, chains, pod.Addr4(), allowed, d.excepted.Addr4(), pod.Name, denied)
 	return nil
 }
@@ -113,7 +119,8 @@ func (d *demo) podChains(ctx context.Context, pod lab.Pod) (string, error) {
 	for block := range strings.SplitSeq(listing, "\n\n") {
 		if _, rest, ok := strings.Cut(block, "chain "); ok {
 			name, _, _ := strings.Cut(rest, " ")
-			chains[name] = strings.TrimRight(strings.TrimSuffix(strings.TrimRight(block, "\n"), "\n}"), "\n")
+			chains[name] = strings.TrimRight(
+				strings.TrimSuffix(strings.TrimRight(block, "\n"), "\n}"), "\n")
 			order = append(order, name)
 		}
 	}

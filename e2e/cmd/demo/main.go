@@ -1,7 +1,7 @@
-// Command demo brings up a lab of two nodes, shows that their pods talk through
-// VXLAN, applies the default-deny policies of config/samples step by step with
-// the Kubernetes API, and shows with real connections what each of them
-// changed. It fails if any connection differs from what the policies mean.
+// Command demo brings up a lab of two nodes, shows that their pods talk through VXLAN, applies the
+// default-deny policies of config/samples step by step with the Kubernetes API, and shows with real
+// connections what each of them changed. It fails if any connection differs from what the policies
+// mean.
 package main
 
 import (
@@ -31,15 +31,18 @@ func run(ctx context.Context) (err error) {
 		return errors.New("expected one argument, the folder of the sample manifests")
 	}
 	samples := os.Args[1]
-	fmt.Println("Bringing up a lab: a real API server and two nodes, each a network namespace of this machine,")
+	fmt.Println("Bringing up a lab: a real API server and two nodes, each a network namespace of " +
+		"this machine,")
 	fmt.Println("with pods of both address families and VXLAN between the nodes.")
 	start := time.Now()
-	l, err := lab.Up(ctx, lab.Options{Name: fmt.Sprintf("demo-%d", os.Getpid()), Nodes: 2, Progress: os.Stdout})
+	l, err := lab.Up(ctx,
+		lab.Options{Name: fmt.Sprintf("demo-%d", os.Getpid()), Nodes: 2, Progress: os.Stdout})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Down()) }()
-	fmt.Printf("The lab is up after %.1f s. No packet leaves the machine.\n", time.Since(start).Seconds())
+	fmt.Printf("The lab is up after %.1f s. No packet leaves the machine.\n",
+		time.Since(start).Seconds())
 
 	d := &demo{lab: l, samples: samples}
 	if err := d.startPods(ctx); err != nil {

@@ -27,8 +27,7 @@ spec:
     readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
 `
 
-// samplePeer is the address that config/samples excepts; the demo puts a
-// pod's own there.
+// samplePeer is the address that config/samples excepts; the demo puts a pod's own there.
 const samplePeer = "10.244.1.5/32"
 
 // demo is the state that the steps share.
@@ -65,7 +64,8 @@ func (d *demo) startPods(ctx context.Context) error {
 	for _, namespace := range []string{"dev", "prod"} {
 		for i, node := range d.lab.NodeNames() {
 			name := fmt.Sprintf("myapp-%d", i+1)
-			if err := d.lab.Apply(ctx, fmt.Sprintf(podsManifest, namespace, name, node)); err != nil {
+			if err := d.lab.Apply(ctx,
+				fmt.Sprintf(podsManifest, namespace, name, node)); err != nil {
 				return err
 			}
 			d.pods = append(d.pods, namespace+"/"+name)
@@ -117,10 +117,11 @@ func (d *demo) delete(ctx context.Context, names ...string) error {
 func inDev(place string) bool  { return strings.HasPrefix(place, "dev/") }
 func inProd(place string) bool { return strings.HasPrefix(place, "prod/") }
 
-// allow80 says what allow-80-ingress lets in: IPv4 from the pod network, the
-// excepted pod aside, to two ports. The IPv6 network isn't in its block.
+// allow80 says what allow-80-ingress lets in: IPv4 from the pod network, the excepted pod aside, to
+// two ports. The IPv6 network isn't in its block.
 func (d *demo) allow80(c lab.Cell) bool {
-	return c.From != lab.Outside && c.From != d.excepted.Name && c.Dst.Addr().Is4() && (c.Dst.Port() == 80 || c.Dst.Port() == 443)
+	return c.From != lab.Outside && c.From != d.excepted.Name && c.Dst.Addr().Is4() &&
+		(c.Dst.Port() == 80 || c.Dst.Port() == 443)
 }
 
 func (d *demo) steps() []step {
@@ -134,29 +135,36 @@ func (d *demo) steps() []step {
 	return []step{
 		{title: "no policy: everything connects", holds: all},
 		{
-			title: "deny-all-ingress in dev: nothing reaches dev, but dev still gets out and prod stays open", holds: denyDev,
-			change: apply("deny-all-ingress.yaml"), watch: watch{lab.Outside, "dev/myapp-1", 80}, after: d.probesStayGreen,
+			title: "deny-all-ingress in dev: nothing reaches dev, but dev still gets out and " +
+				"prod stays open", holds: denyDev,
+			change: apply("deny-all-ingress.yaml"), watch: watch{lab.Outside, "dev/myapp-1", 80},
+			after: d.probesStayGreen,
 		},
 		{
-			title:  "allow-80-ingress in dev: ports 80 and 443 from the pod network (IPv4), except from " + d.excepted.Name,
-			change: apply("allow-80-ingress.yaml"), watch: watch{"prod/myapp-1", "dev/myapp-1", 80}, holds: allowDev, after: d.probesStayGreen,
+			title: "allow-80-ingress in dev: ports 80 and 443 from the pod network (IPv4), " +
+				"except from " + d.excepted.Name,
+			change: apply("allow-80-ingress.yaml"), watch: watch{"prod/myapp-1", "dev/myapp-1", 80},
+			holds: allowDev, after: d.probesStayGreen,
 		},
 		{
-			title: "deny-all-egress in prod: prod reaches nobody, dev's policies are as before", holds: denyProd,
-			change: apply("deny-all-egress.yaml"), watch: watch{"prod/myapp-1", lab.Outside, 80}, after: d.takeNotes,
+			title:  "deny-all-egress in prod: prod reaches nobody, dev's policies are as before",
+			holds:  denyProd,
+			change: apply("deny-all-egress.yaml"), watch: watch{"prod/myapp-1", lab.Outside, 80},
+			after: d.takeNotes,
 		},
 		{
 			title: "delete all policies: everything connects again", holds: all,
 			change: func(ctx context.Context) error {
-				return d.delete(ctx, "deny-all-ingress.yaml", "allow-80-ingress.yaml", "deny-all-egress.yaml")
+				return d.delete(ctx, "deny-all-ingress.yaml", "allow-80-ingress.yaml",
+					"deny-all-egress.yaml")
 			},
 			watch: watch{lab.Outside, "dev/myapp-1", 80}, after: d.tellNotes,
 		},
 	}
 }
 
-// walk carries out a step: the change, how long it took to be in force, and
-// the matrix after it, every cell of it checked.
+// walk carries out a step: the change, how long it took to be in force, and the matrix after it,
+// every cell of it checked.
 func (d *demo) walk(ctx context.Context, number int, s step) error {
 	fmt.Printf("\n== %d. %s\n", number, s.title)
 	if s.change != nil {
@@ -164,7 +172,8 @@ func (d *demo) walk(ctx context.Context, number int, s step) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("in force %.1f ms after the API's answer (%s -> %s:%d)\n", float64(took.Microseconds())/1000, s.watch.from, s.watch.to, s.watch.port)
+		fmt.Printf("in force %.1f ms after the API's answer (%s -> %s:%d)\n",
+			float64(took.Microseconds())/1000, s.watch.from, s.watch.to, s.watch.port)
 	}
 	if err := d.check(ctx, s); err != nil {
 		return err
@@ -178,12 +187,12 @@ func (d *demo) walk(ctx context.Context, number int, s step) error {
 // enforceLimit is how long a change may take to be in force.
 const enforceLimit = 10 * time.Second
 
-// tryFor is how long one try may take. A try that succeeds takes less, and one
-// that is denied tells no more by lasting longer.
+// tryFor is how long one try may take. A try that succeeds takes less, and one that is denied tells
+// no more by lasting longer.
 const tryFor = 10 * time.Millisecond
 
-// enforce makes the change and tries one connection over and over until its
-// verdict is the new one. The time until the first such try began counts.
+// enforce makes the change and tries one connection over and over until its verdict is the new one.
+// The time until the first such try began counts.
 func (d *demo) enforce(ctx context.Context, s step) (time.Duration, error) {
 	addr := d.lab.OutsideAddrs()[0]
 	if s.watch.to != lab.Outside {
@@ -193,7 +202,8 @@ func (d *demo) enforce(ctx context.Context, s step) (time.Duration, error) {
 		}
 		addr = pod.Addr4()
 	}
-	cell := lab.Cell{From: s.watch.from, To: s.watch.to, Protocol: probe.TCP, Dst: netip.AddrPortFrom(addr, s.watch.port)}
+	cell := lab.Cell{From: s.watch.from, To: s.watch.to, Protocol: probe.TCP,
+		Dst: netip.AddrPortFrom(addr, s.watch.port)}
 	want := s.holds(cell)
 	if err := s.change(ctx); err != nil {
 		return 0, err
@@ -201,7 +211,8 @@ func (d *demo) enforce(ctx context.Context, s step) (time.Duration, error) {
 	answered := time.Now()
 	for {
 		began := time.Now()
-		cell.Result = d.lab.Connect(ctx, cell.From, cell.Protocol, cell.Dst, probe.WithTimeout(tryFor))
+		cell.Result = d.lab.Connect(ctx, cell.From, cell.Protocol, cell.Dst,
+			probe.WithTimeout(tryFor))
 		if cell.Result.OK == want {
 			return began.Sub(answered), nil
 		}

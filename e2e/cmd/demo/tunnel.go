@@ -17,9 +17,8 @@ const captureLimit = 10 * time.Second
 // tcpSYN is the flag of a connection's first packet.
 const tcpSYN = 2
 
-// showTunnel connects pods on different nodes while it looks at the cable of
-// the client's node, and fails unless all that the connections sent there is in
-// VXLAN packets.
+// showTunnel connects pods on different nodes while it looks at the cable of the client's node, and
+// fails unless all that the connections sent there is in VXLAN packets.
 func (d *demo) showTunnel(ctx context.Context) error {
 	client, err := d.lab.Pod("dev/myapp-1")
 	if err != nil {
@@ -32,7 +31,8 @@ func (d *demo) showTunnel(ctx context.Context) error {
 	if client.Node == server.Node {
 		return fmt.Errorf("%s and %s are both on %s", client.Name, server.Name, client.Node)
 	}
-	fmt.Printf("\n== 0. %s on %s talks to %s on %s: what is on the cable between them\n", client.Name, client.Node, server.Name, server.Node)
+	fmt.Printf("\n== 0. %s on %s talks to %s on %s: what is on the cable between them\n",
+		client.Name, client.Node, server.Name, server.Node)
 	for _, addr := range server.Addresses {
 		if err := d.showConnection(ctx, client, netip.AddrPortFrom(addr, 80)); err != nil {
 			return err
@@ -66,12 +66,14 @@ func (d *demo) showConnection(ctx context.Context, client lab.Pod, to netip.Addr
 	}
 	for _, p := range packets {
 		if p.VXLAN == nil {
-			return fmt.Errorf("%s -> %s went over the cable outside the tunnel: %s", client.Name, to, p)
+			return fmt.Errorf("%s -> %s went over the cable outside the tunnel: %s",
+				client.Name, to, p)
 		}
 		if p.VXLAN.Inner.IsTCP(tcpSYN) {
 			fmt.Println("first packet:", p)
 		}
 	}
-	fmt.Printf("%s -> %s: %s; %d packets from the client, each in VXLAN\n", client.Name, to, result, len(packets))
+	fmt.Printf("%s -> %s: %s; %d packets from the client, each in VXLAN\n", client.Name, to, result,
+		len(packets))
 	return nil
 }

@@ -24,7 +24,9 @@ func nameFlag(command string, args []string) (name string, rest []string, err er
 // build makes what labs run, so that a later command doesn't take minutes.
 func build(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("lab build", flag.ContinueOnError)
-	others := flags.Bool("others", false, "also what networks of others need, for tests beside them: the stock CNI plugins and multus")
+	others := flags.Bool("others", false,
+		"also what networks of others need, for tests beside them: the stock CNI plugins and "+
+			"multus")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -94,7 +96,8 @@ func probe(ctx context.Context, args []string) error {
 	fmt.Println(lab.Legend)
 	for _, cell := range matrix.Cells {
 		if !cell.Result.OK && !cell.Denied() {
-			fmt.Printf("error: %s -> %s %s %s: %s\n", cell.From, cell.To, cell.Protocol, cell.Dst, cell.Result)
+			fmt.Printf("error: %s -> %s %s %s: %s\n", cell.From, cell.To, cell.Protocol, cell.Dst,
+				cell.Result)
 		}
 	}
 	return nil
@@ -139,7 +142,8 @@ func why(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(rest) != 4 {
-		return errors.New("expected a node, a source, a destination and a port: lab why node1 dev/web 10.244.2.3 80")
+		return errors.New("expected a node, a source, a destination and a port: lab why node1 " +
+			"dev/web 10.244.2.3 80")
 	}
 	l, err := lab.OpenLab(name)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command lab brings up a small Kubernetes cluster on this machine, out of network namespaces, to try NetworkPolicies in.
-// "lab help" says what it can do, and docs/lab.md how to use it.
+// Command lab brings up a small Kubernetes cluster on this machine, out of network namespaces, to
+// try NetworkPolicies in. "lab help" says what it can do, and docs/lab.md how to use it.
 package main
 
 import (
@@ -15,10 +15,10 @@ import (
 const usage = `usage:
   lab build
         build what labs run, or find it; up does this too
-  lab up [--name NAME] [--nodes N] [--backend vxlan|host-gw|directrouting] [--ip-family dual|ipv4|ipv6]
-         [--underlay dual|ipv4|ipv6] [--subnets 1|2] [--rp-filter off|loose|strict] [--mtu BYTES] [--drop-pod-sources]
-         [--no-agent] [--detach]
-        bring up a lab, and remove it with Ctrl-C; with --detach it stays in the background
+  lab up [--name NAME] [--nodes N] [--backend vxlan|host-gw|directrouting]
+         [--ip-family dual|ipv4|ipv6] [--underlay dual|ipv4|ipv6] [--subnets 1|2]
+         [--rp-filter off|loose|strict] [--mtu BYTES] [--drop-pod-sources] [--no-agent] [--detach]
+        start a lab, and remove it with Ctrl-C; with --detach it stays in the background
   lab down [--name NAME | --all]
         remove a lab, also one whose processes were killed
   lab list
@@ -26,7 +26,8 @@ const usage = `usage:
   lab probe [--name NAME]
         try all connections between pods, nodes and a host outside, and print a table
   lab exec [--name NAME] PLACE -- COMMAND [ARGUMENT...]
-        run a program of this machine in the network of a pod (namespace/name), a node (node1) or the host "outside"
+        run a program of this machine in the network of a pod (namespace/name), a node (node1)
+        or the host "outside"
   lab why [--name NAME] NODE SOURCE DESTINATION PORT
         ask a node's agent whether it allows a connection, and why
 
@@ -35,7 +36,8 @@ All need root. The name is "lab" unless given.
 
 func main() {
 	// A second signal isn't caught: it ends an end that takes too long.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM,
+		syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:])
 	if exit, ok := errors.AsType[commandError](err); ok {
@@ -49,7 +51,8 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"build": build, "up": up, "down": down, "list": list, "probe": probe, "exec": execute, "why": why,
+		"build": build, "up": up, "down": down, "list": list, "probe": probe, "exec": execute,
+		"why": why,
 		"help": func(context.Context, []string) error {
 			fmt.Print(usage)
 			return nil

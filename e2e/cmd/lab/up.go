@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// readyFD is the descriptor that a lab in the background says on how it went; the variable tells it so.
+// readyFD is the descriptor that a lab in the background says on how it went; the variable tells it
+// so.
 const (
 	readyFD       = 3
 	readyVariable = "SLUICE_LAB_READY_FD"
@@ -29,14 +30,21 @@ func up(ctx context.Context, args []string) error {
 	options := lab.Options{Progress: os.Stderr}
 	flags.StringVar(&options.Name, "name", lab.DefaultName, "name of the lab")
 	flags.IntVar(&options.Nodes, "nodes", 3, "number of nodes")
-	families := flags.String("ip-family", string(lab.DualStack), "address families of pods: dual, ipv4 or ipv6")
-	backend := flags.String("backend", string(lab.VXLAN), "how pods' packets get from node to node: vxlan, host-gw or directrouting")
-	underlay := flags.String("underlay", "", "address families of nodes: dual, ipv4 or ipv6 (default: those of pods)")
-	flags.IntVar(&options.Subnets, "subnets", 1, "subnets that the nodes are on in turn, with a router between: 1 or 2")
-	rpFilter := flags.String("rp-filter", string(lab.RPFilterOff), "reverse path filter of the nodes: off, loose or strict")
+	families := flags.String("ip-family", string(lab.DualStack),
+		"address families of pods: dual, ipv4 or ipv6")
+	backend := flags.String("backend", string(lab.VXLAN),
+		"how pods' packets get from node to node: vxlan, host-gw or directrouting")
+	underlay := flags.String("underlay", "",
+		"address families of nodes: dual, ipv4 or ipv6 (default: those of pods)")
+	flags.IntVar(&options.Subnets, "subnets", 1,
+		"subnets that the nodes are on in turn, with a router between: 1 or 2")
+	rpFilter := flags.String("rp-filter", string(lab.RPFilterOff),
+		"reverse path filter of the nodes: off, loose or strict")
 	flags.IntVar(&options.MTU, "mtu", 0, "MTU of the nodes' links (default 1500)")
-	flags.BoolVar(&options.DropPodSources, "drop-pod-sources", false, "the network between the nodes drops what comes from a pod's address")
-	flags.BoolVar(&options.NoAgent, "no-agent", false, "no sluice-agent: pods on the CNI project's ptp plugin, nothing enforced")
+	flags.BoolVar(&options.DropPodSources, "drop-pod-sources", false,
+		"the network between the nodes drops what comes from a pod's address")
+	flags.BoolVar(&options.NoAgent, "no-agent", false,
+		"no sluice-agent: pods on the CNI project's ptp plugin, nothing enforced")
 	detach := flags.Bool("detach", false, "leave the lab in the background")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -148,7 +156,8 @@ func introduction(ctx context.Context, l *lab.View, took time.Duration) string {
 	if l.Name() != lab.DefaultName {
 		flag = " --name " + l.Name()
 	}
-	fmt.Fprintf(&b, ", with %s and a host %q beside them\n", strings.Join(l.NodeNames(), ", "), lab.Outside)
+	fmt.Fprintf(&b, ", with %s and a host %q beside them\n", strings.Join(l.NodeNames(), ", "),
+		lab.Outside)
 	if description, err := lab.Describe(ctx, l.Name()); err == nil {
 		fmt.Fprintln(&b, description)
 	}

@@ -12,8 +12,8 @@ const (
 	firstConnectEvery = 20 * time.Millisecond
 )
 
-// connectFirst starts a new connection every 20 ms for a second, until one succeeds: a gap of the pod's policy, however
-// short and whenever in that second, lets one of them out.
+// connectFirst starts a new connection every 20 ms for a second, until one succeeds: a gap of the
+// pod's policy, however short and whenever in that second, lets one of them out.
 func connectFirst(target podprogram.Target) *podprogram.FirstConnect {
 	deadline := time.Now().Add(firstConnectFor)
 	results := make(chan probe.Result, firstConnectFor/firstConnectEvery+1)
@@ -25,7 +25,8 @@ func connectFirst(target podprogram.Target) *podprogram.FirstConnect {
 		outcome.Attempts++
 		outstanding++
 		go func() {
-			results <- probe.Connect(target.Protocol, target.Address, probe.WithTimeout(time.Until(deadline)))
+			results <- probe.Connect(target.Protocol, target.Address,
+				probe.WithTimeout(time.Until(deadline)))
 		}()
 	}
 	start()

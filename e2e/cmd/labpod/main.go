@@ -1,5 +1,6 @@
-// Command labpod is what the lab runs in a pod's network namespace in the place of its containers. It serves the ports it is told
-// to, and connects somewhere first of all if it is told to. It reports on standard output and ends with a signal.
+// Command labpod is what the lab runs in a pod's network namespace in the place of its containers.
+// It serves the ports it is told to, and connects somewhere first of all if it is told to. It
+// reports on standard output and ends with a signal.
 package main
 
 import (
@@ -29,12 +30,14 @@ func run(args []string) error {
 	var ports []podprogram.Port
 	flags := flag.NewFlagSet("labpod", flag.ContinueOnError)
 	flags.StringVar(&name, podprogram.NameFlag, "", "what to answer with")
-	flags.StringVar(&first, podprogram.FirstConnectFlag, "", "where to connect first of all, such as tcp://10.244.1.2:80")
-	flags.Func(podprogram.ServeFlag, "port to serve, such as tcp/80; may be repeated", func(text string) error {
-		port, err := podprogram.ParsePort(text)
-		ports = append(ports, port)
-		return err
-	})
+	flags.StringVar(&first, podprogram.FirstConnectFlag, "",
+		"where to connect first of all, such as tcp://10.244.1.2:80")
+	flags.Func(podprogram.ServeFlag, "port to serve, such as tcp/80; may be repeated",
+		func(text string) error {
+			port, err := podprogram.ParsePort(text)
+			ports = append(ports, port)
+			return err
+		})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

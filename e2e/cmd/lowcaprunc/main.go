@@ -1,7 +1,9 @@
-// Command lowcaprunc is a runtime for Docker on hosts whose own bounding set lacks capabilities that Docker gives to privileged
-// containers, or that may not raise their limits: some virtual machines and nested containers are like that, and there runc fails
-// with "operation not permitted". It takes from a container's configuration, and from that of a process executed in one, what this
-// host can't give, and runs runc with the same arguments. On any other host it changes nothing.
+// Command lowcaprunc is a runtime for Docker on hosts whose own bounding set lacks capabilities
+// that Docker gives to privileged containers, or that may not raise their limits: some virtual
+// machines and nested containers are like that, and there runc fails with "operation not
+// permitted". It takes from a container's configuration, and from that of a process executed in
+// one, what this host can't give, and runs runc with the same arguments. On any other host it
+// changes nothing.
 //
 // hack/docker builds it and starts Docker with it. The specification of config.json is OCI's:
 // https://github.com/opencontainers/runtime-spec/blob/main/config.md
@@ -43,7 +45,8 @@ func run(args []string) error {
 	return syscall.Exec(runc, append([]string{runc}, args[1:]...), os.Environ())
 }
 
-// specFile finds the file that says what is to run: a bundle's config.json for create and run, a process file for exec.
+// specFile finds the file that says what is to run: a bundle's config.json for create and run, a
+// process file for exec.
 func specFile(args []string) (file string, isProcess bool) {
 	command, bundle, process := "", ".", ""
 	for i, arg := range args {
@@ -95,7 +98,8 @@ func rewrite(file string, isProcess bool, lacking map[string]bool) error {
 	return os.WriteFile(file, text, 0o600)
 }
 
-// lower takes from a process what can't be given: capabilities, and what CAP_SYS_RESOURCE would be needed for.
+// lower takes from a process what can't be given: capabilities, and what CAP_SYS_RESOURCE would be
+// needed for.
 func lower(process map[string]any, lacking map[string]bool) {
 	if sets, ok := process["capabilities"].(map[string]any); ok {
 		for name, set := range sets {

@@ -16,15 +16,18 @@ func TestSpecFile(t *testing.T) {
 		file      string
 		isProcess bool
 	}{
-		{args: []string{"--root", "/r", "--log", "/l", "create", "--bundle", "/b", "--pid-file", "/p", "id"}, file: "/b/config.json"},
+		{args: []string{"--root", "/r", "--log", "/l", "create", "--bundle", "/b", "--pid-file",
+			"/p", "id"}, file: "/b/config.json"},
 		{args: []string{"create", "--bundle=/b", "id"}, file: "/b/config.json"},
 		{args: []string{"run", "id"}, file: "config.json"},
-		{args: []string{"--root", "/r", "exec", "--process", "/p.json", "--detach", "id"}, file: "/p.json", isProcess: true},
+		{args: []string{"--root", "/r", "exec", "--process", "/p.json", "--detach", "id"},
+			file: "/p.json", isProcess: true},
 		{args: []string{"--version"}},
 	} {
 		file, isProcess := specFile(test.args)
 		if file != test.file || isProcess != test.isProcess {
-			t.Errorf("%q: got %q, %t; want %q, %t", test.args, file, isProcess, test.file, test.isProcess)
+			t.Errorf("%q: got %q, %t; want %q, %t", test.args, file, isProcess, test.file,
+				test.isProcess)
 		}
 	}
 }
@@ -38,14 +41,16 @@ func TestRewrite(t *testing.T) {
 		name, before, after string
 		isProcess           bool
 	}{
-		{name: "bundle", before: `{"root":{"path":"r"},"process":` + process + `}`, after: `{"root":{"path":"r"},"process":` + lowered + `}`},
+		{name: "bundle", before: `{"root":{"path":"r"},"process":` + process + `}`,
+			after: `{"root":{"path":"r"},"process":` + lowered + `}`},
 		{name: "process", before: process, after: lowered, isProcess: true},
 	} {
 		file := filepath.Join(t.TempDir(), test.name)
 		if err := os.WriteFile(file, []byte(test.before), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := rewrite(file, test.isProcess, map[string]bool{"CAP_SYS_RESOURCE": true}); err != nil {
+		if err := rewrite(file, test.isProcess,
+			map[string]bool{"CAP_SYS_RESOURCE": true}); err != nil {
 			t.Fatal(err)
 		}
 		after, err := os.ReadFile(file)
@@ -68,7 +73,9 @@ func TestRewrite(t *testing.T) {
 func TestLackingCapabilities(t *testing.T) {
 	t.Parallel()
 	status := filepath.Join(t.TempDir(), "status")
-	if err := os.WriteFile(status, []byte("Name:\tx\nCapBnd:\t000001fffeffffff\nCapAmb:\t0000000000000000\n"), 0o600); err != nil {
+	if err := os.WriteFile(status,
+		[]byte("Name:\tx\nCapBnd:\t000001fffeffffff\nCapAmb:\t0000000000000000\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, err := lackingCapabilities(status)

@@ -21,23 +21,29 @@ var errNoName = errors.New("no address")
 // errUnsupported is a protocol that the program can't speak here.
 var errUnsupported = errors.New("unsupported")
 
-// attempt makes one new connection. The timeout holds for the name, if the host is one, and for the connection.
-func attempt(ctx context.Context, target testprogram.Target, timeout time.Duration, opts ...probe.Option) testprogram.Result {
+// attempt makes one new connection. The timeout holds for the name, if the host is one, and for the
+// connection.
+func attempt(ctx context.Context, target testprogram.Target, timeout time.Duration,
+	opts ...probe.Option) testprogram.Result {
 	addr, err := address(ctx, target, timeout)
 	if err != nil {
 		return failed(target, err)
 	}
-	result := probe.Connect(probe.Protocol(target.Protocol), addr, append(opts, probe.WithTimeout(timeout))...)
+	result := probe.Connect(probe.Protocol(target.Protocol), addr,
+		append(opts, probe.WithTimeout(timeout))...)
 	if !result.OK {
 		return failed(target, result.Err)
 	}
-	return testprogram.Result{Target: target.String(), OK: true, Reply: result.Reply, Kind: testprogram.OK}
+	return testprogram.Result{Target: target.String(), OK: true, Reply: result.Reply,
+		Kind: testprogram.OK}
 }
 
 // address resolves the target's host, once it is clear that its protocol can be spoken here.
-func address(ctx context.Context, target testprogram.Target, timeout time.Duration) (netip.AddrPort, error) {
+func address(ctx context.Context, target testprogram.Target,
+	timeout time.Duration) (netip.AddrPort, error) {
 	if addr, err := netip.ParseAddr(target.Host); err == nil {
-		return netip.AddrPortFrom(addr.Unmap(), target.Port), supported(target.Protocol, addr.Unmap())
+		return netip.AddrPortFrom(addr.Unmap(), target.Port),
+			supported(target.Protocol, addr.Unmap())
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -48,12 +54,14 @@ func address(ctx context.Context, target testprogram.Target, timeout time.Durati
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%w: %w", errNoName, err)
 	}
-	return netip.AddrPortFrom(addrs[0].Unmap(), target.Port), supported(target.Protocol, addrs[0].Unmap())
+	return netip.AddrPortFrom(addrs[0].Unmap(), target.Port),
+		supported(target.Protocol, addrs[0].Unmap())
 }
 
 // supported says why the protocol can't be spoken here. TCP and UDP always can.
 //
-// Without NET_RAW a raw socket is refused with the error that a packet dropped on its way out has too, so this must be known first.
+// Without NET_RAW a raw socket is refused with the error that a packet dropped on its way out has
+// too, so this must be known first.
 func supported(protocol string, addr netip.Addr) error {
 	domain, number := unix.AF_INET, unix.IPPROTO_ICMP
 	if addr.Is6() {
@@ -63,7 +71,9 @@ func supported(protocol string, addr netip.Addr) error {
 	case testprogram.ICMP:
 	case testprogram.SCTP:
 		if kernelSpeaksSCTP() {
-			return fmt.Errorf("%w: this kernel answers SCTP itself, in the way of the hand-made packets", errUnsupported)
+			return fmt.Errorf(
+				"%w: this kernel answers SCTP itself, in the way of the hand-made packets",
+				errUnsupported)
 		}
 		number = unix.IPPROTO_SCTP
 	default:
@@ -76,7 +86,8 @@ func supported(protocol string, addr netip.Addr) error {
 	return unix.Close(fd)
 }
 
-// kernelSpeaksSCTP says whether the kernel's own SCTP is loaded: then it aborts what it doesn't know of.
+// kernelSpeaksSCTP says whether the kernel's own SCTP is loaded: then it aborts what it doesn't
+// know of.
 func kernelSpeaksSCTP() bool {
 	_, err := os.Stat("/proc/net/sctp")
 	return err == nil

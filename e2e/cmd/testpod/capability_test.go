@@ -4,7 +4,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutCapabilities runs f on this OS thread, which the caller has locked, without the effective capabilities that it has.
+// withoutCapabilities runs f on this OS thread, which the caller has locked, without the effective
+// capabilities that it has.
 func withoutCapabilities(f func()) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var had, none [2]unix.CapUserData

@@ -44,7 +44,8 @@ func connect(ctx context.Context, args []string, out *printer) error {
 // resolve looks up the addresses of a name, of both families.
 func resolve(ctx context.Context, args []string, out *printer) error {
 	flags := flag.NewFlagSet("resolve", flag.ContinueOnError)
-	server := flags.String("server", "", "address of the DNS server to ask, at port 53, instead of those in /etc/resolv.conf")
+	server := flags.String("server", "",
+		"address of the DNS server to ask, at port 53, instead of those in /etc/resolv.conf")
 	timeout := flags.Duration("timeout", 5*time.Second, "how long to try")
 	if err := flags.Parse(args); err != nil {
 		return err

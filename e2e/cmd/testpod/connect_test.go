@@ -20,7 +20,8 @@ import (
 func TestConnect(t *testing.T) {
 	t.Parallel()
 	node, client, server := twoPods(t)
-	serving := start(t, server, "serve", "--name", "web", "--serve", "tcp/80", "--serve", "udp/80", "--serve", "sctp/80", "--report-peers").awaitServing()
+	serving := start(t, server, "serve", "--name", "web", "--serve", "tcp/80", "--serve", "udp/80",
+		"--serve", "sctp/80", "--report-peers").awaitServing()
 	node.NftInput(strings.ReplaceAll(dropPort80, "80", "4242"))
 
 	var targets []string
@@ -30,7 +31,8 @@ func TestConnect(t *testing.T) {
 			targets = append(targets, testprogram.NewTarget(protocol, addr, 80).String())
 			want = append(want, testprogram.OK)
 			if protocol != "icmp" {
-				targets = append(targets, testprogram.NewTarget(protocol, addr, 81).String(), testprogram.NewTarget(protocol, addr, 4242).String())
+				targets = append(targets, testprogram.NewTarget(protocol, addr, 81).String(),
+					testprogram.NewTarget(protocol, addr, 4242).String())
 				want = append(want, testprogram.Reset, testprogram.Timeout)
 			}
 		}
@@ -38,16 +40,20 @@ func TestConnect(t *testing.T) {
 	targets = append(targets, "tcp://10.99.0.1:80", "tcp://no.such.name.invalid:80")
 	want = append(want, testprogram.Unreachable, testprogram.NoName)
 
-	results := output[[]testprogram.Result](t, client, append([]string{"connect", "--timeout", "2s"}, targets...)...)
+	results := output[[]testprogram.Result](t, client,
+		append([]string{"connect", "--timeout", "2s"}, targets...)...)
 	if len(results) != len(targets) {
 		t.Fatalf("got %d results of %d targets", len(results), len(targets))
 	}
 	for i, result := range results {
-		if result.Target != targets[i] || result.Kind != want[i] || result.OK != (want[i] == testprogram.OK) || result.OK != (result.Error == "") {
+		if result.Target != targets[i] || result.Kind != want[i] ||
+			result.OK != (want[i] == testprogram.OK) || result.OK != (result.Error == "") {
 			t.Errorf("%s: got %+v, want %s", targets[i], result, want[i])
 		}
-		if name, from, _ := strings.Cut(result.Reply, " "); result.OK && !strings.HasPrefix(result.Target, "icmp") {
-			if peer, err := netip.ParseAddrPort(from); name != "web" || err != nil || !slices.Contains(clientAddrs, peer.Addr()) {
+		name, from, _ := strings.Cut(result.Reply, " ")
+		if result.OK && !strings.HasPrefix(result.Target, "icmp") {
+			peer, err := netip.ParseAddrPort(from)
+			if name != "web" || err != nil || !slices.Contains(clientAddrs, peer.Addr()) {
 				t.Errorf("%s: got the reply %q", result.Target, result.Reply)
 			}
 		}
@@ -55,12 +61,16 @@ func TestConnect(t *testing.T) {
 
 	var peers []string
 	for _, report := range serving.rest() {
-		if report.Peer != nil && !slices.Contains(peers, fmt.Sprint(report.Peer.Protocol, report.Peer.Port, report.Peer.From.Addr())) {
-			peers = append(peers, fmt.Sprint(report.Peer.Protocol, report.Peer.Port, report.Peer.From.Addr()))
+		if report.Peer != nil && !slices.Contains(peers,
+			fmt.Sprint(report.Peer.Protocol, report.Peer.Port, report.Peer.From.Addr())) {
+			peers = append(peers,
+				fmt.Sprint(report.Peer.Protocol, report.Peer.Port, report.Peer.From.Addr()))
 		}
 	}
 	slices.Sort(peers)
-	if diff := cmp.Diff([]string{"tcp80 10.0.0.2", "tcp80 fd00::2", "udp80 10.0.0.2", "udp80 fd00::2"}, peers); diff != "" {
+	diff := cmp.Diff([]string{"tcp80 10.0.0.2", "tcp80 fd00::2", "udp80 10.0.0.2",
+		"udp80 fd00::2"}, peers)
+	if diff != "" {
 		t.Errorf("peers with difference %s", diff)
 	}
 }
@@ -68,7 +78,8 @@ func TestConnect(t *testing.T) {
 func TestServeLingers(t *testing.T) {
 	t.Parallel()
 	_, client, server := twoPods(t)
-	serving := start(t, server, "serve", "--name", "web", "--serve", "tcp/80", "--linger", "3s").awaitServing()
+	serving := start(t, server, "serve", "--name", "web", "--serve", "tcp/80", "--linger", "3s").
+		awaitServing()
 	to := netip.AddrPortFrom(server.Addr4(), 80)
 	client.MustReach(t, testnet.TCP, to)
 	serving.terminate()
@@ -91,7 +102,10 @@ func TestServeHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+	transport := &http.Transport{DialContext: func(context.Context, string,
+		string) (net.Conn, error) {
+		return conn, nil
+	}}
 	response, err := (&http.Client{Transport: transport}).Get("http://10.0.0.3/ready")
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +126,9 @@ func TestNoRawSocket(t *testing.T) {
 	for _, protocol := range []string{testprogram.ICMP, testprogram.SCTP} {
 		target.Protocol = protocol
 		result := testprogram.Result{}
-		if err := client.Do(func() error { return withoutCapabilities(func() { result = attempt(t.Context(), target, patiently) }) }); err != nil {
+		if err := client.Do(func() error {
+			return withoutCapabilities(func() { result = attempt(t.Context(), target, patiently) })
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if result.Kind != testprogram.Unsupported || result.Kind.Denied() {
@@ -139,13 +155,17 @@ func TestResolve(t *testing.T) {
 		answerNames(conn)
 	}()
 	for _, addr := range serverAddrs {
-		got := output[testprogram.Resolved](t, client, "resolve", "--server", addr.String(), "web.test.")
-		if diff := cmp.Diff([]netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("fd01::3")}, got.Addresses,
-			cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || got.Error != "" {
+		got := output[testprogram.Resolved](t, client, "resolve", "--server", addr.String(),
+			"web.test.")
+		if diff := cmp.Diff([]netip.Addr{netip.MustParseAddr("10.1.2.3"),
+			netip.MustParseAddr("fd01::3")}, got.Addresses,
+			cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" ||
+			got.Error != "" {
 			t.Errorf("error %q, difference %s", got.Error, diff)
 		}
 	}
-	got := output[testprogram.Resolved](t, client, "resolve", "--server", "10.0.0.3", "nobody.test.")
+	got := output[testprogram.Resolved](t, client, "resolve", "--server", "10.0.0.3",
+		"nobody.test.")
 	if len(got.Addresses) > 0 || got.Error == "" {
 		t.Errorf("got %v (%s) for a name without addresses", got.Addresses, got.Error)
 	}
@@ -153,7 +173,8 @@ func TestResolve(t *testing.T) {
 	<-done
 }
 
-// answerNames answers queries (RFC 1035) for "web.test." with an address, and others with none, until conn is closed.
+// answerNames answers queries (RFC 1035) for "web.test." with an address, and others with none,
+// until conn is closed.
 func answerNames(conn net.PacketConn) {
 	query := make([]byte, 512)
 	for {

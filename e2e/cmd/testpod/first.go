@@ -10,13 +10,15 @@ import (
 )
 
 const (
-	firstEvery   = 20 * time.Millisecond
-	firstTimeout = 500 * time.Millisecond // of one attempt: one TCP segment, with time for the answer on a busy machine
+	firstEvery = 20 * time.Millisecond
+	// firstTimeout of an attempt is for one TCP segment and its answer on a busy machine.
+	firstTimeout = 500 * time.Millisecond
 	controlEvery = 100 * time.Millisecond
 )
 
-// first starts a new connection to every denied target every 20 ms, from its first instruction on: a gap of the pod's policy, however
-// short and whenever in that time, lets one of them out. Beside, it tries each control until that connects.
+// first starts a new connection to every denied target every 20 ms, from its first instruction on:
+// a gap of the pod's policy, however short and whenever in that time, lets one of them out. Beside,
+// it tries each control until that connects.
 func first(ctx context.Context, args []string, out *printer) error {
 	began := time.Now()
 	var denied, control targetList
@@ -24,18 +26,22 @@ func first(ctx context.Context, args []string, out *printer) error {
 	flags.Var(&denied, "denied", "where the pod must not get; may be repeated")
 	flags.Var(&control, "control", "where the pod may get; may be repeated")
 	length := flags.Duration("for", time.Second, "how long to try the denied targets")
-	controlLength := flags.Duration("control-for", 15*time.Second, "how long to try the controls, at most")
+	controlLength := flags.Duration("control-for", 15*time.Second,
+		"how long to try the controls, at most")
 	stay := flags.Bool("stay", false, "stay afterwards, until SIGTERM")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	outcome := testprogram.First{Denied: make([]testprogram.Tried, len(denied)), Control: make([]testprogram.Tried, len(control))}
+	outcome := testprogram.First{Denied: make([]testprogram.Tried, len(denied)),
+		Control: make([]testprogram.Tried, len(control))}
 	var all sync.WaitGroup
 	for i, target := range denied {
 		all.Go(func() { outcome.Denied[i] = hammer(ctx, target, began, firstEvery, *length) })
 	}
 	for i, target := range control {
-		all.Go(func() { outcome.Control[i] = hammer(ctx, target, began, controlEvery, *controlLength) })
+		all.Go(func() {
+			outcome.Control[i] = hammer(ctx, target, began, controlEvery, *controlLength)
+		})
 	}
 	all.Wait()
 	if err := out.print(testprogram.Report{First: &outcome}); err != nil {
@@ -47,9 +53,12 @@ func first(ctx context.Context, args []string, out *printer) error {
 	return nil
 }
 
-// hammer starts a connection every now and then, without waiting for those before it, until one works or the time is over.
-func hammer(ctx context.Context, target testprogram.Target, began time.Time, every, length time.Duration) testprogram.Tried {
-	results := make(chan testprogram.Result, length/every+2) // so that none has to wait when nobody reads any more
+// hammer starts a connection every now and then, without waiting for those before it, until one
+// works or the time is over.
+func hammer(ctx context.Context, target testprogram.Target, began time.Time,
+	every, length time.Duration) testprogram.Tried {
+	// so that none has to wait when nobody reads any more
+	results := make(chan testprogram.Result, length/every+2)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	ctx, cancel := context.WithTimeout(ctx, length)

@@ -8,10 +8,12 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// patience is how many questions in a row may stay without an answer before the connection is given up for a new one.
+// patience is how many questions in a row may stay without an answer before the connection is given
+// up for a new one.
 const patience = 5
 
-// ask keeps one connection and has an answer over it at every tick. It reports each question that had none, and each break.
+// ask keeps one connection and has an answer over it at every tick. It reports each question that
+// had none, and each break.
 func (w *watcher) ask(ctx context.Context) {
 	lasting := context.WithoutCancel(ctx)
 	conn := &connection{watcher: w}
@@ -45,7 +47,8 @@ func (c *connection) ask(ctx context.Context) {
 	target := c.watcher.target
 	err := c.echo(ctx)
 	if err == nil {
-		c.watcher.count(at, testprogram.Result{Target: target.String(), OK: true, Kind: testprogram.OK})
+		c.watcher.count(at,
+			testprogram.Result{Target: target.String(), OK: true, Kind: testprogram.OK})
 		if c.broken != nil {
 			c.reportBreak()
 		}
@@ -74,7 +77,8 @@ func (c *connection) echo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.flow, err = probe.Open(probe.Protocol(target.Protocol), addr, probe.WithTimeout(timeout), probe.Within(0))
+	c.flow, err = probe.Open(probe.Protocol(target.Protocol), addr, probe.WithTimeout(timeout),
+		probe.Within(0))
 	return err
 }
 

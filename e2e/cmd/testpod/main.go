@@ -1,6 +1,6 @@
-// Command testpod is what the end-to-end tests run in pods. It needs nothing of its image but itself: no shell, no library, and of
-// files only the /etc/resolv.conf and /etc/hosts that the kubelet mounts. Raw packets (icmp, sctp) take NET_RAW, which pods have
-// unless they drop it.
+// Command testpod is what the end-to-end tests run in pods. It needs nothing of its image but
+// itself: no shell, no library, and of files only the /etc/resolv.conf and /etc/hosts that the
+// kubelet mounts. Raw packets (icmp, sctp) take NET_RAW, which pods have unless they drop it.
 //
 //	serve    answers on ports, and can say who came
 //	connect  tries each target once, as a new connection
@@ -9,8 +9,8 @@
 //	first    connects with its first instructions, where it must not and where it may
 //	watch    connects again and again until it is told to end, and says what wasn't as expected
 //
-// What it prints is in package testprogram. It exits with 0 if it could do what it was told to, whatever came of the connections:
-// to judge is the reader's.
+// What it prints is in package testprogram. It exits with 0 if it could do what it was told to,
+// whatever came of the connections: to judge is the reader's.
 package main
 
 import (
@@ -43,7 +43,8 @@ func main() {
 // run does what the arguments say until that is done or ctx ends, and prints to out.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	commands := map[string]func(context.Context, []string, *printer) error{
-		"serve": serve, "connect": connect, "resolve": resolve, "send": send, "first": first, "watch": watch,
+		"serve": serve, "connect": connect, "resolve": resolve, "send": send, "first": first,
+		"watch": watch,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
 		return fmt.Errorf("expected serve, connect, resolve, send, first or watch, got %q", args)

@@ -20,7 +20,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// beTestpod has the test binary be the program: so its signals, its output and its exit code are tested too.
+// beTestpod has the test binary be the program: so its signals, its output and its exit code are
+// tested too.
 const beTestpod = "BE_TESTPOD"
 
 func TestMain(m *testing.M) {
@@ -60,7 +61,8 @@ type process struct {
 func start(t *testing.T, host *testnet.Host, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), lines: make(chan string, 10_000)}
-	p.cmd.Env = []string{beTestpod + "=1", "GORACE=atexit_sleep_ms=0"} // the race detector would sleep for a second at each exit
+	// the race detector would sleep for a second at each exit
+	p.cmd.Env = []string{beTestpod + "=1", "GORACE=atexit_sleep_ms=0"}
 	p.cmd.Stderr = t.Output()
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
@@ -72,7 +74,8 @@ func start(t *testing.T, host *testnet.Host, args ...string) *process {
 	go func() {
 		defer close(p.lines)
 		in := bufio.NewReader(out)
-		for line, err := in.ReadString('\n'); !errors.Is(err, io.EOF); line, err = in.ReadString('\n') {
+		for line, err := in.ReadString('\n'); !errors.Is(err, io.EOF); line,
+			err = in.ReadString('\n') {
 			p.lines <- line
 			if err != nil {
 				return
@@ -163,10 +166,14 @@ func output[T any](t *testing.T, host *testnet.Host, args ...string) T {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{
-		"", "listen", "connect", "connect 10.0.0.1:80", "resolve", "resolve a b", "resolve --server x a", "serve --serve http/80",
-		"send --size 0 tcp://10.0.0.1:80", "send --df tcp://10.0.0.1:80", "send sctp://10.0.0.1:80", "send tcp://10.0.0.1:1 tcp://10.0.0.1:2",
-		"watch", "watch --target x", "watch --expect maybe --target tcp://10.0.0.1:80", "watch --every 0s --target tcp://10.0.0.1:80",
-		"watch --lasting --expect refused --target tcp://10.0.0.1:80", "first --denied tcp://10.0.0.1",
+		"", "listen", "connect", "connect 10.0.0.1:80", "resolve", "resolve a b",
+		"resolve --server x a", "serve --serve http/80",
+		"send --size 0 tcp://10.0.0.1:80", "send --df tcp://10.0.0.1:80", "send sctp://10.0.0.1:80",
+		"send tcp://10.0.0.1:1 tcp://10.0.0.1:2",
+		"watch", "watch --target x", "watch --expect maybe --target tcp://10.0.0.1:80",
+		"watch --every 0s --target tcp://10.0.0.1:80",
+		"watch --lasting --expect refused --target tcp://10.0.0.1:80",
+		"first --denied tcp://10.0.0.1",
 	} {
 		var out strings.Builder
 		if err := run(t.Context(), strings.Fields(args), &out); err == nil || out.Len() > 0 {

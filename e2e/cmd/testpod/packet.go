@@ -19,9 +19,11 @@ import (
 // resendEvery is how often a packet without an answer is sent again.
 const resendEvery = 500 * time.Millisecond
 
-// sendPacket sends a UDP datagram or an ICMP echo request and waits for the answer. With df the size is that of the packet, which may
-// not be fragmented, and the path's MTU is returned; otherwise the size is the content's.
-func sendPacket(protocol string, addr netip.AddrPort, size int, df bool, deadline time.Time) (reply string, mtu int, err error) {
+// sendPacket sends a UDP datagram or an ICMP echo request and waits for the answer. With df the
+// size is that of the packet, which may not be fragmented, and the path's MTU is returned;
+// otherwise the size is the content's.
+func sendPacket(protocol string, addr netip.AddrPort, size int, df bool,
+	deadline time.Time) (reply string, mtu int, err error) {
 	is4 := addr.Addr().Is4()
 	header := 0
 	if df {
@@ -50,7 +52,8 @@ func sendPacket(protocol string, addr netip.AddrPort, size int, df bool, deadlin
 	return reply, mtu, err
 }
 
-// openPacket opens a connected socket. A packet over the MTU of the path, as far as that is known, is an error at once with df.
+// openPacket opens a connected socket. A packet over the MTU of the path, as far as that is known,
+// is an error at once with df.
 func openPacket(protocol string, addr netip.AddrPort, df bool) (net.Conn, error) {
 	network, address := "udp", addr.String()
 	if protocol == testprogram.ICMP {
@@ -59,9 +62,11 @@ func openPacket(protocol string, addr netip.AddrPort, df bool) (net.Conn, error)
 			network = "ip4:1"
 		}
 	}
-	level, discover, mode, recvErr := unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_RECVERR
+	level, discover, mode, recvErr := unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER,
+		unix.IPV6_PMTUDISC_DO, unix.IPV6_RECVERR
 	if addr.Addr().Is4() {
-		level, discover, mode, recvErr = unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_RECVERR
+		level, discover, mode, recvErr = unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO,
+			unix.IP_RECVERR
 	}
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
@@ -93,9 +98,11 @@ func knownMTU(conn net.Conn, is4 bool) int {
 	return mtu
 }
 
-// exchange sends packet, again and again, until an answer is accepted, an error comes back, or the deadline passes. Unless df is set,
-// the kernel learns from a packet that was too large into what to cut the next one.
-func exchange(conn net.Conn, packet []byte, accept func([]byte) (string, bool), df bool, deadline time.Time) (string, error) {
+// exchange sends packet, again and again, until an answer is accepted, an error comes back, or the
+// deadline passes. Unless df is set, the kernel learns from a packet that was too large into what
+// to cut the next one.
+func exchange(conn net.Conn, packet []byte, accept func([]byte) (string, bool), df bool,
+	deadline time.Time) (string, error) {
 	fatal := func(err error) bool { return err != nil && (df || !errors.Is(err, unix.EMSGSIZE)) }
 	for {
 		if _, err := conn.Write(packet); fatal(err) {
@@ -133,7 +140,8 @@ func readAnswer(conn net.Conn, accept func([]byte) (string, bool)) (string, erro
 	}
 }
 
-// datagram is a datagram's content and what recognizes the answer: its end, and with content that large the size.
+// datagram is a datagram's content and what recognizes the answer: its end, and with content that
+// large the size.
 func datagram(size int) (content []byte, accept func([]byte) (string, bool)) {
 	content = []byte(randomText(size))
 	return content, func(answer []byte) (string, bool) {
@@ -147,22 +155,26 @@ func datagram(size int) (content []byte, accept func([]byte) (string, bool)) {
 	}
 }
 
-// echoRequest is an ICMP echo request (RFC 792, RFC 4443) and what recognizes the reply. Over IPv6 the kernel fills in the checksum.
+// echoRequest is an ICMP echo request (RFC 792, RFC 4443) and what recognizes the reply. Over IPv6
+// the kernel fills in the checksum.
 func echoRequest(size int, is4 bool) (request []byte, accept func([]byte) (string, bool)) {
 	kind, reply := byte(128), byte(129)
 	if is4 {
 		kind, reply = 8, 0
 	}
 	content := randomText(size)
-	request = append([]byte{kind, 0, 0, 0, content[0], content[1], 0, 1}, content...) // an identifier of its own, sequence 1
+	// an identifier of its own, sequence 1
+	request = append([]byte{kind, 0, 0, 0, content[0], content[1], 0, 1}, content...)
 	if is4 {
 		binary.BigEndian.PutUint16(request[2:], checksum(request))
 	}
 	return request, func(answer []byte) (string, bool) {
 		if is4 && len(answer) > 0 {
-			answer = answer[min(len(answer), int(answer[0]&15)*4):] // raw sockets deliver the header of IPv4
+			// raw sockets deliver the header of IPv4
+			answer = answer[min(len(answer), int(answer[0]&15)*4):]
 		}
-		return "echo", len(answer) == len(request) && answer[0] == reply && bytes.Equal(answer[4:], request[4:])
+		return "echo", len(answer) == len(request) && answer[0] == reply &&
+			bytes.Equal(answer[4:], request[4:])
 	}
 }
 

@@ -23,11 +23,13 @@ import (
 // sendLine is how much "send" puts into one line of a TCP connection.
 const sendLine = 32 << 10
 
-// send moves many bytes over TCP and checks what comes back, or sends one large packet and waits for the answer of the same size.
+// send moves many bytes over TCP and checks what comes back, or sends one large packet and waits
+// for the answer of the same size.
 func send(ctx context.Context, args []string, out *printer) error {
 	flags := flag.NewFlagSet("send", flag.ContinueOnError)
 	size := flags.Int("size", 1<<20, "bytes of content; with --df, of the IP packet")
-	df := flags.Bool("df", false, "send one UDP or ICMP packet of this size that nobody may fragment")
+	df := flags.Bool("df", false,
+		"send one UDP or ICMP packet of this size that nobody may fragment")
 	timeout := flags.Duration("timeout", 30*time.Second, "how long all may take")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -37,8 +39,10 @@ func send(ctx context.Context, args []string, out *printer) error {
 		return err
 	}
 	target := targets[0]
-	if len(targets) > 1 || *size <= 0 || target.Protocol == testprogram.SCTP || *df && target.Protocol == testprogram.TCP {
-		return errors.New("expected one target and a size above 0: tcp; udp or icmp with --df, udp without")
+	if len(targets) > 1 || *size <= 0 || target.Protocol == testprogram.SCTP ||
+		*df && target.Protocol == testprogram.TCP {
+		return errors.New(
+			"expected one target and a size above 0: tcp; udp or icmp with --df, udp without")
 	}
 	began := time.Now()
 	sent := testprogram.Sent{Size: *size}
@@ -53,7 +57,8 @@ func send(ctx context.Context, args []string, out *printer) error {
 		}
 	}
 	sent.Seconds = time.Since(began).Seconds()
-	sent.Result = testprogram.Result{Target: target.String(), OK: true, Reply: reply, Kind: testprogram.OK}
+	sent.Result = testprogram.Result{Target: target.String(), OK: true, Reply: reply,
+		Kind: testprogram.OK}
 	if err != nil {
 		sent.Result = failed(target, err)
 	}

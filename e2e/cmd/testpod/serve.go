@@ -12,11 +12,13 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// serve answers on ports until ctx ends, and for the time of --linger after that, as a server does that drains.
+// serve answers on ports until ctx ends, and for the time of --linger after that, as a server does
+// that drains.
 func serve(ctx context.Context, args []string, out *printer) error {
 	var ports []testprogram.Port
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
-	name := flags.String("name", "", "what to answer with (default: the host's name, which is the pod's)")
+	name := flags.String("name", "",
+		"what to answer with (default: the host's name, which is the pod's)")
 	reportPeers := flags.Bool("report-peers", false, "print who connects by TCP and sends by UDP")
 	linger := flags.Duration("linger", 5*time.Second, "how long to serve on after SIGTERM")
 	flags.Func("serve", "port to serve, such as tcp/80; may be repeated", func(text string) error {
@@ -36,7 +38,8 @@ func serve(ctx context.Context, args []string, out *printer) error {
 	s := &server{name: *name}
 	if *reportPeers {
 		s.onPeer = func(protocol string, port uint16, from netip.AddrPort) {
-			out.report(testprogram.Report{Peer: &testprogram.Peer{At: time.Now(), Protocol: protocol, Port: port, From: from}})
+			out.report(testprogram.Report{Peer: &testprogram.Peer{At: time.Now(),
+				Protocol: protocol, Port: port, From: from}})
 		}
 	}
 	defer s.close()
@@ -53,8 +56,8 @@ func serve(ctx context.Context, args []string, out *printer) error {
 	return nil
 }
 
-// server answers queries as those of package probe do, with the server's name and the client's address as the server sees it. Unlike
-// those it says who comes, and takes large datagrams.
+// server answers queries as those of package probe do, with the server's name and the client's
+// address as the server sees it. Unlike those it says who comes, and takes large datagrams.
 type server struct {
 	name   string
 	onPeer func(protocol string, port uint16, from netip.AddrPort) // nil: nobody wants to know
@@ -72,7 +75,8 @@ func (s *server) open(port testprogram.Port) error {
 	return s.openSCTP(port.Number)
 }
 
-// openSCTP opens the port if SCTP can be spoken here. If not the others are served all the same: clients find out as well.
+// openSCTP opens the port if SCTP can be spoken here. If not the others are served all the same:
+// clients find out as well.
 func (s *server) openSCTP(port uint16) error {
 	if err := supported(testprogram.SCTP, netip.IPv4Unspecified()); err != nil {
 		_, _ = fmt.Fprintf(os.Stderr, "testpod: not serving sctp/%d: %v\n", port, err)

@@ -15,8 +15,9 @@ import (
 // longestLine is more than "send" puts into one line.
 const longestLine = 1 << 20
 
-// openTCP serves a port of every address. A line is answered with one line: the greeting and the line. A request of HTTP (RFC 9112)
-// for a GET is answered with the greeting, so that readiness probes and curl work too.
+// openTCP serves a port of every address. A line is answered with one line: the greeting and the
+// line. A request of HTTP (RFC 9112) for a GET is answered with the greeting, so that readiness
+// probes and curl work too.
 func (s *server) openTCP(port uint16) error {
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
@@ -61,7 +62,8 @@ func (s *server) talk(conn net.Conn, port uint16) {
 func answerHTTP(lines *bufio.Scanner, w io.Writer, greeting string) {
 	for lines.Scan() {
 		if lines.Text() == "" {
-			_, _ = fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
+			_, _ = fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Type: "+
+				"text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
 				len(greeting)+1, greeting)
 			return
 		}

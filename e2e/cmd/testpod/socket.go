@@ -5,7 +5,8 @@ import "syscall"
 // setOption sets an integer socket option.
 func setOption(conn syscall.Conn, level, option, value int) error {
 	var failed error
-	if err := control(conn, func(fd int) { failed = syscall.SetsockoptInt(fd, level, option, value) }); err != nil {
+	err := control(conn, func(fd int) { failed = syscall.SetsockoptInt(fd, level, option, value) })
+	if err != nil {
 		return err
 	}
 	return failed
@@ -15,7 +16,8 @@ func setOption(conn syscall.Conn, level, option, value int) error {
 func option(conn syscall.Conn, level, option int) (int, error) {
 	var value int
 	var failed error
-	if err := control(conn, func(fd int) { value, failed = syscall.GetsockoptInt(fd, level, option) }); err != nil {
+	err := control(conn, func(fd int) { value, failed = syscall.GetsockoptInt(fd, level, option) })
+	if err != nil {
 		return 0, err
 	}
 	return value, failed

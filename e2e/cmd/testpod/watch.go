@@ -25,11 +25,14 @@ func watch(ctx context.Context, args []string, out *printer) error {
 	var targets targetList
 	flags := flag.NewFlagSet("watch", flag.ContinueOnError)
 	flags.Var(&targets, "target", "where to connect; may be repeated")
-	every := flags.Duration("every", 100*time.Millisecond, "time from one attempt's start to the next one's")
+	every := flags.Duration("every", 100*time.Millisecond,
+		"time from one attempt's start to the next one's")
 	timeout := flags.Duration("timeout", time.Second, "how long an attempt waits for an answer")
 	expect := flags.String("expect", expectOK, "ok, or refused: what an attempt should be")
-	lasting := flags.Bool("lasting", false, "keep one connection and ask over it, instead of a new one each time")
-	settle := flags.Duration("settle", 0, "until every target was as expected once, don't count; wait for that so long at most")
+	lasting := flags.Bool("lasting", false,
+		"keep one connection and ask over it, instead of a new one each time")
+	settle := flags.Duration("settle", 0,
+		"until every target was as expected once, don't count; wait for that so long at most")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,7 +51,8 @@ func watch(ctx context.Context, args []string, out *printer) error {
 	settled := make(chan struct{})
 	var unsettled sync.WaitGroup
 	for _, target := range targets {
-		w := &watcher{target: target, every: *every, timeout: *timeout, refused: *expect == expectRefused, ports: ports, out: out}
+		w := &watcher{target: target, every: *every, timeout: *timeout,
+			refused: *expect == expectRefused, ports: ports, out: out}
 		unsettled.Add(1)
 		all.Go(func() {
 			if *settle > 0 {
@@ -125,15 +129,17 @@ func (w *watcher) attempt(ctx context.Context) testprogram.Result {
 	return attempt(ctx, w.target, w.timeout, probe.FromPort(w.ports.next()))
 }
 
-// sourcePorts gives each connection over TCP a port that none had for as long as the kernel remembers one that wasn't answered (two
-// minutes). What has the port of such a one goes to the pod that kube-proxy chose then, by which nothing can be learned of policies:
-// that pod may be gone.
+// sourcePorts gives each connection over TCP a port that none had for as long as the kernel
+// remembers one that wasn't answered (two minutes). What has the port of such a one goes to the pod
+// that kube-proxy chose then, by which nothing can be learned of policies: that pod may be gone.
 type sourcePorts struct{ given atomic.Uint32 }
 
-// Ports of clients' own network namespace, where nothing else listens. At thousands of connections a minute they last for more than two.
+// Ports of clients' own network namespace, where nothing else listens. At thousands of connections
+// a minute they last for more than two.
 const firstSourcePort, sourcePortCount = 10_000, 50_000
 
-// newSourcePorts begins anywhere: another process in this namespace may have given some out a moment ago.
+// newSourcePorts begins anywhere: another process in this namespace may have given some out a
+// moment ago.
 func newSourcePorts() *sourcePorts {
 	p := &sourcePorts{}
 	p.given.Store(rand.Uint32N(sourcePortCount))
@@ -144,7 +150,8 @@ func (p *sourcePorts) next() uint16 {
 	return uint16(firstSourcePort + (p.given.Add(1)-1)%sourcePortCount)
 }
 
-// connect starts a new connection at every tick, without waiting for those before it: the refused ones take their whole timeout.
+// connect starts a new connection at every tick, without waiting for those before it: the refused
+// ones take their whole timeout.
 func (w *watcher) connect(ctx context.Context) {
 	// Attempts outlive ctx: each is finished and counted.
 	lasting := context.WithoutCancel(ctx)
@@ -164,7 +171,8 @@ func (w *watcher) connect(ctx context.Context) {
 	}
 }
 
-// count takes an attempt that began at this time into the summary, and prints it if it isn't as expected.
+// count takes an attempt that began at this time into the summary, and prints it if it isn't as
+// expected.
 func (w *watcher) count(at time.Time, result testprogram.Result) {
 	w.mu.Lock()
 	w.summary.Attempts++
@@ -173,7 +181,8 @@ func (w *watcher) count(at time.Time, result testprogram.Result) {
 	}
 	w.mu.Unlock()
 	if !w.expected(result) {
-		w.out.report(testprogram.Report{Attempt: &testprogram.Attempt{Result: result, At: at, Seconds: time.Since(at).Seconds()}})
+		w.out.report(testprogram.Report{Attempt: &testprogram.Attempt{Result: result, At: at,
+			Seconds: time.Since(at).Seconds()}})
 	}
 }
 

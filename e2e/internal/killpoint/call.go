@@ -40,7 +40,8 @@ type request struct {
 	args   [6]uint64
 }
 
-// killPoint says what a call would change, if anything. It reads the caller's memory while the caller waits.
+// killPoint says what a call would change, if anything. It reads the caller's memory while the
+// caller waits.
 func (r request) killPoint() (Call, bool) {
 	switch r.number {
 	case unix.SYS_SENDTO:
@@ -57,7 +58,8 @@ func (r request) killPoint() (Call, bool) {
 		const changes = unix.O_CREAT | unix.O_TRUNC
 		return Call{Files, "create " + r.text(r.args[1])}, r.args[2]&changes != 0
 	case unix.SYS_BIND:
-		if address := r.bytes(r.args[1], r.args[2]); len(address) > 2 && binary.NativeEndian.Uint16(address) == unix.AF_UNIX {
+		address := r.bytes(r.args[1], r.args[2])
+		if len(address) > 2 && binary.NativeEndian.Uint16(address) == unix.AF_UNIX {
 			return Call{Files, "bind " + strings.TrimRight(string(address[2:]), "\x00")}, true
 		}
 		return Call{}, false
@@ -70,16 +72,19 @@ func (r request) killPoint() (Call, bool) {
 	case unix.SYS_FCHMODAT:
 		return Call{Files, "chmod " + r.text(r.args[1])}, true
 	}
-	return Call{Files, fmt.Sprintf("change a file's length, owner or mode (system call %d)", r.number)}, true
+	return Call{Files,
+		fmt.Sprintf("change a file's length, owner or mode (system call %d)", r.number)}, true
 }
 
 // write is a kill point if it is about a file that isn't the program's log, or a unix socket.
 func (r request) write() (Call, bool) {
-	target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", r.thread, int32(r.args[0]))) //nolint:gosec // a descriptor
+	//nolint:gosec // a descriptor
+	target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", r.thread, int32(r.args[0])))
 	if err != nil {
 		return Call{}, false // the call will fail
 	}
-	if strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/") && !strings.HasSuffix(target, ".log") {
+	if strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/") &&
+		!strings.HasSuffix(target, ".log") {
 		return Call{Files, "write " + target}, true
 	}
 	if strings.HasPrefix(target, "socket:") {
@@ -129,7 +134,8 @@ func (r request) socket() (domain, protocol int) {
 	return domain, protocol
 }
 
-// firstPart is where the first part is of what sendmsg would send: that is all of a netlink message.
+// firstPart is where the first part is of what sendmsg would send: that is all of a netlink
+// message.
 func (r request) firstPart() (base, length uint64, err error) {
 	var header unix.Msghdr
 	raw := r.bytes(r.args[1], uint64(unsafe.Sizeof(header)))
@@ -152,7 +158,9 @@ func (r request) bytes(at, length uint64) []byte {
 	buf := make([]byte, length)
 	local := []unix.Iovec{{Base: &buf[0]}}
 	local[0].SetLen(len(buf))
-	n, err := unix.ProcessVMReadv(r.thread, local, []unix.RemoteIovec{{Base: uintptr(at), Len: int(length)}}, 0) //nolint:gosec // checked
+	//nolint:gosec // checked
+	n, err := unix.ProcessVMReadv(r.thread, local,
+		[]unix.RemoteIovec{{Base: uintptr(at), Len: int(length)}}, 0)
 	if err != nil {
 		return nil
 	}

@@ -13,11 +13,12 @@ import (
 // launchArgument is the first argument of this program when it is to become another.
 const launchArgument = "killpoint-launch"
 
-// listenerFD is where a launched program has the descriptor of its filter, for Attach to find: one that nothing else is given.
+// listenerFD is where a launched program has the descriptor of its filter, for Attach to find: one
+// that nothing else is given.
 const listenerFD = 999
 
-// Launcher returns the command line to put in front of a program's own, so that Attach can be used on it. This program's main, or TestMain,
-// must begin with Launch.
+// Launcher returns the command line to put in front of a program's own, so that Attach can be used
+// on it. This program's main, or TestMain, must begin with Launch.
 func Launcher() ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -26,7 +27,8 @@ func Launcher() ([]string, error) {
 	return []string{self, launchArgument}, nil
 }
 
-// Launch does nothing unless this process is started as a Launcher. Then it becomes the program that its arguments name, or exits.
+// Launch does nothing unless this process is started as a Launcher. Then it becomes the program
+// that its arguments name, or exits.
 func Launch() {
 	if len(os.Args) < 3 || os.Args[1] != launchArgument {
 		return
@@ -49,34 +51,42 @@ func become(argv []string) error {
 	return fmt.Errorf("becoming %s: %w", path, unix.Exec(path, argv, env))
 }
 
-// installFilter leaves the filter's descriptor at listenerFD. From then on, the calls that it is about wait for somebody who has that.
+// installFilter leaves the filter's descriptor at listenerFD. From then on, the calls that it is
+// about wait for somebody who has that.
 func installFilter() error {
 	program := filterProgram()
-	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]} //nolint:gosec // it has some tens of instructions
-	flags := uintptr(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
-	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	//nolint:gosec // it has some tens of instructions
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	flags := uintptr(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER |
+		unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags,
+		uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
 		return errno
 	}
 	return unix.Dup3(int(fd), listenerFD, 0) // without O_CLOEXEC, which the first has
 }
 
-// filtered are the calls that the filter asks about. The Go runtime and libraries on Linux make no others that change what outlives a
-// process, on any architecture.
+// filtered are the calls that the filter asks about. The Go runtime and libraries on Linux make no
+// others that change what outlives a process, on any architecture.
 var filtered = []uintptr{
 	unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG,
 	unix.SYS_WRITE, unix.SYS_WRITEV, unix.SYS_PWRITE64,
 	unix.SYS_OPENAT, unix.SYS_BIND,
-	unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT, unix.SYS_SYMLINKAT,
+	unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT,
+	unix.SYS_SYMLINKAT,
 	unix.SYS_FTRUNCATE, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT,
 }
 
 // filterProgram asks about filtered and lets everything else pass.
 func filterProgram() []unix.SockFilter {
-	const load, jumpIfEqual, end = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	const load, jumpIfEqual, end = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS,
+		unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
 	program := []unix.SockFilter{{Code: load, K: 0}} // the number of the call
 	for i, call := range filtered {
-		program = append(program, unix.SockFilter{Code: jumpIfEqual, Jt: uint8(len(filtered) - i), K: uint32(call)}) //nolint:gosec // small
+		//nolint:gosec // small
+		program = append(program,
+			unix.SockFilter{Code: jumpIfEqual, Jt: uint8(len(filtered) - i), K: uint32(call)})
 	}
 	return append(program,
 		unix.SockFilter{Code: end, K: unix.SECCOMP_RET_ALLOW},

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netlinkCall says what messages to a netlink family would change, if anything (netlink(7), rtnetlink(7)).
+// netlinkCall says what messages to a netlink family would change, if anything (netlink(7),
+// rtnetlink(7)).
 func netlinkCall(family int, messages []byte) (Call, bool) {
 	kinds := messageTypes(messages)
 	if len(kinds) == 0 {
@@ -88,7 +89,8 @@ func transaction(kinds []uint16) string {
 
 func routeName(kind uint16) string {
 	object, known := map[uint16]string{
-		unix.RTM_NEWLINK: "link", unix.RTM_NEWADDR: "address", unix.RTM_NEWROUTE: "route", unix.RTM_NEWNEIGH: "neighbour",
+		unix.RTM_NEWLINK: "link", unix.RTM_NEWADDR: "address", unix.RTM_NEWROUTE: "route",
+		unix.RTM_NEWNEIGH: "neighbour",
 		unix.RTM_NEWQDISC: "queueing",
 	}[kind&^3]
 	if !known {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trap is attached to a program that was started by way of a Launcher. Its methods may be called concurrently.
+// Trap is attached to a program that was started by way of a Launcher. Its methods may be called
+// concurrently.
 type Trap struct {
 	pidfd, listener int
 	stop            chan struct{}
@@ -24,25 +25,30 @@ type Trap struct {
 	death *Call
 }
 
-// Aim says at which kill point a program is to die: the At-th of those that Of picks, or of all if Of is nil; with At 0 at none.
+// Aim says at which kill point a program is to die: the At-th of those that Of picks, or of all if
+// Of is nil; with At 0 at none.
 type Aim struct {
 	At int
 	Of func(Call) bool
-	// Starve lets the program live, and lose the kernel's answers to the call: its socket gets the smallest receive buffer there is, so
-	// that reading from it fails with ENOBUFS when there are more than a few.
+	// Starve lets the program live, and lose the kernel's answers to the call: its socket gets the
+	// smallest receive buffer there is, so that reading from it fails with ENOBUFS when there are
+	// more than a few.
 	Starve bool
 }
 
-// Attach answers for a program from its first filtered call on; until then the program waits. It is armed at once, or with nil not yet: then
-// everything passes. Close must be called, also when the program has died.
+// Attach answers for a program from its first filtered call on; until then the program waits. It is
+// armed at once, or with nil not yet: then everything passes. Close must be called, also when the
+// program has died.
 func Attach(ctx context.Context, pid int, aim *Aim) (*Trap, error) {
-	t := &Trap{aim: aim, stop: make(chan struct{}), ended: make(chan struct{}), killed: make(chan struct{})}
+	t := &Trap{aim: aim, stop: make(chan struct{}), ended: make(chan struct{}),
+		killed: make(chan struct{})}
 	var err error
 	if t.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 		return nil, fmt.Errorf("attaching to process %d: %w", pid, err)
 	}
 	if t.listener, err = t.findListener(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("attaching to process %d: %w", pid, err), unix.Close(t.pidfd))
+		return nil,
+			errors.Join(fmt.Errorf("attaching to process %d: %w", pid, err), unix.Close(t.pidfd))
 	}
 	go t.run()
 	return t, nil
@@ -54,7 +60,8 @@ func (t *Trap) findListener(ctx context.Context) (int, error) {
 	defer tick.Stop()
 	for {
 		fd, err := unix.PidfdGetfd(t.pidfd, listenerFD, 0)
-		// ESRCH also says that the launcher is just becoming the program, by a thread that isn't its first.
+		// ESRCH also says that the launcher is just becoming the program, by a thread that isn't
+		// its first.
 		isEarly := errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH)
 		if !isEarly || t.hasExited() {
 			return fd, err
@@ -62,14 +69,16 @@ func (t *Trap) findListener(ctx context.Context) (int, error) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return 0, fmt.Errorf("waiting for the filter of its system calls: %w", context.Cause(ctx))
+			return 0,
+				fmt.Errorf("waiting for the filter of its system calls: %w", context.Cause(ctx))
 		}
 	}
 }
 
 // hasExited: then a pidfd can be read from.
 func (t *Trap) hasExited() bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(t.pidfd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
+	//nolint:gosec // a descriptor
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(t.pidfd), Events: unix.POLLIN}}, 0)
 	return err == nil && n > 0
 }
 
@@ -80,8 +89,8 @@ func (t *Trap) Arm(aim Aim) {
 	t.aim, t.calls = &aim, nil
 }
 
-// Disarm lets everything pass, and returns the kill points that were picked since the trap was armed, the one included at which the
-// program was killed.
+// Disarm lets everything pass, and returns the kill points that were picked since the trap was
+// armed, the one included at which the program was killed.
 func (t *Trap) Disarm() []Call {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -99,7 +108,8 @@ func (t *Trap) Death() *Call {
 	return t.death
 }
 
-// Close ends the trap. A program that lives on stands still at its next filtered call, so kill it first.
+// Close ends the trap. A program that lives on stands still at its next filtered call, so kill it
+// first.
 func (t *Trap) Close() {
 	close(t.stop)
 	<-t.ended
@@ -131,8 +141,9 @@ func (t *Trap) run() {
 			return
 		default:
 		}
-		const lookAtStop = 20                                               // ms
-		poll := []unix.PollFd{{Fd: int32(t.listener), Events: unix.POLLIN}} //nolint:gosec // a descriptor
+		const lookAtStop = 20 // ms
+		//nolint:gosec // a descriptor
+		poll := []unix.PollFd{{Fd: int32(t.listener), Events: unix.POLLIN}}
 		_, err := unix.Poll(poll, lookAtStop)
 		switch {
 		case err != nil && !errors.Is(err, unix.EINTR):
@@ -157,7 +168,8 @@ func (t *Trap) answer() {
 	}
 	if dies {
 		_ = unix.PidfdSendSignal(t.pidfd, unix.SIGKILL, nil, 0) // it may be gone
-		return                                                  // without an answer, the call isn't made
+		// without an answer, the call isn't made
+		return
 	}
 	r := response{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 	_ = t.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // whoever made it may be gone

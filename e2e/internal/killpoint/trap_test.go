@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// work does one thing of each sort, in a network namespace of its own, and some that are no kill points.
+// work does one thing of each sort, in a network namespace of its own, and some that are no kill
+// points.
 func work(dir string) error {
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -48,15 +49,19 @@ func work(dir string) error {
 		os.WriteFile(file, []byte("content"), 0o600), // create and write
 		os.Rename(file, file+"2"),
 		netlink.LinkSetUp(lo),
-		netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: &net.IPNet{IP: net.IPv4(192, 0, 2, 0).To4(), Mask: net.CIDRMask(24, 32)}}),
-		os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600), // create, as O_CREAT is given, and write
+		netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index,
+			Dst: &net.IPNet{IP: net.IPv4(192, 0, 2, 0).To4(), Mask: net.CIDRMask(24, 32)}}),
+		// create, as O_CREAT is given, and write
+		os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600),
 		os.Remove(file+"2"),
 	)
 }
 
 var wanted = []string{
-	"files: mkdir folder", "files: create file", "files: write file", "files: rename file to file2", "links: new link", "links: new route",
-	"files: create /proc/sys/net/ipv4/ip_forward", "files: write /proc/sys/net/ipv4/ip_forward", "files: remove file2",
+	"files: mkdir folder", "files: create file", "files: write file", "files: rename file to file2",
+	"links: new link", "links: new route",
+	"files: create /proc/sys/net/ipv4/ip_forward", "files: write /proc/sys/net/ipv4/ip_forward",
+	"files: remove file2",
 }
 
 // A program is killed at the call that was chosen, which isn't made, and all before it are.
@@ -75,12 +80,14 @@ func TestKilledAtEach(t *testing.T) {
 				want = wanted[:at]
 			}
 			if strings.Join(calls, "\n") != strings.Join(want, "\n") {
-				t.Errorf("kill points:\n%s\nwant:\n%s", strings.Join(calls, "\n"), strings.Join(want, "\n"))
+				t.Errorf("kill points:\n%s\nwant:\n%s", strings.Join(calls, "\n"),
+					strings.Join(want, "\n"))
 			}
 			if died != (at > 0) {
 				t.Errorf("the program was killed: %v", died)
 			}
-			for file, there := range map[string]bool{"folder": at == 0 || at > 1, "file": at == 3 || at == 4, "file2": at > 4} {
+			for file, there := range map[string]bool{"folder": at == 0 || at > 1,
+				"file": at == 3 || at == 4, "file2": at > 4} {
 				if _, err := os.Stat(filepath.Join(dir, file)); (err == nil) != there {
 					t.Errorf("%s is there: %v", file, !there)
 				}
@@ -95,7 +102,9 @@ func TestKilledAtKind(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for network namespaces")
 	}
-	aim := killpoint.Aim{At: 2, Of: func(c killpoint.Call) bool { return c.Kind == killpoint.Links }}
+	aim := killpoint.Aim{At: 2, Of: func(c killpoint.Call) bool {
+		return c.Kind == killpoint.Links
+	}}
 	calls, died := run(t, t.TempDir(), aim)
 	if strings.Join(calls, ", ") != "links: new link, links: new route" || !died {
 		t.Errorf("killed: %v, at the last of %q", died, calls)

@@ -1,5 +1,6 @@
-// Package podprogram is what the lab and the program that it runs in pods (cmd/labpod) say to each other: the program's arguments,
-// and the reports that it writes to its standard output, each a line of JSON.
+// Package podprogram is what the lab and the program that it runs in pods (cmd/labpod) say to each
+// other: the program's arguments, and the reports that it writes to its standard output, each a
+// line of JSON.
 package podprogram
 
 import (

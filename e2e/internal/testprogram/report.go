@@ -9,16 +9,19 @@ import (
 
 // Report is one line of what "serve", "first" and "watch" print. One field is set.
 type Report struct {
-	Serving  bool     `json:"serving,omitempty"`  // serve: all ports are open
-	Peer     *Peer    `json:"peer,omitempty"`     // serve --report-peers: somebody came
-	First    *First   `json:"first,omitempty"`    // first: all is known
-	Watching bool     `json:"watching,omitempty"` // watch: from now on it counts (with --settle, each target has been as expected)
-	Attempt  *Attempt `json:"attempt,omitempty"`  // watch: one that wasn't as expected
-	Break    *Break   `json:"break,omitempty"`    // watch --lasting: one that is over, or was there at the end
-	Summary  *Summary `json:"summary,omitempty"`  // watch: every second and at the end
+	Serving bool   `json:"serving,omitempty"` // serve: all ports are open
+	Peer    *Peer  `json:"peer,omitempty"`    // serve --report-peers: somebody came
+	First   *First `json:"first,omitempty"`   // first: all is known
+	// watch: from now on it counts (with --settle, each target has been as expected)
+	Watching bool     `json:"watching,omitempty"`
+	Attempt  *Attempt `json:"attempt,omitempty"` // watch: one that wasn't as expected
+	// watch --lasting: one that is over, or was there at the end
+	Break   *Break   `json:"break,omitempty"`
+	Summary *Summary `json:"summary,omitempty"` // watch: every second and at the end
 }
 
-// Peer is a client that got through to a server: a TCP connection that was accepted, a UDP datagram that was received.
+// Peer is a client that got through to a server: a TCP connection that was accepted, a UDP datagram
+// that was received.
 type Peer struct {
 	At       time.Time      `json:"at"`
 	Protocol string         `json:"protocol"`
@@ -48,7 +51,8 @@ type Attempt struct {
 	Seconds float64   `json:"seconds"` // how long it took
 }
 
-// Break is a time in which a lasting connection didn't work: from the first question that had no answer to the next answer.
+// Break is a time in which a lasting connection didn't work: from the first question that had no
+// answer to the next answer.
 type Break struct {
 	Target      string    `json:"target"`
 	At          time.Time `json:"at"`
@@ -58,7 +62,8 @@ type Break struct {
 	Lasts       bool      `json:"lasts,omitempty"`       // not over when the program ended
 }
 
-// Summary counts one target's attempts since the last summary. What began before Watching isn't counted.
+// Summary counts one target's attempts since the last summary. What began before Watching isn't
+// counted.
 type Summary struct {
 	At        time.Time `json:"at"`
 	Target    string    `json:"target"`
@@ -66,8 +71,8 @@ type Summary struct {
 	Succeeded int       `json:"succeeded"`
 }
 
-// ReadLog reads the reports in a pod's log. Lines that aren't reports are passed over: another process' messages, or the rest of a
-// line that was cut.
+// ReadLog reads the reports in a pod's log. Lines that aren't reports are passed over: another
+// process' messages, or the rest of a line that was cut.
 func ReadLog(log string) []Report {
 	var reports []Report
 	for line := range strings.Lines(log) {

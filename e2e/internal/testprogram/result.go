@@ -8,16 +8,17 @@ import (
 // Kind is what became of a connection.
 type Kind string
 
-// The kinds. Denied by a policy means Timeout or Reset; the others are neither a success nor a denial.
+// The kinds. Denied by a policy means Timeout or Reset; the others are neither a success nor a
+// denial.
 const (
 	OK          Kind = "ok"
 	Timeout     Kind = "timeout"     // no answer of any kind
 	Reset       Kind = "reset"       // refused, or ended, by the other end or in its name
 	Unreachable Kind = "unreachable" // no way there: an ICMP error, or no route
 	NoName      Kind = "dns"         // the host's name has no address, or nobody answered for it
-	NoReply     Kind = "no-reply"    // the handshake was completed, but no answer came: packets do pass
+	NoReply     Kind = "no-reply"    // there was a handshake, but no answer: packets do pass
 	TooBig      Kind = "too-big"     // larger than the path's MTU, and not to be fragmented
-	Unsupported Kind = "unsupported" // the program can't speak this protocol here; the error says why
+	Unsupported Kind = "unsupported" // the program can't speak it here; the error says why
 	Failed      Kind = "failed"      // anything else, such as an answer that isn't what was sent
 )
 
@@ -28,9 +29,11 @@ func (k Kind) Denied() bool { return k == Timeout || k == Reset }
 type Result struct {
 	Target string `json:"target"` // as it was given
 	OK     bool   `json:"ok"`
-	Reply  string `json:"reply,omitempty"` // the server's name and the client's address as the server saw it; for ICMP the address that answered
-	Error  string `json:"error,omitempty"` // why not, if not OK
-	Kind   Kind   `json:"kind"`
+	// the server's name and the client's address as the server saw it; for ICMP the address that
+	// answered
+	Reply string `json:"reply,omitempty"`
+	Error string `json:"error,omitempty"` // why not, if not OK
+	Kind  Kind   `json:"kind"`
 }
 
 // String is for failure messages.
@@ -52,7 +55,9 @@ type Resolved struct {
 type Sent struct {
 	Result
 
-	Size    int     `json:"size"`          // bytes that were to be sent: of content, or with --df of the packet
-	MTU     int     `json:"mtu,omitempty"` // with --df: of the path, as the sender's kernel knows it afterwards
+	// bytes that were to be sent: of content, or with --df of the packet
+	Size int `json:"size"`
+	// with --df: of the path, as the sender's kernel knows it afterwards
+	MTU     int     `json:"mtu,omitempty"`
 	Seconds float64 `json:"seconds"`
 }

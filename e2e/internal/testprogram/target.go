@@ -28,13 +28,16 @@ func (p Port) String() string { return fmt.Sprintf("%s/%d", p.Protocol, p.Number
 // ParsePort reads "tcp/80".
 func ParsePort(text string) (Port, error) {
 	protocol, number, _ := strings.Cut(text, "/")
-	if n, err := parsePort(number); err == nil && (protocol == TCP || protocol == UDP || protocol == SCTP) {
+	n, err := parsePort(number)
+	if err == nil && (protocol == TCP || protocol == UDP || protocol == SCTP) {
 		return Port{Protocol: protocol, Number: n}, nil
 	}
-	return Port{}, fmt.Errorf("port %q: expected tcp, udp or sctp and a number, such as tcp/80", text)
+	return Port{},
+		fmt.Errorf("port %q: expected tcp, udp or sctp and a number, such as tcp/80", text)
 }
 
-// Target is where a connection goes, in text "tcp://10.244.1.2:80", "udp://[fd00::2]:53", "tcp://web.prod:80" or "icmp://10.244.1.2".
+// Target is where a connection goes, in text "tcp://10.244.1.2:80", "udp://[fd00::2]:53",
+// "tcp://web.prod:80" or "icmp://10.244.1.2".
 type Target struct {
 	Protocol string
 	Host     string // an address without brackets, or a name
@@ -65,12 +68,15 @@ func (t Target) String() string {
 func ParseTarget(text string) (Target, error) {
 	protocol, address, found := strings.Cut(text, "://")
 	if !found {
-		return Target{}, fmt.Errorf("target %q: expected a protocol, host and port, such as tcp://10.244.1.2:80", text)
+		return Target{},
+			fmt.Errorf("target %q: expected a protocol, host and port, such as tcp://10.244.1.2:80",
+				text)
 	}
 	switch protocol {
 	case ICMP:
 		host := strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")
-		if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ":/[]") || host == "" {
+		if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ":/[]") ||
+			host == "" {
 			return Target{}, fmt.Errorf("target %q: expected a host without a port", text)
 		}
 		return Target{Protocol: protocol, Host: host}, nil
