@@ -1,5 +1,6 @@
-// Package docs_test holds what the documents name against what there is: tests, files, flags, metrics and Events. Whether a sentence about
-// behaviour is true is for the test that the sentence names.
+// Package docs_test holds what the documents name against what there is: tests, files, flags,
+// metrics and Events. Whether a sentence about behaviour is true is for the test that the sentence
+// names.
 package docs_test
 
 import (
@@ -25,7 +26,8 @@ func eachFile(t *testing.T, suffix string, f func(name, text string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (name == "bin" || name == "dist" || len(name) > 1 && strings.HasPrefix(d.Name(), ".")):
+		case d.IsDir() &&
+			(name == "bin" || name == "dist" || len(name) > 1 && strings.HasPrefix(d.Name(), ".")):
 			return fs.SkipDir
 		case d.IsDir() || !strings.HasSuffix(name, suffix):
 			return nil
@@ -70,7 +72,8 @@ func calls(t *testing.T, folder string, f func(name string, args []ast.Expr)) {
 	})
 }
 
-// literal is the text of a string, or of a number or name as it stands there; "" if an expression is neither.
+// literal is the text of a string, or of a number or name as it stands there; "" if an expression
+// is neither.
 func literal(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -171,7 +174,8 @@ func TestEventsAreListed(t *testing.T) {
 	t.Parallel()
 	listed, put := map[string]bool{}, map[string]bool{}
 	name := regexp.MustCompile("`([A-Z][A-Za-z]+)`")
-	for _, row := range regexp.MustCompile("(?m)^\\| (`[A-Z][^|]*)\\|").FindAllStringSubmatch(after(document(t, "docs/network.md"), "| Event |"), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[A-Z][^|]*)\\|").
+		FindAllStringSubmatch(after(document(t, "docs/network.md"), "| Event |"), -1) {
 		for _, m := range name.FindAllStringSubmatch(row[1], -1) {
 			listed[m[1]] = true
 		}
@@ -191,11 +195,14 @@ func TestEventsAreListed(t *testing.T) {
 			put[reason] = true
 		}
 	}
-	for _, folder := range []string{"controllers", "controllers/answers", "controllers/apiguard", "enforcer"} {
+	for _, folder := range []string{"controllers", "controllers/answers", "controllers/apiguard",
+		"enforcer"} {
 		calls(t, folder, func(name string, args []ast.Expr) {
-			position := map[string]int{"Warn": 0, "Say": 0, "tell": 0, "WarnAbout": 1, "putOn": 2, "Eventf": 3}
+			position := map[string]int{"Warn": 0, "Say": 0, "tell": 0, "WarnAbout": 1, "putOn": 2,
+				"Eventf": 3}
 			at, ok := position[name]
-			if ok && at < len(args) && regexp.MustCompile(`^[A-Z]\w+$`).MatchString(literal(args[at])) {
+			if ok && at < len(args) &&
+				regexp.MustCompile(`^[A-Z]\w+$`).MatchString(literal(args[at])) {
 				put[literal(args[at])] = true
 			}
 		})
@@ -234,7 +241,8 @@ func TestFlagsAreListed(t *testing.T) {
 			defaults[literal(args[1])] = literal(args[2])
 		}
 	})
-	rows := regexp.MustCompile("(?m)^\\| `--([a-z-]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(document(t, "docs/network.md"), -1)
+	rows := regexp.MustCompile("(?m)^\\| `--([a-z-]+)` \\| ([^|]*) \\|").
+		FindAllStringSubmatch(document(t, "docs/network.md"), -1)
 	for _, row := range rows {
 		want, ok := defaults[row[1]]
 		if !ok {

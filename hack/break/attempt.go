@@ -34,14 +34,16 @@ type result struct {
 // timeout is for the tests of one attempt.
 const timeout = "20m"
 
-// builds reports whether the folders that a break has changed still compile. Some tests build them while they run, and
-// would take that for their failure.
+// builds reports whether the folders that a break has changed still compile. Some tests build them
+// while they run, and would take that for their failure.
 func builds(ctx context.Context, root string, b *Break) error {
 	for _, c := range b.Changes {
 		//nolint:gosec // what is built is what the breaks of this repository name
-		command := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(root, filepath.Dir(c.File)), "-o", os.DevNull, ".")
+		command := exec.CommandContext(ctx, "go", "build", "-C",
+			filepath.Join(root, filepath.Dir(c.File)), "-o", os.DevNull, ".")
 		if output, err := command.CombinedOutput(); err != nil {
-			return fmt.Errorf("with the break, %s doesn't compile: %w\n%s", filepath.Dir(c.File), err, output)
+			return fmt.Errorf("with the break, %s doesn't compile: %w\n%s", filepath.Dir(c.File),
+				err, output)
 		}
 	}
 	return nil
@@ -50,7 +52,8 @@ func builds(ctx context.Context, root string, b *Break) error {
 // attempt runs the tests in the tree at root.
 func attempt(ctx context.Context, root string, t Test) result {
 	//nolint:gosec // what runs is what the breaks of this repository name
-	command := exec.CommandContext(ctx, "go", "test", "-C", filepath.Join(root, t.Module), "-race", "-count=1", "-timeout", timeout, "-json", "-run", t.Run, t.Package)
+	command := exec.CommandContext(ctx, "go", "test", "-C", filepath.Join(root, t.Module), "-race",
+		"-count=1", "-timeout", timeout, "-json", "-run", t.Run, t.Package)
 	output, err := command.CombinedOutput()
 	return judge(output, err == nil)
 }
@@ -84,7 +87,8 @@ func judge(output []byte, succeeded bool) result {
 	slices.Sort(r.by)
 	r.output = text.String()
 	switch {
-	case strings.Contains(r.output, "panic: test timed out after"): // whoever ran then is said to have failed
+	case strings.Contains(r.output, "panic: test timed out after"):
+		// whoever ran then is said to have failed
 		r.outcome = didNot
 	case !succeeded && len(r.by) > 0:
 		r.outcome = failed

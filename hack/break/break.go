@@ -21,7 +21,8 @@ type Break struct {
 	Changes []Change `json:"changes"`
 }
 
-// A Test is what go test runs, in the folder Module, for the package Package, by the expression Run.
+// A Test is what go test runs, in the folder Module, for the package Package, by the expression
+// Run.
 type Test struct {
 	Module  string `json:"module"`
 	Package string `json:"package"`
@@ -84,8 +85,8 @@ func (b *Break) Sentence() string {
 	return "| " + strings.TrimSuffix(b.Guarantee, ".") + " |"
 }
 
-// Apply makes the changes in the tree at root. The function that it returns takes them back.
-// Where one of them doesn't fit, nothing is changed.
+// Apply makes the changes in the tree at root. The function that it returns takes them back. Where
+// one of them doesn't fit, nothing is changed.
 func (b *Break) Apply(root string) (undo func() error, err error) {
 	before, after := map[string]string{}, map[string]string{}
 	for _, c := range b.Changes {
@@ -99,7 +100,8 @@ func (b *Break) Apply(root string) (undo func() error, err error) {
 			before[c.File] = text
 		}
 		if n := strings.Count(text, c.Old); n != 1 {
-			return nil, fmt.Errorf("%s: the old text stands there %d times, expected once: %s", c.File, n, c.Old)
+			return nil, fmt.Errorf("%s: the old text stands there %d times, expected once: %s",
+				c.File, n, c.Old)
 		}
 		after[c.File] = strings.Replace(text, c.Old, c.New, 1)
 	}

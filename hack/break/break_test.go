@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestBreaksFit makes each break, so that a change of the code that one no longer fits is noticed at once.
+// TestBreaksFit makes each break, so that a change of the code that one no longer fits is noticed
+// at once.
 func TestBreaksFit(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
@@ -26,7 +27,8 @@ func TestBreaksFit(t *testing.T) {
 		}
 		copied := t.TempDir()
 		for _, c := range b.Changes {
-			if err := copyFile(filepath.Join(root, c.File), filepath.Join(copied, c.File)); err != nil {
+			if err := copyFile(filepath.Join(root, c.File),
+				filepath.Join(copied, c.File)); err != nil {
 				t.Errorf("%s: %v", b.Name, err)
 			}
 		}
@@ -49,7 +51,8 @@ func TestApply(t *testing.T) {
 		{"once", []Change{{"a.go", "two", "three"}}, ""},
 		{"not there", []Change{{"a.go", "four", "three"}}, "0 times"},
 		{"twice", []Change{{"a.go", "one", "three"}}, "2 times"},
-		{"the second doesn't fit", []Change{{"a.go", "two", "three"}, {"b.go", "two", "three"}}, "0 times"},
+		{"the second doesn't fit", []Change{{"a.go", "two", "three"}, {"b.go", "two", "three"}},
+			"0 times"},
 		{"no file", []Change{{"c.go", "two", "three"}}, "no such file"},
 		{"two in one file", []Change{{"a.go", "two", "three"}, {"a.go", "three", "four"}}, ""},
 	} {
@@ -84,7 +87,8 @@ func TestApply(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	t.Parallel()
-	const sound = "guarantee: It holds.\ntest: {module: ., package: ./a, run: ^TestA$}\nchanges: [{file: a/a.go, old: one, new: two}]\n"
+	const sound = "guarantee: It holds.\ntest: {module: ., package: ./a, run: ^TestA$}\nchanges: " +
+		"[{file: a/a.go, old: one, new: two}]\n"
 	for _, tt := range []struct{ old, new, err string }{
 		{"guarantee: It holds.\n", "", "guarantee"},
 		{", run: ^TestA$", "", "test.run"},
@@ -99,8 +103,10 @@ func TestLoadRefuses(t *testing.T) {
 		if err := write(folder, map[string]string{"10-a.yaml": text}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(folder); err == nil || !strings.Contains(err.Error(), tt.err) || !strings.Contains(err.Error(), "10-a.yaml") {
-			t.Errorf("%q instead of %q: error %v, expected one that names the file and %q", tt.new, tt.old, err, tt.err)
+		if _, err := Load(folder); err == nil || !strings.Contains(err.Error(), tt.err) ||
+			!strings.Contains(err.Error(), "10-a.yaml") {
+			t.Errorf("%q instead of %q: error %v, expected one that names the file and %q", tt.new,
+				tt.old, err, tt.err)
 		}
 	}
 	folder := t.TempDir()
@@ -122,15 +128,20 @@ func TestJudge(t *testing.T) {
 		by           []string
 	}{
 		{"passes", ran + `{"Action":"pass","Test":"TestA"}`, true, passed, nil},
-		{"fails", ran + `{"Action":"fail","Test":"TestA/b"}` + "\n" + `{"Action":"fail","Test":"TestA"}`, false, failed, []string{"TestA", "TestA/b"}},
+		{"fails", ran + `{"Action":"fail","Test":"TestA/b"}` + "\n" +
+			`{"Action":"fail","Test":"TestA"}`, false, failed, []string{"TestA", "TestA/b"}},
 		{"is skipped", ran + `{"Action":"skip","Test":"TestA"}`, true, skipped, nil},
 		{"matches nothing", `{"Action":"pass","Package":"p"}`, true, noTest, nil},
-		{"is too slow", ran + `{"Action":"output","Test":"TestA","Output":"panic: test timed out after 20m0s\n"}` + "\n" + `{"Action":"fail","Test":"TestA"}`, false, didNot, []string{"TestA"}},
-		{"doesn't compile", `{"Action":"fail","Package":"p"}` + "\na.go:1: syntax error", false, didNot, nil},
+		{"is too slow",
+			ran + `{"Action":"output","Test":"TestA","Output":"panic: test timed out after 20m0s\n"}` +
+				"\n" + `{"Action":"fail","Test":"TestA"}`, false, didNot, []string{"TestA"}},
+		{"doesn't compile", `{"Action":"fail","Package":"p"}` + "\na.go:1: syntax error", false,
+			didNot, nil},
 	} {
 		got := judge([]byte(tt.output), tt.succeeded)
 		if got.outcome != tt.want || !slices.Equal(got.by, tt.by) {
-			t.Errorf("%s: %s by %v, expected %s by %v", tt.name, got.outcome, got.by, tt.want, tt.by)
+			t.Errorf("%s: %s by %v, expected %s by %v", tt.name, got.outcome, got.by,
+				tt.want, tt.by)
 		}
 	}
 }

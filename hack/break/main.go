@@ -1,16 +1,18 @@
-// Break breaks the code on purpose, one guarantee after the other, and fails unless the test behind each guarantee
-// notices.
+// Break breaks the code on purpose, one guarantee after the other, and fails unless the test behind
+// each guarantee notices.
 //
 //	go run ./hack/break [REGEXP]
 //
-// A break is a file hack/breaks/NN-name.yaml: the guarantee, as a sentence of docs/guarantees.md, the test that has to
-// notice, and what to change: in which file which text, that has to stand there exactly once, becomes which other. So
-// a break outlives a move of its file (by one line) and every change around its text, and one that no longer fits is
-// an error (TestBreaksFit), never left out.
+// A break is a file hack/breaks/NN-name.yaml: the guarantee, as a sentence of docs/guarantees.md,
+// the test that has to notice, and what to change: in which file which text, that has to stand
+// there exactly once, becomes which other. So a break outlives a move of its file (by one line) and
+// every change around its text, and one that no longer fits is an error (TestBreaksFit), never left
+// out.
 //
-// All happens in one copy of the files that git tracks or would, in which each break is made and taken back. Before, each test must pass
-// there. A break counts as caught only if a test ran and failed: a copy that doesn't compile, an expression that matches
-// no test, and a test that is skipped are errors of the break.
+// All happens in one copy of the files that git tracks or would, in which each break is made and
+// taken back. Before, each test must pass there. A break counts as caught only if a test ran and
+// failed: a copy that doesn't compile, an expression that matches no test, and a test that is
+// skipped are errors of the break.
 package main
 
 import (
@@ -63,8 +65,8 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	return tryAll(ctx, w, copied, breaks)
 }
 
-// copyTree copies what git tracks or would, as it is now. It is always the same folder, so that the build cache serves the next
-// run too.
+// copyTree copies what git tracks or would, as it is now. It is always the same folder, so that the
+// build cache serves the next run too.
 func copyTree(ctx context.Context) (string, error) {
 	target, err := filepath.Abs("bin/breaks")
 	if err != nil {
@@ -73,12 +75,14 @@ func copyTree(ctx context.Context) (string, error) {
 	if err := os.RemoveAll(target); err != nil {
 		return "", err
 	}
-	list, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	list, err := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others",
+		"--exclude-standard").Output()
 	if err != nil {
 		return "", err
 	}
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
-		if err := copyFile(string(name), filepath.Join(target, string(name))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := copyFile(string(name), filepath.Join(target, string(name))); err != nil &&
+			!errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
 	}
@@ -120,7 +124,8 @@ func tryAll(ctx context.Context, w io.Writer, root string, breaks []Break) error
 			fmt.Fprintf(w, "!! %d of %d, %s: %v\n", i+1, len(breaks), b.Name, err)
 			continue
 		}
-		fmt.Fprintf(w, "%d of %d, %s: caught by %s in %d s\n", i+1, len(breaks), b.Name, by, int(time.Since(begun).Seconds()))
+		fmt.Fprintf(w, "%d of %d, %s: caught by %s in %d s\n", i+1, len(breaks), b.Name, by,
+			int(time.Since(begun).Seconds()))
 		fmt.Fprintf(&caught, "%s\n    %s: %s\n", b.Guarantee, b.Test.Package, by)
 	}
 	fmt.Fprintf(w, "\n%s\n%d breaks caught, %d not\n", caught.String(), len(breaks)-wrong, wrong)
@@ -133,7 +138,8 @@ func tryAll(ctx context.Context, w io.Writer, root string, breaks []Break) error
 // try makes the break and says which tests noticed.
 func try(ctx context.Context, root string, b Break, without result) (by string, err error) {
 	if without.outcome != passed {
-		return "", fmt.Errorf("without the break, %v %s\n%s", b.Test, without.outcome, tail(without.output))
+		return "", fmt.Errorf("without the break, %v %s\n%s", b.Test, without.outcome,
+			tail(without.output))
 	}
 	undo, err := b.Apply(root)
 	if err != nil {
@@ -151,9 +157,12 @@ func try(ctx context.Context, root string, b Break, without result) (by string, 
 		return "", unbuilt
 	}
 	if with.outcome != failed {
-		return "", fmt.Errorf("with the break, %v %s: %s\n%s", b.Test, with.outcome, b.Guarantee, tail(with.output))
+		return "", fmt.Errorf("with the break, %v %s: %s\n%s", b.Test, with.outcome, b.Guarantee,
+			tail(with.output))
 	}
-	whole := slices.DeleteFunc(with.by, func(test string) bool { return strings.Contains(test, "/") })
+	whole := slices.DeleteFunc(with.by, func(test string) bool {
+		return strings.Contains(test, "/")
+	})
 	return strings.Join(whole, " "), nil
 }
 

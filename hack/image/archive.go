@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// writeArchive writes what "docker save" would write of an image: its
-// configuration, its layers, and manifest.json. The library's own writer
-// lists several tags in an order that changes from run to run.
+// writeArchive writes what "docker save" would write of an image: its configuration, its layers,
+// and manifest.json. The library's own writer lists several tags in an order that changes from run
+// to run.
 func writeArchive(w io.Writer, image v1.Image, tags []name.Tag) error {
 	config, err := image.RawConfigFile()
 	if err != nil {
@@ -31,7 +31,8 @@ func writeArchive(w io.Writer, image v1.Image, tags []name.Tag) error {
 		return fmt.Errorf("listing the image's layers: %w", err)
 	}
 	archive := tar.NewWriter(w)
-	if err := writeEntry(archive, configName.String(), int64(len(config)), bytes.NewReader(config)); err != nil {
+	if err := writeEntry(archive, configName.String(), int64(len(config)),
+		bytes.NewReader(config)); err != nil {
 		return err
 	}
 	descriptor := tarball.Descriptor{Config: configName.String()}
@@ -49,7 +50,8 @@ func writeArchive(w io.Writer, image v1.Image, tags []name.Tag) error {
 	if err != nil {
 		return fmt.Errorf("writing manifest.json: %w", err)
 	}
-	if err := writeEntry(archive, "manifest.json", int64(len(manifest)), bytes.NewReader(manifest)); err != nil {
+	if err := writeEntry(archive, "manifest.json", int64(len(manifest)),
+		bytes.NewReader(manifest)); err != nil {
 		return err
 	}
 	return archive.Close()
@@ -74,7 +76,8 @@ func writeLayer(archive *tar.Writer, layer v1.Layer) (file string, err error) {
 }
 
 func writeEntry(archive *tar.Writer, file string, size int64, content io.Reader) error {
-	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file, Mode: 0o644, Size: size}); err != nil {
+	if err := archive.WriteHeader(
+		&tar.Header{Typeflag: tar.TypeReg, Name: file, Mode: 0o644, Size: size}); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	if _, err := io.Copy(archive, content); err != nil {

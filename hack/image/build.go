@@ -78,7 +78,8 @@ func (s *spec) image() (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON)
 	image, err := mutate.Append(base, mutate.Addendum{
 		Layer: layer, MediaType: types.OCILayer,
 		History: v1.History{Created: v1.Time{Time: s.created}, CreatedBy: "hack/image"},
@@ -92,7 +93,8 @@ func (s *spec) image() (v1.Image, error) {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Created = "linux", s.arch, v1.Time{Time: s.created}
-	config.Config.Entrypoint, config.Config.Env, config.Config.Labels = s.entrypoint, s.env, s.labels
+	config.Config.Entrypoint, config.Config.Env, config.Config.Labels = s.entrypoint, s.env,
+		s.labels
 	image, err = mutate.ConfigFile(image, config)
 	if err != nil {
 		return nil, fmt.Errorf("setting the image's configuration: %w", err)
@@ -100,8 +102,8 @@ func (s *spec) image() (v1.Image, error) {
 	return image, nil
 }
 
-// parseTags reads complete names. Without a tag Docker would say "latest",
-// which isn't what anybody meant.
+// parseTags reads complete names. Without a tag Docker would say "latest", which isn't what anybody
+// meant.
 func parseTags(args []string) (tags []name.Tag, err error) {
 	for _, arg := range args {
 		tag, err := name.NewTag(arg)
@@ -115,7 +117,9 @@ func parseTags(args []string) (tags []name.Tag, err error) {
 			tags = append(tags, tag)
 		}
 	}
-	slices.SortFunc(tags, func(a, b name.Tag) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(tags, func(a, b name.Tag) int {
+		return strings.Compare(a.String(), b.String())
+	})
 	return tags, nil
 }
 

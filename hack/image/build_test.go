@@ -73,9 +73,12 @@ func content(t *testing.T, image v1.Image) (lines []string) {
 			t.Fatal(err)
 		}
 		if h.Uid != 0 || h.Gid != 0 || h.Uname+h.Gname != "" || h.ModTime.Unix() != 1000 {
-			t.Errorf("%s belongs to %d:%d (%s:%s), and is of %v", h.Name, h.Uid, h.Gid, h.Uname, h.Gname, h.ModTime)
+			t.Errorf("%s belongs to %d:%d (%s:%s), and is of %v", h.Name, h.Uid, h.Gid, h.Uname,
+				h.Gname, h.ModTime)
 		}
-		lines = append(lines, strings.TrimSpace(h.FileInfo().Mode().String()+" "+h.Name+" "+h.Linkname+" "+string(text)))
+		lines = append(lines,
+			strings.TrimSpace(h.FileInfo().Mode().String()+" "+h.Name+" "+h.Linkname+" "+
+				string(text)))
 	}
 }
 
@@ -86,7 +89,8 @@ func TestImageHoldsTheFilesAndNothingElse(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "usr/sbin/tool"), link); err != nil {
 		t.Fatal(err)
 	}
-	file := build(t, "-tag", "registry.example/b:v1", "-tag", "a/b:v1", "-entrypoint", "/opt/bin/tool", "-entrypoint", "serve",
+	file := build(t, "-tag", "registry.example/b:v1", "-tag", "a/b:v1", "-entrypoint",
+		"/opt/bin/tool", "-entrypoint", "serve",
 		"-env", "K=V", "-label", "l=a=b", dir+"=/", link+"=/opt/bin/tool")
 	image, err := tarball.ImageFromPath(file, nil)
 	if err != nil {
@@ -110,25 +114,30 @@ func TestImageHoldsTheFilesAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config.Config
-	if config.OS != "linux" || config.Architecture != "arm64" || !slices.Equal(c.Entrypoint, []string{"/opt/bin/tool", "serve"}) ||
-		!slices.Equal(c.Env, []string{"K=V"}) || c.Labels["l"] != "a=b" || config.Created.Unix() != 1000 {
+	if config.OS != "linux" || config.Architecture != "arm64" ||
+		!slices.Equal(c.Entrypoint, []string{"/opt/bin/tool", "serve"}) ||
+		!slices.Equal(c.Env, []string{"K=V"}) || c.Labels["l"] != "a=b" ||
+		config.Created.Unix() != 1000 {
 		t.Errorf("got the configuration %+v", config)
 	}
 	manifest, err := tarball.LoadManifest(func() (io.ReadCloser, error) { return os.Open(file) })
-	if err != nil || len(manifest) != 1 || !slices.Equal(manifest[0].RepoTags, []string{"a/b:v1", "registry.example/b:v1"}) {
+	if err != nil || len(manifest) != 1 ||
+		!slices.Equal(manifest[0].RepoTags, []string{"a/b:v1", "registry.example/b:v1"}) {
 		t.Errorf("got the manifest %+v, %v", manifest, err)
 	}
 }
 
-// The same content gives the same bytes, whatever the files' times and places,
-// and the order of the arguments.
+// The same content gives the same bytes, whatever the files' times and places, and the order of the
+// arguments.
 func TestImageIsReproducible(t *testing.T) {
 	t.Parallel()
 	var archives [][]byte
 	for i, order := range [][]int{{0, 1}, {1, 0}} {
 		args := [][]string{{"-tag", "a/b:v1", "-label", "k=v"}, {"-tag", "a/b:v2", "-label", "a=b"}}
-		sources := []string{tree(t, time.Unix(int64(i)*1e6, 0)) + "=/a", tree(t, time.Now()) + "=/b"}
-		file := build(t, append(slices.Concat(args[order[0]], args[order[1]]), sources[0], sources[1])...)
+		sources := []string{tree(t, time.Unix(int64(i)*1e6, 0)) + "=/a",
+			tree(t, time.Now()) + "=/b"}
+		file := build(t,
+			append(slices.Concat(args[order[0]], args[order[1]]), sources[0], sources[1])...)
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -160,7 +169,8 @@ func TestImageRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out := t.TempDir()
-			if err := runBuild(append([]string{"-output", filepath.Join(out, "x.tar"), "-arch", "amd64"}, args...)); err == nil {
+			if err := runBuild(append([]string{"-output", filepath.Join(out, "x.tar"), "-arch",
+				"amd64"}, args...)); err == nil {
 				t.Error("got no error")
 			}
 			if left, err := os.ReadDir(out); err != nil || len(left) != 0 {
@@ -170,13 +180,14 @@ func TestImageRefuses(t *testing.T) {
 	}
 }
 
-// A layout has one entry, an index of every platform, whose images hold what
-// the archives do; and it takes the place of an older one.
+// A layout has one entry, an index of every platform, whose images hold what the archives do; and
+// it takes the place of an older one.
 func TestIndex(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1000")
 	dir := filepath.Join(t.TempDir(), "oci")
 	for range 2 {
-		file := build(t, "-tag", "a/b:v1", "-entrypoint", "/usr/sbin/tool", tree(t, time.Now())+"=/")
+		file := build(t, "-tag", "a/b:v1", "-entrypoint", "/usr/sbin/tool",
+			tree(t, time.Now())+"=/")
 		if err := runIndex([]string{"-layout", dir, "-tag", "a/b:v1", file}); err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +199,8 @@ func TestIndex(t *testing.T) {
 			t.Error(err)
 		}
 		top, err := outer.IndexManifest()
-		if err != nil || len(top.Manifests) != 1 || top.Manifests[0].Annotations["org.opencontainers.image.ref.name"] != "a/b:v1" {
+		if err != nil || len(top.Manifests) != 1 ||
+			top.Manifests[0].Annotations["org.opencontainers.image.ref.name"] != "a/b:v1" {
 			t.Fatalf("got %+v, %v", top, err)
 		}
 		inner, err := outer.ImageIndex(top.Manifests[0].Digest)
@@ -196,7 +208,8 @@ func TestIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 		platforms, err := inner.IndexManifest()
-		if err != nil || len(platforms.Manifests) != 1 || platforms.Manifests[0].Platform.String() != "linux/arm64" {
+		if err != nil || len(platforms.Manifests) != 1 ||
+			platforms.Manifests[0].Platform.String() != "linux/arm64" {
 			t.Fatalf("got %+v, %v", platforms, err)
 		}
 		image, err := inner.Image(platforms.Manifests[0].Digest)

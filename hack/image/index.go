@@ -15,9 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// runIndex makes an OCI layout with one entry, a multi-platform image of the
-// given archives. Pushing it is one command, and nodes of each platform then
-// pull the same name.
+// runIndex makes an OCI layout with one entry, a multi-platform image of the given archives.
+// Pushing it is one command, and nodes of each platform then pull the same name.
 func runIndex(args []string) error {
 	flags := flag.NewFlagSet("image index", flag.ContinueOnError)
 	dir := flags.String("layout", "", "the folder to write; what was in it is removed")
@@ -38,13 +37,14 @@ func runIndex(args []string) error {
 		if err != nil {
 			return err
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
+		index = mutate.AppendManifests(index,
+			mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
 	}
 	return writeLayout(*dir, index, tags[0].String())
 }
 
-// readArchive gives the one image of an archive, with the media types of OCI,
-// which an archive has no place for.
+// readArchive gives the one image of an archive, with the media types of OCI, which an archive has
+// no place for.
 func readArchive(file string) (v1.Image, *v1.Platform, error) {
 	archived, err := tarball.ImageFromPath(file, nil)
 	if err != nil {
@@ -58,7 +58,8 @@ func readArchive(file string) (v1.Image, *v1.Platform, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the layers in %s: %w", file, err)
 	}
-	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON)
 	for _, layer := range layers {
 		image, err = mutate.Append(image, mutate.Addendum{Layer: layer, MediaType: types.OCILayer})
 		if err != nil {
@@ -68,7 +69,8 @@ func readArchive(file string) (v1.Image, *v1.Platform, error) {
 	if image, err = mutate.ConfigFile(image, config); err != nil {
 		return nil, nil, fmt.Errorf("copying the configuration in %s: %w", file, err)
 	}
-	return image, &v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}, nil
+	return image,
+		&v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}, nil
 }
 
 // writeLayout writes a layout beside dir, and swaps it in when it is whole.

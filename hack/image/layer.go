@@ -25,8 +25,7 @@ type source struct {
 	to   string // without a leading slash; "" is the image's root
 }
 
-// parseSource reads SRC=/dest. SRC may be a symbolic link: what it leads to
-// is meant.
+// parseSource reads SRC=/dest. SRC may be a symbolic link: what it leads to is meant.
 func parseSource(arg string) (source, error) {
 	from, to, ok := strings.Cut(arg, "=")
 	if !ok || from == "" || !path.IsAbs(to) {
@@ -41,8 +40,8 @@ type entry struct {
 	info fs.FileInfo // nil likewise
 }
 
-// newLayer makes the layer that holds the sources. It reads the files again
-// whenever its content is asked for, so they must not change meanwhile.
+// newLayer makes the layer that holds the sources. It reads the files again whenever its content is
+// asked for, so they must not change meanwhile.
 func newLayer(sources []source, modified time.Time) (v1.Layer, error) {
 	entries, err := collect(sources)
 	if err != nil {
@@ -54,15 +53,16 @@ func newLayer(sources []source, modified time.Time) (v1.Layer, error) {
 		return r, nil
 	}
 	layer, err := tarball.LayerFromOpener(open,
-		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.DefaultCompression))
+		tarball.WithMediaType(types.OCILayer),
+		tarball.WithCompressionLevel(gzip.DefaultCompression))
 	if err != nil {
 		return nil, fmt.Errorf("making a layer: %w", err)
 	}
 	return layer, nil
 }
 
-// collect lists what the image holds, by path. Two sources may add to the same
-// folder, but not bring the same file.
+// collect lists what the image holds, by path. Two sources may add to the same folder, but not
+// bring the same file.
 func collect(sources []source) (map[string]entry, error) {
 	entries := map[string]entry{}
 	for _, src := range sources {
@@ -118,8 +118,7 @@ func add(entries map[string]entry, to string, e entry) error {
 	return nil
 }
 
-// writeEntries writes the entries as a tar file, folders before what is in
-// them.
+// writeEntries writes the entries as a tar file, folders before what is in them.
 func writeEntries(w io.Writer, entries map[string]entry, modified time.Time) error {
 	archive := tar.NewWriter(w)
 	for _, to := range sortedKeys(entries) {
@@ -133,7 +132,8 @@ func writeEntries(w io.Writer, entries map[string]entry, modified time.Time) err
 func writeOne(archive *tar.Writer, to string, e entry, modified time.Time) error {
 	header := &tar.Header{Name: to, ModTime: modified, Typeflag: tar.TypeDir, Mode: 0o755}
 	if e.info != nil {
-		// What else FileInfoHeader knows (owner, times, numbers of devices) depends on this machine.
+		// What else FileInfoHeader knows (owner, times, numbers of devices) depends on this
+		// machine.
 		found, err := tar.FileInfoHeader(e.info, "")
 		if err != nil {
 			return err

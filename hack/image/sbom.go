@@ -16,13 +16,11 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// runSBOM writes a CycloneDX bill of materials of Go binaries: what the
-// linker recorded in each of them, which is what went into it, and not what
-// its go.mod asked for. The same binaries give the same bytes: there is
-// neither a time nor a serial number.
+// runSBOM writes a CycloneDX bill of materials of Go binaries: what the linker recorded in each of
+// them, which is what went into it, and not what its go.mod asked for. The same binaries give the
+// same bytes: there is neither a time nor a serial number.
 //
-// An image needs no copy of it inside: scanners read the same record from the
-// binaries themselves.
+// An image needs no copy of it inside: scanners read the same record from the binaries themselves.
 func runSBOM(args []string) error {
 	flags := flag.NewFlagSet("image sbom", flag.ContinueOnError)
 	output := flags.String("output", "", "the file to write")
@@ -35,7 +33,8 @@ func runSBOM(args []string) error {
 		return errors.New("-output, -name, -version and at least one binary are needed")
 	}
 	b := bill{components: map[string]cdx.Component{}, needs: map[string][]string{}}
-	root := cdx.Component{BOMRef: *name, Type: cdx.ComponentTypeContainer, Name: *name, Version: *version}
+	root := cdx.Component{BOMRef: *name, Type: cdx.ComponentTypeContainer, Name: *name,
+		Version: *version}
 	for _, path := range flags.Args() {
 		ref, err := b.addBinary(path, *version)
 		if err != nil {
@@ -44,7 +43,8 @@ func runSBOM(args []string) error {
 		b.needs[root.BOMRef] = append(b.needs[root.BOMRef], ref)
 	}
 	return writeFile(*output, func(f *os.File) error {
-		return cdx.NewBOMEncoder(f, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(b.bom(root), cdx.SpecVersion1_6)
+		return cdx.NewBOMEncoder(f, cdx.BOMFileFormatJSON).SetPretty(true).
+			EncodeVersion(b.bom(root), cdx.SpecVersion1_6)
 	})
 }
 
@@ -67,7 +67,8 @@ func (b *bill) addBinary(path, version string) (ref string, err error) {
 	sum := sha256.Sum256(content)
 	properties := []cdx.Property{{Name: "go:package", Value: info.Path}}
 	for _, setting := range info.Settings {
-		properties = append(properties, cdx.Property{Name: "go:build:" + setting.Key, Value: setting.Value})
+		properties = append(properties,
+			cdx.Property{Name: "go:build:" + setting.Key, Value: setting.Value})
 	}
 	binary := filepath.Base(path)
 	ref = "file:" + binary
@@ -89,8 +90,8 @@ func (b *bill) addBinary(path, version string) (ref string, err error) {
 	return ref, nil
 }
 
-// replacement is what a replace directive put in a module's place. A folder
-// has no version of its own: it stands for the module it replaces.
+// replacement is what a replace directive put in a module's place. A folder has no version of its
+// own: it stands for the module it replaces.
 func replacement(module *debug.Module) *debug.Module {
 	if module.Replace.Version == "" {
 		return &debug.Module{Path: module.Path, Version: module.Version}
@@ -98,12 +99,13 @@ func replacement(module *debug.Module) *debug.Module {
 	return module.Replace
 }
 
-// need adds a module, and that ref depends on it. Package URLs name the
-// standard library golang/std.
+// need adds a module, and that ref depends on it. Package URLs name the standard library
+// golang/std.
 func (b *bill) need(ref, path, version, sum string) {
 	purl := "pkg:golang/" + path + "@" + version
 	component := cdx.Component{
-		BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: path, Version: version, PackageURL: purl, Scope: cdx.ScopeRequired,
+		BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: path, Version: version,
+		PackageURL: purl, Scope: cdx.ScopeRequired,
 	}
 	if sum != "" {
 		// As in go.sum. It hashes a list of hashes, so it is none of the hashes CycloneDX knows.

@@ -14,7 +14,8 @@ import (
 func readBill(t *testing.T, binaries ...string) ([]byte, *cdx.BOM) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "x.cdx.json")
-	if err := runSBOM(append([]string{"-output", file, "-name", "sluice", "-version", "v1"}, binaries...)); err != nil {
+	if err := runSBOM(append([]string{"-output", file, "-name", "sluice", "-version", "v1"},
+		binaries...)); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(file)
@@ -22,7 +23,8 @@ func readBill(t *testing.T, binaries ...string) ([]byte, *cdx.BOM) {
 		t.Fatal(err)
 	}
 	var bom cdx.BOM
-	if err := cdx.NewBOMDecoder(bytes.NewReader(data), cdx.BOMFileFormatJSON).Decode(&bom); err != nil {
+	if err := cdx.NewBOMDecoder(bytes.NewReader(data), cdx.BOMFileFormatJSON).
+		Decode(&bom); err != nil {
 		t.Fatal(err)
 	}
 	return data, &bom
@@ -57,7 +59,8 @@ func TestSBOM(t *testing.T) {
 		refs[c.BOMRef] = true
 		names = append(names, c.Name)
 	}
-	for _, want := range []string{"copy", filepath.Base(self), "std", "github.com/google/go-containerregistry"} {
+	for _, want := range []string{"copy", filepath.Base(self), "std",
+		"github.com/google/go-containerregistry"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s isn't among %v", want, names)
 		}
@@ -78,7 +81,8 @@ func TestSBOM(t *testing.T) {
 func TestSBOMRefusesWhatIsNoGoBinary(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "x")
-	if err := runSBOM([]string{"-output", file, "-name", "x", "-version", "v1", "sbom_test.go"}); err == nil {
+	if err := runSBOM([]string{"-output", file, "-name", "x", "-version", "v1",
+		"sbom_test.go"}); err == nil {
 		t.Error("got no error")
 	}
 	if _, err := os.Stat(file); err == nil {
