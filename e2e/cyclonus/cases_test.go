@@ -26,12 +26,16 @@ const (
 )
 
 // everything probes all ports of all pods, by the pods' addresses.
-func everything() *generator.ProbeConfig { return generator.NewAllAvailable(generator.ProbeModePodIP) }
+func everything() *generator.ProbeConfig {
+	return generator.NewAllAvailable(generator.ProbeModePodIP)
+}
 
-// generate returns all cases, in cyclonus' order. Blocks of addresses in them are of the family of podIP, the address of the pod z/c,
-// but for those cases that speak of 0.0.0.0/0 and the like. Probes go to addresses, since there is no DNS.
+// generate returns all cases, in cyclonus' order. Blocks of addresses in them are of the family of
+// podIP, the address of the pod z/c, but for those cases that speak of 0.0.0.0/0 and the like.
+// Probes go to addresses, since there is no DNS.
 func generate(podIP string) []*generator.TestCase {
-	cases := generator.NewTestCaseGenerator(true, podIP, namespaces, nil, nil).GenerateAllTestCases()
+	cases := generator.NewTestCaseGenerator(true, podIP, namespaces, nil, nil).
+		GenerateAllTestCases()
 	for _, c := range cases {
 		for _, step := range c.Steps {
 			config := *step.Probe // which cases share
@@ -42,8 +46,9 @@ func generate(podIP string) []*generator.TestCase {
 	return cases
 }
 
-// sample returns the numbers of a fixed selection of cases, in order: from the last to the first what has a tag that none before it
-// has, filled up evenly from the rest. The last ones have the most steps.
+// sample returns the numbers of a fixed selection of cases, in order: from the last to the first
+// what has a tag that none before it has, filled up evenly from the rest. The last ones have the
+// most steps.
 func sample(cases []*generator.TestCase) []int {
 	seen := map[string]bool{}
 	var chosen, rest []int
@@ -66,7 +71,8 @@ func sample(cases []*generator.TestCase) []int {
 	return chosen
 }
 
-// namesBlocks says whether a policy of the case has an ipBlock. Then IPv4 and IPv6 may be judged differently.
+// namesBlocks says whether a policy of the case has an ipBlock. Then IPv4 and IPv6 may be judged
+// differently.
 func namesBlocks(c *generator.TestCase) bool {
 	for _, step := range c.Steps {
 		for _, action := range step.Actions {
@@ -95,7 +101,8 @@ func namesBlocks(c *generator.TestCase) bool {
 	return false
 }
 
-// apply carries out one action of a case, as cyclonus' interpreter does, whose way to do it isn't exported.
+// apply carries out one action of a case, as cyclonus' interpreter does, whose way to do it isn't
+// exported.
 func apply(state *connectivity.TestCaseState, a *generator.Action) error {
 	switch {
 	case a.CreatePolicy != nil:
@@ -115,7 +122,8 @@ func apply(state *connectivity.TestCaseState, a *generator.Action) error {
 	case a.CreatePod != nil:
 		return state.CreatePod(a.CreatePod.Namespace, a.CreatePod.Pod, a.CreatePod.Labels)
 	case a.SetPodLabels != nil:
-		return state.SetPodLabels(a.SetPodLabels.Namespace, a.SetPodLabels.Pod, a.SetPodLabels.Labels)
+		return state.SetPodLabels(a.SetPodLabels.Namespace, a.SetPodLabels.Pod,
+			a.SetPodLabels.Labels)
 	case a.DeletePod != nil:
 		return state.DeletePod(a.DeletePod.Namespace, a.DeletePod.Pod)
 	}
@@ -151,7 +159,8 @@ func TestSample(t *testing.T) {
 	if len(missing) > 0 {
 		t.Errorf("no case of the sample has the tags %q", missing.Keys())
 	}
-	t.Logf("%d cases of %d, %d steps, %d cases with blocks: %v", len(chosen), len(cases), steps, blocks, chosen)
+	t.Logf("%d cases of %d, %d steps, %d cases with blocks: %v", len(chosen), len(cases), steps,
+		blocks, chosen)
 }
 
 // podKey is how the lab and cyclonus name a pod.

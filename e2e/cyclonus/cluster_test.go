@@ -21,8 +21,9 @@ import (
 // patience is how long pods and namespaces may take to come and go.
 const patience = time.Minute
 
-// labCluster is a lab as cyclonus' interpreter asks for it. Its methods may be called concurrently. What takes time in a cluster is done
-// when they return: a pod that was created is ready, one that was deleted is gone.
+// labCluster is a lab as cyclonus' interpreter asks for it. Its methods may be called concurrently.
+// What takes time in a cluster is done when they return: a pod that was created is ready, one that
+// was deleted is gone.
 type labCluster struct {
 	lab *lab.Lab
 	ctx context.Context
@@ -51,7 +52,8 @@ const (
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f == ipv4) }
 
 func newLabCluster(ctx context.Context, l *lab.Lab, families ...family) *labCluster {
-	return &labCluster{lab: l, ctx: ctx, families: families, rounds: map[string]int{}, seen: map[string]string{}, right: map[string]bool{}, slots: make(chan struct{}, atOnce)}
+	return &labCluster{lab: l, ctx: ctx, families: families, rounds: map[string]int{},
+		seen: map[string]string{}, right: map[string]bool{}, slots: make(chan struct{}, atOnce)}
 }
 
 // wrote notes that an object was written, unless err says that it wasn't.
@@ -100,7 +102,8 @@ func (c *labCluster) GetNamespace(name string) (*corev1.Namespace, error) {
 	return get(c, "", name, &corev1.Namespace{})
 }
 
-func (c *labCluster) SetNamespaceLabels(name string, labels map[string]string) (*corev1.Namespace, error) {
+func (c *labCluster) SetNamespaceLabels(name string,
+	labels map[string]string) (*corev1.Namespace, error) {
 	ns, err := c.GetNamespace(name)
 	if err != nil {
 		return nil, err
@@ -142,17 +145,20 @@ func (c *labCluster) GetAllNamespaces() (*corev1.NamespaceList, error) {
 	return &list, c.lab.Client().List(c.ctx, &list)
 }
 
-func (c *labCluster) CreateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
+func (c *labCluster) CreateNetworkPolicy(
+	np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
 	return create(c, np.DeepCopy())
 }
 
-func (c *labCluster) GetNetworkPoliciesInNamespace(namespace string) ([]networkingv1.NetworkPolicy, error) {
+func (c *labCluster) GetNetworkPoliciesInNamespace(
+	namespace string) ([]networkingv1.NetworkPolicy, error) {
 	var list networkingv1.NetworkPolicyList
 	err := c.lab.Client().List(c.ctx, &list, client.InNamespace(namespace))
 	return list.Items, err
 }
 
-func (c *labCluster) UpdateNetworkPolicy(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
+func (c *labCluster) UpdateNetworkPolicy(
+	np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
 	old, err := get(c, np.Namespace, np.Name, &networkingv1.NetworkPolicy{})
 	if err != nil {
 		return nil, err
@@ -167,10 +173,13 @@ func (c *labCluster) DeleteNetworkPolicy(namespace, name string) error {
 }
 
 func (c *labCluster) DeleteAllNetworkPoliciesInNamespace(namespace string) error {
-	return c.wrote(c.lab.Client().DeleteAllOf(c.ctx, &networkingv1.NetworkPolicy{}, client.InNamespace(namespace)))
+	return c.wrote(c.lab.Client().
+		DeleteAllOf(c.ctx, &networkingv1.NetworkPolicy{}, client.InNamespace(namespace)))
 }
 
-func (c *labCluster) CreateService(s *corev1.Service) (*corev1.Service, error) { return create(c, s) }
+func (c *labCluster) CreateService(s *corev1.Service) (*corev1.Service, error) {
+	return create(c, s)
+}
 
 func (c *labCluster) GetService(namespace, name string) (*corev1.Service, error) {
 	return get(c, namespace, name, &corev1.Service{})
@@ -231,7 +240,8 @@ func (c *labCluster) DeletePod(namespace, name string) error {
 	return c.wrote(c.lab.WaitGone(ctx, namespace+"/"+name))
 }
 
-func (c *labCluster) SetPodLabels(namespace, name string, labels map[string]string) (*corev1.Pod, error) {
+func (c *labCluster) SetPodLabels(namespace, name string,
+	labels map[string]string) (*corev1.Pod, error) {
 	pod, err := get(c, namespace, name, &corev1.Pod{})
 	if err != nil {
 		return nil, err

@@ -18,24 +18,28 @@ import (
 )
 
 const (
-	// settle is how long after a change the first round of probes begins: a cell that connects sooner might do so because nothing has
-	// changed yet. Where the change denies a cell, that cell shows that it is in force; where it denies none, only this time does.
+	// settle is how long after a change the first round of probes begins: a cell that connects
+	// sooner might do so because nothing has changed yet. Where the change denies a cell, that cell
+	// shows that it is in force; where it denies none, only this time does.
 	settle = 250 * time.Millisecond
 	// silence is how long the first round waits for answers.
 	silence    = 500 * time.Millisecond
 	maxSilence = 4 * time.Second
-	// retries is how often cyclonus probes again after a round that isn't what it expects. Only the cells that weren't are tried again;
-	// each round begins when twice the time has passed since the change, until 16 s have, and waits twice as long for answers: a busy
-	// machine isn't a denial.
+	// retries is how often cyclonus probes again after a round that isn't what it expects. Only the
+	// cells that weren't are tried again; each round begins when twice the time has passed since
+	// the change, until 16 s have, and waits twice as long for answers: a busy machine isn't a
+	// denial.
 	retries = 12
 	doubles = 6
-	// atOnce is how many cells that should connect are tried at the same time. Those that shouldn't wait all together.
+	// atOnce is how many cells that should connect are tried at the same time. Those that shouldn't
+	// wait all together.
 	atOnce = 48
 )
 
-// ExecuteRemoteCommand is called to run cyclonus' worker in a pod, for all cells that begin there. The connections are made from
-// the pod's network namespace instead, all at once.
-func (c *labCluster) ExecuteRemoteCommand(namespace, pod, _ string, command []string) (stdout, stderr string, commandErr, err error) {
+// ExecuteRemoteCommand is called to run cyclonus' worker in a pod, for all cells that begin there.
+// The connections are made from the pod's network namespace instead, all at once.
+func (c *labCluster) ExecuteRemoteCommand(namespace, pod, _ string,
+	command []string) (stdout, stderr string, commandErr, err error) {
 	var batch worker.Batch
 	if len(command) != 3 || command[1] != "--jobs" {
 		return "", "", nil, fmt.Errorf("running %q in a pod: expected cyclonus' worker", command)
@@ -51,7 +55,8 @@ func (c *labCluster) ExecuteRemoteCommand(namespace, pod, _ string, command []st
 	return string(out), "", nil, err
 }
 
-// probe tries all cells from one pod, over each family, but for those that were as expected since the last change.
+// probe tries all cells from one pod, over each family, but for those that were as expected since
+// the last change.
 func (c *labCluster) probe(from string, requests []*worker.Request) ([]worker.Result, error) {
 	timeout, err := c.nextRound(from)
 	if err != nil {
@@ -101,7 +106,8 @@ func (c *labCluster) probe(from string, requests []*worker.Request) ([]worker.Re
 	return results, nil
 }
 
-// forgetEarly has the cells that connect tried again if one does that shouldn't: the change wasn't in force yet.
+// forgetEarly has the cells that connect tried again if one does that shouldn't: the change wasn't
+// in force yet.
 func (c *labCluster) forgetEarly(results []worker.Result, allowed []bool) {
 	early := false
 	for i, r := range results {
@@ -152,9 +158,10 @@ func podAt(pods []lab.Pod, host string) (lab.Pod, error) {
 	return pods[i], nil
 }
 
-// cell connects over each family. It returns why not, or "" if the cell counts as one that connects: if that is expected, by all
-// families; else by any, or by a failure that isn't a denial.
-func (c *labCluster) cell(from ns.NetNS, to lab.Pod, request *worker.Request, timeout time.Duration, allowed bool) (refusal string) {
+// cell connects over each family. It returns why not, or "" if the cell counts as one that
+// connects: if that is expected, by all families; else by any, or by a failure that isn't a denial.
+func (c *labCluster) cell(from ns.NetNS, to lab.Pod, request *worker.Request, timeout time.Duration,
+	allowed bool) (refusal string) {
 	if allowed {
 		c.slots <- struct{}{}
 		defer func() { <-c.slots }()
@@ -163,7 +170,8 @@ func (c *labCluster) cell(from ns.NetNS, to lab.Pod, request *worker.Request, ti
 	results := make([]probe.Result, len(c.families))
 	var all sync.WaitGroup
 	for i, family := range c.families {
-		dst := netip.AddrPortFrom(to.Addresses[slices.IndexFunc(to.Addresses, family.has)], uint16(request.Port))
+		dst := netip.AddrPortFrom(to.Addresses[slices.IndexFunc(to.Addresses, family.has)],
+			uint16(request.Port))
 		all.Go(func() {
 			err := from.Do(func(ns.NetNS) error {
 				results[i] = probe.Connect(protocol, dst, probe.WithTimeout(timeout))

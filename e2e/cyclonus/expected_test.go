@@ -9,8 +9,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// expectation is what cyclonus' matcher makes of the objects in the API server. It decides nothing about a cell, but says which cells
-// to try again, which are worth waiting for, and what a cell counts as over which families differ: what isn't expected.
+// expectation is what cyclonus' matcher makes of the objects in the API server. It decides nothing
+// about a cell, but says which cells to try again, which are worth waiting for, and what a cell
+// counts as over which families differ: what isn't expected.
 type expectation struct {
 	policy *matcher.Policy
 	peers  map[string]*matcher.TrafficPeer // by namespace/name of the pod
@@ -38,12 +39,14 @@ func (c *labCluster) expectation() (expectation, error) {
 	for i := range policies.Items {
 		pointers = append(pointers, &policies.Items[i])
 	}
-	out := expectation{matcher.BuildNetworkPolicies(false, pointers), map[string]*matcher.TrafficPeer{}, map[string]string{}}
+	out := expectation{matcher.BuildNetworkPolicies(false, pointers),
+		map[string]*matcher.TrafficPeer{}, map[string]string{}}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		c.chooseIP(pod)
 		key := pod.Namespace + "/" + pod.Name
-		internal := &matcher.InternalPeer{PodLabels: pod.Labels, NamespaceLabels: labels[pod.Namespace], Namespace: pod.Namespace}
+		internal := &matcher.InternalPeer{PodLabels: pod.Labels,
+			NamespaceLabels: labels[pod.Namespace], Namespace: pod.Namespace}
 		out.peers[key] = &matcher.TrafficPeer{Internal: internal, IP: pod.Status.PodIP}
 		for _, container := range pod.Spec.Containers {
 			for _, port := range container.Ports {
@@ -62,6 +65,8 @@ func portKey(pod string, port int, protocol corev1.Protocol) string {
 func (e expectation) allows(from, to string, request *worker.Request) bool {
 	return e.policy.IsTrafficAllowed(&matcher.Traffic{
 		Source: e.peers[from], Destination: e.peers[to],
-		ResolvedPort: request.Port, ResolvedPortName: e.ports[portKey(to, request.Port, request.Protocol)], Protocol: request.Protocol,
+		ResolvedPort:     request.Port,
+		ResolvedPortName: e.ports[portKey(to, request.Port, request.Protocol)],
+		Protocol:         request.Protocol,
 	}).IsAllowed()
 }

@@ -13,7 +13,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	logrus.SetLevel(logrus.PanicLevel) // cyclonus tells every step; failures are reported in full by the tests
+	// cyclonus tells every step; failures are reported in full by the tests
+	logrus.SetLevel(logrus.PanicLevel)
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "e2e/cyclonus: not root: tests with a lab are skipped")
 	} else if err := build(); err != nil {

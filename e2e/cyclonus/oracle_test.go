@@ -16,8 +16,9 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// TestGeneratedCases: over all generated cases, policy and cyclonus agree on every cell after every step, for connections over IPv4
-// and over IPv6, and with blocks of either. Cyclonus' matcher is asked plain and simplified: its interpreter uses the latter.
+// TestGeneratedCases: over all generated cases, policy and cyclonus agree on every cell after every
+// step, for connections over IPv4 and over IPv6, and with blocks of either. Cyclonus' matcher is
+// asked plain and simplified: its interpreter uses the latter.
 func TestGeneratedCases(t *testing.T) {
 	t.Parallel()
 	var count struct{ steps, allowed, denied int }
@@ -44,10 +45,12 @@ func TestGeneratedCases(t *testing.T) {
 					}
 				}
 				count.steps++
-				for _, resources := range []*probe.Resources{state.Resources, onIPv6(state.Resources)} {
+				for _, resources := range []*probe.Resources{state.Resources,
+					onIPv6(state.Resources)} {
 					allowed, denied := compare(t, resources, state)
 					if t.Failed() {
-						t.Fatalf("in case %d of %s, %q, after step %d", i, blocks, c.Description, j+1)
+						t.Fatalf("in case %d of %s, %q, after step %d", i, blocks,
+							c.Description, j+1)
 					}
 					count.allowed += allowed
 					count.denied += denied
@@ -64,7 +67,8 @@ func TestGeneratedCases(t *testing.T) {
 // newResources makes the world of the generated cases, in memory.
 func newResources(t *testing.T) *probe.Resources {
 	t.Helper()
-	r, err := probe.NewDefaultResources(kube.NewMockKubernetes(1), namespaces, podNames, ports, protocols, nil, 1, true, "")
+	r, err := probe.NewDefaultResources(kube.NewMockKubernetes(1), namespaces, podNames, ports,
+		protocols, nil, 1, true, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,17 +86,20 @@ func sixth(ip string) string {
 func onIPv6(r *probe.Resources) *probe.Resources {
 	out := &probe.Resources{Namespaces: r.Namespaces}
 	for _, pod := range r.Pods {
-		out.Pods = append(out.Pods, probe.NewPod(pod.Namespace, pod.Name, pod.Labels, sixth(pod.IP), pod.Containers))
+		out.Pods = append(out.Pods,
+			probe.NewPod(pod.Namespace, pod.Name, pod.Labels, sixth(pod.IP), pod.Containers))
 	}
 	return out
 }
 
-// compare asks both about every cell between the pods of r, and fails the test where they differ. It returns how many cells are
-// allowed and denied.
-func compare(t *testing.T, r *probe.Resources, state *connectivity.TestCaseState) (allowed, denied int) {
+// compare asks both about every cell between the pods of r, and fails the test where they differ.
+// It returns how many cells are allowed and denied.
+func compare(t *testing.T, r *probe.Resources,
+	state *connectivity.TestCaseState) (allowed, denied int) {
 	t.Helper()
 	cluster := newCluster(t, state.Resources, state.Policies)
-	plain, simplified := matcher.BuildNetworkPolicies(false, state.Policies), matcher.BuildNetworkPolicies(true, state.Policies)
+	plain, simplified := matcher.BuildNetworkPolicies(false, state.Policies),
+		matcher.BuildNetworkPolicies(true, state.Policies)
 	for _, job := range new(probe.JobBuilder).GetJobsForProbeConfig(r, everything()).Valid {
 		if job.FromKey == job.ToKey {
 			continue
@@ -103,7 +110,8 @@ func compare(t *testing.T, r *probe.Resources, state *connectivity.TestCaseState
 			t.Errorf("%s: cyclonus says allowed %v, and simplified the opposite", job.Key(), theirs)
 		}
 		if answer := cluster.Explain(flowOf(traffic)); answer.Allowed != theirs {
-			t.Errorf("%s: cyclonus says allowed %v, policy %v: %s", job.Key(), theirs, answer.Allowed, answer)
+			t.Errorf("%s: cyclonus says allowed %v, policy %v: %s", job.Key(), theirs,
+				answer.Allowed, answer)
 		}
 		if theirs {
 			allowed++
@@ -115,9 +123,11 @@ func compare(t *testing.T, r *probe.Resources, state *connectivity.TestCaseState
 }
 
 // newCluster hands the same objects to policy.
-func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.NetworkPolicy) *cluster.Cluster {
+func newCluster(t *testing.T, r *probe.Resources,
+	policies []*networkingv1.NetworkPolicy) *cluster.Cluster {
 	t.Helper()
-	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
+	// cyclonus knows of no pod CIDRs
+	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true})
 	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range r.Namespaces {
 		c.SetNamespace(name, labels)
@@ -125,7 +135,8 @@ func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.Netwo
 	for _, pod := range r.Pods {
 		object := pod.KubePod()
 		object.UID, object.Spec.NodeName = types.UID(podKey(pod)), "node1"
-		object.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: pod.IP, PodIPs: []corev1.PodIP{{IP: pod.IP}, {IP: sixth(pod.IP)}}}
+		object.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: pod.IP,
+			PodIPs: []corev1.PodIP{{IP: pod.IP}, {IP: sixth(pod.IP)}}}
 		c.SetPod(policy.PodFrom(object))
 	}
 	for _, np := range policies {
@@ -141,10 +152,12 @@ func newCluster(t *testing.T, r *probe.Resources, policies []*networkingv1.Netwo
 // flowOf is the same new connection, as policy is asked about it.
 func flowOf(traffic *matcher.Traffic) policy.Flow {
 	number := map[corev1.Protocol]uint8{
-		corev1.ProtocolTCP: policy.ProtocolTCP, corev1.ProtocolUDP: policy.ProtocolUDP, corev1.ProtocolSCTP: policy.ProtocolSCTP,
+		corev1.ProtocolTCP: policy.ProtocolTCP, corev1.ProtocolUDP: policy.ProtocolUDP,
+		corev1.ProtocolSCTP: policy.ProtocolSCTP,
 	}
 	return policy.Flow{
-		Source: netip.MustParseAddr(traffic.Source.IP), Destination: netip.MustParseAddr(traffic.Destination.IP),
-		Protocol: number[traffic.Protocol], Port: uint16(traffic.ResolvedPort),
+		Source:      netip.MustParseAddr(traffic.Source.IP),
+		Destination: netip.MustParseAddr(traffic.Destination.IP),
+		Protocol:    number[traffic.Protocol], Port: uint16(traffic.ResolvedPort),
 	}
 }

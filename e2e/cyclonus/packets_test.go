@@ -16,12 +16,15 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// TestPackets has cyclonus' interpreter run its cases on a lab of two nodes: a sample, or with SLUICE_LONG=1 all. Every cell of every
-// step is tried over IPv4 and over IPv6, and must be as cyclonus expects.
+// TestPackets has cyclonus' interpreter run its cases on a lab of two nodes: a sample, or with
+// SLUICE_LONG=1 all. Every cell of every step is tried over IPv4 and over IPv6, and must be as
+// cyclonus expects.
 //
-// The control, that all cells connect without policies, is before each case and after the last; in the sample before each fourth.
+// The control, that all cells connect without policies, is before each case and after the last; in
+// the sample before each fourth.
 //
-// A case that names blocks of addresses is run once for each family, with that family's connections.
+// A case that names blocks of addresses is run once for each family, with that family's
+// connections.
 func TestPackets(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -54,13 +57,16 @@ func TestPackets(t *testing.T) {
 	}
 	both.control()
 	total := both.count.add(only4.count).add(only6.count)
-	t.Logf("proof: %d cases of %d: %d steps, %d cells allowed, %d denied, %d rounds of probes more than steps, in %v",
-		len(chosen), len(cases4), total.steps, total.allowed, total.denied, total.again, time.Since(start).Round(time.Second))
+	t.Logf("proof: %d cases of %d: %d steps, %d cells allowed, %d denied, %d rounds of probes "+
+		"more than steps, in %v",
+		len(chosen), len(cases4), total.steps, total.allowed, total.denied, total.again,
+		time.Since(start).Round(time.Second))
 }
 
 func newLab(t *testing.T) *lab.Lab {
 	t.Helper()
-	l, err := lab.Up(t.Context(), lab.Options{Name: fmt.Sprintf("cyclonus-%d", os.Getpid()), Progress: t.Output()})
+	l, err := lab.Up(t.Context(),
+		lab.Options{Name: fmt.Sprintf("cyclonus-%d", os.Getpid()), Progress: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +114,8 @@ func (c count) add(o count) count {
 func newRun(t *testing.T, l *lab.Lab, families ...family) *run {
 	t.Helper()
 	c := newLabCluster(t.Context(), l, families...)
-	resources, err := probe.NewDefaultResources(c, namespaces, podNames, ports, protocols, nil, int(patience.Seconds()), true, "")
+	resources, err := probe.NewDefaultResources(c, namespaces, podNames, ports, protocols, nil,
+		int(patience.Seconds()), true, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +123,8 @@ func newRun(t *testing.T, l *lab.Lab, families ...family) *run {
 		ResetClusterBeforeTestCase: true, VerifyClusterStateBeforeTestCase: true,
 		KubeProbeRetries: retries, BatchJobs: true, IgnoreLoopback: true, FailFast: true,
 	}
-	return &run{t: t, cluster: c, resources: resources, interpreter: connectivity.NewInterpreter(c, resources, config)}
+	return &run{t: t, cluster: c, resources: resources,
+		interpreter: connectivity.NewInterpreter(c, resources, config)}
 }
 
 func (r *run) addressOf(namespace, name string) string {
@@ -157,7 +165,8 @@ func (r *run) logPairs() {
 func (r *run) control() {
 	r.t.Helper()
 	denied := r.count.denied
-	r.execute(-1, generator.NewSingleStepTestCase("no policies", generator.StringSet{}, everything()))
+	r.execute(-1,
+		generator.NewSingleStepTestCase("no policies", generator.StringSet{}, everything()))
 	if r.count.denied != denied {
 		r.t.Fatal("cyclonus expects denied cells where there are no policies")
 	}
@@ -197,7 +206,8 @@ func (r *run) check(name string, step *connectivity.StepResult) {
 			switch {
 			case got != expected.Combined:
 				r.t.Errorf("%s: %s to %s %s: expected %s, got %s: %s",
-					name, pair.From, pair.To, cell, expected.Combined, got, r.cluster.seen[expected.Job.Key()])
+					name, pair.From, pair.To, cell, expected.Combined, got,
+					r.cluster.seen[expected.Job.Key()])
 			case got == probe.ConnectivityAllowed:
 				r.count.allowed += len(r.cluster.families)
 			default:

@@ -20,8 +20,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// What random clusters are made of: small, so that things collide. Every object has the label teamLabel, and may have tierLabel.
-// Objects are such as an API server accepts, and go round knownErrors.
+// What random clusters are made of: small, so that things collide. Every object has the label
+// teamLabel, and may have tierLabel. Objects are such as an API server accepts, and go round
+// knownErrors.
 const (
 	teamLabel = "team"
 	tierLabel = "tier"
@@ -46,9 +47,11 @@ var (
 	}
 	// strangers are addresses that no pod has, at the edges of the blocks.
 	strangers = []string{
-		"0.0.0.0", "10.0.0.0", "10.0.0.7", "10.0.0.8", "127.255.255.255", "128.0.0.0", "192.0.2.127", "192.0.2.128", "192.0.2.191", "192.0.2.192",
+		"0.0.0.0", "10.0.0.0", "10.0.0.7", "10.0.0.8", "127.255.255.255", "128.0.0.0",
+		"192.0.2.127", "192.0.2.128", "192.0.2.191", "192.0.2.192",
 		"192.0.2.255", "192.0.3.0", "255.255.255.255",
-		"::", "fd00::", "fd00::7", "fd00::8", "7fff::", "8000::", "2001:db8::7f", "2001:db8::80", "2001:db8::c0", "2001:db8::ff", "2001:db8::100",
+		"::", "fd00::", "fd00::7", "fd00::8", "7fff::", "8000::", "2001:db8::7f", "2001:db8::80",
+		"2001:db8::c0", "2001:db8::ff", "2001:db8::100",
 	}
 )
 
@@ -65,8 +68,8 @@ type randomWorld struct {
 	policies   []*networkingv1.NetworkPolicy
 }
 
-// TestRandomClusters: over random clusters and policies, policy and cyclonus agree on every cell: between all pods, and with hosts that
-// are none, on every edge of blocks and ranges of ports.
+// TestRandomClusters: over random clusters and policies, policy and cyclonus agree on every cell:
+// between all pods, and with hosts that are none, on every edge of blocks and ranges of ports.
 func TestRandomClusters(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -102,9 +105,11 @@ func (w *randomWorld) compare(t *rapid.T) (allowed, denied int) {
 			for _, port := range cellPorts {
 				for _, protocol := range protocols {
 					traffic := trafficOf(from, to, port, protocol)
-					want, got := theirs.IsTrafficAllowed(traffic).IsAllowed(), cluster.Explain(flowOf(traffic))
+					want, got := theirs.IsTrafficAllowed(traffic).IsAllowed(),
+						cluster.Explain(flowOf(traffic))
 					if got.Allowed != want {
-						t.Fatalf("%s to %s %s %d: cyclonus says allowed %v, policy %v: %s", from, to, protocol, port, want, got.Allowed, got)
+						t.Fatalf("%s to %s %s %d: cyclonus says allowed %v, policy %v: %s", from,
+							to, protocol, port, want, got.Allowed, got)
 					}
 					if want {
 						allowed++
@@ -120,7 +125,8 @@ func (w *randomWorld) compare(t *rapid.T) (allowed, denied int) {
 
 // cluster is the world as policy is told of it.
 func (w *randomWorld) cluster() *cluster.Cluster {
-	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true}) // cyclonus knows of no pod CIDRs
+	// cyclonus knows of no pod CIDRs
+	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true})
 	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range w.namespaces {
 		c.SetNamespace(name, labels)
@@ -156,7 +162,8 @@ func (w *randomWorld) ends() []end {
 
 // trafficOf is a cell as cyclonus is asked about it.
 func trafficOf(from, to end, port int, protocol corev1.Protocol) *matcher.Traffic {
-	traffic := &matcher.Traffic{Source: from.peer(), Destination: to.peer(), ResolvedPort: port, Protocol: protocol}
+	traffic := &matcher.Traffic{Source: from.peer(), Destination: to.peer(), ResolvedPort: port,
+		Protocol: protocol}
 	if to.pod != nil {
 		number := flowOf(traffic).Protocol
 		for _, p := range to.pod.Ports {
@@ -172,7 +179,8 @@ func (e end) peer() *matcher.TrafficPeer {
 	out := &matcher.TrafficPeer{IP: e.String()}
 	if e.pod != nil {
 		out.Internal = &matcher.InternalPeer{
-			PodLabels: e.pod.Labels, NamespaceLabels: e.pod.namespaceLabels, Namespace: e.pod.ID.Namespace,
+			PodLabels: e.pod.Labels, NamespaceLabels: e.pod.namespaceLabels,
+			Namespace: e.pod.ID.Namespace,
 		}
 	}
 	return out
@@ -190,7 +198,8 @@ func drawWorld(t *rapid.T) *randomWorld {
 		}
 	}
 	for i := range rapid.IntRange(1, 4).Draw(t, "policies") {
-		namespace := namespaces[rapid.IntRange(0, len(w.namespaces)-1).Draw(t, "namespace of a policy")]
+		namespace := namespaces[rapid.IntRange(0, len(w.namespaces)-1).
+			Draw(t, "namespace of a policy")]
 		w.policies = append(w.policies, drawPolicy(t, namespace, fmt.Sprintf("p%d", i)))
 	}
 	return w
@@ -198,7 +207,8 @@ func drawWorld(t *rapid.T) *randomWorld {
 
 func drawLabels(t *rapid.T, of string) map[string]string {
 	out := map[string]string{teamLabel: rapid.SampledFrom(teams).Draw(t, "team of "+of)}
-	if tier := rapid.SampledFrom(append(slices.Clone(tiers), "")).Draw(t, "tier of "+of); tier != "" {
+	tier := rapid.SampledFrom(append(slices.Clone(tiers), "")).Draw(t, "tier of "+of)
+	if tier != "" {
 		out[tierLabel] = tier
 	}
 	return out
@@ -210,14 +220,17 @@ func drawPod(t *rapid.T, namespace string, number int) policy.Pod {
 	out := policy.Pod{
 		ID:     selector.Pod{Namespace: namespace, Name: name, UID: name},
 		Labels: drawLabels(t, name),
-		Node:   "node1", Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", number)), netip.MustParseAddr(fmt.Sprintf("fd00::%d", number))},
+		Node:   "node1",
+		Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", number)),
+			netip.MustParseAddr(fmt.Sprintf("fd00::%d", number))},
 	}
 	taken := map[string]bool{} // cyclonus knows one name of a port
 	for range rapid.IntRange(0, 3).Draw(t, "ports of "+name) {
 		p := policy.PodPort{
 			NamedPort: policy.NamedPort{
-				Protocol: rapid.SampledFrom([]uint8{policy.ProtocolTCP, policy.ProtocolUDP, policy.ProtocolSCTP}).Draw(t, "protocol"),
-				Name:     rapid.SampledFrom(portNames).Draw(t, "name"),
+				Protocol: rapid.SampledFrom([]uint8{policy.ProtocolTCP, policy.ProtocolUDP,
+					policy.ProtocolSCTP}).Draw(t, "protocol"),
+				Name: rapid.SampledFrom(portNames).Draw(t, "name"),
 			},
 			Number: uint16(rapid.SampledFrom(cellPorts).Draw(t, "number")),
 		}
@@ -239,14 +252,17 @@ func drawSelector(t *rapid.T, what string) metav1.LabelSelector {
 	}
 	for range rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, "matchExpressions") {
 		e := metav1.LabelSelectorRequirement{
-			Key:      rapid.SampledFrom([]string{teamLabel, tierLabel, "absent"}).Draw(t, "key"),
-			Operator: rapid.SampledFrom([]metav1.LabelSelectorOperator{"In", "NotIn", "Exists", "DoesNotExist"}).Draw(t, "operator"),
+			Key: rapid.SampledFrom([]string{teamLabel, tierLabel, "absent"}).Draw(t, "key"),
+			Operator: rapid.SampledFrom([]metav1.LabelSelectorOperator{"In", "NotIn", "Exists",
+				"DoesNotExist"}).Draw(t, "operator"),
 		}
 		if e.Operator == metav1.LabelSelectorOpNotIn {
 			e.Key = teamLabel // which nothing lacks
 		}
 		if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
-			e.Values = rapid.SliceOfNDistinct(rapid.SampledFrom(append(slices.Clone(teams), tiers...)), 1, 3, rapid.ID[string]).Draw(t, "values")
+			e.Values = rapid.SliceOfNDistinct(
+				rapid.SampledFrom(append(slices.Clone(teams), tiers...)), 1, 3, rapid.ID[string]).
+				Draw(t, "values")
 		}
 		out.MatchExpressions = append(out.MatchExpressions, e)
 	}
@@ -259,7 +275,8 @@ func drawPeer(t *rapid.T) networkingv1.NetworkPolicyPeer {
 		cidr := rapid.SampledFrom(slices.Sorted(maps.Keys(blockExcepts))).Draw(t, "cidr")
 		out := &networkingv1.IPBlock{CIDR: cidr}
 		if excepts := blockExcepts[cidr]; len(excepts) > 0 {
-			out.Except = rapid.SliceOfNDistinct(rapid.SampledFrom(excepts), 0, len(excepts), rapid.ID[string]).Draw(t, "except")
+			out.Except = rapid.SliceOfNDistinct(rapid.SampledFrom(excepts), 0, len(excepts),
+				rapid.ID[string]).Draw(t, "except")
 		}
 		return networkingv1.NetworkPolicyPeer{IPBlock: out}
 	}
@@ -277,7 +294,8 @@ func drawPeer(t *rapid.T) networkingv1.NetworkPolicyPeer {
 
 func drawPort(t *rapid.T) networkingv1.NetworkPolicyPort {
 	var out networkingv1.NetworkPolicyPort
-	if protocol := rapid.SampledFrom(append([]corev1.Protocol{""}, protocols...)).Draw(t, "protocol"); protocol != "" {
+	protocol := rapid.SampledFrom(append([]corev1.Protocol{""}, protocols...)).Draw(t, "protocol")
+	if protocol != "" {
 		out.Protocol = &protocol
 	}
 	switch rapid.SampledFrom([]string{"any", "name", "number", "range"}).Draw(t, "port") {
@@ -301,8 +319,10 @@ func drawPolicy(t *rapid.T, namespace, name string) *networkingv1.NetworkPolicy 
 	if rapid.Bool().Draw(t, "some pods") {
 		np.Spec.PodSelector = drawSelector(t, "subject")
 	}
-	np.Spec.PolicyTypes = rapid.SampledFrom([][]networkingv1.PolicyType{{"Ingress"}, {"Egress"}, {"Ingress", "Egress"}}).Draw(t, "policyTypes")
-	draw := func(direction string) (peers [][]networkingv1.NetworkPolicyPeer, ports [][]networkingv1.NetworkPolicyPort) {
+	np.Spec.PolicyTypes = rapid.SampledFrom([][]networkingv1.PolicyType{{"Ingress"}, {"Egress"},
+		{"Ingress", "Egress"}}).Draw(t, "policyTypes")
+	draw := func(direction string) (peers [][]networkingv1.NetworkPolicyPeer,
+		ports [][]networkingv1.NetworkPolicyPort) {
 		for range rapid.IntRange(0, 2).Draw(t, direction) {
 			peers = append(peers, rapid.SliceOfN(rapid.Custom(drawPeer), 0, 2).Draw(t, "peers"))
 			ports = append(ports, rapid.SliceOfN(rapid.Custom(drawPort), 0, 2).Draw(t, "ports"))
@@ -311,11 +331,13 @@ func drawPolicy(t *rapid.T, namespace, name string) *networkingv1.NetworkPolicy 
 	}
 	peers, ports := draw("ingress")
 	for i := range peers {
-		np.Spec.Ingress = append(np.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: peers[i], Ports: ports[i]})
+		np.Spec.Ingress = append(np.Spec.Ingress,
+			networkingv1.NetworkPolicyIngressRule{From: peers[i], Ports: ports[i]})
 	}
 	peers, ports = draw("egress")
 	for i := range peers {
-		np.Spec.Egress = append(np.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: peers[i], Ports: ports[i]})
+		np.Spec.Egress = append(np.Spec.Egress,
+			networkingv1.NetworkPolicyEgressRule{To: peers[i], Ports: ports[i]})
 	}
 	return np
 }
