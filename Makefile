@@ -33,7 +33,8 @@ lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/l
 unit: ## The tests that need neither root nor packets, as any user, without the race detector: for while you write
 	@hack/unit
 
-# One package at a time (-p 1): the packet tests of one are load for those of another, and floods want both cores.
+# One package at a time (-p 1): the packet tests of one are load for those of another, and floods
+# want both cores.
 
 .PHONY: test
 test: packages programs bin/kustomize bin/helm ## Vet and test every module with the race detector; as root, for the tests that send packets
@@ -48,7 +49,8 @@ test-long: packages programs bin/kustomize bin/helm ## The same tests in their l
 breaks: packages programs bin/kustomize bin/helm ## Break each guarantee on purpose (hack/breaks), and see its test notice; BREAKS=regexp picks some
 	@go run ./hack/break '$(BREAKS)'
 
-# What proves that the kernel does what policies mean. Tests log what they counted as "proof: 230 cases, ...".
+# What proves that the kernel does what policies mean. Tests log what they counted as "proof: 230
+# cases, ...".
 PROOF := policy selector ruleset enforcer controllers verify nft nflog conntrack cni overlay internal test e2e/enforce e2e/security e2e/kill e2e/cyclonus
 
 .PHONY: proof
@@ -70,8 +72,9 @@ packages: # Debian packages that the tests use
 
 ##@ Clusters of Docker containers
 
-# The first time, the image of nodes is pulled, or built where it can't be. hack/docker installs and starts Docker.
-# E2E_FLAGS are ginkgo's: make e2e-fast E2E_FLAGS='--focus Services'. KEEP=1 keeps a cluster in which something failed.
+# The first time, the image of nodes is pulled, or built where it can't be. hack/docker installs and
+# starts Docker. E2E_FLAGS are ginkgo's: make e2e-fast E2E_FLAGS='--focus Services'. KEEP=1 keeps a
+# cluster in which something failed.
 
 .PHONY: e2e-fast
 e2e-fast: cluster-tools ## Make a cluster with kind, install Sluice, and run the part of the suites that takes minutes

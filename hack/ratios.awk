@@ -1,6 +1,6 @@
-# Reads the output of go test -bench and prints, for every benchmark, the median of each figure
-# and its ratio to the same figure of the benchmark's first sub-benchmark, unless the line has ratios
-# of its own: units that begin with "of-".
+# Reads the output of go test -bench and prints, for every benchmark, the median of each figure and
+# its ratio to the same figure of the benchmark's first sub-benchmark, unless the line has ratios of
+# its own: units that begin with "of-".
 
 $1 == "pkg:" { package = $2 }
 
@@ -49,7 +49,8 @@ function print_benchmark(key,    top, u, m, line, own) {
 	print line
 }
 
-# Times ("ns/op", "ns-p50") and rates of bytes in a unit a person would choose, everything else as it came.
+# Times ("ns/op", "ns-p50") and rates of bytes in a unit a person would choose, everything else as
+# it came.
 function figure(value, unit) {
 	if (unit == "B/s") return sprintf("%.0f MB/s", value / 1e6)
 	if (unit !~ /^ns[\/-]/) return sprintf(value < 1e4 ? "%.4g %s" : "%.0f %s", value, unit)

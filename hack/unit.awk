@@ -1,5 +1,5 @@
-# Shortens what go test -v prints: what failed, a line for each package, and at the end how many tests passed, failed and were left out.
-# A test with parts counts as its parts.
+# Shortens what go test -v prints: what failed, a line for each package, and at the end how many
+# tests passed, failed and were left out. A test with parts counts as its parts.
 
 function flush_package(failed,    name, parent, i) {
 	for (name in result) {

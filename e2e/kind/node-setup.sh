@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs once in a container of the node image's root, before it becomes the image: what needs the root's own systemd and containerd.
+# Runs once in a container of the node image's root, before it becomes the image: what needs the
+# root's own systemd and containerd.
 set -euo pipefail
 
 # As images/base/Dockerfile of kind does it.
@@ -11,7 +12,8 @@ systemctl enable kubelet.service containerd.service undo-mount-hacks.service
 systemctl mask systemd-binfmt.service
 mkdir -p /etc/kubernetes/manifests
 
-# The host may not be able to raise limits (no CAP_SYS_RESOURCE), and everything on it inherits that.
+# The host may not be able to raise limits (no CAP_SYS_RESOURCE), and everything on it inherits
+# that.
 sed -i -e '/^Limit/d' -e '/^OOMScoreAdjust=/d' /etc/systemd/system/containerd.service
 sed -i -e 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' /etc/containerd/config.toml
 ctr oci spec | jq 'del(.process.rlimits)' >/etc/containerd/cri-base.json

@@ -1,5 +1,6 @@
 #!/bin/bash
-# proxy-helpers.sh ROOT DIR: copies nft and iptables, with what they load, from the root of a node to that of kube-proxy's image.
+# proxy-helpers.sh ROOT DIR: copies nft and iptables, with what they load, from the root of a node
+# to that of kube-proxy's image.
 set -euo pipefail
 root=$1 dir=$2
 mkdir -p "$dir/usr/sbin"

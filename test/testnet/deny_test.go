@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-const forwardChain = "add table inet test; add chain inet test forward { type filter hook forward priority 0; }; "
+const forwardChain = "add table inet test; " +
+	"add chain inet test forward { type filter hook forward priority 0; }; "
 
 func TestDropIsSilence(t *testing.T) {
 	t.Parallel()
