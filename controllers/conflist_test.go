@@ -12,16 +12,16 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// TestConflistIsTold: what others do to the CNI configuration is told when it begins and when it
-// changes; what an earlier agent left isn't anybody's edit.
-func TestConflistIsTold(t *testing.T) {
+// TestConflistIsReported: what others do to the CNI configuration is reported when it begins and
+// when it changes; what an earlier agent left is no edit.
+func TestConflistIsReported(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(100)
 	d := &Datapath{ConfDir: "/net.d", Events: notify.NodeEvents{Node: "n1", Recorder: recorder},
 		Log: logr.Discard()}
 	for i, step := range []struct {
-		state install.ConflistState
-		told  []string
+		state    install.ConflistState
+		reported []string
 	}{
 		{install.ConflistState{Changed: true, Edited: "its settings were others"}, nil},
 		{install.ConflistState{}, nil},
@@ -34,19 +34,20 @@ func TestConflistIsTold(t *testing.T) {
 		{install.ConflistState{Before: []string{"00-other.conf"}},
 			[]string{"Warning OtherCNIFirst", "00-other.conf"}},
 	} {
-		d.tellConflist(step.state)
-		var told []string
+		d.reportConflist(step.state)
+		var reported []string
 		for len(recorder.Events) > 0 {
-			told = append(told, <-recorder.Events)
+			reported = append(reported, <-recorder.Events)
 		}
-		if len(told)*2 != len(step.told) {
-			t.Errorf("step %d: told %q, want %q", i, told, step.told)
+		if len(reported)*2 != len(step.reported) {
+			t.Errorf("step %d: reported %q, want %q", i, reported, step.reported)
 			continue
 		}
-		for j, event := range told {
-			if !strings.HasPrefix(event, step.told[2*j]) ||
-				!strings.Contains(event, step.told[2*j+1]) {
-				t.Errorf("step %d: told %s, want %s", i, event, fmt.Sprint(step.told[2*j:2*j+2]))
+		for j, event := range reported {
+			if !strings.HasPrefix(event, step.reported[2*j]) ||
+				!strings.Contains(event, step.reported[2*j+1]) {
+				t.Errorf("step %d: reported %s, want %s", i, event,
+					fmt.Sprint(step.reported[2*j:2*j+2]))
 			}
 		}
 	}

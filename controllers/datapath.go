@@ -18,8 +18,9 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// Datapath tells others on the node how far its network is: the CNI server, whose pods need it, and
-// the files that the container runtime and other tools read. What it writes it keeps there.
+// Datapath reports the state of the node's network to the CNI server, whose pods need it, and
+// writes the files that the container runtime and other tools read. It keeps these files as they
+// should be.
 type Datapath struct {
 	Enforcer   *enforcer.Enforcer
 	Server     *server.Server
@@ -42,8 +43,8 @@ type Datapath struct {
 
 	changes chan struct{} // of state; made by signal
 
-	// Of Run's goroutine, which alone writes files: nobody else waits for a disk.
-	failed    map[string]string // by what failed, so that it is told once
+	// Of Run's goroutine, which alone writes files: the others never wait for a disk.
+	failed    map[string]string // by what failed, so that it is reported once
 	installed bool              // our configuration was in place at least once
 	appended  []string          // plugins that others appended to it
 	warnedOf  []string          // configurations that come before ours
@@ -66,14 +67,14 @@ func (d *Datapath) SetState(s NetworkState) {
 		d.Server.SetTunnelPort(port)
 	}
 	d.Forward.SetPods(networksOf(s.Config), s.PodCIDRs)
-	d.tell()
+	d.updateServer()
 	select {
 	case d.changed() <- struct{}{}:
 	default: // Run is about to look
 	}
 }
 
-// changed has room for one that tells Run of a new state.
+// changed holds a token while there is a new state for Run.
 func (d *Datapath) changed() chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -83,8 +84,8 @@ func (d *Datapath) changed() chan struct{} {
 	return d.changes
 }
 
-// tell tells the CNI server whether pods can come.
-func (d *Datapath) tell() {
+// updateServer reports to the CNI server whether the node can take pods.
+func (d *Datapath) updateServer() {
 	ready, reason := d.ready()
 	d.Server.SetDatapathReady(ready, reason)
 }
@@ -106,7 +107,7 @@ func (d *Datapath) ready() (bool, string) {
 
 // Run keeps the files until ctx ends, and leaves them.
 func (d *Datapath) Run(ctx context.Context) error {
-	d.tell() // what it waits for
+	d.updateServer() // what it waits for
 	if err := d.Enforcer.AwaitFirstCommit(ctx); err != nil {
 		return nil // the agent ends
 	}
@@ -146,7 +147,7 @@ func (d *Datapath) setCommitted() {
 	d.committed = true
 	d.mu.Unlock()
 	if !was {
-		d.tell()
+		d.updateServer()
 	}
 }
 
@@ -159,8 +160,8 @@ func (d *Datapath) keepFiles() {
 		_, err := install.DropIns(d.RunDir)
 		d.note("Other network managers may take hold of the pods' links", err)
 	}
-	// The configuration makes the runtime call us, so it comes last, and once it is there it stays:
-	// without it the node isn't ready.
+	// The configuration makes the runtime call us, so it comes last. It stays: without it the node
+	// isn't ready.
 	if ready, _ := d.ready(); ready && d.ConfDir != "" {
 		state, err := install.Conflist(d.ConfDir, d.Conflist)
 		d.note("The CNI configuration can't be written", err)
@@ -168,7 +169,7 @@ func (d *Datapath) keepFiles() {
 			d.Log.Info("Wrote the CNI configuration", "directory", d.ConfDir)
 		}
 		if err == nil {
-			d.tellConflist(state)
+			d.reportConflist(state)
 		}
 	}
 }
@@ -194,9 +195,9 @@ func (d *Datapath) writeSubnet() {
 	d.note("The subnet file can't be written", env.WriteFile(d.SubnetFile))
 }
 
-// tellConflist tells what others do to our configuration and beside it. What was there before the
-// agent's first look is an earlier agent's, perhaps with other flags: nobody's edit.
-func (d *Datapath) tellConflist(s install.ConflistState) {
+// reportConflist reports what others do to our configuration and beside it. What was there at the
+// agent's first look is an earlier agent's, perhaps with other flags, and no edit.
+func (d *Datapath) reportConflist(s install.ConflistState) {
 	if d.installed && s.Edited != "" {
 		d.Log.Info("Somebody has edited our CNI configuration; it is put right", "directory",
 			d.ConfDir, "edited", s.Edited)
@@ -229,7 +230,7 @@ func (d *Datapath) warn(before []string) {
 		", and the container runtime takes the first: "+strings.Join(before, ", "))
 }
 
-// note tells of an error when it begins, when it is another one, and when it is over.
+// note reports an error when it begins, when it changes, and when it is over.
 func (d *Datapath) note(what string, err error) {
 	if d.failed == nil {
 		d.failed = map[string]string{}

@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/test/testdisk"
 )
 
-// TestNodeFilesOnBadDisk: what the agent can't write on the node is told once, with its end, and
-// what is there stays whole.
+// TestNodeFilesOnBadDisk: what the agent can't write on the node is reported once, with its end,
+// and what is there stays whole.
 func TestNodeFilesOnBadDisk(t *testing.T) {
 	t.Parallel()
 	for _, fault := range testdisk.Faults() {
@@ -28,10 +28,10 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 				Events:    notify.NodeEvents{Node: "n1", Recorder: recorder}, Log: logr.Discard(),
 			}
 			d.state.Ready = true
-			told := func(want ...string) {
+			reported := func(want ...string) {
 				t.Helper()
 				d.keepFiles()
-				d.keepFiles() // tells nothing more
+				d.keepFiles() // reports nothing more
 				if len(recorder.Events) != len(want) {
 					t.Fatalf("%d Events, want %d", len(recorder.Events), len(want))
 				}
@@ -39,20 +39,21 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 					got := <-recorder.Events
 					if !strings.Contains(got, says) || !strings.Contains(got, fault.Says) ||
 						strings.Contains(got, ".new") {
-						t.Errorf("told %q, want it to say %q, %q and no passing name", got, says,
+						t.Errorf("reported %q, want it to say %q, %q and no passing name",
+							got, says,
 							fault.Says)
 					}
 				}
 			}
-			told()
+			reported()
 			conflist := filepath.Join(disk.Dir(), "05-sluice.conflist")
 			before := contentOf(t, conflist)
 
 			fault.Set(disk, true)
-			told()                // all is as it should be
+			reported()            // all is as it should be
 			d.state.MTU = 1400    // now it isn't
 			d.Conflist.Name = "x" // likewise
-			told("Warning NodeFileNotWritten The subnet file can't be written, what is there "+
+			reported("Warning NodeFileNotWritten The subnet file can't be written, what is there "+
 				"stays as it is: writing "+d.SubnetFile+": ",
 				"Warning NodeFileNotWritten The CNI configuration can't be written, what is "+
 					"there stays as it is: writing the network configuration "+conflist)
@@ -65,8 +66,8 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			}
 
 			fault.Set(disk, false)
-			d.installed = false // what is there is another agent's, and nobody's edit
-			told("Normal NodeFileWritten", "Normal NodeFileWritten")
+			d.installed = false // what is there is another agent's, and no edit
+			reported("Normal NodeFileWritten", "Normal NodeFileWritten")
 			if now := contentOf(t, conflist); !strings.Contains(now, `"name": "x"`) ||
 				!strings.Contains(contentOf(t, d.SubnetFile), "MTU=1400") {
 				t.Errorf("not written: %s", now)
@@ -75,7 +76,8 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 	}
 }
 
-// TestNodeFilesInTheWay: a target that can't be replaced is told once, however often it is tried.
+// TestNodeFilesInTheWay: a target that can't be replaced is reported once, however often it is
+// tried.
 func TestNodeFilesInTheWay(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -102,7 +104,7 @@ func TestNodeFilesInTheWay(t *testing.T) {
 	for len(recorder.Events) > 0 {
 		if got := <-recorder.Events; !strings.HasPrefix(got, "Warning NodeFileNotWritten") ||
 			!strings.HasSuffix(got, "rename: file exists") {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 	}
 	for _, path := range inTheWay {
@@ -113,10 +115,10 @@ func TestNodeFilesInTheWay(t *testing.T) {
 	d.keepFiles()
 	for range inTheWay {
 		if len(recorder.Events) == 0 {
-			t.Fatal("the end isn't told")
+			t.Fatal("the end isn't reported")
 		}
 		if got := <-recorder.Events; !strings.HasPrefix(got, "Normal NodeFileWritten") {
-			t.Errorf("told %q", got)
+			t.Errorf("reported %q", got)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// Addresses of pods on other nodes are left when nobody has them any more, or somebody else.
+// Addresses of pods on other nodes are left when no pod has them any more, or another pod.
 func TestPodsElsewhereLeave(t *testing.T) {
 	t.Parallel()
 	addr := netip.MustParseAddr("10.1.0.1")

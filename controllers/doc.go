@@ -1,13 +1,13 @@
-// Package controllers is the part of the agent that knows Kubernetes: it carries what the API
-// server's objects say to package enforcer and to the pod network, and puts what there is to tell
-// on objects, as Events.
+// Package controllers is the part of the agent that knows Kubernetes: it passes what the API
+// server's objects say on to package enforcer and to the pod network, and reports back by Events on
+// objects.
 //
 // # Model
 //
-// Reconcilers are thin: each carries one object from the informers' caches into the Enforcer's
-// model (see [Agent]). What the pod network needs of Node objects and of net-conf.json goes to
-// package overlay ([PodNetwork]); what came of that, to the ruleset, to the CNI server and to files
-// ([Datapath]). Beside these, checks look at what others do to pods' packets ([ForwardCheck],
+// Reconcilers are thin: each puts one object from the informers' caches into the Enforcer's model
+// (see [Agent]). [PodNetwork] passes what the pod network needs of Node objects and of
+// net-conf.json to package overlay, and its outcome to the ruleset. [Datapath] passes that outcome
+// to the CNI server and to files. Checks look at what others do to pods' packets ([ForwardCheck],
 // [TunnelCheck], [TrackingCheck]).
 //
 // Below it are rooms for Events (notify), for questions about policies (answers) and for the
@@ -15,6 +15,6 @@
 //
 // # Not for
 //
-// What a policy means is decided in package policy; what becomes of it in the ruleset, in package
-// ruleset; when it is written, and what if it can't be, in package enforcer.
+// Package policy decides what a policy means, package ruleset what rules it becomes, and package
+// enforcer when these are written, and what to do if they can't be.
 package controllers

@@ -11,9 +11,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// ForeignPods puts pods under policy that another CNI plugin wired. They are known by the addresses
-// in their status, and where our plugin is chained behind the other one, by an attachment before
-// that. The zero value is for nodes whose pods are all ours.
+// ForeignPods puts pods that another CNI plugin wired under policy. They are known by the addresses
+// in their status. Where our plugin is chained behind the other one, an attachment comes earlier.
+// The zero value is for nodes whose pods are all ours.
 type ForeignPods struct {
 	// Enabled is for nodes whose pods another plugin wires.
 	Enabled bool
@@ -26,17 +26,17 @@ type ForeignPods struct {
 	held map[string]foreignPod // by endpoint
 }
 
-// foreignPod is who has an endpoint's addresses.
+// foreignPod is the pod that has an endpoint's addresses.
 type foreignPod struct {
 	pod       selector.Pod
 	addresses []netip.Addr
 }
 
-// foreignID is the ID of a pod's endpoint, one for each name: a pod that takes the place of another
-// takes its endpoint as well.
+// foreignID is the ID of a pod's endpoint. It follows from the pod's name: a pod that replaces
+// another of its name gets its endpoint.
 func foreignID(namespace, name string) string { return "status/" + namespace + "/" + name }
 
-// set puts a pod of this node under policy, or ends that.
+// set puts a pod of this node under policy, or takes it out.
 func (f *ForeignPods) set(c *cluster.Cluster, p *policy.Pod) {
 	if !f.Enabled {
 		return
@@ -59,8 +59,8 @@ func (f *ForeignPods) forget(c *cluster.Cluster, key client.ObjectKey) {
 	}
 }
 
-// hold notes who has an endpoint's addresses now, and has those forgotten that the last one had.
-// Like set and forget, it is called within Enforcer.Update.
+// hold notes the pod that has an endpoint's addresses now, and has the last pod's addresses
+// forgotten. Like set and forget, it is called within Enforcer.Update.
 func (f *ForeignPods) hold(id string, now foreignPod) {
 	was := f.held[id]
 	if f.held == nil {

@@ -15,14 +15,14 @@ import (
 	"github.com/sluice-net/sluice/nft/others"
 )
 
-// ForwardCheck finds out whether what the node forwards for pods gets through, and through our
-// ruleset: others' tables can drop it, and bridges can lead it past ours. It tells in the log, by
-// an Event and by metrics.
+// ForwardCheck finds out whether the packets that the node forwards for pods get through, and pass
+// our ruleset: others' tables can drop them, and bridges can lead them past our table. It reports
+// in the log, by Events and by metrics.
 type ForwardCheck struct {
 	PolicyOnly bool // other plugins wire the pods
 	Accept     bool // keep a rule in others' chains that accepts the pod network
 	SysctlDir  string
-	// Taken lists the addresses that pods have, of which none is probed with.
+	// Taken lists the addresses of pods; probes don't use these.
 	Taken   func() []netip.Addr
 	Events  notify.NodeEvents
 	Metrics *Metrics // may be nil
@@ -38,17 +38,17 @@ type ForwardCheck struct {
 	blockers []others.Blocker
 	switches others.Switches
 	probed   []netip.Prefix // the podCIDRs of the last probe
-	told     map[string]string
+	reported map[string]string
 }
 
-// SetPods says where pods are: in the cluster, and on this node.
+// SetPods sets where pods are: in the cluster, and on this node.
 func (f *ForwardCheck) SetPods(networks, podCIDRs []netip.Prefix) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.networks, f.podCIDRs = networks, podCIDRs
 }
 
-// look looks once, and tells what has changed since the last time. It isn't to be called twice at
+// look looks once, and reports what has changed since the last time. It must not be called twice at
 // once.
 func (f *ForwardCheck) look(ctx context.Context) {
 	f.mu.Lock()
@@ -101,10 +101,10 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 		return
 	}
 	f.Metrics.noteForwarding(result)
-	f.tell("ForwardingBlocked", result.Explain(f.blockers))
+	f.report("ForwardingBlocked", result.Explain(f.blockers))
 }
 
-// probePath picks two addresses of a range that nobody has: the last ones, which are given last.
+// probePath picks two addresses of a range that no pod has: the last ones, which pods get last.
 func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 	const most = 16 // addresses to look at
 	var free []netip.Addr
@@ -139,13 +139,13 @@ func (f *ForwardCheck) lookAtBridges(podCIDRs []netip.Prefix) {
 		texts = append(texts, b.String())
 	}
 	f.Metrics.noteBypasses(len(bypasses))
-	f.tell("PolicyBypassed", strings.Join(texts, "; "))
+	f.report("PolicyBypassed", strings.Join(texts, "; "))
 }
 
 // note logs an error when it begins.
 func (f *ForwardCheck) note(what string, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
-		delete(f.told, what)
+		delete(f.reported, what)
 		return
 	}
 	if f.isNews(what, err.Error()) {
@@ -153,12 +153,12 @@ func (f *ForwardCheck) note(what string, err error) {
 	}
 }
 
-// tell reports a finding when it begins, and when it has ended.
-func (f *ForwardCheck) tell(reason, text string) {
+// report reports a finding when it begins, and when it has ended.
+func (f *ForwardCheck) report(reason, text string) {
 	if text == "" {
-		if _, was := f.told[reason]; was {
+		if _, was := f.reported[reason]; was {
 			f.Log.Info("What was found about forwarded traffic is over", "reason", reason)
-			delete(f.told, reason)
+			delete(f.reported, reason)
 		}
 		return
 	}
@@ -170,10 +170,10 @@ func (f *ForwardCheck) tell(reason, text string) {
 }
 
 func (f *ForwardCheck) isNews(key, text string) bool {
-	if f.told == nil {
-		f.told = map[string]string{}
+	if f.reported == nil {
+		f.reported = map[string]string{}
 	}
-	news := f.told[key] != text
-	f.told[key] = text
+	news := f.reported[key] != text
+	f.reported[key] = text
 	return news
 }

@@ -24,7 +24,7 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 	pods := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"),
 		netip.MustParsePrefix("fd00:10:244:1::/64")}
 	check.SetPods(pods, pods)
-	look := func(sysctl, value string) (told []string) {
+	look := func(sysctl, value string) (reported []string) {
 		t.Helper()
 		err := node.Do(func() error {
 			if sysctl != "" {
@@ -39,9 +39,9 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 			t.Fatal(err)
 		}
 		for len(recorder.Events) > 0 {
-			told = append(told, <-recorder.Events)
+			reported = append(reported, <-recorder.Events)
 		}
-		return told
+		return reported
 	}
 	const off4 = "Warning ForwardingBlocked This node doesn't forward IPv4: " +
 		"net.ipv4.ip_forward isn't 1."
@@ -59,9 +59,9 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 		{"ipv6/conf/all/forwarding", "1", nil, true},
 	} {
 		if got := look(step.sysctl, step.value); !slices.Equal(got, step.want) {
-			t.Errorf("%s=%s: told %q, want %q", step.sysctl, step.value, got, step.want)
+			t.Errorf("%s=%s: reported %q, want %q", step.sysctl, step.value, got, step.want)
 		}
-		if _, is := check.told["ForwardingBlocked"]; is == step.over {
+		if _, is := check.reported["ForwardingBlocked"]; is == step.over {
 			t.Errorf("%s=%s: something is wrong: %t", step.sysctl, step.value, is)
 		}
 	}

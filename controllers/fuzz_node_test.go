@@ -53,9 +53,9 @@ func planOf(t testing.TB, nodes []*corev1.Node, c overlay.Config) overlay.Plan {
 	return plan
 }
 
-// FuzzNode adds any Node of somebody else, newer than the others, to a cluster. The others stay
-// reached as they were, nothing leads to it that is theirs or this node's, and what it claims that
-// can't be is said.
+// FuzzNode adds any Node object, newer than the others, to a cluster. The others are reached as
+// before, no address of theirs or of this node leads to the new one, and impossible claims of it
+// are reported.
 func FuzzNode(f *testing.F) {
 	for _, text := range []string{
 		`{"spec":{"podCIDRs":["10.244.9.0/24"]},"status":{"addresses":[{"type":"InternalIP","address":"192.168.77.9"}]}}`,

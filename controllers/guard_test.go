@@ -136,7 +136,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 			api.remove()
 		}
 		reconcile()
-		// What was told before is committed when this is.
+		// Earlier updates are committed when this one is.
 		ctx, cancel := context.WithTimeout(t.Context(), packetworld.Patience)
 		err := e.Detach(ctx, "nobody")
 		cancel()

@@ -9,21 +9,20 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// keeper keeps the latest content of a file on a disk that may be full or slow: nobody waits for
-// it. What couldn't be written is written when it is asked again. Its methods may be called
-// concurrently.
+// keeper writes the latest content of a file in the background, as the disk may be full or slow.
+// After a failed write it tries again on request. Its methods may be called concurrently.
 type keeper struct {
 	path string
 	log  logr.Logger
 
-	mu      sync.Mutex
-	wanted  []byte
-	isKept  bool // wanted is in the file
-	writing bool // somebody does
-	told    string
+	mu       sync.Mutex
+	wanted   []byte
+	isKept   bool // wanted is in the file
+	writing  bool // something does
+	reported string
 }
 
-// keep replaces the content, soon.
+// keep replaces the content, without waiting for the disk.
 func (k *keeper) keep(content []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -46,7 +45,7 @@ func (k *keeper) write() {
 		k.mu.Lock()
 		if err != nil || bytes.Equal(content, k.wanted) {
 			k.isKept, k.writing = err == nil, false
-			k.tell(err)
+			k.report(err)
 			k.mu.Unlock()
 			return
 		}
@@ -54,30 +53,30 @@ func (k *keeper) write() {
 	}
 }
 
-// tell tells of a trouble once, and of its end. The caller holds mu.
-func (k *keeper) tell(err error) {
+// report reports a trouble once, and its end. The caller holds mu.
+func (k *keeper) report(err error) {
 	switch {
-	case err != nil && err.Error() != k.told:
-		k.told = err.Error()
+	case err != nil && err.Error() != k.reported:
+		k.reported = err.Error()
 		k.log.Error(err,
 			"An agent that starts with a wrong configuration won't have this one; trying again",
 			"file", k.path)
-	case err == nil && k.told != "":
-		k.told = ""
+	case err == nil && k.reported != "":
+		k.reported = ""
 		k.log.Info("The configuration is kept for agents that start with a wrong one",
 			"file", k.path)
 	}
 }
 
-// save replaces a file as a whole, on the disk before it takes the old one's place, so that an
-// agent or a machine that dies meanwhile leaves one of the two. One that is right already is left
-// alone.
+// save replaces a file as a whole. The new content is on the disk before it takes the old one's
+// place, so that an agent or a machine that dies meanwhile leaves one of the two. A file with the
+// right content is left alone.
 func save(path string, content []byte) error {
 	if now, err := readAtMost(path, netConfMax); err == nil && bytes.Equal(now, content) {
 		return nil
 	}
-	// Whoever dies here leaves it to the next server of the state directory, which removes what is
-	// called so, or to the next write.
+	// After a crash here, the next server of the state directory removes files of this name, or the
+	// next write replaces it.
 	unfinished := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
 	if err := writeSynced(unfinished, content); err != nil {
 		return err

@@ -15,9 +15,9 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// netConf is the configuration of the pod network as a file that changes: a ConfigMap's key,
-// mounted, or a copy of it. What was accepted last is kept in the state directory, so that an agent
-// that starts with a file that makes no sense goes on with what the node has.
+// netConf is the configuration of the pod network in a file that changes: a mounted key of a
+// ConfigMap, or a copy of it. The state directory keeps the configuration that was accepted last,
+// so that an agent that starts with an invalid file goes on with what the node has.
 type netConf struct {
 	path  string
 	saved *keeper // what was accepted last
@@ -30,8 +30,8 @@ type netConf struct {
 // netConfMax is more than any configuration needs, in bytes.
 const netConfMax = 64 << 10
 
-// read looks at the file and reports whether anything changed. The problem, if there is one, is in
-// err; config is then what was accepted before.
+// read looks at the file and reports whether anything changed. err is the file's problem, if there
+// is one; config is then what was accepted before.
 func (n *netConf) read() (changed bool) {
 	content, err := readAtMost(n.path, netConfMax)
 	if err == nil && n.content != nil && bytes.Equal(content, n.content) {
@@ -82,8 +82,8 @@ func readAtMost(path string, most int64) ([]byte, error) {
 	return os.ReadFile(path) //nolint:gosec // the operator's path
 }
 
-// watchFile calls changed when something happens in the file's directory, which is where a
-// ConfigMap's symbolic link is replaced, and every interval in case that can't be seen.
+// watchFile calls changed when something happens in the file's directory, where kubelet replaces a
+// ConfigMap's symbolic link, and every interval in case the kernel doesn't report that.
 func watchFile(ctx context.Context, path string, interval time.Duration, changed func()) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -107,7 +107,7 @@ func watchFile(ctx context.Context, path string, interval time.Duration, changed
 			return nil
 		case <-watcher.Events:
 			watched = len(watcher.WatchList()) > 0 // the folder itself can go
-		case err := <-watcher.Errors: // what was missed is made up for by the next look
+		case err := <-watcher.Errors: // the next look finds what was missed
 			watched = err == nil
 		case <-tick.C:
 		}

@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-net/sluice/test/needroot"
 )
 
-// A configuration that can be read but doesn't fit the node is never told as one that the network
-// is right with: what came of the one before says nothing about it.
+// A configuration that can be read but doesn't fit the node is never reported as in force: the
+// outcome of the one before says nothing about it.
 func TestReadinessIsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	needroot.Skip(t)
@@ -103,10 +103,10 @@ func TestReadinessIsOfTheConfiguration(t *testing.T) {
 		select {
 		case got := <-recorder.Events:
 			if !strings.HasPrefix(got, want) {
-				t.Fatalf("told %q, want %s", got, want)
+				t.Fatalf("reported %q, want %s", got, want)
 			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("nothing told, want %s", want)
+			t.Fatalf("nothing reported, want %s", want)
 		}
 	}
 	awaitState(true)
@@ -122,6 +122,6 @@ func TestReadinessIsOfTheConfiguration(t *testing.T) {
 		awaitState(true)
 	}
 	if len(recorder.Events) > 0 {
-		t.Errorf("told besides: %s", <-recorder.Events)
+		t.Errorf("reported besides: %s", <-recorder.Events)
 	}
 }

@@ -103,12 +103,12 @@ func TestNetConfIsSavedWhole(t *testing.T) {
 	}
 }
 
-// What is kept for the next agent is nobody's reason to wait: a disk may hang.
+// No part of the agent waits for what is kept for the next agent: a disk may hang.
 func TestNetConfWaitsForNoDisk(t *testing.T) {
 	t.Parallel()
 	n := newConf(t)
 	pipe := filepath.Join(filepath.Dir(n.saved.path), ".new-"+filepath.Base(n.saved.path))
-	// opening it to write hangs until somebody reads
+	// opening it to write hangs until there is a reader
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}

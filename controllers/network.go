@@ -22,11 +22,11 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// ToNodes says whether pods reach nodes with the node's address instead of their own.
+// ToNodes says when pods reach nodes with the node's address instead of their own.
 type ToNodes string
 
-// The ways to masquerade to nodes. MasqueradeAuto is for those that needn't know the way back to a
-// pod outside the tunnel.
+// The ways to masquerade to nodes. MasqueradeAuto masquerades to nodes that may have no way back to
+// a pod outside the tunnel.
 const (
 	MasqueradeAuto   ToNodes = "auto"
 	MasqueradeAlways ToNodes = "always"
@@ -47,9 +47,9 @@ type NetworkOptions struct {
 	Metrics    *Metrics // may be nil
 	Log        logr.Logger
 
-	// OnRules gets what the ruleset has to know, whenever that changes.
+	// OnRules gets what the ruleset has to know, at each change.
 	OnRules func(ruleset.Network)
-	// OnState gets what came of the last pass, whenever that changes.
+	// OnState gets the outcome of the last pass, at each change.
 	OnState func(NetworkState)
 }
 
@@ -61,7 +61,8 @@ type NetworkState struct {
 }
 
 // PodNetwork keeps the network between nodes as the Node objects and the configuration say, and
-// passes on what others need to know of it. Its methods may be called from several goroutines.
+// passes its state on to the other parts of the agent. Its methods may be called from several
+// goroutines.
 type PodNetwork struct {
 	options NetworkOptions
 	overlay *overlay.Reconciler
@@ -70,26 +71,26 @@ type PodNetwork struct {
 
 	mu    sync.Mutex
 	nodes map[string]overlay.Node
-	// unreadable is what was told of nodes' annotations that can't be read.
+	// unreadable has the reported errors about nodes' annotations.
 	unreadable map[string]string
 
 	listed  bool // nodes is complete
 	status  overlay.Status
 	stated  bool // status is of a pass
 	settled chan struct{}
-	// everReady is true since the network was ready first; until then why says what it waits for.
+	// everReady is true once the network has been ready; until then why says what it waits for.
 	everReady bool
 	why       string
 
 	lines fair.Log // about what other nodes cause
 
 	// Of Run's goroutine.
-	lastRules   ruleset.Network
-	lastState   NetworkState
-	lastError   error
-	skips       skips
-	toldFilters map[string]string
-	toldLinks   []string // that don't forward
+	lastRules       ruleset.Network
+	lastState       NetworkState
+	lastError       error
+	skips           skips
+	reportedFilters map[string]string
+	reportedLinks   []string // that don't forward
 }
 
 // NewPodNetwork returns a PodNetwork that does nothing before Run.
@@ -129,8 +130,8 @@ func (n *PodNetwork) SetNode(node *corev1.Node) {
 	}
 }
 
-// noteUnreadable reports whether an error about a node is one that wasn't told. A node with an
-// annotation that can't be read is the same as one without. The caller holds mu.
+// noteUnreadable reports whether an error about a node is new. A node with an unreadable annotation
+// counts as one without. The caller holds mu.
 func (n *PodNetwork) noteUnreadable(name string, err error) (news bool) {
 	if err == nil {
 		delete(n.unreadable, name)
@@ -150,8 +151,8 @@ func (n *PodNetwork) DeleteNode(name string) {
 	n.signal()
 }
 
-// Listed says that every node that exists is set. Nothing is done before: nodes that aren't known
-// are nodes that are gone.
+// Listed says that every existing node is set. Nothing is done before: a node that isn't set counts
+// as gone.
 func (n *PodNetwork) Listed() {
 	n.mu.Lock()
 	n.listed = true
@@ -159,7 +160,7 @@ func (n *PodNetwork) Listed() {
 	n.signal()
 }
 
-// awaitSettled waits until the first pass is done, whatever came of it, and its rules are told.
+// awaitSettled waits until the first pass is done, successful or not, and its rules are passed on.
 func (n *PodNetwork) awaitSettled(ctx context.Context) error {
 	select {
 	case <-n.settled:
@@ -215,7 +216,8 @@ func (n *PodNetwork) Run(ctx context.Context) error {
 	}
 }
 
-// pass reads the inputs, hands them to the overlay, and tells what came of the overlay's last pass.
+// pass reads the inputs, hands them to the overlay, and reports the outcome of the overlay's last
+// pass.
 func (n *PodNetwork) pass() {
 	if n.conf.read(); n.conf.err != nil {
 		n.report(n.conf.err, "InvalidNetworkConfig")
@@ -237,7 +239,7 @@ func (n *PodNetwork) pass() {
 		return 1
 	})
 	n.overlay.Set(n.options.Node, nodes, config)
-	// or it would be told of this configuration what came of another one
+	// otherwise the outcome of another configuration would count as this one's
 	if !stated || status.Config != config {
 		return
 	}
@@ -268,7 +270,7 @@ func reasonOf(s overlay.Status) error {
 	return errors.New(s.Reason)
 }
 
-// report tells a problem once, and its end.
+// report reports a problem once, and its end.
 func (n *PodNetwork) report(err error, reason string) {
 	last := n.lastError
 	n.lastError = err
@@ -291,22 +293,22 @@ func (n *PodNetwork) report(err error, reason string) {
 	}
 }
 
-// noteState tells how the network is.
+// noteState reports the state of the network.
 func (n *PodNetwork) noteState(s NetworkState) {
 	n.options.Metrics.noteNetwork(s.Status)
-	if !maps.Equal(s.ReversePathFilters, n.toldFilters) {
+	if !maps.Equal(s.ReversePathFilters, n.reportedFilters) {
 		n.options.Log.Info("Reverse path filters of the node, which are left as they are",
 			"rp_filter", s.ReversePathFilters)
 	}
-	n.toldFilters = s.ReversePathFilters
+	n.reportedFilters = s.ReversePathFilters
 	n.noteSkipped(time.Now())
 	n.noteLinks(s.NotForwarding)
 }
 
-// noteLinks tells which of the node's own links don't forward.
+// noteLinks reports which of the node's own links don't forward.
 func (n *PodNetwork) noteLinks(off []string) {
 	for _, link := range off {
-		if !slices.Contains(n.toldLinks, link) {
+		if !slices.Contains(n.reportedLinks, link) {
 			n.options.Events.Warn("LinkNotForwarding",
 				fmt.Sprintf("net.ipv4.conf.%s.forwarding is 0: IPv4 packets for pods that come "+
 					"in by %s are "+
@@ -315,10 +317,10 @@ func (n *PodNetwork) noteLinks(off []string) {
 					strings.ReplaceAll(link, ".", "/"), link))
 		}
 	}
-	if !slices.Equal(off, n.toldLinks) {
+	if !slices.Equal(off, n.reportedLinks) {
 		n.options.Log.Info("Links of the node that don't forward IPv4", "links", off)
 	}
-	n.toldLinks = off
+	n.reportedLinks = off
 }
 
 func boolValue(b bool) float64 {
@@ -333,7 +335,7 @@ func (n *PodNetwork) rules(s NetworkState, nodes []overlay.Node) ruleset.Network
 	out := ruleset.Network{Pods: networksOf(s.Config), OwnPods: s.PodCIDRs, Own: s.Own,
 		Masquerade: n.options.Masquerade}
 	// Where the node can't take part, an earlier agent's tunnel may still be up: its port stays
-	// closed, then to everybody.
+	// closed, then to all.
 	if s.Config.Backend == overlay.VXLAN {
 		out.Tunnel, out.Port = s.Config.Device(), s.Config.Port
 	}
@@ -361,7 +363,7 @@ func networksOf(c overlay.Config) []netip.Prefix {
 }
 
 // directAddresses lists the addresses of nodes that pods reach with their own address: those of
-// peers whose pods are reached without a tunnel too.
+// peers whose pods too are reached without a tunnel.
 func directAddresses(mode ToNodes, peers []overlay.Peer, nodes []overlay.Node) []netip.Addr {
 	if mode == MasqueradeAlways {
 		return nil
@@ -395,8 +397,8 @@ func podCIDRsOf(node overlay.Node, c overlay.Config) []netip.Prefix {
 	return out
 }
 
-// overlayNode is what the overlay has to know of a Node. An annotation that can't be read counts as
-// none, and is an error besides.
+// overlayNode is what the overlay has to know of a Node. An unreadable annotation counts as none,
+// and is an error besides.
 func overlayNode(node *corev1.Node) (overlay.Node, error) {
 	out := overlay.Node{
 		Name: node.Name, PodCIDRs: podCIDRs(node), Addresses: internalIPs(node),

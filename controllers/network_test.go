@@ -85,8 +85,8 @@ func TestOverlayNode(t *testing.T) {
 	}
 }
 
-// TestRulesWhileTheNodeCannotTakePart: the tunnel's port isn't open to everybody when an agent
-// starts on a node that has a tunnel, but can't tell which are its ends.
+// TestRulesWhileTheNodeCannotTakePart: the tunnel's port isn't open to all when an agent starts on
+// a node that has a tunnel, but doesn't know which are its ends.
 func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	t.Parallel()
 	n := NewPodNetwork(NetworkOptions{Node: "own"})
@@ -107,46 +107,47 @@ func TestRulesWhileTheNodeCannotTakePart(t *testing.T) {
 	}
 }
 
-// A link that doesn't forward is told of when that begins, once, by the name that sysctl takes.
-func TestLinksThatDontForwardAreTold(t *testing.T) {
+// A link that doesn't forward is reported when that begins, once, by the name that sysctl takes.
+func TestLinksThatDontForwardAreReported(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	n := NewPodNetwork(NetworkOptions{Node: "n",
 		Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
-	var told []string
+	var reported []string
 	for _, off := range [][]string{nil, {"eth0.5"}, {"eth0.5"}, {"eth0.5", "eth1"}, nil, {"eth1"}} {
 		n.noteState(NetworkState{Status: overlay.Status{NotForwarding: off}})
 		for len(recorder.Events) > 0 {
 			sysctl, _, _ := strings.Cut(<-recorder.Events, " is 0: ")
-			told = append(told, sysctl)
+			reported = append(reported, sysctl)
 		}
-		told = append(told, "")
+		reported = append(reported, "")
 	}
 	const warning = "Warning LinkNotForwarding net.ipv4.conf."
 	want := []string{"", warning + "eth0/5.forwarding", "", "", warning + "eth1.forwarding", "", "",
 		warning + "eth1.forwarding", ""}
-	if diff := cmp.Diff(want, told); diff != "" {
+	if diff := cmp.Diff(want, reported); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-// TestUnreadableAnnotationIsTold: also of a node that is known already, and once for each value.
-func TestUnreadableAnnotationIsTold(t *testing.T) {
+// TestUnreadableAnnotationIsReported: also of a node that is known already, and once for each
+// value.
+func TestUnreadableAnnotationIsReported(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	n := NewPodNetwork(NetworkOptions{Node: "n",
 		Events: notify.NodeEvents{Node: "n", Recorder: recorder}, Log: logr.Discard()})
 	for i, step := range []struct {
 		annotation string
-		told       int
+		reported   int
 	}{{"", 0}, {"nowhere", 1}, {"nowhere", 0}, {"192.0.2.1", 0}, {"nowhere", 1}, {"elsewhere", 1}} {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
 		if step.annotation != "" {
 			node.Annotations = map[string]string{policy.UnderlayAnnotation: step.annotation}
 		}
 		n.SetNode(node)
-		if got := len(recorder.Events); got != step.told {
-			t.Errorf("step %d: %d Events, want %d", i, got, step.told)
+		if got := len(recorder.Events); got != step.reported {
+			t.Errorf("step %d: %d Events, want %d", i, got, step.reported)
 		}
 		for len(recorder.Events) > 0 {
 			if got := <-recorder.Events; !strings.Contains(got, step.annotation) {

@@ -70,7 +70,7 @@ func (s store) List(context.Context, client.ObjectList, ...client.ListOption) er
 	return fmt.Errorf("nobody lists here")
 }
 
-// replay is an agent that is told events, and the ruleset that its commits lead to.
+// replay is an agent that gets events, and the ruleset that its commits lead to.
 type replay struct {
 	agent    *Agent
 	model    *enforcer.Model // the agent's
@@ -107,7 +107,7 @@ func (r *replay) start() {
 	}
 }
 
-func (r *replay) tell(e event) {
+func (r *replay) apply(e event) {
 	r.note(e)
 	r.reconcile(e.thing)
 }

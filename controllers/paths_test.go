@@ -145,13 +145,13 @@ func squat(_ map[thing]event, events []event) []event {
 	return append(out, ends...)
 }
 
-// tellAll tells events, with a commit after each, or only where commit says.
-func (r *replay) tellAll(events []event, commit func(i int) bool) {
+// applyAll applies events, with a commit after each, or only where commit says.
+func (r *replay) applyAll(events []event, commit func(i int) bool) {
 	for i, e := range events {
 		if r.foreign && e.kind == "Attachment" {
 			continue // another plugin's pods have none
 		}
-		r.tell(e)
+		r.apply(e)
 		if commit(i) {
 			r.commit()
 		}
@@ -215,7 +215,7 @@ func TestAnyPathOneState(t *testing.T) {
 // what one renders that saw it all, at once.
 func (s scenario) endState(foreign bool) *nft.Ruleset {
 	r := newReplay(foreign)
-	r.tellAll(slices.Concat(s.before, s.events), neverCommits)
+	r.applyAll(slices.Concat(s.before, s.events), neverCommits)
 	if s.remembers {
 		r.commit()
 		return r.have
@@ -230,21 +230,21 @@ func replayFrom(r *replay, w way, s scenario, v variant) {
 	}
 	was := map[thing]event{}
 	if w.from == "nothing" {
-		r.tellAll(v.make(was, slices.Concat(s.before, s.events)), commit)
+		r.applyAll(v.make(was, slices.Concat(s.before, s.events)), commit)
 		return
 	}
 	for _, e := range s.before {
 		was[e.thing] = e
 	}
-	r.tellAll(s.before, neverCommits)
+	r.applyAll(s.before, neverCommits)
 	r.commit()
 	events := v.make(was, s.events)
 	if w.from != "a restart" {
-		r.tellAll(events, commit)
+		r.applyAll(events, commit)
 		return
 	}
 	half := len(events) / 2 // the agent dies in the middle, and doesn't see the rest happen
-	r.tellAll(events[:half], commit)
+	r.applyAll(events[:half], commit)
 	r.commit()
 	for _, e := range events[half:] {
 		if !r.foreign || e.kind != "Attachment" {
@@ -261,7 +261,7 @@ func TestRandomPathsOneState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newReplay(rapid.Bool().Draw(t, "foreign"))
 		before := drawEvents(t, nil, "before")
-		r.tellAll(before, neverCommits)
+		r.applyAll(before, neverCommits)
 		r.commit()
 		events := drawEvents(t, before, "events")
 		for range rapid.IntRange(0, 3).Draw(t, "variants") {
@@ -275,7 +275,7 @@ func TestRandomPathsOneState(t *testing.T) {
 			}
 		}
 		commits := rapid.IntRange(1, 10).Draw(t, "commits")
-		r.tellAll(events, func(i int) bool { return i%commits == 0 })
+		r.applyAll(events, func(i int) bool { return i%commits == 0 })
 		if rapid.IntRange(0, 9).Draw(t, "restart") == 0 {
 			r.commit()
 			r.start()

@@ -27,7 +27,7 @@ type problemReport struct {
 	problems   int
 }
 
-// first notes a version of a policy, and says whether it is a new one.
+// first notes a version of a policy, and reports whether it is a new one.
 func (l *problemLog) first(np *networkingv1.NetworkPolicy, problems int, m *Metrics) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,9 +54,9 @@ func (l *problemLog) forget(key client.ObjectKey, m *Metrics) {
 	m.noteProblems(l.total)
 }
 
-// reportProblems logs which fields of a policy can't be read, and puts an Event on the policy where
-// it is this node that tells: one, as the API server's clients take Events of one reason about one
-// version for the same.
+// reportProblems logs which fields of a policy can't be read, and puts an Event on the policy if
+// this node is its reporter: one Event, as the API server's clients take Events of one reason about
+// one version for the same.
 func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem,
 	tells bool) {
 	if !a.problems.first(np, len(problems), a.Metrics) || len(problems) == 0 {
@@ -70,10 +70,10 @@ func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy
 	}
 }
 
-// longestLogNote is how much one log line says of one policy, in bytes.
+// longestLogNote bounds what one log line says of one policy, in bytes.
 const longestLogNote = 4 << 10
 
-// problemNote lists problems, as many as fit into so many bytes, one at least.
+// problemNote lists problems, at least one, and as many as fit into so many bytes.
 func problemNote(problems []policy.Problem, most int) string {
 	const more = "; and %d more"
 	most -= len(more)

@@ -56,15 +56,15 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 	}
 	np.Generation++
 	if a.reportProblems(np, policy.Parse(np).Problems, false); len(recorder.Events) > 0 {
-		t.Error("two nodes tell of one policy")
+		t.Error("two nodes report one policy")
 	}
 	if a.problems.total != 2 {
 		t.Errorf("%d problems are counted, want 2", a.problems.total)
 	}
 }
 
-// TestProblemNote: what doesn't fit is counted, and what is told has a bounded length, whatever a
-// field's value is.
+// TestProblemNote: what doesn't fit is counted, and a note has a bounded length, for any value of a
+// field.
 func TestProblemNote(t *testing.T) {
 	t.Parallel()
 	long := policy.Problem{Field: "spec.x", Value: strings.Repeat("\x1b", 5000),

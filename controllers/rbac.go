@@ -1,7 +1,7 @@
 package controllers
 
 // What the agent may do in the API: read what policy needs, and report what it found. Services are
-// read only when somebody asks `why` about the address of one. `make manifests` writes
+// read only for a question of `why` about the address of one. `make manifests` writes
 // config/rbac/role.yaml from these lines. Events exist in two API groups, and which one is used is
 // the client library's choice.
 

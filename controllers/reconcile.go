@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Agent feeds an Enforcer from the API server. Its reconcilers carry one object each from the cache
-// into the model; what follows from it is the Enforcer's business.
+// Agent feeds an Enforcer from the API server. Its reconcilers put one object each from the cache
+// into the model; the Enforcer does the rest.
 type Agent struct {
 	Node     string // this node's name
 	Reader   client.Reader
@@ -30,13 +30,13 @@ type Agent struct {
 	Events   events.EventRecorder
 	Metrics  *Metrics // may be nil
 	Log      logr.Logger
-	// OwnNode is told this node's pod ranges, and its InternalIPs, whenever its object is read.
+	// OwnNode gets this node's pod ranges, and its InternalIPs, each time its object is read.
 	OwnNode func(podCIDRs []netip.Prefix, addresses []netip.Addr)
 	// Network makes the pod network; nil where another plugin does, and then Foreign says how its
 	// pods are found.
 	Network *PodNetwork
 	Foreign ForeignPods
-	// Tunnel is told which nodes are ready; may be nil.
+	// Tunnel gets which nodes are ready; may be nil.
 	Tunnel *TunnelCheck
 	// Left gets the addresses that pods have left; may be nil.
 	Left func(addrs []netip.Addr)
@@ -82,8 +82,8 @@ func (a *Agent) Start(ctx context.Context) error {
 	var pods corev1.PodList
 	var policies networkingv1.NetworkPolicyList
 	lists := []client.ObjectList{&namespaces, &nodes, &pods, &policies}
-	// The caches are waited for here: it takes as long as the API server is away, and Update keeps
-	// everybody else out.
+	// This waits for the caches, which takes as long as the API server is away. Update would keep
+	// all others out meanwhile.
 	for _, list := range lists {
 		if err := a.Reader.List(ctx, list, client.Limit(1)); err != nil {
 			return fmt.Errorf("listing %T: %w", list, err)
@@ -151,7 +151,7 @@ func (a *Agent) ownNodeRead() chan struct{} {
 	return a.ownNode
 }
 
-// update reads an object and carries it, or its absence, into the model.
+// update reads an object and puts it, or its absence, into the model.
 func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey, into T,
 	set func(*enforcer.Model, T), remove func(*enforcer.Model)) error {
 	var err error
@@ -207,7 +207,7 @@ func (a *Agent) setPod(m *enforcer.Model, in *corev1.Pod) {
 	a.moved(before, m.PodAddresses(in.Namespace, in.Name))
 	if in.Spec.NodeName == a.Node {
 		a.Foreign.set(m.Cluster, &p)
-	} else { // its namesake may have been here, and its end gone unseen
+	} else { // an earlier pod of its name may have been here, whose end wasn't seen
 		a.Foreign.forget(m.Cluster, client.ObjectKeyFromObject(in))
 	}
 }
@@ -229,14 +229,14 @@ func (a *Agent) setNode(m *enforcer.Model, n *corev1.Node) {
 	select {
 	case <-a.ownNodeRead():
 	default:
-		close(a.ownNode) // nobody else is here: this is within Update
+		close(a.ownNode) // no lock: this is within Update
 	}
 	if a.OwnNode != nil {
 		a.OwnNode(podCIDRs(n), internalIPs(n))
 	}
 }
 
-// moved tells of the addresses that a pod had before and hasn't now.
+// moved passes on the addresses that a pod had before and hasn't now.
 func (a *Agent) moved(before, now []netip.Addr) {
 	left := slices.DeleteFunc(slices.Clone(before), func(addr netip.Addr) bool {
 		return slices.Contains(now, addr)
@@ -246,7 +246,7 @@ func (a *Agent) moved(before, now []netip.Addr) {
 	}
 }
 
-// nodeReady tells whether a node is ready, as far as Kubernetes knows.
+// nodeReady reports whether a node is ready, as far as Kubernetes knows.
 func nodeReady(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
@@ -257,8 +257,8 @@ func nodeReady(n *corev1.Node) bool {
 func internalIPs(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range n.Status.Addresses {
-		// One with a zone would be no other node's or pod's to who compares, and lose its zone in
-		// the kernel.
+		// An address with a zone would compare as different from all others, and would lose its
+		// zone in the kernel.
 		addr, err := netip.ParseAddr(a.Address)
 		if err == nil && addr.Zone() == "" && a.Type == corev1.NodeInternalIP {
 			out = append(out, addr.Unmap())
@@ -285,5 +285,5 @@ func podCIDRs(n *corev1.Node) []netip.Prefix {
 func (a *Agent) setPolicy(m *enforcer.Model, np *networkingv1.NetworkPolicy) {
 	p := policy.Parse(np)
 	m.SetPolicy(p)
-	a.reportProblems(np, p.Problems, notify.Tells(a.Node, m.Nodes(), string(np.UID)))
+	a.reportProblems(np, p.Problems, notify.IsReporter(a.Node, m.Nodes(), string(np.UID)))
 }

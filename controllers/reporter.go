@@ -15,39 +15,39 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Reporter puts Events on the policies and pods of which an Enforcer has something to tell. Its
-// methods may be called from several goroutines.
+// Reporter puts Events on the policies and pods that an Enforcer reports. Its methods may be called
+// from several goroutines.
 type Reporter struct {
 	Node   string // this node's name
 	Reader client.Reader
 	Events events.EventRecorder
 }
 
-// patience is how long an object is waited for that an Event is put on; it is in the cache.
+// patience is how long to wait for an object to put an Event on; it is in the cache.
 const patience = 5 * time.Second
 
-// Refused puts an Event on each policy and pod that an object concerns which the kernel refuses.
+// Refused puts an Event on each policy and pod that a refused object concerns.
 func (r *Reporter) Refused(refusal enforcer.Refusal) {
-	tell := func(namespace, name string, about client.Object, note string) {
+	put := func(namespace, name string, about client.Object, note string) {
 		r.putOn(policy.Key{Namespace: namespace, Name: name}, about, "RefusedByKernel", note)
 	}
 	for _, k := range refusal.Policies {
-		tell(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
+		put(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
 			fmt.Sprintf(
 				"node %s: the kernel refuses %s, so that less is allowed than this policy says: %v",
 				r.Node, refusal.Object, refusal.Err))
 	}
 	for _, e := range refusal.Endpoints {
-		tell(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
+		put(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
 			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", refusal.Object,
 				refusal.Err))
 	}
 }
 
-// Shed puts an Event on each policy that costs too much. On all nodes that run pods of its
-// namespace it may be the same, so few of them do.
+// Shed puts an Event on each policy that costs too much. All nodes that run pods of its namespace
+// may find the same, so only few of them report it.
 func (r *Reporter) Shed(s enforcer.Shed) {
-	if !notify.TellsAmong(r.Node, s.Nodes, s.Policies[0].Namespace, shedTellers) {
+	if !notify.IsReporterAmong(r.Node, s.Nodes, s.Policies[0].Namespace, shedReporters) {
 		return
 	}
 	for _, k := range s.Policies[:min(len(s.Policies), notify.MostWaiting)] {
@@ -55,9 +55,9 @@ func (r *Reporter) Shed(s enforcer.Shed) {
 	}
 }
 
-// shedTellers is how many of the nodes that run pods of a namespace put an Event on its policies.
-// The bound is each node's own, so one may not be enough.
-const shedTellers = 3
+// shedReporters is how many of the nodes that run pods of a namespace put an Event on its policies.
+// Each node has its own bound of costs, so one reporter may not be enough.
+const shedReporters = 3
 
 // putOn puts an Event on an object, if that is there.
 func (r *Reporter) putOn(k policy.Key, about client.Object, reason, note string) {

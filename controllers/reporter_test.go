@@ -17,9 +17,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// TestRefusedIsTold: an Event on each policy and each pod that an object which the kernel refuses
-// concerns; none on what is gone.
-func TestRefusedIsTold(t *testing.T) {
+// TestRefusedIsReported: an Event on each policy and each pod that an object which the kernel
+// refuses concerns; none on what is gone.
+func TestRefusedIsReported(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	objects := clientfake.NewClientBuilder().WithObjects(
@@ -56,12 +56,12 @@ func TestRefusedIsTold(t *testing.T) {
 	}
 }
 
-// TestTooCostlyIsTold: by a few of the nodes that run pods of the namespace, on each policy that is
-// there.
-func TestTooCostlyIsTold(t *testing.T) {
+// TestTooCostlyIsReported: by a few of the nodes that run pods of the namespace, on each policy
+// that is there.
+func TestTooCostlyIsReported(t *testing.T) {
 	t.Parallel()
 	nodes := []string{"n1", "n2", "n3", "n4", "n5", "n6", "n7"}
-	tellers := 0
+	reporters := 0
 	for _, node := range nodes {
 		recorder := events.NewFakeRecorder(10)
 		objects := clientfake.NewClientBuilder().
@@ -73,7 +73,7 @@ func TestTooCostlyIsTold(t *testing.T) {
 		switch len(recorder.Events) {
 		case 0:
 		case 1:
-			tellers++
+			reporters++
 			got, want := <-recorder.Events, "Warning TooCostly node "+node+": too many rules"
 			if got != want {
 				t.Errorf("got %q, want %q", got, want)
@@ -82,7 +82,7 @@ func TestTooCostlyIsTold(t *testing.T) {
 			t.Errorf("%s puts %d Events on one policy", node, len(recorder.Events))
 		}
 	}
-	if tellers != shedTellers {
-		t.Errorf("%d nodes tell, want %d", tellers, shedTellers)
+	if reporters != shedReporters {
+		t.Errorf("%d nodes report, want %d", reporters, shedReporters)
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// TestSkipsAreToldOnceTheyLast: a node that is out of reach for less than a minute is nobody's
-// problem, one for longer is told once, and again after it was reached.
-func TestSkipsAreToldOnceTheyLast(t *testing.T) {
+// TestSkipsAreReportedOnceTheyLast: a node that is out of reach for less than a minute is no
+// problem; one for longer is reported once, and again after it was reached.
+func TestSkipsAreReportedOnceTheyLast(t *testing.T) {
 	t.Parallel()
 	a, b := overlay.Skipped{Node: "a", Reason: "no podCIDR"},
 		overlay.Skipped{Node: "b", Reason: "no podCIDR"}
@@ -20,7 +20,7 @@ func TestSkipsAreToldOnceTheyLast(t *testing.T) {
 	for i, step := range []struct {
 		second  int
 		skipped []overlay.Skipped
-		tell    string
+		want    string
 	}{
 		{0, []overlay.Skipped{a}, "[]"},
 		{59, []overlay.Skipped{a, b}, "[]"},
@@ -36,8 +36,8 @@ func TestSkipsAreToldOnceTheyLast(t *testing.T) {
 		{350, []overlay.Skipped{a}, "[a: no podCIDR]"},
 	} {
 		got := fmt.Sprint(s.due(start.Add(time.Duration(step.second)*time.Second), step.skipped))
-		if got != step.tell {
-			t.Errorf("step %d, second %d: told %s, want %s", i, step.second, got, step.tell)
+		if got != step.want {
+			t.Errorf("step %d, second %d: reported %s, want %s", i, step.second, got, step.want)
 		}
 	}
 	if s.due(start, nil); len(s) > 0 {

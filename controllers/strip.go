@@ -36,8 +36,8 @@ func RESTMapper() meta.RESTMapper {
 	return m
 }
 
-// strip returns a copy of an object with just the fields that policy reads. What it doesn't know it
-// leaves alone, as with the cache's tombstones.
+// strip returns a copy of an object with just the fields that policy reads. It leaves unknown types
+// alone, such as the cache's tombstones.
 func strip(in any) (any, error) {
 	switch in := in.(type) {
 	case *corev1.Pod:

@@ -14,15 +14,15 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// TrackingCheck tells when the node's connection tracking has no room left: the kernel drops what
-// would begin a connection then, whatever policies say. What is tracked goes on.
+// TrackingCheck reports when the node's connection tracking has no room left: the kernel then drops
+// packets that would begin a connection, even if policies allow them. Tracked connections go on.
 type TrackingCheck struct {
 	SysctlDir string
 	Events    notify.NodeEvents
 	Metrics   *Metrics // may be nil
 	Log       logr.Logger
 
-	full bool // as it was told
+	full bool // as it was reported
 }
 
 // Run looks every ten seconds until ctx ends.
@@ -39,8 +39,8 @@ func (c *TrackingCheck) Run(ctx context.Context) error {
 	}
 }
 
-// look tells what has changed since the last time. Where nothing is tracked there is nothing to
-// tell.
+// look reports what has changed since the last time. Where nothing is tracked there is nothing to
+// report.
 func (c *TrackingCheck) look() {
 	count, err := c.number("nf_conntrack_count")
 	if err != nil {
@@ -70,8 +70,8 @@ func (c *TrackingCheck) look() {
 		"net.netfilter.nf_conntrack_max", count, limit))
 }
 
-// isTrackingFull says so from 99 % on, as a table that is full is one below its limit from time to
-// time, and until a tenth is free.
+// isTrackingFull is true from 99 % on, as a full table is below its limit from time to time, and
+// until a tenth is free.
 func isTrackingFull(count, limit int, was bool) bool {
 	if was {
 		return count > limit-limit/10

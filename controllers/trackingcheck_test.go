@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// TestFullTrackingIsTold: once when there is no room, and once when there is again; not each time
-// that it is at its limit for a moment.
-func TestFullTrackingIsTold(t *testing.T) {
+// TestFullTrackingIsReported: once when there is no room, and once when there is again; not each
+// time that it is at its limit for a moment.
+func TestFullTrackingIsReported(t *testing.T) {
 	t.Parallel()
 	dir, recorder := t.TempDir(), events.NewFakeRecorder(10)
 	c := &TrackingCheck{SysctlDir: dir, Events: notify.NodeEvents{Node: "n1", Recorder: recorder},
@@ -33,7 +33,7 @@ func TestFullTrackingIsTold(t *testing.T) {
 	}
 	for _, step := range []struct {
 		count, limit int
-		told         string
+		reported     string
 	}{
 		{0, 1000, ""},
 		{989, 1000, ""},
@@ -49,13 +49,14 @@ func TestFullTrackingIsTold(t *testing.T) {
 		write("nf_conntrack_count", step.count)
 		write("nf_conntrack_max", step.limit)
 		c.look()
-		told := ""
+		reported := ""
 		select {
-		case told = <-recorder.Events:
+		case reported = <-recorder.Events:
 		default:
 		}
-		if step.told == "" && told != "" || !strings.HasPrefix(told, step.told) {
-			t.Errorf("%d of %d: told %q, want %q", step.count, step.limit, told, step.told)
+		if step.reported == "" && reported != "" || !strings.HasPrefix(reported, step.reported) {
+			t.Errorf("%d of %d: reported %q, want %q", step.count, step.limit, reported,
+				step.reported)
 		}
 	}
 }

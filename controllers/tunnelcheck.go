@@ -16,9 +16,9 @@ import (
 	"github.com/sluice-net/sluice/overlay/reach"
 )
 
-// TunnelCheck finds out whether the tunnel carries packets to other nodes and back, and tells it in
-// the log, by Events and by metrics. Its methods may be called from several goroutines, and those
-// that tell it something also on nil.
+// TunnelCheck finds out whether the tunnel carries packets to other nodes and back, and reports it
+// in the log, by Events and by metrics. Its methods may be called from several goroutines, and the
+// Set methods also on nil.
 type TunnelCheck struct {
 	node     string
 	interval time.Duration
@@ -34,16 +34,16 @@ type TunnelCheck struct {
 	state NetworkState
 
 	// Of Run's goroutine.
-	last   reach.Report
-	told   toldTunnel
-	unable struct { // to ask anybody
-		since time.Time
-		told  bool
+	last     reach.Report
+	reported reportedTunnel
+	unable   struct { // to ask any node
+		since    time.Time
+		reported bool
 	}
 }
 
-// toldTunnel is what was told last.
-type toldTunnel struct {
+// reportedTunnel is what was reported last.
+type reportedTunnel struct {
 	tunnelVerdict
 	at     time.Time
 	public bool // by an Event, since the trouble began
@@ -64,10 +64,10 @@ func NewTunnelCheck(
 	return t
 }
 
-// grace is how long something has to last to be told: a minute, unless somebody wants it otherwise.
+// grace is how long a trouble has to last to be reported: a minute by default.
 func (t *TunnelCheck) grace() time.Duration { return 2 * t.interval }
 
-// setNode says whether a node is ready; one that doesn't exist isn't.
+// setNode sets whether a node is ready; a node that doesn't exist isn't.
 func (t *TunnelCheck) setNode(name string, ready bool) {
 	if t == nil {
 		return
@@ -81,8 +81,8 @@ func (t *TunnelCheck) setNode(name string, ready bool) {
 	}
 }
 
-// SetState takes in what came of the network's last pass. While that isn't as it should be, who was
-// asked before is asked.
+// SetState takes in what came of the network's last pass. While the network isn't as it should be,
+// the same nodes as before are asked.
 func (t *TunnelCheck) SetState(s NetworkState) {
 	if t == nil || !s.Ready {
 		return
@@ -119,7 +119,7 @@ func (t *TunnelCheck) Run(ctx context.Context) error {
 	return t.prober.Run(ctx)
 }
 
-// look takes in what is known now.
+// look takes in the present state of the peers.
 func (t *TunnelCheck) look(r reach.Report) {
 	now := t.now()
 	t.mu.Lock()
@@ -132,41 +132,41 @@ func (t *TunnelCheck) look(r reach.Report) {
 	t.metrics.countProbes(t.last, r)
 	t.last = r
 	t.noteError(now, r.Err)
-	t.tell(now, verdict, counts, state)
+	t.report(now, verdict, counts, state)
 }
 
-// noteError logs why nobody can be asked, once that has lasted.
+// noteError logs why no node can be asked, once that has lasted.
 func (t *TunnelCheck) noteError(now time.Time, err error) {
 	u := &t.unable
 	switch {
 	case err == nil:
-		u.since, u.told = time.Time{}, false
+		u.since, u.reported = time.Time{}, false
 	case u.since.IsZero():
 		u.since = now
-	case !u.told && now.Sub(u.since) >= t.grace():
-		u.told = true
+	case !u.reported && now.Sub(u.since) >= t.grace():
+		u.reported = true
 		t.log.Error(err, "Other nodes can't be asked through the tunnel")
 	}
 }
 
-// tell tells what is wrong when it begins, again when it has become another thing, and when it is
-// over. A node that comes and goes is no reason to tell of all others again, but now and then.
-func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state NetworkState) {
+// report reports a trouble when it begins, when it changes, and when it is over. Silent nodes that
+// come and go change a trouble only now and then.
+func (t *TunnelCheck) report(now time.Time, v tunnelVerdict, n tunnelCounts, state NetworkState) {
 	if v.trouble == noTrouble {
-		t.tellOver(n)
+		t.reportEnd(n)
 		return
 	}
 	const rarely = 10 // times grace
-	public := tellsOfTunnel(t.node, v, t.last)
-	// public by now: those that told may be gone
-	if v.same(t.told.tunnelVerdict) && (t.told.public || !public) {
+	public := reportsTunnel(t.node, v, t.last)
+	// public by now: the nodes that reported may be gone
+	if v.same(t.reported.tunnelVerdict) && (t.reported.public || !public) {
 		return
 	}
 	wait := t.grace()
-	if v.trouble == t.told.trouble && (t.told.public || !public) {
+	if v.trouble == t.reported.trouble && (t.reported.public || !public) {
 		wait *= rarely
 	}
-	if t.told.trouble != noTrouble && now.Sub(t.told.at) < wait {
+	if t.reported.trouble != noTrouble && now.Sub(t.reported.at) < wait {
 		return
 	}
 	note := v.note(t.place(v, state), t.grace())
@@ -175,20 +175,20 @@ func (t *TunnelCheck) tell(now time.Time, v tunnelVerdict, n tunnelCounts, state
 	if public {
 		t.events.Warn("TunnelBlocked", note)
 	}
-	t.told = toldTunnel{v, now, public || t.told.public}
+	t.reported = reportedTunnel{v, now, public || t.reported.public}
 }
 
-func (t *TunnelCheck) tellOver(n tunnelCounts) {
-	if t.told.trouble == noTrouble {
+func (t *TunnelCheck) reportEnd(n tunnelCounts) {
+	if t.reported.trouble == noTrouble {
 		return
 	}
 	t.log.Info("No node is silent through the tunnel any more", "answering", n.answering)
-	if t.told.public {
+	if t.reported.public {
 		t.events.Say("TunnelPasses",
 			fmt.Sprintf("no node that is ready is silent through the tunnel; %d answer",
 				n.answering))
 	}
-	t.told = toldTunnel{}
+	t.reported = reportedTunnel{}
 }
 
 // place is where the tunnel is, with the chains that may be to blame.

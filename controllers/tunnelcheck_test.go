@@ -49,20 +49,20 @@ func newTunnelWorld(t *testing.T) *tunnelWorld {
 	return w
 }
 
-// see reports peers a, b, ... at a second, and returns what was told.
-func (w *tunnelWorld) see(second int, r reach.Report) (told []string) {
+// see reports peers a, b, ... at a second, and returns the Events.
+func (w *tunnelWorld) see(second int, r reach.Report) (reported []string) {
 	w.t.Helper()
 	w.clock = atSecond(second)
 	w.look(r)
 	for len(w.recorder.Events) > 0 {
-		told = append(told, <-w.recorder.Events)
+		reported = append(reported, <-w.recorder.Events)
 	}
-	return told
+	return reported
 }
 
-// TestTunnelIsTold: what is wrong with the tunnel is told after a minute, once, by what it has
-// become since, and when it is over.
-func TestTunnelIsTold(t *testing.T) {
+// TestTunnelIsReported: a trouble of the tunnel is reported after a minute, once, as it is then,
+// and when it is over.
+func TestTunnelIsReported(t *testing.T) {
 	t.Parallel()
 	w := newTunnelWorld(t)
 	w.setNode("a", true)
@@ -100,24 +100,24 @@ func TestTunnelIsTold(t *testing.T) {
 		{2110, answered(2110, peersAre(2050, yes, no)), []string{opened}},
 	} {
 		if got := w.see(step.second, step.report); !slices.Equal(got, step.want) {
-			t.Errorf("second %d: told\n%q, want\n%q", step.second, got, step.want)
+			t.Errorf("second %d: reported\n%q, want\n%q", step.second, got, step.want)
 		}
 	}
-	// A node that goes is Kubernetes' to tell; so is the end of it.
+	// Kubernetes reports a node that goes, and its end.
 	w.setNode("b", false)
 	if got := w.see(2120, answered(2120, peersAre(2050, yes, no))); len(got) != 1 ||
 		got[0] !=
 			"Normal TunnelPasses no node that is ready is silent through the tunnel; 1 answer" {
-		t.Errorf("told %q of a node that isn't ready any more", got)
+		t.Errorf("reported %q of a node that isn't ready any more", got)
 	}
 	w.setNode("b", true)
 	if got := w.see(2179, answered(2179, peersAre(2050, yes, no))); len(got) > 0 {
-		t.Errorf("told %q of a node that has only just become ready", got)
+		t.Errorf("reported %q of a node that has only just become ready", got)
 	}
 }
 
-// TestTunnelIsQuiet: nodes that join those that are silent, one by one, are told of every ten
-// minutes, and nothing is logged while nothing changes.
+// TestTunnelIsQuiet: nodes that fall silent one by one are reported every ten minutes, and nothing
+// is logged while nothing changes.
 func TestTunnelIsQuiet(t *testing.T) {
 	t.Parallel()
 	w := newTunnelWorld(t)
@@ -128,21 +128,22 @@ func TestTunnelIsQuiet(t *testing.T) {
 	for _, p := range peersAre(0, states...) {
 		w.setNode(p.Name, true)
 	}
-	told := 0
+	reported := 0
 	const seconds = 3600
 	for second := range seconds {
 		if second%120 == 0 && second/120 < 15 {
 			states[second/120] = reach.Silent
 		}
-		told += len(w.see(second, reach.Report{Peers: peersAre(-100, states...),
+		reported += len(w.see(second, reach.Report{Peers: peersAre(-100, states...),
 			Answer: atSecond(second), Heard: atSecond(second)}))
 	}
-	if told < 1 || told > 5 || w.logged > 6 {
-		t.Errorf("%d Events and %d lines in an hour in which 15 nodes fell silent", told, w.logged)
+	if reported < 1 || reported > 5 || w.logged > 6 {
+		t.Errorf("%d Events and %d lines in an hour in which 15 nodes fell silent", reported,
+			w.logged)
 	}
 }
 
-// TestTunnelErrorLasts: that nobody can be asked is logged once it has lasted.
+// TestTunnelErrorLasts: an error that keeps the node from asking is logged once it has lasted.
 func TestTunnelErrorLasts(t *testing.T) {
 	t.Parallel()
 	w := newTunnelWorld(t)
@@ -159,9 +160,10 @@ func TestTunnelErrorLasts(t *testing.T) {
 		{130, broken, 1},
 		{900, broken, 1},
 	} {
-		if told := w.see(step.second, step.report); w.logged != step.logged || len(told) > 0 {
-			t.Errorf("second %d: %d lines, want %d; told %q", step.second, w.logged,
-				step.logged, told)
+		reported := w.see(step.second, step.report)
+		if w.logged != step.logged || len(reported) > 0 {
+			t.Errorf("second %d: %d lines, want %d; reported %q", step.second, w.logged,
+				step.logged, reported)
 		}
 	}
 }
@@ -194,7 +196,7 @@ func TestNodeReady(t *testing.T) {
 	}
 }
 
-// TestNoTunnelCheck: where nobody is to be asked, there is nothing to tell.
+// TestNoTunnelCheck: where no node is to be asked, there is nothing to report.
 func TestNoTunnelCheck(t *testing.T) {
 	t.Parallel()
 	var none *TunnelCheck

@@ -23,27 +23,28 @@ type tunnelTrouble uint8
 const (
 	noTrouble  tunnelTrouble = iota
 	someSilent               // and others answer
-	allSilent                // for some time nobody has answered, although packets come in
+	allSilent                // for some time no node has answered, although packets come in
 	nothingIn                // likewise, and nothing has come in
 )
 
 const (
-	namedNodes  = 3  // that a note names
-	tellerNodes = 3  // that tell of a silent node, besides itself
-	judgedNodes = 16 // silent ones that decide whether this node tells
+	namedNodes    = 3  // that a note names
+	reporterNodes = 3  // that report a silent node, besides itself
+	judgedNodes   = 16 // silent ones that decide whether this node reports
 )
 
-// tunnelVerdict is what to hold of a tunnel.
+// tunnelVerdict is the judgement on a tunnel.
 type tunnelVerdict struct {
 	trouble tunnelTrouble
-	// ready nodes, by name: that have been so for some time, or where nobody answers all that are
+	// ready nodes, by name: those that have been ready for some time; where no node answers, all
+	// that are ready
 	silent []string
 	asked  int // nodes that are ready, and known to answer or to be silent
 }
 
-// judgeTunnel says how the peers are, and what has been wrong for as long as grace: what is
-// shorter, a node that reboots for instance, is no trouble. ready says since when each node has
-// been ready that is.
+// judgeTunnel returns the state of the peers, and the trouble that has lasted for as long as grace:
+// a shorter one, of a node that reboots for instance, is none. ready has the nodes that are ready,
+// and since when.
 func judgeTunnel(r reach.Report, ready map[string]time.Time, now time.Time,
 	grace time.Duration) (n tunnelCounts, v tunnelVerdict) {
 	lasts := func(since time.Time) bool { return now.Sub(since) >= grace }
@@ -79,14 +80,14 @@ func judgeTunnel(r reach.Report, ready map[string]time.Time, now time.Time,
 	return n, v
 }
 
-// same says whether two verdicts are alike to who is told: where nobody answers, names add nothing.
+// same reports whether two verdicts read alike: where no node answers, names add nothing.
 func (v tunnelVerdict) same(w tunnelVerdict) bool {
 	return v.trouble == w.trouble && (v.trouble != someSilent || slices.Equal(v.silent, w.silent))
 }
 
-// tellsOfTunnel says whether a node tells of its tunnel. What is wrong on its side it tells itself;
-// of a node that is silent to all a few tell.
-func tellsOfTunnel(node string, v tunnelVerdict, r reach.Report) bool {
+// reportsTunnel reports whether a node reports its tunnel. Each node reports a trouble on its own
+// side; a few nodes report a node that is silent to all.
+func reportsTunnel(node string, v tunnelVerdict, r reach.Report) bool {
 	if v.trouble != someSilent {
 		return true
 	}
@@ -98,11 +99,11 @@ func tellsOfTunnel(node string, v tunnelVerdict, r reach.Report) bool {
 	}
 	return slices.ContainsFunc(v.silent[:min(len(v.silent), judgedNodes)],
 		func(silent string) bool {
-			return notify.TellsAmong(node, nodes, silent, tellerNodes)
+			return notify.IsReporterAmong(node, nodes, silent, reporterNodes)
 		})
 }
 
-// tunnelPlace is where a node's tunnel is, and what there is in its way.
+// tunnelPlace is where a node's tunnel is, and what is in its way.
 type tunnelPlace struct {
 	port    uint16
 	link    string // of the underlay; empty: whichever the routes say

@@ -128,16 +128,16 @@ func TestTunnelNote(t *testing.T) {
 	}
 }
 
-// TestFewTellOfASilentNode: of 1,500 nodes three tell that one is silent to all, however many there
-// are; each tells that all are silent.
-func TestFewTellOfASilentNode(t *testing.T) {
+// TestFewReportASilentNode: of 1,500 nodes, three report one that is silent to all; each reports
+// that all are silent to it.
+func TestFewReportASilentNode(t *testing.T) {
 	t.Parallel()
 	var names []string
 	for i := range 1500 {
 		names = append(names, fmt.Sprintf("node%04d", i))
 	}
 	const silent = "node0700"
-	tellers, alone := 0, 0
+	reporters, alone := 0, 0
 	for _, own := range names {
 		if own == silent {
 			continue
@@ -149,19 +149,19 @@ func TestFewTellOfASilentNode(t *testing.T) {
 			}
 		}
 		r.Peers = append(r.Peers, reach.PeerState{Name: silent, State: reach.Silent})
-		if tellsOfTunnel(own, tunnelVerdict{someSilent, []string{silent}, 1499}, r) {
-			tellers++
+		if reportsTunnel(own, tunnelVerdict{someSilent, []string{silent}, 1499}, r) {
+			reporters++
 		}
-		if tellsOfTunnel(own, tunnelVerdict{nothingIn, names[:1], 1}, r) &&
-			tellsOfTunnel(own, tunnelVerdict{allSilent, names[:1], 1}, r) {
+		if reportsTunnel(own, tunnelVerdict{nothingIn, names[:1], 1}, r) &&
+			reportsTunnel(own, tunnelVerdict{allSilent, names[:1], 1}, r) {
 			alone++
 		}
 		if len(r.Peers) != 1499 {
 			t.Fatalf("%d peers", len(r.Peers))
 		}
 	}
-	if tellers != tellerNodes || alone != 1499 {
-		t.Errorf("%d nodes tell of a silent one, %d of themselves", tellers, alone)
+	if reporters != reporterNodes || alone != 1499 {
+		t.Errorf("%d nodes report a silent one, %d themselves", reporters, alone)
 	}
 }
 
@@ -173,7 +173,7 @@ func TestThroughTunnel(t *testing.T) {
 	both := slices.Concat(v4, v6)
 	for _, c := range []struct {
 		peer overlay.Peer
-		want string // empty: nobody is asked
+		want string // empty: no node is asked
 	}{
 		{overlay.Peer{PodCIDRs: both}, "10.244.2.0"},
 		{overlay.Peer{PodCIDRs: slices.Concat(v6, v4)}, "10.244.2.0"},

@@ -9,38 +9,37 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// How often a node's connections are looked through. In the long run a look is followed by ten
-// times as much rest as it took of a processor, however long that is: what tenants do makes looks
-// long. After a pause three seconds of rest can be saved up, so that a few changes in a row, each
-// with its second look, needn't wait for each other.
+// How often a node's connections are looked through. In the long run, rest follows each look: ten
+// times the processor time that the look took, without a limit, as tenants can make looks long. A
+// pause saves up to three seconds of rest, so that a few changes in a row, each with its second
+// look, don't wait for each other.
 const (
 	restAfterLook = 10
 	shortestRest  = 20 * time.Millisecond
 	restSaved     = 3 * time.Second
-	// failedLook is what a look counts for that failed, at least.
+	// failedLook is the least that a failed look counts for.
 	failedLook = 100 * time.Millisecond
-	// lookAgain is when packets have left that were under way in a commit, and with them the last
-	// connections it hasn't judged.
+	// lookAgain is long enough for the packets that were under way in a commit to leave. With them
+	// come the last connections that the commit's look can't have judged.
 	lookAgain = time.Second
-	// mostDirect is how many listings the kernel makes for one look, each of what it finds by an
-	// address.
+	// mostDirect bounds the listings that one look asks of the kernel. Each listing has what the
+	// kernel finds by one address.
 	mostDirect = 8
-	// crowdedFor is how long an address with a crowd of connections doesn't count as one by which
-	// the kernel finds few.
+	// crowdedFor is how long an address counts as crowded once it had a crowd of connections.
 	crowdedFor = time.Minute
 )
 
 // An agenda says whose connections are to be looked at, and when: as soon as the pace allows, and
-// once more a while later. What the kernel finds by a few addresses has a pace of its own: it
-// doesn't wait for the rest that is due to looks through all that there is, nor those for its. Nor
-// does any of them wait for looks at ends with a crowd of connections, which one tenant can make.
-// The zero value is ready. It has no clock: times are its caller's.
+// once more a while later. Looks by a few addresses have a pace of their own: they and the looks
+// through all connections don't wait for each other's rest. Neither kind waits for looks at ends
+// with a crowd of connections, which one tenant can make. The zero value is ready. It has no clock:
+// times are its caller's.
 type agenda struct {
 	queues  [kinds]queue
 	crowded map[netip.Addr]time.Time // until when
 }
 
-// A kind of look, from the one that is over first to the one that takes longest.
+// A kind of look. The kinds are in the order of how long they take, the shortest first.
 type kind int
 
 const (
@@ -54,7 +53,7 @@ const (
 type queue struct {
 	fresh cluster.Ends
 	again []secondLook // the earliest first
-	paid  time.Time    // looks so far have to be followed by rest until then
+	paid  time.Time    // rest is due until then, for the looks so far
 }
 
 type secondLook struct {
@@ -92,8 +91,8 @@ func (a *agenda) add(ends cluster.Ends) {
 	a.queues[crowds].add(crowded)
 }
 
-// crowd says that these ends have a crowd of connections. They are looked at by themselves, for a
-// while, so that those of one pod don't keep others waiting.
+// crowd notes that these ends have a crowd of connections. For a while they get looks of their own,
+// so that one pod's crowd doesn't keep others waiting.
 func (a *agenda) crowd(now time.Time, ends cluster.Ends) {
 	if a.crowded == nil {
 		a.crowded = map[netip.Addr]time.Time{}
@@ -109,13 +108,13 @@ func (a *agenda) crowd(now time.Time, ends cluster.Ends) {
 // never is longer than anybody waits.
 const never = time.Duration(1<<63 - 1)
 
-// next returns what to look at now, and takes it off the agenda; or, if there is nothing, how long
-// it will be until it is worth asking again.
+// next returns what to look at now, and takes it off the agenda. If there is nothing, it returns
+// how long to wait before asking again.
 func (a *agenda) next(now time.Time) (l look, wait time.Duration) {
 	return a.nextBefore(now, kinds)
 }
 
-// nextBefore is next, of looks that are over before those of a kind.
+// nextBefore is next for the kinds of looks that are shorter than a kind.
 func (a *agenda) nextBefore(now time.Time, before kind) (l look, soonest time.Duration) {
 	maps.DeleteFunc(a.crowded, func(_ netip.Addr, until time.Time) bool {
 		return !until.After(now)
@@ -135,14 +134,14 @@ func (a *agenda) nextBefore(now time.Time, before kind) (l look, soonest time.Du
 	return look{}, soonest
 }
 
-// looked says that a look has ended, and what processor time it took. Without that, looks follow
-// each other without a rest.
+// looked notes the end of a look, and its processor time. Without this call there is no rest
+// between looks.
 func (a *agenda) looked(now time.Time, l look, took time.Duration) {
 	a.queues[l.kind].pay(now, took)
 }
 
-// next is agenda's of one queue: second looks, then what is fresh, as long as the kernel makes no
-// more than most listings, unless that is 0.
+// next is the agenda's next for one queue: second looks, then fresh ones, up to most listings of
+// the kernel; 0 is no bound.
 func (q *queue) next(now time.Time, most int) (ends cluster.Ends, wait time.Duration) {
 	wait = never
 	if len(q.again) > 0 {
@@ -185,7 +184,7 @@ func (q *queue) add(ends cluster.Ends) {
 	q.fresh.Add(ends)
 }
 
-// remove takes ends out, the second looks at them too.
+// remove takes ends out, with their second looks.
 func (q *queue) remove(ends cluster.Ends) {
 	q.fresh.Remove(ends)
 	for _, s := range q.again {

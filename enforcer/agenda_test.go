@@ -108,7 +108,7 @@ func (t *agendaTest) run(until time.Time) {
 	}
 }
 
-// TestAgenda: whatever comes is looked at, and again a second after that or later. What the kernel
+// TestAgenda: all that comes gets a look, and a second one a second later or more. What the kernel
 // finds by an address is looked at by a second after the look that is under way at most, however
 // long other looks have to rest. Rest is in proportion to what looks of its kind took, but for what
 // was saved up.

@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// Explain judges a flow by what is known now; own are addresses of this node.
+// Explain judges a flow by the policies and pods known now. own are addresses of this node.
 func (e *Enforcer) Explain(f policy.Flow, own ...netip.Addr) cluster.Answer {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -23,14 +23,14 @@ func (e *Enforcer) Whose(a netip.Addr) cluster.Whose {
 	return e.model.Whose(a)
 }
 
-// PodAddresses are those of a pod that policies mean; none if it isn't known.
+// PodAddresses are the addresses by which policies mean a pod; none if the pod isn't known.
 func (e *Enforcer) PodAddresses(namespace, name string) []netip.Addr {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.model.PodAddresses(namespace, name)
 }
 
-// PodClaims are the addresses that a pod's status says, and the pod's node.
+// PodClaims are the addresses in a pod's status, and the pod's node.
 func (e *Enforcer) PodClaims(namespace, name string) (said []netip.Addr, node string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -44,7 +44,7 @@ func (e *Enforcer) namespaceAt(a netip.Addr) string {
 	return e.model.NamespaceAt(a)
 }
 
-// judge says of each connection whether policy allows it now.
+// judge reports for each connection whether policy allows it now.
 func (e *Enforcer) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -55,29 +55,29 @@ func (e *Enforcer) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
 type Settled struct {
 	Meaning *cluster.Cluster // a snapshot
 	Config  ruleset.Config
-	told    uint64
+	updates uint64
 }
 
-// Settled returns what has to be in the kernel, if everything that was told is there.
+// Settled returns what has to be in the kernel, if all updates are there.
 func (e *Enforcer) Settled() (s Settled, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.done == 0 || e.done != e.told || e.lastErr != nil {
+	if e.done == 0 || e.done != e.updates || e.lastErr != nil {
 		return Settled{}, false
 	}
-	return Settled{e.model.Snapshot(), e.model.render.Config(), e.told}, true
+	return Settled{e.model.Snapshot(), e.model.render.Config(), e.updates}, true
 }
 
-// StillSettled tells whether nothing was told since then.
+// StillSettled reports whether there was no update since then.
 func (e *Enforcer) StillSettled(s Settled) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.told == s.told
+	return e.updates == s.updates
 }
 
 // Refused is how many objects the kernel refuses at the moment.
 func (e *Enforcer) Refused() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.refusals.told)
+	return len(e.refusals.reported)
 }

@@ -11,10 +11,10 @@ import (
 // Connection is an entry of connection tracking, for people to look at.
 type Connection struct {
 	Protocol uint8 // IP protocol number
-	// Source and Destination are those of the first packet, before it was translated; without ports
-	// where the protocol has none.
+	// Source and Destination are the first packet's, before translation. They have no ports where
+	// the protocol has none.
 	Source, Destination netip.AddrPort
-	// ReplySource is who answers: the destination after it was translated.
+	// ReplySource is the end that answers: the destination after translation.
 	ReplySource netip.AddrPort
 	// Cut says that the connection is marked: its packets are dropped or reset.
 	Cut bool
@@ -22,7 +22,7 @@ type Connection struct {
 	State conntrack.State
 }
 
-// Connections lists the connections of which an end is one of the addresses, as tracked in the
+// Connections lists the connections that have one of the addresses as an end, as tracked in the
 // network namespace of the calling thread.
 func (e *Enforcer) Connections(of []netip.Addr) ([]Connection, error) {
 	label := e.model.cutBit()

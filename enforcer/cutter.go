@@ -19,10 +19,11 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// Cutter cuts connections that policy has come to deny: the ruleset lets packets of established
-// ones pass unasked. After a commit it judges those that the change may concern, and sets a bit of
-// the label of those that are denied now, by which the ruleset knows them; of cut ones that are
-// allowed again it takes the bit away. It runs beside commits and doesn't hold them up.
+// Cutter cuts connections that policy denies now: the ruleset lets packets of established
+// connections pass without a look at policy. After a commit, Cutter judges the connections that the
+// change may concern. It sets a bit in the label of denied connections, by which the ruleset knows
+// them, and clears the bit of cut connections that are allowed again. It runs beside commits and
+// doesn't hold them up.
 type Cutter struct {
 	enforcer *Enforcer
 	opts     CutterOptions
@@ -39,14 +40,13 @@ type Cutter struct {
 	// Of Run alone:
 	agenda agenda
 	began  bool // something was on the agenda
-	// cut are the ends of connections that were found cut when one of their ends was looked at
-	// last.
+	// cut are the ends of connections that the last look at one of their ends found cut.
 	cut cluster.Ends
 }
 
 // CutterOptions are what a Cutter depends on.
 type CutterOptions struct {
-	// Off has it cut nothing, and, at the start, give back what was cut.
+	// Off: nothing is cut, and the start restores what was cut.
 	Off bool
 	// do runs a function in the node's network namespace; nil: as it is.
 	do func(func() error) error
@@ -54,7 +54,7 @@ type CutterOptions struct {
 	Log logr.Logger
 }
 
-// NewCutter returns a Cutter that the Enforcer tells of its commits. It must be called before the
+// NewCutter returns a Cutter that the Enforcer calls at each commit. It must be called before the
 // Enforcer runs.
 func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 	if opts.do == nil {
@@ -66,9 +66,9 @@ func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 	return c
 }
 
-// note notes which connections changes of the model concern, the first ones those of every pod
-// here. A pod that is new on a veth of ours has none: ADD forgets those of its addresses. It is
-// called with the Enforcer's lock held.
+// note records which connections changes of the model concern; the first changes concern those of
+// every pod of the node. A new pod on a veth of ours has none: ADD forgets the connections of its
+// addresses. note is called with the Enforcer's lock held.
 func (c *Cutter) note(m *Model, changes cluster.Changes, first bool, enforced map[string]struct{}) {
 	if c == nil {
 		return
@@ -86,7 +86,7 @@ func (c *Cutter) note(m *Model, changes cluster.Changes, first bool, enforced ma
 	c.noted.Add(m.Affected(changes))
 }
 
-// committed says that all that was noted is in the kernel. It is called with the Enforcer's lock
+// committed says that all noted changes are in the kernel. It is called with the Enforcer's lock
 // held.
 func (c *Cutter) committed() {
 	if c == nil || c.noted.Empty() {
@@ -133,7 +133,7 @@ func (c *Cutter) carryOut(l look) time.Duration {
 	return took
 }
 
-// interrupt makes a look that doesn't wait for the one under way, if one is due.
+// interrupt looks during another look, if a look is due that doesn't wait for that one.
 func (c *Cutter) interrupt(underWay kind) (took time.Duration) {
 	c.plan()
 	if l, _ := c.agenda.nextBefore(time.Now(), underWay); len(l.ends) > 0 {
@@ -142,8 +142,8 @@ func (c *Cutter) interrupt(underWay kind) (took time.Duration) {
 	return took
 }
 
-// plan puts what commits said on the agenda. What can only have become allowed matters if it is
-// cut.
+// plan puts the ends that commits noted on the agenda. Connections that can only have become
+// allowed matter if they are cut.
 func (c *Cutter) plan() {
 	c.mu.Lock()
 	affected := c.affected
@@ -169,9 +169,9 @@ func (c *Cutter) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sweep brings the connections with one of these ends in line with policy, and returns the
-// processor time that it took. Those of a crowd it leaves as they are, unless it is about crowds,
-// and says at which ends that is.
+// sweep cuts or restores the connections with one of these ends as policy says, and returns its
+// processor time. It leaves a crowd's connections as they are, unless the look is about crowds, and
+// returns the crowded ends.
 func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err error) {
 	began, ends := time.Now(), l.ends
 	var cut, restored int
@@ -211,7 +211,8 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err erro
 			if err != nil {
 				return err
 			}
-			// What it cuts or restores may be in entries as it was, and is only counted twice.
+			// An entry that is cut or restored here may stand in entries in its earlier state: then
+			// it is only counted twice.
 			others += c.interrupt(l.kind)
 		}
 		return nil
@@ -224,7 +225,7 @@ func (c *Cutter) sweep(l look) (cost time.Duration, crowd cluster.Ends, err erro
 	return cost, crowd, err
 }
 
-// crowdsOf returns those of the ends that have more connections than others are to wait for.
+// crowdsOf returns the ends with so many connections that others must not wait for them.
 func crowdsOf(entries []conntrack.Entry, ends cluster.Ends) cluster.Ends {
 	const many = 2000
 	if len(entries) <= many {
@@ -262,8 +263,7 @@ func queriesFor(ends cluster.Ends) []conntrack.Query {
 	return out
 }
 
-// OwnAddresses lists the node's addresses: what it sends from any of them is no forwarded packet,
-// and not judged.
+// OwnAddresses lists the node's addresses. Packets from these aren't forwarded, and aren't judged.
 func OwnAddresses() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
@@ -295,8 +295,8 @@ func (c *Cutter) enforce(table *conntrack.Table, entries []conntrack.Entry,
 		}
 		err := table.SetLabel(e, c.label, !allowed)
 		if errors.Is(err, conntrack.ErrNoRoom) {
-			// Older than this table's first version, so it has to go: what is left of it is judged
-			// as new.
+			// The connection is older than this table's first version, so its entry has to go: its
+			// further packets are judged as new.
 			err = table.Delete(e)
 		}
 		if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// DenialLog tells of denied packets: one line for each sample that the rules send to an NFLOG
-// group. The rules bound the samples of a pod, and DenialLog bounds the lines of the node.
+// DenialLog logs denied packets: one line for each sample that the rules send to an NFLOG group.
+// The rules bound the samples of a pod, and DenialLog bounds the lines of the node.
 type DenialLog struct {
 	Enforcer *Enforcer
 	Group    uint16
@@ -27,8 +27,8 @@ type DenialLog struct {
 // linesPerSecond bounds what one node logs of denials.
 const linesPerSecond = 100
 
-// SamplesPerSecond is perSecond where the kernel can log to NFLOG groups, and otherwise, said once,
-// 0: it would refuse every rule that does, and enforcing policy doesn't need them.
+// SamplesPerSecond is perSecond where the kernel can log to NFLOG groups. Elsewhere it is 0, with
+// one log line: such a kernel refuses every rule that logs, and enforcement doesn't need samples.
 func SamplesPerSecond(perSecond uint64, group uint16, log logr.Logger) uint64 {
 	if perSecond == 0 {
 		return 0
@@ -41,14 +41,14 @@ func SamplesPerSecond(perSecond uint64, group uint16, log logr.Logger) uint64 {
 	return perSecond
 }
 
-// Run tells until ctx ends. Where the group can't be read, because another process has it, say, it
-// says so once and tries again: enforcing policy doesn't need it.
+// Run logs until ctx ends. Where the group can't be read, for instance because another process has
+// it, Run logs that once and tries again: enforcement doesn't need it.
 func (l *DenialLog) Run(ctx context.Context) error {
 	retry, said := firstRetry, false
 	for ctx.Err() == nil {
 		err := l.read(ctx, func() { retry, said = firstRetry, false })
 		if ctx.Err() == nil && !said {
-			l.Log.Error(err, "Denied packets can't be told; trying again", "group", l.Group)
+			l.Log.Error(err, "Denied packets can't be logged; trying again", "group", l.Group)
 			said = true
 		}
 		pause.For(ctx, retry)
@@ -84,8 +84,8 @@ func (l *DenialLog) read(ctx context.Context, opened func()) error {
 	})
 }
 
-// denialLine says who was denied what, and which policies isolate the pod, as keys and values. The
-// policies are those known now, a moment after the packet.
+// denialLine returns, as keys and values, the denied flow and the policies that isolate the pod.
+// The policies are those known now, a moment after the packet.
 func denialLine(d policy.Direction, r *nflog.Record, a cluster.Answer, leftOut uint64) []any {
 	out := []any{"direction", d.String(), "source", r.Source.String()}
 	if a.Egress != nil {
@@ -132,9 +132,10 @@ func judgedEnd(d policy.Direction, r *nflog.Record) netip.Addr {
 	return r.Destination
 }
 
-// denialBudget bounds lines within each second, counted from the first line after the last one's
-// end, and counts what it leaves out. No namespace gets more lines than are left, so that others
-// always have some: of 100, one alone gets 50, two that both want more 33 each.
+// denialBudget bounds the lines of each second, and counts those that it leaves out. A second
+// begins with the first line after the last second's end. No namespace gets more lines than are
+// left then, so that others always have some: of 100 lines, one namespace alone gets 50, and two
+// that want more get 33 each.
 type denialBudget struct {
 	most    int
 	since   time.Time
@@ -143,8 +144,8 @@ type denialBudget struct {
 	leftOut uint64
 }
 
-// take asks for a line about a pod of a namespace, where some may have been lost before. It returns
-// how many were left out since the last line, or that there is none to be had.
+// take asks for a line about a pod of a namespace; some records may have been lost before it. It
+// returns how many lines were left out since the last one, or false if there is no line left.
 func (b *denialBudget) take(now time.Time, namespace string,
 	lost uint64) (leftOut uint64, ok bool) {
 	b.leftOut += lost

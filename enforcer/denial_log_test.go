@@ -42,8 +42,8 @@ func (l *lines) all() []string {
 	return slices.Clone(l.list)
 }
 
-// tell runs a DenialLog until the test ends; its group is read on return.
-func (w *denialWorld) tell() *lines {
+// startLog runs a DenialLog until the test ends; its group is read on return.
+func (w *denialWorld) startLog() *lines {
 	w.t.Helper()
 	out := &lines{}
 	denials := &DenialLog{Enforcer: w.enforcer, Group: w.cfg.LogGroup, netNS: w.node.NSFd(),
@@ -102,12 +102,12 @@ func (w *denialWorld) expectLine(l *lines, want ...string) {
 	}
 }
 
-// TestDenialsAreTold: each kind of denial gives a line that says who, what and by which policies;
-// what is allowed gives none.
-func TestDenialsAreTold(t *testing.T) {
+// TestDenialsAreReported: each kind of denial gives a line that says who, what and by which
+// policies; what is allowed gives none.
+func TestDenialsAreReported(t *testing.T) {
 	t.Parallel()
 	w := newDenialWorld(t, ruleset.Config{LogGroup: 9, LogPerSecond: 1000})
-	l := w.tell()
+	l := w.startLog()
 	w.send(1, 4, false) // control: not denied
 	w.policies(denyEgress, allow80, denyIngress)
 	for _, family := range []int{4, 6} {
@@ -143,7 +143,7 @@ func TestDenialsAreTold(t *testing.T) {
 	}
 	for _, line := range l.all() {
 		if strings.Contains(line, `"port"=9 `) {
-			t.Errorf("what wasn't denied is told: %s", line)
+			t.Errorf("what wasn't denied is logged: %s", line)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func TestDenialsAreSampled(t *testing.T) {
 	const perSecond = 10
 	w := newDenialWorld(t, ruleset.Config{LogGroup: 9, LogPerSecond: perSecond})
 	w.policies(denyIngress, denyEgress)
-	l := w.tell()
+	l := w.startLog()
 	begin := time.Now()
 	for range 300 {
 		w.send(1, 4, false)
@@ -172,14 +172,14 @@ func TestDenialsAreSampled(t *testing.T) {
 	}
 }
 
-// TestLineBudget: whatever comes when, no second has more lines than it may, and what is told and
-// what is said to be left out is what came.
+// TestLineBudget: with any arrivals, no second has more lines than it may, and the lines and those
+// counted as left out are together what came.
 func TestLineBudget(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		b := denialBudget{most: rapid.IntRange(1, 5).Draw(t, "most")}
 		now := time.Unix(1000, 0)
-		var came, told, leftOut uint64
+		var came, logged, leftOut uint64
 		perSecond := map[time.Time]int{}
 		for _, pause := range rapid.SliceOf(rapid.IntRange(0, 1500)).Draw(t, "pauses") {
 			now = now.Add(time.Duration(pause) * time.Millisecond)
@@ -187,13 +187,14 @@ func TestLineBudget(t *testing.T) {
 			came += 1 + lost
 			if n, ok := b.take(now, rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "namespace"),
 				lost); ok {
-				told++
+				logged++
 				leftOut += n
 				perSecond[b.since]++
 			}
 		}
-		if told+leftOut+b.leftOut != came {
-			t.Fatalf("%d came, %d told, %d left out, %d to be said", came, told, leftOut, b.leftOut)
+		if logged+leftOut+b.leftOut != came {
+			t.Fatalf("%d came, %d logged, %d left out, %d to be said", came, logged, leftOut,
+				b.leftOut)
 		}
 		for since, n := range perSecond {
 			if n > b.most {
@@ -203,7 +204,8 @@ func TestLineBudget(t *testing.T) {
 	})
 }
 
-// TestLinesAreShared: whatever one namespace's pods are denied, there are lines left for another's.
+// TestLinesAreShared: however many packets one namespace's pods are denied, there are lines left
+// for another's.
 func TestLinesAreShared(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(1000, 0), denialBudget{most: linesPerSecond}

@@ -10,7 +10,7 @@ import (
 // scrapeTimeout is how long the counters may take to be read.
 const scrapeTimeout = 5 * time.Second
 
-// denialCollector reports what has been denied, as the kernel's counters say when asked. There are
+// denialCollector reports the kernel's counters of denied packets, read at each scrape. There are
 // two series for each pod of this node and direction that is or was isolated, and they go with the
 // pod.
 type denialCollector struct {
@@ -37,7 +37,7 @@ func (c *denialCollector) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector. Where the kernel can't be asked, the other metrics are
-// told without these.
+// reported without these.
 func (c *denialCollector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()

@@ -17,8 +17,8 @@ type Denials struct {
 	nft.Tally
 }
 
-// denialCounts keeps what the kernel forgets: the last values of chains that are gone, for as long
-// as their attachment is there. A pod that policies let go and isolate again then goes on counting.
+// denialCounts keeps what the kernel forgets: the last values of deleted chains, as long as their
+// attachment is there. So a pod's counters go on when policies release it and isolate it again.
 type denialCounts struct {
 	mu    sync.Mutex
 	ended map[string]nft.Tally // by chain
@@ -84,7 +84,8 @@ func (c *denialCounts) keep(ended map[string]nft.Tally, chains map[string]Denial
 	}
 }
 
-// deniedChains says whose denials the chains count that are, or could be, in the ruleset.
+// deniedChains maps each chain that counts denials, and is or could be in the ruleset, to the pod
+// whose denials it counts.
 func (e *Enforcer) deniedChains() map[string]Denials {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -180,8 +180,8 @@ const (
 	denyEgress  = `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}`
 )
 
-// TestDenialsAreCountedExactly: what is denied, and nothing else, whatever becomes of the policies
-// meanwhile.
+// TestDenialsAreCountedExactly: denied packets are counted, and no others, also while the policies
+// change.
 func TestDenialsAreCountedExactly(t *testing.T) {
 	t.Parallel()
 	w := newDenialWorld(t, ruleset.Config{})

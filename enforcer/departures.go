@@ -12,9 +12,9 @@ import (
 )
 
 // Departures forgets the connections of addresses that pods have left, on this node or another:
-// established connections pass, so the next pod with such an address would go on in those of the
-// last one. It does so once the kernel no longer takes the addresses for theirs, and while they
-// rest.
+// established connections pass, so the next pod with such an address would take over those of the
+// last one. It forgets them once the ruleset no longer has the addresses as those pods', and while
+// the addresses rest.
 type Departures struct {
 	enforcer *Enforcer
 	forget   func(addrs []netip.Addr) error
@@ -25,13 +25,11 @@ type Departures struct {
 	wake chan struct{}           // holds a token while there may be some
 }
 
-// NewDepartures returns Departures that the Enforcer tells of the addresses that
-// pods lost when their node did; of others Leave is told. It must be called
-// before the Enforcer runs. Forget deletes what connection tracking remembers
-// of addresses. It isn't called more often than
-// the interval says, since a walk through a large table takes 0.1 s and finds
-// one address as fast as a thousand; that should be much shorter than the time
-// for which an address rests.
+// NewDepartures returns Departures. The Enforcer reports to it the addresses that pods lost when
+// their node lost them; all others come by Leave. It must be called before the Enforcer runs.
+// Forget deletes the entries of addresses from connection tracking. It is called at most once in an
+// interval, since a walk through a large table takes 0.1 s and finds a thousand addresses as fast
+// as one. The interval should be much shorter than the time for which an address rests.
 func NewDepartures(e *Enforcer, forget func(addrs []netip.Addr) error,
 	interval time.Duration) *Departures {
 	d := &Departures{enforcer: e, forget: forget, interval: interval,
@@ -88,8 +86,8 @@ func (d *Departures) Run(ctx context.Context) error {
 	}
 }
 
-// forgetPods forgets addresses but those of the node: no pod was ever there, whatever its status
-// said, and the node's connections go on.
+// forgetPods forgets addresses except those of the node: no pod ever had these, even if its status
+// says so, and the node's connections go on.
 func (d *Departures) forgetPods(addrs []netip.Addr) error {
 	own, err := OwnAddresses()
 	if err != nil {

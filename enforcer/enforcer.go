@@ -18,9 +18,8 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 )
 
-// Enforcer owns the node's table: what the reconcilers and the CNI server tell it goes into the
-// model, and from there, batched, into the kernel. Its methods may be called from several
-// goroutines.
+// Enforcer owns the node's table. Updates by the reconcilers and the CNI server go into the model,
+// and from there, batched, into the kernel. Its methods may be called from several goroutines.
 //
 // Nothing is written before Run, whose first write is a difference against what the kernel holds. A
 // write that fails is tried again, with what changed since, until it succeeds.
@@ -35,14 +34,14 @@ type Enforcer struct {
 	since   time.Time
 	started bool
 	lastErr error // of the last commit
-	// told counts updates. isolated is what it was when the last successful commit took its
-	// changes, and done when one took all of them: some rules may have to wait, see pace, while
-	// endpoints never do.
-	told, isolated, done uint64
-	pace                 pace
-	more                 bool // the last commit left something
-	// enforced are the endpoints whose policy is in the kernel; pending says of others, taken for
-	// commits that haven't succeeded or whose policies' rules have to wait, what they will be.
+	// updates counts updates. isolated is its value when the last successful commit took its
+	// changes, and done its value when one took all of them: some rules may have to wait, see pace;
+	// endpoints never wait.
+	updates, isolated, done uint64
+	pace                    pace
+	more                    bool // the last commit left something
+	// enforced are the endpoints whose policy is in the kernel. pending are the endpoints of
+	// commits that haven't succeeded, or whose policies' rules have to wait, as they will be.
 	enforced map[string]struct{}
 	pending  map[string]bool
 	// committed is closed, and replaced, by every successful commit.
@@ -52,21 +51,21 @@ type Enforcer struct {
 	repairs    repairs
 	refusals   refusals
 	denials    denialCounts
-	shed       map[policy.Key]struct{} // policies that were told to cost too much
+	shed       map[policy.Key]struct{} // policies that were reported as too costly
 	lines      fair.Log                // about what policies of a namespace cause
 	cutter     *Cutter                 // nil: nothing is cut
-	departures *Departures             // nil: nobody forgets
+	departures *Departures             // nil: no connections are forgotten
 }
 
-// Options are whom an Enforcer tells what. All of them may be left out.
+// Options are an Enforcer's callbacks. All of them may be left out.
 type Options struct {
 	Log     logr.Logger
 	Metrics *Metrics
-	// Warn and Say tell the node's operator that something about the table is wrong, or is as it
-	// should be. Reason is one word in CamelCase.
+	// Warn and Say report to the node's operator that something about the table is wrong, or is as
+	// it should be. Reason is one word in CamelCase.
 	Warn, Say func(reason, note string)
-	// OnRefused is told what the kernel refuses, OnShed which policies cost too much; on goroutines
-	// of their own.
+	// OnRefused gets what the kernel refuses, OnShed the policies that cost too much. Both are
+	// called on goroutines of their own.
 	OnRefused func(Refusal)
 	OnShed    func(Shed)
 }
@@ -100,12 +99,12 @@ func (e *Enforcer) Update(f func(m *Model)) {
 		e.since = time.Now()
 	}
 	f(e.model)
-	e.told++
+	e.updates++
 	e.signal()
 }
 
-// SetNetwork says what the ruleset has to know of the pod network, and policy of which addresses
-// are pods'.
+// SetNetwork sets what the ruleset has to know of the pod network, and which addresses policy takes
+// for pods'.
 func (e *Enforcer) SetNetwork(n ruleset.Network) {
 	e.Update(func(m *Model) { m.setNetwork(n) })
 }
@@ -176,11 +175,11 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	return nil
 }
 
-// commit writes what changed since the last commit. The table remembers what it was to become, so
-// that a patch whose write failed isn't lost.
+// commit writes what changed since the last commit. The table keeps its goal, so that a patch whose
+// write failed isn't lost.
 func (e *Enforcer) commit(ctx context.Context) error {
 	e.mu.Lock()
-	since, told, first, failed := e.since, e.told, !e.started, e.lastErr != nil
+	since, updates, first, failed := e.since, e.updates, !e.started, e.lastErr != nil
 	e.since, e.started = time.Time{}, true
 	start := time.Now()
 	changes, whole, patch := e.model.Next(e.pace.next(first))
@@ -199,7 +198,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	case failed || !patch.Empty():
 		err = e.table.Apply(ctx, patch)
 	}
-	left, err := e.makeDo(ctx, err)
+	left, err := e.applyWithoutRefused(ctx, err)
 	e.keepDenials()
 
 	e.mu.Lock()
@@ -209,7 +208,7 @@ func (e *Enforcer) commit(ctx context.Context) error {
 		return err
 	}
 	if e.done == 0 {
-		e.tellOwner()
+		e.reportOwner()
 	}
 	if !first && !patch.Empty() && !since.IsZero() {
 		e.opts.Metrics.commitSeconds.Observe(time.Since(since).Seconds())
@@ -220,16 +219,17 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	}
 	e.noteRefused(left)
 	e.noteShed()
-	e.noteCommit(told)
+	e.noteCommit(updates)
 	e.cutter.committed()
 	return nil
 }
 
-// noteCommit says that everything up to an update is in the kernel, but for what has to wait.
-func (e *Enforcer) noteCommit(told uint64) {
-	e.isolated = told
+// noteCommit notes that everything up to an update is in the kernel, except rules that have to
+// wait.
+func (e *Enforcer) noteCommit(updates uint64) {
+	e.isolated = updates
 	if !e.more {
-		e.done = told
+		e.done = updates
 	}
 	for id, exists := range e.pending {
 		if exists && e.refusals.blocked[id] != nil {
@@ -251,8 +251,8 @@ func (e *Enforcer) noteCommit(told uint64) {
 	e.committed = make(chan struct{})
 }
 
-// Adopt takes over the attachments that an earlier agent recorded, before the first write: that
-// write must not take their dispatch away.
+// Adopt takes over the attachments that an earlier agent recorded. It is called before the first
+// write, which must not delete their dispatch.
 func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 	e.Update(func(m *Model) {
 		for _, a := range attachments {
@@ -295,16 +295,16 @@ func (e *Enforcer) Detach(ctx context.Context, id string) error {
 	return e.await(ctx, func() error { return nil })
 }
 
-// await returns once everything told so far is committed, but for rules that have to wait, and
-// lacks, called with the lock held, returns nil. When ctx ends first it says why.
+// await returns once all updates so far are committed, except rules that have to wait, and lacks,
+// called with the lock held, returns nil. When ctx ends first, the error says why.
 func (e *Enforcer) await(ctx context.Context, lacks func() error) error {
 	e.mu.Lock()
-	told := e.told
+	updates := e.updates
 	e.mu.Unlock()
 	for {
 		e.mu.Lock()
 		committed, missing, failed := e.committed, lacks(), e.lastErr
-		done := e.isolated >= told
+		done := e.isolated >= updates
 		e.mu.Unlock()
 		if done && missing == nil {
 			return nil

@@ -4,21 +4,21 @@ import "time"
 
 // failing is a series of commits that fail. It belongs to the goroutine that commits.
 type failing struct {
-	tries int
-	told  string // the last cause that was told
+	tries    int
+	reported string // the last cause that was reported
 }
 
-// patientTries is how many commits may fail in a row before an Event tells of it: what somebody
-// else did to the table is over with the second.
+// patientTries is how many commits may fail in a row before an Event reports it: after another
+// program's change to the table, the second try succeeds.
 const patientTries = 3
 
-// noteFailure tells why the ruleset can't be written: each cause once.
+// noteFailure reports why the ruleset can't be written: each cause once.
 func (e *Enforcer) noteFailure(err error, retry time.Duration) {
 	e.opts.Metrics.applyErrors.Inc()
 	f := &e.failing
 	f.tries++
-	news := err.Error() != f.told
-	if f.told = err.Error(); news {
+	news := err.Error() != f.reported
+	if f.reported = err.Error(); news {
 		e.opts.Log.Error(err, "Writing the ruleset failed; trying again, the longer the less often",
 			"after", retry.String())
 	}

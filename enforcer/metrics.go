@@ -2,8 +2,8 @@ package enforcer
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics are what an Enforcer and its parts count. They are of bounded cardinality, and a
-// prometheus.Collector: who makes them registers them.
+// Metrics are the metrics of an Enforcer and its parts, of bounded cardinality. They are a
+// prometheus.Collector, which the caller registers.
 type Metrics struct {
 	// Of commits, repairs and what they leave out.
 	commitSeconds     prometheus.Histogram

@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Model is what the node's kernel has to hold: the cluster's policies as they are compiled for this
-// node, and the ruleset that follows from them. It is pure, and not for concurrent use: an Enforcer
-// that has it guards it.
+// Model is what the node's kernel has to hold: the cluster's policies, compiled for this node, and
+// the ruleset that follows from them. It is pure, and not for concurrent use: the Enforcer guards
+// it.
 type Model struct {
 	*cluster.Cluster
 
@@ -28,14 +28,14 @@ func NewModel(opts cluster.Options, cfg ruleset.Config) *Model {
 	return &Model{Cluster: cluster.New(opts), render: ruleset.NewRenderer(cfg)}
 }
 
-// setNetwork says what the ruleset has to know of the pod network, and policy of which addresses
-// are pods'.
+// setNetwork sets what the ruleset has to know of the pod network, and which addresses policy takes
+// for pods'.
 func (m *Model) setNetwork(n ruleset.Network) {
 	m.SetPodNetworks(n.Pods)
 	m.render.SetNetwork(n, m.render.Config().PodRanges)
 }
 
-// SetGuard says which addresses are those of pods that another plugin wires.
+// SetGuard sets the addresses of pods that another plugin wires.
 func (m *Model) SetGuard(ranges []netip.Prefix) {
 	if cfg := m.render.Config(); !slices.Equal(ranges, cfg.PodRanges) {
 		m.render.SetNetwork(cfg.Network, ranges)
@@ -59,9 +59,10 @@ func (m *Model) deleteAttachment(id string) {
 	m.DeleteEndpoint(id)
 }
 
-// Next takes what changed since the last call, as far as a budget goes (see
-// cluster.Cluster.TakeSome), and renders it: the first time as a whole ruleset, with a patch that
-// is empty, and then as a patch, with no ruleset.
+// Next takes what changed since the last call, within a budget (see
+// cluster.Cluster.TakeSome), and
+// renders it. The first call returns a whole ruleset and an empty patch; later calls return a patch
+// and no ruleset.
 func (m *Model) Next(budget int) (cluster.Changes, *nft.Ruleset, nft.Patch) {
 	changes := m.TakeSome(budget)
 	if m.begun {
@@ -76,7 +77,7 @@ func (m *Model) Next(budget int) (cluster.Changes, *nft.Ruleset, nft.Patch) {
 func (m *Model) cutBit() uint8 { return m.render.CutBit() }
 
 // judge says of each connection whether policy allows it now; own are this node's addresses. The
-// original destination may be a Service; who answers is the one that policy means.
+// original destination may be a Service; policy is about the end that answers.
 func (m *Model) judge(own []netip.Addr, entries []conntrack.Entry) []bool {
 	judge := m.NewJudge(own)
 	allowed := make([]bool, len(entries))

@@ -6,9 +6,9 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// pace says how much one commit brings of what there is a lot of, so that nobody's change waits
-// long behind somebody else's: a commit can't be interrupted, and what it costs depends on the
-// machine and on what the table holds already. It is for cluster.Cluster.TakeSome.
+// pace bounds the members of sets in one commit, so that no tenant's change waits long behind
+// another's: a commit can't be interrupted, and its time depends on the machine and on what the
+// table holds already. It is for cluster.Cluster.TakeSome.
 type pace struct{ budget int }
 
 // commitGoal is how long a commit may take while there is more to do.
@@ -17,8 +17,8 @@ const commitGoal = 40 * time.Millisecond
 // Budgets, in members of sets. The smallest is some rules.
 const firstPace, slowestPace, fastestPace = 8 << 10, 512, 512 << 10
 
-// next returns the budget of the next commit. The first one brings everything: there is nobody yet
-// to wait for it.
+// next returns the budget of the next commit. The first commit has everything: no change waits for
+// it yet.
 func (p *pace) next(first bool) int {
 	if first {
 		return cluster.Everything
@@ -29,7 +29,7 @@ func (p *pace) next(first bool) int {
 	return p.budget
 }
 
-// note says how long the last commit took, and whether there was more to do.
+// note takes in how long the last commit took, and whether there was more to do.
 func (p *pace) note(took time.Duration, more bool) {
 	switch {
 	case took > commitGoal:

@@ -25,24 +25,24 @@ func costlyRules(n int) string {
 		`{from: [{namespaceSelector: {}}], ports: [{port: 80}]}]}`
 }
 
-// progress counts what was told, and what of it is wholly in the kernel.
-func (w *enforcerWorld) progress() (told, done uint64) {
+// progress returns the number of updates, and of those that are wholly in the kernel.
+func (w *enforcerWorld) progress() (updates, done uint64) {
 	w.e.mu.Lock()
 	defer w.e.mu.Unlock()
-	return w.e.told, w.e.done
+	return w.e.updates, w.e.done
 }
 
 func (w *enforcerWorld) settle() {
 	w.T.Helper()
 	w.until("everything to be in the kernel", func() bool {
-		told, done := w.progress()
-		return done == told
+		updates, done := w.progress()
+		return done == updates
 	})
 }
 
 // TestOthersDontWaitForCostlyPolicies: a tenant's policies cost a node seconds, and a pod of
 // another namespace is attached meanwhile. Where they cost too much, the costliest allow nothing,
-// which is told, and are back when others are gone.
+// which is reported, and are back when others are gone.
 func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{})
@@ -63,7 +63,7 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	if err := w.reattach("dev/web"); err != nil {
 		t.Fatal(err)
 	}
-	if told, done := w.progress(); done == told {
+	if updates, done := w.progress(); done == updates {
 		t.Error("the pod was attached only after everything else was done")
 	}
 	w.Allowed(dbByPod...)
@@ -74,7 +74,7 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	w.setPolicies(map[string]string{"prod/e": costlyRules(901)})
 	w.settle()
 	if k := <-shed; k != (policy.Key{Namespace: "prod", Name: "e"}) {
-		t.Errorf("%s is told to cost too much, want the costliest", k)
+		t.Errorf("%s is reported as too costly, want the costliest", k)
 	}
 	w.Allowed(dbByPod...)
 
@@ -104,10 +104,10 @@ func TestDiesAmongParts(t *testing.T) {
 	w.until("the tenant's pod to be isolated, and rules to wait", func() bool {
 		w.e.mu.Lock()
 		defer w.e.mu.Unlock()
-		return w.e.isolated == w.e.told && w.e.done < w.e.told
+		return w.e.isolated == w.e.updates && w.e.done < w.e.updates
 	})
 	stop()
-	if told, done := w.progress(); done == told {
+	if updates, done := w.progress(); done == updates {
 		t.Error("everything was written before the agent ended")
 	}
 	w.Denied("ops/probe > prod/web tcp/81", "prod/web > dev/db tcp/80")

@@ -15,7 +15,7 @@ import (
 )
 
 // TestCrowdsKeepNobodyWaiting: while 30,000 connections of one pod are cut, that of another pod is,
-// and in the end all are; both when nobody knows yet that they are so many, and later.
+// and in the end all are; both before it is known that they are so many, and later.
 func TestCrowdsKeepNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, nil)

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// dump is every entry of the node with all that the kernel tells but timeouts, one in a line,
-// sorted. Accounting is off, so there are no counters.
+// dump is every entry of the node, one in a line, sorted, with all that the kernel says except
+// timeouts. Accounting is off, so there are no counters.
 func (w *cutWorld) dump() []string {
 	w.T.Helper()
 	var lines []string

@@ -11,8 +11,8 @@ import (
 
 type flowsOf = [][2]string
 
-// TestTighteningCuts: whatever it is that makes policy tighter, the connections that it denies now
-// end, and no other does: resets for TCP, silence for UDP, whoever began and whoever sends next.
+// TestTighteningCuts: each kind of tightening ends the connections that policy denies now, and no
+// other: resets for TCP, silence for UDP, whichever end began and whichever sends next.
 func TestTighteningCuts(t *testing.T) {
 	t.Parallel()
 	const low, high = 7000, 7500
@@ -184,7 +184,7 @@ func TestCutThroughTranslation(t *testing.T) {
 }
 
 // TestCutToOwnNode: what a pod has with its node is egress, and what the node has with its pods
-// isn't policed, from whatever of its addresses.
+// isn't policed, from each of its addresses.
 func TestCutToOwnNode(t *testing.T) {
 	t.Parallel()
 	for _, allow := range []bool{false, true} {

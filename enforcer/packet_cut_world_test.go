@@ -77,7 +77,7 @@ func newCutWorld(t *testing.T, cfg ruleset.Config, opts CutterOptions,
 	return w
 }
 
-// commit waits until the kernel has what the Enforcer was told.
+// commit waits until the kernel has all updates of the Enforcer.
 func (w *cutWorld) commit() {
 	w.T.Helper()
 	ctx, cancel := inTime(packetworld.Patience)
@@ -87,7 +87,7 @@ func (w *cutWorld) commit() {
 	}
 }
 
-// change tells the Enforcer something, and waits until it is committed.
+// change updates the Enforcer, and waits until that is committed.
 func (w *cutWorld) change(f func(m *Model)) {
 	w.T.Helper()
 	w.e.Update(f)
@@ -214,7 +214,7 @@ func (w *cutWorld) openFrom(local netip.Addr, proto uint8, from, to string, fami
 			c.server.Conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 			return err
 		}
-		quiet := net.ListenConfig{KeepAlive: -1} // nobody sends but the test
+		quiet := net.ListenConfig{KeepAlive: -1} // only the test sends
 		listener, err = quiet.Listen(context.Background(), "tcp", at.String())
 		return err
 	})
@@ -297,7 +297,7 @@ func (c *connection) awaitCut() {
 // silence is how long nothing must come where nothing may.
 const silence = 50 * time.Millisecond
 
-// dead demands that what the end sends doesn't arrive, and that it is told by a reset if the
+// dead demands that what the end sends doesn't arrive, and that the end gets a reset if the
 // protocol has any.
 func (c *connection) dead(from, to end) {
 	c.w.T.Helper()
@@ -307,7 +307,7 @@ func (c *connection) dead(from, to end) {
 	}
 	var sending *net.OpError
 	if errors.As(err, &sending) && sending.Op == "write" && errors.Is(err, syscall.ECONNRESET) {
-		return // it was told before, in answer to an acknowledgement that was due
+		return // the reset came before, in answer to an acknowledgement that was due
 	}
 	if c.proto == policy.ProtocolUDP {
 		return

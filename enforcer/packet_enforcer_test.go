@@ -133,7 +133,7 @@ func (w *enforcerWorld) run() (stop func()) {
 	return stop
 }
 
-// committed waits until all that was told is in the kernel.
+// committed waits until all updates are in the kernel.
 func (w *enforcerWorld) committed() {
 	w.T.Helper()
 	ctx, cancel := inTime(packetworld.Patience)

@@ -10,18 +10,18 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// This file sees to it that one object which the kernel refuses (a policy's chain, a set, a pod's
-// chain or key) doesn't keep all others from their changes: the table is written without it, so
-// that what needs it allows less.
+// This file handles an object that the kernel refuses: a policy's chain, a set, a pod's chain or
+// key. The table is written without it, so that others get their changes; what needs the object
+// allows less.
 
-// refusals is what the kernel doesn't take at the moment.
+// refusals are the objects that the kernel refuses at the moment.
 type refusals struct {
-	why     map[nft.Object]error // belongs to the goroutine that commits
-	told    map[nft.Object]bool  // guarded by the Enforcer's lock
-	blocked map[string]error     // endpoints that carry nothing for that, by ID; likewise
+	why      map[nft.Object]error // belongs to the goroutine that commits
+	reported map[nft.Object]bool  // guarded by the Enforcer's lock
+	blocked  map[string]error     // endpoints that carry nothing for that, by ID; likewise
 }
 
-// A Refusal tells of an object that the kernel refuses, and whom it concerns.
+// A Refusal is an object that the kernel refuses, with the policies and pods that it concerns.
 type Refusal struct {
 	Object    nft.Object
 	Err       error
@@ -29,14 +29,15 @@ type Refusal struct {
 	Endpoints []*cluster.EndpointPolicy // carry nothing
 }
 
-// mostRefusals is how often one write is tried with ever fewer objects.
+// mostRefusals bounds the tries of one write, each with fewer objects.
 const mostRefusals = 50
 
-// makeDo goes on after a write that was refused because of certain objects, without these; it
-// returns what was left out, and the error that is left. An object must be refused twice, the
-// second time after the kernel was read back: the first time it may be somebody else's doing.
-func (e *Enforcer) makeDo(ctx context.Context, err error) ([]nft.Object, error) {
-	suspects := map[nft.Object]bool{}
+// applyWithoutRefused repeats a refused write without the objects that the kernel refused. It
+// returns what was left out, and the error that remains. An object is left out once it was refused
+// twice, the second time after the kernel was read back: another program can cause the first
+// refusal.
+func (e *Enforcer) applyWithoutRefused(ctx context.Context, err error) ([]nft.Object, error) {
+	refusedOnce := map[nft.Object]bool{}
 	for range mostRefusals {
 		var refused *nft.RefusedError
 		if !errors.As(err, &refused) || len(refused.Objects) == 0 || ctx.Err() != nil {
@@ -44,11 +45,11 @@ func (e *Enforcer) makeDo(ctx context.Context, err error) ([]nft.Object, error) 
 		}
 		var again []nft.Object
 		for _, o := range refused.Objects {
-			if suspects[o] {
+			if refusedOnce[o] {
 				again = append(again, o)
 				e.refusals.note(o, refused)
 			}
-			suspects[o] = true
+			refusedOnce[o] = true
 		}
 		if len(again) > 0 {
 			if leaveErr := e.table.LeaveOut(again...); leaveErr != nil {
@@ -67,17 +68,17 @@ func (r *refusals) note(o nft.Object, err error) {
 	r.why[o] = err
 }
 
-// noteRefused compares what is left out with what was, says whom it concerns, and tells what is
-// new. It is called with the lock held, after a write.
+// noteRefused compares what is left out now with what was left out before, finds the policies and
+// pods that it concerns, and reports what is new. It is called with the lock held, after a write.
 func (e *Enforcer) noteRefused(left []nft.Object) {
 	r := &e.refusals
-	if len(left) == 0 && len(r.told) == 0 {
+	if len(left) == 0 && len(r.reported) == 0 {
 		return
 	}
 	r.blocked = map[string]error{}
-	told := map[nft.Object]bool{}
+	reported := map[nft.Object]bool{}
 	for _, o := range left {
-		told[o] = true
+		reported[o] = true
 		origin := e.model.render.Origin(o)
 		refusal := Refusal{Object: o, Err: r.why[o], Policies: origin.Policies}
 		for _, id := range origin.Endpoints {
@@ -87,7 +88,7 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 				refusal.Endpoints = append(refusal.Endpoints, &ep)
 			}
 		}
-		if r.told[o] {
+		if r.reported[o] {
 			continue
 		}
 		e.opts.Log.Error(refusal.Err,
@@ -97,13 +98,13 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 			go e.opts.OnRefused(refusal)
 		}
 	}
-	for o := range r.told {
-		if !told[o] {
+	for o := range r.reported {
+		if !reported[o] {
 			delete(r.why, o)
 			e.opts.Log.Info("The kernel no longer refuses a part of the ruleset, or it is gone",
 				"object", o.String())
 		}
 	}
-	r.told = told
+	r.reported = reported
 	e.opts.Metrics.rulesetRefused.Set(float64(len(left)))
 }

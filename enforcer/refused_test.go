@@ -86,8 +86,8 @@ var refusedKinds = []struct {
 	},
 }
 
-// TestOneRefusedObject: of whatever kind, from the first write on, it closes its own pods only, is
-// named, and comes back when the kernel takes it.
+// TestOneRefusedObject: a refused object of each kind, from the first write on, closes its own pods
+// only, is named, and comes back when the kernel takes it.
 func TestOneRefusedObject(t *testing.T) {
 	t.Parallel()
 	for _, c := range refusedKinds {
@@ -122,7 +122,7 @@ func TestOneRefusedObject(t *testing.T) {
 
 			w.spoil(nil)
 			w.e.table.Retry()
-			w.e.suspect()
+			w.e.requestReadBack()
 			w.until("the object to be taken again", func() bool {
 				return len(w.e.table.LeftOut()) == 0
 			})
@@ -222,7 +222,7 @@ func TestRefusedPodIsNotAttached(t *testing.T) {
 	}
 }
 
-// TestRefusedBase: what is for all pods can't be left out. Nothing is written, and nobody counts as
+// TestRefusedBase: what is for all pods can't be left out. Nothing is written, and no pod counts as
 // enforced, until the kernel takes it.
 func TestRefusedBase(t *testing.T) {
 	t.Parallel()
@@ -241,9 +241,9 @@ func TestRefusedBase(t *testing.T) {
 	w.Denied(slices.Concat(dbDenied, restNot)...)
 }
 
-// TestFailureIsToldOnce: while nothing can be written, each cause is told once, however often it is
-// tried; and then that it is over.
-func TestFailureIsToldOnce(t *testing.T) {
+// TestFailureIsReportedOnce: while nothing can be written, each cause is reported once, however
+// often it is tried, and then its end.
+func TestFailureIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{Own: true})
 	var lines atomic.Int32
@@ -270,7 +270,7 @@ func TestFailureIsToldOnce(t *testing.T) {
 	w.spoil(nil)
 	w.run()
 	w.Allowed(dbByPod...)
-	w.until("the end to be told", func() bool { return lines.Load() == 3 })
+	w.until("the end to be reported", func() bool { return lines.Load() == 3 })
 	for _, want := range []string{"RulesetNotWritten", "RulesetNotWritten", "RulesetWritten"} {
 		if event := <-w.notices; !strings.Contains(event, want) {
 			t.Errorf("event %q, want %s", event, want)

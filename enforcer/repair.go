@@ -12,28 +12,29 @@ import (
 	"github.com/sluice-net/sluice/internal/processortime"
 )
 
-// This file keeps others from having the last word about our table: what they change is put right
-// at once, and a slow look finds what nobody was told of.
+// This file repairs our table when other programs change it: at once after a notification, and
+// within a minute without one.
 
 // backstop is how often the table is read back without a reason, and how often what the kernel
 // refused is tried again.
 const backstop = time.Minute
 
-// repairs is what the Enforcer knows of others' changes. It is guarded by the Enforcer's lock.
+// repairs is what the Enforcer knows of other programs' changes. It is guarded by the Enforcer's
+// lock.
 type repairs struct {
-	due     bool // somebody may have changed the table
+	due     bool // another program may have changed the table
 	waiting bool // until the budget allows it
 	budget  allowance
-	told    time.Time // when a repair was logged last
+	logged  time.Time // when a repair was logged last
 }
 
-// tellEvery is how often a repair is logged, and told in an Event, at most: in a fight with
-// somebody who changes the table again and again, once is enough.
-const tellEvery = 10 * time.Second
+// reportEvery is the least time between two reports of repairs, in the log and as Events. In a
+// fight with a program that changes the table again and again, one report is enough.
+const reportEvery = 10 * time.Second
 
-// An allowance bounds the processor time that repairs take: at once as long as there is some left,
-// and in the long run no more than a share of one processor, but at least every ten seconds. The
-// zero value is full.
+// An allowance bounds the processor time of repairs. A repair starts at once while some is left. In
+// the long run repairs take at most a share of one processor, but no repair waits longer than ten
+// seconds. The zero value is full.
 type allowance struct {
 	spent time.Duration
 	at    time.Time // as of when
@@ -62,8 +63,8 @@ func (a *allowance) earn(now time.Time) {
 	a.at = now
 }
 
-// suspect has the table read back: somebody may have changed it.
-func (e *Enforcer) suspect() {
+// requestReadBack has Run read the table back: another program may have changed it.
+func (e *Enforcer) requestReadBack() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.repairs.due {
@@ -72,7 +73,8 @@ func (e *Enforcer) suspect() {
 	}
 }
 
-// dueRepair reports whether the table is to be read back now. If it is only later, it sees to that.
+// dueRepair reports whether the table is to be read back now. If the time is later, it wakes Run
+// then.
 func (e *Enforcer) dueRepair() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -99,7 +101,7 @@ func (e *Enforcer) guard(ctx context.Context) (wait func()) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		for ctx.Err() == nil {
-			if err := e.table.Watch(ctx, e.suspect); err != nil {
+			if err := e.table.Watch(ctx, e.requestReadBack); err != nil {
 				e.opts.Log.Error(err,
 					"Watching for others' changes of the ruleset failed; trying again", "after",
 					lastRetry.String())
@@ -116,15 +118,15 @@ func (e *Enforcer) guard(ctx context.Context) (wait func()) {
 				return
 			case <-tick.C:
 				e.table.Retry()
-				e.suspect()
+				e.requestReadBack()
 			}
 		}
 	})
 	return all.Wait
 }
 
-// repair makes the table again what it is to be, if somebody may have changed it. Where too much
-// time went into that lately it comes back later.
+// repair restores the table if another program may have changed it. Where repairs took too much
+// time lately, it comes back later.
 func (e *Enforcer) repair(ctx context.Context) error {
 	if !e.dueRepair() {
 		return nil
@@ -133,14 +135,14 @@ func (e *Enforcer) repair(ctx context.Context) error {
 	defer runtime.UnlockOSThread()
 	start := processortime.Used(unix.RUSAGE_THREAD)
 	differences, err := e.table.Repair(ctx)
-	left, err := e.makeDo(ctx, err)
+	left, err := e.applyWithoutRefused(ctx, err)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.repairs.budget.spend(time.Now(), processortime.Used(unix.RUSAGE_THREAD)-start)
 	if len(differences) > 0 {
 		e.opts.Metrics.rulesetRepairs.Inc()
-		e.tellRepair(differences)
+		e.reportRepair(differences)
 	}
 	if e.lastErr = err; err != nil {
 		e.repairs.due = true
@@ -151,8 +153,8 @@ func (e *Enforcer) repair(ctx context.Context) error {
 	return nil
 }
 
-// tellOwner says why others can change the table, where they shouldn't.
-func (e *Enforcer) tellOwner() {
+// reportOwner reports why other programs can change the table, where they shouldn't.
+func (e *Enforcer) reportOwner() {
 	if why := e.table.WhyNotOwned(); why != "" {
 		e.opts.Log.Info(
 			"The table isn't owned, so that others can change it; what they do is put right",
@@ -160,11 +162,11 @@ func (e *Enforcer) tellOwner() {
 	}
 }
 
-func (e *Enforcer) tellRepair(differences []string) {
-	if time.Since(e.repairs.told) < tellEvery {
+func (e *Enforcer) reportRepair(differences []string) {
+	if time.Since(e.repairs.logged) < reportEvery {
 		return
 	}
-	e.repairs.told = time.Now()
+	e.repairs.logged = time.Now()
 	const few = 5
 	first := differences[:min(few, len(differences))]
 	e.opts.Log.Info("Somebody else has changed the ruleset; it is put right", "differences",

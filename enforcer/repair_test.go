@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-net/sluice/nft/table"
 )
 
-// What somebody may do to the table by hand, or with another program.
+// What can happen to the table by hand, or by another program.
 var tampering = []struct{ name, script string }{
 	{"ruleset flushed", "flush ruleset"},
 	{"table deleted", "delete table inet sluice"},
@@ -51,8 +51,8 @@ func (w *enforcerWorld) tamper(script string) error {
 	return w.Node.Do(func() error { return exec.Command("nft", script).Run() })
 }
 
-// TestRepair: whatever others do to a table that nobody owns is put right within a second. So that
-// a busy machine doesn't fail it, the fastest of ten counts, and each has half a minute.
+// TestRepair: any change by others to a table without an owner is put right within a second. So
+// that a busy machine doesn't fail it, the fastest of ten counts, and each has half a minute.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{})
@@ -75,7 +75,7 @@ func TestRepair(t *testing.T) {
 	w.Denied(dbDenied...)
 	w.Allowed(slices.Concat(dbByPod, dbByBlock, rest)...)
 	if len(w.notices) == 0 || !strings.Contains(<-w.notices, "RulesetChanged") {
-		t.Error("no Event tells of it")
+		t.Error("no Event reports it")
 	}
 }
 
@@ -104,8 +104,8 @@ func TestOwnedTableHolds(t *testing.T) {
 	}
 }
 
-// TestRepairAtStart: what was done while no agent ran, to an orphan or to a table that nobody ever
-// owned, is put right by the next agent's first write.
+// TestRepairAtStart: what was done while no agent ran, to an orphan or to a table that never had an
+// owner, is put right by the next agent's first write.
 func TestRepairAtStart(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{true, false} {
@@ -116,7 +116,7 @@ func TestRepairAtStart(t *testing.T) {
 			if err := w.Table.Close(); err != nil {
 				t.Fatal(err)
 			}
-			// while nobody writes it holds
+			// it holds while no one writes
 			w.Denied(dbDenied[0])
 			// nft 1.0.6 can't put an orphan to sleep
 			if err := w.tamper(c.script); err != nil && c.name != "dormant" {

@@ -7,36 +7,37 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// This file tells of policies without rules, because those of their namespace cost this node too
-// much.
+// This file reports the policies that have no rules because the policies of their namespace cost
+// this node too much.
 
-// noteShed tells what is new of the policies without rules. It is called with the lock held.
+// noteShed reports the policies that are new among those without rules. It is called with the lock
+// held.
 func (e *Enforcer) noteShed() {
 	now := e.model.Shed()
 	if len(now) == 0 && len(e.shed) == 0 {
 		return
 	}
-	told := make(map[policy.Key]struct{}, len(now))
+	shed := make(map[policy.Key]struct{}, len(now))
 	news := map[string][]policy.Key{}
 	for _, k := range now {
-		told[k] = struct{}{}
+		shed[k] = struct{}{}
 		if _, was := e.shed[k]; !was {
 			news[k.Namespace] = append(news[k.Namespace], k)
 		}
 	}
 	over := map[string][]policy.Key{}
 	for k := range e.shed {
-		if _, is := told[k]; !is {
+		if _, is := shed[k]; !is {
 			over[k.Namespace] = append(over[k.Namespace], k)
 		}
 	}
-	e.tellShed(news)
+	e.reportShed(news)
 	for namespace, policies := range over {
 		slices.SortFunc(policies, policy.Key.Compare)
 		e.lines.Info(e.opts.Log, namespace, "Policies no longer cost too much, or are gone",
 			"policies", policy.List(policies, ", "))
 	}
-	e.shed = told
+	e.shed = shed
 	e.opts.Metrics.policiesShed.Set(float64(len(now)))
 }
 
@@ -44,12 +45,12 @@ func (e *Enforcer) noteShed() {
 type Shed struct {
 	Policies []policy.Key // sorted
 	Reason   string
-	// Nodes are those that run pods of the namespace: it may be the same there.
+	// Nodes are those that run pods of the namespace: the same may be so there.
 	Nodes []string
 }
 
-// tellShed tells of policies, by namespace and sorted.
-func (e *Enforcer) tellShed(news map[string][]policy.Key) {
+// reportShed reports policies, by namespace and sorted.
+func (e *Enforcer) reportShed(news map[string][]policy.Key) {
 	if len(news) == 0 {
 		return
 	}

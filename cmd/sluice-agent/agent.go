@@ -28,14 +28,14 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// agent is everything that runs. Each part is made from those before it.
+// agent has the parts that run. Each part is made from those before it.
 type agent struct {
 	enforcer *enforcer.Enforcer
 	network  *controllers.PodNetwork // nil with --policy-only
 	parts    []manager.RunnableFunc
 }
 
-// tools are what the parts are made with.
+// tools are what all parts are made with.
 type tools struct {
 	options    *options
 	log        logr.Logger
@@ -45,8 +45,8 @@ type tools struct {
 	metrics    *controllers.Metrics
 }
 
-// newAgent makes the parts of the agent, of which the manager has the reconcilers and the caller
-// adds the others.
+// newAgent makes the parts of the agent. It adds the reconcilers to the manager; the caller adds
+// the others.
 func newAgent(
 	o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue,
 	table *table.Table,
@@ -97,7 +97,7 @@ func newAgent(
 	if o.verify == "continuous" {
 		out.parts = append(out.parts, verifier.Run)
 	}
-	var tunnel *controllers.TunnelCheck // nil with --policy-only, and if nobody is to be asked
+	var tunnel *controllers.TunnelCheck // nil with --policy-only, and if no node is to be asked
 	if !o.policyOnly {
 		if o.tunnelProbeInterval > 0 {
 			tunnelLog := log.WithName("tunnel")
@@ -181,7 +181,7 @@ func (t *tools) newEnforcer(table *table.Table,
 	}), counts
 }
 
-// newServer also says whether no pod gets the tunnel's port as a host port.
+// newServer also reports whether the tunnel's port is kept from pods as a host port.
 func (t *tools) newServer(e *enforcer.Enforcer) (server *cniserver.Server, reserveTunnel bool,
 	err error) {
 	o := t.options

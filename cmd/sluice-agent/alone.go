@@ -20,20 +20,20 @@ import (
 // lookAgain is the time between two looks for an agent that takes no lock.
 const lookAgain = 100 * time.Millisecond
 
-// onlyAgent sees to it that one agent at a time works on a node: before it returns, nothing may be
+// onlyAgent keeps other agents from working on the node: before wait returns, nothing may be
 // written. The lock is one of the state directory itself (flock(2)): it needs no file, ends with
-// the process that has it, however that ends, and nobody but root can take it.
+// its process, and only root can take it.
 type onlyAgent struct {
 	stateDir, socket string
-	standsBy         func(why string) // told once, when there is another agent
-	// told where there can't be a lock: then only a socket tells of another agent
+	standsBy         func(why string) // called once, when there is another agent
+	// called where there can't be a lock: then only a socket shows another agent
 	noLock func(err error)
 	lock   *os.File // nil: there is none
 }
 
 // wait returns nil once no other agent is there, at once when the last one ends, or the context's
-// error. An agent of before there was a lock is known by its socket. Where the directory can't be
-// made or locked, as its disk is full, say, nobody is kept from enforcing policy.
+// error. An agent of a version without a lock is known by its socket. Where the directory can't be
+// made or locked, on a full disk for instance, there is no lock: policy is enforced all the same.
 func (a *onlyAgent) wait(ctx context.Context) error {
 	dir, err := a.openDir()
 	if err == nil {
@@ -63,8 +63,8 @@ func (a *onlyAgent) openDir() (*os.File, error) {
 	return dir, nil
 }
 
-// release lets the next agent go on. An agent that isn't referred to any more loses its lock as
-// well, as files are closed then.
+// release lets the next agent go on. The garbage collector also releases the lock of an onlyAgent
+// without references, as it closes the file.
 func (a *onlyAgent) release() {
 	if a.lock != nil {
 		_ = a.lock.Close()
@@ -103,9 +103,9 @@ func flock(dir *os.File, how int) error {
 func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	for told := false; cni.IsAnswered(ctx, a.socket); {
-		if !told {
-			told = true
+	for reported := false; cni.IsAnswered(ctx, a.socket); {
+		if !reported {
+			reported = true
 			a.standsBy("another agent, of a version that takes no lock, answers on " + a.socket)
 		}
 		select {
@@ -117,8 +117,8 @@ func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 	return nil
 }
 
-// beAlone waits until this is the node's only agent, tells of another one, and answers for its
-// health meanwhile, where the address is free. It is the only one until it is released.
+// beAlone waits until this is the node's only agent, which it is until release. While another one
+// runs, it reports that one, and serves this agent's health where the address is free.
 func beAlone(ctx context.Context, o *options, events notify.NodeEvents,
 	log logr.Logger) (*onlyAgent, error) {
 	stop := func() {}
@@ -139,15 +139,15 @@ func beAlone(ctx context.Context, o *options, events notify.NodeEvents,
 	return only, err
 }
 
-// serveStandby answers that this agent lives and isn't ready, unless the address is another
-// agent's; at is where, or empty.
+// serveStandby serves that this agent lives and isn't ready, unless another agent has the address;
+// at is where, or empty.
 func serveStandby(ctx context.Context, address, why string) (at string, stop func()) {
 	if address == "0" {
 		return "", func() {}
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
-		return "", func() {} // the first agent's: kubelet asks that one
+		return "", func() {} // the first agent has it: kubelet asks that one
 	}
 	mux := http.NewServeMux()
 	for path, handler := range controllers.HealthHandlers(

@@ -25,14 +25,14 @@ import (
 const standbyPatience = 10 * time.Second
 
 func standingBy(t *testing.T,
-	stateDir, socket string) (told chan string, done chan error, agent *onlyAgent) {
+	stateDir, socket string) (reports chan string, done chan error, agent *onlyAgent) {
 	t.Helper()
-	told, done = make(chan string, 10), make(chan error, 1)
+	reports, done = make(chan string, 10), make(chan error, 1)
 	agent = &onlyAgent{stateDir: stateDir, socket: socket, standsBy: func(why string) {
-		told <- why
+		reports <- why
 	}}
 	go func() { done <- agent.wait(t.Context()) }()
-	return told, done, agent
+	return reports, done, agent
 }
 
 func within[T any](t *testing.T, what string, from <-chan T) (got T) {
@@ -51,13 +51,13 @@ func TestOnlyAgent(t *testing.T) {
 	t.Parallel()
 	stateDir := filepath.Join(t.TempDir(), "state")
 	socket := filepath.Join(stateDir, cni.SocketName)
-	told, done, first := standingBy(t, stateDir, socket)
-	if err := within(t, "first agent", done); err != nil || len(told) > 0 {
+	reports, done, first := standingBy(t, stateDir, socket)
+	if err := within(t, "first agent", done); err != nil || len(reports) > 0 {
 		t.Fatalf("the first agent waits: %v", err)
 	}
-	told, done, second := standingBy(t, stateDir, socket)
-	if why := within(t, "word of the first", told); !strings.Contains(why, "locked "+stateDir) {
-		t.Errorf("told %q", why)
+	reports, done, second := standingBy(t, stateDir, socket)
+	if why := within(t, "word of the first", reports); !strings.Contains(why, "locked "+stateDir) {
+		t.Errorf("reported %q", why)
 	}
 	select {
 	case err := <-done:
@@ -124,7 +124,7 @@ func TestWithoutALock(t *testing.T) {
 		noLock: func(err error) { why = err }}
 	if err := agent.wait(t.Context()); err != nil || why == nil ||
 		!strings.Contains(why.Error(), "making --state-dir") {
-		t.Errorf("ended with %v, told %v", err, why)
+		t.Errorf("ended with %v, reported %v", err, why)
 	}
 	agent.release()
 }
@@ -140,9 +140,10 @@ func TestOnlyAgentBesideAnOlder(t *testing.T) {
 		t.Fatal(err)
 	}
 	older.SetUnlinkOnClose(false)
-	told, done, _ := standingBy(t, stateDir, socket)
-	if why := within(t, "word of the older", told); !strings.Contains(why, "answers on "+socket) {
-		t.Errorf("told %q", why)
+	reports, done, _ := standingBy(t, stateDir, socket)
+	why := within(t, "word of the older", reports)
+	if !strings.Contains(why, "answers on "+socket) {
+		t.Errorf("reported %q", why)
 	}
 	if err := older.Close(); err != nil {
 		t.Fatal(err)
@@ -174,7 +175,7 @@ func TestStandsBy(t *testing.T) {
 	address = strings.TrimSuffix(address, `"`)
 	event := within(t, "Event", recorder.Events)
 	if !strings.HasPrefix(event, "Warning AnotherAgent") {
-		t.Errorf("told %q", event)
+		t.Errorf("reported %q", event)
 	}
 	for path, want := range map[string]string{"/healthz": "200 ok",
 		"/readyz": "503 stands by: another agent has locked"} {

@@ -32,7 +32,7 @@ func runInstall(_ context.Context, args []string) error {
 	}
 	changed, err := install.Plugin(*plugin, *binDir)
 	if errors.Is(err, install.ErrPluginStays) {
-		// The agent starts after this; for an older plugin it must not stay away.
+		// The agent starts after this: it must not stay away because of an older plugin.
 		fmt.Fprintln(os.Stderr, "sluice-agent:", err)
 		return nil
 	}

@@ -20,8 +20,7 @@ func setLogger(o *options) logr.Logger {
 	return log
 }
 
-// newLogger returns a log of which nothing does anything to a terminal: in it are values that
-// others wrote.
+// newLogger returns a log that is safe to print on a terminal, as it has values that others wrote.
 func newLogger(o *options, to io.Writer) logr.Logger {
 	return zap.New(zap.UseFlagOptions(&o.zap), zap.WriteTo(printable.Writer(to))).
 		WithValues("node", o.node)

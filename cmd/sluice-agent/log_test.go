@@ -12,8 +12,7 @@ import (
 // hostile has what turns, hides or breaks lines, in one and in two bytes, and what is no text.
 const hostile = "\x1b[2J\x1b]0;title\a\r\n\x00\x7f\u009b31m\u202eabc\u2066\u2028\ufeff\xff\"}"
 
-// TestLogOfHostileValues: whatever a value is, a log line stays one line, and as JSON says what the
-// value is.
+// TestLogOfHostileValues: a log line stays one line for any value, and as JSON it has the value.
 func TestLogOfHostileValues(t *testing.T) {
 	t.Parallel()
 	for _, encoder := range []string{"json", "console"} {

@@ -1,8 +1,7 @@
-// Command sluice-agent enforces NetworkPolicy on one Kubernetes node and
-// answers the node's CNI plugin. Its first argument may be a command instead:
-// why asks a running agent about a connection, verify whether the kernel does
-// what the policies mean, install and uninstall put the
-// plugin on a node and take everything off it, version says which this is.
+// Command sluice-agent enforces NetworkPolicy on one Kubernetes node and answers the node's CNI
+// plugin. Its first argument may be a command instead: why asks a running agent about a connection,
+// verify asks it whether the kernel does what the policies mean, install puts the plugin on a node,
+// uninstall takes everything off it, and version prints the version.
 package main
 
 import (
@@ -39,7 +38,7 @@ func main() {
 	}
 }
 
-// command picks what is to run, and with which arguments.
+// command picks the function to run, and its arguments.
 func command(args []string) (run func(context.Context, []string) error, rest []string) {
 	if len(args) == 0 {
 		return runAgent, nil
@@ -75,7 +74,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	api := apiguard.New(o.apiSilence, log.WithName("api"))
 	cfg.Wrap(api.Wrap)
-	var a *agent // made when the manager is there, and before anybody asks
+	var a *agent // made after the manager, and before the first question
 	mgr, err := newManager(cfg, o.httpAddress, func() error { return a.networkReady() },
 		func() error { return a.enforcer.Ready() })
 	if err != nil {
@@ -109,7 +108,7 @@ func runAgent(ctx context.Context, args []string) error {
 	return mgr.Start(ctx)
 }
 
-// ignoreEnd is err, unless that only says that the agent is to end.
+// ignoreEnd is err, or nil if err only says that ctx has ended.
 func ignoreEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -117,7 +116,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 	return err
 }
 
-// forever is longer than a node is up.
+// forever is longer than any node runs.
 const forever = 100 * 365 * 24 * time.Hour
 
 func newManager(cfg *rest.Config, httpAddress string, ready ...func() error) (ctrl.Manager, error) {
@@ -128,8 +127,8 @@ func newManager(cfg *rest.Config, httpAddress string, ready ...func() error) (ct
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme,
 		Cache:  controllers.CacheOptions(),
-		// An agent that starts while the API server is away waits for it, however long: ended, it
-		// would be started again later and later.
+		// An agent that starts while the API server is away waits for it without a limit: if it
+		// ended, kubelet would start it again later and later.
 		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 			return controllers.RESTMapper(), nil
 		},

@@ -5,15 +5,14 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// memoryShare of what the agent's container may have is for what Go manages; the rest is for the
-// program's text and for the kernel's memory that counts as the agent's, such as rules and
-// messages.
+// memoryShare of the container's memory limit is for the memory that Go manages. The rest is for
+// the program's text, and for kernel memory that counts as the agent's, such as rules and messages.
 const memoryShare = 0.8
 
-// heedMemoryLimit has garbage collected the harder, the nearer the agent comes to its container's
-// limit. A start needs more than what comes after it, and an agent that was killed in one would be
-// killed in the next. Without a limit nothing changes. GOMEMLIMIT in the environment goes before
-// it.
+// heedMemoryLimit makes the garbage collector work harder as the agent comes near its container's
+// limit. A start needs more memory than later work, and an agent that was killed in a start would
+// be killed in the next one. Without a limit nothing changes. GOMEMLIMIT in the environment takes
+// precedence.
 func heedMemoryLimit(log logr.Logger) {
 	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare))
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
-// TestHeedsMemoryLimit: the collector of garbage knows what the container may have, as long as
-// nobody tells it otherwise.
+// TestHeedsMemoryLimit: the garbage collector knows the container's limit, unless GOMEMLIMIT says
+// otherwise.
 //
 //nolint:paralleltest // in the process that it starts, the limit is everybody's
 func TestHeedsMemoryLimit(t *testing.T) {

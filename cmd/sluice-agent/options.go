@@ -128,19 +128,19 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 		"told to leave our links alone; empty: nowhere")
 }
 
-// defaultLogGroup is none that other programs are known to use.
+// defaultLogGroup is a group that no other program is known to use.
 const defaultLogGroup = 5185
 
-// maxLogPerSecond is more than the agent logs for all pods together.
+// maxLogPerSecond is more than the agent logs a second for all pods together.
 const maxLogPerSecond = 1000
 
-// Of --tunnel-probe-interval. With the longest, a silent node is told of after half an hour.
+// Of --tunnel-probe-interval. With the longest, a silent node is reported after half an hour.
 const shortestProbeInterval, longestProbeInterval = time.Second, 10 * time.Minute
 
-// minAPISilence is beyond what an API server keeps silent for.
+// minAPISilence is longer than an API server is silent in a watch.
 const minAPISilence = 90 * time.Second
 
-// check names the first flag whose value makes no sense.
+// check returns an error that names the first flag with an invalid value.
 func (o *options) check() error {
 	if o.node == "" {
 		return errors.New("--node-name: expected the name of this node's object")
@@ -188,8 +188,8 @@ func (o *options) check() error {
 	return nil
 }
 
-// forgetEvery is how often, at most, connections of pods that have left are forgotten: a few times
-// while an address rests. Other plugins' addresses may not rest.
+// forgetEvery is the least time between two removals of connections of pods that have left: a few
+// fit into an address's rest. Other plugins' addresses may not rest.
 func (o *options) forgetEvery() time.Duration {
 	if o.policyOnly {
 		return 0

@@ -71,10 +71,10 @@ func parseUninstall(args []string) (u *uninstaller, wait bool, err error) {
 	return u, wait, nil
 }
 
-// run changes nothing before it is clear that nobody uses the node's network. Then what lets pods
-// in goes first, and the table only once no pod's link is left: no pod is without its policy at any
-// moment. The state goes last but one, so that another try knows what this one knew, and the plugin
-// last, so that as many DELs as possible succeed.
+// run changes nothing while the node's network is in use. Then it removes first what lets pods in,
+// and the table only once no pod's link is left: no pod is without its policy at any moment. The
+// state goes last but one, so that another try knows what this one knew, and the plugin last, so
+// that as many DELs as possible succeed.
 func (u *uninstaller) run(ctx context.Context) error {
 	if err := u.refuse(ctx); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (u *uninstaller) refuse(ctx context.Context) error {
 	asking, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	if cni.IsAnswered(asking, u.socket) {
-		// It would put everything back.
+		// The agent would put everything back.
 		return fmt.Errorf("an agent runs on this node, and answers on %s: stop it first", u.socket)
 	}
 	if err := ctx.Err(); err != nil {
@@ -142,8 +142,8 @@ func (u *uninstaller) refuse(ctx context.Context) error {
 	return nil
 }
 
-// removeFiles removes what the agent wrote, but for the plugin. Where no agent has had a pod
-// network, the subnet file is flannel's.
+// removeFiles removes all files that the agent wrote, except the plugin. Where no agent has had a
+// pod network, the subnet file is flannel's.
 func (u *uninstaller) removeFiles() error {
 	var errs []error
 	if u.runDir != "" {
@@ -160,7 +160,7 @@ func (u *uninstaller) removeFiles() error {
 	return install.RemoveState(u.stateDir, savedNetConf)
 }
 
-// firstFew names some, and says how many there are besides.
+// firstFew names the first few, and the number of the others.
 func firstFew(names []string) string {
 	const most = 20
 	if more := len(names) - most; more > 0 {

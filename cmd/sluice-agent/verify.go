@@ -48,7 +48,7 @@ func runVerify(ctx context.Context, args []string) error {
 				"Reads the ruleset back from the kernel and holds what it does against what the "+
 				"policies mean.\n"+
 				"Exits with 0 if it is the same, 1 if something differs, 2 if it couldn't be "+
-				"told.\n\n")
+				"judged.\n\n")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-net/sluice/controllers/answers"
 )
 
-// TestVerifyExitCodes: scripts tell what differs from what couldn't be told.
+// TestVerifyExitCodes: a difference and a failed verification have different exit codes.
 func TestVerifyExitCodes(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -6,7 +6,7 @@ import (
 	"runtime"
 )
 
-// version is what a release is called. The linker sets it: -X main.version=v1.2.3.
+// version is the release's name. The linker sets it: -X main.version=v1.2.3.
 var version = "devel"
 
 func runVersion(context.Context, []string) error {

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-net/sluice/internal/printable"
 )
 
-// whyTimeout is more than an agent that works needs to answer.
+// whyTimeout is longer than a working agent needs to answer.
 const whyTimeout = 10 * time.Second
 
 // runWhy asks the node's agent whether a connection is allowed, and prints the answer.

@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-net/sluice/cni/plugin"
 )
 
-// version is what a release is called. The linker sets it: -X main.version=v1.2.3.
+// version is the release's name. The linker sets it: -X main.version=v1.2.3.
 var version = "devel"
 
 func main() {

@@ -30,8 +30,8 @@ func newEnforcer(t *testing.T) (*enforcer.Enforcer, *testnet.Node, *table.Table)
 	return enforcer.New(table, model, enforcer.Options{Log: testr.New(t)}), node, table
 }
 
-// commitOnce has what an Enforcer was told committed. After that it doesn't run: nobody is to
-// repair what a test edits.
+// commitOnce has an Enforcer commit all its updates. After that the Enforcer doesn't run: it must
+// not repair what a test edits.
 func commitOnce(t testing.TB, e *enforcer.Enforcer) {
 	t.Helper()
 	within, stop := context.WithTimeout(context.Background(), packetworld.Patience)

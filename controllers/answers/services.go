@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// serviceAt reads from the API server whether an address is a Service's: one of its ClusterIPs,
-// external IPs, or its load balancer's. It is nil if it isn't.
+// serviceAt returns the Service that an address belongs to, as one of its ClusterIPs, its external
+// IPs or its load balancer's addresses, from the API server; nil if there is none.
 func serviceAt(ctx context.Context, from client.Reader, a netip.Addr) (*corev1.Service, error) {
 	var all corev1.ServiceList
 	if err := from.List(ctx, &all); err != nil {
@@ -36,8 +36,8 @@ func serviceAt(ctx context.Context, from client.Reader, a netip.Addr) (*corev1.S
 	return nil, nil
 }
 
-// backendsOf reads who answers at a port of a Service, over the family of an address: the endpoints
-// that are ready, at their own ports.
+// backendsOf returns the ready endpoints behind a port of a Service, with their own ports, of an
+// address's family.
 func backendsOf(ctx context.Context, from client.Reader, s *corev1.Service,
 	f policy.Flow) ([]netip.AddrPort, error) {
 	i := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {

@@ -62,8 +62,8 @@ func endpointSlice(service string, family int, port string, number int32, ready 
 	return out
 }
 
-// TestWhyToAService: the answer is about who answers. What nobody has, and what can't be told, is
-// never called allowed.
+// TestWhyToAService: the answer is about the pods that answer. An address without an owner, or
+// whose owner isn't known, is never called allowed.
 func TestWhyToAService(t *testing.T) {
 	t.Parallel()
 	e, _, _ := newEnforcer(t)
@@ -142,7 +142,7 @@ func TestWhyToAService(t *testing.T) {
 		{api, web, "10.96.0.10", "9", []string{"dev/mixed has no port TCP 9"}},
 		{api, web, "10.96.0.10", "8080/udp", []string{"dev/mixed has no port UDP 8080"}},
 		{away, web, "10.96.0.10", "8080",
-			[]string{"whether it is a Service's can't be told", "the API server is away",
+			[]string{"whether it is a Service's isn't known", "the API server is away",
 				"kubectl get endpointslices"}},
 	} {
 		if status, answer := ask(tc.api, tc.src, tc.dst,

@@ -19,9 +19,9 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// Verifier holds what the kernel's table does against what the policies mean: all the time, a
-// little at a time, and whenever somebody asks. It changes nothing. Its methods may be called from
-// several goroutines.
+// Verifier compares what the kernel's table does with what the policies mean: all the time, in
+// small steps, and on request. It changes nothing. Its methods may be called from several
+// goroutines.
 type Verifier struct {
 	enforcer *enforcer.Enforcer
 	events   notify.NodeEvents
@@ -32,32 +32,33 @@ type Verifier struct {
 	asked sync.Mutex // one request at a time: each takes a core
 
 	// Of Run's goroutine.
-	told string // the state that was told last
+	reported string // the state that was reported last
 }
 
-// NewVerifier returns a Verifier of what an Enforcer writes; kernel says where.
+// NewVerifier returns a Verifier of an Enforcer's table; kernel says where that is.
 func NewVerifier(e *enforcer.Enforcer, kernel kernel.Options, events notify.NodeEvents,
 	log logr.Logger) *Verifier {
 	return &Verifier{enforcer: e, events: events, log: log, kernel: kernel,
 		metrics: newVerifyMetrics()}
 }
 
-// How much of a core Run takes, and how often it looks at all.
+// The share of a core that Run takes, and how often it compares.
 const (
-	// rest so many times as long as work: garbage collection takes a fifth more beside it
+	// restFactor is how many times as long as its work Run rests: garbage collection takes a fifth
+	// more besides
 	restFactor  = 130
 	betweenRuns = 10 * time.Second
 	tryAgain    = time.Second // where the node is busy
 )
 
-// verifyPair is what the kernel does and what it has to do, as of one moment.
+// verifyPair is what the kernel does and what it has to do, at one moment.
 type verifyPair struct {
 	program *kernel.Program
 	meaning *cluster.Cluster // a snapshot
 	node    *verify.Node
 }
 
-// errBusy says that changes came in all the time.
+// errBusy says that changes came without a pause.
 var errBusy = errors.New("the node's policies change all the time")
 
 // pair reads the kernel while nothing changes: both sides are of one moment.
@@ -106,7 +107,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 			pause.For(ctx, tryAgain)
 			continue
 		default:
-			v.tell(result, v.enforcer.Refused(), err)
+			v.report(result, v.enforcer.Refused(), err)
 		}
 		pause.For(ctx, betweenRuns)
 	}
@@ -149,8 +150,8 @@ func (v *Verifier) slowly(ctx context.Context) (verify.Result, error) {
 	return p.Result(), nil
 }
 
-// tell tells of what changed since the last comparison, while the kernel refuses so many objects.
-func (v *Verifier) tell(r verify.Result, refused int, err error) {
+// report reports what changed since the last comparison, while the kernel refuses so many objects.
+func (v *Verifier) report(r verify.Result, refused int, err error) {
 	v.metrics.differences.Set(float64(r.Total))
 	unreadable := 0.0
 	if err != nil {
@@ -161,7 +162,7 @@ func (v *Verifier) tell(r verify.Result, refused int, err error) {
 	switch {
 	case err != nil:
 		state, note = "RulesetUnreadable",
-			"what the kernel does with pods' packets can't be told: "+err.Error()
+			"what the kernel does with pods' packets can't be judged: "+err.Error()
 	case r.Total > 0:
 		why := ""
 		if refused > 0 {
@@ -172,10 +173,10 @@ func (v *Verifier) tell(r verify.Result, refused int, err error) {
 			fmt.Sprintf("the kernel does otherwise than the policies mean in %d cases%s: %s",
 				r.Total, why, r.Differences[0])
 	}
-	if state == v.told {
+	if state == v.reported {
 		return
 	}
-	v.told = state
+	v.reported = state
 	if state == "" {
 		v.log.Info("The kernel does what the policies mean again", "classes", r.Classes)
 		v.events.Say("RulesetVerified", "the kernel does what the policies mean again")
@@ -188,7 +189,7 @@ func (v *Verifier) tell(r verify.Result, refused int, err error) {
 
 // VerifyAnswer is what VerifyHandler answers.
 type VerifyAnswer struct {
-	// Error says why it couldn't be verified; the rest is empty then.
+	// Error says why the table couldn't be verified; the rest is empty then.
 	Error       string   `json:"error,omitempty"`
 	Differences []string `json:"differences,omitempty"` // at most what verify keeps
 	Total       int      `json:"total"`

@@ -65,7 +65,7 @@ func newVerifiedNode(t *testing.T) *verifiedNode {
 		recorder}
 }
 
-// fillVerified tells a cluster what is on that node.
+// fillVerified fills a cluster with what is on that node.
 func fillVerified(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	for _, ns := range cases.Namespaces() {
@@ -83,8 +83,8 @@ func fillVerified(t *testing.T, c *cluster.Cluster) {
 	c.SetPolicy(policy.Parse(np))
 }
 
-// TestVerifierSeesWhatIsThere: equal, different after an edit by hand, and unreadable after one
-// that nobody knows, with what it says each time; once.
+// TestVerifierSeesWhatIsThere: the table is equal, then different after an edit by hand, then
+// unreadable after an edit of an unknown kind; each is reported, once.
 func TestVerifierSeesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	v := newVerifiedNode(t)
@@ -92,8 +92,8 @@ func TestVerifierSeesWhatIsThere(t *testing.T) {
 	event := func(want string) {
 		t.Helper()
 		result, err := v.now(t.Context())
-		v.tell(result, 0, err)
-		v.tell(result, 0, err) // a second time it is no news
+		v.report(result, 0, err)
+		v.report(result, 0, err) // a second time it is no news
 		got := ""
 		for len(recorder.Events) > 0 {
 			got += <-recorder.Events
@@ -151,7 +151,7 @@ func TestVerifierKnowsOfRefusals(t *testing.T) {
 		recorder := events.NewFakeRecorder(1)
 		v := NewVerifier(nil, kernel.Options{}, notify.NodeEvents{Node: "n1", Recorder: recorder},
 			testr.New(t))
-		v.tell(verify.Result{Total: 1, Differences: make([]verify.Difference, 1)}, refused, nil)
+		v.report(verify.Result{Total: 1, Differences: make([]verify.Difference, 1)}, refused, nil)
 		got := <-recorder.Events
 		if strings.Contains(got, "it refuses 2 objects") != (refused > 0) {
 			t.Errorf("%d objects are refused, but the Event says %q", refused, got)
@@ -159,12 +159,11 @@ func TestVerifierKnowsOfRefusals(t *testing.T) {
 	}
 }
 
-// TestVerifierWaitsForCommits: while something is told that isn't in the kernel yet, nothing is
-// compared.
+// TestVerifierWaitsForCommits: while an update isn't in the kernel yet, nothing is compared.
 func TestVerifierWaitsForCommits(t *testing.T) {
 	t.Parallel()
 	v := newVerifiedNode(t)
-	v.enforcer.Update(func(*enforcer.Model) {}) // which nobody commits
+	v.enforcer.Update(func(*enforcer.Model) {}) // which isn't committed
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := v.now(ctx); err == nil {

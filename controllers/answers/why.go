@@ -27,9 +27,9 @@ type WhyAnswer struct {
 }
 
 // WhyHandler answers GET with the query parameters src, dst (an address, or namespace/name of a
-// pod) and port ("80", "80/udp", "icmp"): whether such a new connection is allowed, and why. To the
-// address of a Service, which it looks for in api, it is one answer for each pod that may answer.
-// An address of the pod network that nobody has gets none.
+// pod) and port ("80", "80/udp", "icmp"): whether such a new connection is allowed, and why. For
+// the address of a Service, which it looks up in api, there is one answer for each pod that may
+// answer. For an address of the pod network that no pod has there is none.
 func WhyHandler(e *enforcer.Enforcer, api client.Reader, log logr.Logger) http.Handler {
 	a := asker{e, api}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,13 +66,13 @@ func WhyHandler(e *enforcer.Enforcer, api client.Reader, log logr.Logger) http.H
 // asker finds answers to questions.
 type asker struct {
 	enforcer *enforcer.Enforcer
-	api      client.Reader // for Services; may be nil where nobody asks about them
+	api      client.Reader // for Services; may be nil where questions aren't about them
 }
 
 // apiPatience bounds how long an answer waits for the API server.
 const apiPatience = 5 * time.Second
 
-// answer judges one flow, for people; behind a Service, every flow that may become of it.
+// answer judges one flow, for people: behind a Service, every flow that the Service can make of it.
 func (a asker) answer(ctx context.Context, f policy.Flow,
 	own []netip.Addr) (text string, allowed bool, err error) {
 	for which, addr := range map[string]netip.Addr{"source": f.Source,
@@ -95,7 +95,7 @@ func (a asker) answer(ctx context.Context, f policy.Flow,
 	service, err := serviceAt(ctx, a.api, f.Destination)
 	if err != nil {
 		return "", false, fmt.Errorf("destination %s: no pod's and no node's address, and "+
-			"whether it is a Service's can't be told: %w. If it is, "+
+			"whether it is a Service's isn't known: %w. If it is, "+
 			"ask about the pods behind it (kubectl get endpointslices), at their ports. If it is "+
 			"a host's outside:\n%s", f.Destination, err, plain(f))
 	}
@@ -122,7 +122,7 @@ func (a asker) answer(ctx context.Context, f policy.Flow,
 	return strings.Join(texts, "\n"), all, nil
 }
 
-// whose says what kind of address one is; own are this node's.
+// whose describes an address's owner; own are this node's addresses.
 func (a asker) whose(addr netip.Addr, own []netip.Addr) cluster.Whose {
 	if w := a.enforcer.Whose(addr); w == cluster.APods || !slices.Contains(own, addr) {
 		return w

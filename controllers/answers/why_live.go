@@ -15,14 +15,17 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// mostConnections is how many connections an answer lists.
+// mostConnections bounds the connections that an answer lists.
 const mostConnections = 200
 
-// WhyLiveHandler answers GET with the query parameters src and dst as those of WhyHandler: which
-// connections between them this node tracks, whoever opened them, how far each has come, what
-// policies say of it now, and whether it is being cut. With port it is those that src opened to
-// that port of dst; dst may be the address of a Service, and port the Service's. list lists the
-// connections that have one of some addresses as an end, such as Connections.
+// WhyLiveHandler answers GET with the query parameters src and dst as those of WhyHandler: the
+// connections between them that this node tracks, whichever end opened them; for each its state,
+// what
+// policies say of it now, and whether it is being cut. With port, it lists those that src
+// opened to
+// that port of dst; dst may be the address of a Service, and port the Service's. list
+// returns the
+// connections that have one of some addresses as an end, as Connections does.
 func WhyLiveHandler(e *enforcer.Enforcer, list func(of []netip.Addr) ([]enforcer.Connection, error),
 	log logr.Logger) http.Handler {
 	a := asker{enforcer: e}
@@ -50,7 +53,8 @@ func WhyLiveHandler(e *enforcer.Enforcer, list func(of []netip.Addr) ([]enforcer
 	})
 }
 
-// liveQuestion says which connections are asked about: ends are addresses of which each has one.
+// liveQuestion reads a question about connections: each connection has one of ends as an end, and
+// wanted picks those that were asked for.
 func (a asker) liveQuestion(src, dst, port string) (ends []netip.Addr,
 	wanted func(enforcer.Connection) bool, err error) {
 	sources, err := a.resolve("source", src)
@@ -81,8 +85,8 @@ func (a asker) liveQuestion(src, dst, port string) (ends []netip.Addr,
 	}, nil
 }
 
-// explainLive judges connections as their first packets were: by who opened them and who answers,
-// behind any Service. Own are this node's addresses.
+// explainLive judges connections as their first packets were: by the end that opened and the end
+// that answers, behind any Service. own are this node's addresses.
 func (a asker) explainLive(all []enforcer.Connection, wanted func(enforcer.Connection) bool,
 	own []netip.Addr) WhyAnswer {
 	out := WhyAnswer{Allowed: true}

@@ -1,5 +1,5 @@
-// Package apiguard looks after the agent's connections to the API server, and tells when nothing is
-// heard of it.
+// Package apiguard looks after the agent's connections to the API server, and reports when the API
+// server is silent.
 package apiguard
 
 import (
@@ -18,24 +18,22 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// Guard looks after the connections to the API server. A connection that is dead is noticed by
-// HTTP/2's pings (30 s after the last word, and 15 s without an answer, see client-go). But one may
-// live, through a proxy, say, and what is asked through it never be answered: the API server ends a
-// watch after some minutes, and nobody else does. It sends something, a bookmark, in each watch
-// each minute. So where nothing comes for Silence, the request is given up, and made again by who
-// made it.
+// Guard looks after the connections to the API server. HTTP/2's pings notice a dead connection: a
+// ping 30 s after the last frame, and 15 s without an answer, see client-go. But a connection can
+// live, for instance to a proxy, while requests through it are never answered: only the API server
+// ends a watch, after some minutes. The API server sends a bookmark in each watch each minute. So
+// where nothing comes for Silence, Guard ends the request, and the client makes it again.
 type Guard struct {
 	silence time.Duration
 	hearing *apiHearing
 }
 
-// New returns a Guard; it tells on log, and on events once these
-// are set.
+// New returns a Guard, which reports to log, and to events once these are set.
 func New(silence time.Duration, log logr.Logger) *Guard {
 	return &Guard{silence: silence, hearing: newAPIHearing(log)}
 }
 
-// SetEvents says where to tell of a long silence. It is called before the first request.
+// SetEvents sets where to report a long silence. It is called before the first request.
 func (g *Guard) SetEvents(e notify.NodeEvents) { g.hearing.events = e }
 
 // Metrics are to be registered once.
@@ -78,12 +76,12 @@ type exchange struct {
 	body     io.ReadCloser
 	timer    *time.Timer // runs while something is waited for
 	silent   atomic.Bool
-	closed   atomic.Bool // by who reads
+	closed   atomic.Bool // by the readers
 }
 
-// answered notes how the request was answered. Nothing is heard of the objects from a refusal,
-// whatever it says in its body. One is no news: API servers without watch lists, as 1.33 is, answer
-// 422 to a watch that asks for what there is already, and are asked in another way then.
+// answered notes the answer's status. A refusal says nothing of the objects, whatever its body is.
+// One status is no news: API servers without watch lists (1.33, for instance) answer 422 to a watch
+// that asks for existing objects, and client-go then asks in another way.
 func (e *exchange) answered(request *http.Request, response *http.Response) {
 	switch {
 	case e.resource == "":
@@ -98,7 +96,7 @@ func (e *exchange) answered(request *http.Request, response *http.Response) {
 	e.resource = ""
 }
 
-// Read waits for as long as silence may last. That nobody reads is no silence.
+// Read waits for as long as silence may last. Time without a Read is no silence.
 func (e *exchange) Read(p []byte) (int, error) {
 	e.timer.Reset(e.guard.silence)
 	n, err := e.body.Read(p)
@@ -112,7 +110,7 @@ func (e *exchange) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends a Read that waits, too: that is no end of the API server's.
+// Close also ends a Read that waits: this end isn't the API server's.
 func (e *exchange) Close() error {
 	e.closed.Store(true)
 	e.timer.Stop()
@@ -126,12 +124,12 @@ func (e *exchange) hear() {
 	}
 }
 
-// end says how a request ended that gives an error.
+// end returns how a request ended that gives this error.
 func (e *exchange) end(err error) error {
 	e.timer.Stop()
 	e.cancel()
 	if e.silent.Load() {
-		// What clients take for the end of a connection.
+		// Errors that clients take for the end of a connection.
 		err = fmt.Errorf("the API server has sent nothing for %s: %w", e.guard.silence,
 			io.ErrUnexpectedEOF)
 	}

@@ -92,7 +92,7 @@ func (s *guardedServer) get(ctx context.Context, path string,
 
 // TestSilentRequestsEnd: over a connection that lives and answers HTTP/2's pings, an answer that
 // stops coming, and one that never begins, end as a connection does; one that goes on is left
-// alone, and so is one that nobody reads for a while. Of a watch that was answered isn't told yet.
+// alone, and so is one without a reader for a while. A watch that was answered isn't reported yet.
 func TestSilentRequestsEnd(t *testing.T) {
 	t.Parallel()
 	// A machine may stand still for seconds, so silence is long, and all wait at the same time.
@@ -183,7 +183,7 @@ func TestWhoClosesMissesNothing(t *testing.T) {
 				t.Errorf("%s closes (HTTP/2 %v): the Read has no error", who, http2)
 			}
 			_ = response.Body.Close()
-			if told := len(server.lines()) > 0; told != lost {
+			if reported := len(server.lines()) > 0; reported != lost {
 				t.Errorf("%s closes (HTTP/2 %v): the log has %q", who, http2, server.lines())
 			}
 		}

@@ -11,22 +11,21 @@ import (
 	"github.com/sluice-net/sluice/controllers/notify"
 )
 
-// hearing tells when the API server isn't heard about a resource, and when it is again. It has no
+// hearing finds when the API server isn't heard about a resource, and when it is again. It has no
 // clock: times are its caller's.
 type hearing struct {
-	last  time.Time // of being heard; zero if it never was
-	since time.Time // of the first end of a watch after that; zero if there is none
-	ends  int       // of watches, and of attempts at one, after that
-	told  bool      // that it isn't heard
+	last     time.Time // of being heard; zero if it never was
+	since    time.Time // of the first end of a watch after that; zero if there is none
+	ends     int       // of watches, and of attempts at one, after that
+	reported bool      // that it isn't heard
 }
 
-// longUnheard is from when on an Event tells that the API server wasn't heard.
+// longUnheard is how long the API server has to be unheard for an Event.
 const longUnheard = time.Minute
 
-// hear notes that something came. After a time without it returns how long nothing was heard,
-// whether to tell of that, and whether by an Event. Of what comes as soon as it is asked for anew
-// there is no Event, however long ago the last word was: not every API server speaks while nothing
-// changes.
+// hear notes that something came. After a silence it returns how long that was, whether to report
+// it, and whether by an Event. There is no Event if the next watch is answered at once, however
+// long the silence was: some API servers send nothing while nothing changes.
 func (h *hearing) hear(now time.Time) (unheard time.Duration, isNews, isLong bool) {
 	if !h.since.IsZero() {
 		waited := now.Sub(h.since)
@@ -34,15 +33,15 @@ func (h *hearing) hear(now time.Time) (unheard time.Duration, isNews, isLong boo
 		if !h.last.IsZero() {
 			unheard = now.Sub(h.last)
 		}
-		isNews = h.told || waited >= longUnheard
+		isNews = h.reported || waited >= longUnheard
 		isLong = unheard >= longUnheard && (h.ends > 1 || waited >= longUnheard)
 	}
 	*h = hearing{last: now}
 	return unheard, isNews, isLong
 }
 
-// fallSilent notes that a watch was given up because nothing came. That is no news before the next
-// one fails.
+// fallSilent notes that a watch was ended because nothing came. That is no news until the next
+// watch fails.
 func (h *hearing) fallSilent(now time.Time) {
 	if h.since.IsZero() {
 		h.since = now
@@ -53,11 +52,12 @@ func (h *hearing) fallSilent(now time.Time) {
 // miss notes that a watch failed; it is news when that begins.
 func (h *hearing) miss(now time.Time) (isNews bool) {
 	h.fallSilent(now)
-	isNews, h.told = !h.told, true
+	isNews, h.reported = !h.reported, true
 	return isNews
 }
 
-// apiHearing tells of what the API server is heard about. It may be used from several goroutines.
+// apiHearing reports about which resources the API server is heard. It may be used from several
+// goroutines.
 type apiHearing struct {
 	log    logr.Logger
 	events notify.NodeEvents

@@ -17,7 +17,7 @@ import (
 
 func atSecond(second int) time.Time { return time.Unix(int64(1000+second), 0) }
 
-// linesOf is a log, and what it was told up to now.
+// linesOf is a log, with its lines so far.
 func linesOf() (log logr.Logger, lines func() []string) {
 	var mu sync.Mutex
 	var all []string
@@ -43,8 +43,9 @@ func wantLines(t *testing.T, what string, got []string, ends ...string) {
 	}
 }
 
-// TestUnheardIsTold: once when it begins and once when it is over; after a minute by an Event too.
-func TestUnheardIsTold(t *testing.T) {
+// TestUnheardIsReported: once when it begins and once when it is over; after a minute by an Event
+// too.
+func TestUnheardIsReported(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	log, lines := linesOf()
@@ -74,8 +75,8 @@ func TestUnheardIsTold(t *testing.T) {
 }
 
 // TestQuietIsNoLoss: an API server without bookmarks says nothing while nothing changes. A watch
-// that is given up for that is told of only if the next one isn't answered at once; and one that
-// ends otherwise is no long silence, if the next one is.
+// that is ended for that is reported only if the next one isn't answered at once. A watch that ends
+// otherwise is no long silence, if the next one is answered at once.
 func TestQuietIsNoLoss(t *testing.T) {
 	t.Parallel()
 	type step struct {

@@ -8,19 +8,19 @@ import (
 	"github.com/sluice-net/sluice/internal/fair"
 )
 
-// notice is an Event to be told, with the arguments of a recorder.
+// notice is an Event to be sent, with the arguments of a recorder.
 type notice struct {
 	regarding, related         runtime.Object
 	kind, reason, action, note string
 }
 
-// eventKey is what an Event is about. Of those about the same the last counts.
+// eventKey is what an Event is about. Of several Events with one key the last counts.
 type eventKey struct{ object, uid, related, kind, reason, action string }
 
-// eventBook holds the Events that wait to be told, by source: what they come from, such as a
-// namespace. Each source has a bounded number of them and a pace of its own, and all take turns, so
-// that a flood of one costs itself alone. What comes from the node itself is told before all
-// others, in its order. It has no clock, and isn't for concurrent use.
+// eventBook holds the Events that wait to be sent, by source: the namespace, for instance, that
+// they come from. Each source has a bounded number of Events and a pace of its own, and the sources
+// take turns, so that a flood of one delays that one alone. The node's own Events go before all
+// others, in their order. It has no clock, and isn't for concurrent use.
 type eventBook struct {
 	sources map[string]*eventSource
 	turns   []string // sources with waiting Events, the next one first
@@ -33,10 +33,10 @@ type eventSource struct {
 	events  map[eventKey]notice
 }
 
-// nodeSource is where Events about the node itself come from.
+// nodeSource is the source of Events about the node itself.
 const nodeSource = ""
 
-// MostWaiting is how many Events of one source may wait.
+// MostWaiting bounds the waiting Events of one source.
 const MostWaiting = 50
 
 // The pace of all Events is below what client-go's limiter lets through, 5 a second, in which they
@@ -75,7 +75,7 @@ func (b *eventBook) put(now time.Time, source string, key eventKey, e notice) (o
 	return true
 }
 
-// prune forgets the sources that have nothing to tell and told nothing lately.
+// prune forgets the sources that have nothing to send and sent nothing lately.
 func (b *eventBook) prune(now time.Time) {
 	for name, s := range b.sources {
 		if len(s.waiting) == 0 && s.Idle(now) {
@@ -84,7 +84,7 @@ func (b *eventBook) prune(now time.Time) {
 	}
 }
 
-// next returns the Event to tell now, or else how long to wait for one; 0 if none waits.
+// next returns the Event to send now, or else how long to wait for one; 0 if none waits.
 func (b *eventBook) next(now time.Time) (e notice, wait time.Duration, ok bool) {
 	if wait = b.all.Wait(now); wait > 0 && len(b.turns) > 0 {
 		return notice{}, wait, false
@@ -109,7 +109,7 @@ func (b *eventBook) next(now time.Time) (e notice, wait time.Duration, ok bool) 
 	return b.takeOf(now, turn), 0, true
 }
 
-// takeOf takes the oldest Event of the source that has this turn, which it has again after all
+// takeOf takes the oldest Event of the source whose turn it is; its next turn comes after all
 // others.
 func (b *eventBook) takeOf(now time.Time, turn int) notice {
 	name := b.turns[turn]

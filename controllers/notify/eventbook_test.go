@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-net/sluice/internal/fair"
 )
 
-// tell takes what there is to tell until a moment, and returns when each was told.
-func (b *eventBook) tell(from time.Time, until time.Duration) map[string]time.Duration {
+// drain takes the Events that are due until a moment, and returns when each was sent.
+func (b *eventBook) drain(from time.Time, until time.Duration) map[string]time.Duration {
 	out := map[string]time.Duration{}
 	for now := from; now.Sub(from) <= until; {
 		e, wait, ok := b.next(now)
@@ -29,8 +29,8 @@ func (b *eventBook) add(now time.Time, source, about, note string) bool {
 	return b.put(now, source, eventKey{object: about}, notice{note: note})
 }
 
-// TestAFloodOfEventsCostsItselfAlone: while one namespace has far more to be told than its share,
-// those of others and of the node are told at once.
+// TestAFloodOfEventsCostsItselfAlone: while one namespace has far more Events than its share, those
+// of others and of the node are sent at once.
 func TestAFloodOfEventsCostsItselfAlone(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(0, 0), newEventBook()
@@ -48,25 +48,25 @@ func TestAFloodOfEventsCostsItselfAlone(t *testing.T) {
 		b.add(now, name, name, name)
 	}
 	b.add(now, nodeSource, "node", "node")
-	told := b.tell(now, time.Hour)
-	if len(told) != taken+21 {
-		t.Errorf("%d Events were told, want %d", len(told), taken+21)
+	sent := b.drain(now, time.Hour)
+	if len(sent) != taken+21 {
+		t.Errorf("%d Events were sent, want %d", len(sent), taken+21)
 	}
-	if told["node"] != 0 {
-		t.Errorf("the node's Event waited for %v", told["node"])
+	if sent["node"] != 0 {
+		t.Errorf("the node's Event waited for %v", sent["node"])
 	}
 	for i := range 20 {
-		if waited := told[fmt.Sprint("other", i)]; waited > 11*time.Second {
+		if waited := sent[fmt.Sprint("other", i)]; waited > 11*time.Second {
 			t.Errorf("the Event of another namespace waited for %v", waited)
 		}
 	}
-	if last := told[fmt.Sprint("flood", taken-1)]; last < 300*time.Second {
-		t.Errorf("the flood was told within %v", last)
+	if last := sent[fmt.Sprint("flood", taken-1)]; last < 300*time.Second {
+		t.Errorf("the flood was sent within %v", last)
 	}
 }
 
-// TestManyNamespacesDontKeepTheNodeBack: whoever can make namespaces has many shares, but not the
-// node's.
+// TestManyNamespacesDontKeepTheNodeBack: a tenant that can make namespaces has many shares, but not
+// the node's.
 func TestManyNamespacesDontKeepTheNodeBack(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(0, 0), newEventBook()
@@ -81,17 +81,17 @@ func TestManyNamespacesDontKeepTheNodeBack(t *testing.T) {
 		name := fmt.Sprint("node", i)
 		b.add(now, nodeSource, name, name)
 	}
-	told := b.tell(now, time.Hour)
+	sent := b.drain(now, time.Hour)
 	for i := range 3 {
-		waited, want := told[fmt.Sprint("node", i)], time.Duration(i+1)*allEventsInterval
+		waited, want := sent[fmt.Sprint("node", i)], time.Duration(i+1)*allEventsInterval
 		if waited > want {
 			t.Errorf("Event %d of the node waited for %v, want at most %v", i, waited, want)
 		}
 	}
 }
 
-// TestLastEventCounts: what is told of an object is how it is now, in its place; and what has been
-// told is forgotten.
+// TestLastEventCounts: the last Event about an object takes the place of earlier ones, and what was
+// sent is forgotten.
 func TestLastEventCounts(t *testing.T) {
 	t.Parallel()
 	now, b := time.Unix(0, 0), newEventBook()
@@ -104,7 +104,7 @@ func TestLastEventCounts(t *testing.T) {
 		}
 	}
 	if _, wait, ok := b.next(now); ok || wait != 0 {
-		t.Errorf("more to tell, after %v", wait)
+		t.Errorf("more to send, after %v", wait)
 	}
 	if b.prune(now.Add(time.Hour)); len(b.sources) > 0 || len(b.turns) > 0 {
 		t.Errorf("%d sources, %d turns are left", len(b.sources), len(b.turns))

@@ -15,10 +15,9 @@ import (
 	"github.com/sluice-net/sluice/internal/printable"
 )
 
-// EventQueue stands before a recorder of client-go, which takes Events in one order, and drops what
-// comes while a thousand wait, whoever caused them. Here Events are told at a bounded pace, and
-// those of one namespace don't keep back others. Its methods may be called from several goroutines,
-// and never wait.
+// EventQueue stands before a recorder of client-go, which takes Events in one order, and drops all
+// that come while a thousand wait. Here Events are sent at a bounded pace, and those of one
+// namespace don't delay others. Its methods may be called from several goroutines, and never wait.
 type EventQueue struct {
 	recorder events.EventRecorder
 	leftOut  prometheus.Counter
@@ -28,7 +27,7 @@ type EventQueue struct {
 	book *eventBook
 }
 
-// NewEventQueue returns an EventQueue that tells nothing before Run.
+// NewEventQueue returns an EventQueue that sends nothing before Run.
 func NewEventQueue(recorder events.EventRecorder) *EventQueue {
 	leftOut := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sluice_events_left_out_total",
@@ -53,8 +52,8 @@ func (q *EventQueue) Eventf(regarding, related runtime.Object, kind, reason, act
 	q.put(source, notice{regarding, related, kind, reason, action, fmt.Sprintf(note, args...)})
 }
 
-// From is a recorder for Events that others than the node cause, whatever objects they are about;
-// source says what these have in common.
+// From is a recorder for Events, about any objects, that something other than the node causes;
+// source names that cause.
 func (q *EventQueue) From(source string) events.EventRecorder { return eventsFrom{q, source} }
 
 type eventsFrom struct {
@@ -85,7 +84,7 @@ func (q *EventQueue) put(source string, e notice) {
 	}
 }
 
-// Run tells until ctx ends.
+// Run sends until ctx ends.
 func (q *EventQueue) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -96,14 +95,15 @@ func (q *EventQueue) Run(ctx context.Context) error {
 		case <-q.wake:
 		case <-timer.C:
 		}
-		if wait := q.tell(); wait > 0 {
+		if wait := q.send(); wait > 0 {
 			timer.Reset(wait)
 		}
 	}
 }
 
-// tell hands over what is due, and returns how long it is until more is; 0 if nothing waits.
-func (q *EventQueue) tell() time.Duration {
+// send hands over the Events that are due, and returns how long to wait for the next; 0 if none
+// waits.
+func (q *EventQueue) send() time.Duration {
 	for {
 		q.mu.Lock()
 		e, wait, ok := q.book.next(time.Now())
@@ -121,8 +121,7 @@ func (n objectName) String() string {
 	return strings.Join([]string{n.kind, n.namespace, n.name}, "/")
 }
 
-// nameOf names an object; that it has no kind of its own doesn't matter, as its Go type stands for
-// it.
+// nameOf names an object. Where the object has no kind, its Go type stands for it.
 func nameOf(o runtime.Object) objectName {
 	if o == nil {
 		return objectName{}

@@ -13,9 +13,8 @@ import (
 	"k8s.io/client-go/tools/events"
 )
 
-// TestEventsOfAFlood: what a namespace floods the agent with doesn't keep back what there is to
-// tell of the node, of another node, and of another namespace, and nothing of it reaches who reads
-// it with control characters.
+// TestEventsOfAFlood: a namespace's flood doesn't delay Events about the node, about another node
+// and about another namespace, and none of its control characters reaches the reader.
 func TestEventsOfAFlood(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(100)

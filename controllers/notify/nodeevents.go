@@ -19,23 +19,23 @@ type NodeEvents struct {
 	Recorder events.EventRecorder
 }
 
-// Warn tells of a problem. Reason is one word in CamelCase.
+// Warn reports a problem. Reason is one word in CamelCase.
 func (e NodeEvents) Warn(reason, note string) { e.put(corev1.EventTypeWarning, reason, note, nil) }
 
-// WarnAbout tells of a problem with another node.
+// WarnAbout reports a problem with another node.
 func (e NodeEvents) WarnAbout(other, reason, note string) {
 	e.put(corev1.EventTypeWarning, reason, note, nodeReference(other))
 }
 
-// Say tells of what is as it should be.
+// Say reports that something is as it should be.
 func (e NodeEvents) Say(reason, note string) { e.put(corev1.EventTypeNormal, reason, note, nil) }
 
 func (e NodeEvents) put(kind, reason, note string, related runtime.Object) {
 	if e.Recorder == nil {
 		return
 	}
-	// The recorder takes Events that differ in nothing but the note for one and the same, and keeps
-	// the first note. So the action tells notes apart.
+	// The recorder takes Events that differ only in the note for one Event, and keeps the first
+	// note. So the action distinguishes notes.
 	action := reason + "-" + shortHash(note)
 	e.Recorder.Eventf(nodeReference(e.Node), related, kind, reason, action, "%s", Clamp(note))
 }
@@ -60,7 +60,7 @@ func nodeReference(name string) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
 }
 
-// shortHash tells texts apart that are too long for a name.
+// shortHash distinguishes texts that are too long for a name.
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])
