@@ -14,8 +14,8 @@ import (
 
 const interfaceDigits = 11
 
-// An Attachment is one pod's place in the network of this node. What identifies it, and its
-// addresses, don't change while it exists; the rest is as its latest ADD said.
+// An Attachment is one pod's place in the network of this node. Its identity and its addresses
+// don't change while it exists; the rest is as its latest ADD said.
 type Attachment struct {
 	ContainerID string `json:"containerID"` // of the pod's sandbox
 	IfName      string `json:"ifName"`      // inside the pod
@@ -30,25 +30,25 @@ type Attachment struct {
 	Addresses []netip.Addr `json:"addresses"`
 	MTU       int          `json:"mtu"` // bytes; 0: the kernel's default
 
-	// the name of its network configuration; empty in records of before there was one
+	// the name of its network configuration; empty in records of older versions
 	Network string `json:"network,omitempty"`
 	// path of the sandbox's network namespace, as ADD got it
 	Netns string `json:"netns,omitempty"`
-	// NetnsInode is that namespace's inode number, by which it is told from others.
+	// NetnsInode is that namespace's inode number, which distinguishes it from others.
 	NetnsInode uint64 `json:"netnsInode,omitempty"`
 
 	HostPorts []HostPort `json:"hostPorts,omitempty"` // of the node, that lead to the pod
 	Bandwidth Bandwidth  `json:"bandwidth,omitzero"`
 
-	// PolicyOnly says that another plugin wired the pod: Interface is empty, and Addresses are
-	// those which that plugin gave.
+	// PolicyOnly: another plugin wired the pod. Interface is empty then, and Addresses are that
+	// plugin's.
 	PolicyOnly bool `json:"policyOnly,omitempty"`
 }
 
 // ID names the attachment on this node: the same container can have several interfaces.
 func (a Attachment) ID() string { return AttachmentID(a.ContainerID, a.IfName) }
 
-// validate tells whether an attachment can be one that a server made.
+// validate reports whether an attachment can be one that a server made.
 func (a Attachment) validate() error {
 	request := AddRequest{
 		ContainerID: a.ContainerID, IfName: a.IfName, PodNamespace: a.PodNamespace,
@@ -71,8 +71,8 @@ func (a Attachment) validate() error {
 	return ValidateMTU(a.MTU, Has6(a.Addresses))
 }
 
-// HostMAC is the hardware address of the host end, always the same for an attachment, and another
-// for every attachment. It tells whose a link is whose name says only the pod.
+// HostMAC is the hardware address of the host end: always the same for an attachment, and different
+// for each attachment. It identifies the attachment of a link, whose name identifies only the pod.
 func (a Attachment) HostMAC() net.HardwareAddr { return hardwareAddr(a.ID(), "host") }
 
 // PodMAC is the hardware address of the pod's end.
@@ -88,7 +88,7 @@ func InterfaceName(podNamespace, podName, ifName string) string {
 	return names.PodLink + hex.EncodeToString(sum[:])[:interfaceDigits]
 }
 
-// IsInterfaceName tells whether name can be one that InterfaceName made.
+// IsInterfaceName reports whether name can be one that InterfaceName made.
 func IsInterfaceName(name string) bool {
 	digits, ok := strings.CutPrefix(name, names.PodLink)
 	return ok && len(digits) == interfaceDigits && strings.Trim(digits, "0123456789abcdef") == ""
@@ -105,7 +105,7 @@ func hardwareAddr(id, end string) net.HardwareAddr {
 // SingleHost is the prefix that holds addr alone.
 func SingleHost(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
 
-// Has6 tells whether there is an IPv6 address.
+// Has6 reports whether there is an IPv6 address.
 func Has6(addrs []netip.Addr) bool { return slices.ContainsFunc(addrs, netip.Addr.Is6) }
 
 // PodLabel is what people call a pod, cut to what the kernel takes as the alias of a link.

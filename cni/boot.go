@@ -18,9 +18,9 @@ func bootID() string {
 	return strings.TrimSpace(string(id))
 }
 
-// SinceBoot is a clock that every process of the machine reads the same, and that nobody sets. It
-// stands still while the machine sleeps, and so nobody takes that time for time in which other
-// nodes learned something of this one (CLOCK_BOOTTIME would).
+// SinceBoot is a clock that is the same for all processes of the machine, and that can't be set. It
+// stands still while the machine sleeps, since other nodes learn nothing of this one in that time
+// (CLOCK_BOOTTIME goes on).
 func SinceBoot() time.Duration {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every kernel has it

@@ -11,8 +11,8 @@ import (
 // HostPort is a port of the node that leads to a port of the pod: one entry of the CNI capability
 // portMappings.
 type HostPort struct {
-	// HostIP is the address of the node. The zero Addr stands for every address of both families,
-	// an unspecified one for every address of its own.
+	// HostIP is the address of the node. The zero Addr stands for all addresses of both families,
+	// an unspecified one for all addresses of its family.
 	HostIP        netip.Addr `json:"hostIP,omitzero"`
 	HostPort      uint16     `json:"hostPort"`
 	ContainerPort uint16     `json:"containerPort"`
@@ -27,7 +27,7 @@ func (p HostPort) String() string {
 	return fmt.Sprintf("%s %s", p.Protocol, netip.AddrPortFrom(p.HostIP, p.HostPort))
 }
 
-// validate says which field can't be true, and what it may be.
+// validate returns an error that names the first invalid field, and what it may be.
 func (p HostPort) validate() error {
 	switch {
 	case p.HostPort == 0:
@@ -43,7 +43,7 @@ func (p HostPort) validate() error {
 	return nil
 }
 
-// overlaps tells whether a packet to the node can be for both.
+// overlaps reports whether a packet to the node can be for both.
 func (p HostPort) overlaps(q HostPort) bool {
 	if p.HostPort != q.HostPort || p.Protocol != q.Protocol {
 		return false
@@ -58,8 +58,9 @@ func (p HostPort) overlaps(q HostPort) bool {
 	}
 }
 
-// contradicts tells whether two host ports of one pod lead the same packets to different ports.
-// Where one is for more addresses than the other there is no doubt: the one for fewer counts.
+// contradicts reports whether two host ports of one pod lead the same packets to different ports.
+// If one is for fewer addresses than the other there is no contradiction: that one takes
+// precedence.
 func (p HostPort) contradicts(q HostPort) bool {
 	different := p.ContainerPort != q.ContainerPort
 	p.ContainerPort = q.ContainerPort
@@ -76,18 +77,18 @@ func Overlap(these, others []HostPort) (HostPort, bool) {
 	return HostPort{}, false
 }
 
-// HasHostPort4 tells whether a host port has an IPv4 address.
+// HasHostPort4 reports whether a host port has an IPv4 address.
 func HasHostPort4(ports []HostPort) bool {
 	return slices.ContainsFunc(ports, func(p HostPort) bool {
 		return !p.HostIP.IsValid() || p.HostIP.Unmap().Is4()
 	})
 }
 
-// MaxHostPorts is more than any pod has, and few enough to compare each with each, and for all to
-// fit into a request.
+// MaxHostPorts is more than any pod has. So many can be compared each with each, and fit into a
+// request.
 const MaxHostPorts = 500
 
-// ValidateHostPorts says which of a pod's host ports can't be, and why.
+// ValidateHostPorts returns an error that names the first invalid host port of a pod, and why.
 func ValidateHostPorts(ports []HostPort) error {
 	if len(ports) > MaxHostPorts {
 		return fmt.Errorf("portMappings: %d entries, want at most %d", len(ports), MaxHostPorts)

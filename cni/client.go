@@ -14,19 +14,18 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Where a node's agent keeps its things, unless the configuration says otherwise.
+// The default paths of a node's agent.
 const (
 	DefaultStateDir = "/run/sluice"
 	SocketName      = "cni.sock" // in the state directory
 	DefaultSocket   = DefaultStateDir + "/" + SocketName
 )
 
-// ErrNoAgent is what a Client's error is where no agent that speaks this version of the protocol
-// has answered.
+// ErrNoAgent is a Client's error where no agent answered that speaks this version of the protocol.
 var ErrNoAgent = errors.New("no answer from the node's agent")
 
-// A Client asks the agent of this node, for the plugin and for people. It connects anew for every
-// request. Its methods may be called concurrently.
+// A Client asks the agent of this node, for the plugin and for sluice-agent's commands. It connects
+// anew for every request. Its methods may be called concurrently.
 type Client struct {
 	socket string
 	http   http.Client
@@ -46,7 +45,7 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", socket)
 }
 
-// IsAnswered tells whether somebody listens on a unix socket.
+// IsAnswered reports whether a process listens on a unix socket.
 func IsAnswered(ctx context.Context, socket string) bool {
 	conn, err := dial(ctx, socket)
 	if err != nil {
@@ -77,8 +76,7 @@ func (c *Client) Call(ctx context.Context, path string, request, answer any) err
 }
 
 // Get asks for a path, with its query, that the agent has added to the protocol, and decodes the
-// answer. It waits as long as ctx lasts. What isn't answered with 200 is an error in the agent's
-// words.
+// answer. It waits as long as ctx lasts. An answer other than 200 is an error in the agent's words.
 func (c *Client) Get(ctx context.Context, path string, answer any) error {
 	status, data, err := c.Do(ctx, http.MethodGet, path, nil)
 	if err == nil && status != http.StatusOK {
@@ -121,7 +119,7 @@ func (c *Client) Do(
 	return response.StatusCode, data, nil
 }
 
-// refusal is the agent's error, or ErrNoAgent where what answered doesn't know the request at all.
+// refusal is the agent's error, or ErrNoAgent where the answering process doesn't know the request.
 func (c *Client) refusal(status int, body []byte) error {
 	refusal := new(types.Error)
 	if json.Unmarshal(body, refusal) != nil || refusal.Msg == "" {

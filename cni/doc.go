@@ -1,6 +1,6 @@
-// Package cni is what the CNI plugin "sluice" and the server in the node's agent that it asks have
-// in common, which together put pods on the network of a node: what an [Attachment] is, the
-// protocol between the two, and the files of the state directory that both read.
+// Package cni is what the CNI plugin "sluice" and the server in the node's agent share. Together
+// they put pods on the network of a node. The package has the [Attachment], the protocol between
+// the two, and the files of the state directory that both read.
 //
 // # Rooms
 //
@@ -11,8 +11,8 @@
 //	              it should be; used by both
 //	cni/install   puts the plugin and its network configuration on a node, and takes them off
 //
-// The plugin and the server import podlink and cni, and never each other; nothing here imports a
-// room.
+// The plugin and the server import podlink and cni, and never each other; cni imports none of its
+// rooms.
 //
 // # Model
 //
@@ -35,8 +35,8 @@
 //	  |<-------| packets                      |                          |
 //
 // A pod has no link before its policy is in the kernel, so it can't send or get anything that its
-// policy denies. When any step fails, the plugin undoes all, and the runtime is told to try again:
-// a failed ADD leaves no link, no address taken, no record and no dispatch.
+// policy denies. When a step fails, the plugin undoes all, and answers the runtime "try again": a
+// failed ADD leaves no link, no taken address, no record and no dispatch.
 //
 //	| DEL    |                              |                          |
 //	|------->|------- POST /v1/del -------->| removes the record, sets |
@@ -47,22 +47,22 @@
 //	|        |                              | has connection tracking forget the addresses,
 //	|        |                              | lets these cool down, removes the link
 //
-// What comes after DEL's answer takes the kernel some 30 ms, and is waited for by whoever needs
-// what the pod had, and by nobody else.
+// The steps after DEL's answer take the kernel some 30 ms. Only requests that need what the pod had
+// wait for them.
 //
 // An [Attachment] is what ADD makes: one interface of one container. A file in the state directory
 // records each, and these files are the truth: the server reads them when it starts, and drops an
 // attachment whose file is gone. So DEL works without the server, by removing the link and the
-// file. Addresses in use follow from the records; beside them only the last given address and those
-// that cool down are kept. A reboot empties the node of pods, and the state directory too: by being
-// on tmpfs, or else because files of another boot don't count.
+// file. Addresses in use follow from the records; besides, only the last given address and the
+// cooling addresses are kept. A reboot empties the node of pods, and the state directory too: it is
+// on tmpfs, and elsewhere files of another boot don't count.
 //
 // The plugin and the agent are never upgraded at one moment. Their protocol has its version in the
 // path; another version is refused with "try again later".
 //
 // # What it is not for
 //
-// It decides nothing about policy, and knows no Kubernetes client: the addresses' ranges come from
-// the caller, and an enforcer speaks for policy. Routes between nodes, the node's own sysctls and
+// It decides nothing about policy, and has no Kubernetes client: the caller gives the ranges of
+// addresses, and an enforcer decides about policy. Routes between nodes, the node's own sysctls and
 // masquerading belong to the overlay.
 package cni

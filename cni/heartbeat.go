@@ -10,14 +10,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// MaxSilence is how long an agent may be silent until its node should get no more pods.
+// MaxSilence is how long an agent may be silent before its node gets no more pods.
 const MaxSilence = 60 * time.Second
 
 const maxBeatBytes = 64 << 10
 
-// Heartbeat is the file by which a plugin knows how its agent is without asking it. The time in it
-// is of the monotonic clock, so that setting the node's clock, as happens after a boot, doesn't
-// make the agent look silent.
+// Heartbeat is a file that says how the agent is, without a question to it. The time in it is of
+// the monotonic clock, so that setting the node's clock, as happens after a boot, doesn't make the
+// agent look silent.
 type Heartbeat struct {
 	BootID string        `json:"bootID"`
 	Beat   time.Duration `json:"beat"`            // by sinceBoot
@@ -44,9 +44,9 @@ func ReadHeartbeat(stateDir string) (Heartbeat, error) {
 	return h, nil
 }
 
-// Status says, as an error of the specification, why a node whose agent left this heartbeat should
-// carry no pod at all; now is by sinceBoot. Whatever lets single ADDs fail isn't a reason: runtimes
-// make the whole node NotReady of it, with all of its pods.
+// Status returns, as an error of the specification, why a node whose agent left this heartbeat
+// should have no pods; now is by sinceBoot. Causes that let single ADDs fail are no reason: a
+// failed STATUS makes the whole node NotReady, with all of its pods.
 func (h Heartbeat) Status(now time.Duration) error {
 	const unavailable = "the node can't take pods"
 	switch {

@@ -15,9 +15,8 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 )
 
-// The paths of version 1 of the protocol: HTTP/1.1 on a unix socket, JSON bodies. What isn't
-// answered with 200 has a types.Error of the CNI library as its body, with a code of the CNI
-// specification.
+// The paths of version 1 of the protocol: HTTP/1.1 on a unix socket, JSON bodies. An answer other
+// than 200 has a types.Error of the CNI library as its body, with a code of the CNI specification.
 const (
 	PathAdd    = "/v1/add"    // POST an AddRequest, get an AddAnswer
 	PathDel    = "/v1/del"    // POST a DelRequest, get a DelAnswer
@@ -32,7 +31,7 @@ const (
 	PathVerify  = "/v1/verify"
 )
 
-// MaxRequestBytes is what an agent reads of a request.
+// MaxRequestBytes bounds what an agent reads of a request.
 const MaxRequestBytes = 64 << 10
 
 const (
@@ -99,7 +98,7 @@ type DelRequest struct {
 
 // DelAnswer says what is left to do.
 type DelAnswer struct {
-	// the pod's link is down, and the agent removes it; else the plugin has to look for one
+	// the pod's link is down, and the agent removes it; otherwise the plugin has to look for one
 	IsCut bool `json:"isCut,omitempty"`
 }
 
@@ -111,8 +110,8 @@ type CheckRequest struct {
 	Addresses   []netip.Addr `json:"addresses"` // that the runtime thinks it has
 }
 
-// CheckAnswer says how the pod should be wired, if it is known, and what the agent sees that isn't
-// as it should be.
+// CheckAnswer says how the pod should be wired, if it is known, and the differences that the agent
+// sees.
 type CheckAnswer struct {
 	AddAnswer
 
@@ -128,7 +127,7 @@ type StatusAnswer struct {
 	Attachments int            `json:"attachments"`
 }
 
-// Validate returns an error of the CNI specification for the first field that can't be true.
+// Validate returns an error of the CNI specification for the first invalid field.
 func (r AddRequest) Validate() error {
 	if err := ValidateID(r.ContainerID, r.IfName); err != nil {
 		return err
@@ -189,8 +188,8 @@ func (r DelRequest) Validate() error { return ValidateID(r.ContainerID, r.IfName
 // Validate finds nothing wrong.
 func (StatusRequest) Validate() error { return nil }
 
-// ValidateID returns an error of the CNI specification where a container's ID or an interface's
-// name can't be one.
+// ValidateID returns an error of the CNI specification for an invalid container ID or interface
+// name.
 func ValidateID(containerID, ifName string) error {
 	if len(containerID) > maxContainerID {
 		return invalidArgument("container ID", containerID)
@@ -210,7 +209,7 @@ func ValidateID(containerID, ifName string) error {
 	return nil
 }
 
-// isName tells whether s is made of lower case letters, digits and, between these, of the
+// isName reports whether s is made of lower case letters, digits and, between these, of the
 // characters in middle.
 func isName(s string, maxBytes int, middle string) bool {
 	if s == "" || len(s) > maxBytes {
@@ -231,7 +230,7 @@ func invalidArgument(what, value string) error {
 	return types.NewError(types.ErrInvalidEnvironmentVariables, "invalid "+what, Quote(value))
 }
 
-// Quote makes what somebody sent fit for a log line.
+// Quote makes a request's text fit for a log line.
 func Quote(value string) string {
 	const enough = 100
 	if len(value) > enough {
@@ -240,7 +239,7 @@ func Quote(value string) string {
 	return fmt.Sprintf("%q", value)
 }
 
-// ValidateAddresses wants one or two unicast addresses, of different families.
+// ValidateAddresses accepts one or two unicast addresses, of different families.
 func ValidateAddresses(addrs []netip.Addr) error {
 	if len(addrs) == 0 || len(addrs) > 2 || len(addrs) == 2 && addrs[0].Is4() == addrs[1].Is4() {
 		return fmt.Errorf("addresses %s, want at most one of each family", addrs)
@@ -253,7 +252,7 @@ func ValidateAddresses(addrs []netip.Addr) error {
 	return nil
 }
 
-// ValidateMTU takes 0, and what a link of a pod can have, with IPv6 or without.
+// ValidateMTU accepts 0, and the MTUs of a pod's link, with IPv6 or without.
 func ValidateMTU(mtu int, has6 bool) error {
 	if mtu == 0 {
 		return nil
@@ -264,8 +263,8 @@ func ValidateMTU(mtu int, has6 bool) error {
 	return nil
 }
 
-// DecodeRequest reads one JSON value with known fields only: what an agent doesn't know it would
-// not do.
+// DecodeRequest reads one JSON value with known fields only, as the agent can't do what it doesn't
+// know.
 func DecodeRequest(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return errors.New("not UTF-8")

@@ -36,7 +36,7 @@ type Records struct {
 	BootID   string
 }
 
-// OpenRecords is those of a state directory, of this boot. It touches no file.
+// OpenRecords returns the Records of a state directory, of this boot. It touches no file.
 func OpenRecords(stateDir string) Records { return Records{stateDir, bootID()} }
 
 // record is what is in an attachment's file.
@@ -46,7 +46,7 @@ type record struct {
 	BootID string `json:"bootID,omitempty"` // empty: of this boot
 }
 
-// errOtherBoot is what is wrong with a record of before the reboot.
+// errOtherBoot is the error of a record from before the reboot.
 var errOtherBoot = errors.New("of another boot")
 
 // Dir is the directory with a file for each attachment.
@@ -78,7 +78,7 @@ func (r Records) Write(a Attachment) error {
 	return nil
 }
 
-// TryWriting tells whether records can be written and removed.
+// TryWriting reports whether records can be written and removed.
 func (r Records) TryWriting() error {
 	if err := r.MakeDirectories(); err != nil {
 		return err
@@ -90,8 +90,8 @@ func (r Records) TryWriting() error {
 	return os.Remove(path)
 }
 
-// Remove forgets an attachment. One that isn't there is no error, also on a file system that is
-// read-only, which doesn't look first.
+// Remove removes an attachment's record. A missing one is no error, also on a read-only file
+// system, where the removal fails in any case.
 func (r Records) Remove(containerID, ifName string) error {
 	path := r.Path(containerID, ifName)
 	if err := os.Remove(path); err != nil && !isMissing(path) {
@@ -101,7 +101,7 @@ func (r Records) Remove(containerID, ifName string) error {
 	return nil
 }
 
-// IsGone tells whether the record was removed. When in doubt it wasn't.
+// IsGone reports whether the record was removed; in doubt, it wasn't.
 func (r Records) IsGone(a Attachment) bool { return isMissing(r.Path(a.ContainerID, a.IfName)) }
 
 func isMissing(path string) bool {
@@ -129,10 +129,10 @@ func (r Records) isOfThisBoot(bootID string) bool {
 	return bootID == "" || r.BootID == "" || bootID == r.BootID
 }
 
-// RemoveUnfinished removes what a server that died was about to write. The caller is the only
+// RemoveUnfinished removes the unfinished files of a server that died. The caller is the only
 // server.
 func (r Records) RemoveUnfinished() {
-	// in the latter are the ledger and the heartbeat
+	// the latter has the ledger and the heartbeat
 	for _, dir := range []string{r.Dir(), r.stateDir} {
 		names, _ := filepath.Glob(filepath.Join(dir, temporary+"*")) // the pattern is good
 		for _, name := range names {
@@ -141,8 +141,8 @@ func (r Records) RemoveUnfinished() {
 	}
 }
 
-// Files are the records, the ledger, the heartbeat, and what of these isn't complete: all that a
-// state directory has of records. They need not be there.
+// Files are all files of a state directory's records, existing or not: the records, the ledger, the
+// heartbeat, and unfinished ones.
 func (r Records) Files() []string {
 	// the pattern is good
 	recordFiles, _ := filepath.Glob(filepath.Join(r.Dir(), "*@*"+recordSuffix))
@@ -152,8 +152,8 @@ func (r Records) Files() []string {
 }
 
 // ReadAll returns the attachments with a good record, sorted by ID, and in bad an error for each
-// other file. Records of another boot are removed. Without a directory there are none; one that
-// can't be read is an error. Others may write meanwhile.
+// other file. Records of another boot are removed. A missing directory has none; an unreadable one
+// is an error. Others may write meanwhile.
 func (r Records) ReadAll() (all []Attachment, bad []error, err error) {
 	entries, err := os.ReadDir(r.Dir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -195,7 +195,7 @@ func (r Records) readNamed(file string) (Attachment, error) {
 	return r.Read(containerID, ifName)
 }
 
-// collision says which of the others has an address or a link of a's.
+// collision returns which of the others has an address or the link of a.
 func collision(others []Attachment, a Attachment) error {
 	for _, other := range others {
 		if a.Interface != "" && other.Interface == a.Interface {
@@ -219,9 +219,8 @@ func (r Records) WriteLedger(l Ledger) error {
 	return nil
 }
 
-// ReadLedger returns an empty one where there is none. Of another boot's the times don't count: the
-// pods are gone, but other nodes may not have heard of it, so that their addresses cool down from
-// now.
+// ReadLedger returns an empty one where there is none. The times of another boot's don't count: the
+// pods are gone, but other nodes may not know it yet, so the addresses cool down from now.
 func (r Records) ReadLedger() (Ledger, error) {
 	var l Ledger
 	err := readJSON(r.LedgerPath(), maxLedgerBytes, &l)
@@ -245,7 +244,7 @@ func (r Records) WriteHeartbeat(h Heartbeat) error {
 	return nil
 }
 
-// writeJSON replaces a file as a whole, or leaves it as it is.
+// writeJSON replaces a file as a whole, or fails and leaves it as it is.
 func writeJSON(path string, value any) (err error) {
 	defer func() {
 		if err != nil {
@@ -265,8 +264,8 @@ func writeJSON(path string, value any) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	// Nothing is synced to a disk: what is here is only good until the machine stops. A ledger that
-	// isn't whole then can't be read, and so every address rests.
+	// Nothing is synced to a disk: the file is only of use until the machine stops. An incomplete
+	// ledger can't be read after that, so every address rests.
 	_, err = f.Write(append(data, '\n'))
 	err = errors.Join(err, f.Close())
 	if err != nil {
@@ -275,8 +274,8 @@ func writeJSON(path string, value any) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// readJSON reads a regular file. It follows no link, waits for no pipe, and leaves alone fields
-// that a later version may have.
+// readJSON reads a regular file. It follows no link, waits for no pipe, and ignores unknown fields,
+// which a later version may have.
 func readJSON(path string, maxBytes int64, into any) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

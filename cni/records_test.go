@@ -286,8 +286,8 @@ func TestRecordOfAnOlderAgent(t *testing.T) {
 	}
 }
 
-// TestRemoveMissingRecord: where nothing is there, nothing has to be removed, whatever the file
-// system is like; what is there stays an error.
+// TestRemoveMissingRecord: a missing record needs no removal, on any file system; one that is there
+// and stays is an error.
 func TestRemoveMissingRecord(t *testing.T) {
 	t.Parallel()
 	d := testdisk.New(t)

@@ -4,15 +4,15 @@
 // # Model
 //
 // A Table is a netlink socket. Find lists the entries that a caller's function picks; Queries only
-// spare the kernel the copying of others, and never decide by themselves. An Entry has the tuples
-// of both directions: the original one is what the opener of the connection sent, the reply one is
-// what its answers look like before translation is undone. So the reply's source is who really
-// answers, behind a Service for example, and the original source is who really asked, before
-// masquerading.
+// save the kernel the copying of others, and never decide. An Entry has the tuples of both
+// directions: the original one is what the opener of the connection sent, the reply one is what its
+// answers look like before translation is undone. So the reply's source is the end that really
+// answers, behind a Service for example, and the original source is the end that really asked,
+// before masquerading.
 //
 // An entry can be deleted, and a bit of its label (128 bits that rules can match, see connlabel in
-// iptables-extensions(8)) be set and cleared. Nothing else of it is ever changed, and no entry is
-// ever made.
+// iptables-extensions(8)) be set and cleared. This package changes nothing else of an entry, and
+// makes none.
 //
 // Room for labels is part of an entry from its beginning, if some rule set labels then; an older
 // entry has none (ErrNoRoom).
@@ -20,8 +20,8 @@
 // # Costs
 //
 // The kernel walks through its whole hash table for every listing, 5 to 8 ms, and needs some 3 us
-// for each entry that it copies. A filter by address saves the copying. For IPv6 it is of no use:
-// since Linux 5.8 it leaves out what it should find.
+// for each entry that it copies. A filter by address saves the copying. For IPv6 the filter is of
+// no use: since Linux 5.8 it leaves out the entries that it should find.
 //
 // # Not for
 //

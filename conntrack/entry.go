@@ -16,7 +16,7 @@ type Entry struct {
 	Labels      Labels
 	State       State
 
-	// What names the entry to the kernel: its family, and the values of attributes, as they came.
+	// The entry's name for the kernel: its family, and the values of attributes, as they came.
 	family  uint8  // unix.AF_INET or unix.AF_INET6
 	rawOrig []byte // never empty, as that would name all entries
 	rawZone []byte // nil: the default zone
@@ -30,8 +30,8 @@ type Tuple struct {
 	SrcPort, DstPort uint16 // of protocols with ports
 }
 
-// name is the attributes that name the entry. More than one may have had the name, one after the
-// other.
+// name has the attributes that name the entry. Several entries can have the same name, one after
+// the other.
 func (e *Entry) name() []byte {
 	name := attribute.Append(nil, nl.CTA_TUPLE_ORIG|unix.NLA_F_NESTED, e.rawOrig)
 	if e.rawZone != nil {
@@ -40,8 +40,8 @@ func (e *Entry) name() []byte {
 	return name
 }
 
-// parseEntry reads a message that describes an entry: struct nfgenmsg and attributes. What can't be
-// one is not ok.
+// parseEntry reads a message that describes an entry: struct nfgenmsg and attributes. ok is false
+// if it isn't one.
 func parseEntry(m []byte) (e Entry, ok bool) {
 	if len(m) < nl.SizeofNfgenmsg {
 		return Entry{}, false

@@ -18,7 +18,7 @@ const maxLabel = 127
 // byte order.
 type Labels [16]byte
 
-// Has tells whether a bit (0 to MaxLabel) is set.
+// Has reports whether a bit (0 to MaxLabel) is set.
 func (l Labels) Has(bit uint8) bool {
 	mask := labelBit(bit)
 	for i := range l {
@@ -42,15 +42,15 @@ func labelBit(bit uint8) (l Labels) {
 var ErrNoRoom = errors.New("the entry has no room for labels")
 
 // SetLabel sets or clears one bit (0 to MaxLabel) of an entry's label, and leaves all other bits as
-// they are. An entry that is gone is no error; one without room is ErrNoRoom. An entry made since,
-// of another connection with the same tuple, is taken for it.
+// they are. An entry that is gone is no error; one without room is ErrNoRoom. A newer entry, of
+// another connection with the same tuple, is taken for it.
 func (t *Table) SetLabel(e *Entry, bit uint8, on bool) error {
 	mask := labelBit(bit)
 	var value Labels
 	if on {
 		value = mask
 	}
-	// without NLM_F_CREATE: change what is there
+	// without NLM_F_CREATE: change an existing entry only
 	r := t.request(e.family, nl.IPCTNL_MSG_CT_NEW, unix.NLM_F_ACK)
 	r.AddRawData(attribute.Append(attribute.Append(e.name(), nl.CTA_LABELS, value[:]),
 		nl.CTA_LABELS_MASK, mask[:]))

@@ -32,7 +32,7 @@ func labels(table *Table) (map[string]Labels, error) {
 	return out, err
 }
 
-// Whatever bits are set and cleared, of whatever entries: those bits change, and nothing else.
+// Any bits of any entries are set and cleared: those bits change, and nothing else.
 func TestSetLabelChangesOneBitOfOneEntry(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Query is what the kernel is asked to list. It may list more.
+// Query is a request to the kernel for a list. The list may have more.
 type Query struct {
 	family  uint8      // AF_UNSPEC: both
 	addr    netip.Addr // if valid (IPv4 only), of this place
@@ -17,7 +17,7 @@ type Query struct {
 	udpPort uint16 // if not 0, the destination of the original direction
 }
 
-// place is where in an entry an address is.
+// place is a place of an address in an entry.
 type place struct {
 	direction uint16 // nl.CTA_TUPLE_ORIG or nl.CTA_TUPLE_REPLY
 	side      uint16 // nl.CTA_IP_V4_SRC or nl.CTA_IP_V4_DST
@@ -44,8 +44,8 @@ func AnsweredBy(addr netip.Addr) Query {
 	return query(addr, place{nl.CTA_TUPLE_REPLY, nl.CTA_IP_V4_SRC})
 }
 
-// query finds an address at a place. The kernel's own filter for IPv6 addresses (since Linux 5.8)
-// finds those that it should leave out, so all entries of that family are listed.
+// query finds an address at a place. The kernel's filter for IPv6 addresses (since Linux 5.8)
+// selects the entries that it should leave out, so all entries of that family are listed.
 func query(addr netip.Addr, at place) Query {
 	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
@@ -54,8 +54,8 @@ func query(addr netip.Addr, at place) Query {
 	return Query{family: unix.AF_INET, addr: addr, place: at}
 }
 
-// ToUDPPort lists the queries that find every entry opened to a UDP port of an address; of any
-// address of both families if it isn't valid.
+// ToUDPPort lists the queries that find every entry opened to a UDP port of an address; an invalid
+// one stands for all addresses of both families.
 func ToUDPPort(addr netip.Addr, port uint16) []Query {
 	var out []Query
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -66,9 +66,9 @@ func ToUDPPort(addr netip.Addr, port uint16) []Query {
 	return out
 }
 
-// plan is the queries to make for these, given how many entries there are. A query walks through
-// the whole table, even an empty one, which is most of the work while there are few entries; so
-// then, or with many queries, it is one walk for all.
+// plan returns the queries to make for these, given the number of entries. Each query walks through
+// the whole hash table, which is most of the work while there are few entries. So for few entries,
+// or for many queries, plan is one walk for all.
 func plan(queries []Query, entries int) []Query {
 	queries = slices.Compact(slices.SortedFunc(slices.Values(queries), compareQueries))
 	if len(queries) > 1 && !worthFiltering(queries, entries) {
@@ -77,14 +77,14 @@ func plan(queries []Query, entries int) []Query {
 	return queries
 }
 
-// worthFiltering compares what was measured: a walk takes as long as copying walkPrice entries, and
-// a filtered one copies next to nothing.
+// worthFiltering compares by measurement: a walk takes as long as copying walkPrice entries, and a
+// filtered walk copies almost nothing.
 func worthFiltering(queries []Query, entries int) bool {
 	const walkPrice, mostQueries = 3000, 8
 	return len(queries) <= mostQueries && (len(queries)-1)*walkPrice < entries
 }
 
-// unfiltered is the one query that finds what all of them find.
+// unfiltered is the one query that finds all that these find.
 func unfiltered(queries []Query) Query {
 	family := queries[0].family
 	if slices.ContainsFunc(queries, func(q Query) bool { return q.family != family }) {

@@ -11,8 +11,8 @@ import (
 // State is how far a connection has come.
 type State uint8
 
-// The states. Those of TCP alone stand for what its handshakes say; other protocols, and whatever
-// isn't known of TCP, are answered or not.
+// The states. Those of TCP alone follow from its handshakes. Connections of other protocols, and
+// TCP connections in an unknown state, are answered or not.
 const (
 	Unanswered  State = iota // the kernel takes its next packet for that of a new one
 	Answered                 // packets have come both ways
@@ -31,8 +31,8 @@ func (s State) String() string {
 	return "in an unknown state"
 }
 
-// GoesOn tells whether the kernel takes more packets for those of a connection that is there, and
-// its ends have more to say.
+// GoesOn reports whether the connection is alive: its ends may send more, and the kernel takes that
+// for packets of this connection.
 func (s State) GoesOn() bool { return s == Answered || s == Opening || s == Established }
 
 // seenReply is a bit of an entry's status (IPS_SEEN_REPLY).

@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// TestStates: of real connections it is told how far they have come.
+// TestStates: real connections have the states that they are in.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
@@ -56,7 +56,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// The ports of a client that nobody answers.
+// The ports of a client that gets no answer.
 const firstSYN, firstDatagram = 4242, 4243
 
 // awaitStates waits until the connections from these ports are in these states.

@@ -16,8 +16,8 @@ import (
 // called concurrently.
 type Table struct{ handle *nl.SocketHandle }
 
-// Open opens the table of the calling thread's network namespace, in which it stays. It is the
-// caller's to close.
+// Open opens the table of the calling thread's network namespace, and stays in that. The caller has
+// to close it.
 func Open() (*Table, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -46,7 +46,7 @@ func (t *Table) request(family uint8, message, flags int) *nl.NetlinkRequest {
 // count is the number of entries of both families.
 func (t *Table) count() (int, error) {
 	const msgGetStats, statsGlobalEntries = 5, 1 // linux/netfilter/nfnetlink_conntrack.h
-	// The answer says that more of it follows, which is the acknowledgement alone.
+	// The answer says that more follows: only the acknowledgement.
 	messages, err := t.request(unix.AF_UNSPEC, msgGetStats, unix.NLM_F_ACK).
 		Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
@@ -62,9 +62,9 @@ func (t *Table) count() (int, error) {
 	return 0, errors.New("counting connections: the kernel doesn't say")
 }
 
-// Find returns the entries that match among those that the queries find, each once. match may be
-// asked about entries that no query is for, and about one several times; it must not keep what it
-// gets. Without queries there are none.
+// Find returns the entries that match among those that the queries find, each once; without
+// queries, none. match may get entries of no query, and the same entry several times. It must not
+// keep them.
 func (t *Table) Find(queries []Query, match func(*Entry) bool) ([]Entry, error) {
 	if len(queries) == 0 {
 		return nil, nil
@@ -101,8 +101,8 @@ func unique(entries []Entry) []Entry {
 	return out
 }
 
-// list returns the entries of a query that match. A listing that somebody's change cut short is
-// begun again.
+// list returns the entries of a query that match. It repeats a listing that a change of the table
+// interrupted.
 func (t *Table) list(q Query, match func(*Entry) bool) ([]Entry, error) {
 	const attempts = 10
 	for i := 1; ; i++ {
@@ -122,7 +122,7 @@ func (t *Table) list(q Query, match func(*Entry) bool) ([]Entry, error) {
 	}
 }
 
-// Delete deletes the entry, and no later one with the same tuple and zone. One that is gone is no
+// Delete deletes the entry, but not a later one with the same tuple and zone. A missing entry is no
 // error.
 func (t *Table) Delete(e *Entry) error {
 	r := t.request(e.family, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)

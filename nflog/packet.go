@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// Packet is what the headers of an IP packet say.
+// Packet has what the headers of an IP packet say.
 type Packet struct {
 	Source, Destination netip.Addr
 	// Protocol is the transport protocol, behind IPv6 extension headers as far as they could be
@@ -42,9 +42,9 @@ const maxExtensions = 16
 
 var errNoIP = errors.New("it is no IPv4 or IPv6 packet")
 
-// parsePacket reads the beginning of an IP packet, which may end anywhere: what is behind the end
-// is zero in the result. It is an error only where not even the addresses are there. Lengths and
-// checksums aren't looked at: the kernel has done that, and nothing here follows from them.
+// parsePacket reads the beginning of an IP packet, which may end anywhere: fields behind the end
+// are zero in the result. A packet without its addresses is an error. ParsePacket doesn't check
+// lengths and checksums: the kernel has done that, and the result doesn't depend on them.
 func parsePacket(b []byte) (Packet, error) {
 	if len(b) == 0 {
 		return Packet{}, errNoIP

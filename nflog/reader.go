@@ -20,11 +20,11 @@ type Options struct {
 	NetNS int
 }
 
-// errTaken says that the group isn't to be had: another process reads it, or this one lacks
-// CAP_NET_ADMIN. The kernel doesn't tell which.
+// errTaken says that the group isn't available: another process reads it, or this one lacks
+// CAP_NET_ADMIN. The kernel doesn't say which.
 var errTaken = errors.New("another process reads the group, or CAP_NET_ADMIN is missing")
 
-// A Reader has a group of its own: the kernel gives a group to one process at a time.
+// A Reader reads a group alone: the kernel gives a group to one process at a time.
 type Reader struct {
 	conn  *netlink.Conn
 	early []netlink.Message // came before Open was done
@@ -49,18 +49,18 @@ const (
 
 const (
 	// copyRange is how much of a packet the kernel copies: an IPv6 header, more extension headers
-	// than make sense, and ports.
+	// than real packets have, and ports.
 	copyRange = 256
 	// kernelBuffer is how much the kernel allocates for a record.
 	kernelBuffer = 1024
 	// readBuffer holds the records that wait to be read, each with some overhead: several hundred.
 	readBuffer = 1 << 20
-	// openTimeout is more than the kernel needs to answer.
+	// openTimeout is longer than the kernel needs to answer.
 	openTimeout = 10 * time.Second
 )
 
-// Open begins to read a group. The error wraps errTaken where another process does. The Reader has
-// to be closed.
+// Open begins to read a group. The error wraps errTaken where another process reads it. The caller
+// has to close the Reader.
 func Open(opts Options) (*Reader, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: opts.NetNS})
 	if err != nil {
@@ -76,7 +76,7 @@ func Open(opts Options) (*Reader, error) {
 }
 
 // Available is nil where the kernel can log to NFLOG groups; it loads the module where that is one.
-// A kernel that can't refuses rules that log, too. It tries the group, and one that another process
+// Other kernels also refuse rules that log. Available tries the group; a group that another process
 // reads is fine.
 func Available(opts Options) error {
 	r, err := Open(opts)
@@ -89,9 +89,8 @@ func Available(opts Options) error {
 	return r.Close()
 }
 
-// bind takes the group and says what is wanted, in one message: records may follow at once, even
-// before the answer. Each record is sent by itself, since there are few, and they are to be told
-// when they happen.
+// bind takes the group and sets its options, in one message: records may follow at once, even
+// before the answer. Each record comes by itself: there are few, and none should wait for others.
 func (r *Reader) bind(group uint16) error {
 	be32 := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
@@ -131,7 +130,7 @@ func (r *Reader) bind(group uint16) error {
 	}
 }
 
-// Close gives the group up.
+// Close releases the group.
 func (r *Reader) Close() error {
 	if err := r.conn.Close(); err != nil {
 		return fmt.Errorf("closing the connection to NFLOG: %w", err)
@@ -140,7 +139,7 @@ func (r *Reader) Close() error {
 }
 
 // Run calls f for each record until ctx ends, which is no error. It must be called once, and f
-// isn't called concurrently. What can't be read is left out, and counts as lost.
+// isn't called concurrently. Unreadable records are left out, and count as lost.
 func (r *Reader) Run(ctx context.Context, f func(Record)) error {
 	// a closed connection ends Run as well
 	stop := context.AfterFunc(ctx, func() { _ = r.conn.SetReadDeadline(time.Now()) })

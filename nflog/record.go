@@ -10,7 +10,7 @@ import (
 // Record is one logged packet.
 type Record struct {
 	Packet
-	// Prefix is what the rule was marked with (nft's log prefix).
+	// Prefix is the rule's log prefix, in nft's words.
 	Prefix string
 	// In and Out are the indices of the interfaces that the packet came from and is about to leave
 	// by, in the reader's network namespace; 0: none.

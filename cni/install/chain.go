@@ -13,14 +13,14 @@ import (
 // first configuration has.
 
 const (
-	// othersEnding is that of the file in which RemoveConflist keeps others' plugins.
+	// othersEnding is the ending of the file in which RemoveConflist keeps others' plugins.
 	othersEnding = ".others"
-	// mostChained and mostConflist bound what is kept of a file that anybody may have written.
+	// mostChained and mostConflist bound what is kept of a file that others may have written.
 	mostChained  = 16
 	mostConflist = 64 << 10
 )
 
-// chain is what a configuration file of ours holds.
+// chain is the content of a configuration file of ours.
 type chain struct {
 	exists   bool
 	content  []byte
@@ -28,8 +28,7 @@ type chain struct {
 	problems []string
 }
 
-// readChain reads a configuration of ours. What it can't read counts as not there, and is a
-// problem.
+// readChain reads a configuration of ours. What it can't read counts as missing, and is a problem.
 func readChain(path string) chain {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -110,7 +109,7 @@ func (c *chain) types() (out []string) {
 	return out
 }
 
-// says reports whether the file means what content does, and can be read by whom it is for.
+// says reports whether the file means the same as content, and its readers can read it.
 func (c *chain) says(content []byte) bool {
 	if !c.exists || len(c.problems) > 0 {
 		return false
@@ -120,7 +119,7 @@ func (c *chain) says(content []byte) bool {
 	return isErr == nil && wantErr == nil && reflect.DeepEqual(is, want)
 }
 
-// wrong says for people what was wrong with a file; nothing where there was none.
+// wrong describes, for people, what was wrong with a file; it is empty where there was no file.
 func (c *chain) wrong() string {
 	switch {
 	case !c.exists:

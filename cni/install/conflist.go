@@ -15,13 +15,13 @@ import (
 	"github.com/sluice-net/sluice/internal/pathless"
 )
 
-// conflistName sorts before what other networks are usually called, as a runtime takes the first.
+// conflistName sorts before the usual names of other networks' files, as a runtime takes the first.
 const conflistName = "05-sluice.conflist"
 
 const conflistMode fs.FileMode = 0o644
 
-// ConflistOptions say what is in the network configuration. The zero value is right where nothing
-// is out of the ordinary.
+// ConflistOptions say what is in the network configuration. The zero value is right for an ordinary
+// node.
 type ConflistOptions struct {
 	Name       string // of the network; "sluice" by default
 	CNIVersion string // of the CNI specification; "1.1.0" by default
@@ -33,11 +33,11 @@ type ConflistOptions struct {
 // ConflistState is what Conflist found and did.
 type ConflistState struct {
 	Changed bool
-	// Edited says what somebody else had made of our configuration that was put right; empty where
-	// there was none, or nothing to put right.
+	// Edited describes others' edits of our configuration that Conflist reverted; empty if there
+	// were none.
 	Edited string
-	// Appended are the types of the plugins that others have put behind ours, and Before the files
-	// that a runtime takes before ours, and which so decide about the network.
+	// Appended are the types of the plugins that others have put behind ours. Before are the files
+	// that a runtime takes before ours, which so decide about the network.
 	Appended, Before []string
 }
 
@@ -57,9 +57,9 @@ type conflistPlugin struct {
 	StateDir     string          `json:"stateDir,omitempty"`
 }
 
-// content is the file. Runtimes of before CNI 1.1 know nothing of cniVersions and refuse a
-// cniVersion that they don't know, so that one stays at what all read, and who knows more finds the
-// newer one beside it.
+// content is the file. Runtimes older than CNI 1.1 know no cniVersions, and refuse an unknown
+// cniVersion. So cniVersion stays at one that all know, and cniVersions has the newer one for those
+// that read it.
 func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 	const readByAll = "1.0.0"
 	plugin := conflistPlugin{Type: PluginName,
@@ -87,9 +87,9 @@ func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 }
 
 // Conflist writes the network configuration into a runtime's directory (usually /etc/cni/net.d),
-// which must exist, whole or not at all. A file that says already what it should is left alone,
-// however it is laid out: some runtimes load everything anew at each change. What others have put
-// behind our plugin stays, in their order, unless the options say otherwise.
+// which must exist, whole or not at all. A file with the right meaning is left alone, in any
+// layout: some runtimes reload everything at each change. What others have put behind our plugin
+// stays, in their order, unless the options say otherwise.
 func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
 	path := filepath.Join(dir, conflistName)
 	found := readChain(path)
@@ -116,10 +116,10 @@ func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
 	return state, err
 }
 
-// RemoveConflist removes the network configuration from a runtime's directory, and what is left of
-// writing it. One that isn't there is no error. What others had put behind our plugin is of no use
-// without it: that is kept in a file beside it, which no runtime reads, to be put behind another
-// network's; kept is its path, if there is one.
+// RemoveConflist removes the network configuration from a runtime's directory, and unfinished files
+// of it. A missing one is no error. Plugins that others had put behind ours are of no use without
+// it. RemoveConflist keeps them in a file that no runtime reads, for another network's
+// configuration; kept is its path, if there is one.
 func RemoveConflist(dir string) (kept string, err error) {
 	path := filepath.Join(dir, conflistName)
 	if appended := readChain(path).appended; len(appended) > 0 {
@@ -138,7 +138,7 @@ func RemoveConflist(dir string) (kept string, err error) {
 	return kept, nil
 }
 
-// configurationEndings are those of the files that runtimes read.
+// configurationEndings are the endings of the files that runtimes read.
 func configurationEndings() []string { return []string{".conf", ".conflist", ".json"} }
 
 // configurationsBefore are the files that a runtime takes first: it takes any with these endings,
@@ -159,9 +159,9 @@ func configurationsBefore(dir string) ([]string, error) {
 	return before, nil
 }
 
-// replaceFile gives a file this content, readable by all, and makes sure that it survives a crash.
-// It tells whether it had to. Its errors don't name the file that was to become it, which is
-// another one each time: an error that is the same is told once.
+// replaceFile gives a file this content, readable by all, so that it survives a crash. It reports
+// whether the file had to change. Its errors don't name the temporary file, whose name differs each
+// time: so callers can report an error once.
 func replaceFile(path string, content []byte) (changed bool, err error) {
 	if isFile(path, content, conflistMode) {
 		return false, nil

@@ -101,7 +101,7 @@ func TestConflistIsReadByRuntimes(t *testing.T) {
 	}
 }
 
-// Whoever comes first is named, as a runtime sees it.
+// The file that a runtime takes first is named.
 func TestSortedBefore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -9,16 +9,16 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// dropIn tells a daemon of the machine, in a file below /run, that pods' links and the tunnel
-// aren't its business. Otherwise it may set them down, give them addresses, or remove routes when
-// it starts.
+// dropIn is a file below /run that makes a daemon of the machine leave pods' links and the tunnel
+// alone. Otherwise the daemon may set them down, give them addresses, or remove routes when it
+// starts.
 type dropIn struct {
 	daemon  string // its directory; without that the daemon isn't there
 	path    string
 	content string
 }
 
-// Our links in the words of both.
+// Our links in the syntax of both.
 const (
 	ofNetworkd = names.PodLink + "* " + names.ShapingLink + "* " + names.ProbeLink + "* " +
 		names.Tunnel + "*"
@@ -28,12 +28,12 @@ const (
 
 // dropIns are the files for each daemon.
 //
-// Systemd-networkd's ManageForeignRoutes=no, which would spare the routes too, exists only in its
-// main configuration for the whole machine, so it is the administrator's to set. Unmanaged links'
-// routes it leaves alone by itself.
+// Systemd-networkd's ManageForeignRoutes=no would spare the routes too. It exists only in the main
+// configuration for the whole machine, so the administrator has to set it. Routes of unmanaged
+// links are safe without it.
 //
-// NetworkManager has it twice: a plain unmanaged-devices= in /etc, which comes later, replaces the
-// list, but no section of another name.
+// NetworkManager's file has the list twice: a plain unmanaged-devices= in /etc, which is read
+// later, replaces the list, but no section of another name.
 var dropIns = []dropIn{
 	{
 		daemon: "NetworkManager",
@@ -62,7 +62,7 @@ Unmanaged=yes
 
 // DropIns writes, below runDir (usually /run), what makes NetworkManager and systemd-networkd leave
 // our devices alone, for each of them that has a directory there. It returns the files that it had
-// to write; their daemons heed them from their next start or reload on. What a reboot removes is
+// to write, which the daemons read at their next start or reload. Files that a reboot removes are
 // written again when the agent starts.
 func DropIns(runDir string) (written []string, err error) {
 	var errs []error
@@ -90,8 +90,8 @@ func (d dropIn) install(path string) (changed bool, err error) {
 	return replaceFile(path, []byte(d.content))
 }
 
-// RemoveDropIns removes what DropIns wrote, or was about to write. Files that aren't there are no
-// error.
+// RemoveDropIns removes the files that DropIns wrote, and unfinished ones. Files that aren't there
+// are no error.
 func RemoveDropIns(runDir string) error {
 	var errs []error
 	for _, d := range dropIns {

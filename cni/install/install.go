@@ -49,14 +49,13 @@ func Plugin(program, dir string) (changed bool, err error) {
 // and another version of the plugin is there, which goes on working with this version of the agent.
 var ErrPluginStays = errors.New("the plugin that is there stays")
 
-// isProgram tells whether there is something that a runtime can execute.
+// isProgram reports whether a runtime can execute the file.
 func isProgram(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.Mode() == pluginMode && info.Size() > 0
 }
 
-// RemovePlugin removes what Plugin put there, and what it left when it was killed. What isn't there
-// is no error.
+// RemovePlugin removes the file of Plugin, and unfinished ones. A missing file is no error.
 func RemovePlugin(dir string) error {
 	path := filepath.Join(dir, PluginName)
 	err := withDirLocked(dir, func() error {
@@ -112,7 +111,7 @@ func copyProgram(program, path string) (changed bool, err error) {
 	if err == nil && n != info.Size() {
 		err = fmt.Errorf("%s changes while it is read", program)
 	}
-	// Nobody may find it open for writing, or it can't be executed.
+	// It must not be open for writing, or it can't be executed.
 	if err = errors.Join(err, temp.Chmod(pluginMode), temp.Sync(), temp.Close()); err != nil {
 		return false, err
 	}
@@ -122,12 +121,12 @@ func copyProgram(program, path string) (changed bool, err error) {
 	return true, syncDir(filepath.Dir(path))
 }
 
-// isInstalled tells whether the file at path is what from holds, and can be executed; from can be
-// read from its start afterwards.
+// isInstalled reports whether the file at path has from's content, and can be executed; from is at
+// its start afterwards.
 func isInstalled(from io.ReadSeeker, size int64, path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != pluginMode || info.Size() != size {
-		return false, nil // whatever is wrong with it, replacing it tells
+		return false, nil // an error of replacing it says what is wrong with it
 	}
 	installed, err := os.Open(path)
 	if err != nil {
@@ -162,8 +161,8 @@ func sameContent(a, b io.Reader) (bool, error) {
 
 func atEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// unfinished is the pattern of the names that files have before they are whole: with an ending that
-// nobody reads.
+// unfinished is the pattern of the names of files that aren't whole yet: with an ending that no
+// program reads.
 const unfinished = ".sluice-*.new"
 
 // removeUnfinished removes files that were to take another's place, as replaceFile and copyProgram

@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-net/sluice/test/testdisk"
 )
 
-// program is a real program with something behind it that tells it from others.
+// program is a real program with some bytes behind it that distinguish it from others.
 func program(t *testing.T, mark string, padding int) (path string, content []byte) {
 	t.Helper()
 	sleep, err := exec.LookPath("sleep")
@@ -266,8 +266,8 @@ func startInstaller(t *testing.T, dir, a, b string, rounds int) *exec.Cmd {
 	return cmd
 }
 
-// TestInstallPluginWhileItRuns: whoever executes or reads the plugin while it is replaced, again
-// and again, gets a whole one, and one that is being executed goes on.
+// TestInstallPluginWhileItRuns: while the plugin is replaced again and again, each process that
+// executes or reads it gets a whole one, and one that is being executed goes on.
 func TestInstallPluginWhileItRuns(t *testing.T) {
 	t.Parallel()
 	const rounds, padding = 60, 1 << 20

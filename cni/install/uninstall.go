@@ -17,23 +17,23 @@ import (
 	"github.com/sluice-net/sluice/cni/podlink"
 )
 
-// What follows takes the pods' side of Sluice off a node for good, with no server running. It works
-// in the network namespace of the calling thread. Doing it again is no error.
+// The functions below take the pods' side of Sluice off a node for good, without a running server.
+// They work in the network namespace of the calling thread. A repeated call is no error.
 
 // PodsLeft names the pods that still have their link, as namespace/name, sorted. A link that is
-// down and in no record isn't a pod's any more: its DEL was cut short.
+// down and has no record isn't a pod's any more: its DEL didn't finish.
 func PodsLeft(stateDir string) ([]string, error) {
 	attachments, _, _ := cni.OpenRecords(stateDir).ReadAll() // what can't be read tells nothing
 	return podlink.PodsWithLinks(attachments)
 }
 
-// RemoveLinks removes all pods' links, whether the pods live or not, their shaping devices, and the
-// routes to pods.
+// RemoveLinks removes the links of all pods, live or dead, their shaping devices, and the routes to
+// pods.
 func RemoveLinks() error { return podlink.RemoveAll() }
 
 // RemoveState removes what a server keeps in its state directory, and the files there that the
-// caller names. The directory goes with it if nothing else is in it, and it is no mount point, as
-// it is in a container.
+// caller names. It removes the directory too, if that is empty then and no mount point, as it is in
+// a container.
 func RemoveState(stateDir string, others ...string) error {
 	r := cni.OpenRecords(stateDir)
 	r.RemoveUnfinished()
@@ -56,7 +56,7 @@ func RemoveState(stateDir string, others ...string) error {
 	return errors.Join(errs...)
 }
 
-// removeEmptyDir leaves a directory alone that isn't empty, or that is a mount point, also one in a
+// removeEmptyDir removes a directory, unless it isn't empty or is a mount point, also in a
 // read-only container.
 func removeEmptyDir(dir string) error {
 	err := unix.Rmdir(dir)
@@ -69,9 +69,8 @@ func removeEmptyDir(dir string) error {
 	return nil
 }
 
-// PluginUsers names the network configurations of others in a runtime's directory that have the
-// plugin executed, for instance in mode "policy". Without its program no pod of theirs starts or
-// ends.
+// PluginUsers names the network configurations of others in a runtime's directory that use the
+// plugin, for instance in mode "policy". Without its program none of their pods starts or ends.
 func PluginUsers(confDir string) ([]string, error) {
 	entries, err := os.ReadDir(confDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +91,7 @@ func PluginUsers(confDir string) ([]string, error) {
 			return nil, fmt.Errorf("reading another network configuration: %w", err)
 		}
 		var content any
-		// what is no JSON, no runtime reads
+		// a runtime reads only JSON
 		if json.Unmarshal(data, &content) == nil && namesPlugin(content) {
 			users = append(users, name)
 		}
@@ -100,7 +99,7 @@ func PluginUsers(confDir string) ([]string, error) {
 	return users, nil
 }
 
-// namesPlugin tells whether the type of any object in there, also of a delegate's, is the plugin.
+// namesPlugin reports whether the plugin is the type of an object in there, also of a delegate.
 func namesPlugin(content any) bool {
 	switch content := content.(type) {
 	case map[string]any:

@@ -29,14 +29,14 @@ type Config struct {
 	Socket   string `json:"socket"`   // of the agent
 	StateDir string `json:"stateDir"` // of the agent
 
-	// Mode is empty where the plugin wires the pod. With "policy" it comes behind another plugin,
-	// which did: then it waits for the pod's policy only.
+	// Mode is empty where the plugin wires the pod. "policy" is for a pod that another plugin wired
+	// before: then this plugin only waits for the pod's policy.
 	Mode string `json:"mode"`
 
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
 }
 
-// parseConfig reads what every verb needs; keys that it doesn't know are for others.
+// parseConfig reads what every verb needs; unknown keys are for others.
 func parseConfig(stdin []byte) (Config, error) {
 	config := Config{Socket: cni.DefaultSocket, StateDir: cni.DefaultStateDir}
 	if err := json.Unmarshal(stdin, &config); err != nil {
@@ -70,7 +70,7 @@ type podArgs struct {
 	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
 }
 
-// addRequest is what an ADD asks of the agent, all fields checked.
+// addRequest is an ADD's request to the agent, with all fields checked.
 func addRequest(config Config, args *skel.CmdArgs) (cni.AddRequest, error) {
 	request, err := podRequest(args)
 	if err != nil {
@@ -157,7 +157,7 @@ func openPodNS(path string) (ns.NetNS, error) {
 	return podNS, nil
 }
 
-// inode tells a network namespace from others.
+// inode is the inode number of a network namespace, which distinguishes it from others.
 func inode(netns ns.NetNS) (uint64, error) {
 	var file unix.Stat_t
 	if err := unix.Fstat(int(netns.Fd()), &file); err != nil {
@@ -166,7 +166,7 @@ func inode(netns ns.NetNS) (uint64, error) {
 	return file.Ino, nil
 }
 
-// currentResult makes a result that of the latest version. Errors are of the CNI specification.
+// currentResult converts a result to the latest version. Errors are of the CNI specification.
 func currentResult(prev types.Result) (result *types100.Result, err error) {
 	invalid := func(reason string) error {
 		return types.NewError(types.ErrDecodingFailure, "decoding prevResult", reason)

@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-net/sluice/link"
 )
 
-// Check compares what there is with what ADD made, and says what differs, a line each. It changes
-// nothing.
+// Check compares the pod's state with what ADD made, and lists the differences, a line each. It
+// changes nothing.
 func (p Plugin) Check(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -58,8 +58,8 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	return nil
 }
 
-// checkWiring looks at both ends. What only a runtime can say, the pod's name and its host ports,
-// counts as far as it says so: it may leave out at CHECK what it gave at ADD.
+// checkWiring looks at both ends. The pod's name and its host ports are compared only if the
+// runtime gives them: it may leave out at CHECK what it gave at ADD.
 func checkWiring(
 	answer cni.AddAnswer, config Config, args *skel.CmdArgs, podNS ns.NetNS,
 ) ([]string, error) {
@@ -87,7 +87,7 @@ func checkWiring(
 	return podlink.Differences(w, chained, podNS)
 }
 
-// mtuOf is what a result says of an interface, or 0.
+// mtuOf is an interface's MTU in a result, or 0.
 func mtuOf(result *types100.Result, name string) int {
 	for _, i := range result.Interfaces {
 		if i.Name == name && i.Mtu != 0 {

@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
-// TestFailedAdd: whatever goes wrong, the runtime hears it in the specification's terms, and
-// nothing is left.
+// TestFailedAdd: for each failure, the runtime gets an error of the specification, and nothing is
+// left.
 func TestFailedAdd(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

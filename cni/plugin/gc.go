@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/cni"
 )
 
-// GC gives up all attachments to this network that the runtime doesn't list as valid. What fails is
-// reported after the rest is done.
+// GC removes all attachments to this network that the runtime doesn't list as valid. It reports
+// failures after it has done the rest.
 func (p Plugin) GC(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -28,7 +28,7 @@ func (p Plugin) GC(args *skel.CmdArgs) error {
 	// after that the agent isn't asked any more
 	ctx, cancel := context.WithTimeout(context.Background(), p.delTimeout)
 	defer cancel()
-	// Files that are no record of an attachment are the agent's to report.
+	// The agent reports files that are no record of an attachment.
 	known, _, err := cni.OpenRecords(config.StateDir).ReadAll()
 	if err != nil {
 		return types.NewError(types.ErrTryAgainLater, "what is attached can't be read", err.Error())
@@ -51,8 +51,8 @@ func (p Plugin) GC(args *skel.CmdArgs) error {
 	return nil
 }
 
-// validAttachments reads the runtime's list. Without one every pod of the node would lose its
-// network, so that is an error; an empty list isn't.
+// validAttachments reads the runtime's list. A missing list is an error, as every pod of the node
+// would lose its network; an empty list is none.
 func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 	const key = "cni.dev/valid-attachments"
 	var config map[string]json.RawMessage
@@ -71,7 +71,7 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 	}
 	valid := map[types.GCAttachment]bool{}
 	for i, a := range list {
-		// Who is meant by this one would lose its network.
+		// The pod that this entry means would lose its network.
 		if a.ContainerID == "" || a.IfName == "" {
 			return nil, types.NewError(types.ErrInvalidNetworkConfig,
 				fmt.Sprintf("%s[%d] names no attachment", key, i),
@@ -86,8 +86,9 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 // statusTimeout is how long an agent may take to say that it lives.
 const statusTimeout = 2 * time.Second
 
-// Status fails while the node should carry no pod at all. It asks nobody while the agent's file
-// says that all is well: an agent that is busy, or just being replaced, is no reason.
+// Status fails while the node should carry no pod at all. It doesn't ask the agent while the
+// agent's file says that all is well: a busy agent, or one that is being replaced, is no reason to
+// fail.
 func (p Plugin) Status(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -108,7 +109,7 @@ func (p Plugin) Status(args *skel.CmdArgs) error {
 	return fromAgent
 }
 
-// statusByFile is the status by what the agent has left in its state directory.
+// statusByFile is the status by the agent's files in its state directory.
 func statusByFile(stateDir string) error {
 	last, err := cni.ReadHeartbeat(stateDir)
 	if err != nil {

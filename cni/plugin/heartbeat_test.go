@@ -85,7 +85,7 @@ func TestStatusFails(t *testing.T) {
 	}
 }
 
-// TestStatusHolds: whatever else is wrong is no reason to take the node out of service.
+// TestStatusHolds: other troubles are no reason to take the node out of service.
 func TestStatusHolds(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(a *testAgent){

@@ -40,7 +40,7 @@ func TestTwoInterfaces(t *testing.T) {
 	n.Expect("c1/eth0")
 }
 
-// TestNewSandbox: an older sandbox of the same pod is replaced, and its late DEL disturbs nobody.
+// TestNewSandbox: an older sandbox of the same pod is replaced, and its late DEL does no harm.
 func TestNewSandbox(t *testing.T) {
 	t.Parallel()
 	n := newHealingNode(t)
@@ -113,8 +113,7 @@ func TestManyPodsAtOnce(t *testing.T) {
 	n.expectLinks(0)
 }
 
-// TestHostEndHeals: what somebody does to a pod's host end is put right while the server runs, and
-// counted.
+// TestHostEndHeals: the server repairs what others do to a pod's host end, and counts that.
 func TestHostEndHeals(t *testing.T) {
 	t.Parallel()
 	n := newHealingNode(t)

@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-net/sluice/link"
 )
 
-// Plugin is how long a verb may take. Runtimes give up after one minute or more.
+// Plugin has the time limit of a verb. Runtimes give up after one minute or more.
 type Plugin struct {
 	addTimeout  time.Duration
 	delTimeout  time.Duration
@@ -89,7 +89,7 @@ func (p Plugin) Add(args *skel.CmdArgs) (types.Result, error) {
 	return result, nil
 }
 
-// attach makes room, asks the agent, and only then makes the link.
+// attach removes old links, asks the agent, and only then makes the link.
 func (p Plugin) attach(
 	ctx context.Context, config Config, request cni.AddRequest, podNS ns.NetNS,
 ) (types.Result, error) {
@@ -114,8 +114,8 @@ func (p Plugin) attach(
 	return r, nil
 }
 
-// attachPolicy waits for the policy of a pod that another plugin has wired, and passes on what that
-// plugin said.
+// attachPolicy waits for the policy of a pod that another plugin has wired, and passes on that
+// plugin's result.
 func (p Plugin) attachPolicy(
 	ctx context.Context, config Config, request cni.AddRequest, _ ns.NetNS,
 ) (types.Result, error) {
@@ -140,8 +140,8 @@ func addError(err, undoErr error) error {
 	return failure
 }
 
-// Del takes a pod off the network. It needs neither the agent nor the pod's namespace, nor that
-// there is anything to delete. What only an ADD needs may be wrong in its configuration.
+// Del takes a pod off the network. It needs neither the agent nor the pod's namespace, and succeeds
+// if there is nothing to delete. Configuration that only an ADD needs may be invalid.
 func (p Plugin) Del(args *skel.CmdArgs) error {
 	config, err := parseConfig(args.StdinData)
 	if err != nil {
@@ -167,9 +167,9 @@ func findHostInterface(config Config, args *skel.CmdArgs) string {
 	return ""
 }
 
-// detach has the agent cut the pod off and forget the attachment. Without an agent, or where it
-// knows of no link, it removes the link itself, by either of its ends; without an agent also the
-// record, which the agent notices.
+// detach has the agent cut the pod off and forget the attachment. Without an agent, or if the agent
+// knows of no link, it removes the link itself, by either of its ends. Without an agent it also
+// removes the record, which the agent notices.
 func (p Plugin) detach(
 	ctx context.Context, config Config, args *skel.CmdArgs, hostName string,
 ) error {
@@ -207,7 +207,7 @@ func removeLinks(a cni.Attachment, hostName, netns string) error {
 	return nil
 }
 
-// result tells the runtime what there is now.
+// result is ADD's result: what there is now.
 func result(w podlink.Wiring, sandbox string) *types100.Result {
 	const podEnd = 1 // among Interfaces
 	r := &types100.Result{Interfaces: []*types100.Interface{

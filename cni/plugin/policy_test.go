@@ -73,7 +73,7 @@ func TestModePolicy(t *testing.T) {
 	}
 }
 
-// TestModePolicyRefuses what a plugin before ours, or somebody in its place, must not give.
+// TestModePolicyRefuses results that a plugin before ours must not give.
 func TestModePolicyRefuses(t *testing.T) {
 	t.Parallel()
 	const wired = `,"prevResult":`
@@ -163,8 +163,8 @@ func TestModePolicyFails(t *testing.T) {
 	}
 }
 
-// TestMode: what isn't one is refused by name, and so is a plugin before ours that nobody told us
-// to expect.
+// TestMode: an unknown mode is refused by name, and so is a plugin before ours without mode
+// "policy".
 func TestMode(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -31,8 +31,8 @@ type runtimeConfig struct {
 	} `json:"bandwidth"`
 }
 
-// numeral is a JSON value as it was written, to be told with its place where it is no number that
-// can be. Absent and null are 0.
+// numeral is a JSON value as it was written, so that an error about an invalid number can name it
+// and its place. Absent and null are 0.
 type numeral string
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -55,8 +55,7 @@ func (n numeral) upTo(most uint64, field, want string) (uint64, error) {
 	return value, nil
 }
 
-// clip makes what somebody wrote as JSON fit for a log line. It has no control characters, but what
-// JSON has between its tokens.
+// clip makes JSON of others fit for a log line. Its only control characters are JSON's white space.
 func clip(value string) string {
 	const enough = 100
 	value = strings.Join(strings.Fields(strings.ToValidUTF8(value, "?")), " ")
@@ -66,8 +65,8 @@ func clip(value string) string {
 	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(value[:enough], ""), len(value))
 }
 
-// parseRuntimeConfig checks what a runtime asks for. Errors name the first field that can't be, its
-// value, and what it may be. An absent one asks for nothing.
+// parseRuntimeConfig checks what a runtime asks for. Errors name the first invalid field, its
+// value, and what it may be. An absent field asks for nothing.
 func parseRuntimeConfig(raw json.RawMessage) ([]cni.HostPort, cni.Bandwidth, error) {
 	if len(raw) == 0 {
 		return nil, cni.Bandwidth{}, nil

@@ -15,8 +15,8 @@ import (
 )
 
 // A new link takes its settings from conf/default, which distributions, administrators and runtimes
-// change. Whatever one of these is, on the node and in pods, ADD succeeds, and the pod is reached
-// from its node and from another pod in both families.
+// change. With each of these, on the node and in pods, ADD succeeds, and the pod is reached from
+// its node and from another pod in both families.
 func TestDefaultsOfNewLinks(t *testing.T) {
 	t.Parallel()
 	keys := []string{"none"} // the control
