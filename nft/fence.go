@@ -1,10 +1,9 @@
 package nft
 
-// A fence knows which keys of verdict maps must not get their new verdict in the transaction that
-// rewrites rules. A packet under way judges by its old rules, but by the map as it is now: between
-// the old rules and the new verdict it could find a way that neither the old state nor the new one
-// has. That needs a chain with changed rules which the packet can meet before the map's lookup,
-// after it, or behind the new verdict.
+// A fence finds the keys of verdict maps that must not get their new verdict in the transaction
+// that rewrites rules. A packet under way has its old rules, but the new elements of the map.
+// Between these it could find a way that neither state has. That takes a chain with changed rules
+// that the packet can meet before the map's lookup, after it, or behind the new verdict.
 type fence struct {
 	pl     *planner
 	beside map[string]bool // by map: changed rules are reachable round its lookups
@@ -16,9 +15,8 @@ func newFence(pl *planner) fence {
 }
 
 // needed reports whether the key has to wait for the last transaction with its new verdict, which
-// is zero if it leaves. An existing key that accepts needs no fence: the old state allowed whatever
-// came as far as the map. Nor does a key of a NAT map: whatever it leads to is judged where it
-// arrives.
+// is zero if it leaves. An existing key that accepts needs no fence: the old state allowed every
+// packet that reached the map. Nor does a key of a NAT map: packets are judged where it leads them.
 func (f fence) needed(m *Set, key Element, now Verdict) bool {
 	if len(f.pl.changedRules) == 0 || m.Targets != 0 {
 		return false
@@ -111,8 +109,8 @@ func exclusive(a, b *Set) bool {
 	return family(a) != 0 && family(b) != 0 && family(a) != family(b)
 }
 
-// refs are the references in the rules that a packet judges by which entered before the switch: the
-// old rules, or those of a new chain.
+// refs are the references in the rules of a packet that entered before the switch: the old rules,
+// or those of a new chain.
 func (f fence) refs(chain string) []Ref {
 	if c := f.pl.have.Chains[chain]; c != nil {
 		return c.refs()

@@ -14,9 +14,9 @@ const (
 	OutIface
 	L4Proto
 	DstPort
-	// OriginalSrc4 and the next three: who sent the first packet of the packet's connection, and
-	// who sends the answers, behind whatever translation: its two ends. An error about a connection
-	// has that connection's. Packets without a connection don't match.
+	// OriginalSrc4 and the next three are the two ends of a packet's connection, behind any
+	// translation: the sender of the first packet, and the sender of the answers. An error about a
+	// connection has that connection's ends. Packets without a connection don't match.
 	OriginalSrc4
 	OriginalSrc6
 	ReplySrc4

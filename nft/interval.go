@@ -91,8 +91,8 @@ func Step(number string, by int) string {
 	return string(b)
 }
 
-// IsLast reports whether a number is the highest of its length. It looks at bytes: what cuts
-// characters takes any that isn't UTF-8 for any other.
+// IsLast reports whether a number is the highest of its length. It compares bytes: functions for
+// characters take invalid UTF-8 bytes for one another.
 func IsLast(number string) bool {
 	return strings.Count(number, "\xff") == len(number)
 }

@@ -185,9 +185,8 @@ func mixed(t *rapid.T, have, want *Ruleset) *Ruleset {
 	return mix
 }
 
-// No packet that both the old and the new state deny passes at any time, whatever the generation of
-// its rules and of its lookups; every transaction is one the kernel takes; and the end is what was
-// wanted.
+// No packet that both the old and the new state deny passes at any time, for each generation of its
+// rules and of its lookups; the kernel takes every transaction; and the end is what was wanted.
 func TestNothingLeaks(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -276,9 +275,9 @@ func TestTheModelSeesLeaks(t *testing.T) {
 	}
 }
 
-// What somebody has redefined by hand can be far from what is wanted: sets of another kind, base
-// chains that are regular ones or sit elsewhere. Every transaction is still one the kernel takes,
-// and the end is what is wanted.
+// Objects redefined by hand can be far from what is wanted: sets of another kind, base chains that
+// are regular ones or sit elsewhere. The kernel still takes every transaction, and the end is what
+// is wanted.
 func TestRedefinitionsConverge(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -64,8 +64,8 @@ func mustSyncRapid(t *rapid.T, written *table.Table, want *nft.Ruleset) {
 	}
 }
 
-// nft takes whatever nft.Name makes, wherever a name can stand, and lists it so that it takes it
-// back; the same goes for comments.
+// nft takes every name of nft.Name, in every place of a name, and takes its own listing of it back;
+// the same goes for comments.
 func TestNFTParsesNamesAndComments(t *testing.T) {
 	t.Parallel()
 	n := nfttest.NewNamespace(t)

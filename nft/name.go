@@ -23,7 +23,7 @@ const (
 	hashDigits = 24
 )
 
-// hashed matches names that look as if they had a hash suffix.
+// hashed matches names that seem to have a hash suffix.
 var hashed = regexp.MustCompile(`\.h[0-9a-f]{24}$`)
 
 // keyword matches what might be a keyword of some version of nft: those have letters, digits and
@@ -93,10 +93,9 @@ func clamp(s string, n int) string {
 	return s[:n]
 }
 
-// ClampComment makes a comment what nft takes: no double quotes, nothing that a terminal doesn't
-// print (policies' names are in comments, and others' names may be one day), valid UTF-8, at most
-// 127 bytes. Where it changes anything, it appends a hash, so that different comments stay
-// different.
+// ClampComment makes a comment acceptable to nft: no double quotes, only characters that a terminal
+// prints (comments have names of policies), valid UTF-8, at most 127 bytes. Where it changes
+// anything, it appends a hash, so that different comments stay different.
 func ClampComment(s string) string {
 	const mark = " ~"
 	const digits = 12

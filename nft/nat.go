@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// This file has the words of what translates addresses and ports, and of what leaves packets out of
-// that.
+// This file has the statements that translate addresses and ports, and one that leaves packets out
+// of connection tracking.
 
 // Family is the IP version of the map's targets.
 func (d DNAT) Family(sets map[string]*Set) (int, error) {

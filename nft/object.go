@@ -29,7 +29,7 @@ func (o Object) String() string {
 // transaction happened.
 type RefusedError struct {
 	Doing string // what the first refused message was to do
-	// what was to be made and was refused; none for a deletion, or where the kernel doesn't say
+	// the refused objects; none for a deletion, or where the kernel doesn't say
 	Objects []Object
 	Unsent  bool  // no message can say it, so the kernel wasn't asked
 	Err     error // the kernel's, or why it wasn't sent
@@ -70,11 +70,11 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 )
 
-// ErrOwned says that the table belongs to somebody else: another Table, which is another agent, or
-// another program that claimed it.
+// ErrOwned says that the table has another owner: another agent's Table, or another program that
+// claimed it.
 var ErrOwned = errors.New("table " + TableName + " is owned by another program")
 
-// A Tally is what the counters of a chain have counted.
+// A Tally has the values of a chain's counters.
 type Tally struct{ Packets, Bytes uint64 }
 
 // Plus adds two tallies.

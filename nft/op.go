@@ -37,7 +37,7 @@ type Member struct {
 	Verdict Verdict
 }
 
-// String is the operation as one would type it into nft.
+// String is the operation as a command of nft.
 func (o Op) String() string {
 	switch o.Kind {
 	case AddTable:
@@ -112,13 +112,13 @@ const (
 	chunkBytes    = 60000
 )
 
-// elementBytes is more than what an element takes in a message: attribute headers, markers, and
-// both ends of a range.
+// elementBytes is more than an element takes in a message: attribute headers, markers, and both
+// ends of a range.
 func elementBytes(m Member) int {
 	return 96 + 2*len(m.First) + len(m.Last) + len(m.Verdict.Chain)
 }
 
-// Chunked cuts a list of members into what fits into a message each.
+// Chunked cuts a list of members into lists that fit into a message each.
 func Chunked(list []Member) [][]Member {
 	var parts [][]Member
 	start, size := 0, 0

@@ -10,8 +10,8 @@ type Patch struct {
 
 // A SetPatch is a change of one set.
 type SetPatch struct {
-	// Create is the set as it shall be, elements included, where it is new or its definition
-	// changes; nil for a set that stays. The Patch owns it.
+	// Create is the wanted set, with its elements, where it is new or its definition changes; nil
+	// for a set that stays. The Patch owns it.
 	Create *Set
 
 	Put    map[Element]Verdict  // elements that join, or get another verdict
@@ -31,7 +31,7 @@ func (p *Patch) Empty() bool {
 	return true
 }
 
-// Diff returns what makes have into want. The patch shares chains and new sets with want.
+// Diff returns the patch that makes have into want. The patch shares chains and new sets with want.
 func Diff(have, want *Ruleset) Patch {
 	p := Patch{Chains: map[string]*Chain{}, Sets: map[string]*SetPatch{}}
 	for name := range have.Chains {
@@ -105,8 +105,7 @@ func (r *Ruleset) Merge(p Patch) {
 	}
 }
 
-// Check refuses a patch that can't mean anything: names that don't agree, or a change of a set that
-// isn't there.
+// Check refuses an inconsistent patch: names that don't agree, or a change of a missing set.
 func (p Patch) Check(have *Ruleset) error {
 	for name, c := range p.Chains {
 		if c != nil && c.Name != name {

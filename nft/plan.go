@@ -13,16 +13,16 @@ type Batch struct {
 	Switch  []Op // one transaction, never split
 	Finish  []Op // may be split
 
-	// WaitBeforeSwitch and WaitBeforeFinish say that the transaction must not start before the last
-	// packet has left that entered before the previous one ended.
+	// WaitBeforeSwitch and WaitBeforeFinish say that the transaction must wait for packets under
+	// way: all that entered before the previous one ended must have left.
 	WaitBeforeSwitch bool
 	WaitBeforeFinish bool
 
-	// Twins says that temporary copies of base chains are left, which a second batch has to remove.
+	// Twins says that temporary copies of base chains remain, which a second batch has to remove.
 	Twins bool
 }
 
-// String lists the operations as one would type them into nft.
+// String lists the operations as commands of nft.
 func (b Batch) String() string {
 	var s strings.Builder
 	part := func(name string, wait bool, ops []Op) {
@@ -44,7 +44,7 @@ func (b Batch) String() string {
 	return s.String()
 }
 
-// standIn is what the temporary twin of a base chain is called.
+// standIn is the name of a base chain's temporary twin.
 const standIn = ".standin"
 
 // A planner sorts a patch into a batch. The lists are sorted by name, so that equal patches give
@@ -68,7 +68,7 @@ type planner struct {
 	targets      map[Ref]bool    // what is deleted and created again
 	changedRules map[string]bool // chains whose old rules aren't their new ones
 	fence        fence
-	onlyNewKeys  bool // all that the switch does is to add keys to verdict maps
+	onlyNewKeys  bool // the switch only adds keys to verdict maps
 
 	batch Batch
 }
@@ -91,15 +91,15 @@ func Plan(have *Ruleset, p Patch) Batch {
 	return pl.batch
 }
 
-// wait says where packets under way have to be waited for.
+// wait decides where the batch has to wait for packets under way.
 //
-// Before the switch: a packet may have entered the hook before a base chain was added, and never
-// meet it.
+// Before the switch: a packet may have entered the hook before a base chain was added, and then
+// never meets it.
 //
-// Before the last transaction: a packet that is judged by old rules must not look up in what it
-// lets in, and whoever has not met a new base chain must still meet the old one. Only where the
-// switch did nothing but add keys of new pods there is nothing to wait for: without its key a pod
-// was denied, and nothing else.
+// Before the last transaction: a packet with old rules must not look up the elements that this
+// adds, and a packet that has not met a new base chain must still meet the old one. There is no
+// wait where the switch only added keys of new pods: without its key a pod was denied, and no one
+// else.
 func (pl *planner) wait() {
 	b := &pl.batch
 	hooks := pl.hooksChange()
@@ -184,8 +184,8 @@ func (pl *planner) noteChangedRules() {
 	}
 }
 
-// prepare creates what nothing refers to yet. Base chains come last: what they judge by is complete
-// before the first packet meets them.
+// prepare creates objects to which nothing refers yet. Base chains come last, so that all they use
+// is complete before the first packet meets them.
 func (pl *planner) prepare() {
 	var ops, base []Op
 	if len(pl.have.Chains)+len(pl.have.Sets) == 0 && len(pl.added)+len(pl.addedSets) > 0 {
@@ -231,9 +231,9 @@ func (pl *planner) earlyRules(c *Chain) []Op {
 }
 
 // twin is a copy of a base chain that has to be deleted and created again, since the kernel can't
-// move it: the twin does its work meanwhile. Drops add up, so having both hurts nothing. It stays,
-// for the next read-back to find and remove: deleted by this batch it might be gone for a packet
-// that hasn't seen the new chain.
+// move it: the twin does its work meanwhile. Drops add up, so both together do no harm. The twin
+// stays until the next read-back finds and removes it: if this batch deleted it, it might be gone
+// for a packet that hasn't met the new chain.
 func (pl *planner) twin(c *Chain) *Chain {
 	twin := *c
 	twin.Name += standIn
@@ -243,9 +243,9 @@ func (pl *planner) twin(c *Chain) *Chain {
 	return &twin
 }
 
-// switchOver changes the rules, and takes away what is to be allowed no more. NAT chains that go
-// stop translating here: unlike drops, translations of an old chain and a new one don't add up, and
-// guards that keep packets out of the old one are about to forget.
+// switchOver changes the rules, and removes what is no longer allowed. NAT chains that go stop
+// translating here: unlike drops, translations of an old chain and a new one don't add up, and the
+// guards that keep packets out of the old one are about to lose elements.
 func (pl *planner) switchOver() {
 	var ops []Op
 	for _, list := range [][]*Chain{pl.rewritten, pl.replaced} {
@@ -288,8 +288,8 @@ func (pl *planner) switchOver() {
 	pl.batch.Switch = ops
 }
 
-// finish lets in what is to be allowed from now on. That includes the end of base chains, which
-// could only deny. Then it deletes what nothing refers to: sets before chains, because a map's
+// finish adds what is allowed from now on. That includes the end of base chains, which could only
+// deny. Then it deletes objects to which nothing refers: sets before chains, because a map's
 // elements refer to chains.
 func (pl *planner) finish() {
 	var ops []Op

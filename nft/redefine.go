@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// This file deals with objects that have to be deleted and created again in the switch, because the
-// kernel can't change what they are. That only happens after somebody else has edited the table.
-// Whatever refers to such a target has to let go first, and new objects must not refer to it before
-// it is new. It is as safe as it can be: all of it is one transaction; base chains have a twin,
-// unless they refer to a target themselves; a guard set is empty for packets that are under way.
+// This file handles objects that the switch has to delete and create again, because the kernel
+// can't change their definition. That only happens after another program has edited the table. All
+// references to such a target have to go first, and new objects must not refer to it before it is
+// new. It is as safe as it can be: all of it is one transaction; base chains have a twin, unless
+// they refer to a target themselves; a guard set is empty for packets that are under way.
 
 func (pl *planner) noteTargets() {
 	pl.targets = map[Ref]bool{}
@@ -39,7 +39,7 @@ func (pl *planner) leadsToTarget(s *Set) bool {
 	return false
 }
 
-// rewriteReferrers makes chains and keys that the patch leaves alone let go.
+// rewriteReferrers removes the references from chains and keys that the patch leaves alone.
 func (pl *planner) rewriteReferrers() {
 	if len(pl.targets) == 0 {
 		return
@@ -76,7 +76,7 @@ func (pl *planner) rewriteReferrers() {
 	}
 }
 
-// letGo empties what goes, or moves, later, but refers to a target now.
+// letGo empties objects that refer to a target now, and go or move later.
 func (pl *planner) letGo() []Op {
 	var ops []Op
 	for _, list := range [][]*Chain{pl.removed, pl.reseated, pl.dropped} {

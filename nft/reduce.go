@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Without returns a copy of a ruleset without objects, and without what refers to them. Objects
-// that aren't there are no matter.
+// Without returns a copy of a ruleset without objects, and without references to them. Missing
+// objects are ignored.
 func Without(r *Ruleset, objects map[Object]struct{}) (*Ruleset, error) {
 	out := r.Clone()
 	for _, o := range slices.SortedFunc(maps.Keys(objects), CompareObjects) {

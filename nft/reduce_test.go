@@ -22,8 +22,8 @@ func objectsOf(r *Ruleset) []Object {
 	return slices.SortedFunc(slices.Values(list), CompareObjects)
 }
 
-// Whatever is left out: nothing passes that wouldn't otherwise, nothing refers to what isn't there,
-// and the original is as it was.
+// For each object that is left out: no packet passes that wouldn't otherwise, no reference is left
+// without its object, and the original is as it was.
 func TestLeavingOutAllowsNothing(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -51,8 +51,8 @@ func (r *Ruleset) Clone() *Ruleset {
 	return c
 }
 
-// A Chain is an ordered list of rules. A packet that falls off the end of a regular chain goes back
-// to the rule after the jump; off the end of a base chain it is accepted by that base chain.
+// A Chain is an ordered list of rules. A packet that reaches the end of a regular chain goes back
+// to the rule after the jump; at its end, a base chain accepts the packet.
 type Chain struct {
 	Name  string
 	Base  *Base // nil: a regular chain
@@ -79,8 +79,8 @@ func (c *Chain) SameShape(d *Chain) bool {
 	return *c.Base == *d.Base
 }
 
-// Base says where in the packet's path a base chain sits, and what its rules may do there. Its
-// policy is always accept: what is to be dropped says so in a rule.
+// Base is the place of a base chain in the packet's path, and what its rules may do there. Its
+// policy is always accept: only rules drop.
 type Base struct {
 	Type     ChainType
 	Hook     Hook
@@ -91,13 +91,13 @@ type Base struct {
 	Foreign string
 }
 
-// ChainType is what the kernel lets the rules of a base chain do.
+// ChainType is what the rules of a base chain may do.
 type ChainType uint8
 
 // The types. A filter chain judges every packet. A NAT chain only sees the first packet of a
 // connection, and only where the connection has no translation of that direction yet; all others
-// are translated as it was. It sits at any hook but forward, at a priority above -200. What it
-// accepts is judged by filter chains all the same, so it has no say in what is allowed.
+// are translated as it was. It sits at any hook but forward, at a priority above -200. Filter
+// chains judge what it accepts all the same, so it doesn't decide what is allowed.
 const (
 	FilterChain ChainType = iota
 	NATChain
@@ -137,13 +137,12 @@ type Set struct {
 	Interval bool    // elements are ranges
 	Verdicts bool    // elements carry a Verdict
 
-	// Targets makes the set a NAT map: DstAddr4 or DstAddr6 says of which family the addresses are
-	// that its keys are translated to, each with a port. Every element's Verdict is a NATTo. 0: not
-	// a NAT map.
+	// Targets makes the set a NAT map: DstAddr4 or DstAddr6 is the family of its targets, each an
+	// address with a port. Every element's Verdict is a NATTo. 0: not a NAT map.
 	Targets Field
 
-	// Guard marks a set that rules match in order to drop, so that more elements deny more, or in
-	// order to leave out of a translation. Its elements join before everything else of a patch and
+	// Guard marks a set that rules match to drop packets, so that more elements deny more, or to
+	// leave packets out of a translation. Its elements join before everything else of a patch and
 	// leave after it: the reverse of other sets. Only plain sets can be guards.
 	Guard bool
 
@@ -166,9 +165,9 @@ func (s *Set) clone() *Set {
 	return &d
 }
 
-// SameShape reports whether both sets are defined alike, their elements, comments and guard flags
-// aside: what the kernel can't change in place. Two fields of one type (source and destination
-// address) make the same key.
+// SameShape reports whether both sets have the same definition, which the kernel can't change in
+// place. Elements, comments and guard flags don't count. Two fields of one type (source and
+// destination address) make the same key.
 func (s *Set) SameShape(d *Set) bool {
 	return s.Interval == d.Interval && s.Verdicts == d.Verdicts &&
 		s.Targets.Type() == d.Targets.Type() &&
@@ -199,7 +198,7 @@ const (
 	Return
 	NATTo // in elements of NAT maps only
 
-	// ForeignVerdict is anything else found in the kernel.
+	// ForeignVerdict is any other verdict found in the kernel.
 	ForeignVerdict
 )
 

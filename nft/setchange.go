@@ -15,7 +15,7 @@ type setChange struct {
 	goes  []Element // keys that leave
 }
 
-// newSetChange leaves out what is so already.
+// newSetChange leaves out changes that are done already.
 func newSetChange(have *Set, sp *SetPatch) setChange {
 	c := setChange{set: have, guard: have.Guard}
 	if sp.Create != nil {
@@ -43,7 +43,7 @@ func newSetChange(have *Set, sp *SetPatch) setChange {
 	return c
 }
 
-// update does to the elements of the set what the patch says: what it both removes and puts stays.
+// update applies the patch to the elements of the set: elements that it both removes and puts stay.
 func (s *Set) update(sp *SetPatch) {
 	for e := range sp.Remove {
 		delete(s.Elements, e)
@@ -51,7 +51,7 @@ func (s *Set) update(sp *SetPatch) {
 	maps.Copy(s.Elements, sp.Put)
 }
 
-// renew makes the key be deleted and added again in the switch.
+// renew has the switch delete and add the key.
 func (c *setChange) renew(e Element, v Verdict) {
 	if !slices.Contains(c.goes, e) &&
 		!slices.ContainsFunc(c.moves, func(m Member) bool { return m.Element == e }) {
@@ -194,7 +194,7 @@ func (c *setChange) finishPieces(pieces, goes []Element) []Op {
 	return c.op(leave, join)
 }
 
-// sharedPieces are the ranges that are members before and after, but are written otherwise: they
+// sharedPieces are the ranges that are members before and after, as parts of other elements: they
 // stay members throughout. Only interval sets have them.
 func (c *setChange) sharedPieces() []Element {
 	if !c.set.Interval || len(c.goes) == 0 || len(c.joins) == 0 {

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// A Statement is one match or action of a rule. The types of this file are all there are, but for
-// Foreign; they are values, never edited in place.
+// A Statement is one match or action of a rule. The types of this file and Foreign are all there
+// are. They are values, never edited in place.
 type Statement interface {
 	// String is the statement as nft lists it, without the matches that nft leaves out because
 	// others imply them.
@@ -71,14 +71,14 @@ type MatchLocalSrc struct{}
 type MatchLocalDst struct{}
 
 // MatchNoRouteBack matches packets whose source this node wouldn't reach through the interface that
-// they came from: strict reverse path filtering (RFC 3704, section 2.2). That includes a source
-// which is the node's own, unless it is the node that sends to itself. What has to be sent without
-// an address doesn't match: DHCP (0.0.0.0 to 255.255.255.255) and duplicate address detection. It
-// belongs in chains at prerouting, input and forward.
+// they came from: strict reverse path filtering (RFC 3704, section 2.2). A source that is the
+// node's own matches, unless the node sends to itself. Packets that are sent without an address
+// don't match: DHCP (0.0.0.0 to 255.255.255.255) and duplicate address detection. It belongs in
+// chains at prerouting, input and forward.
 type MatchNoRouteBack struct{}
 
-// MatchDNATed matches packets of connections whose destination was translated, by whatever rule of
-// whatever table.
+// MatchDNATed matches packets of connections whose destination was translated, by any rule of any
+// table.
 type MatchDNATed struct{}
 
 // InSet matches packets whose fields, concatenated, are in the plain set.
@@ -87,17 +87,17 @@ type InSet struct {
 	Set    string
 }
 
-// Dispatch looks the fields up in a verdict map and does what it says. A packet without an entry
-// goes on.
+// Dispatch looks the fields up in a verdict map and carries out the verdict. A packet without an
+// entry goes on.
 type Dispatch struct {
 	Fields []Field
 	Map    string
 }
 
-// DNAT looks the fields up in a NAT map and gives the connection the destination that it says:
-// address and port. L4Proto has to be one of the fields, since ports mean nothing without. It
-// belongs in NAT chains at prerouting and output. A packet without an entry, and one of the other
-// IP version than the map's targets, goes on.
+// DNAT looks the fields up in a NAT map and gives the connection the destination found there:
+// address and port. L4Proto has to be one of the fields, since ports need a protocol. It belongs in
+// NAT chains at prerouting and output. A packet without an entry, and one of the other IP version
+// than the map's targets, goes on.
 type DNAT struct {
 	Fields []Field
 	Map    string
@@ -119,7 +119,7 @@ type Masquerade struct {
 	FullyRandom bool   // choose the port at random, even if the packet's own is free
 }
 
-// NoTrack leaves packets out of connection tracking. It belongs in filter chains at prerouting and
+// NoTrack takes packets out of connection tracking. It belongs in filter chains at prerouting and
 // output with a priority below -200.
 type NoTrack struct{}
 

@@ -171,7 +171,7 @@ func (h Hook) String() string {
 // String is the rule as nft lists it, without counters' values.
 func (r Rule) String() string { return r.text(nil) }
 
-// text is String with what only the sets of the rule's ruleset tell.
+// text is String, with the details that only the sets of the rule's ruleset have.
 func (r Rule) text(sets map[string]*Set) string {
 	var parts []string
 	tcp := false

@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	// comment is on every rule of an Accepter's, and by it they are known.
+	// comment is on every rule of an Accepter, which knows its rules by it.
 	comment = "sluice: pod network"
 
 	// dockerUser is where Docker wants the rules that others have for forwarded packets.
 	dockerUser = "DOCKER-USER"
 
-	// kubeProxy begins the names of kube-proxy's chains. Its jumps at the head of FORWARD refuse
-	// Services without endpoints, so they go first.
+	// kubeProxy begins the names of kube-proxy's chains. Its jumps at the head of FORWARD reject
+	// packets to Services without endpoints, so they stay first.
 	kubeProxy = "KUBE-"
 )
 
 // Why a rule can't be put where it is needed.
 var (
-	// errOwned says that a table may be changed by the process that owns it only (firewalld's, for
+	// errOwned says that only the process that owns the table may change it (firewalld, for
 	// instance).
 	errOwned = errors.New("the table is owned by another process")
 
@@ -40,20 +40,19 @@ var (
 //   - in legacy iptables, FORWARD if its policy is DROP, or if it has rules and the program is
 //     here.
 //
-// New rules go to the chain's head, but behind kube-proxy's jumps. Rules that are there stay where
-// they are: what others put in front later is meant to go first. A rule in one table doesn't help
-// against another's drop, so Probe again after a change.
+// New rules go to the chain's head, but behind kube-proxy's jumps. Existing rules stay where they
+// are: rules that others put in front later are meant to be first. A rule in one table doesn't help
+// against another table's drop, so Probe again after a change.
 //
-// Methods must not run at the same time as others on the same node; a zero Accepter is ready for
-// use.
+// Only one method may run at a time on a node; a zero Accepter is ready for use.
 type Accepter struct {
 	procNet  string                            // threadNet if empty
 	lookPath func(file string) (string, error) // exec.LookPath if nil
 }
 
-// Ensure makes the accepting rules those for networks, of either family, whatever was there before,
-// and reports whether it changed anything. It is to be called again and again; with nothing to do
-// it only reads. An error for one chain (ErrOwned, ErrNoProgram) doesn't keep it from the others.
+// Ensure makes the accepting rules those for networks, of both families, and reports whether it
+// changed anything. Call it regularly; with nothing to do it only reads. After an error for one
+// chain (ErrOwned, ErrNoProgram) it goes on with the others.
 func (a *Accepter) Ensure(ctx context.Context, networks []netip.Prefix) (changed bool, err error) {
 	for _, n := range networks {
 		if !n.IsValid() || n.Bits() == 0 {
@@ -70,7 +69,7 @@ func (a *Accepter) Ensure(ctx context.Context, networks []netip.Prefix) (changed
 	return changed, errors.Join(errs...)
 }
 
-// Remove takes away every rule that an Accepter has put anywhere, and no other.
+// Remove removes every rule of an Accepter, and no other.
 func (a *Accepter) Remove(ctx context.Context) error {
 	_, err := a.Ensure(ctx, nil)
 	return err

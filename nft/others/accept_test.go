@@ -71,7 +71,7 @@ func TestAccepter(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		install  func(w world)
-		flush    string // what somebody else does
+		flush    string // what another program does
 		blocked  []string
 		readable []string // programs that have to understand the result
 	}{
@@ -229,7 +229,7 @@ func TestAcceptRules(t *testing.T) {
 	w.mustEnsure(&Accepter{}, false, some...)
 }
 
-// Chains that block nobody, and that others have their reasons for, stay as they are.
+// Chains that block no pod, and that others have for their reasons, stay as they are.
 func TestAccepterLeavesOthersAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -77,7 +77,7 @@ func (f *baseChain) places(networks []netip.Prefix) []place {
 	return []place{users, base}
 }
 
-// needsAccept tells whether something in the chain may drop packets of pods.
+// needsAccept reports whether a rule or the policy of the chain may drop packets of pods.
 func (f *baseChain) needsAccept() bool {
 	if f.dormant {
 		return false
@@ -115,8 +115,8 @@ func (p place) ensure(deadline time.Time) (changed bool, err error) {
 }
 
 // replace deletes the chain's rules of ours and adds those wanted, behind the rule with a handle
-// or, without one, at the head. A connection on which a transaction failed may have answers of it
-// left, so each has its own.
+// or, without one, at the head. After a failed transaction its answers may remain in the
+// connection, so each transaction has its own connection.
 func (p place) replace(deadline time.Time, after uint64) error {
 	conn, err := dial(deadline)
 	if err != nil {
@@ -153,8 +153,8 @@ func mark() []byte { return userdata.AppendString(nil, userdata.TypeComment, com
 
 func ours(r *nftables.Rule) bool { return bytes.Equal(r.UserData, mark()) }
 
-// acceptRules returns two rules for tables of a family: one accepts what comes from the network,
-// one what goes there.
+// acceptRules returns two rules for tables of a family: one accepts packets from the network, one
+// packets to it.
 func acceptRules(family string, network netip.Prefix) [][]expr.Any {
 	offsets := []uint32{source4, destination4}
 	proto := byte(unix.NFPROTO_IPV4)

@@ -13,7 +13,7 @@ import (
 )
 
 // ensureLegacy does what Ensure says in one family of legacy iptables. Its rules can be read
-// without a program, but can't be changed.
+// without a program, but changing them takes one.
 func (a *Accepter) ensureLegacy(ctx context.Context, f legacyFamily,
 	networks []netip.Prefix) (changed bool, err error) {
 	table, err := f.read(a.net(), Forward)

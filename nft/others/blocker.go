@@ -26,15 +26,15 @@ const (
 	familyINet = "inet"
 )
 
-// Blocker is a base chain that drops or rejects what no rule of it accepted.
+// Blocker is a base chain that drops or rejects packets that none of its rules accepted.
 type Blocker struct {
 	Backend string // NFTables or LegacyIPTables
 	Family  string // "ip", "ip6" or "inet", which is both
 	Table   string
 	Chain   string
 	Policy  string // "drop", or "accept" where it is the last rule that blocks
-	// "drop" or "reject" where the policy is "accept" and the last rule takes whatever comes as
-	// far; else ""
+	// "drop" or "reject" where the policy is "accept" and the last rule does so to all packets;
+	// otherwise ""
 	lastRule string
 }
 
@@ -52,7 +52,7 @@ func (b Blocker) String() string {
 		b.end(strings.ToLower))
 }
 
-// end says how the chain ends, its verdicts in the backend's letters.
+// end describes the chain's end, with verdicts in the backend's letter case.
 func (b Blocker) end(letters func(string) string) string {
 	end := "policy " + letters(b.Policy)
 	if b.lastRule != "" {
@@ -61,13 +61,13 @@ func (b Blocker) end(letters func(string) string) string {
 	return end
 }
 
-// judges tells whether packets of a family ("ip" or "ip6") come by.
+// judges reports whether packets of a family ("ip" or "ip6") pass the chain.
 func (b Blocker) judges(family string) bool { return b.Family == family || b.Family == familyINet }
 
 // Blockers returns the base chains on a hook that block by their policy or their last rule: those
 // of nftables, without the table `inet sluice`, dormant tables and the bridge family, and those of
-// legacy iptables. Whether one blocks what pods need is another matter: a rule before its end may
-// accept that, see Probe. After an error the result has what could be read all the same.
+// legacy iptables. One that blocks by its end may still accept what pods need by an earlier rule:
+// see Probe. After an error the result has what could be read.
 func Blockers(h Hook) ([]Blocker, error) {
 	chains, err := readChains(h)
 	errs := []error{err}

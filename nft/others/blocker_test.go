@@ -139,7 +139,7 @@ func TestBlockersOfIPTables(t *testing.T) {
 	}
 }
 
-// Each hook's own chains are named, whatever is on the others.
+// Each hook's own chains are named, with any chains on the other hooks.
 func TestBlockersOfEachHook(t *testing.T) {
 	t.Parallel()
 	w := world{t: t, node: testnet.NewNode(t)}
@@ -175,7 +175,7 @@ func TestBlockersOfEachHook(t *testing.T) {
 	}
 }
 
-// Whatever is in the entries, they are read to an end or refused.
+// Any entries are read to an end or refused.
 func FuzzLegacyEntries(f *testing.F) {
 	for _, family := range legacyFamilies() {
 		entry := make([]byte, family.entryLen+targetHeader+8)

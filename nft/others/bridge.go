@@ -15,15 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BridgeBypass is a bridge on which pods of the node talk to each other unseen by chains on the
-// hook forward.
+// BridgeBypass is a bridge whose pods talk to each other without passing chains on the hook
+// forward.
 type BridgeBypass struct {
 	Bridge   string
 	Family   string // "ip" or "ip6"
 	NoModule bool   // br_netfilter isn't loaded
 }
 
-// sysctl is the switch that has bridged packets of the family seen, in the dotted form.
+// sysctl is the sysctl that makes bridged packets of the family pass the hook, in the dotted form.
 func (b BridgeBypass) sysctl() string { return "net.bridge." + bridgeSwitch(b.Family) }
 
 // String says what is wrong and what to type.
@@ -102,7 +102,7 @@ func BridgesBypass(podCIDRs []netip.Prefix, sysctlDir string) ([]BridgeBypass, e
 	return found, nil
 }
 
-// bridgeCalls reads the namespace's switch for all bridges. Without the module there is none.
+// bridgeCalls reads the namespace's switch for all bridges. Without the module it doesn't exist.
 func bridgeCalls(sysctlDir, family string) (on, module bool, err error) {
 	path := filepath.Join(sysctlDir, "bridge", bridgeSwitch(family))
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
@@ -112,7 +112,7 @@ func bridgeCalls(sysctlDir, family string) (on, module bool, err error) {
 	return on, true, err
 }
 
-// carriesPods tells whether a link has an address in, or a route within, one of the CIDRs, all of
+// carriesPods reports whether a link has an address in, or a route within, one of the CIDRs, all of
 // one family.
 func carriesPods(handle netlinksafe.Handle, link netlink.Link, cidrs []netip.Prefix) (bool, error) {
 	family := netlink.FAMILY_V4

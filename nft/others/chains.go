@@ -30,8 +30,8 @@ type baseChain struct {
 	chain   *nftables.Chain
 	rules   []*nftables.Rule
 
-	// The table's chain DOCKER-USER, with one of its base chains: that which leads there, if any
-	// does. Else nil.
+	// The table's chain DOCKER-USER, at one of its base chains: the one that leads there, if one
+	// does; otherwise nil.
 	users        *nftables.Chain
 	userRules    []*nftables.Rule
 	usersReached bool
@@ -58,7 +58,7 @@ func readChains(h Hook) ([]*baseChain, error) {
 }
 
 // listChains reads the base chains that judge packets on a hook, with their rules. A chain whose
-// rules can't be read is there without them, and in the error.
+// rules can't be read is in the result without them, and in the error.
 func listChains(conn *nftables.Conn, h Hook) ([]*baseChain, error) {
 	tables, err := conn.ListTables()
 	if err != nil {
@@ -126,19 +126,19 @@ func addUsers(conn *nftables.Conn, ofTable []*baseChain, all []*nftables.Chain) 
 	return err
 }
 
-// tableFlags undoes what the library does to them: it takes the kernel's big-endian number for one
-// in the machine's order.
+// tableFlags corrects the library's reading of them: it takes the kernel's big-endian number for
+// one in the machine's order.
 func tableFlags(t *nftables.Table) uint32 {
 	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, t.Flags))
 }
 
-// judges tells whether a table may judge IP packets of others: ours doesn't count.
+// judges reports whether a table may judge IP packets; ours doesn't count.
 func judges(t *nftables.Table) bool {
 	return familyName(t.Family) != "" &&
 		(t.Family != nftables.TableFamilyINet || t.Name != names.Table)
 }
 
-// familyName is the family's name in nftables, or "" where no IP packet is judged as such.
+// familyName is the family's name in nftables, or "" for a family without IP packets.
 func familyName(f nftables.TableFamily) string {
 	switch f {
 	case nftables.TableFamilyIPv4:

@@ -1,27 +1,27 @@
-// Package others finds out what else on a node judges forwarded packets, and whether Sluice's own
-// table sees them at all.
+// Package others finds out which other tables of a node judge forwarded packets, and whether the
+// packets pass Sluice's own table at all.
 //
-// In netfilter an accept ends one base chain, a drop ends the packet. However willing Sluice's
-// table is, a packet that is forwarded also goes through everybody else's chains on the hook
-// forward, and Docker, ufw and firewalld drop or reject there by default. So:
+// In netfilter an accept ends one base chain, a drop ends the packet. A forwarded packet that
+// Sluice's table accepts also goes through all other chains on the hook forward, where Docker, ufw
+// and firewalld drop or reject by default. So:
 //
-//   - Blockers reads the chains of a hook that drop whatever nothing in them accepted, of nftables
-//     and of legacy iptables, and names them. On the hooks input and output such chains may keep
-//     the nodes' tunnel from working, which others find out (overlay/reach).
+//   - Blockers names the chains of a hook that drop what none of their rules accepted, in nftables
+//     and in legacy iptables. On the hooks input and output such chains may block the nodes'
+//     tunnel, which package overlay/reach finds out.
 //   - Probe sends a packet of its own through the node, in at one veth and out at another, and
-//     tells whether it came through. It finds what can't be read off a chain's end, but can't name
-//     it.
-//   - Accepter puts a rule into such chains that accepts the pod network, keeps it there, and takes
-//     it away again.
+//     reports whether it came through. So it also finds what blocks before a chain's end, but can't
+//     name it.
+//   - Accepter puts a rule into such chains that accepts the pod network, keeps it there, and
+//     removes it again.
 //   - BridgesBypass finds the bridges whose pods talk to each other without passing any chain on
 //     the hook forward.
 //
-// It all works in the network namespace of the calling thread, needs NET_ADMIN and NET_RAW, and
-// nothing but the kernel, with one exception: changing legacy iptables takes its program. What is
-// read isn't loaded: asking for legacy iptables' table doesn't create it.
+// All of this works in the network namespace of the calling thread, and needs NET_ADMIN and
+// NET_RAW. It needs only the kernel, with one exception: changing legacy iptables takes its
+// program. Reading loads nothing: a question about a table of legacy iptables doesn't create it.
 //
-// It is not for the table `inet sluice`, which belongs to package nft and is never touched here,
-// nor for chains on other hooks (prerouting, postrouting, ingress), of the bridge family, or of
-// tables that only mark or translate. Of others' rules it understands where a chain's last one
-// blocks and where they jump to, no more, and nothing but Accepter changes their tables.
+// The table `inet sluice` belongs to package nft, and is never touched here. Not covered are chains
+// on other hooks (prerouting, postrouting, ingress), of the bridge family, or of tables that only
+// mark or translate. Of others' rules it understands only a chain's last one, if that blocks, and
+// jumps. Only Accepter changes other tables.
 package others

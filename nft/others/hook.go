@@ -9,7 +9,8 @@ type Hook struct {
 	legacy string // legacy iptables' chain
 }
 
-// The hooks of IP packets that can keep pods' traffic away: the nodes' tunnel is local to them.
+// The hooks of IP packets that can block pods' traffic. input and output can block the nodes'
+// tunnel, which is local to them.
 var (
 	Forward = Hook{"forward", *nftables.ChainHookForward, "FORWARD"} // what the node passes on
 	Input   = Hook{"input", *nftables.ChainHookInput, "INPUT"}       // what is for the node
@@ -19,7 +20,7 @@ var (
 // String is the hook's name in nftables.
 func (h Hook) String() string { return h.name }
 
-// has tells whether a chain filters packets on the hook.
+// has reports whether a chain filters packets on the hook.
 func (h Hook) has(c *nftables.Chain) bool {
 	return c.Type == nftables.ChainTypeFilter && c.Hooknum != nil && *c.Hooknum == h.number
 }

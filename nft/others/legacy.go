@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threadNet is where the kernel shows what the calling thread's network namespace has.
+// threadNet is the folder of /proc about the calling thread's network namespace.
 const threadNet = "/proc/thread-self/net"
 
 const legacyFilter = "filter"
@@ -44,9 +44,10 @@ type legacyFamily struct {
 	names   string // the file that names the tables which exist
 	domain  int
 	level   int
-	// where an entry says how far from its start its target is; right behind that, the next entry
+	// where an entry has the offset of its target from its start; behind that is the offset of the
+	// next entry
 	targetOffset int
-	ipLen        int // of what an entry begins with, which addresses, links and protocol it is for
+	ipLen        int // of the head of an entry: the addresses, links and protocol that it is for
 	entryLen     int // of an entry before its matches
 }
 
@@ -59,7 +60,7 @@ func legacyFamilies() []legacyFamily {
 	}
 }
 
-// legacyTable is what legacy iptables has in the table filter.
+// legacyTable is legacy iptables' table filter.
 type legacyTable struct {
 	family   legacyFamily
 	hook     Hook
@@ -79,7 +80,7 @@ func (t legacyTable) blocker() Blocker {
 	return b
 }
 
-// read reads the table filter. The kernel creates a table for whoever asks for it, so its list of
+// read reads the table filter. A request for a table makes the kernel create it, so the list of
 // tables is read first.
 func (f legacyFamily) read(procNet string, h Hook) (legacyTable, error) {
 	t := legacyTable{family: f, hook: h}
@@ -160,10 +161,11 @@ func (t *legacyTable) verdict(at int) (int32, error) {
 	return int32(binary.NativeEndian.Uint32(t.entries[at:])), nil
 }
 
-// mentions tells whether a rule has this text in it, such as a comment.
+// mentions reports whether a rule has this text in it, such as a comment.
 func (t *legacyTable) mentions(text string) bool { return bytes.Contains(t.entries, []byte(text)) }
 
-// getsockopt hands value to the kernel to read the request from and write the answer to.
+// getsockopt passes value to the kernel, which reads the request from it and writes the answer to
+// it.
 func getsockopt(fd, level, option int, value []byte) error {
 	length := uint32(len(value))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),

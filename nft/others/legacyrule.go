@@ -15,7 +15,7 @@ const (
 )
 
 // lastOf returns "drop" or "reject" if the last rule of the chain from first to policy does so to
-// every packet, and "" if not. What it can't follow is an error.
+// every packet, and "" if not. A jump that it can't follow is an error.
 func (t *legacyTable) lastOf(first, policy int) (string, error) {
 	last := -1
 	for at := first; at != policy; {
@@ -34,7 +34,7 @@ func (t *legacyTable) lastOf(first, policy int) (string, error) {
 	return t.takesAll(last)
 }
 
-// offsets returns how far from its start an entry's target and the next entry are.
+// offsets returns the offsets of an entry's target and of the next entry from its start.
 func (t *legacyTable) offsets(at int) (target, next int, err error) {
 	if at < 0 || at+t.family.entryLen > len(t.entries) {
 		return 0, 0, errMalformed

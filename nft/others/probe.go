@@ -26,8 +26,8 @@ const (
 const probeInterval = 20 * time.Millisecond
 
 // Path is where a probe's packets come from and go to: two addresses of one family. They should be
-// of the pod network, but nobody's at the time, nor any that the table `inet sluice` judges as one
-// of the node's pods.
+// of the pod network, without an owner at the time, and none that the table `inet sluice` judges as
+// one of the node's pods.
 type Path struct {
 	Source, Destination netip.Addr
 }
@@ -36,20 +36,21 @@ type Path struct {
 type ProbeOptions struct {
 	IPv4, IPv6 Path          // one at least; the zero Path leaves the family out
 	timeout    time.Duration // how long to try; zero: a second
-	// the node's /proc/sys/net; empty: /proc/sys/net. Written to only where new links don't take or
+	// the node's /proc/sys/net; empty: /proc/sys/net. It is written to only where new links
+	// don't take or
 	// forward packets
 	SysctlDir string
 }
 
-// Probe finds out whether the node forwards packets between pods: it makes two veth pairs, has UDP
-// packets arrive at one and looks whether they leave by the other. The node routes them as it does
-// those of pods, by routes to both addresses (RouteProtocol), so its own and everybody else's rules
-// judge them; rules that go by an interface's name see slprobe0 and slprobe2. A packet that comes
-// through ends it at once. Links and routes are gone when it returns, and a new Probe removes what
-// one that was killed left. There must be no other Probe in the network namespace at the same time.
+// Probe finds out whether the node forwards packets between pods: it makes two veth pairs, sends
+// UDP packets in at one, and looks whether they leave by the other. The node routes them like those
+// of pods, by routes to both addresses (RouteProtocol), so all rules of the node judge them; rules
+// about an interface's name see slprobe0 and slprobe2. A packet that comes through ends the Probe
+// at once. Links and routes are gone when it returns, and a new Probe removes those of one that was
+// killed. There must be no other Probe in the network namespace at the same time.
 //
-// It fails if it couldn't try to the end: when ctx ended before, or, for instance, since there is a
-// route to exactly one of the addresses: then it is somebody's.
+// It fails if it couldn't try to the end: because ctx ended before, or, for instance, because of a
+// route to exactly one of the addresses, which then has an owner.
 func Probe(ctx context.Context, o ProbeOptions) (Result, error) {
 	if o.timeout == 0 {
 		o.timeout = defaultTimeout
@@ -82,8 +83,8 @@ type trial struct {
 	outcome Outcome
 }
 
-// trials returns a trial for each family asked for. Its outcome is ForwardingOff, or Blocked until
-// a packet comes through.
+// trials returns a trial for each family with a Path. Its outcome is ForwardingOff, or Blocked
+// until a packet comes through.
 func (o ProbeOptions) trials() ([]*trial, error) {
 	var trials []*trial
 	switches, err := ReadSwitches(o.SysctlDir)
@@ -130,8 +131,8 @@ type Switches struct {
 	IPv4, IPv6 bool
 }
 
-// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. What a Probe finds
-// may differ whenever they do.
+// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. A change of
+// theirs can change a Probe's result.
 func ReadSwitches(sysctlDir string) (s Switches, err error) {
 	if sysctlDir == "" {
 		sysctlDir = defaultSysctlDir
@@ -199,7 +200,7 @@ func try(ctx context.Context, trials []*trial, o ProbeOptions) (err error) {
 	return nil
 }
 
-// receive takes what arrives until all trials are decided, or nothing has come for an interval.
+// receive reads packets until all trials are decided, or none has come for an interval.
 func receive(socket int, trials []*trial) error {
 	buffer := make([]byte, 2048)
 	for len(undecided(trials)) > 0 {

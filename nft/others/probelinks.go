@@ -18,7 +18,7 @@ import (
 // routeProtocol marks the routes of a Probe.
 const routeProtocol netlink.RouteProtocol = names.ProbeRoutes
 
-// The links of a Probe: what is sent on the far end of a pair arrives at its near one, and the
+// The links of a Probe: packets that are sent on a pair's far end arrive at its near end, and the
 // other way round.
 const (
 	nearIn  = names.ProbeLink + "0"
@@ -34,17 +34,17 @@ type links struct {
 	nearMAC       net.HardwareAddr
 }
 
-// macOf is the fixed MAC of a link: a locally administered unicast address. Given at the creation,
-// nobody else picks one.
+// macOf is the fixed MAC of a link: a locally administered unicast address. It is set at the
+// creation, so that no daemon picks another one.
 func macOf(link byte) net.HardwareAddr { return net.HardwareAddr{0x02, 's', 'l', 'p', 'r', link} }
 
-// nobody is a MAC that no link has.
-func nobody() net.HardwareAddr { return macOf(0xff) }
+// noLink is a MAC that no link has.
+func noLink() net.HardwareAddr { return macOf(0xff) }
 
 // makeLinks makes both pairs and the routes of the trials, after removing those of a Probe that was
 // killed. The near ends have no ARP or neighbour discovery and no addresses, and send to their own
-// MAC. So whatever comes to a far end is a packet for somebody else: a packet socket sees it, and
-// the node neither answers nor forwards it a second time.
+// MAC. So each packet that comes to a far end is for another host: a packet socket sees it, and the
+// node neither answers nor forwards it a second time.
 func makeLinks(sysctlDir string, trials []*trial) (*links, error) {
 	nl, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -116,8 +116,8 @@ func (l *links) pair(near, far string, number byte) (nearIndex, farIndex int, er
 	return index[0], index[1], nil
 }
 
-// raise sets a link up that has no addresses, not even the one that IPv6 would give it, and
-// resolves none.
+// raise sets a link up without addresses, not even IPv6's own link-local one, and without address
+// resolution.
 func (l *links) raise(link netlink.Link) error {
 	const noAddress = 1 // IN6_ADDR_GEN_MODE_NONE
 	// A kernel without IPv6 has no such mode.
@@ -131,8 +131,8 @@ func (l *links) raise(link netlink.Link) error {
 	return l.nl.LinkSetUp(link)
 }
 
-// enable sees to it that the near ends take and forward a family's packets where new links don't,
-// as package cni does for pods.
+// enable makes the near ends take and forward a family's packets where new links don't, as package
+// cni does for pods.
 func enable(sysctlDir string, family netip.Addr) error {
 	key, value := "ipv4/conf/%s/forwarding", "1" // IPv6 has one switch for the whole node
 	if family.Is6() {
@@ -151,8 +151,8 @@ func enable(sysctlDir string, family netip.Addr) error {
 	return nil
 }
 
-// checkUnused returns an error if there is a route to exactly this address: a pod has it, or the
-// node.
+// checkUnused returns an error if there is a route to exactly this address, which a pod or the node
+// has then.
 func (l *links) checkUnused(addr netip.Addr) error {
 	family := netlink.FAMILY_V4
 	if addr.Is6() {
@@ -181,14 +181,14 @@ func (l *links) route(to netip.Addr, link int) error {
 	return nil
 }
 
-// remove removes the links, with which their routes go.
+// remove removes the links, and with them their routes.
 func (l *links) remove() error {
 	defer l.nl.Close()
 	return l.removePairs()
 }
 
 // RemoveProbe removes the links of a Probe that was killed, with their routes, in the network
-// namespace of the calling thread. No Probe may run. That there are none is no error.
+// namespace of the calling thread. No Probe may run. Missing links are no error.
 func RemoveProbe() error {
 	nl, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -197,7 +197,7 @@ func RemoveProbe() error {
 	return (&links{nl: nl}).remove()
 }
 
-// removePairs removes what there is of the links, of this Probe or of another.
+// removePairs removes the links that exist, of this Probe or of another.
 func (l *links) removePairs() error {
 	var errs []error
 	for _, name := range []string{nearIn, nearOut} {

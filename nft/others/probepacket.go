@@ -14,14 +14,14 @@ import (
 const (
 	tokenLen = 16
 
-	// hops is enough for one router, so that no packet goes round.
+	// hops is enough for one router, so that no packet loops.
 	hops = 2
 
 	headerLenUDP = 8
 	discardPort  = 9 // RFC 863
 
 	// firstDynamicPort begins the range of the source port, which is random, from the dynamic range
-	// (RFC 6335), so that no flow of an earlier probe is taken for this one.
+	// (RFC 6335), so that no earlier probe's flow is taken for this one.
 	firstDynamicPort = 49152
 )
 
@@ -47,8 +47,8 @@ func packetSocket(link int, protocol uint16) (int, error) {
 	return fd, nil
 }
 
-// send sends a frame. That the link has no room or isn't up yet is no error: the frame will be
-// repeated.
+// send sends a frame. It is no error if the link has no room or isn't up yet: the frame is repeated
+// later.
 func send(socket int, frame []byte) error {
 	_, err := unix.Write(socket, frame)
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.EINTR) {
@@ -63,7 +63,7 @@ func send(socket int, frame []byte) error {
 // frame is an Ethernet frame to a MAC address with a UDP packet that has token as its payload.
 func frame(p Path, to net.HardwareAddr, token []byte) []byte {
 	f := append([]byte(nil), to...)
-	f = append(f, nobody()...)
+	f = append(f, noLink()...)
 	datagram := udp(p, token)
 	if p.Source.Is4() {
 		f = binary.BigEndian.AppendUint16(f, unix.ETH_P_IP)

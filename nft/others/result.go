@@ -66,8 +66,8 @@ func (o Outcome) explain(family, sysctl, blockers string) string {
 	}
 }
 
-// Named names those of the blockers that judge IPv4 packets, or those that judge IPv6: one or the
-// other of them may drop what does.
+// Named names the blockers that judge IPv4 packets, or those that judge IPv6: each of them may be
+// the one that drops.
 func Named(blockers []Blocker, is4 bool) string {
 	family := familyIP6
 	if is4 {
