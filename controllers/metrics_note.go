@@ -37,7 +37,8 @@ func (m *Metrics) noteBlockers(blockers []others.Blocker) {
 	}
 	m.forwardBlockers.Reset()
 	for _, b := range blockers {
-		m.forwardBlockers.With(prometheus.Labels{"backend": b.Backend, "family": b.Family, "table": b.Table, "chain": b.Chain}).Set(1)
+		m.forwardBlockers.With(prometheus.Labels{"backend": b.Backend, "family": b.Family,
+			"table": b.Table, "chain": b.Chain}).Set(1)
 	}
 }
 
@@ -45,9 +46,11 @@ func (m *Metrics) noteForwarding(result others.Result) {
 	if m == nil {
 		return
 	}
-	for family, outcome := range map[string]others.Outcome{"ipv4": result.IPv4, "ipv6": result.IPv6} {
+	for family, outcome := range map[string]others.Outcome{"ipv4": result.IPv4,
+		"ipv6": result.IPv6} {
 		if outcome != others.NotTried {
-			m.forwardPasses.With(prometheus.Labels{"family": family}).Set(boolValue(outcome == others.Passed))
+			m.forwardPasses.With(prometheus.Labels{"family": family}).
+				Set(boolValue(outcome == others.Passed))
 		}
 	}
 }

@@ -47,7 +47,8 @@ func TestProblemsAreReportedOncePerVersion(t *testing.T) {
 		{"seen again", func() {}, 0},
 		{"edited", func() { np.Generation++ }, 1},
 		{"made anew", func() { np.UID = "other" }, 1},
-		{"forgotten and back", func() { a.problems.forget(client.ObjectKeyFromObject(np), a.Metrics) }, 1},
+		{"forgotten and back",
+			func() { a.problems.forget(client.ObjectKeyFromObject(np), a.Metrics) }, 1},
 	} {
 		step.change()
 		if got := report(); got != step.want {

@@ -33,8 +33,9 @@ func addrs(texts ...string) []netip.Addr {
 // node is number i, on 192.168.77.0/24 and fd77::/64, with pods of both families.
 func node(i int) overlay.Node {
 	return overlay.Node{
-		Name:      fmt.Sprintf("node%d", i),
-		PodCIDRs:  prefixes(fmt.Sprintf("10.244.%d.0/24", i), fmt.Sprintf("fd00:10:244:%x::/64", i)),
+		Name: fmt.Sprintf("node%d", i),
+		PodCIDRs: prefixes(
+			fmt.Sprintf("10.244.%d.0/24", i), fmt.Sprintf("fd00:10:244:%x::/64", i)),
 		Addresses: addrs(fmt.Sprintf("192.168.77.%d", i), fmt.Sprintf("fd77::%x", i)),
 	}
 }
@@ -54,7 +55,8 @@ func eth0(i int) []overlay.Link {
 
 func TestDesired(t *testing.T) {
 	t.Parallel()
-	const withoutIPv6 = "node1: it has no IPv6 pod CIDR, although IPv6 is on: its pods get no such address"
+	const withoutIPv6 = "node1: it has no IPv6 pod CIDR, although IPv6 is on: " +
+		"its pods get no such address"
 	four := func(n *overlay.Node) { n.PodCIDRs = n.PodCIDRs[:1] }
 	far := changed(node(3), func(n *overlay.Node) {
 		n.Addresses = addrs("192.168.88.3", "fd88::3")
@@ -332,7 +334,9 @@ func TestHostilePeers(t *testing.T) {
 		"all around ours":     {claims("10.244.0.0/20"), "overlaps that of node node1"},
 		"another's CIDR":      {claims("fd00:10:244:2::/64"), "overlaps that of node node2"},
 		"a part of another's": {claims("10.244.2.128/25"), "overlaps that of node node2"},
-		"twice its own":       {claims("10.244.9.0/24", "10.244.9.0/25"), "overlaps that of node node9"},
+		"twice its own": {
+			claims("10.244.9.0/24", "10.244.9.0/25"), "overlaps that of node node9",
+		},
 		"outside the network": {
 			claims("10.245.9.0/24"), "10.245.9.0/24 is outside the pod network 10.244.0.0/16"},
 		"more than the network": {claims("10.0.0.0/8"), "is outside the pod network"},

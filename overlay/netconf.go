@@ -19,7 +19,8 @@ import (
 // ParseConfig reads flannel's net-conf.json, each key as flannel does on Linux with the Kubernetes
 // API as its store:
 //
-//	Network, IPv6Network      the pods' networks, which must be usable if the family is on; host bits are ignored
+//	Network, IPv6Network      the pods' networks, which must be usable if the family is on; host
+//	                          bits are ignored
 //	EnableIPv4, EnableIPv6    true and false if absent
 //	Backend.Type              vxlan (if absent) or host-gw, in letters of either case
 //	Backend.VNI               1 if absent

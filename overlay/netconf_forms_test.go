@@ -144,7 +144,7 @@ var forms = []form{
 			"Backend": {"Port": 4789, "Type": "vxlan"}}`,
 		want: vxlanOn("", and6("fd00::/112"), at(1, 4789)),
 	}, {
-		source: "siderolabs/talos, internal/.../k8stemplates/testdata/flannel-configmap-with-mtu.yaml",
+		source: "siderolabs/talos, internal/.../testdata/flannel-configmap-with-mtu.yaml",
 		json:   `{"Network": "10.96.0.0/12", "EnableNFTables": true, "Backend": {"MTU": 1420, "Port": 4789, "Type": "vxlan"}}`,
 		want:   vxlanOn("10.96.0.0/12", at(1, 4789), underlayMTU(1420)),
 	}, {

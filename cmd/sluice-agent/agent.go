@@ -74,15 +74,7 @@ func newAgent(
 	server.Handle(cni.PathWhyLive, answers.WhyLiveHandler(e, e.Connections, log.WithName("why")))
 	server.Handle(cni.PathVerify, answers.VerifyHandler(verifier))
 	forwarding := t.newForwardCheck(server)
-	datapath := &controllers.Datapath{
-		Enforcer: e, Server: server, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
-		ConfDir: o.cniConfDir,
-		Conflist: install.ConflistOptions{Socket: o.socket, StateDir: o.stateDir,
-			Exclusive: o.cniExclusive},
-		ReserveTunnel: reserveTunnel, Forward: forwarding, SubnetFile: o.subnetFile,
-		RunDir: o.runDir,
-		Events: t.nodeEvents, Log: log.WithName("datapath"),
-	}
+	datapath := t.newDatapath(e, server, forwarding, reserveTunnel)
 	cutOptions := enforcer.CutterOptions{Off: !o.cutEstablished, Log: log.WithName("cutter")}
 	cutter := enforcer.NewCutter(e, cutOptions)
 	departures := enforcer.NewDepartures(e, server.ForgetConnections, o.forgetEvery())
@@ -133,6 +125,23 @@ func newAgent(
 		return nil, err
 	}
 	return out, nil
+}
+
+func (t *tools) newDatapath(
+	e *enforcer.Enforcer, s *cniserver.Server, forwarding *controllers.ForwardCheck,
+	reserveTunnel bool,
+) *controllers.Datapath {
+	o := t.options
+	return &controllers.Datapath{
+		Enforcer: e, Server: s, PolicyOnly: o.policyOnly, Masquerade: o.masquerade,
+		ConfDir: o.cniConfDir,
+		Conflist: install.ConflistOptions{
+			Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive,
+		},
+		ReserveTunnel: reserveTunnel, Forward: forwarding,
+		SubnetFile: o.subnetFile, RunDir: o.runDir,
+		Events: t.nodeEvents, Log: t.log.WithName("datapath"),
+	}
 }
 
 // reapInterval is the time between two looks for pods that are gone without a DEL. Two in a row

@@ -81,7 +81,8 @@ func checkWiring(
 	chained := podlink.Chained{HostMTU: mtuOf(result, w.HostName), PodMTU: mtuOf(result, w.PodName)}
 	for _, route := range result.Routes {
 		if to := link.Prefix(&route.Dst); to.IsValid() {
-			chained.PodRoutes = append(chained.PodRoutes, podlink.Route{To: to, Via: link.Addr(route.GW)})
+			out := podlink.Route{To: to, Via: link.Addr(route.GW)}
+			chained.PodRoutes = append(chained.PodRoutes, out)
 		}
 	}
 	return podlink.Differences(w, chained, podNS)

@@ -21,7 +21,8 @@ func hostEndSysctls(end string, addrs []netip.Addr, hasHostPort4 bool) []link.Sy
 		all = append(all, link.Sysctl6(end, "disable_ipv6", 0))
 	}
 	if slices.ContainsFunc(addrs, netip.Addr.Is4) {
-		all = append(all, link.Sysctl4(end, "forwarding", 1)) // IPv6 has one switch for the whole node
+		// IPv6 has one switch for the whole node
+		all = append(all, link.Sysctl4(end, "forwarding", 1))
 	}
 	if hasHostPort4 {
 		// the node's processes reach host ports at 127.0.0.1

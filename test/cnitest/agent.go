@@ -116,8 +116,8 @@ func (a *Agent) MustDel(r cni.AddRequest) {
 	}
 }
 
-// Expect waits until there is so much of attachments, in memory, on disk and in the enforcement, and
-// their addresses are taken.
+// Expect waits until there is so much of attachments, in memory, on disk and in the enforcement,
+// and their addresses are taken.
 func (a *Agent) Expect(ids ...string) {
 	a.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -140,7 +140,9 @@ func (a *Agent) Expect(ids ...string) {
 
 // Differences says in what there is something else of attachments than Expect wants.
 func (a *Agent) Differences(ids []string) (list []string) {
-	differs := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	differs := func(format string, args ...any) {
+		list = append(list, fmt.Sprintf(format, args...))
+	}
 	var have []string
 	taken := 0
 	for _, attachment := range a.server.Attachments() {

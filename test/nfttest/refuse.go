@@ -50,11 +50,14 @@ const (
 func (r refusing) spoil(kind uint16, data []byte) []byte {
 	switch kind {
 	case unix.NFT_MSG_NEWCHAIN:
-		return r.spoilWhole(data, nft.Object{Chain: text(data, unix.NFTA_CHAIN_NAME)}, unix.NFTA_CHAIN_HANDLE)
+		return r.spoilWhole(data, nft.Object{Chain: text(data, unix.NFTA_CHAIN_NAME)},
+			unix.NFTA_CHAIN_HANDLE)
 	case unix.NFT_MSG_NEWRULE:
-		return r.spoilWhole(data, nft.Object{Chain: text(data, unix.NFTA_RULE_CHAIN)}, unix.NFTA_RULE_HANDLE)
+		return r.spoilWhole(data, nft.Object{Chain: text(data, unix.NFTA_RULE_CHAIN)},
+			unix.NFTA_RULE_HANDLE)
 	case unix.NFT_MSG_NEWSET:
-		return r.spoilWhole(data, nft.Object{Set: text(data, unix.NFTA_SET_NAME)}, unix.NFTA_SET_FLAGS)
+		return r.spoilWhole(data, nft.Object{Set: text(data, unix.NFTA_SET_NAME)},
+			unix.NFTA_SET_FLAGS)
 	case unix.NFT_MSG_NEWSETELEM:
 		return r.spoilElements(data)
 	}
@@ -87,7 +90,8 @@ func (r refusing) spoilElements(data []byte) []byte {
 			element.Last = nft.Step(key(elements[i+1], unix.NFTA_SET_ELEM_KEY), -1)
 		}
 		if r.bad(nft.Object{Set: set, Element: element}) {
-			const kind, unknown = 2, 0x3fff // where an attribute has its kind, and one that no kernel knows
+			// where an attribute has its kind, and one that no kernel knows
+			const kind, unknown = 2, 0x3fff
 			binary.NativeEndian.PutUint16(part(e, unix.NFTA_SET_ELEM_KEY)[kind:], unknown)
 		}
 	}
