@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/pathless"
+	"github.com/sluice-net/sluice/internal/atomicfile"
 )
 
 const (
@@ -244,34 +244,21 @@ func (r Records) WriteHeartbeat(h Heartbeat) error {
 	return nil
 }
 
-// writeJSON replaces a file as a whole, or fails and leaves it as it is.
+// writeJSON replaces a file as a whole, or fails and leaves it as it is. It is on the disk then. A
+// reboot ends what it says, but the state directory may outlive that: a file without content would
+// be read as damaged, not as of another boot, and such a ledger has every address rest.
 func writeJSON(path string, value any) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("writing %s: %w", path, pathless.Error(err))
+			err = fmt.Errorf("writing %s: %w", path, err)
 		}
 	}()
 	data, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), temporary) // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	// Nothing is synced to a disk: the file is only of use until the machine stops. An incomplete
-	// ledger can't be read after that, so every address rests.
-	_, err = f.Write(append(data, '\n'))
-	err = errors.Join(err, f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	file := atomicfile.File{Path: path, Passing: temporary + "*", Mode: 0o600}
+	return file.Write(append(data, '\n'))
 }
 
 // readJSON reads a regular file. It follows no link, waits for no pipe, and ignores unknown fields,

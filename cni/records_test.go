@@ -206,6 +206,29 @@ func TestFailedWriteLeavesNoFile(t *testing.T) {
 	}
 }
 
+// TestRecordsAreSynced: what the disk doesn't take isn't recorded, and what is there stays.
+func TestRecordsAreSynced(t *testing.T) {
+	t.Parallel()
+	r := newRecords(t)
+	if err := errors.Join(r.MakeDirectories(), r.WriteLedger(Ledger{Taken: addrs("10.1.0.7")})); err != nil {
+		t.Fatal(err)
+	}
+	for what, write := range map[string]func() error{
+		"record": func() error { return r.Write(newAttachment("c1", "pod-a", "10.1.0.1")) },
+		"ledger": func() error { return r.WriteLedger(Ledger{}) },
+	} {
+		if err := testdisk.WithoutSync(write); !errors.Is(err, unix.EIO) {
+			t.Errorf("%s: got %v, want the error of fsync", what, err)
+		}
+	}
+	if all, bad, err := r.ReadAll(); err != nil || len(all) != 0 || len(bad) != 0 {
+		t.Errorf("got %v, %v and %v", all, bad, err)
+	}
+	if l, err := r.ReadLedger(); err != nil || len(l.Taken) != 1 {
+		t.Errorf("got %v and %v, want the ledger that was there", l, err)
+	}
+}
+
 func TestHostileLedger(t *testing.T) {
 	t.Parallel()
 	for name, content := range map[string]string{

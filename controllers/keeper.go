@@ -2,11 +2,12 @@ package controllers
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/go-logr/logr"
+
+	"github.com/sluice-net/sluice/internal/atomicfile"
 )
 
 // keeper writes the latest content of a file in the background, as the disk may be full or slow.
@@ -77,28 +78,6 @@ func save(path string, content []byte) error {
 	}
 	// After a crash here, the next server of the state directory removes files of this name, or the
 	// next write replaces it.
-	unfinished := filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
-	if err := writeSynced(unfinished, content); err != nil {
-		return err
-	}
-	return os.Rename(unfinished, path)
-}
-
-func writeSynced(path string, content []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-		if err != nil {
-			_ = os.Remove(path) // it takes room
-		}
-	}()
-	if _, err = f.Write(content); err != nil {
-		return err
-	}
-	return f.Sync()
+	file := atomicfile.File{Path: path, Passing: ".new-" + filepath.Base(path), Mode: 0o600}
+	return file.Write(content)
 }

@@ -12,7 +12,7 @@ import (
 	"slices"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/internal/pathless"
+	"github.com/sluice-net/sluice/internal/atomicfile"
 )
 
 // conflistName sorts before the usual names of other networks' files, as a runtime takes the first.
@@ -160,31 +160,16 @@ func configurationsBefore(dir string) ([]string, error) {
 }
 
 // replaceFile gives a file this content, readable by all, so that it survives a crash. It reports
-// whether the file had to change. Its errors don't name the temporary file, whose name differs each
-// time: so callers can report an error once.
+// whether the file had to change.
 func replaceFile(path string, content []byte) (changed bool, err error) {
 	if isFile(path, content, conflistMode) {
 		return false, nil
 	}
-	defer func() { err = pathless.Error(err) }()
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, unfinished)
-	if err != nil {
+	file := atomicfile.File{Path: path, Passing: unfinished, Mode: conflistMode}
+	if err := file.Write(content); err != nil {
 		return false, err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(conflistMode), f.Sync(), f.Close()); err != nil {
-		return false, err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return false, err
-	}
-	return true, syncDir(dir)
+	return true, nil
 }
 
 func isFile(path string, content []byte, mode fs.FileMode) bool {
@@ -204,14 +189,5 @@ func removeFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes a directory's entries last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.SyncDir(filepath.Dir(path))
 }

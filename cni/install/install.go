@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/internal/atomicfile"
 )
 
 // PluginName is the plugin's file in a runtime's directory of plugins, and its type in a network
@@ -98,27 +99,15 @@ func copyProgram(program, path string) (changed bool, err error) {
 	if isSame, err := isInstalled(from, info.Size(), path); isSame || err != nil {
 		return false, err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), unfinished)
-	if err != nil {
-		return false, err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name())
+	file := atomicfile.File{Path: path, Passing: unfinished, Mode: pluginMode}
+	err = file.WriteBy(func(to io.Writer) error {
+		n, err := io.Copy(to, from)
+		if err == nil && n != info.Size() {
+			err = fmt.Errorf("%s changes while it is read", program)
 		}
-	}()
-	n, err := io.Copy(temp, from)
-	if err == nil && n != info.Size() {
-		err = fmt.Errorf("%s changes while it is read", program)
-	}
-	// It must not be open for writing, or it can't be executed.
-	if err = errors.Join(err, temp.Chmod(pluginMode), temp.Sync(), temp.Close()); err != nil {
-		return false, err
-	}
-	if err = os.Rename(temp.Name(), path); err != nil {
-		return false, err
-	}
-	return true, syncDir(filepath.Dir(path))
+		return err
+	})
+	return err == nil, err
 }
 
 // isInstalled reports whether the file at path has from's content, and can be executed; from is at
@@ -166,7 +155,7 @@ func atEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.
 const unfinished = ".sluice-*.new"
 
 // removeUnfinished removes files that were to take another's place, as replaceFile and copyProgram
-// make them. The caller sees to it that nobody is about to make one.
+// name them. The caller sees to it that nobody is about to make one.
 func removeUnfinished(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
