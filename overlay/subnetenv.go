@@ -3,7 +3,6 @@ package overlay
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -13,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-net/sluice/internal/pathless"
+	"github.com/sluice-net/sluice/internal/atomicfile"
 )
 
 // SubnetEnv is what flannel tells other programs of a node about its pod network, in
@@ -54,8 +53,9 @@ func (e SubnetEnv) WriteFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // others read it
 		return fmt.Errorf("making the folder of %s: %w", path, err)
 	}
-	if err := replaceFile(path, content); err != nil {
-		return fmt.Errorf("writing %s: %w", path, pathless.Error(err))
+	file := atomicfile.File{Path: path, Passing: filepath.Base(unfinishedPattern(path)), Mode: 0o644}
+	if err := file.Write([]byte(content)); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	unfinished, _ := filepath.Glob(
 		unfinishedPattern(path)) // of who died writing it; the pattern is good
@@ -89,20 +89,4 @@ func RemoveSubnetFile(path string) error {
 // unfinishedPattern is that of the names that the file has before it is whole.
 func unfinishedPattern(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".*")
-}
-
-func replaceFile(path, content string) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(unfinishedPattern(path)))
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(temp, content)
-	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
 }
