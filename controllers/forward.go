@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	"go4.org/netipx"
 
 	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/nft/others"
@@ -108,7 +109,8 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 	const most = 16 // addresses to look at
 	var free []netip.Addr
-	for addr, n := lastAddr(p), 0; n < most && p.Contains(addr) && addr != p.Masked().Addr(); addr,
+	for addr, n := netipx.PrefixLastIP(p),
+		0; n < most && p.Contains(addr) && addr != p.Masked().Addr(); addr,
 		n = addr.Prev(), n+1 {
 		if !slices.Contains(taken, addr) {
 			free = append(free, addr)
@@ -118,16 +120,6 @@ func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 		}
 	}
 	return others.Path{}, fmt.Errorf("no two of the last addresses of %s are free", p)
-}
-
-// lastAddr is the last address of a prefix.
-func lastAddr(p netip.Prefix) netip.Addr {
-	raw := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(raw)*8; bit++ {
-		raw[bit/8] |= 0x80 >> (bit % 8)
-	}
-	addr, _ := netip.AddrFromSlice(raw)
-	return addr
 }
 
 // lookAtBridges looks for pods that talk past our ruleset.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/internal/names"
@@ -158,7 +159,7 @@ func (l *links) checkUnused(addr netip.Addr) error {
 	if addr.Is6() {
 		family = netlink.FAMILY_V6
 	}
-	only := &netlink.Route{Dst: ipNet(host(addr)), Table: unix.RT_TABLE_UNSPEC}
+	only := &netlink.Route{Dst: netipx.PrefixIPNet(host(addr)), Table: unix.RT_TABLE_UNSPEC}
 	routes, err := l.nl.RouteListFiltered(family, only,
 		netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	if err != nil {
@@ -172,8 +173,9 @@ func (l *links) checkUnused(addr netip.Addr) error {
 
 func (l *links) route(to netip.Addr, link int) error {
 	err := l.nl.RouteAdd(&netlink.Route{
-		Dst: ipNet(host(to)), LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol,
-		Table: unix.RT_TABLE_MAIN,
+		Dst: netipx.PrefixIPNet(host(to)), LinkIndex: link, Scope: netlink.SCOPE_LINK,
+		Protocol: routeProtocol,
+		Table:    unix.RT_TABLE_MAIN,
 	})
 	if err != nil {
 		return fmt.Errorf("adding a route to %s: %w", to, err)
@@ -213,8 +215,4 @@ func (l *links) removePairs() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -119,7 +120,8 @@ func (s *namespace) addNeighbour(link netlink.Link, addr netip.Addr, mac net.Har
 // addRoute sends dst over link, by way of gateway and from source where these are valid.
 func (s *namespace) addRoute(link netlink.Link, dst netip.Prefix,
 	gateway, source netip.Addr) error {
-	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(dst), Src: source.AsSlice()}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: netipx.PrefixIPNet(dst),
+		Src: source.AsSlice()}
 	if gateway.IsValid() {
 		route.Gw = gateway.AsSlice()
 		route.Flags = int(netlink.FLAG_ONLINK)
@@ -136,7 +138,7 @@ func (s *namespace) addRoute(link netlink.Link, dst netip.Prefix,
 // the kernel makes an IPv6 address a local one some time after it has answered; until then packets
 // to it are dropped.
 func (s *namespace) addAddr(link netlink.Link, p netip.Prefix) error {
-	address := &netlink.Addr{IPNet: ipNet(p)}
+	address := &netlink.Addr{IPNet: netipx.PrefixIPNet(p)}
 	if p.Addr().Is6() {
 		address.Flags = unix.IFA_F_NODAD
 	}
@@ -174,10 +176,6 @@ func hardwareAddr(iface, end string) net.HardwareAddr {
 func hashedName(prefix, name string, digits int) string {
 	sum := sha256.Sum256([]byte(name))
 	return prefix + hex.EncodeToString(sum[:])[:digits]
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func family(addr netip.Addr) int {

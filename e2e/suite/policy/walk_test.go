@@ -10,6 +10,7 @@ import (
 
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -194,22 +195,12 @@ func podNetwork(nodes []corev1.Node, family corev1.IPFamily) netip.Prefix {
 			prefix, err := netip.ParsePrefix(text)
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			if framework.FamilyOf(prefix.Addr()) == family {
-				ends = append(ends, prefix.Addr(), lastOf(prefix))
+				ends = append(ends, prefix.Addr(), netipx.PrefixLastIP(prefix))
 			}
 		}
 	}
 	gomega.Expect(ends).NotTo(gomega.BeEmpty(), "podCIDRs of the family %s", family)
 	return cover(ends)
-}
-
-// lastOf is a block's last address.
-func lastOf(block netip.Prefix) netip.Addr {
-	bytes := block.Masked().Addr().AsSlice()
-	for bit := block.Bits(); bit < len(bytes)*8; bit++ {
-		bytes[bit/8] |= 1 << (7 - bit%8)
-	}
-	last, _ := netip.AddrFromSlice(bytes)
-	return last
 }
 
 // expectReady holds every pod to its readiness: its probes come from its own node, which no policy
