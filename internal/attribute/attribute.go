@@ -35,4 +35,7 @@ func Append(to []byte, kind uint16, value []byte) []byte {
 	return append(to, make([]byte, align(length)-length)...)
 }
 
+// Space is how many bytes an attribute with this value takes.
+func Space(value []byte) int { return align(unix.SizeofNlAttr + len(value)) }
+
 func align(length int) int { return (length + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }

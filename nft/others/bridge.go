@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"go4.org/netipx"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/internal/attribute"
 )
 
 // BridgeBypass is a bridge whose pods talk to each other without passing chains on the hook
@@ -164,7 +166,7 @@ func ownSwitch(link netlink.Link, family string) (on bool, err error) {
 		kind = unix.IFLA_BR_NF_CALL_IP6TABLES
 	}
 	for _, answer := range answers {
-		value := attribute(answer[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO,
+		value := nested(answer[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO,
 			unix.IFLA_INFO_DATA, kind)
 		if len(value) == 1 && value[0] != 0 {
 			return true, nil
@@ -173,17 +175,14 @@ func ownSwitch(link netlink.Link, family string) (on bool, err error) {
 	return false, nil
 }
 
-// attribute follows nested attributes down to a value; nil if there is none.
-func attribute(data []byte, path ...uint16) []byte {
+// nested follows nested attributes down to a value; nil if there is none.
+func nested(data []byte, path ...uint16) []byte {
 	for _, kind := range path {
-		attrs, err := nl.ParseRouteAttr(data)
-		if err != nil {
-			return nil
-		}
+		inner := data
 		data = nil
-		for _, a := range attrs {
-			if a.Attr.Type&nl.NLA_TYPE_MASK == kind {
-				data = a.Value
+		for k, value := range attribute.All(inner) {
+			if k == kind {
+				data = value
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/internal/attribute"
 	"github.com/sluice-net/sluice/nft"
 )
 
@@ -15,11 +16,10 @@ func AboutOurTable(m netlink.Message) bool {
 	if len(m.Data) < nfgenHeader || m.Data[0] != familyINet || m.Header.Type&0xff == newGen {
 		return false
 	}
-	ours := false
-	eachAttr(m.Data, nfgenHeader, func(kind uint16, start, end int) {
-		if kind == unix.NFTA_TABLE_NAME {
-			ours = ours || string(m.Data[start+attrHeader:end]) == nft.TableName+"\x00"
+	for kind, value := range attribute.All(m.Data[nfgenHeader:]) {
+		if kind == unix.NFTA_TABLE_NAME && string(value) == nft.TableName+"\x00" {
+			return true
 		}
-	})
-	return ours
+	}
+	return false
 }

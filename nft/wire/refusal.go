@@ -1,13 +1,13 @@
 package wire
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/internal/attribute"
 	"github.com/sluice-net/sluice/nft"
 )
 
@@ -92,39 +92,33 @@ func (s subject) refused(m netlink.Message, offset int) nft.Object {
 }
 
 const (
-	nlmsgHeader  = 16 // struct nlmsghdr
-	nfgenHeader  = 4  // struct nfgenmsg
-	attrHeader   = 4  // struct nlattr
-	attrTypeMask = 0x3fff
+	nlmsgHeader = 16 // struct nlmsghdr
+	nfgenHeader = 4  // struct nfgenmsg
 )
 
 // elementAt is the index of the element whose attribute holds a position in a
 // message; -1 if none does.
 func elementAt(data []byte, position int) int {
-	found := -1
-	eachAttr(data, nfgenHeader, func(kind uint16, start, end int) {
-		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			return
+	at := nfgenHeader
+	for kind, value := range attribute.All(data[nfgenHeader:]) {
+		if kind == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			return attributeAt(value, position-at-unix.SizeofNlAttr)
 		}
-		i := 0
-		eachAttr(data[:end], start+attrHeader, func(_ uint16, start, end int) {
-			if start <= position && position < end {
-				found = i
-			}
-			i++
-		})
-	})
-	return found
+		at += attribute.Space(value)
+	}
+	return -1
 }
 
-// eachAttr walks over attributes, which are aligned to 4 bytes.
-func eachAttr(data []byte, at int, f func(kind uint16, start, end int)) {
-	for at+attrHeader <= len(data) {
-		length := int(binary.NativeEndian.Uint16(data[at:]))
-		if length < attrHeader || at+length > len(data) {
-			return
+// attributeAt is the index of the attribute that holds a position; -1 if none
+// does.
+func attributeAt(list []byte, position int) int {
+	i, end := 0, 0
+	for _, value := range attribute.All(list) {
+		start := end
+		if end += attribute.Space(value); start <= position && position < end {
+			return i
 		}
-		f(binary.NativeEndian.Uint16(data[at+2:])&attrTypeMask, at, at+length)
-		at += (length + 3) &^ 3
+		i++
 	}
+	return -1
 }
