@@ -1,6 +1,6 @@
 # Reads the output of go test -bench and prints, for every benchmark, the median of each figure and
 # its ratio to the same figure of the benchmark's first sub-benchmark, unless the line has ratios of
-# its own: units that begin with "of-".
+# its own: units that begin with "of-". Why this isn't benchstat's work: CONTRIBUTING.md.
 
 $1 == "pkg:" { package = $2 }
 
