@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // An attr is a netlink attribute: what a message is made of.
@@ -40,17 +41,37 @@ func fields(body []byte, known ...uint16) (map[uint16][]byte, error) {
 		return nil, err
 	}
 	out := make(map[uint16][]byte, len(list))
-next:
 	for _, a := range list {
-		for _, k := range known {
-			if a.kind == k {
-				out[k] = a.data
-				continue next
-			}
+		if !slices.Contains(known, a.kind) {
+			return nil, fmt.Errorf("attribute %d isn't known", a.kind)
 		}
-		return nil, fmt.Errorf("attribute %d isn't known", a.kind)
+		out[a.kind] = a.data
 	}
 	return out, nil
+}
+
+// kinds are types of attributes.
+type kinds = []uint16
+
+// parse takes a body apart like fields, and reads the numbers among its attributes, in their order.
+func parse(body []byte, numeric kinds, others ...uint16) (map[uint16][]byte, []uint32, error) {
+	f, err := fields(body, slices.Concat(numeric, others)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := numbers(f, numeric...)
+	return f, n, err
+}
+
+// find returns an attribute of a body of which the rest may be anything.
+func find(body []byte, kind uint16) (data []byte, found bool, err error) {
+	list, err := attrs(body)
+	for _, a := range list {
+		if a.kind == kind {
+			return a.data, true, err
+		}
+	}
+	return nil, false, err
 }
 
 func text(data []byte) string {

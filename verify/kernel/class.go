@@ -97,6 +97,9 @@ func (v *value) set(b ...byte) {
 
 // read puts a field of the class into v. within is where evaluation is.
 func (v *value) read(c *Class, s source, tracked bool, within Region) error {
+	if !tracked && s.reads()&readsConnection != 0 {
+		return fmt.Errorf("%s before connection tracking", s)
+	}
 	switch s.kind {
 	case networkHeader:
 		return v.readNetwork(c, s)
@@ -117,15 +120,14 @@ func (v *value) read(c *Class, s source, tracked bool, within Region) error {
 		v.setNumber(boolNumber(c.SrcLocal) * unix.RTN_LOCAL)
 	case dstLocal:
 		v.setNumber(boolNumber(c.DstLocal) * unix.RTN_LOCAL)
-	case ctState, ctStatus, ctLabel:
-		if !tracked {
-			return fmt.Errorf("%s before connection tracking", s)
-		}
-		v.readConnection(c, s.kind)
+	case ctState:
+		v.setNumber(uint32(c.State))
+	case ctStatus:
+		v.setNumber(boolNumber(c.DNATed) * statusDst)
+		copy(v.known[:], binary.NativeEndian.AppendUint32(nil, statusDst))
+	case ctLabel:
+		v.set(c.Label[:]...)
 	case origSrc, replySrc:
-		if !tracked {
-			return fmt.Errorf("%s before connection tracking", s)
-		}
 		return v.readEnd(c, s)
 	default:
 		return fmt.Errorf("%s can't be read here", s)
@@ -146,18 +148,6 @@ func (v *value) setName(name string) {
 	var b [ifNameSize]byte
 	copy(b[:], name)
 	v.set(b[:]...)
-}
-
-func (v *value) readConnection(c *Class, kind sourceKind) {
-	switch kind {
-	case ctState:
-		v.setNumber(uint32(c.State))
-	case ctStatus:
-		v.setNumber(boolNumber(c.DNATed) * statusDst)
-		copy(v.known[:], binary.NativeEndian.AppendUint32(nil, statusDst))
-	default:
-		v.set(c.Label[:]...)
-	}
 }
 
 // errNoConnection is why the kernel goes on with the next rule.
@@ -188,13 +178,8 @@ func (v *value) readNetwork(c *Class, s source) error {
 	if isSource {
 		a = c.Src
 	}
-	if c.is4() {
-		b := a.As4()
-		v.set(b[begin : begin+s.length]...)
-	} else {
-		b := a.As16()
-		v.set(b[begin : begin+s.length]...)
-	}
+	b := a.As16() // of an IPv4 address it ends with the four bytes
+	v.set(b[len(b)-sizeOf(c.is4())+begin:][:s.length]...)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -11,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// A dump is the table as the kernel sends it: the attributes of its messages.
-// Messages of other tables are among them.
+// A dump is the table as the kernel sends it: the attributes of its messages. Messages of other
+// tables are among them.
 type dump struct {
 	Table, Chains, Rules, Sets, Objects, Flowtables [][]byte
 	// Elements are the answers for each set, by its name.
@@ -22,8 +23,8 @@ type dump struct {
 // tableName is the name of the table that is read, of family inet.
 const tableName = names.Table
 
-// decodeDump reads a dump. Whatever it doesn't know is an error that names it:
-// an expression, an attribute, a flag, a kind of object, chain or set.
+// decodeDump reads a dump. Whatever it doesn't know is an error that names it: an expression, an
+// attribute, a flag, a kind of object, chain or set.
 func decodeDump(d *dump) (*Program, error) {
 	p := &Program{chains: map[string]*chain{}, sets: map[string]*set{}}
 	for _, part := range []struct {
@@ -63,16 +64,10 @@ func decodeDump(d *dump) (*Program, error) {
 
 // setNames lists the sets, sorted.
 func (p *Program) setNames() []string {
-	out := make([]string, 0, len(p.sets))
-	for name := range p.sets {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(maps.Keys(p.sets))
 }
 
-// Flags of a table: the last two say who may write it, and change no packet's
-// way.
+// Flags of a table: the last two say who may write it, and change no packet's way.
 const tableOwner, tablePersist = 2, 4
 
 // Attributes that x/sys doesn't name (linux/netfilter/nf_tables.h).
@@ -84,15 +79,13 @@ const (
 )
 
 func decodeTable(body []byte) error {
-	f, err := fields(body, unix.NFTA_TABLE_NAME, unix.NFTA_TABLE_FLAGS, unix.NFTA_TABLE_USE, tableHandle, tablePad, tableUserdata, tableOwnerID)
+	f, n, err := parse(body, kinds{unix.NFTA_TABLE_FLAGS}, unix.NFTA_TABLE_NAME,
+		unix.NFTA_TABLE_USE,
+		tableHandle, tablePad, tableUserdata, tableOwnerID)
 	if err != nil {
 		return err
 	}
-	flags, err := number(f[unix.NFTA_TABLE_FLAGS])
-	if err != nil {
-		return err
-	}
-	switch {
+	switch flags := n[0]; {
 	case text(f[unix.NFTA_TABLE_NAME]) != tableName:
 		return fmt.Errorf("it is called %q", text(f[unix.NFTA_TABLE_NAME]))
 	case flags&unix.NFT_TABLE_F_DORMANT != 0:
@@ -103,19 +96,14 @@ func decodeTable(body []byte) error {
 	return nil
 }
 
-// ours tells whether a message is about our table, without a look at the
-// rest: others' may hold anything.
+// ours tells whether a message is about our table, without a look at the rest: others' may hold
+// anything.
 func ours(body []byte, tableAttr uint16) (bool, error) {
-	list, err := attrs(body)
-	if err != nil {
-		return false, err
+	name, found, err := find(body, tableAttr)
+	if err == nil && !found {
+		err = errors.New("of no table")
 	}
-	for _, a := range list {
-		if a.kind == tableAttr {
-			return text(a.data) == tableName, nil
-		}
-	}
-	return false, errors.New("of no table")
+	return err == nil && text(name) == tableName, err
 }
 
 func decodeOther(tableAttr, nameAttr uint16) func([]byte) error {
@@ -123,16 +111,11 @@ func decodeOther(tableAttr, nameAttr uint16) func([]byte) error {
 		if is, err := ours(body, tableAttr); err != nil || !is {
 			return err
 		}
-		list, err := attrs(body)
+		name, _, err := find(body, nameAttr)
 		if err != nil {
 			return err
 		}
-		for _, a := range list {
-			if a.kind == nameAttr {
-				return fmt.Errorf("%q: such a thing isn't known", text(a.data))
-			}
-		}
-		return errors.New("such a thing isn't known")
+		return fmt.Errorf("%q: such a thing isn't known", text(name))
 	}
 }
 
@@ -140,8 +123,10 @@ func (p *Program) decodeChain(body []byte) error {
 	if is, err := ours(body, unix.NFTA_CHAIN_TABLE); err != nil || !is {
 		return err
 	}
-	f, err := fields(body, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_NAME, unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY,
-		unix.NFTA_CHAIN_USE, unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_COUNTERS, unix.NFTA_CHAIN_PAD, chainFlags, chainID, chainUserdata)
+	f, err := fields(body, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_NAME,
+		unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY,
+		unix.NFTA_CHAIN_USE, unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_COUNTERS, unix.NFTA_CHAIN_PAD,
+		chainFlags, chainID, chainUserdata)
 	if err != nil {
 		return err
 	}
@@ -158,11 +143,8 @@ func (p *Program) decodeChain(body []byte) error {
 		if c.base, err = decodeHook(hook); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		switch kind := text(f[unix.NFTA_CHAIN_TYPE]); kind {
-		case "filter":
-		case "nat":
-			c.base.nat = true
-		default:
+		kind := text(f[unix.NFTA_CHAIN_TYPE])
+		if c.base.nat = kind == "nat"; !c.base.nat && kind != "filter" {
 			return fmt.Errorf("%s: type %q", c.name, kind)
 		}
 		if n[1] != nfAccept {
@@ -178,16 +160,13 @@ func (p *Program) decodeChain(body []byte) error {
 }
 
 func decodeHook(body []byte) (*base, error) {
-	f, err := fields(body, unix.NFTA_HOOK_HOOKNUM, unix.NFTA_HOOK_PRIORITY, unix.NFTA_HOOK_DEV, hookDevices)
+	f, n, err := parse(body, kinds{unix.NFTA_HOOK_HOOKNUM, unix.NFTA_HOOK_PRIORITY},
+		unix.NFTA_HOOK_DEV, hookDevices)
 	if err != nil {
 		return nil, err
 	}
 	if f[unix.NFTA_HOOK_DEV] != nil || f[hookDevices] != nil {
 		return nil, errors.New("it is a device's")
-	}
-	n, err := numbers(f, unix.NFTA_HOOK_HOOKNUM, unix.NFTA_HOOK_PRIORITY)
-	if err != nil {
-		return nil, err
 	}
 	if Hook(n[0]) > Postrouting {
 		return nil, fmt.Errorf("hook %d", n[0])
@@ -199,7 +178,8 @@ func (p *Program) decodeRule(body []byte) error {
 	if is, err := ours(body, unix.NFTA_RULE_TABLE); err != nil || !is {
 		return err
 	}
-	f, err := fields(body, unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE, unix.NFTA_RULE_EXPRESSIONS,
+	f, err := fields(body, unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE,
+		unix.NFTA_RULE_EXPRESSIONS,
 		unix.NFTA_RULE_POSITION, unix.NFTA_RULE_USERDATA, unix.NFTA_RULE_PAD, unix.NFTA_RULE_ID)
 	if err != nil {
 		return fmt.Errorf("rule: %w", err)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -70,14 +71,11 @@ func (s *set) decodeDescription(body []byte, concat bool) error {
 	}
 	total := 0
 	for _, field := range list {
-		f, err := fields(field.data, setFieldLen)
+		_, n, err := parse(field.data, kinds{setFieldLen})
 		if err != nil {
 			return err
 		}
-		length, err := number(f[setFieldLen])
-		if err != nil {
-			return err
-		}
+		length := n[0]
 		if length == 0 || length > maxKeyLen {
 			return fmt.Errorf("a field of %d bytes", length)
 		}
@@ -115,14 +113,12 @@ func (s *set) decodeElements(body []byte) error {
 }
 
 func (s *set) decodeElement(body []byte) error {
-	f, err := fields(body, elemKey, elemKeyEnd, elemData, elemFlags, unix.NFTA_SET_ELEM_PAD, unix.NFTA_SET_ELEM_USERDATA)
+	f, n, err := parse(body, kinds{elemFlags}, elemKey, elemKeyEnd, elemData,
+		unix.NFTA_SET_ELEM_PAD, unix.NFTA_SET_ELEM_USERDATA)
 	if err != nil {
 		return err
 	}
-	flags, err := number(f[elemFlags])
-	if err != nil {
-		return err
-	}
+	flags := n[0]
 	isEnd := flags&flagIntervalEnd != 0
 	if flags&^flagIntervalEnd != 0 || isEnd && (!s.interval || s.fields != nil) {
 		return fmt.Errorf("flags %#x", flags)
@@ -162,16 +158,8 @@ func (s *set) decodeElement(body []byte) error {
 // kind. Exact sets are sorted.
 func (s *set) finish() error {
 	slices.SortStableFunc(s.elements, func(a, b element) int {
-		if c := bytes.Compare(a.first, b.first); c != 0 {
-			return c
-		}
-		switch { // an end before a start: ranges that touch
-		case a.last == nil && b.last != nil:
-			return -1
-		case a.last != nil && b.last == nil:
-			return 1
-		}
-		return bytes.Compare(a.last, b.last)
+		// An end, which has no last, comes before a start: ranges that touch.
+		return cmp.Or(bytes.Compare(a.first, b.first), bytes.Compare(a.last, b.last))
 	})
 	if !s.interval || s.fields != nil {
 		return nil

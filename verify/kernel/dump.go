@@ -138,18 +138,16 @@ func readElements(ctx context.Context, conn *netlink.Conn, d *dump) error {
 		if is, err := ours(body, unix.NFTA_SET_TABLE); err != nil || !is {
 			continue // Decode says what is wrong with it
 		}
-		list, err := attrs(body)
+		name, found, err := find(body, unix.NFTA_SET_NAME)
 		if err != nil {
 			return err
 		}
-		for _, a := range list {
-			if a.kind != unix.NFTA_SET_NAME {
-				continue
-			}
-			set := text(a.data)
-			if d.Elements[set], err = askTwice(conn, set); err != nil {
-				return fmt.Errorf("reading set %s: %w", set, err)
-			}
+		if !found {
+			continue
+		}
+		set := text(name)
+		if d.Elements[set], err = askTwice(conn, set); err != nil {
+			return fmt.Errorf("reading set %s: %w", set, err)
 		}
 	}
 	return nil
@@ -211,14 +209,12 @@ func generation(conn *netlink.Conn) (uint32, error) {
 		return 0, fmt.Errorf("reading the generation: %w", err)
 	}
 	for _, body := range bodies {
-		list, err := attrs(body)
+		id, found, err := find(body, unix.NFTA_GEN_ID)
 		if err != nil {
 			return 0, err
 		}
-		for _, a := range list {
-			if a.kind == unix.NFTA_GEN_ID {
-				return number(a.data)
-			}
+		if found {
+			return number(id)
 		}
 	}
 	return 0, errors.New("no generation in the kernel's answer")

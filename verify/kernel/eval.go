@@ -22,6 +22,12 @@ type Outcome struct {
 	Untracked Region
 }
 
+// add joins what o says.
+func (out *Outcome) add(o *Outcome) {
+	out.Pass, out.Drop = out.Pass.Or(o.Pass), out.Drop.Or(o.Drop)
+	out.Reset, out.Untracked = out.Reset.Or(o.Reset), out.Untracked.Or(o.Untracked)
+}
+
 // An Evaluator runs classes through a program. It remembers what it found out,
 // up to a bound, and is not safe for concurrent use.
 type Evaluator struct {
@@ -94,10 +100,8 @@ func (e *Evaluator) evaluate(hook Hook, c Class, in Region, saw func(string)) (O
 		if err != nil {
 			return out, err
 		}
-		out.Pass = w.Pass.Or(w.next)
-		out.Drop = out.Drop.Or(w.Drop)
-		out.Reset = out.Reset.Or(w.Reset)
-		out.Untracked = out.Untracked.Or(w.Untracked)
+		out.Pass = w.next
+		out.add(&w.Outcome)
 	}
 	return out, nil
 }
@@ -146,8 +150,8 @@ func (r *run) key(c *chain) memoKey {
 		{readsDstLocal, func() { k.class.DstLocal = in.DstLocal }},
 		{readsHops, func() { k.class.Hops = in.Hops }},
 		{readsFlags, func() { k.class.NoSYN = in.NoSYN }},
-		{readsSrc, func() { k.src = r.e.name(in.Src) }},
-		{readsDst, func() { k.dst = r.e.name(in.Dst) }},
+		{readsSrc, func() { k.src = r.e.Signature(in.Src) }},
+		{readsDst, func() { k.dst = r.e.Signature(in.Dst) }},
 		{readsSrc | readsExact, func() { k.class.Src = in.Src }},
 		{readsDst | readsExact, func() { k.class.Dst = in.Dst }},
 	} {
@@ -159,9 +163,9 @@ func (r *run) key(c *chain) memoKey {
 	return k
 }
 
-// name numbers an address by what it is a member of: addresses of one number
-// are the same to every rule that looks at addresses alone.
-func (e *Evaluator) name(a netip.Addr) int32 {
+// Signature numbers an address by what it is a member of: no rule treats two addresses of the same
+// number and family differently, but for rules that look up verdicts.
+func (e *Evaluator) Signature(a netip.Addr) int32 {
 	n, ok := e.names[a]
 	if !ok {
 		n = e.members.name(a)
@@ -170,10 +174,6 @@ func (e *Evaluator) name(a netip.Addr) int32 {
 	return n
 }
 
-// Signature numbers an address: no rule treats two addresses of the same number
-// and family differently, but for rules that look up verdicts.
-func (e *Evaluator) Signature(a netip.Addr) int32 { return e.name(a) }
-
 func (r *run) chain(c *chain, in Region) (*walked, error) {
 	out := &walked{}
 	for _, rule := range c.rules {
@@ -181,7 +181,7 @@ func (r *run) chain(c *chain, in Region) (*walked, error) {
 			break
 		}
 		decided, err := r.rule(c, rule, in, out)
-		if err != nil {
+		if err != nil && !errors.Is(err, errNoConnection) {
 			return nil, fmt.Errorf("chain %s rule %d: %w", c.name, rule.number, err)
 		}
 		in = in.Minus(decided)
@@ -198,18 +198,11 @@ func (r *run) rule(c *chain, rule *rule, in Region, out *walked) (Region, error)
 		}
 		switch s := s.(type) {
 		case *match:
-			ok, err := r.match(s, &in)
-			if errors.Is(err, errNoConnection) {
-				return nil, nil
-			}
-			if err != nil || !ok {
+			if ok, err := r.match(s, &in); err != nil || !ok {
 				return nil, err
 			}
 		case *lookup:
 			hits, err := r.lookup(s, in)
-			if errors.Is(err, errNoConnection) {
-				return nil, nil
-			}
 			if err != nil {
 				return nil, err
 			}
@@ -233,7 +226,7 @@ func (r *run) rule(c *chain, rule *rule, in Region, out *walked) (Region, error)
 			r.tell(c, rule)
 			return in, nil
 		case translate:
-			if s.version == 0 || (s.version == 4) == r.class.is4() {
+			if applies(s.version, r.class.is4()) {
 				return r.verdict(c, rule, verdict{kind: accept}, in, out)
 			}
 		}
@@ -283,8 +276,7 @@ func (r *run) verdict(c *chain, rule *rule, v verdict, in Region, out *walked) (
 		if err != nil {
 			return nil, err
 		}
-		out.Pass, out.Drop = out.Pass.Or(w.Pass), out.Drop.Or(w.Drop)
-		out.Reset, out.Untracked = out.Reset.Or(w.Reset), out.Untracked.Or(w.Untracked)
+		out.add(&w.Outcome)
 		return in.Minus(w.next), nil
 	}
 	r.tell(c, rule)
@@ -353,13 +345,13 @@ func (r *run) lookup(s *lookup, in Region) ([]hit, error) {
 		}
 		n += copy(key[n:], r.value.bytes[:part.length])
 	}
-	if ix.ranges != nil {
-		if inRanges(ix.ranges, key[:n]) {
-			return everywhere, nil
-		}
-		return nil, nil
+	switch {
+	case ix.ranges == nil:
+		return ix.keys[string(key[:n])], nil
+	case inRanges(ix.ranges, key[:n]):
+		return everywhere, nil
 	}
-	return ix.keys[string(key[:n])], nil
+	return nil, nil
 }
 
 // everywhere is the hit of what has nothing symbolic.

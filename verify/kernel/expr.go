@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -46,11 +47,8 @@ func (m *machine) add(s step) error {
 }
 
 func (m *machine) payload(data []byte) error {
-	f, err := fields(data, unix.NFTA_PAYLOAD_DREG, unix.NFTA_PAYLOAD_BASE, unix.NFTA_PAYLOAD_OFFSET, unix.NFTA_PAYLOAD_LEN)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_PAYLOAD_DREG, unix.NFTA_PAYLOAD_BASE, unix.NFTA_PAYLOAD_OFFSET, unix.NFTA_PAYLOAD_LEN)
+	_, n, err := parse(data, kinds{unix.NFTA_PAYLOAD_DREG, unix.NFTA_PAYLOAD_BASE,
+		unix.NFTA_PAYLOAD_OFFSET, unix.NFTA_PAYLOAD_LEN})
 	if err != nil {
 		return err
 	}
@@ -81,11 +79,7 @@ var (
 const ifNameSize = 16
 
 func (m *machine) meta(data []byte) error {
-	f, err := fields(data, unix.NFTA_META_DREG, unix.NFTA_META_KEY)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_META_DREG, unix.NFTA_META_KEY)
+	_, n, err := parse(data, kinds{unix.NFTA_META_DREG, unix.NFTA_META_KEY})
 	if err != nil {
 		return err
 	}
@@ -104,11 +98,8 @@ func (m *machine) meta(data []byte) error {
 const labelSize = 16
 
 func (m *machine) ct(data []byte) error {
-	f, err := fields(data, unix.NFTA_CT_DREG, unix.NFTA_CT_KEY, unix.NFTA_CT_SREG, unix.NFTA_CT_DIRECTION)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_CT_DREG, unix.NFTA_CT_KEY)
+	f, n, err := parse(data, kinds{unix.NFTA_CT_DREG, unix.NFTA_CT_KEY},
+		unix.NFTA_CT_SREG, unix.NFTA_CT_DIRECTION)
 	if err != nil {
 		return err
 	}
@@ -139,34 +130,24 @@ func (m *machine) ct(data []byte) error {
 }
 
 func (m *machine) fib(data []byte) error {
-	f, err := fields(data, unix.NFTA_FIB_DREG, unix.NFTA_FIB_RESULT, unix.NFTA_FIB_FLAGS)
+	_, n, err := parse(data, kinds{unix.NFTA_FIB_DREG, unix.NFTA_FIB_RESULT, unix.NFTA_FIB_FLAGS})
 	if err != nil {
 		return err
 	}
-	n, err := numbers(f, unix.NFTA_FIB_DREG, unix.NFTA_FIB_RESULT, unix.NFTA_FIB_FLAGS)
-	if err != nil {
-		return err
-	}
-	from := source{length: 4}
-	switch {
-	case n[1] == unix.NFT_FIB_RESULT_OIF && n[2] == unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_IIF|unix.NFTA_FIB_F_PRESENT:
-		from.kind = routeBack
-	case n[1] == unix.NFT_FIB_RESULT_ADDRTYPE && n[2] == unix.NFTA_FIB_F_SADDR:
-		from.kind = srcLocal
-	case n[1] == unix.NFT_FIB_RESULT_ADDRTYPE && n[2] == unix.NFTA_FIB_F_DADDR:
-		from.kind = dstLocal
-	default:
+	const back = unix.NFTA_FIB_F_SADDR | unix.NFTA_FIB_F_IIF | unix.NFTA_FIB_F_PRESENT
+	kind, ok := map[[2]uint32]sourceKind{
+		{unix.NFT_FIB_RESULT_OIF, back}:                       routeBack,
+		{unix.NFT_FIB_RESULT_ADDRTYPE, unix.NFTA_FIB_F_SADDR}: srcLocal,
+		{unix.NFT_FIB_RESULT_ADDRTYPE, unix.NFTA_FIB_F_DADDR}: dstLocal,
+	}[[2]uint32{n[1], n[2]}]
+	if !ok {
 		return fmt.Errorf("result %d with flags %#x", n[1], n[2])
 	}
-	return m.load(n[0], &loaded{from: from})
+	return m.load(n[0], &loaded{from: source{kind: kind, length: 4}})
 }
 
 func (m *machine) cmp(data []byte) error {
-	f, err := fields(data, unix.NFTA_CMP_SREG, unix.NFTA_CMP_OP, unix.NFTA_CMP_DATA)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_CMP_SREG, unix.NFTA_CMP_OP)
+	f, n, err := parse(data, kinds{unix.NFTA_CMP_SREG, unix.NFTA_CMP_OP}, unix.NFTA_CMP_DATA)
 	if err != nil {
 		return err
 	}
@@ -189,20 +170,11 @@ func (m *machine) cmp(data []byte) error {
 	})
 }
 
-func ones(n int) []byte {
-	out := make([]byte, n)
-	for i := range out {
-		out[i] = 0xff
-	}
-	return out
-}
+func ones(n int) []byte { return bytes.Repeat([]byte{0xff}, n) }
 
 func (m *machine) between(data []byte) error {
-	f, err := fields(data, unix.NFTA_RANGE_SREG, unix.NFTA_RANGE_OP, unix.NFTA_RANGE_FROM_DATA, unix.NFTA_RANGE_TO_DATA)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_RANGE_SREG, unix.NFTA_RANGE_OP)
+	f, n, err := parse(data, kinds{unix.NFTA_RANGE_SREG, unix.NFTA_RANGE_OP},
+		unix.NFTA_RANGE_FROM_DATA, unix.NFTA_RANGE_TO_DATA)
 	if err != nil {
 		return err
 	}
@@ -243,12 +215,8 @@ func (m *machine) compare(register uint32, with []byte, fill func(*match) error)
 }
 
 func (m *machine) bitwise(data []byte) error {
-	f, err := fields(data, unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG, unix.NFTA_BITWISE_LEN, unix.NFTA_BITWISE_MASK,
-		unix.NFTA_BITWISE_XOR, bitwiseOp)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG, unix.NFTA_BITWISE_LEN, bitwiseOp)
+	f, n, err := parse(data, kinds{unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG,
+		unix.NFTA_BITWISE_LEN, bitwiseOp}, unix.NFTA_BITWISE_MASK, unix.NFTA_BITWISE_XOR)
 	if err != nil {
 		return err
 	}
@@ -267,10 +235,8 @@ func (m *machine) bitwise(data []byte) error {
 	if n[3] != 0 || len(mask) != v.from.length || len(xor) != len(mask) || int(n[2]) != len(mask) || v.mask != nil {
 		return fmt.Errorf("operation %d on %d bytes of %s", n[3], n[2], v.from)
 	}
-	for _, b := range xor {
-		if b != 0 {
-			return errors.New("exclusive or")
-		}
+	if !bytes.Equal(xor, make([]byte, len(xor))) {
+		return errors.New("exclusive or")
 	}
 	return m.load(n[1], &loaded{from: v.from, mask: mask})
 }
@@ -279,11 +245,8 @@ func (m *machine) bitwise(data []byte) error {
 const bitwiseOp = 6
 
 func (m *machine) lookup(data []byte) error {
-	f, err := fields(data, unix.NFTA_LOOKUP_SET, unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_DREG, unix.NFTA_LOOKUP_FLAGS, unix.NFTA_LOOKUP_SET_ID)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_FLAGS, unix.NFTA_LOOKUP_DREG)
+	f, n, err := parse(data, kinds{unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_FLAGS,
+		unix.NFTA_LOOKUP_DREG}, unix.NFTA_LOOKUP_SET, unix.NFTA_LOOKUP_SET_ID)
 	if err != nil {
 		return err
 	}
@@ -318,11 +281,7 @@ func (m *machine) lookup(data []byte) error {
 }
 
 func (m *machine) immediate(data []byte) error {
-	f, err := fields(data, unix.NFTA_IMMEDIATE_DREG, unix.NFTA_IMMEDIATE_DATA)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_IMMEDIATE_DREG)
+	f, n, err := parse(data, kinds{unix.NFTA_IMMEDIATE_DREG}, unix.NFTA_IMMEDIATE_DATA)
 	if err != nil {
 		return err
 	}
@@ -368,19 +327,14 @@ func dataVerdict(data []byte) (verdict, error) {
 	if len(code) != 4 {
 		return verdict{}, errors.New("no verdict")
 	}
-	v := verdict{name: text(f[unix.NFTA_VERDICT_CHAIN])}
-	switch n := int32(binary.BigEndian.Uint32(code)); n {
-	case nfAccept:
-		v.kind = accept
-	case nfDrop:
-		v.kind = drop
-	case unix.NFT_JUMP:
-		v.kind = jump
-	case unix.NFT_RETURN:
-		v.kind = back
-	default:
+	n := int32(binary.BigEndian.Uint32(code))
+	kind, known := map[int32]verdictKind{
+		nfAccept: accept, nfDrop: drop, unix.NFT_JUMP: jump, unix.NFT_RETURN: back,
+	}[n]
+	if !known {
 		return verdict{}, fmt.Errorf("verdict %d", n)
 	}
+	v := verdict{kind: kind, name: text(f[unix.NFTA_VERDICT_CHAIN])}
 	if (v.kind == jump) != (v.name != "") {
 		return verdict{}, fmt.Errorf("verdict %d with chain %q", v.kind, v.name)
 	}

@@ -26,11 +26,7 @@ func (m *machine) log(data []byte) error {
 }
 
 func (m *machine) reject(data []byte) error {
-	f, err := fields(data, unix.NFTA_REJECT_TYPE, unix.NFTA_REJECT_ICMP_CODE)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_REJECT_TYPE)
+	_, n, err := parse(data, kinds{unix.NFTA_REJECT_TYPE}, unix.NFTA_REJECT_ICMP_CODE)
 	if err != nil {
 		return err
 	}
@@ -48,12 +44,7 @@ func (m *machine) notrack(data []byte) error {
 }
 
 func (m *machine) nat(data []byte) error {
-	f, err := fields(data, unix.NFTA_NAT_TYPE, unix.NFTA_NAT_FAMILY, unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX,
-		unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX, unix.NFTA_NAT_FLAGS)
-	if err != nil {
-		return err
-	}
-	n, err := numbers(f, unix.NFTA_NAT_FAMILY)
+	_, n, err := parse(data, kinds{unix.NFTA_NAT_FAMILY}, unix.NFTA_NAT_TYPE, unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX, unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX, unix.NFTA_NAT_FLAGS)
 	if err != nil {
 		return err
 	}

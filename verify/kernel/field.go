@@ -50,14 +50,6 @@ var (
 
 func (s source) symbolic() bool { return s == protocolField || s == portField }
 
-// Where addresses sit in their headers.
-var (
-	src4 = source{networkHeader, 12, 4}
-	dst4 = source{networkHeader, 16, 4}
-	src6 = source{networkHeader, 8, 16}
-	dst6 = source{networkHeader, 24, 16}
-)
-
 // isEnd reports whether a source is an end of the packet's connection.
 func (s source) isEnd() bool { return s.kind == origSrc || s.kind == replySrc }
 
@@ -74,9 +66,9 @@ func (s source) addressPart(is4 bool) (isSource bool, begin int, ok bool) {
 	if s.kind != networkHeader {
 		return false, 0, false
 	}
-	first, size := 12, 4
-	if !is4 {
-		first, size = 8, 16
+	first, size := 8, sizeOf(is4) // where the source's address sits; the other one follows
+	if is4 {
+		first = 12
 	}
 	for i, isSource := range []bool{true, false} {
 		at := first + i*size
@@ -85,6 +77,14 @@ func (s source) addressPart(is4 bool) (isSource bool, begin int, ok bool) {
 		}
 	}
 	return false, 0, false
+}
+
+// sizeOf is how many bytes an address has.
+func sizeOf(is4 bool) int {
+	if is4 {
+		return 4
+	}
+	return 16
 }
 
 // reads are the parts of a Class that a chain looks at.
@@ -108,9 +108,15 @@ const (
 	readsHops
 	readsType // of ICMP
 	readsFlags
+
+	readsConnection = readsState | readsStatus | readsLabel | readsOrigSrc | readsReplySrc
 )
 
+// reads are none for what a Class leaves open.
 func (s source) reads() reads {
+	if s.symbolic() {
+		return 0
+	}
 	switch s.kind {
 	case networkHeader:
 		out := readsSrc | readsDst
@@ -140,25 +146,19 @@ func (s source) reads() reads {
 }
 
 func readsOf(s step) reads {
+	var out reads
 	switch s := s.(type) {
 	case *match:
-		if s.from.symbolic() {
-			return 0
-		}
-		return s.from.reads()
+		out = s.from.reads()
 	case *lookup:
-		var out reads
 		for _, part := range s.parts {
-			if !part.symbolic() {
-				out |= part.reads()
-			}
+			out |= part.reads()
 		}
 		if s.verdicts {
 			out |= readsExact
 		}
-		return out
 	}
-	return 0
+	return out
 }
 
 // hopOffset6 is where IPv6 has its hop limit.

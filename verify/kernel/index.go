@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sort"
 )
@@ -159,8 +160,7 @@ func (ix *index) fillKeys(allSymbolic bool) {
 		ix.keys[key] = []hit{{region: Union(spans)}}
 	}
 	if allSymbolic {
-		ix.always = ix.keys[""]
-		ix.keys = nil
+		ix.always, ix.keys = ix.keys[""], nil
 	}
 }
 
@@ -169,17 +169,28 @@ func (ix *index) fillKeys(allSymbolic bool) {
 func (ix *index) split(e element) (key string, spans []Span) {
 	var concrete []byte
 	region := Everything()
-	at := 0
-	for _, part := range ix.parts {
-		first, last := e.first[at:at+part.length], e.last[at:at+part.length]
-		at += 4 * wordsOf(part.length)
+	for part, field := range e.split(ix.parts) {
 		if part.symbolic() {
-			region = region.And(Union(part.spans(first, last)))
+			region = region.And(Union(part.spans(field.first, field.last)))
 			continue
 		}
-		concrete = append(concrete, first...)
+		concrete = append(concrete, field.first...)
 	}
 	return string(concrete), region
+}
+
+// split takes an element apart into the fields that make its key, each of whole words.
+func (e element) split(parts []source) iter.Seq2[source, element] {
+	return func(yield func(source, element) bool) {
+		at := 0
+		for _, part := range parts {
+			end := at + part.length
+			if !yield(part, element{first: e.first[at:end], last: e.last[at:end]}) {
+				return
+			}
+			at += 4 * wordsOf(part.length)
+		}
+	}
 }
 
 // inRanges reports whether a value is in one of sorted, disjoint ranges.

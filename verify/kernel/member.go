@@ -14,13 +14,13 @@ import (
 // same have one number.
 type memberships struct {
 	families [2]familyMembers // IPv4, IPv6
-	numbers  map[string]int32
-	tokens   map[string]uint32
+	numbers  numbering
+	tokens   numbering
 }
 
 // familyMembers is what is asked of the addresses of one IP version.
 type familyMembers struct {
-	exact map[netip.Addr][]uint32 // tokens of keys and comparisons with this very address
+	exact map[netip.Addr][]int32 // tokens of keys and comparisons with this very address
 	// cuts are where ranges begin, and follow on where they end: between two of
 	// them an address is in the same ranges. in are those, by cut, made when
 	// first asked for.
@@ -33,9 +33,9 @@ type familyMembers struct {
 
 // newMemberships is about the rules of some chains, and the ways in which they look sets up.
 func newMemberships(chains []*chain, indexes []*index) memberships {
-	m := memberships{numbers: map[string]int32{}, tokens: map[string]uint32{}}
+	m := memberships{numbers: numbering{}, tokens: numbering{}}
 	for i := range m.families {
-		m.families[i] = familyMembers{exact: map[netip.Addr][]uint32{}, in: map[int][]byte{}}
+		m.families[i] = familyMembers{exact: map[netip.Addr][]int32{}, in: map[int][]byte{}}
 	}
 	for _, ix := range indexes {
 		for i, is4 := range []bool{true, false} {
@@ -44,20 +44,18 @@ func newMemberships(chains []*chain, indexes []*index) memberships {
 	}
 	seen := map[string]bool{}
 	for _, c := range chains {
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				t, ok := s.(*match)
-				if !ok || !t.from.ofAddress() {
-					continue
-				}
-				text := fmt.Sprintf("%v %x %x %x %d", t.from, t.mask, t.first, t.last, t.version)
-				if seen[text] {
-					continue
-				}
-				seen[text] = true
-				for i, is4 := range []bool{true, false} {
-					m.addMatch(&m.families[i], t, is4)
-				}
+		for s := range c.steps {
+			t, ok := s.(*match)
+			if !ok || !t.from.ofAddress() {
+				continue
+			}
+			text := fmt.Sprintf("%v %x %x %x %d", t.from, t.mask, t.first, t.last, t.version)
+			if seen[text] {
+				continue
+			}
+			seen[text] = true
+			for i, is4 := range []bool{true, false} {
+				m.addMatch(&m.families[i], t, is4)
 			}
 		}
 	}
@@ -73,23 +71,20 @@ func newMemberships(chains []*chain, indexes []*index) memberships {
 // about another.
 func applies(version int, is4 bool) bool { return version == 0 || (version == 4) == is4 }
 
+// whole reports whether a source is all of an address.
 func whole(s source, is4 bool) bool {
-	if s.isEnd() {
-		return (s.length == 4) == is4
-	}
-	if is4 {
-		return s == src4 || s == dst4
-	}
-	return s == src6 || s == dst6
+	_, _, ok := s.addressPart(is4)
+	return ok && s.length == sizeOf(is4)
 }
 
-func (m *memberships) token(text string) uint32 {
-	t, ok := m.tokens[text]
-	if !ok {
-		t = uint32(len(m.tokens))
-		m.tokens[text] = t
+// A numbering numbers texts, from 1 on.
+type numbering map[string]int32
+
+func (n numbering) of(text string) int32 {
+	if n[text] == 0 {
+		n[text] = int32(len(n)) + 1
 	}
-	return t
+	return n[text]
 }
 
 func (m *memberships) addIndex(f *familyMembers, ix *index, is4 bool) {
@@ -117,21 +112,17 @@ func (m *memberships) addIndex(f *familyMembers, ix *index, is4 bool) {
 	case ix.ranges != nil:
 		f.ranges = append(f.ranges, ix)
 		for _, e := range ix.ranges {
-			first, _ := netip.AddrFromSlice(e.first)
-			f.cuts = append(f.cuts, first)
+			f.cuts = append(f.cuts, addrOf(e.first))
 			if after := addrOf(e.last).Next(); after.IsValid() {
 				f.cuts = append(f.cuts, after)
 			}
 		}
 	default:
-		size := 16
-		if is4 {
-			size = 4
-		}
+		size := sizeOf(is4)
 		for key, hits := range ix.keys {
 			a := addrOf([]byte(key[begin : begin+size]))
 			text := fmt.Sprintf("%d %q %q %v", ix.id, key[:begin], key[begin+size:], hits[0].region)
-			f.exact[a] = append(f.exact[a], m.token(text))
+			f.exact[a] = append(f.exact[a], m.tokens.of(text))
 		}
 	}
 }
@@ -144,7 +135,7 @@ func (m *memberships) addPairs(f *familyMembers, ix *index, is4 bool) {
 		for _, part := range ix.parts {
 			if whole(part, is4) {
 				a := addrOf([]byte(key[at : at+part.length]))
-				f.exact[a] = append(f.exact[a], m.token("in a pair: "+a.String()))
+				f.exact[a] = append(f.exact[a], m.tokens.of("in a pair: "+a.String()))
 			}
 			if !part.symbolic() {
 				at += part.length
@@ -164,7 +155,7 @@ func (m *memberships) addMatch(f *familyMembers, t *match, is4 bool) {
 	}
 	if whole(t.from, is4) && t.mask == nil && len(t.first) == t.from.length && bytes.Equal(t.first, t.last) {
 		a := addrOf(t.first)
-		f.exact[a] = append(f.exact[a], m.token(fmt.Sprintf("is %v %x", t.from, t.first)))
+		f.exact[a] = append(f.exact[a], m.tokens.of(fmt.Sprintf("is %v %x", t.from, t.first)))
 		return
 	}
 	f.others = append(f.others, t)
@@ -176,10 +167,9 @@ func (m *memberships) name(a netip.Addr) int32 {
 	if a.Is4() {
 		f = &m.families[0]
 	}
-	tokens := slices.Sorted(slices.Values(f.exact[a]))
 	var text []byte
-	for _, t := range tokens {
-		text = binary.NativeEndian.AppendUint32(text, t)
+	for _, t := range slices.Sorted(slices.Values(f.exact[a])) {
+		text = binary.NativeEndian.AppendUint32(text, uint32(t))
 	}
 	text = append(text, '|')
 	text = append(text, f.inside(a)...)
@@ -199,12 +189,7 @@ func (m *memberships) name(a netip.Addr) int32 {
 	if a.Is4() {
 		text = append(text, '4')
 	}
-	n, ok := m.numbers[string(text)]
-	if !ok {
-		n = int32(len(m.numbers)) + 1
-		m.numbers[string(text)] = n
-	}
-	return n
+	return m.numbers.of(string(text))
 }
 
 // inside lists the ranges that an address is in.
@@ -213,12 +198,9 @@ func (f *familyMembers) inside(a netip.Addr) []byte {
 	if list, ok := f.in[cut]; ok {
 		return list
 	}
-	list := make([]byte, 0, len(f.ranges)/8+1)
+	list := make([]byte, (len(f.ranges)+7)/8)
 	key := a.AsSlice()
 	for i, ix := range f.ranges {
-		if i%8 == 0 {
-			list = append(list, 0)
-		}
 		if inRanges(ix.ranges, key) {
 			list[i/8] |= 1 << (i % 8)
 		}
@@ -254,13 +236,11 @@ func (p *Program) SignatureAt(hooks ...Hook) func(netip.Addr) string {
 	var indexes []*index
 	byItself := false
 	for _, c := range chains {
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				if l, ok := s.(*lookup); ok {
-					byItself = byItself || l.verdicts
-					if !slices.Contains(indexes, l.index) {
-						indexes = append(indexes, l.index)
-					}
+		for s := range c.steps {
+			if l, ok := s.(*lookup); ok {
+				byItself = byItself || l.verdicts
+				if !slices.Contains(indexes, l.index) {
+					indexes = append(indexes, l.index)
 				}
 			}
 		}
@@ -285,11 +265,9 @@ func (p *Program) reached(hooks []Hook) []*chain {
 		}
 		seen[c] = true
 		out = append(out, c)
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				for _, to := range targets(s) {
-					visit(to)
-				}
+		for s := range c.steps {
+			for _, to := range targets(s) {
+				visit(to)
 			}
 		}
 	}

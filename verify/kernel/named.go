@@ -18,23 +18,19 @@ func (p *Program) Addresses() []netip.Addr {
 	}
 	for _, ix := range p.indexes {
 		for _, e := range ix.set.elements {
-			at := 0
-			for _, part := range ix.parts {
+			for part, field := range e.split(ix.parts) {
 				if part.ofAddress() {
-					add(e.first[at : at+part.length])
-					add(e.last[at : at+part.length])
+					add(field.first)
+					add(field.last)
 				}
-				at += 4 * wordsOf(part.length)
 			}
 		}
 	}
 	for _, c := range p.chains {
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				if t, ok := s.(*match); ok && t.from.ofAddress() {
-					for _, b := range t.ends() {
-						add(b)
-					}
+		for s := range c.steps {
+			if t, ok := s.(*match); ok && t.from.ofAddress() {
+				for _, b := range t.ends() {
+					add(b)
 				}
 			}
 		}
@@ -77,12 +73,10 @@ func (p *Program) Dispatched() []netip.Addr {
 			continue
 		}
 		for _, e := range ix.set.elements {
-			at := 0
-			for _, part := range ix.parts {
-				if a := addrOf(e.first[at : at+part.length]); part.ofAddress() && a.IsValid() {
+			for part, field := range e.split(ix.parts) {
+				if a := addrOf(field.first); part.ofAddress() && a.IsValid() {
 					out = append(out, a)
 				}
-				at += 4 * wordsOf(part.length)
 			}
 		}
 	}
@@ -94,10 +88,8 @@ func (p *Program) Dispatched() []netip.Addr {
 func (p *Program) Interfaces(hooks ...Hook) []string {
 	found := map[string]bool{}
 	for _, c := range p.reached(hooks) {
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				interfacesOf(s, found)
-			}
+		for s := range c.steps {
+			interfacesOf(s, found)
 		}
 	}
 	return slices.Sorted(maps.Keys(found))
@@ -110,14 +102,12 @@ func interfacesOf(s step, found map[string]bool) {
 			found[text(s.first)] = true
 		}
 	case *lookup:
-		at := 0
-		for _, part := range s.parts {
-			if part.kind == inName || part.kind == outName {
-				for _, e := range s.set.elements {
-					found[text(e.first[at:at+part.length])] = true
+		for _, e := range s.set.elements {
+			for part, field := range e.split(s.parts) {
+				if part.kind == inName || part.kind == outName {
+					found[text(field.first)] = true
 				}
 			}
-			at += 4 * wordsOf(part.length)
 		}
 	}
 }

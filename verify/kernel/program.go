@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,6 +65,17 @@ type rule struct {
 	steps   []step
 	comment string
 	number  int // in its chain, from 1
+}
+
+// steps are what the rules of a chain do, one after the other.
+func (c *chain) steps(yield func(step) bool) {
+	for _, r := range c.rules {
+		for _, s := range r.steps {
+			if !yield(s) {
+				return
+			}
+		}
+	}
 }
 
 // A step is what a rule does next: a *match, a *lookup, a verdict or an
@@ -141,10 +153,7 @@ func (p *Program) link() error {
 	}
 	for _, list := range p.bases {
 		slices.SortFunc(list, func(a, b *chain) int {
-			if a.base.priority != b.base.priority {
-				return int(a.base.priority) - int(b.base.priority)
-			}
-			return strings.Compare(a.name, b.name)
+			return cmp.Or(cmp.Compare(a.base.priority, b.base.priority), strings.Compare(a.name, b.name))
 		})
 	}
 	return p.linkReads()
@@ -196,17 +205,15 @@ func (p *Program) linkReads() error {
 		}
 		state[c] = -1
 		depth := 0
-		for _, r := range c.rules {
-			for _, s := range r.steps {
-				c.reads |= readsOf(s)
-				for _, to := range targets(s) {
-					d, err := visit(to)
-					if err != nil {
-						return 0, err
-					}
-					depth = max(depth, d)
-					c.reads |= to.reads
+		for s := range c.steps {
+			c.reads |= readsOf(s)
+			for _, to := range targets(s) {
+				d, err := visit(to)
+				if err != nil {
+					return 0, err
 				}
+				depth = max(depth, d)
+				c.reads |= to.reads
 			}
 		}
 		if depth++; depth > maxDepth {

@@ -48,9 +48,6 @@ func Union(spans []Span) Region {
 // Empty reports whether nothing is in r.
 func (r Region) Empty() bool { return len(r) == 0 }
 
-// Equal reports whether both hold the same.
-func (r Region) Equal(o Region) bool { return slices.Equal(r, o) }
-
 func (r Region) whole() bool { return len(r) == 1 && r[0] == Span{0, lastPoint} }
 
 // And is what is in both.
