@@ -91,7 +91,7 @@ func (n *Node) AgentPID() int {
 	if n.agent == nil || !n.agent.running() {
 		return 0
 	}
-	return n.agent.cmd.Process.Pid
+	return n.agent.pid()
 }
 
 // WaitAgentReady waits until the agent says that it is ready: everything is known and applied. An agent that has ended is an error.
@@ -102,7 +102,7 @@ func (n *Node) WaitAgentReady(ctx context.Context) error {
 	if agent == nil {
 		return fmt.Errorf("node %s: the agent was never started", n.name)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: n.dial, DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer(n.space()), DisableKeepAlives: true}}
 	return eventually(ctx, readyTimeout, "the agent of "+n.name+" being ready", func() (bool, error) {
 		if !agent.running() {
 			return false, agent.failure()

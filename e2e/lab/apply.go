@@ -88,10 +88,10 @@ func (v *View) WaitReady(ctx context.Context, pods ...string) error {
 		ready := map[string]bool{}
 		for _, pod := range all {
 			if len(pods) == 0 {
-				wanted = append(wanted, key(&pod))
+				wanted = append(wanted, client.ObjectKeyFromObject(&pod).String())
 			}
-			_, err := v.Pod(key(&pod)) // or its node was rebooted, and the API server doesn't know yet
-			ready[key(&pod)] = isReady(&pod) && pod.DeletionTimestamp == nil && err == nil
+			_, err := v.Pod(client.ObjectKeyFromObject(&pod).String()) // or its node was rebooted, and the API server doesn't know yet
+			ready[client.ObjectKeyFromObject(&pod).String()] = isReady(&pod) && pod.DeletionTimestamp == nil && err == nil
 		}
 		missing = nil
 		for _, name := range wanted {
@@ -112,7 +112,7 @@ func (v *View) WaitGone(ctx context.Context, pods ...string) error {
 	err := v.waitFor(ctx, func(all []corev1.Pod) bool {
 		for _, pod := range all {
 			for _, name := range pods {
-				if key(&pod) == name {
+				if client.ObjectKeyFromObject(&pod).String() == name {
 					return false
 				}
 			}

@@ -32,22 +32,19 @@ const (
 	captureFrame  = 64 << 10
 )
 
-// Capture keeps the IP packets that a link of a place sends and receives and that match; a nil match takes all. It has begun when this
-// returns; Stop ends it. On a veth the kernel hands over TCP in pieces larger than the MTU.
-func (v *View) Capture(place, link string, match func(Packet) bool) (*Capture, error) {
+// startCapture keeps the IP packets that a link of the current namespace sends and receives and that
+// match; a nil match takes all. It has begun when this returns; Stop ends it.
+func startCapture(link string, match func(Packet) bool) (*Capture, error) {
 	if match == nil {
 		match = func(Packet) bool { return true }
 	}
-	c := &Capture{match: match, done: make(chan struct{}), more: make(chan struct{})}
-	err := v.Do(place, func() (err error) {
-		c.file, err = openCapture(link)
-		return err
-	})
+	file, err := openCapture(link)
 	if err != nil {
-		return nil, fmt.Errorf("capturing on %s of %s: %w", link, place, err)
+		return nil, err
 	}
-	if c.raw, err = c.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, c.file.Close())
+	c := &Capture{match: match, file: file, done: make(chan struct{}), more: make(chan struct{})}
+	if c.raw, err = file.SyscallConn(); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	go c.read()
 	return c, nil

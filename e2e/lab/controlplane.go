@@ -5,41 +5,30 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"k8s.io/client-go/rest"
 
 	"github.com/sluice-net/sluice/e2e/assets"
 )
 
-// readyTimeout is how long a part of the lab may take to become ready, on a busy machine.
-const readyTimeout = 2 * time.Minute
-
-// serviceCIDRs of the cluster. Nothing answers there: tests install what translates Service addresses themselves.
-const (
-	serviceCIDR4 = "10.96.0.0/16"
-	serviceCIDR6 = "fd00:10:96::/112"
-)
-
 // controlPlane is an etcd and an API server on 127.0.0.1, at ports that were free.
 type controlPlane struct {
-	spawner *spawner
-	files   assets.Control
-	dir     string
-	plan    plan
-	ca      *authority // of the API server and its clients
-	admin   keyPair
+	spawner  *spawner
+	files    assets.Control
+	dir      string
+	services []string   // the ranges of Services' addresses
+	ca       *authority // of the API server and its clients
+	admin    keyPair
 
 	etcdPort, apiPort int
 	etcd, api         *process
 }
 
-func newControlPlane(spawner *spawner, files assets.Control, dir string, plan plan) (*controlPlane, error) {
-	c := &controlPlane{spawner: spawner, files: files, dir: dir, plan: plan}
+func newControlPlane(spawner *spawner, files assets.Control, dir string, services []string) (*controlPlane, error) {
+	c := &controlPlane{spawner: spawner, files: files, dir: dir, services: services}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -157,7 +146,7 @@ func (c *controlPlane) startAPIServer() error {
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + c.file("serviceaccounts.key"),
 			"--service-account-signing-key-file=" + c.file("serviceaccounts.key"),
-			"--service-cluster-ip-range=" + strings.Join(only(c.plan.pods, serviceCIDR4, serviceCIDR6), ","),
+			"--service-cluster-ip-range=" + strings.Join(c.services, ","),
 			"--disable-admission-plugins=ServiceAccount", // nobody makes the accounts that it waits for
 			"--allow-privileged",
 			"--profiling=false",
@@ -184,23 +173,7 @@ func (c *controlPlane) waitReady(ctx context.Context) error {
 	})
 }
 
-// answersOK says whether a GET is answered with 200.
-func answersOK(ctx context.Context, client *http.Client, url string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = response.Body.Close() }()
-	return response.StatusCode == http.StatusOK
-}
-
-func (c *controlPlane) url() string { return fmt.Sprintf("https://127.0.0.1:%d", c.apiPort) }
+func (c *controlPlane) url() string { return "https://" + c.address() }
 
 // restConfig is the administrator's access. Requests aren't throttled.
 func (c *controlPlane) restConfig() *rest.Config {
@@ -211,4 +184,24 @@ func (c *controlPlane) restConfig() *rest.Config {
 			CAData: c.ca.pem, CertData: c.admin.cert, KeyData: c.admin.key,
 		},
 	}
+}
+
+// address is that of the API server.
+func (c *controlPlane) address() string { return fmt.Sprintf("127.0.0.1:%d", c.apiPort) }
+
+// stopAPIServer kills the API server. Its data stays.
+func (c *controlPlane) stopAPIServer() { c.api.kill() }
+
+// writeAdminKubeconfig writes the administrator's access.
+func (c *controlPlane) writeAdminKubeconfig(file, lab string) error {
+	return writeKubeconfig(file, lab, c.url(), c.ca.pem, c.admin)
+}
+
+// writeKubeconfig writes the access of a user whose connections go to another address.
+func (c *controlPlane) writeKubeconfig(file, lab, address string, user pkix.Name) error {
+	pair, err := c.ca.issue(user)
+	if err != nil {
+		return fmt.Errorf("issuing a certificate to %s: %w", user.CommonName, err)
+	}
+	return writeKubeconfig(file, lab, "https://"+address, c.ca.pem, pair)
 }

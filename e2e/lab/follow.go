@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,10 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
-
-// retryEvery is how soon the API server is asked again when it doesn't answer. An informer backs off to half a minute; a lab
-// stops and starts its API server within seconds.
-const retryEvery = 200 * time.Millisecond
 
 // follow calls changed for every object of a kind, now and whenever it changes, and gone when one is there no more, until ctx ends.
 // Calls come one at a time, and an object's identity is its UID.

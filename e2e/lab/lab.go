@@ -130,7 +130,7 @@ func (l *Lab) up(ctx context.Context, files assets.Control) error {
 func (l *Lab) startControlPlane(files assets.Control) error {
 	var err error
 	dir := stateDir(l.options.Name)
-	l.control, err = newControlPlane(l.spawner, files, filepath.Join(dir, controlDir), l.state.plan())
+	l.control, err = newControlPlane(l.spawner, files, filepath.Join(dir, controlDir), l.state.plan().services())
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (l *Lab) startControlPlane(files assets.Control) error {
 	if err := l.control.startAPIServer(); err != nil { // which waits for etcd
 		return err
 	}
-	err = writeKubeconfig(filepath.Join(dir, kubeconfigFile), l.options.Name, l.control.url(), l.control.ca.pem, l.control.admin)
+	err = l.control.writeAdminKubeconfig(filepath.Join(dir, kubeconfigFile), l.options.Name)
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (l *Lab) permitAgents(ctx context.Context) error {
 }
 
 // StopAPIServer kills the API server. Its data stays.
-func (l *Lab) StopAPIServer() { l.control.api.kill() }
+func (l *Lab) StopAPIServer() { l.control.stopAPIServer() }
 
 // StartAPIServer starts the API server again, at the same address and with the same data, and returns when it is ready.
 func (l *Lab) StartAPIServer(ctx context.Context) error {

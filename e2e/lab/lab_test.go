@@ -273,7 +273,7 @@ func TestFaults(t *testing.T) {
 
 	node := l.Node("node1")
 	dial := func() error {
-		conn, err := node.dial(within(t, 5*time.Second), "tcp", apiProxyAddress)
+		conn, err := dialer(node.space())(within(t, 5*time.Second), "tcp", apiProxyAddress)
 		if err == nil {
 			err = conn.Close()
 		}

@@ -1,11 +1,14 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
@@ -133,15 +136,29 @@ func forwards(on bool) []sysctl {
 	if on {
 		value = "1"
 	}
-	return append(RPFilterOff.sysctls(),
+	return append(reversePath(0),
 		sysctl{"net.ipv4.ip_forward", value},
 		sysctl{"net.ipv6.conf.all.forwarding", value},
 		sysctl{"net.ipv6.conf.default.forwarding", value},
 	)
 }
 
-// sysctls set the filter for links of a namespace that aren't made yet: the higher of a link's value and that of all counts.
-func (f RPFilter) sysctls() []sysctl {
-	value := map[RPFilter]string{RPFilterOff: "0", RPFilterStrict: "1", RPFilterLoose: "2"}[f]
-	return []sysctl{{"net.ipv4.conf.all.rp_filter", value}, {"net.ipv4.conf.default.rp_filter", value}}
+// reversePath sets the reverse path filter (0, 1 or 2) for links of a namespace that aren't made yet:
+// the higher of a link's value and that of all counts.
+func reversePath(filter int) []sysctl {
+	value := strconv.Itoa(filter)
+	return []sysctl{
+		{"net.ipv4.conf.all.rp_filter", value}, {"net.ipv4.conf.default.rp_filter", value},
+	}
+}
+
+// dialer connects from the namespace of this name.
+func dialer(name string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = inNamespace(name, func() (err error) {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/sluice-net/sluice/e2e/internal/replace"
 )
 
 // netConf is flannel's net-conf.json, which agents read too.
@@ -36,7 +38,7 @@ func (v *View) NetConf() string { return filepath.Join(v.dir, "net-conf.json") }
 
 // SetNetConf replaces that file as a whole, by renaming another. Agents that run notice.
 func (v *View) SetNetConf(text string) error {
-	if err := replaceFile(v.NetConf(), []byte(text)); err != nil {
+	if err := replace.File(v.NetConf(), []byte(text)); err != nil {
 		return fmt.Errorf("changing the pod network of lab %s: %w", v.name, err)
 	}
 	return nil

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -45,23 +43,23 @@ func (s *networkStatus) set(problem string) {
 
 // configuration reads the node's CNI configuration as container runtimes do: the first by name counts.
 func (r *runner) configuration() (*libcni.NetworkConfigList, error) {
-	files, err := filepath.Glob(filepath.Join(r.node.ConfDir(), "*.conflist")) // in order
+	files, err := filepath.Glob(filepath.Join(r.options.confDir, "*.conflist")) // in order
 	if err != nil {
 		return nil, err
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("CNI configuration of %s: there is none yet", r.node.name)
+		return nil, fmt.Errorf("CNI configuration of %s: there is none yet", r.options.node)
 	}
 	list, err := libcni.ConfListFromFile(files[0])
 	if err != nil {
-		return nil, fmt.Errorf("reading the CNI configuration of %s: %w", r.node.name, err)
+		return nil, fmt.Errorf("reading the CNI configuration of %s: %w", r.options.node, err)
 	}
 	return list, nil
 }
 
 // watchNetwork asks again and again whether the node's network works, and reports it as the node's readiness, until ctx ends.
 func (r *runner) watchNetwork(ctx context.Context) {
-	reported := r.condition().Message // the node was registered with it
+	reported := r.problem() // the node was registered with it
 	for ctx.Err() == nil {
 		problem := r.askStatus(ctx)
 		if ctx.Err() != nil {
@@ -94,7 +92,7 @@ func (r *runner) askStatus(ctx context.Context) string {
 	defer cancel()
 	list, err := r.configuration()
 	if err == nil {
-		err = r.node.Do(func() error { return r.cni.GetStatusNetworkList(ctx, list) })
+		err = r.onNode(func() error { return r.cni.GetStatusNetworkList(ctx, list) })
 	}
 	if err != nil {
 		return err.Error()
@@ -104,18 +102,17 @@ func (r *runner) askStatus(ctx context.Context) string {
 
 // report writes the node's readiness into its object, and says whether that has worked.
 func (r *runner) report(ctx context.Context) bool {
-	status := map[string]any{"conditions": []corev1.NodeCondition{r.condition()}}
-	err := r.node.lab.patchNodeStatus(ctx, r.node.name, types.StrategicMergePatchType, status)
+	err := r.options.report(ctx, r.problem())
 	if err != nil {
 		r.log.Error(err, "readiness isn't reported")
 	}
 	return err == nil
 }
 
-// condition is the node's readiness.
-func (r *runner) condition() corev1.NodeCondition {
+// problem is what is wrong with the node's network; "": nothing.
+func (r *runner) problem() string {
 	problem, _ := r.network.get()
-	return readyCondition(problem)
+	return problem
 }
 
 // waitNetwork waits until the node's network works.
@@ -130,27 +127,7 @@ func (r *runner) waitNetwork(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the network of %s (%s): %w", r.node.name, problem, context.Cause(ctx))
+			return fmt.Errorf("waiting for the network of %s (%s): %w", r.options.node, problem, context.Cause(ctx))
 		}
 	}
-}
-
-// stockConflist is a network by the CNI project's routed veth, with addresses from the node's ranges.
-func (n *Node) stockConflist() map[string]any {
-	var ranges, routes []any
-	for _, cidr := range n.PodCIDRs() {
-		ranges = append(ranges, []any{map[string]any{"subnet": cidr.String()}})
-		anywhere := "0.0.0.0/0"
-		if cidr.Addr().Is6() {
-			anywhere = "::/0"
-		}
-		routes = append(routes, map[string]any{"dst": anywhere})
-	}
-	plugin := map[string]any{
-		"type": "ptp",
-		"ipam": map[string]any{
-			"type": "host-local", "dataDir": filepath.Join(n.dir, nodeRunDir, "host-local"), "ranges": ranges, "routes": routes,
-		},
-	}
-	return map[string]any{"cniVersion": "1.1.0", "name": "stock", "plugins": []any{plugin}}
 }

@@ -11,6 +11,11 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sluice-net/sluice/e2e/internal/replace"
 )
 
 // Node is a node of a lab. Its methods may be called concurrently.
@@ -32,7 +37,6 @@ const (
 	nodeSluiceDir  = "sluice"    // the agent's state, on tmpfs
 	nodeRunDir     = "run"       // on tmpfs
 	nodeConfDir    = "cni/net.d" // CNI configurations
-	nodeCacheDir   = "cni/cache" // libcni's own
 	nodeSubnetFile = "run/flannel/subnet.env"
 )
 
@@ -86,24 +90,35 @@ func (n *Node) RestoreAPI() error { return n.proxy.restore() }
 // newNode makes the node's machine: its files, its namespace, and its access to the API server.
 func (l *Lab) newNode(state nodeState) (*Node, error) {
 	n := &Node{lab: l, name: state.Name, number: state.Number, dir: filepath.Join(l.dir, nodesDir, state.Name)}
-	n.proxy = newProxy(n.space(), fmt.Sprintf("127.0.0.1:%d", l.control.apiPort))
+	n.proxy = newProxy(n.space(), l.control.address())
 	for _, dir := range []string{nodeSluiceDir, nodeRunDir, nodeConfDir} {
 		if err := os.MkdirAll(filepath.Join(n.dir, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("making the files of %s: %w", n.name, err)
 		}
 	}
-	pair, err := l.control.ca.issue(pkix.Name{CommonName: agentUser, Organization: []string{"system:serviceaccounts"}})
-	if err != nil {
-		return nil, fmt.Errorf("issuing a certificate to %s: %w", n.name, err)
-	}
-	if err := writeKubeconfig(n.kubeconfig(), l.name, "https://"+apiProxyAddress, l.control.ca.pem, pair); err != nil {
-		return nil, err
-	}
-	n.runner, err = newRunner(n)
+	user := pkix.Name{CommonName: agentUser, Organization: []string{"system:serviceaccounts"}}
+	err := l.control.writeKubeconfig(n.kubeconfig(), l.name, apiProxyAddress, user)
 	if err != nil {
 		return nil, err
 	}
+	if l.options.NoAgent {
+		file := filepath.Join(n.ConfDir(), "10-ptp.conflist")
+		if err := replace.WithJSON(file, n.stockConflist()); err != nil {
+			return nil, fmt.Errorf("writing the CNI configuration of %s: %w", n.name, err)
+		}
+	}
+	n.runner = newRunner(l.running, runnerOptions{
+		lab: l.name, node: n.name, dir: n.dir, confDir: n.ConfDir(), podsDir: l.podsDir(),
+		plugins: l.programs.Plugins, program: l.programs.Pod, spawner: l.spawner, client: l.client,
+		background: &l.background, addrs: n.Addrs, report: n.reportNetwork,
+	})
 	return n, nil
+}
+
+// reportNetwork writes the node's readiness into its object.
+func (n *Node) reportNetwork(ctx context.Context, problem string) error {
+	status := map[string]any{"conditions": []corev1.NodeCondition{readyCondition(problem)}}
+	return n.lab.patchNodeStatus(ctx, n.name, types.StrategicMergePatchType, status)
 }
 
 func (n *Node) kubeconfig() string { return filepath.Join(n.dir, kubeconfigFile) }
@@ -155,12 +170,22 @@ func (n *Node) powerOff() error {
 	return errors.Join(n.lab.unplug(n.name), deleteNamespace(n.space()))
 }
 
-// dial connects from the node's namespace.
-func (n *Node) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var conn net.Conn
-	err := n.Do(func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
+// stockConflist is a network by the CNI project's routed veth, with addresses from the node's ranges.
+func (n *Node) stockConflist() map[string]any {
+	var ranges, routes []any
+	for _, cidr := range n.PodCIDRs() {
+		ranges = append(ranges, []any{map[string]any{"subnet": cidr.String()}})
+		anywhere := "0.0.0.0/0"
+		if cidr.Addr().Is6() {
+			anywhere = "::/0"
+		}
+		routes = append(routes, map[string]any{"dst": anywhere})
+	}
+	plugin := map[string]any{
+		"type": "ptp",
+		"ipam": map[string]any{
+			"type": "host-local", "dataDir": filepath.Join(n.dir, nodeRunDir, "host-local"), "ranges": ranges, "routes": routes,
+		},
+	}
+	return map[string]any{"cniVersion": "1.1.0", "name": "stock", "plugins": []any{plugin}}
 }

@@ -87,7 +87,7 @@ func (l *Lab) makeNode() (*Node, error) {
 
 // join makes the node's object, and starts what runs on it.
 func (n *Node) join(ctx context.Context) error {
-	if err := n.lab.register(ctx, n.lab.nodeState(n.name).object(n.runner.condition())); err != nil {
+	if err := n.lab.register(ctx, n.lab.nodeState(n.name).object(readyCondition(n.runner.problem()))); err != nil {
 		return err
 	}
 	if err := n.runner.start(ctx); err != nil {
@@ -186,7 +186,7 @@ func (n *Node) SetPodCIDRs(ctx context.Context, cidrs ...netip.Prefix) error {
 	if err := errors.Join(n.lab.setState(state), n.lab.routePods(state)); err != nil {
 		return err
 	}
-	object := state.object(n.runner.condition())
+	object := state.object(readyCondition(n.runner.problem()))
 	if !had {
 		spec := map[string]any{"podCIDR": object.Spec.PodCIDR, "podCIDRs": object.Spec.PodCIDRs}
 		return n.lab.patchNode(ctx, n.name, types.MergePatchType, map[string]any{"spec": spec})

@@ -46,6 +46,10 @@ const (
 	RPFilterStrict RPFilter = "strict"
 )
 
+func (f RPFilter) sysctls() []sysctl {
+	return reversePath(map[RPFilter]int{RPFilterOff: 0, RPFilterStrict: 1, RPFilterLoose: 2}[f])
+}
+
 // Options say what a lab is like. The zero value is a lab named "lab" with two nodes on one subnet, dual stack, with VXLAN.
 type Options struct {
 	Name     string   // lower case letters, digits and hyphens, at most 20; DefaultName if empty

@@ -29,6 +29,12 @@ var (
 	podNetwork6 = netip.MustParsePrefix("fd00:10:244::/48")
 )
 
+// serviceCIDRs of the cluster. Nothing answers there: tests install what translates Service addresses themselves.
+const (
+	serviceCIDR4 = "10.96.0.0/16"
+	serviceCIDR6 = "fd00:10:96::/112"
+)
+
 // plan is the addresses of a lab.
 type plan struct {
 	pods     Families
@@ -50,6 +56,9 @@ func only[T any](families Families, v4, v6 T) []T {
 
 // networks are those of all pods.
 func (p plan) networks() []netip.Prefix { return only(p.pods, podNetwork4, podNetwork6) }
+
+// services are the ranges of Services' addresses.
+func (p plan) services() []string { return only(p.pods, serviceCIDR4, serviceCIDR6) }
 
 // subnetOf is the subnet of a node, counted from 0: nodes are on each in turn.
 func (p plan) subnetOf(node int) int { return (node - 1) % p.subnets }

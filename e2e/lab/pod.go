@@ -47,28 +47,15 @@ func (p Pod) netns(lab string) string {
 	return nsName(lab, p.UID)
 }
 
-// Pod returns a pod that has a network, by its namespace and name.
-func (v *View) Pod(name string) (Pod, error) {
-	namespace, short, found := strings.Cut(name, "/")
-	if !found {
-		return Pod{}, fmt.Errorf("%q is neither a node, %s, nor a pod's namespace/name", name, Outside)
-	}
-	pod, err := readPod(v.podFile(namespace, short))
-	if errors.Is(err, os.ErrNotExist) {
-		return Pod{}, fmt.Errorf("pod %s doesn't run in lab %s", name, v.name)
-	}
-	return pod, err
-}
-
-// Pods returns all pods that have a network, by name.
-func (v *View) Pods() ([]Pod, error) {
-	files, err := filepath.Glob(v.podFile("*", "*"))
+// readPods returns the pods that are kept in a folder, by name.
+func readPods(dir string) ([]Pod, error) {
+	files, err := filepath.Glob(podFile(dir, "*/*"))
 	if err != nil {
 		return nil, err
 	}
 	var pods []Pod
 	for _, file := range files {
-		pod, err := readPod(file)
+		pod, err := readPodFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // it ended meanwhile
 		}
@@ -81,12 +68,15 @@ func (v *View) Pods() ([]Pod, error) {
 	return pods, nil
 }
 
+// readPod returns one of them, by its namespace/name.
+func readPod(dir, name string) (Pod, error) { return readPodFile(podFile(dir, name)) }
+
 // podFile is where a pod is kept. Neither a namespace nor a pod has an underscore in its name.
-func (v *View) podFile(namespace, name string) string {
-	return filepath.Join(v.dir, podsDir, namespace+"_"+name+".json")
+func podFile(dir, name string) string {
+	return filepath.Join(dir, strings.Replace(name, "/", "_", 1)+".json")
 }
 
-func readPod(file string) (Pod, error) {
+func readPodFile(file string) (Pod, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return Pod{}, err
@@ -97,9 +87,6 @@ func readPod(file string) (Pod, error) {
 	}
 	return pod, nil
 }
-
-// key is a pod's namespace and name.
-func key(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name }
 
 // servedPorts are the ports of all containers and sidecars of a pod, in their order, each once.
 func servedPorts(pod *corev1.Pod) []podprogram.Port {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"net/netip"
 	"os/exec"
 	"time"
 
@@ -37,12 +38,12 @@ func (s *podStatus) ended(err error) {
 }
 
 // next returns the status as it is now, and whether the API server knows another.
-func (s *podStatus) next(pod *corev1.Pod, node *Node) (status corev1.PodStatus, changed bool) {
+func (s *podStatus) next(pod *corev1.Pod, node []netip.Addr) (status corev1.PodStatus, changed bool) {
 	status = corev1.PodStatus{Phase: s.phase(), StartTime: s.written.StartTime}
 	if status.StartTime == nil {
 		status.StartTime = new(metav1.Now())
 	}
-	for _, addr := range node.Addrs() {
+	for _, addr := range node {
 		status.HostIPs = append(status.HostIPs, corev1.HostIP{IP: addr.String()})
 	}
 	status.HostIP = status.HostIPs[0].IP

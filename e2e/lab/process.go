@@ -60,8 +60,7 @@ type program struct {
 
 // process is one that runs, or has ended.
 type process struct {
-	name   string
-	log    string
+	of     program
 	cmd    *exec.Cmd
 	exited chan struct{}
 	err    error // how it ended; read after exited
@@ -86,7 +85,7 @@ func (s *spawner) start(p program) (*process, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}
-	proc := &process{name: p.name, log: p.log, cmd: cmd, exited: make(chan struct{})}
+	proc := &process{of: p, cmd: cmd, exited: make(chan struct{})}
 	record := filepath.Join(s.dir, strconv.Itoa(cmd.Process.Pid))
 	err = recordProcess(record, cmd.Process.Pid)
 	s.all.Go(func() {
@@ -148,16 +147,19 @@ func (p *process) running() bool {
 	}
 }
 
+// pid is the number of the process.
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
 // failure describes a process that has ended although it shouldn't have.
 func (p *process) failure() error {
 	const lines = 10
-	text, err := os.ReadFile(p.log)
+	text, err := os.ReadFile(p.of.log)
 	if err != nil {
-		return fmt.Errorf("%s ended: %w", p.name, errors.Join(p.err, err))
+		return fmt.Errorf("%s ended: %w", p.of.name, errors.Join(p.err, err))
 	}
 	tail := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	tail = tail[max(0, len(tail)-lines):]
-	return fmt.Errorf("%s ended (%w); its log %s ends with:\n%s", p.name, p.err, p.log, bytes.Join(tail, []byte("\n")))
+	return fmt.Errorf("%s ended (%w); its log %s ends with:\n%s", p.of.name, p.err, p.of.log, bytes.Join(tail, []byte("\n")))
 }
 
 // recordProcess notes a process and when it was started, so that its number alone never condemns another.

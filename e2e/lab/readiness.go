@@ -19,9 +19,12 @@ import (
 // eagerPeriod is how often a container that was never ready is probed: nobody should wait ten seconds for a lab's pod.
 const eagerPeriod = 250 * time.Millisecond
 
+// dialFunc connects from the node.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
 // probers asks the readiness probes of a pod's containers, from the node's namespace, as a kubelet does.
 type probers struct {
-	node *Node
+	dial dialFunc
 	addr netip.Addr // the pod's first
 	all  []*prober
 }
@@ -36,8 +39,8 @@ type prober struct {
 	failures  int32 // in a row
 }
 
-func newProbers(node *Node, pod *corev1.Pod, addrs []netip.Addr) *probers {
-	p := &probers{node: node, addr: addrs[0]}
+func newProbers(dial dialFunc, pod *corev1.Pod, addrs []netip.Addr) *probers {
+	p := &probers{dial: dial, addr: addrs[0]}
 	for _, container := range runningContainers(pod) {
 		first := time.Now()
 		if container.ReadinessProbe != nil {
@@ -106,7 +109,7 @@ func (p *probers) ask(ctx context.Context, container corev1.Container, probe *co
 		if !ok {
 			return false
 		}
-		conn, err := p.node.dial(ctx, "tcp", address)
+		conn, err := p.dial(ctx, "tcp", address)
 		if err != nil {
 			return false
 		}
@@ -131,7 +134,7 @@ func (p *probers) get(ctx context.Context, container corev1.Container, get *core
 		request.Header.Add(header.Name, header.Value)
 	}
 	transport := &http.Transport{
-		DialContext: p.node.dial, DisableKeepAlives: true,
+		DialContext: p.dial, DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}
 	response, err := (&http.Client{Transport: transport}).Do(request)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,12 +17,35 @@ import (
 	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/e2e/internal/replace"
 )
+
+// runnerOptions say for which node a runner is.
+type runnerOptions struct {
+	lab, node string // their names
+	dir       string // for its log and libcni's cache
+	confDir   string // of CNI configurations
+	podsDir   string // where pods that run are kept
+	plugins   string // the folder of CNI plugins
+	program   string // that runs in each pod
+	spawner   *spawner
+	client    client.WithWatch
+	// background has all goroutines.
+	background *sync.WaitGroup
+	addrs      func() []netip.Addr // of the node
+	// report tells the API server what is wrong with the node's network; "": nothing.
+	report func(ctx context.Context, problem string) error
+}
+
+// cacheDir is libcni's own, in the node's folder.
+const cacheDir = "cni/cache"
 
 // runner is in the place of the kubelet and the container runtime on one node: it has a worker for each pod that is bound to the
 // node, and says whether the node is ready.
 type runner struct {
-	node    *Node
+	options runnerOptions
 	cni     *libcni.CNIConfig
 	log     logr.Logger
 	power   *power
@@ -36,41 +60,42 @@ type runner struct {
 	boxes   map[*sandbox]bool // that have a network
 }
 
-func newRunner(node *Node) (*runner, error) {
-	if node.lab.options.NoAgent {
-		file := filepath.Join(node.ConfDir(), "10-ptp.conflist")
-		if err := writeJSON(file, node.stockConflist()); err != nil {
-			return nil, fmt.Errorf("writing the CNI configuration of %s: %w", node.name, err)
-		}
-	}
-	log := newLog(filepath.Join(node.dir, "runner.log"))
+// newRunner returns one that does nothing before start. It ends with ctx, or by end.
+func newRunner(ctx context.Context, options runnerOptions) *runner {
+	log := newLog(filepath.Join(options.dir, "runner.log"))
 	// Left out, libcni would make one when it is first used, without asking who else does.
 	execute := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: pluginOutput{log}}}
+	cache := filepath.Join(options.dir, cacheDir)
 	r := &runner{
-		node:    node,
-		cni:     libcni.NewCNIConfigWithCacheDir([]string{node.lab.programs.Plugins}, filepath.Join(node.dir, nodeCacheDir), execute),
+		options: options,
+		cni:     libcni.NewCNIConfigWithCacheDir([]string{options.plugins}, cache, execute),
 		log:     log,
 		power:   newPower(),
 		network: networkStatus{problem: "nobody has asked the CNI plugin yet", changed: make(chan struct{})},
 		workers: map[types.UID]*worker{},
 		boxes:   map[*sandbox]bool{},
 	}
-	r.ctx, r.stop = context.WithCancel(node.lab.running)
-	return r, nil
+	r.ctx, r.stop = context.WithCancel(ctx)
+	return r
 }
+
+// onNode runs f in the node's network namespace.
+func (r *runner) onNode(f func() error) error { return inNamespace(r.space(), f) }
+
+func (r *runner) space() string { return nsName(r.options.lab, r.options.node) }
 
 // start takes up the node's pods, as they are and as they change, and its readiness.
 func (r *runner) start(ctx context.Context) error {
 	r.mu.Lock()
 	r.started = true
 	r.mu.Unlock()
-	r.node.lab.background.Go(func() { r.watchNetwork(r.ctx) })
+	r.options.background.Go(func() { r.watchNetwork(r.ctx) })
 	var pods corev1.PodList // that were bound to it before
-	if err := r.node.lab.client.List(ctx, &pods); err != nil {
-		return fmt.Errorf("listing the pods of %s: %w", r.node.name, err)
+	if err := r.options.client.List(ctx, &pods); err != nil {
+		return fmt.Errorf("listing the pods of %s: %w", r.options.node, err)
 	}
 	for _, pod := range pods.Items {
-		if pod.Spec.NodeName == r.node.name {
+		if pod.Spec.NodeName == r.options.node {
 			r.update(&pod)
 		}
 	}
@@ -83,6 +108,15 @@ func (r *runner) end() {
 	r.power.off(r.killPods)
 	r.power.on()
 }
+
+// off is the end of the node's machine, and says why: nothing runs and nothing begins until on.
+func (r *runner) off(why string) {
+	r.power.off(r.killPods)
+	r.network.set(why)
+}
+
+// on begins again, after off.
+func (r *runner) on() { r.power.on() }
 
 // killPods ends all pods' programs at once and takes their namespaces away, as the end of a machine does.
 func (r *runner) killPods() {
@@ -134,7 +168,7 @@ func (r *runner) update(pod *corev1.Pod) {
 		}
 		w = newWorker(r.ctx, r, pod)
 		r.workers[pod.UID] = w
-		defer r.node.lab.background.Go(func() { w.run(r.ctx) })
+		defer r.options.background.Go(func() { w.run(r.ctx) })
 	}
 	w.update(pod)
 }
@@ -166,17 +200,14 @@ func (r *runner) release(box *sandbox) {
 
 // save keeps what is asked for by who wants the pod.
 func (r *runner) save(pod Pod) error {
-	namespace, name, _ := strings.Cut(pod.Name, "/")
-	return writeJSON(r.node.lab.podFile(namespace, name), pod)
+	return replace.WithJSON(podFile(r.options.podsDir, pod.Name), pod)
 }
 
 // unsave removes it, unless a later pod of the name has taken its place.
 func (r *runner) unsave(pod Pod) error {
-	namespace, name, _ := strings.Cut(pod.Name, "/")
-	file := r.node.lab.podFile(namespace, name)
-	saved, err := readPod(file)
+	saved, err := readPod(r.options.podsDir, pod.Name)
 	if err == nil && saved.UID == pod.UID {
-		err = os.Remove(file)
+		err = os.Remove(podFile(r.options.podsDir, pod.Name))
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
 )
@@ -51,7 +52,7 @@ func newSandbox(ctx context.Context, r *runner, object *corev1.Pod) (*sandbox, e
 	box := &sandbox{
 		runner: r,
 		pod: Pod{
-			Name: key(object), UID: string(object.UID), Node: r.node.name,
+			Name: client.ObjectKeyFromObject(object).String(), UID: string(object.UID), Node: r.options.node,
 			HostNetwork: object.Spec.HostNetwork, Ports: servedPorts(object),
 		},
 		containerID:  newContainerID(),
@@ -84,7 +85,7 @@ func (b *sandbox) destroy() error {
 	if b.config == nil {
 		return nil
 	}
-	return deleteNamespace(b.pod.netns(b.runner.node.lab.name))
+	return deleteNamespace(b.pod.netns(b.runner.options.lab))
 }
 
 // newContainerID is as long as containerd's are.
@@ -97,7 +98,7 @@ func newContainerID() string {
 // connect gives the pod its network.
 func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
 	if b.pod.HostNetwork {
-		b.pod.Addresses = b.runner.node.Addrs()
+		b.pod.Addresses = b.runner.options.addrs()
 		return b.runner.save(b.pod)
 	}
 	var err error
@@ -108,7 +109,7 @@ func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	space := b.pod.netns(b.runner.node.lab.name)
+	space := b.pod.netns(b.runner.options.lab)
 	if err := newNamespace(space); err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (b *sandbox) add(ctx context.Context) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 	defer cancel()
 	var addrs []netip.Addr
-	err := b.runner.node.Do(func() error {
+	err := b.runner.onNode(func() error {
 		answer, err := b.runner.cni.AddNetworkList(ctx, b.network, b.config)
 		if err != nil {
 			return err
@@ -174,13 +175,13 @@ func (b *sandbox) start(ctx context.Context, object *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	b.process, err = b.runner.node.lab.spawner.start(program{
+	b.process, err = b.runner.options.spawner.start(program{
 		name:   "pod " + b.pod.Name,
-		path:   b.runner.node.lab.programs.Pod,
+		path:   b.runner.options.program,
 		args:   args,
-		in:     b.pod.netns(b.runner.node.lab.name),
+		in:     b.pod.netns(b.runner.options.lab),
 		stdout: output,
-		log:    filepath.Join(b.runner.node.dir, "pods.log"),
+		log:    filepath.Join(b.runner.options.dir, "pods.log"),
 	})
 	if err := errors.Join(err, output.Close()); err != nil { // the process has its own
 		return errors.Join(err, reports.Close())
@@ -229,11 +230,11 @@ func (b *sandbox) disconnect(ctx context.Context) error {
 	if b.config != nil {
 		ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 		defer cancel()
-		err := b.runner.node.Do(func() error { return b.runner.cni.DelNetworkList(ctx, b.network, b.config) })
+		err := b.runner.onNode(func() error { return b.runner.cni.DelNetworkList(ctx, b.network, b.config) })
 		if err != nil {
 			return fmt.Errorf("CNI DEL: %w", err)
 		}
-		if err := deleteNamespace(b.pod.netns(b.runner.node.lab.name)); err != nil {
+		if err := deleteNamespace(b.pod.netns(b.runner.options.lab)); err != nil {
 			return err
 		}
 	}

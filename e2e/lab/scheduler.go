@@ -69,5 +69,5 @@ func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
 			}
 		}
 	}
-	_, _ = fmt.Fprintf(s.lab.options.Progress, "pod %s: no node matches its nodeSelector\n", key(pod))
+	_, _ = fmt.Fprintf(s.lab.options.Progress, "pod %s: no node matches its nodeSelector\n", client.ObjectKeyFromObject(pod).String())
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -14,7 +13,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/sluice-net/sluice/e2e/internal/replace"
 )
 
 // stateRoot holds a folder for each lab. It is on tmpfs where a reboot ends the lab as well.
@@ -93,7 +92,7 @@ func (s state) silentAgents(ctx context.Context) (nodes []string) {
 	silent := make([]bool, len(s.Nodes))
 	var all sync.WaitGroup
 	for i, node := range s.Nodes {
-		all.Go(func() { silent[i] = !agentReady(ctx, nsPath(nsName(s.Name, node.Name))) })
+		all.Go(func() { silent[i] = !agentReady(ctx, nsName(s.Name, node.Name)) })
 	}
 	all.Wait()
 	for i, node := range s.Nodes {
@@ -106,14 +105,7 @@ func (s state) silentAgents(ctx context.Context) (nodes []string) {
 
 // agentReady asks the agent in a network namespace.
 func agentReady(ctx context.Context, space string) bool {
-	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = ns.WithNetNSPath(space, func(ns.NetNS) (err error) {
-			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
-	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{DialContext: dialer(space), DisableKeepAlives: true}}
 	return answersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz")
 }
 
@@ -150,24 +142,7 @@ func readState(lab string) (state, error) {
 var ErrNoLab = errors.New("there is no such lab")
 
 func (s state) write() error {
-	return writeJSON(filepath.Join(stateDir(s.Name), stateFile), s)
-}
-
-// writeJSON replaces a file as a whole.
-func writeJSON(file string, value any) error {
-	text, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return err
-	}
-	return replaceFile(file, append(text, '\n'))
-}
-
-// replaceFile gives a file this content by renaming another: no reader sees half of it.
-func replaceFile(file string, content []byte) error {
-	if err := os.WriteFile(file+".new", content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
+	return replace.WithJSON(filepath.Join(stateDir(s.Name), stateFile), s)
 }
 
 // List returns the names of all labs of this machine, also of those whose process has died.

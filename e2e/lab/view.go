@@ -2,8 +2,10 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -213,3 +215,35 @@ func (v *View) Serve(place string, proto probe.Protocol, port uint16) (*probe.Se
 	})
 	return server, err
 }
+
+// Capture keeps the IP packets that a link of a place sends and receives and that match; a nil match
+// takes all. It has begun when this returns; Stop ends it. On a veth the kernel hands over TCP in
+// pieces larger than the MTU.
+func (v *View) Capture(place, link string, match func(Packet) bool) (*Capture, error) {
+	var c *Capture
+	err := v.Do(place, func() (err error) {
+		c, err = startCapture(link, match)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capturing on %s of %s: %w", link, place, err)
+	}
+	return c, nil
+}
+
+// Pod returns a pod that has a network, by its namespace and name.
+func (v *View) Pod(name string) (Pod, error) {
+	if !strings.Contains(name, "/") {
+		return Pod{}, fmt.Errorf("%q is neither a node, %s, nor a pod's namespace/name", name, Outside)
+	}
+	pod, err := readPod(v.podsDir(), name)
+	if errors.Is(err, os.ErrNotExist) {
+		return Pod{}, fmt.Errorf("pod %s doesn't run in lab %s", name, v.name)
+	}
+	return pod, err
+}
+
+// Pods returns all pods that have a network, by name.
+func (v *View) Pods() ([]Pod, error) { return readPods(v.podsDir()) }
+
+func (v *View) podsDir() string { return filepath.Join(v.dir, podsDir) }

@@ -3,11 +3,21 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // pollEvery is how often a condition is asked.
 const pollEvery = 50 * time.Millisecond
+
+// readyTimeout is how long a part of the lab may take to become ready, on a busy machine.
+const readyTimeout = 2 * time.Minute
+
+// retryEvery is how soon the API server is asked again when it doesn't answer. An informer backs off to half a minute; a lab
+// stops and starts its API server within seconds.
+const retryEvery = 200 * time.Millisecond
 
 // eventually asks until the answer is yes, for as long as timeout and ctx allow. An error ends it at once.
 func eventually(ctx context.Context, timeout time.Duration, what string, done func() (bool, error)) error {
@@ -37,4 +47,25 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// answersOK says whether a GET is answered with 200.
+func answersOK(ctx context.Context, client *http.Client, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = response.Body.Close() }()
+	return response.StatusCode == http.StatusOK
+}
+
+// isFinal says whether trying again is of no use: the object is gone or another, or the request is wrong.
+func isFinal(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
 }

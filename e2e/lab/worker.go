@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -105,7 +104,7 @@ func (w *worker) start() *sandbox {
 			return box
 		}
 		if w.alive.Err() == nil {
-			w.runner.log.Error(err, "pod doesn't start", "pod", key(pod), "retryIn", backOff)
+			w.runner.log.Error(err, "pod doesn't start", "pod", client.ObjectKeyFromObject(pod).String(), "retryIn", backOff)
 			w.status.message = err.Error()
 			w.writeStatus(w.alive)
 		}
@@ -117,9 +116,9 @@ func (w *worker) start() *sandbox {
 // supervise reports a running pod until it is to end, or has ended, or was lost because its node went off.
 func (w *worker) supervise(box *sandbox) (lost bool) {
 	pod, _ := w.object()
-	w.runner.log.Info("pod runs", "pod", key(pod), "addresses", box.pod.Addresses)
+	w.runner.log.Info("pod runs", "pod", client.ObjectKeyFromObject(pod).String(), "addresses", box.pod.Addresses)
 	w.status.running(box)
-	probers := newProbers(w.runner.node, pod, box.pod.Addresses)
+	probers := newProbers(dialer(w.runner.space()), pod, box.pod.Addresses)
 	var runFor <-chan time.Time
 	if d, err := time.ParseDuration(pod.Annotations[RunForAnnotation]); err == nil {
 		timer := time.NewTimer(d)
@@ -170,10 +169,10 @@ func (w *worker) stop(ctx context.Context, box *sandbox) {
 	for backOff := firstBackOff; ; backOff = min(2*backOff, maxBackOff) {
 		err := box.remove(ctx)
 		if err == nil {
-			w.runner.log.Info("pod is gone", "pod", key(pod))
+			w.runner.log.Info("pod is gone", "pod", client.ObjectKeyFromObject(pod).String())
 			return
 		}
-		w.runner.log.Error(err, "pod doesn't go", "pod", key(pod), "retryIn", backOff)
+		w.runner.log.Error(err, "pod doesn't go", "pod", client.ObjectKeyFromObject(pod).String(), "retryIn", backOff)
 		if !pause(ctx, backOff) {
 			return
 		}
@@ -187,7 +186,7 @@ func (w *worker) deleteObject(ctx context.Context) {
 		if gone {
 			return
 		}
-		err := w.runner.node.lab.client.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &w.uid})
+		err := w.runner.options.client.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &w.uid})
 		if err == nil || isFinal(err) || !pause(ctx, retryEvery) {
 			return
 		}
@@ -197,7 +196,7 @@ func (w *worker) deleteObject(ctx context.Context) {
 // writeStatus writes what has changed in the pod's status. It says whether the API server knows it now.
 func (w *worker) writeStatus(ctx context.Context) bool {
 	pod, gone := w.object()
-	status, changed := w.status.next(pod, w.runner.node)
+	status, changed := w.status.next(pod, w.runner.options.addrs())
 	if gone || !changed {
 		return true
 	}
@@ -235,18 +234,13 @@ func (w *worker) patch(ctx context.Context, pod *corev1.Pod, status bool, change
 	metadata["uid"] = w.uid
 	text, err := json.Marshal(change)
 	if err != nil {
-		return fmt.Errorf("writing pod %s: %w", key(pod), err)
+		return fmt.Errorf("writing pod %s: %w", client.ObjectKeyFromObject(pod).String(), err)
 	}
 	patch := client.RawPatch(types.MergePatchType, text)
 	target := &corev1.Pod{}
 	target.Namespace, target.Name = pod.Namespace, pod.Name
 	if status {
-		return w.runner.node.lab.client.Status().Patch(ctx, target, patch)
+		return w.runner.options.client.Status().Patch(ctx, target, patch)
 	}
-	return w.runner.node.lab.client.Patch(ctx, target, patch)
-}
-
-// isFinal says whether trying again is of no use: the object is gone or another, or the request is wrong.
-func isFinal(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+	return w.runner.options.client.Patch(ctx, target, patch)
 }
