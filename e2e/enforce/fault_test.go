@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/memorygroup"
 	"github.com/sluice-net/sluice/test/probe"
@@ -229,7 +230,7 @@ func (w *world) same(node *lab.Node, before, when string) {
 func latePod(name, node, target string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ops", Name: name,
-			Annotations: map[string]string{lab.FirstConnectAnnotation: target}},
+			Annotations: map[string]string{kubelet.FirstConnectAnnotation: target}},
 		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
 			Name: "main", Image: "main", Ports: []corev1.ContainerPort{{ContainerPort: 80}},
 		}}},

@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
-	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 )
 
 // startLimit is how long a pod may take to run and report on a machine where many start at once.
@@ -53,7 +53,7 @@ func (w *world) firstConnect(name string) (out podprogram.FirstConnect, done boo
 	if err != nil {
 		return out, false
 	}
-	text, ok := pod.Annotations[lab.FirstConnectResultAnnotation]
+	text, ok := pod.Annotations[kubelet.FirstConnectResultAnnotation]
 	if !ok || json.Unmarshal([]byte(text), &out) != nil {
 		return out, false
 	}

@@ -164,7 +164,7 @@ func (s *storm) report() {
 	s.t.Helper()
 	retries := 0
 	for _, node := range s.Nodes() {
-		log, err := os.ReadFile(filepath.Join(node.Dir(), "runner.log"))
+		log, err := os.ReadFile(filepath.Join(node.Dir(), "kubelet.log"))
 		s.must(err)
 		retries += strings.Count(string(log), "pod doesn't start")
 		kills := s.kills[node.Name()].Load()

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -103,7 +103,7 @@ type start struct {
 // start runs a pod to the end of its first connection, and deletes it.
 func (w *world) start(s start) {
 	p := pod(s.name, s.node, map[string]string{"may-not": s.label},
-		map[string]string{lab.FirstConnectAnnotation: "tcp://" + s.dst.String()})
+		map[string]string{kubelet.FirstConnectAnnotation: "tcp://" + s.dst.String()})
 	if err := w.Client().Create(w.t.Context(), p); err != nil {
 		w.t.Errorf("%s: %v", s.name, err)
 		return
@@ -126,13 +126,14 @@ func (w *world) start(s start) {
 }
 
 // firstConnect waits for the outcome of a pod's first connection.
-func (w *world) firstConnect(name string) (out lab.FirstConnect, done bool) {
+func (w *world) firstConnect(name string) (out kubelet.FirstConnect, done bool) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		p, err := w.object(name)
 		if err == nil &&
-			json.Unmarshal([]byte(p.Annotations[lab.FirstConnectResultAnnotation]), &out) == nil {
+			json.Unmarshal([]byte(p.Annotations[kubelet.FirstConnectResultAnnotation]),
+				&out) == nil {
 			return out, true
 		}
 	}

@@ -3,7 +3,7 @@ package kill
 import (
 	"fmt"
 
-	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 )
 
 // Pods that come and go, on subject and on neighbour.
@@ -120,7 +120,7 @@ var aReboot = change{
 // addPod creates a pod whose first act is a connection that its policy denies.
 func addPod(w *world) {
 	w.create(newPod, subject, "new",
-		map[string]string{lab.FirstConnectAnnotation: fmt.Sprintf("tcp://%s",
+		map[string]string{kubelet.FirstConnectAnnotation: fmt.Sprintf("tcp://%s",
 			w.target(other, 4, 80))})
 }
 

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/internal/killpoint"
-	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 )
 
 // all says that the agent is to die at every kill point, not only at some.
@@ -284,7 +284,7 @@ func (w *world) routeDirectly(on bool) {
 func (w *world) firstConnectFailed(name string) {
 	w.t.Helper()
 	namespace, short, _ := strings.Cut(name, "/")
-	var result lab.FirstConnect
+	var result kubelet.FirstConnect
 	w.eventually("the outcome of the first act of "+name, func() bool {
 		pod := &corev1.Pod{}
 		err := w.Client().Get(w.t.Context(),
@@ -292,7 +292,7 @@ func (w *world) firstConnectFailed(name string) {
 		if err != nil {
 			return false
 		}
-		text, found := pod.Annotations[lab.FirstConnectResultAnnotation]
+		text, found := pod.Annotations[kubelet.FirstConnectResultAnnotation]
 		return found && json.Unmarshal([]byte(text), &result) == nil
 	})
 	if result.OK {

@@ -7,15 +7,21 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
-// agentUser is who the agent is to the API server: the service account that it would have in a cluster.
+// agentUser is who the agent is to the API server: the service account that it would have in a
+// cluster.
 const agentUser = "system:serviceaccount:sluice-system:sluice-agent"
 
 // agentHTTPAddress is where the agent serves its health, in its node's namespace.
 const agentHTTPAddress = "127.0.0.1:9808"
 
-// AgentLog returns what the node's agents have logged, or the end of it, for the message of a test that fails.
+// AgentLog returns what the node's agents have logged, or the end of it, for the message of a test
+// that fails.
 func (n *Node) AgentLog() string {
 	const most = 64 << 10
 	text, err := os.ReadFile(n.agentLog())
@@ -45,8 +51,9 @@ func (n *Node) agentArgs() []string {
 	return append(args, n.lab.options.AgentArgs...)
 }
 
-// LaunchAgentBy has the node's agents started by way of another program, from the next start on: that is given the agent's path and
-// arguments behind its own, and becomes it. Without a program, agents are started plainly again.
+// LaunchAgentBy has the node's agents started by way of another program, from the next start on:
+// that is given the agent's path and arguments behind its own, and becomes it. Without a program,
+// agents are started plainly again.
 func (n *Node) LaunchAgentBy(launcher ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -57,16 +64,16 @@ func (n *Node) LaunchAgentBy(launcher ...string) {
 func (n *Node) StartAgent() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.agent != nil && n.agent.running() {
+	if n.agent != nil && n.agent.Running() {
 		return nil
 	}
 	command := slices.Concat(n.launcher, []string{n.lab.programs.Agent}, n.agentArgs())
-	agent, err := n.lab.spawner.start(program{
-		name: "sluice-agent of " + n.name,
-		path: command[0],
-		args: command[1:],
-		in:   n.space(),
-		log:  n.agentLog(),
+	agent, err := n.lab.spawner.Start(process.Program{
+		Name: "sluice-agent of " + n.name,
+		Path: command[0],
+		Args: command[1:],
+		In:   n.space(),
+		Log:  n.agentLog(),
 	})
 	if err != nil {
 		return err
@@ -75,12 +82,13 @@ func (n *Node) StartAgent() error {
 	return nil
 }
 
-// KillAgent kills the node's agent (SIGKILL) and returns when it is gone. It stays so until StartAgent.
+// KillAgent kills the node's agent (SIGKILL) and returns when it is gone. It stays so until
+// StartAgent.
 func (n *Node) KillAgent() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.agent != nil {
-		n.agent.kill()
+		n.agent.Kill()
 	}
 }
 
@@ -88,13 +96,14 @@ func (n *Node) KillAgent() {
 func (n *Node) AgentPID() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.agent == nil || !n.agent.running() {
+	if n.agent == nil || !n.agent.Running() {
 		return 0
 	}
-	return n.agent.pid()
+	return n.agent.PID()
 }
 
-// WaitAgentReady waits until the agent says that it is ready: everything is known and applied. An agent that has ended is an error.
+// WaitAgentReady waits until the agent says that it is ready: everything is known and applied. An
+// agent that has ended is an error.
 func (n *Node) WaitAgentReady(ctx context.Context) error {
 	n.mu.Lock()
 	agent := n.agent
@@ -102,11 +111,11 @@ func (n *Node) WaitAgentReady(ctx context.Context) error {
 	if agent == nil {
 		return fmt.Errorf("node %s: the agent was never started", n.name)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dialer(n.space()), DisableKeepAlives: true}}
-	return eventually(ctx, readyTimeout, "the agent of "+n.name+" being ready", func() (bool, error) {
-		if !agent.running() {
-			return false, agent.failure()
+	client := &http.Client{Transport: &http.Transport{DialContext: namespace.Dialer(n.space()), DisableKeepAlives: true}}
+	return wait.Until(ctx, wait.ReadyTimeout, "the agent of "+n.name+" being ready", func() (bool, error) {
+		if !agent.Running() {
+			return false, agent.Failure()
 		}
-		return answersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz"), nil
+		return wait.AnswersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz"), nil
 	})
 }

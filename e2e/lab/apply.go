@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
 // fieldOwner is who applies manifests.
@@ -127,7 +129,7 @@ func (v *View) WaitGone(ctx context.Context, pods ...string) error {
 
 // waitFor lists all pods again and again until done says so.
 func (v *View) waitFor(ctx context.Context, done func(pods []corev1.Pod) bool) error {
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(wait.PollEvery)
 	defer tick.Stop()
 	for {
 		var list corev1.PodList

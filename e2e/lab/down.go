@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
 const (
@@ -33,20 +37,20 @@ func Down(ctx context.Context, name string) error {
 	}
 	processes := filepath.Join(stateDir(name), processesDir)
 	// Those of a supervisor that was killed a moment ago are dying already.
-	err = eventually(ctx, dyingTimeout, "the processes of lab "+name+" to end", func() (bool, error) {
-		if err := killRecorded(processes); err != nil {
+	err = wait.Until(ctx, dyingTimeout, "the processes of lab "+name+" to end", func() (bool, error) {
+		if err := process.KillRecorded(processes); err != nil {
 			return false, err
 		}
-		return len(recorded(processes)) == 0, nil
+		return len(process.Recorded(processes)) == 0, nil
 	})
-	return errors.Join(err, deleteNamespaces(name), os.RemoveAll(stateDir(name)), removeLog(name))
+	return errors.Join(err, namespace.DeleteAll(name), os.RemoveAll(stateDir(name)), removeLog(name))
 }
 
 func endSupervisor(ctx context.Context, s state) error {
 	if s.Supervisor == os.Getpid() {
 		return fmt.Errorf("lab %s belongs to this process: its own Down removes it", s.Name)
 	}
-	gone := func() (bool, error) { return !isSame(s.Supervisor, s.Started), nil }
+	gone := func() (bool, error) { return !process.IsSame(s.Supervisor, s.Started), nil }
 	for _, step := range []struct {
 		signal  syscall.Signal
 		timeout time.Duration
@@ -57,7 +61,7 @@ func endSupervisor(ctx context.Context, s state) error {
 		if err := syscall.Kill(s.Supervisor, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("ending the process of lab %s: %w", s.Name, err)
 		}
-		err := eventually(ctx, step.timeout, fmt.Sprintf("process %d of lab %s to end", s.Supervisor, s.Name), gone)
+		err := wait.Until(ctx, step.timeout, fmt.Sprintf("process %d of lab %s to end", s.Supervisor, s.Name), gone)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

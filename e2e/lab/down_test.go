@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -24,7 +26,7 @@ import (
 func remains(t *testing.T, prefix string) []string {
 	t.Helper()
 	var found []string
-	for _, pattern := range []string{nsPath(nsPrefix(prefix)), stateDir(prefix)} {
+	for _, pattern := range []string{namespace.Path(namespace.Prefix(prefix)), stateDir(prefix)} {
 		files, err := filepath.Glob(strings.TrimSuffix(pattern, ".") + "*")
 		must(t, err)
 		found = append(found, files...)
@@ -54,7 +56,7 @@ func processes(t *testing.T, prefix string) []string {
 			continue // it has ended
 		}
 		environ, err := os.ReadFile(filepath.Join(filepath.Dir(file), "environ"))
-		if err != nil || !bytes.Contains(text, []byte(prefix)) && !bytes.Contains(environ, []byte(labVariable+"="+prefix)) {
+		if err != nil || !bytes.Contains(text, []byte(prefix)) && !bytes.Contains(environ, []byte(process.Variable+"="+prefix)) {
 			continue
 		}
 		pid := filepath.Base(filepath.Dir(file))

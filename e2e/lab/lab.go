@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-net/sluice/e2e/assets"
+	"github.com/sluice-net/sluice/e2e/lab/controlplane"
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -22,8 +25,8 @@ type Lab struct {
 	options  Options
 	state    state
 	programs assets.Programs
-	spawner  *spawner
-	control  *controlPlane
+	spawner  *process.Spawner
+	control  *controlplane.ControlPlane
 	server   *probe.Server // of the outside host
 
 	changing sync.Mutex // held while nodes come and go
@@ -32,7 +35,7 @@ type Lab struct {
 	nodes    []*Node // by number
 	ghosts   int     // nodes that were created as objects only
 
-	background sync.WaitGroup // scheduler and runners
+	background sync.WaitGroup // scheduler and kubelets
 	running    context.Context
 	stop       context.CancelFunc
 	down       sync.Once
@@ -94,13 +97,13 @@ func (l *Lab) claim() error {
 		}
 		return err
 	}
-	l.spawner = newSpawner(l.options.Name, filepath.Join(dir, processesDir))
+	l.spawner = process.NewSpawner(l.options.Name, filepath.Join(dir, processesDir))
 	return nil
 }
 
 func (l *Lab) up(ctx context.Context, files assets.Control) error {
 	var err error
-	if l.state.Started, err = startTime(os.Getpid()); err != nil {
+	if l.state.Started, err = process.StartTime(os.Getpid()); err != nil {
 		return err
 	}
 	if err := l.state.write(); err != nil {
@@ -117,7 +120,7 @@ func (l *Lab) up(ctx context.Context, files assets.Control) error {
 	if err := l.makeNetwork(); err != nil { // while the control plane starts
 		return err
 	}
-	if err := l.control.waitReady(ctx); err != nil {
+	if err := l.control.WaitReady(ctx); err != nil {
 		return err
 	}
 	if err := l.populate(ctx); err != nil {
@@ -130,17 +133,17 @@ func (l *Lab) up(ctx context.Context, files assets.Control) error {
 func (l *Lab) startControlPlane(files assets.Control) error {
 	var err error
 	dir := stateDir(l.options.Name)
-	l.control, err = newControlPlane(l.spawner, files, filepath.Join(dir, controlDir), l.state.plan().services())
+	l.control, err = controlplane.New(l.spawner, files, filepath.Join(dir, controlDir), l.state.plan().services())
 	if err != nil {
 		return err
 	}
-	if err := l.control.startEtcd(); err != nil {
+	if err := l.control.StartEtcd(); err != nil {
 		return err
 	}
-	if err := l.control.startAPIServer(); err != nil { // which waits for etcd
+	if err := l.control.StartAPIServer(); err != nil { // which waits for etcd
 		return err
 	}
-	err = l.control.writeAdminKubeconfig(filepath.Join(dir, kubeconfigFile), l.options.Name)
+	err = l.control.WriteAdminKubeconfig(filepath.Join(dir, kubeconfigFile), l.options.Name)
 	if err != nil {
 		return err
 	}
@@ -208,14 +211,14 @@ func (l *Lab) permitAgents(ctx context.Context) error {
 }
 
 // StopAPIServer kills the API server. Its data stays.
-func (l *Lab) StopAPIServer() { l.control.stopAPIServer() }
+func (l *Lab) StopAPIServer() { l.control.StopAPIServer() }
 
 // StartAPIServer starts the API server again, at the same address and with the same data, and returns when it is ready.
 func (l *Lab) StartAPIServer(ctx context.Context) error {
-	if err := l.control.startAPIServer(); err != nil {
+	if err := l.control.StartAPIServer(); err != nil {
 		return err
 	}
-	return l.control.waitReady(ctx)
+	return l.control.WaitReady(ctx)
 }
 
 // Down removes the lab: its processes, namespaces and files. Called again, it returns the same error.
@@ -228,14 +231,14 @@ func (l *Lab) remove() error {
 	l.stop()
 	l.background.Wait()
 	dir := stateDir(l.options.Name)
-	errs := []error{killRecorded(filepath.Join(dir, processesDir))}
-	l.spawner.close()
+	errs := []error{process.KillRecorded(filepath.Join(dir, processesDir))}
+	l.spawner.Close()
 	if l.server != nil {
 		l.server.Close()
 	}
 	for _, node := range l.nodes {
-		node.proxy.cut()
+		node.proxy.Cut()
 	}
-	errs = append(errs, deleteNamespaces(l.options.Name), os.RemoveAll(dir))
+	errs = append(errs, namespace.DeleteAll(l.options.Name), os.RemoveAll(dir))
 	return errors.Join(errs...)
 }

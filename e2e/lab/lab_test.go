@@ -12,6 +12,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/proxy"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -65,7 +69,7 @@ func TestPolicyDecides(t *testing.T) {
 			pod, err := l.Pod("dev/a")
 			must(t, err)
 			for from, option := range denied {
-				must(t, eventually(t.Context(), 10*time.Second, "the policy to deny "+from, func() (bool, error) {
+				must(t, wait.Until(t.Context(), 10*time.Second, "the policy to deny "+from, func() (bool, error) {
 					return (Cell{Result: l.Connect(t.Context(), from, probe.TCP, at(pod.Addresses[0], 80), option)}).Denied(), nil
 				}))
 			}
@@ -132,7 +136,7 @@ spec:
 	_, err = l.Nft(t.Context(), "node1", "add table inet test; add chain inet test out { type filter hook output priority 0; }; "+
 		"add rule inet test out tcp dport 80 reject")
 	must(t, err)
-	must(t, eventually(t.Context(), 20*time.Second, "the pod to be unready", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "the pod to be unready", func() (bool, error) {
 		return !isReady(getPod(t, l, "default/web")), nil
 	}))
 	_, err = l.Nft(t.Context(), "node1", "delete table inet test")
@@ -154,7 +158,7 @@ func TestHostNetworkPodIsItsNode(t *testing.T) {
 func TestFirstConnect(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("first"), Nodes: 1})
-	first := map[string]string{FirstConnectAnnotation: "tcp://192.168.0.250:80"}
+	first := map[string]string{kubelet.FirstConnectAnnotation: "tcp://192.168.0.250:80"}
 	must(t, l.Apply(t.Context(), twoNamespaces+`---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -162,9 +166,9 @@ metadata: {name: deny, namespace: prod}
 spec: {podSelector: {}, policyTypes: [Egress]}
 `+podManifest("dev", "open", "", first)+podManifest("prod", "isolated", "", first)))
 	for name, want := range map[string]bool{"dev/open": true, "prod/isolated": false} {
-		var outcome FirstConnect
-		must(t, eventually(t.Context(), 20*time.Second, "the result of "+name, func() (bool, error) {
-			text := getPod(t, l, name).Annotations[FirstConnectResultAnnotation]
+		var outcome kubelet.FirstConnect
+		must(t, wait.Until(t.Context(), 20*time.Second, "the result of "+name, func() (bool, error) {
+			text := getPod(t, l, name).Annotations[kubelet.FirstConnectResultAnnotation]
 			return text != "" && json.Unmarshal([]byte(text), &outcome) == nil, nil
 		}))
 		if outcome.OK != want || outcome.Attempts < 1 || !want && outcome.Attempts < 5 {
@@ -177,14 +181,14 @@ func TestPodsEnd(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("ends"), Nodes: 1})
 	must(t, l.Apply(t.Context(), twoNamespaces+
-		podManifest("dev", "job", "", map[string]string{RunForAnnotation: "100ms"}, "80")+
+		podManifest("dev", "job", "", map[string]string{kubelet.RunForAnnotation: "100ms"}, "80")+
 		podManifest("dev", "forced", "", nil, "80")+
-		podManifest("dev", "same", "", map[string]string{LingerAnnotation: "1s"}, "80")))
+		podManifest("dev", "same", "", map[string]string{kubelet.LingerAnnotation: "1s"}, "80")))
 
-	must(t, eventually(t.Context(), 20*time.Second, "the job to succeed", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "the job to succeed", func() (bool, error) {
 		return getPod(t, l, "dev/job").Status.Phase == corev1.PodSucceeded, nil
 	}))
-	must(t, eventually(t.Context(), 10*time.Second, "the job's network to go", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 10*time.Second, "the job's network to go", func() (bool, error) {
 		_, err := l.Pod("dev/job")
 		return err != nil, nil
 	}))
@@ -192,8 +196,8 @@ func TestPodsEnd(t *testing.T) {
 
 	forced := getPod(t, l, "dev/forced")
 	must(t, l.Client().Delete(t.Context(), forced, client.GracePeriodSeconds(0)))
-	must(t, eventually(t.Context(), 10*time.Second, "the network of the pod without an object to go", func() (bool, error) {
-		_, err := os.Stat(nsPath(nsName(l.Name(), string(forced.UID))))
+	must(t, wait.Until(t.Context(), 10*time.Second, "the network of the pod without an object to go", func() (bool, error) {
+		_, err := os.Stat(namespace.Path(namespace.Name(l.Name(), string(forced.UID))))
 		return os.IsNotExist(err), nil
 	}))
 
@@ -211,7 +215,7 @@ func TestPodsEnd(t *testing.T) {
 	}
 
 	must(t, l.Delete(t.Context(), twoNamespaces))
-	must(t, eventually(t.Context(), 20*time.Second, "the namespaces to go", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "the namespaces to go", func() (bool, error) {
 		var namespace corev1.Namespace
 		for _, name := range []string{"dev", "prod"} {
 			if err := l.Client().Get(t.Context(), client.ObjectKey{Name: name}, &namespace); !apierrors.IsNotFound(err) {
@@ -273,7 +277,7 @@ func TestFaults(t *testing.T) {
 
 	node := l.Node("node1")
 	dial := func() error {
-		conn, err := dialer(node.space())(within(t, 5*time.Second), "tcp", apiProxyAddress)
+		conn, err := namespace.Dialer(node.space())(within(t, 5*time.Second), "tcp", proxy.Address)
 		if err == nil {
 			err = conn.Close()
 		}
@@ -298,7 +302,7 @@ func TestFaults(t *testing.T) {
 	}
 	reach("without the agent")
 	must(t, l.Apply(t.Context(), podManifest("dev", "waiting", "node1", nil, "80")))
-	must(t, eventually(t.Context(), 20*time.Second, "the pod to say why it doesn't start", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "the pod to say why it doesn't start", func() (bool, error) {
 		status := getPod(t, l, "dev/waiting").Status
 		if len(status.ContainerStatuses) == 0 || status.ContainerStatuses[0].State.Waiting == nil {
 			return false, nil

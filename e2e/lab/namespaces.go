@@ -9,6 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
 // emptyNamespace does the namespace controller's work on a namespace that is being deleted, for the kinds that a lab is for: it
@@ -19,7 +21,7 @@ func (l *Lab) emptyNamespace(ctx context.Context, name string) {
 		if err == nil && empty {
 			err = l.finalize(ctx, name)
 		}
-		if err == nil && empty || apierrors.IsNotFound(err) || !pause(ctx, retryEvery) {
+		if err == nil && empty || apierrors.IsNotFound(err) || !wait.Pause(ctx, wait.RetryEvery) {
 			return
 		}
 	}

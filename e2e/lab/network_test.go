@@ -8,14 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/e2e/lab/capture"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
 // crossing connects between pods on different nodes, and returns what of the client's packets was on its node's cable. The server must
 // see the client's own address.
-func crossing(t *testing.T, l *Lab, client Pod, to netip.AddrPort) []Packet {
+func crossing(t *testing.T, l *Lab, client Pod, to netip.AddrPort) []capture.Packet {
 	t.Helper()
-	capture, err := l.Capture(client.Node, uplinkName, func(p Packet) bool { return p.Outgoing && p.Innermost().Dst == to })
+	capture, err := l.Capture(client.Node, uplinkName, func(p capture.Packet) bool { return p.Outgoing && p.Innermost().Dst == to })
 	must(t, err)
 	r := l.Reach(t.Context(), client.Name, probe.TCP, to)
 	packets, err := capture.Stop()
@@ -30,7 +32,7 @@ func crossing(t *testing.T, l *Lab, client Pod, to netip.AddrPort) []Packet {
 }
 
 // wantTunnelled demands of all packets that they are in a tunnel between these nodes, or that none is.
-func wantTunnelled(t *testing.T, packets []Packet, want bool, from, to *Node) {
+func wantTunnelled(t *testing.T, packets []capture.Packet, want bool, from, to *Node) {
 	t.Helper()
 	for _, p := range packets {
 		if p.VXLAN != nil != want {
@@ -114,7 +116,7 @@ func TestDropPodSources(t *testing.T) {
 	}))
 
 	must(t, l.EditNetConf(func(conf map[string]any) { conf["Backend"].(map[string]any)["DirectRouting"] = true }))
-	must(t, eventually(t.Context(), 20*time.Second, "plain packets, and the switch to drop them", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "plain packets, and the switch to drop them", func() (bool, error) {
 		return (Cell{Result: l.Connect(t.Context(), client.Name, probe.TCP, at(server.Addr4(), 80), probe.WithTimeout(probeTimeout))}).Denied(), nil
 	}))
 	must(t, l.EditNetConf(func(conf map[string]any) { delete(conf["Backend"].(map[string]any), "DirectRouting") }))

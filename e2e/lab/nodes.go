@@ -87,10 +87,10 @@ func (l *Lab) makeNode() (*Node, error) {
 
 // join makes the node's object, and starts what runs on it.
 func (n *Node) join(ctx context.Context) error {
-	if err := n.lab.register(ctx, n.lab.nodeState(n.name).object(readyCondition(n.runner.problem()))); err != nil {
+	if err := n.lab.register(ctx, n.lab.nodeState(n.name).object(readyCondition(n.kubelet.Problem()))); err != nil {
 		return err
 	}
-	if err := n.runner.start(ctx); err != nil {
+	if err := n.kubelet.Start(ctx); err != nil {
 		return err
 	}
 	if n.lab.options.NoAgent {
@@ -106,7 +106,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.runner.waitNetwork(ctx)
+	return n.kubelet.WaitNetwork(ctx)
 }
 
 // RemoveNode switches a node off for ever and removes its object and those of its pods.
@@ -117,7 +117,7 @@ func (l *Lab) RemoveNode(ctx context.Context, name string) error {
 	if node == nil {
 		return fmt.Errorf("removing node %s: there is none", name)
 	}
-	node.runner.end()
+	node.kubelet.End()
 	err := errors.Join(node.powerOff(), l.unroutePods(l.nodeState(name)))
 	l.nodesMu.Lock()
 	l.nodes = slices.DeleteFunc(l.nodes, func(n *Node) bool { return n == node })
@@ -186,7 +186,7 @@ func (n *Node) SetPodCIDRs(ctx context.Context, cidrs ...netip.Prefix) error {
 	if err := errors.Join(n.lab.setState(state), n.lab.routePods(state)); err != nil {
 		return err
 	}
-	object := state.object(readyCondition(n.runner.problem()))
+	object := state.object(readyCondition(n.kubelet.Problem()))
 	if !had {
 		spec := map[string]any{"podCIDR": object.Spec.PodCIDR, "podCIDRs": object.Spec.PodCIDRs}
 		return n.lab.patchNode(ctx, n.name, types.MergePatchType, map[string]any{"spec": spec})

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -56,7 +57,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	must(t, err)
 	want := func(what string, routes int) {
 		t.Helper()
-		must(t, eventually(t.Context(), 20*time.Second, what, func() (bool, error) {
+		must(t, wait.Until(t.Context(), 20*time.Second, what, func() (bool, error) {
 			return routesTo(t, l, "node1", podNetwork4) == routes, nil
 		}))
 	}
@@ -115,7 +116,7 @@ func TestPodCIDRsChange(t *testing.T) {
 	must(t, err)
 	must(t, node.SetPodCIDRs(t.Context()))
 	node1Routes := func(network string) int { return routesTo(t, l, "node1", netip.MustParsePrefix(network)) }
-	must(t, eventually(t.Context(), 20*time.Second, "routes to the node without pod CIDRs to go", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "routes to the node without pod CIDRs to go", func() (bool, error) {
 		return node1Routes("10.244.2.0/24")+node1Routes("fd00:10:244:2::/64") == 0, nil
 	}))
 	must(t, node.SetPodCIDRs(t.Context(), netip.MustParsePrefix("10.244.99.0/24"), netip.MustParsePrefix("fd00:10:244:99::/64")))
@@ -132,7 +133,7 @@ func TestPodCIDRsChange(t *testing.T) {
 			t.Errorf("from outside to %s: %s", addr, r)
 		}
 	}
-	must(t, eventually(t.Context(), 20*time.Second, "the node made anew to be ready", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 20*time.Second, "the node made anew to be ready", func() (bool, error) {
 		return nodeReady(t, l, "node2"), nil
 	}))
 }
@@ -174,7 +175,7 @@ func TestReboot(t *testing.T) {
 	if node.AgentPID() == process || node.AgentPID() == 0 {
 		t.Errorf("the agent's process is %d, it was %d", node.AgentPID(), process)
 	}
-	must(t, eventually(t.Context(), 30*time.Second, "the pods to run again", func() (bool, error) {
+	must(t, wait.Until(t.Context(), 30*time.Second, "the pods to run again", func() (bool, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		b, err := l.Pod("default/b")

@@ -8,6 +8,8 @@ import (
 	"os"
 	"regexp"
 	"slices"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
 )
 
 // Outside is the place beyond the pod network.
@@ -46,8 +48,8 @@ const (
 	RPFilterStrict RPFilter = "strict"
 )
 
-func (f RPFilter) sysctls() []sysctl {
-	return reversePath(map[RPFilter]int{RPFilterOff: 0, RPFilterStrict: 1, RPFilterLoose: 2}[f])
+func (f RPFilter) sysctls() []namespace.Sysctl {
+	return namespace.ReversePath(map[RPFilter]int{RPFilterOff: 0, RPFilterStrict: 1, RPFilterLoose: 2}[f])
 }
 
 // Options say what a lab is like. The zero value is a lab named "lab" with two nodes on one subnet, dual stack, with VXLAN.

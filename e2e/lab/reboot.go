@@ -7,14 +7,15 @@ import (
 	"path/filepath"
 )
 
-// Reboot does to the node what a power cut does: its agent, pods and plugins die, and all is gone that its kernel knew, or that was on
-// tmpfs: the agent's state and SubnetFile. The CNI configuration, libcni's cache and the node's address and MAC stay. It
-// returns when the agent was started again; the runner starts the pods again, each after a CNI DEL of what it was.
+// Reboot does to the node what a power cut does: its agent, pods and plugins die, and all is gone
+// that its kernel knew, or that was on tmpfs: the agent's state and SubnetFile. The CNI
+// configuration, libcni's cache and the node's address and MAC stay. It returns when the agent was
+// started again; the kubelet starts the pods again, each after a CNI DEL of what it was.
 func (n *Node) Reboot() error {
 	n.lab.changing.Lock()
 	defer n.lab.changing.Unlock()
-	n.runner.off("the node was rebooted")
-	defer n.runner.on()
+	n.kubelet.Off("the node was rebooted")
+	defer n.kubelet.On()
 	err := n.powerOff()
 	for _, dir := range []string{nodeSluiceDir, nodeRunDir} {
 		dir = filepath.Join(n.dir, dir)

@@ -9,13 +9,15 @@ import (
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
 )
 
 // makeOutside makes the host beyond the pod network. With two subnets it has a link to each, but addresses on the first alone:
 // so it reaches pods by way of their nodes although the router, which would hide an overlay's faults, knows no pods.
 func (l *Lab) makeOutside() error {
-	space := nsName(l.name, Outside)
-	if err := newNamespace(space, RPFilterOff.sysctls()...); err != nil {
+	space := namespace.Name(l.name, Outside)
+	if err := namespace.New(space, RPFilterOff.sysctls()...); err != nil {
 		return err
 	}
 	var addrs []netip.Addr
@@ -45,7 +47,7 @@ func (l *Lab) makeOutside() error {
 func (l *Lab) routeOutside(to netip.Prefix, via netip.Addr, subnet int) error {
 	link := []string{uplinkName, uplink2Name}[subnet]
 	source := sameFamily(l.plan.outside(), to.Addr())
-	return inNamespace(nsName(l.name, Outside), func() error { return replaceRoute(link, to, via, source) })
+	return namespace.In(namespace.Name(l.name, Outside), func() error { return replaceRoute(link, to, via, source) })
 }
 
 // routePods has the outside host, and without agents the other nodes too, reach a node's pods by way of the node.
@@ -85,7 +87,7 @@ func (l *Lab) unroutePods(node nodeState) error {
 		}
 		return nil
 	}
-	errs = append(errs, inNamespace(nsName(l.name, Outside), remove))
+	errs = append(errs, namespace.In(namespace.Name(l.name, Outside), remove))
 	if l.options.NoAgent {
 		for _, other := range l.nodeStates() {
 			if other.Name != node.Name {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
 // follow starts what watches the API server in the place of scheduler, kubelets and namespace controller.
@@ -17,22 +19,22 @@ func (l *Lab) follow() {
 	s := &scheduler{lab: l}
 	l.background.Go(func() {
 		newList := func() client.ObjectList { return &corev1.PodList{} }
-		follow(ctx, l.client, newList, func(pod *corev1.Pod) {
+		wait.Follow(ctx, l.client, newList, func(pod *corev1.Pod) {
 			if pod.Spec.NodeName == "" {
 				s.schedule(ctx, pod)
 			} else if node := l.Node(pod.Spec.NodeName); node != nil {
-				node.runner.update(pod)
+				node.kubelet.Update(pod)
 			}
 		}, func(pod *corev1.Pod) {
 			if node := l.Node(pod.Spec.NodeName); node != nil {
-				node.runner.forget(pod)
+				node.kubelet.Forget(pod)
 			}
 		})
 	})
 	l.background.Go(func() {
 		newList := func() client.ObjectList { return &corev1.NamespaceList{} }
 		ending := map[types.UID]bool{}
-		follow(ctx, l.client, newList, func(namespace *corev1.Namespace) {
+		wait.Follow(ctx, l.client, newList, func(namespace *corev1.Namespace) {
 			if namespace.DeletionTimestamp != nil && !ending[namespace.UID] {
 				ending[namespace.UID] = true
 				l.background.Go(func() { l.emptyNamespace(ctx, namespace.Name) })
@@ -64,7 +66,7 @@ func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
 		}
 		for {
 			err := s.lab.client.SubResource("binding").Create(ctx, pod, binding)
-			if err == nil || isFinal(err) || !pause(ctx, retryEvery) {
+			if err == nil || wait.IsFinal(err) || !wait.Pause(ctx, wait.RetryEvery) {
 				return
 			}
 		}

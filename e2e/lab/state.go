@@ -14,6 +14,9 @@ import (
 	"sync"
 
 	"github.com/sluice-net/sluice/e2e/internal/replace"
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
 // stateRoot holds a folder for each lab. It is on tmpfs where a reboot ends the lab as well.
@@ -74,7 +77,7 @@ func (s state) describe(ctx context.Context) string {
 	}
 	status := "ready"
 	switch {
-	case !isSame(s.Supervisor, s.Started):
+	case !process.IsSame(s.Supervisor, s.Started):
 		status = "its process has died"
 	case !s.Ready:
 		status = "not ready yet"
@@ -92,7 +95,7 @@ func (s state) silentAgents(ctx context.Context) (nodes []string) {
 	silent := make([]bool, len(s.Nodes))
 	var all sync.WaitGroup
 	for i, node := range s.Nodes {
-		all.Go(func() { silent[i] = !agentReady(ctx, nsName(s.Name, node.Name)) })
+		all.Go(func() { silent[i] = !agentReady(ctx, namespace.Name(s.Name, node.Name)) })
 	}
 	all.Wait()
 	for i, node := range s.Nodes {
@@ -105,8 +108,8 @@ func (s state) silentAgents(ctx context.Context) (nodes []string) {
 
 // agentReady asks the agent in a network namespace.
 func agentReady(ctx context.Context, space string) bool {
-	client := &http.Client{Transport: &http.Transport{DialContext: dialer(space), DisableKeepAlives: true}}
-	return answersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz")
+	client := &http.Client{Transport: &http.Transport{DialContext: namespace.Dialer(space), DisableKeepAlives: true}}
+	return wait.AnswersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz")
 }
 
 // Describe says in a line what a lab is like, and whether it is ready now.

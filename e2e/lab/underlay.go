@@ -12,6 +12,8 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
 )
 
 // The underlay is a switch for each subnet, in one namespace with no way to anywhere else, and a router between them.
@@ -27,7 +29,7 @@ func bridgeName(subnet int) string { return fmt.Sprintf("switch%d", subnet) }
 
 // makeUnderlay makes the switches, and the router if there are two.
 func (l *Lab) makeUnderlay() error {
-	if err := newNamespace(nsName(l.name, switchNS)); err != nil {
+	if err := namespace.New(namespace.Name(l.name, switchNS)); err != nil {
 		return err
 	}
 	err := l.inSwitch(func() error {
@@ -50,12 +52,12 @@ func (l *Lab) makeUnderlay() error {
 	if err != nil || l.plan.subnets == 1 {
 		return err
 	}
-	if err := newNamespace(nsName(l.name, routerNS), forwards(true)...); err != nil {
+	if err := namespace.New(namespace.Name(l.name, routerNS), namespace.Forwards(true)...); err != nil {
 		return err
 	}
 	for subnet := range l.plan.subnets {
 		router := cable{
-			name: fmt.Sprintf("router%d", subnet), subnet: subnet, host: nsName(l.name, routerNS),
+			name: fmt.Sprintf("router%d", subnet), subnet: subnet, host: namespace.Name(l.name, routerNS),
 			link: fmt.Sprintf("eth%d", subnet), addrs: l.plan.router(subnet),
 		}
 		if err := l.plugIn(router); err != nil {
@@ -82,7 +84,9 @@ func dropPodSources(networks []netip.Prefix) error {
 	return nil
 }
 
-func (l *Lab) inSwitch(f func() error) error { return inNamespace(nsName(l.name, switchNS), f) }
+func (l *Lab) inSwitch(f func() error) error {
+	return namespace.In(namespace.Name(l.name, switchNS), f)
+}
 
 // cable joins a host to the switch of a subnet.
 type cable struct {
@@ -96,7 +100,7 @@ type cable struct {
 
 // plugIn makes a cable and returns when it can be used.
 func (l *Lab) plugIn(c cable) error {
-	host, err := ns.GetNS(nsPath(c.host))
+	host, err := ns.GetNS(namespace.Path(c.host))
 	if err != nil {
 		return fmt.Errorf("opening namespace %s: %w", c.host, err)
 	}

@@ -17,10 +17,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/e2e/lab/capture"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// View is a lab as any process of the machine's root sees it. Its methods may be called concurrently.
+// View is a lab as any process of the machine's root sees it. Its methods may be called
+// concurrently.
 type View struct {
 	name    string
 	dir     string
@@ -39,8 +44,9 @@ func OpenLab(name string) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isSame(s.Supervisor, s.Started) {
-		return nil, fmt.Errorf("lab %s: its process has died; what remains is removed by Down", name)
+	if !process.IsSame(s.Supervisor, s.Started) {
+		return nil, fmt.Errorf("lab %s: its process has died; what remains is removed by Down",
+			name)
 	}
 	if !s.Ready {
 		return nil, fmt.Errorf("lab %s isn't ready yet", name)
@@ -49,7 +55,14 @@ func OpenLab(name string) (*View, error) {
 }
 
 func newView(s state) (*View, error) {
-	v := &View{name: s.Name, dir: stateDir(s.Name), plan: s.plan(), kubectl: s.Kubectl, agent: s.Agent, states: s.Nodes}
+	v := &View{
+		name:    s.Name,
+		dir:     stateDir(s.Name),
+		plan:    s.plan(),
+		kubectl: s.Kubectl,
+		agent:   s.Agent,
+		states:  s.Nodes,
+	}
 	config, err := clientcmd.BuildConfigFromFlags("", v.Kubeconfig())
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig of lab %s: %w", s.Name, err)
@@ -106,24 +119,24 @@ func (v *View) nodeState(name string) nodeState {
 	return nodeState{}
 }
 
-// OutsideAddrs returns the addresses of the outside host, those of IPv4 first. From the first of each family it connects, and it
-// serves TCP port 80 on all.
+// OutsideAddrs returns the addresses of the outside host, those of IPv4 first. From the first of
+// each family it connects, and it serves TCP port 80 on all.
 func (v *View) OutsideAddrs() []netip.Addr { return v.plan.outside() }
 
 // NetNS returns the file of a place's network namespace.
 func (v *View) NetNS(place string) (string, error) {
 	if place == Outside || slices.Contains(v.NodeNames(), place) {
-		return nsPath(nsName(v.name, place)), nil
+		return namespace.Path(namespace.Name(v.name, place)), nil
 	}
 	pod, err := v.Pod(place)
 	if err != nil {
 		return "", err
 	}
-	return nsPath(pod.netns(v.name)), nil
+	return namespace.Path(pod.NetNS(v.name)), nil
 }
 
-// Do runs f in a place's network namespace, on an OS thread of its own that f must not unlock. Sockets that f opens stay there;
-// goroutines that f starts run elsewhere.
+// Do runs f in a place's network namespace, on an OS thread of its own that f must not unlock.
+// Sockets that f opens stay there; goroutines that f starts run elsewhere.
 func (v *View) Do(place string, f func() error) error {
 	path, err := v.NetNS(place)
 	if err != nil {
@@ -142,16 +155,19 @@ func (v *View) Nft(ctx context.Context, place string, args ...string) (string, e
 		return cmd.Run()
 	})
 	if err != nil {
-		return "", fmt.Errorf("nft %s in %s: %w %s", strings.Join(args, " "), place, err, strings.TrimSpace(stderr.String()))
+		return "", fmt.Errorf("nft %s in %s: %w %s", strings.Join(args, " "), place, err,
+			strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }
 
-// Why asks the agent of a node whether it allows a connection, and by what. Source and destination are addresses or pods
-// ("namespace/name"), the port is as sluice-agent why takes it: "80", "53/udp".
+// Why asks the agent of a node whether it allows a connection, and by what. Source and destination
+// are addresses or pods ("namespace/name"), the port is as sluice-agent why takes it: "80",
+// "53/udp".
 func (v *View) Why(ctx context.Context, node, source, destination, port string) (string, error) {
 	var stdout, stderr strings.Builder
-	cmd := exec.CommandContext(ctx, v.agent, "why", "--socket", v.socket(node), source, destination, port)
+	cmd := exec.CommandContext(ctx, v.agent, "why", "--socket", v.socket(node), source, destination,
+		port)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("asking %s why: %w %s", node, err, strings.TrimSpace(stderr.String()))
@@ -164,13 +180,20 @@ func (v *View) socket(node string) string {
 	return filepath.Join(v.dir, nodesDir, node, "sluice", cni.SocketName)
 }
 
-// Connect tries once to connect from a place, as probe.Connect does. A place that can't be entered is an error of the Result.
-func (v *View) Connect(ctx context.Context, from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) probe.Result {
+// Connect tries once to connect from a place, as probe.Connect does. A place that can't be entered
+// is an error of the Result.
+func (v *View) Connect(
+	ctx context.Context, from string, proto probe.Protocol, dst netip.AddrPort,
+	opts ...probe.Option,
+) probe.Result {
 	return v.inside(ctx, from, func() probe.Result { return probe.Connect(proto, dst, opts...) })
 }
 
 // Reach connects from a place until it works, as probe.Reach does.
-func (v *View) Reach(ctx context.Context, from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) probe.Result {
+func (v *View) Reach(
+	ctx context.Context, from string, proto probe.Protocol, dst netip.AddrPort,
+	opts ...probe.Option,
+) probe.Result {
 	return v.inside(ctx, from, func() probe.Result { return probe.Reach(proto, dst, opts...) })
 }
 
@@ -189,8 +212,11 @@ func (v *View) inside(ctx context.Context, place string, connect func() probe.Re
 	return result
 }
 
-// OpenFlow opens a lasting connection from a place, as probe.Open does. It is the caller's to close.
-func (v *View) OpenFlow(from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option) (*probe.Flow, error) {
+// OpenFlow opens a lasting connection from a place, as probe.Open does. It is the caller's to
+// close.
+func (v *View) OpenFlow(
+	from string, proto probe.Protocol, dst netip.AddrPort, opts ...probe.Option,
+) (*probe.Flow, error) {
 	var flow *probe.Flow
 	err := v.Do(from, func() (err error) {
 		flow, err = probe.Open(proto, dst, opts...)
@@ -199,7 +225,8 @@ func (v *View) OpenFlow(from string, proto probe.Protocol, dst netip.AddrPort, o
 	return flow, err
 }
 
-// Serve serves a TCP or UDP port in a place, from this process, under the place's name. The server is the caller's to close.
+// Serve serves a TCP or UDP port in a place, from this process, under the place's name. The server
+// is the caller's to close.
 func (v *View) Serve(place string, proto probe.Protocol, port uint16) (*probe.Server, error) {
 	var server *probe.Server
 	err := v.Do(place, func() (err error) {
@@ -216,13 +243,15 @@ func (v *View) Serve(place string, proto probe.Protocol, port uint16) (*probe.Se
 	return server, err
 }
 
-// Capture keeps the IP packets that a link of a place sends and receives and that match; a nil match
-// takes all. It has begun when this returns; Stop ends it. On a veth the kernel hands over TCP in
-// pieces larger than the MTU.
-func (v *View) Capture(place, link string, match func(Packet) bool) (*Capture, error) {
-	var c *Capture
+// Capture keeps the IP packets that a link of a place sends and receives and that match; a nil
+// match takes all. It has begun when this returns; Stop ends it. On a veth the kernel hands over
+// TCP in pieces larger than the MTU.
+func (v *View) Capture(
+	place, link string, match func(capture.Packet) bool,
+) (*capture.Capture, error) {
+	var c *capture.Capture
 	err := v.Do(place, func() (err error) {
-		c, err = startCapture(link, match)
+		c, err = capture.Start(link, match)
 		return err
 	})
 	if err != nil {
@@ -231,12 +260,16 @@ func (v *View) Capture(place, link string, match func(Packet) bool) (*Capture, e
 	return c, nil
 }
 
+// Pod is a pod that runs.
+type Pod = kubelet.Pod
+
 // Pod returns a pod that has a network, by its namespace and name.
 func (v *View) Pod(name string) (Pod, error) {
 	if !strings.Contains(name, "/") {
-		return Pod{}, fmt.Errorf("%q is neither a node, %s, nor a pod's namespace/name", name, Outside)
+		return Pod{}, fmt.Errorf("%q is neither a node, %s, nor a pod's namespace/name", name,
+			Outside)
 	}
-	pod, err := readPod(v.podsDir(), name)
+	pod, err := kubelet.ReadPod(v.podsDir(), name)
 	if errors.Is(err, os.ErrNotExist) {
 		return Pod{}, fmt.Errorf("pod %s doesn't run in lab %s", name, v.name)
 	}
@@ -244,6 +277,6 @@ func (v *View) Pod(name string) (Pod, error) {
 }
 
 // Pods returns all pods that have a network, by name.
-func (v *View) Pods() ([]Pod, error) { return readPods(v.podsDir()) }
+func (v *View) Pods() ([]Pod, error) { return kubelet.ReadPods(v.podsDir()) }
 
 func (v *View) podsDir() string { return filepath.Join(v.dir, podsDir) }

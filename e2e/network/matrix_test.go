@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/capture"
 )
 
 const (
@@ -188,7 +189,7 @@ func (w *world) podMTU(backend lab.Backend) int {
 func (w *world) endpoint(node *lab.Node) netip.Addr { return node.Addrs()[0] }
 
 // between picks the packets between two pods.
-func between(packets []lab.Packet, a, b netip.Addr) (out []lab.Packet) {
+func between(packets []capture.Packet, a, b netip.Addr) (out []capture.Packet) {
 	for _, p := range packets {
 		src, dst := p.Innermost().Src.Addr(), p.Innermost().Dst.Addr()
 		if src == a && dst == b || src == b && dst == a {
@@ -200,7 +201,8 @@ func between(packets []lab.Packet, a, b netip.Addr) (out []lab.Packet) {
 
 // looksRight judges the packets between pods of two nodes on the first one's cable: all in the
 // tunnel, or none; of all protocols; and the longest exactly what the cable takes, in one piece.
-func (w *world) looksRight(packets []lab.Packet, tunnelled bool, here, there *lab.Node, mtu int) {
+func (w *world) looksRight(packets []capture.Packet, tunnelled bool, here, there *lab.Node,
+	mtu int) {
 	w.t.Helper()
 	w.lookEncapsulated(packets, tunnelled, here, there)
 	seen := map[uint8]int{}
@@ -231,20 +233,20 @@ func (w *world) looksRight(packets []lab.Packet, tunnelled bool, here, there *la
 
 // lookEncapsulated demands of packets on the cable of one of two nodes that all are in the tunnel
 // between them, or none. It tells of the first that isn't right.
-func (w *world) lookEncapsulated(packets []lab.Packet, tunnelled bool, here, there *lab.Node) {
+func (w *world) lookEncapsulated(packets []capture.Packet, tunnelled bool, here, there *lab.Node) {
 	w.t.Helper()
 	for _, p := range packets {
 		src, dst := w.endpoint(here), w.endpoint(there)
 		if !p.Outgoing {
 			src, dst = dst, src
 		}
-		inTunnel := p.VXLAN != nil && p.VXLAN.VNI == 1 && p.Dst.Port() == lab.VXLANPort &&
+		inTunnel := p.VXLAN != nil && p.VXLAN.VNI == 1 && p.Dst.Port() == capture.VXLANPort &&
 			p.Src.Addr() == src && p.Dst.Addr() == dst && p.Checksum == 0
 		switch {
 		case tunnelled && !inTunnel:
 			w.t.Errorf("%s, checksum %#x: want it in the tunnel with VNI 1, from %s to port %d "+
 				"of %s, without a checksum",
-				p, p.Checksum, src, lab.VXLANPort, dst)
+				p, p.Checksum, src, capture.VXLANPort, dst)
 			return
 		case !tunnelled && p.VXLAN != nil:
 			w.t.Errorf("%s: want it outside the tunnel", p)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/capture"
 )
 
 // The configuration changes while the agents run. The tunnel and new pods follow at once; pods and
@@ -64,7 +65,7 @@ func TestConfigurationChanges(t *testing.T) {
 			})
 			w.t.Logf("the tunnels followed after %s", took)
 			w.awaitPodMTU(change.pods)
-			fragments, err := w.Capture("node1", uplink, func(p lab.Packet) bool {
+			fragments, err := w.Capture("node1", uplink, func(p capture.Packet) bool {
 				return p.Fragment || p.Innermost().Fragment
 			})
 			must(w.t, err)
@@ -102,7 +103,7 @@ func (w *world) changesTunnel(lasting []*stream, vni, port int) {
 			}
 			return done
 		})
-		capture, err := w.Capture("node1", uplink, func(p lab.Packet) bool {
+		capture, err := w.Capture("node1", uplink, func(p capture.Packet) bool {
 			return p.Protocol == unix.IPPROTO_UDP && int(p.Dst.Port()) == port
 		})
 		must(w.t, err)
@@ -115,7 +116,7 @@ func (w *world) changesTunnel(lasting []*stream, vni, port int) {
 		}
 	}
 	use(vni, port, fmt.Sprintf("sluice.%d", vni), tunnel)
-	use(1, lab.VXLANPort, tunnel, fmt.Sprintf("sluice.%d", vni))
+	use(1, capture.VXLANPort, tunnel, fmt.Sprintf("sluice.%d", vni))
 }
 
 // refusesConfiguration: a configuration that can't be is told of by an event that names the key,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/capture"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -115,7 +116,7 @@ func nodeChangesAddresses(w *world) {
 		})
 		w.t.Logf("%s followed after %s", node, took)
 	}
-	capture, err := w.Capture("node1", uplink, func(p lab.Packet) bool { return p.VXLAN != nil })
+	capture, err := w.Capture("node1", uplink, func(p capture.Packet) bool { return p.VXLAN != nil })
 	must(w.t, err)
 	w.talk("default/a", "default/b")
 	packets, err := capture.Stop()

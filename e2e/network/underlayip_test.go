@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/capture"
 )
 
 // Nodes with two links use the one whose address an annotation names, and its MTU.
@@ -76,7 +77,7 @@ func (w *world) onLink(link, otherLink string, local, remote netip.Addr) {
 	w.eventually(settleTime, "both nodes to know each other's ends", func() bool {
 		return w.mentions("node1", remote.String()) && w.mentions("node2", local.String())
 	})
-	inTunnel := func(p lab.Packet) bool { return p.VXLAN != nil }
+	inTunnel := func(p capture.Packet) bool { return p.VXLAN != nil }
 	right, err := w.Capture("node1", link, inTunnel)
 	must(w.t, err)
 	wrong, err := w.Capture("node1", otherLink, inTunnel)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -146,7 +147,7 @@ func TestBandwidth(t *testing.T) {
 	w := newWorld(t, lab.Options{Nodes: 1})
 	qdiscs := func() string { return w.command("node1", "tc", "qdisc", "show") }
 	limited := pod{name: "limited", node: "node1", ports: served, annotations: map[string]string{
-		lab.IngressBandwidthAnnotation: "8M", lab.EgressBandwidthAnnotation: "16M",
+		kubelet.IngressBandwidthAnnotation: "8M", kubelet.EgressBandwidthAnnotation: "16M",
 	}}
 	unlimited := pod{name: "unlimited", node: "node1"}
 	w.start(unlimited)

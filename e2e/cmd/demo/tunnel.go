@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/e2e/lab/capture"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
@@ -42,7 +43,7 @@ func (d *demo) showTunnel(ctx context.Context) error {
 }
 
 func (d *demo) showConnection(ctx context.Context, client lab.Pod, to netip.AddrPort) error {
-	isPods := func(p lab.Packet) bool {
+	isPods := func(p capture.Packet) bool {
 		inner := p.Innermost()
 		return slices.Contains(client.Addresses, inner.Src.Addr()) && inner.Dst == to
 	}

@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"fmt"
@@ -45,7 +45,15 @@ func capabilityArgs(pod *corev1.Pod) (map[string]any, error) {
 		for _, p := range container.Ports {
 			if p.HostPort > 0 {
 				protocol := strings.ToLower(string(p.Protocol))
-				ports = append(ports, portMapping{HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: protocol, HostIP: p.HostIP})
+				ports = append(
+					ports,
+					portMapping{
+						HostPort:      p.HostPort,
+						ContainerPort: p.ContainerPort,
+						Protocol:      protocol,
+						HostIP:        p.HostIP,
+					},
+				)
 			}
 		}
 	}
@@ -84,7 +92,8 @@ func bandwidthOf(pod *corev1.Pod, annotation string) (uint64, error) {
 		return 0, fmt.Errorf("annotation %s: %q: %w", annotation, text, err)
 	}
 	if value.Cmp(minBandwidth) < 0 || value.Cmp(maxBandwidth) > 0 {
-		return 0, fmt.Errorf("annotation %s: %q: expected %s to %s", annotation, text, &minBandwidth, &maxBandwidth)
+		return 0, fmt.Errorf("annotation %s: %q: expected %s to %s", annotation, text,
+			&minBandwidth, &maxBandwidth)
 	}
 	return uint64(value.Value()), nil
 }

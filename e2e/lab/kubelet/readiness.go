@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"cmp"
@@ -16,13 +16,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// eagerPeriod is how often a container that was never ready is probed: nobody should wait ten seconds for a lab's pod.
+// eagerPeriod is how often a container that was never ready is probed: nobody should wait ten
+// seconds for a lab's pod.
 const eagerPeriod = 250 * time.Millisecond
 
 // dialFunc connects from the node.
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// probers asks the readiness probes of a pod's containers, from the node's namespace, as a kubelet does.
+// probers asks the readiness probes of a pod's containers, from the node's namespace, as a kubelet
+// does.
 type probers struct {
 	dial dialFunc
 	addr netip.Addr // the pod's first
@@ -119,14 +121,21 @@ func (p *probers) ask(ctx context.Context, container corev1.Container, probe *co
 }
 
 // get makes a request; certificates aren't checked, as a kubelet doesn't.
-func (p *probers) get(ctx context.Context, container corev1.Container, get *corev1.HTTPGetAction) bool {
+func (p *probers) get(
+	ctx context.Context, container corev1.Container, get *corev1.HTTPGetAction,
+) bool {
 	address, ok := p.address(container, get.Host, get.Port)
 	if !ok {
 		return false
 	}
 	scheme := strings.ToLower(cmp.Or(string(get.Scheme), "http"))
 	path := "/" + strings.TrimPrefix(get.Path, "/")
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s://%s%s", scheme, address, path), nil)
+	request, err := http.NewRequestWithContext(
+		ctx,
+		http.MethodGet,
+		fmt.Sprintf("%s://%s%s", scheme, address, path),
+		nil,
+	)
 	if err != nil {
 		return false
 	}
@@ -146,7 +155,9 @@ func (p *probers) get(ctx context.Context, container corev1.Container, get *core
 }
 
 // address is what a probe connects to: the pod unless it names a host. A port may be named.
-func (p *probers) address(container corev1.Container, host string, port intstr.IntOrString) (string, bool) {
+func (p *probers) address(
+	container corev1.Container, host string, port intstr.IntOrString,
+) (string, bool) {
 	number := port.IntValue()
 	if port.Type == intstr.String && number == 0 {
 		for _, named := range container.Ports {

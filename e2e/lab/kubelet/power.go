@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"context"
@@ -20,8 +20,8 @@ func newPower() *power {
 	return p
 }
 
-// use waits until the node is on. The context that it returns ends with ctx, or when the node goes off, which then waits for done.
-// Uses must not nest.
+// use waits until the node is on. The context that it returns ends with ctx, or when the node goes
+// off, which then waits for done. Uses must not nest.
 func (p *power) use(ctx context.Context) (while context.Context, done func()) {
 	p.using.RLock()
 	while, cancel := context.WithCancel(ctx)

@@ -1,4 +1,4 @@
-package lab
+package controlplane
 
 import (
 	"context"
@@ -12,11 +12,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sluice-net/sluice/e2e/assets"
+	"github.com/sluice-net/sluice/e2e/lab/process"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
-// controlPlane is an etcd and an API server on 127.0.0.1, at ports that were free.
-type controlPlane struct {
-	spawner  *spawner
+// ControlPlane is an etcd and an API server on 127.0.0.1, at ports that were free.
+type ControlPlane struct {
+	spawner  *process.Spawner
 	files    assets.Control
 	dir      string
 	services []string   // the ranges of Services' addresses
@@ -24,11 +26,15 @@ type controlPlane struct {
 	admin    keyPair
 
 	etcdPort, apiPort int
-	etcd, api         *process
+	etcd, api         *process.Process
 }
 
-func newControlPlane(spawner *spawner, files assets.Control, dir string, services []string) (*controlPlane, error) {
-	c := &controlPlane{spawner: spawner, files: files, dir: dir, services: services}
+// New returns one whose files are in a folder that it makes. Nothing runs before StartEtcd and
+// StartAPIServer.
+func New(
+	spawner *process.Spawner, files assets.Control, dir string, services []string,
+) (*ControlPlane, error) {
+	c := &ControlPlane{spawner: spawner, files: files, dir: dir, services: services}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -41,10 +47,11 @@ func newControlPlane(spawner *spawner, files assets.Control, dir string, service
 }
 
 // file is a path in the control plane's folder.
-func (c *controlPlane) file(name string) string { return filepath.Join(c.dir, name) }
+func (c *ControlPlane) file(name string) string { return filepath.Join(c.dir, name) }
 
-// makeCerts writes two authorities, so that a client of the API server is none of etcd, and a pair for everyone.
-func (c *controlPlane) makeCerts() error {
+// makeCerts writes two authorities, so that a client of the API server is none of etcd, and a pair
+// for everyone.
+func (c *ControlPlane) makeCerts() error {
 	etcdCA, err := newAuthority("sluice-lab-etcd")
 	if err != nil {
 		return err
@@ -71,7 +78,9 @@ func (c *controlPlane) makeCerts() error {
 			return err
 		}
 	}
-	c.admin, err = c.ca.issue(pkix.Name{CommonName: "lab-admin", Organization: []string{"system:masters"}})
+	c.admin, err = c.ca.issue(
+		pkix.Name{CommonName: "lab-admin", Organization: []string{"system:masters"}},
+	)
 	if err != nil {
 		return err
 	}
@@ -95,13 +104,14 @@ func freePorts() (first, second int, err error) {
 	return ports[0], ports[1], nil
 }
 
-func (c *controlPlane) startEtcd() error {
+// StartEtcd starts etcd. It may not be ready when this returns; the API server waits for it.
+func (c *ControlPlane) StartEtcd() error {
 	url := fmt.Sprintf("https://127.0.0.1:%d", c.etcdPort)
-	etcd, err := c.spawner.start(program{
-		name: "etcd",
-		path: c.files.Etcd,
-		log:  c.file("etcd.log"),
-		args: []string{
+	etcd, err := c.spawner.Start(process.Program{
+		Name: "etcd",
+		Path: c.files.Etcd,
+		Log:  c.file("etcd.log"),
+		Args: []string{
 			"--data-dir=" + c.file("etcd"),
 			"--unsafe-no-fsync", // a lab's data needn't outlive the machine
 			"--listen-client-urls=" + url,
@@ -124,13 +134,14 @@ func (c *controlPlane) startEtcd() error {
 	return err
 }
 
-// startAPIServer starts the API server, at the same port and with the same data each time. It isn't ready when this returns.
-func (c *controlPlane) startAPIServer() error {
-	api, err := c.spawner.start(program{
-		name: "kube-apiserver",
-		path: c.files.APIServer,
-		log:  c.file("apiserver.log"),
-		args: []string{
+// StartAPIServer starts the API server, at the same port and with the same data each time. It isn't
+// ready when this returns.
+func (c *ControlPlane) StartAPIServer() error {
+	api, err := c.spawner.Start(process.Program{
+		Name: "kube-apiserver",
+		Path: c.files.APIServer,
+		Log:  c.file("apiserver.log"),
+		Args: []string{
 			fmt.Sprintf("--etcd-servers=https://127.0.0.1:%d", c.etcdPort),
 			"--etcd-cafile=" + c.file("etcd-ca.crt"),
 			"--etcd-certfile=" + c.file("etcd-client.crt"),
@@ -156,27 +167,27 @@ func (c *controlPlane) startAPIServer() error {
 	return err
 }
 
-// waitReady waits until the API server says that it is ready.
-func (c *controlPlane) waitReady(ctx context.Context) error {
+// WaitReady waits until the API server says that it is ready.
+func (c *ControlPlane) WaitReady(ctx context.Context) error {
 	client, err := rest.HTTPClientFor(c.restConfig())
 	if err != nil {
 		return fmt.Errorf("making a client of the API server: %w", err)
 	}
 	defer client.CloseIdleConnections()
-	return eventually(ctx, readyTimeout, "the API server being ready", func() (bool, error) {
-		for _, process := range []*process{c.etcd, c.api} {
-			if !process.running() {
-				return false, process.failure()
+	return wait.Until(ctx, wait.ReadyTimeout, "the API server being ready", func() (bool, error) {
+		for _, process := range []*process.Process{c.etcd, c.api} {
+			if !process.Running() {
+				return false, process.Failure()
 			}
 		}
-		return answersOK(ctx, client, c.url()+"/readyz"), nil
+		return wait.AnswersOK(ctx, client, c.url()+"/readyz"), nil
 	})
 }
 
-func (c *controlPlane) url() string { return "https://" + c.address() }
+func (c *ControlPlane) url() string { return "https://" + c.Address() }
 
 // restConfig is the administrator's access. Requests aren't throttled.
-func (c *controlPlane) restConfig() *rest.Config {
+func (c *ControlPlane) restConfig() *rest.Config {
 	return &rest.Config{
 		Host: c.url(),
 		QPS:  -1,
@@ -186,19 +197,19 @@ func (c *controlPlane) restConfig() *rest.Config {
 	}
 }
 
-// address is that of the API server.
-func (c *controlPlane) address() string { return fmt.Sprintf("127.0.0.1:%d", c.apiPort) }
+// Address is that of the API server.
+func (c *ControlPlane) Address() string { return fmt.Sprintf("127.0.0.1:%d", c.apiPort) }
 
-// stopAPIServer kills the API server. Its data stays.
-func (c *controlPlane) stopAPIServer() { c.api.kill() }
+// StopAPIServer kills the API server. Its data stays.
+func (c *ControlPlane) StopAPIServer() { c.api.Kill() }
 
-// writeAdminKubeconfig writes the administrator's access.
-func (c *controlPlane) writeAdminKubeconfig(file, lab string) error {
+// WriteAdminKubeconfig writes the administrator's access.
+func (c *ControlPlane) WriteAdminKubeconfig(file, lab string) error {
 	return writeKubeconfig(file, lab, c.url(), c.ca.pem, c.admin)
 }
 
-// writeKubeconfig writes the access of a user whose connections go to another address.
-func (c *controlPlane) writeKubeconfig(file, lab, address string, user pkix.Name) error {
+// WriteKubeconfig writes the access of a user whose connections go to another address.
+func (c *ControlPlane) WriteKubeconfig(file, lab, address string, user pkix.Name) error {
 	pair, err := c.ca.issue(user)
 	if err != nil {
 		return fmt.Errorf("issuing a certificate to %s: %w", user.CommonName, err)

@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"errors"
@@ -31,14 +31,20 @@ func (s *podStatus) running(box *sandbox) {
 // ended says that the pod's program has ended by itself.
 func (s *podStatus) ended(err error) {
 	s.ready = nil
-	s.exit = &corev1.ContainerStateTerminated{Reason: "Completed", StartedAt: s.started, FinishedAt: metav1.Now()}
+	s.exit = &corev1.ContainerStateTerminated{
+		Reason:     "Completed",
+		StartedAt:  s.started,
+		FinishedAt: metav1.Now(),
+	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		s.exit.Reason, s.exit.ExitCode = "Error", int32(max(1, exit.ExitCode()))
 	}
 }
 
 // next returns the status as it is now, and whether the API server knows another.
-func (s *podStatus) next(pod *corev1.Pod, node []netip.Addr) (status corev1.PodStatus, changed bool) {
+func (s *podStatus) next(
+	pod *corev1.Pod, node []netip.Addr,
+) (status corev1.PodStatus, changed bool) {
 	status = corev1.PodStatus{Phase: s.phase(), StartTime: s.written.StartTime}
 	if status.StartTime == nil {
 		status.StartTime = new(metav1.Now())
@@ -58,7 +64,8 @@ func (s *podStatus) next(pod *corev1.Pod, node []netip.Addr) (status corev1.PodS
 		ready = ready && s.ready[container.Name]
 	}
 	for _, container := range pod.Spec.InitContainers {
-		status.InitContainerStatuses = append(status.InitContainerStatuses, s.container(container, !isSidecar(container)))
+		status.InitContainerStatuses = append(status.InitContainerStatuses,
+			s.container(container, !isSidecar(container)))
 	}
 	for _, container := range pod.Spec.Containers {
 		status.ContainerStatuses = append(status.ContainerStatuses, s.container(container, false))
@@ -85,11 +92,19 @@ func (s *podStatus) phase() corev1.PodPhase {
 	return corev1.PodFailed
 }
 
-// container is the status of a container. An init container that isn't a sidecar is done as soon as the pod has started.
+// container is the status of a container. An init container that isn't a sidecar is done as soon as
+// the pod has started.
 func (s *podStatus) container(container corev1.Container, initOnly bool) corev1.ContainerStatus {
-	status := corev1.ContainerStatus{Name: container.Name, Image: container.Image, Started: new(false)}
+	status := corev1.ContainerStatus{
+		Name:    container.Name,
+		Image:   container.Image,
+		Started: new(false),
+	}
 	if s.box == nil {
-		status.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating", Message: s.message}
+		status.State.Waiting = &corev1.ContainerStateWaiting{
+			Reason:  "ContainerCreating",
+			Message: s.message,
+		}
 		return status
 	}
 	status.ContainerID = "lab://" + s.box.containerID
@@ -101,7 +116,10 @@ func (s *podStatus) container(container corev1.Container, initOnly bool) corev1.
 	case initOnly:
 		status.Ready = true
 		status.State.Terminated = &corev1.ContainerStateTerminated{
-			Reason: "Completed", ContainerID: status.ContainerID, StartedAt: s.started, FinishedAt: s.started,
+			Reason:      "Completed",
+			ContainerID: status.ContainerID,
+			StartedAt:   s.started,
+			FinishedAt:  s.started,
 		}
 	default:
 		status.Started = new(true)

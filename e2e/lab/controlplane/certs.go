@@ -1,4 +1,4 @@
-package lab
+package controlplane
 
 import (
 	"crypto/ecdsa"
@@ -46,7 +46,8 @@ func newAuthority(name string) (*authority, error) {
 	return &authority{cert: cert, key: key, pem: encodePEM("CERTIFICATE", der)}, nil
 }
 
-// issue makes a certificate for subject, good for a client, and for a server at 127.0.0.1 and localhost.
+// issue makes a certificate for subject, good for a client, and for a server at 127.0.0.1 and
+// localhost.
 func (a *authority) issue(subject pkix.Name) (keyPair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -54,7 +55,10 @@ func (a *authority) issue(subject pkix.Name) (keyPair, error) {
 	}
 	template := certTemplate(subject)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+	template.ExtKeyUsage = []x509.ExtKeyUsage{
+		x509.ExtKeyUsageClientAuth,
+		x509.ExtKeyUsageServerAuth,
+	}
 	template.DNSNames = []string{"localhost"}
 	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
@@ -65,7 +69,10 @@ func (a *authority) issue(subject pkix.Name) (keyPair, error) {
 	if err != nil {
 		return keyPair{}, fmt.Errorf("encoding the key of %s: %w", subject.CommonName, err)
 	}
-	return keyPair{cert: encodePEM("CERTIFICATE", der), key: encodePEM("EC PRIVATE KEY", keyDER)}, nil
+	return keyPair{
+		cert: encodePEM("CERTIFICATE", der),
+		key:  encodePEM("EC PRIVATE KEY", keyDER),
+	}, nil
 }
 
 func certTemplate(subject pkix.Name) *x509.Certificate {

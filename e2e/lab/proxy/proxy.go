@@ -1,4 +1,4 @@
-package lab
+package proxy
 
 import (
 	"fmt"
@@ -7,13 +7,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
 )
 
-// apiProxyAddress is where a node reaches the API server, in its own namespace.
-const apiProxyAddress = "127.0.0.1:6443"
+// Address is where a node reaches the API server, in its own namespace.
+const Address = "127.0.0.1:6443"
 
-// proxy carries TCP connections from a node's loopback to the API server, which listens in the host's namespace.
-type proxy struct {
+// Proxy carries TCP connections from a node's loopback to the API server, which listens in the
+// host's namespace.
+type Proxy struct {
 	space  string // of the node
 	target string
 
@@ -22,37 +25,39 @@ type proxy struct {
 	conns    map[net.Conn]bool
 	lines    map[*line]bool
 	done     sync.WaitGroup
-	late     atomic.Int64 // see delay
+	late     atomic.Int64 // see Delay
 }
 
 // line is a connection through the proxy.
 type line struct{ dead atomic.Bool }
 
-func newProxy(space, target string) *proxy {
-	return &proxy{space: space, target: target, conns: map[net.Conn]bool{}, lines: map[*line]bool{}}
+// New returns a proxy in a namespace to what listens at an address of this one. It is cut until
+// Restore.
+func New(space, target string) *Proxy {
+	return &Proxy{space: space, target: target, conns: map[net.Conn]bool{}, lines: map[*line]bool{}}
 }
 
-// restore lets connections pass. It may be called while they do.
-func (p *proxy) restore() error {
+// Restore lets connections pass. It may be called while they do.
+func (p *Proxy) Restore() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.listener != nil {
 		return nil
 	}
-	err := inNamespace(p.space, func() (err error) {
-		p.listener, err = net.Listen("tcp4", apiProxyAddress)
+	err := namespace.In(p.space, func() (err error) {
+		p.listener, err = net.Listen("tcp4", Address)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("listening on %s: %w", apiProxyAddress, err)
+		return fmt.Errorf("listening on %s: %w", Address, err)
 	}
 	listener := p.listener
 	p.done.Go(func() { p.accept(listener) })
 	return nil
 }
 
-// cut ends all connections and refuses new ones, until restore.
-func (p *proxy) cut() {
+// Cut ends all connections and refuses new ones, until Restore.
+func (p *Proxy) Cut() {
 	p.mu.Lock()
 	if p.listener != nil {
 		_ = p.listener.Close()
@@ -65,8 +70,9 @@ func (p *proxy) cut() {
 	p.done.Wait()
 }
 
-// hold makes the connections that there are carry nothing any more, and lets them live. New ones are as always.
-func (p *proxy) hold() {
+// Hold makes the connections that there are carry nothing any more, and lets them live. New ones
+// are as always.
+func (p *Proxy) Hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.lines {
@@ -74,7 +80,7 @@ func (p *proxy) hold() {
 	}
 }
 
-func (p *proxy) accept(listener net.Listener) {
+func (p *Proxy) accept(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -85,7 +91,7 @@ func (p *proxy) accept(listener net.Listener) {
 }
 
 // carry copies both ways until either side ends.
-func (p *proxy) carry(client net.Conn) {
+func (p *Proxy) carry(client net.Conn) {
 	defer p.drop(client)
 	if !p.keep(client) {
 		return
@@ -128,7 +134,8 @@ type lineWriter struct {
 	to   io.Writer
 }
 
-// copyAndClose ends both directions with the first that ends: the API server's clients don't half-close.
+// copyAndClose ends both directions with the first that ends: the API server's clients don't
+// half-close.
 func (l *line) copyAndClose(to, from net.Conn) {
 	_, _ = io.Copy(lineWriter{l, to}, from)
 	_ = to.Close()
@@ -136,7 +143,7 @@ func (l *line) copyAndClose(to, from net.Conn) {
 }
 
 // keep notes a connection that cut is to close, unless that was called already.
-func (p *proxy) keep(conn net.Conn) bool {
+func (p *Proxy) keep(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.listener == nil {
@@ -146,15 +153,15 @@ func (p *proxy) keep(conn net.Conn) bool {
 	return true
 }
 
-func (p *proxy) drop(conn net.Conn) {
+func (p *Proxy) drop(conn net.Conn) {
 	_ = conn.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, conn)
 }
 
-// delay has answers arrive so much later, on connections that are made from now on.
-func (p *proxy) delay(by time.Duration) { p.late.Store(int64(by)) }
+// Delay has answers arrive so much later, on connections that are made from now on.
+func (p *Proxy) Delay(by time.Duration) { p.late.Store(int64(by)) }
 
 // copyLate is copyAndClose of what arrives later than it was sent.
 func (l *line) copyLate(to, from net.Conn, by time.Duration) {

@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"encoding/json"
@@ -13,10 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// Pod is a pod that runs, as its node's runner knows it. It is kept on disk, so it can be asked for without the API server.
+// Pod is a pod that runs, as its node's Kubelet knows it. It is kept on disk, so it can be asked
+// for without the API server.
 type Pod struct {
 	Name        string            `json:"name"` // namespace/name
 	UID         string            `json:"uid"`
@@ -39,16 +41,16 @@ func firstAddr(addrs []netip.Addr, match func(netip.Addr) bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// netns is the name of the namespace that the pod runs in.
-func (p Pod) netns(lab string) string {
+// NetNS is the name of the namespace that the pod runs in.
+func (p Pod) NetNS(lab string) string {
 	if p.HostNetwork {
-		return nsName(lab, p.Node)
+		return namespace.Name(lab, p.Node)
 	}
-	return nsName(lab, p.UID)
+	return namespace.Name(lab, p.UID)
 }
 
-// readPods returns the pods that are kept in a folder, by name.
-func readPods(dir string) ([]Pod, error) {
+// ReadPods returns the pods that are kept in a folder, by name.
+func ReadPods(dir string) ([]Pod, error) {
 	files, err := filepath.Glob(podFile(dir, "*/*"))
 	if err != nil {
 		return nil, err
@@ -68,8 +70,8 @@ func readPods(dir string) ([]Pod, error) {
 	return pods, nil
 }
 
-// readPod returns one of them, by its namespace/name.
-func readPod(dir, name string) (Pod, error) { return readPodFile(podFile(dir, name)) }
+// ReadPod returns one of them, by its namespace/name.
+func ReadPod(dir, name string) (Pod, error) { return readPodFile(podFile(dir, name)) }
 
 // podFile is where a pod is kept. Neither a namespace nor a pod has an underscore in its name.
 func podFile(dir, name string) string {
@@ -105,7 +107,8 @@ func servedPorts(pod *corev1.Pod) []podprogram.Port {
 	return ports
 }
 
-// runningContainers are a pod's sidecars (init containers that are restarted always) and its containers.
+// runningContainers are a pod's sidecars (init containers that are restarted always) and its
+// containers.
 func runningContainers(pod *corev1.Pod) []corev1.Container {
 	var containers []corev1.Container
 	for _, container := range pod.Spec.InitContainers {
@@ -117,5 +120,6 @@ func runningContainers(pod *corev1.Pod) []corev1.Container {
 }
 
 func isSidecar(container corev1.Container) bool {
-	return container.RestartPolicy != nil && *container.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	return container.RestartPolicy != nil &&
+		*container.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }

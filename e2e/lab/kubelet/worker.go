@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"context"
@@ -10,18 +10,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
-// Annotations on pods that the runner knows.
+// Annotations on pods that a Kubelet knows.
 const (
-	// FirstConnectAnnotation makes a connection attempt the first thing that the pod does: "tcp://10.244.1.2:80". It starts a new
-	// connection every 20 ms for a second, until one succeeds.
+	// FirstConnectAnnotation makes a connection attempt the first thing that the pod does:
+	// "tcp://10.244.1.2:80". It starts a new connection every 20 ms for a second, until one
+	// succeeds.
 	FirstConnectAnnotation = "lab.sluice.network/first-connect"
-	// FirstConnectResultAnnotation is written by the runner when that is over: a FirstConnect in JSON.
+	// FirstConnectResultAnnotation is written when that is over: a FirstConnect in JSON.
 	FirstConnectResultAnnotation = "lab.sluice.network/first-connect-result"
 	// RunForAnnotation has the pod end by itself after so long ("2s"), with phase Succeeded.
 	RunForAnnotation = "lab.sluice.network/run-for"
-	// LingerAnnotation has the pod go on for so long ("2s") when it is deleted, but not beyond its grace period.
+	// LingerAnnotation has the pod go on for so long ("2s") when it is deleted, but not beyond its
+	// grace period.
 	LingerAnnotation = "lab.sluice.network/linger"
 )
 
@@ -32,9 +37,9 @@ const (
 
 // worker brings one pod through its life, as a kubelet's pod worker does.
 type worker struct {
-	runner *runner
-	uid    types.UID
-	status podStatus
+	kubelet *Kubelet
+	uid     types.UID
+	status  podStatus
 
 	alive context.Context    // ends when the pod is to end
 	kill  context.CancelFunc // ends alive
@@ -44,8 +49,8 @@ type worker struct {
 	gone bool        // the object isn't there any more
 }
 
-func newWorker(ctx context.Context, r *runner, pod *corev1.Pod) *worker {
-	w := &worker{runner: r, uid: pod.UID, pod: pod}
+func newWorker(ctx context.Context, k *Kubelet, pod *corev1.Pod) *worker {
+	w := &worker{kubelet: k, uid: pod.UID, pod: pod}
 	w.alive, w.kill = context.WithCancel(ctx)
 	return w
 }
@@ -74,7 +79,8 @@ func (w *worker) object() (pod *corev1.Pod, gone bool) {
 	return w.pod, w.gone
 }
 
-// run returns when the pod and its object are gone, or when ctx, the lab's, ends; then Lab.Down removes what is left.
+// run returns when the pod and its object are gone, or when ctx, the lab's, ends; then Lab.Down
+// removes what is left.
 func (w *worker) run(ctx context.Context) {
 	defer w.kill()
 	for lost := true; lost; {
@@ -95,30 +101,34 @@ func (w *worker) run(ctx context.Context) {
 	w.deleteObject(ctx)
 }
 
-// start sets the pod up, again and again until it works. It returns nil if the pod is to end before.
+// start sets the pod up, again and again until it works. It returns nil if the pod is to end
+// before.
 func (w *worker) start() *sandbox {
 	for backOff := firstBackOff; w.alive.Err() == nil; backOff = min(2*backOff, maxBackOff) {
 		pod, _ := w.object()
-		box, err := newSandbox(w.alive, w.runner, pod)
+		box, err := newSandbox(w.alive, w.kubelet, pod)
 		if err == nil {
 			return box
 		}
 		if w.alive.Err() == nil {
-			w.runner.log.Error(err, "pod doesn't start", "pod", client.ObjectKeyFromObject(pod).String(), "retryIn", backOff)
+			w.kubelet.log.Error(err, "pod doesn't start", "pod",
+				client.ObjectKeyFromObject(pod).String(), "retryIn", backOff)
 			w.status.message = err.Error()
 			w.writeStatus(w.alive)
 		}
-		pause(w.alive, backOff)
+		wait.Pause(w.alive, backOff)
 	}
 	return nil
 }
 
-// supervise reports a running pod until it is to end, or has ended, or was lost because its node went off.
+// supervise reports a running pod until it is to end, or has ended, or was lost because its node
+// went off.
 func (w *worker) supervise(box *sandbox) (lost bool) {
 	pod, _ := w.object()
-	w.runner.log.Info("pod runs", "pod", client.ObjectKeyFromObject(pod).String(), "addresses", box.pod.Addresses)
+	w.kubelet.log.Info("pod runs", "pod", client.ObjectKeyFromObject(pod).String(), "addresses",
+		box.pod.Addresses)
 	w.status.running(box)
-	probers := newProbers(dialer(w.runner.space()), pod, box.pod.Addresses)
+	probers := newProbers(namespace.Dialer(w.kubelet.space()), pod, box.pod.Addresses)
 	var runFor <-chan time.Time
 	if d, err := time.ParseDuration(pod.Annotations[RunForAnnotation]); err == nil {
 		timer := time.NewTimer(d)
@@ -129,7 +139,7 @@ func (w *worker) supervise(box *sandbox) (lost bool) {
 		w.status.ready = probers.run(w.alive)
 		next := probers.next()
 		if !w.writeStatus(w.alive) {
-			next = min(next, retryEvery)
+			next = min(next, wait.RetryEvery)
 		}
 		select {
 		case <-w.alive.Done():
@@ -137,15 +147,15 @@ func (w *worker) supervise(box *sandbox) (lost bool) {
 		case first := <-box.firstConnect:
 			w.annotate(w.alive, FirstConnectResultAnnotation, first)
 		case <-runFor:
-			box.process.terminate(w.alive)
-		case <-box.process.exited:
+			box.process.Terminate(w.alive)
+		case <-box.process.Exited:
 			if box.power.Err() != nil {
 				w.status.ready = nil
 				w.writeStatus(w.alive)
 				return true
 			}
-			w.status.ended(box.process.err)
-			for !w.writeStatus(w.alive) && pause(w.alive, retryEvery) {
+			w.status.ended(box.process.Err)
+			for !w.writeStatus(w.alive) && wait.Pause(w.alive, wait.RetryEvery) {
 			}
 			return false
 		case <-time.After(next):
@@ -160,48 +170,55 @@ func (w *worker) stop(ctx context.Context, box *sandbox) {
 	if pod.DeletionGracePeriodSeconds != nil {
 		grace = time.Duration(*pod.DeletionGracePeriodSeconds) * time.Second
 	}
-	if linger, err := time.ParseDuration(pod.Annotations[LingerAnnotation]); err == nil && !gone && box.process.running() {
-		pause(ctx, min(linger, grace))
+	if linger, err := time.ParseDuration(
+		pod.Annotations[LingerAnnotation],
+	); err == nil && !gone &&
+		box.process.Running() {
+		wait.Pause(ctx, min(linger, grace))
 	}
 	ending, cancel := context.WithTimeout(ctx, max(grace, time.Second))
 	defer cancel()
-	box.process.terminate(ending)
+	box.process.Terminate(ending)
 	for backOff := firstBackOff; ; backOff = min(2*backOff, maxBackOff) {
 		err := box.remove(ctx)
 		if err == nil {
-			w.runner.log.Info("pod is gone", "pod", client.ObjectKeyFromObject(pod).String())
+			w.kubelet.log.Info("pod is gone", "pod", client.ObjectKeyFromObject(pod).String())
 			return
 		}
-		w.runner.log.Error(err, "pod doesn't go", "pod", client.ObjectKeyFromObject(pod).String(), "retryIn", backOff)
-		if !pause(ctx, backOff) {
+		w.kubelet.log.Error(err, "pod doesn't go", "pod", client.ObjectKeyFromObject(pod).String(),
+			"retryIn", backOff)
+		if !wait.Pause(ctx, backOff) {
 			return
 		}
 	}
 }
 
-// deleteObject removes the object of a pod that has ended, as a kubelet does: its deletion has waited for that.
+// deleteObject removes the object of a pod that has ended, as a kubelet does: its deletion has
+// waited for that.
 func (w *worker) deleteObject(ctx context.Context) {
 	for {
 		pod, gone := w.object()
 		if gone {
 			return
 		}
-		err := w.runner.options.client.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &w.uid})
-		if err == nil || isFinal(err) || !pause(ctx, retryEvery) {
+		err := w.kubelet.options.Client.Delete(ctx, pod, client.GracePeriodSeconds(0),
+			client.Preconditions{UID: &w.uid})
+		if err == nil || wait.IsFinal(err) || !wait.Pause(ctx, wait.RetryEvery) {
 			return
 		}
 	}
 }
 
-// writeStatus writes what has changed in the pod's status. It says whether the API server knows it now.
+// writeStatus writes what has changed in the pod's status. It says whether the API server knows it
+// now.
 func (w *worker) writeStatus(ctx context.Context) bool {
 	pod, gone := w.object()
-	status, changed := w.status.next(pod, w.runner.options.addrs())
+	status, changed := w.status.next(pod, w.kubelet.options.Addrs())
 	if gone || !changed {
 		return true
 	}
 	err := w.patch(ctx, pod, true, map[string]any{"status": status})
-	if err != nil && !isFinal(err) {
+	if err != nil && !wait.IsFinal(err) {
 		return false
 	}
 	w.status.written = status
@@ -212,20 +229,30 @@ func (w *worker) writeStatus(ctx context.Context) bool {
 func (w *worker) annotate(ctx context.Context, name string, value any) {
 	text, err := json.Marshal(value)
 	if err != nil {
-		w.runner.log.Error(err, "annotation can't be written", "annotation", name)
+		w.kubelet.log.Error(err, "annotation can't be written", "annotation", name)
 		return
 	}
 	for {
 		pod, _ := w.object()
-		err := w.patch(ctx, pod, false, map[string]any{"metadata": map[string]any{"annotations": map[string]string{name: string(text)}}})
-		if err == nil || isFinal(err) || !pause(ctx, retryEvery) {
+		err := w.patch(
+			ctx,
+			pod,
+			false,
+			map[string]any{
+				"metadata": map[string]any{"annotations": map[string]string{name: string(text)}},
+			},
+		)
+		if err == nil || wait.IsFinal(err) || !wait.Pause(ctx, wait.RetryEvery) {
 			return
 		}
 	}
 }
 
-// patch merges into the pod's object, provided that it is this pod's and not a later one's of the same name.
-func (w *worker) patch(ctx context.Context, pod *corev1.Pod, status bool, change map[string]any) error {
+// patch merges into the pod's object, provided that it is this pod's and not a later one's of the
+// same name.
+func (w *worker) patch(
+	ctx context.Context, pod *corev1.Pod, status bool, change map[string]any,
+) error {
 	metadata, ok := change["metadata"].(map[string]any)
 	if !ok {
 		metadata = map[string]any{}
@@ -240,7 +267,7 @@ func (w *worker) patch(ctx context.Context, pod *corev1.Pod, status bool, change
 	target := &corev1.Pod{}
 	target.Namespace, target.Name = pod.Namespace, pod.Name
 	if status {
-		return w.runner.options.client.Status().Patch(ctx, target, patch)
+		return w.kubelet.options.Client.Status().Patch(ctx, target, patch)
 	}
-	return w.runner.options.client.Patch(ctx, target, patch)
+	return w.kubelet.options.Client.Patch(ctx, target, patch)
 }

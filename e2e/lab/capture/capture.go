@@ -1,4 +1,4 @@
-package lab
+package capture
 
 import (
 	"context"
@@ -32,9 +32,9 @@ const (
 	captureFrame  = 64 << 10
 )
 
-// startCapture keeps the IP packets that a link of the current namespace sends and receives and that
+// Start keeps the IP packets that a link of the current namespace sends and receives and that
 // match; a nil match takes all. It has begun when this returns; Stop ends it.
-func startCapture(link string, match func(Packet) bool) (*Capture, error) {
+func Start(link string, match func(Packet) bool) (*Capture, error) {
 	if match == nil {
 		match = func(Packet) bool { return true }
 	}
@@ -67,12 +67,14 @@ func openCapture(link string) (*os.File, error) {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: device.Index})
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("binding a packet socket to %s: %w", link, err), unix.Close(fd))
+		return nil, errors.Join(fmt.Errorf("binding a packet socket to %s: %w", link, err),
+			unix.Close(fd))
 	}
 	return os.NewFile(uintptr(fd), "capture on "+link), nil
 }
 
-// read takes packets until the socket is closed, or its reading is at its deadline and nothing is left.
+// read takes packets until the socket is closed, or its reading is at its deadline and nothing is
+// left.
 func (c *Capture) read() {
 	defer close(c.done)
 	frame := make([]byte, captureFrame)
@@ -175,15 +177,17 @@ func (c *Capture) Wait(ctx context.Context, n int) ([]Packet, error) {
 		select {
 		case <-more:
 		case <-c.done:
-			return packets, fmt.Errorf("%d packets were captured before the end, not %d", len(packets), n)
+			return packets, fmt.Errorf("%d packets were captured before the end, not %d",
+				len(packets), n)
 		case <-ctx.Done():
-			return packets, fmt.Errorf("waiting for %d packets, with %d captured: %w", n, len(packets), context.Cause(ctx))
+			return packets, fmt.Errorf("waiting for %d packets, with %d captured: %w", n,
+				len(packets), context.Cause(ctx))
 		}
 	}
 }
 
-// Stop ends the capture and returns all of it: also what was sent or received a moment before. It is an error if any packet was lost.
-// Called again, it returns the same.
+// Stop ends the capture and returns all of it: also what was sent or received a moment before. It
+// is an error if any packet was lost. Called again, it returns the same.
 func (c *Capture) Stop() ([]Packet, error) {
 	err := c.file.SetReadDeadline(time.Unix(1, 0))
 	<-c.done

@@ -1,4 +1,4 @@
-package lab
+package capture
 
 import (
 	"encoding/hex"
@@ -23,7 +23,9 @@ const (
 func frame(t *testing.T, parts ...string) []byte {
 	t.Helper()
 	bytes, err := hex.DecodeString(strings.ReplaceAll(strings.Join(parts, ""), " ", ""))
-	must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return bytes
 }
 

@@ -1,4 +1,4 @@
-package lab
+package controlplane
 
 import (
 	"fmt"
@@ -13,7 +13,10 @@ func writeKubeconfig(file, lab, url string, ca []byte, pair keyPair) error {
 	name := "sluice-lab-" + lab
 	config := clientcmdapi.NewConfig()
 	config.Clusters[name] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: ca}
-	config.AuthInfos[user] = &clientcmdapi.AuthInfo{ClientCertificateData: pair.cert, ClientKeyData: pair.key}
+	config.AuthInfos[user] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: pair.cert,
+		ClientKeyData:         pair.key,
+	}
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: user}
 	config.CurrentContext = name
 	if err := clientcmd.WriteToFile(*config, file); err != nil {

@@ -1,4 +1,4 @@
-package lab
+package capture
 
 import (
 	"encoding/binary"
@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is what Capture says of an IP packet, from its headers. Of a fragment that isn't the first, ports are unknown.
+// Packet is what Capture says of an IP packet, from its headers. Of a fragment that isn't the
+// first, ports are unknown.
 type Packet struct {
 	Time     time.Time
 	Outgoing bool // sent by the host that the capture is on
@@ -146,7 +147,9 @@ func (p *Packet) setAddrs(src, dst netip.Addr) {
 }
 
 func (p *Packet) parseTransport(b []byte) {
-	if p.Protocol != unix.IPPROTO_TCP && p.Protocol != unix.IPPROTO_UDP && p.Protocol != unix.IPPROTO_SCTP || len(b) < 8 {
+	if p.Protocol != unix.IPPROTO_TCP && p.Protocol != unix.IPPROTO_UDP &&
+		p.Protocol != unix.IPPROTO_SCTP ||
+		len(b) < 8 {
 		return
 	}
 	p.Src = netip.AddrPortFrom(p.Src.Addr(), binary.BigEndian.Uint16(b))

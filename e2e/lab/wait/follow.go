@@ -1,4 +1,4 @@
-package lab
+package wait
 
 import (
 	"context"
@@ -11,20 +11,29 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// follow calls changed for every object of a kind, now and whenever it changes, and gone when one is there no more, until ctx ends.
-// Calls come one at a time, and an object's identity is its UID.
-func follow[T client.Object](ctx context.Context, c client.WithWatch, newList func() client.ObjectList, changed, gone func(T)) {
+// Follow calls changed for every object of a kind, now and whenever it changes, and gone when one
+// is there no more, until ctx ends. Calls come one at a time, and an object's identity is its UID.
+func Follow[T client.Object](
+	ctx context.Context, c client.WithWatch, newList func() client.ObjectList,
+	changed, gone func(T),
+) {
 	f := &follower[T]{known: map[types.UID]T{}, changed: changed, gone: gone}
 	for {
 		list := newList()
 		if err := c.List(ctx, list); err == nil {
 			f.replace(list)
-			events, err := c.Watch(ctx, newList(), &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}})
+			events, err := c.Watch(
+				ctx,
+				newList(),
+				&client.ListOptions{
+					Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()},
+				},
+			)
 			if err == nil {
 				f.run(events)
 			}
 		}
-		if !pause(ctx, retryEvery) {
+		if !Pause(ctx, RetryEvery) {
 			return
 		}
 	}
@@ -71,7 +80,8 @@ func (f *follower[T]) run(events watch.Interface) {
 }
 
 func (f *follower[T]) put(object T) {
-	if old, ok := f.known[object.GetUID()]; ok && old.GetResourceVersion() == object.GetResourceVersion() {
+	if old, ok := f.known[object.GetUID()]; ok &&
+		old.GetResourceVersion() == object.GetResourceVersion() {
 		return
 	}
 	f.known[object.GetUID()] = object

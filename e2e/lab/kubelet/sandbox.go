@@ -1,4 +1,4 @@
-package lab
+package kubelet
 
 import (
 	"bufio"
@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
+	"github.com/sluice-net/sluice/e2e/lab/namespace"
+	"github.com/sluice-net/sluice/e2e/lab/process"
 )
 
 // FirstConnect is the outcome of what FirstConnectAnnotation asks for.
@@ -34,44 +36,48 @@ const (
 
 // sandbox is a pod's network and the program in it.
 type sandbox struct {
-	runner       *runner
+	kubelet      *Kubelet
 	pod          Pod
 	containerID  string
 	network      *libcni.NetworkConfigList // as it was for CNI ADD
 	config       *libcni.RuntimeConf       // nil on the host's network
-	process      *process
+	process      *process.Process
 	firstConnect chan *FirstConnect // gets the outcome of the first connection, if the pod makes one
 	power        context.Context    // ends when the node goes off
 }
 
-// newSandbox sets up the network by CNI ADD and starts the program. When it fails, or ctx ends, nothing is left of it; except when
-// the node goes off meanwhile: then nobody undoes the ADD.
-func newSandbox(ctx context.Context, r *runner, object *corev1.Pod) (*sandbox, error) {
-	ctx, done := r.power.use(ctx)
+// newSandbox sets up the network by CNI ADD and starts the program. When it fails, or ctx ends,
+// nothing is left of it; except when the node goes off meanwhile: then nobody undoes the ADD.
+func newSandbox(ctx context.Context, k *Kubelet, object *corev1.Pod) (*sandbox, error) {
+	ctx, done := k.power.use(ctx)
 	defer done()
 	box := &sandbox{
-		runner: r,
+		kubelet: k,
 		pod: Pod{
-			Name: client.ObjectKeyFromObject(object).String(), UID: string(object.UID), Node: r.options.node,
-			HostNetwork: object.Spec.HostNetwork, Ports: servedPorts(object),
+			Name: client.ObjectKeyFromObject(object).
+				String(),
+			UID:         string(object.UID),
+			Node:        k.options.Node,
+			HostNetwork: object.Spec.HostNetwork,
+			Ports:       servedPorts(object),
 		},
 		containerID:  newContainerID(),
 		firstConnect: make(chan *FirstConnect, 1),
-		power:        r.power.current(),
+		power:        k.power.current(),
 	}
 	err := box.connect(ctx, object)
 	if err == nil {
 		err = box.start(ctx, object)
 	}
 	if err == nil {
-		r.keep(box)
+		k.keep(box)
 		return box, nil
 	}
 	if box.power.Err() != nil {
 		return nil, errors.Join(err, box.destroy())
 	}
 	if box.process != nil {
-		box.process.kill()
+		box.process.Kill()
 	}
 	// What is undone must be, also when the pod is to end.
 	return nil, errors.Join(err, box.disconnect(context.WithoutCancel(ctx)))
@@ -80,12 +86,12 @@ func newSandbox(ctx context.Context, r *runner, object *corev1.Pod) (*sandbox, e
 // destroy ends the program at once, and takes the pod's namespace away without CNI DEL.
 func (b *sandbox) destroy() error {
 	if b.process != nil {
-		b.process.kill()
+		b.process.Kill()
 	}
 	if b.config == nil {
 		return nil
 	}
-	return deleteNamespace(b.pod.netns(b.runner.options.lab))
+	return namespace.Delete(b.pod.NetNS(b.kubelet.options.Lab))
 }
 
 // newContainerID is as long as containerd's are.
@@ -98,24 +104,24 @@ func newContainerID() string {
 // connect gives the pod its network.
 func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
 	if b.pod.HostNetwork {
-		b.pod.Addresses = b.runner.options.addrs()
-		return b.runner.save(b.pod)
+		b.pod.Addresses = b.kubelet.options.Addrs()
+		return b.kubelet.save(b.pod)
 	}
 	var err error
-	if b.network, err = b.runner.configuration(); err != nil {
+	if b.network, err = b.kubelet.configuration(); err != nil {
 		return err
 	}
 	capabilities, err := capabilityArgs(object)
 	if err != nil {
 		return err
 	}
-	space := b.pod.netns(b.runner.options.lab)
-	if err := newNamespace(space); err != nil {
+	space := b.pod.NetNS(b.kubelet.options.Lab)
+	if err := namespace.New(space); err != nil {
 		return err
 	}
 	b.config = &libcni.RuntimeConf{
 		ContainerID: b.containerID,
-		NetNS:       nsPath(space),
+		NetNS:       namespace.Path(space),
 		IfName:      "eth0",
 		Args: [][2]string{ // as containerd and CRI-O give them
 			{"IgnoreUnknown", "1"},
@@ -130,7 +136,7 @@ func (b *sandbox) connect(ctx context.Context, object *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("CNI ADD: %w", err)
 	}
-	return b.runner.save(b.pod)
+	return b.kubelet.save(b.pod)
 }
 
 // add runs the plugin in the node's namespace, as a runtime does, and returns the pod's addresses.
@@ -138,8 +144,8 @@ func (b *sandbox) add(ctx context.Context) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 	defer cancel()
 	var addrs []netip.Addr
-	err := b.runner.onNode(func() error {
-		answer, err := b.runner.cni.AddNetworkList(ctx, b.network, b.config)
+	err := b.kubelet.onNode(func() error {
+		answer, err := b.kubelet.cni.AddNetworkList(ctx, b.network, b.config)
 		if err != nil {
 			return err
 		}
@@ -175,13 +181,13 @@ func (b *sandbox) start(ctx context.Context, object *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	b.process, err = b.runner.options.spawner.start(program{
-		name:   "pod " + b.pod.Name,
-		path:   b.runner.options.program,
-		args:   args,
-		in:     b.pod.netns(b.runner.options.lab),
-		stdout: output,
-		log:    filepath.Join(b.runner.options.dir, "pods.log"),
+	b.process, err = b.kubelet.options.Spawner.Start(process.Program{
+		Name:   "pod " + b.pod.Name,
+		Path:   b.kubelet.options.Program,
+		Args:   args,
+		In:     b.pod.NetNS(b.kubelet.options.Lab),
+		Stdout: output,
+		Log:    filepath.Join(b.kubelet.options.Dir, "pods.log"),
 	})
 	if err := errors.Join(err, output.Close()); err != nil { // the process has its own
 		return errors.Join(err, reports.Close())
@@ -193,8 +199,8 @@ func (b *sandbox) start(ctx context.Context, object *corev1.Pod) error {
 	select {
 	case <-serving:
 		return nil
-	case <-b.process.exited:
-		return b.process.failure()
+	case <-b.process.Exited:
+		return b.process.Failure()
 	case <-timer.C:
 		return errors.New("the pod's program didn't open its ports in time")
 	case <-ctx.Done():
@@ -221,7 +227,7 @@ func (b *sandbox) read(reports io.ReadCloser, serving chan<- struct{}) {
 
 // remove takes the pod's network away by CNI DEL. It may be called again when it has failed.
 func (b *sandbox) remove(ctx context.Context) error {
-	ctx, done := b.runner.power.use(ctx)
+	ctx, done := b.kubelet.power.use(ctx)
 	defer done()
 	return b.disconnect(ctx)
 }
@@ -230,14 +236,16 @@ func (b *sandbox) disconnect(ctx context.Context) error {
 	if b.config != nil {
 		ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 		defer cancel()
-		err := b.runner.onNode(func() error { return b.runner.cni.DelNetworkList(ctx, b.network, b.config) })
+		err := b.kubelet.onNode(
+			func() error { return b.kubelet.cni.DelNetworkList(ctx, b.network, b.config) },
+		)
 		if err != nil {
 			return fmt.Errorf("CNI DEL: %w", err)
 		}
-		if err := deleteNamespace(b.pod.netns(b.runner.options.lab)); err != nil {
+		if err := namespace.Delete(b.pod.NetNS(b.kubelet.options.Lab)); err != nil {
 			return err
 		}
 	}
-	b.runner.release(b)
-	return b.runner.unsave(b.pod)
+	b.kubelet.release(b)
+	return b.kubelet.unsave(b.pod)
 }
