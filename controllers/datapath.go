@@ -26,7 +26,7 @@ type Datapath struct {
 	Server     *server.Server
 	PolicyOnly bool // another plugin makes the network: no files
 	Masquerade bool
-	Forward    *ForwardCheck
+	Forwarding *ForwardingCheck
 
 	ReserveTunnel bool // no pod gets the tunnel's port as a host port
 
@@ -66,7 +66,7 @@ func (d *Datapath) SetState(s NetworkState) {
 		}
 		d.Server.SetTunnelPort(port)
 	}
-	d.Forward.SetPods(networksOf(s.Config), s.PodCIDRs)
+	d.Forwarding.SetPods(networksOf(s.Config), s.PodCIDRs)
 	d.updateServer()
 	select {
 	case d.changed() <- struct{}{}:
@@ -112,13 +112,13 @@ func (d *Datapath) Run(ctx context.Context) error {
 		return nil // the agent ends
 	}
 	lookAgain := 10 * time.Second
-	if d.Forward.Accept {
+	if d.Forwarding.Accept {
 		lookAgain = 2 * time.Second // others rewrite their tables as a whole
 	}
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
-		d.Forward.look(ctx) // before pods can come, whose addresses it might try
+		d.Forwarding.look(ctx) // before pods can come, whose addresses it might try
 		d.setCommitted()
 		d.keepFiles()
 		if !d.awaitTick(ctx, tick.C) {

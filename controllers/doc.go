@@ -7,8 +7,8 @@
 // Reconcilers are thin: each puts one object from the informers' caches into the Enforcer's model
 // (see [Agent]). [PodNetwork] passes what the pod network needs of Node objects and of
 // net-conf.json to package overlay, and its outcome to the ruleset. [Datapath] passes that outcome
-// to the CNI server and to files. Checks look at what others do to pods' packets ([ForwardCheck],
-// [TunnelCheck], [TrackingCheck]).
+// to the CNI server and to files. Checks look at what others do to pods' packets
+// ([ForwardingCheck], [TunnelCheck], [TrackingCheck]).
 //
 // Below it are rooms for Events (notify), for questions about policies (answers) and for the
 // connections to the API server (apiguard).

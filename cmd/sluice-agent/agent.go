@@ -73,7 +73,7 @@ func newAgent(
 	server.Handle(cni.PathWhy, answers.WhyHandler(e, mgr.GetAPIReader(), log.WithName("why")))
 	server.Handle(cni.PathWhyLive, answers.WhyLiveHandler(e, e.Connections, log.WithName("why")))
 	server.Handle(cni.PathVerify, answers.VerifyHandler(verifier))
-	forwarding := t.newForwardCheck(server)
+	forwarding := t.newForwardingCheck(server)
 	datapath := t.newDatapath(e, server, forwarding, reserveTunnel)
 	cutOptions := enforcer.CutterOptions{Off: !o.cutEstablished, Log: log.WithName("cutter")}
 	cutter := enforcer.NewCutter(e, cutOptions)
@@ -128,7 +128,7 @@ func newAgent(
 }
 
 func (t *tools) newDatapath(
-	e *enforcer.Enforcer, s *cniserver.Server, forwarding *controllers.ForwardCheck,
+	e *enforcer.Enforcer, s *cniserver.Server, forwarding *controllers.ForwardingCheck,
 	reserveTunnel bool,
 ) *controllers.Datapath {
 	o := t.options
@@ -138,7 +138,7 @@ func (t *tools) newDatapath(
 		Conflist: install.ConflistOptions{
 			Socket: o.socket, StateDir: o.stateDir, Exclusive: o.cniExclusive,
 		},
-		ReserveTunnel: reserveTunnel, Forward: forwarding,
+		ReserveTunnel: reserveTunnel, Forwarding: forwarding,
 		SubnetFile: o.subnetFile, RunDir: o.runDir,
 		Events: t.nodeEvents, Log: t.log.WithName("datapath"),
 	}
@@ -216,9 +216,9 @@ func registerMetrics(all ...[]prometheus.Collector) error {
 	return nil
 }
 
-func (t *tools) newForwardCheck(server *cniserver.Server) *controllers.ForwardCheck {
+func (t *tools) newForwardingCheck(server *cniserver.Server) *controllers.ForwardingCheck {
 	o := t.options
-	return &controllers.ForwardCheck{
+	return &controllers.ForwardingCheck{
 		PolicyOnly: o.policyOnly, Accept: o.forwardAccept, SysctlDir: o.sysctlDir,
 		Taken: func() (taken []netip.Addr) {
 			for _, attachment := range server.Attachments() {

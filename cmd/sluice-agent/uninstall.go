@@ -93,7 +93,7 @@ func (u *uninstaller) run(ctx context.Context) error {
 		return err
 	}
 	err := errors.Join(overlay.Remove(overlay.Options{}), new(others.Accepter).Remove(ctx),
-		others.RemoveProbe(), table.Remove(table.Options{}))
+		others.RemoveTrial(), table.Remove(table.Options{}))
 	if err = errors.Join(err, u.removeFiles()); err != nil {
 		return err
 	}

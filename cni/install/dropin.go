@@ -20,10 +20,10 @@ type dropIn struct {
 
 // Our links in the syntax of both.
 const (
-	ofNetworkd = names.PodLink + "* " + names.ShapingLink + "* " + names.ProbeLink + "* " +
+	ofNetworkd = names.PodLink + "* " + names.ShapingLink + "* " + names.TrialLink + "* " +
 		names.Tunnel + "*"
 	ofNetworkManager = "interface-name:" + names.PodLink + "*;interface-name:" + names.ShapingLink +
-		"*;interface-name:" + names.ProbeLink + "*;interface-name:" + names.Tunnel + "*"
+		"*;interface-name:" + names.TrialLink + "*;interface-name:" + names.Tunnel + "*"
 )
 
 // dropIns are the files for each daemon.

@@ -14,7 +14,7 @@ const Table = "sluice"
 const (
 	PodLink     = "slup"    // the host end of a pod's link
 	ShapingLink = "slub"    // the device through which goes what a pod with a bandwidth sends
-	ProbeLink   = "slprobe" // the links that see what becomes of a forwarded packet
+	TrialLink   = "slprobe" // the links that see what becomes of a forwarded packet
 	Tunnel      = "sluice." // the tunnel's device; its number follows
 )
 
@@ -25,5 +25,5 @@ const PodLinks = PodLink + "*"
 const (
 	PodRoutes   = 83 // to the node's pods
 	NodeRoutes  = 84 // to other nodes
-	ProbeRoutes = 85 // to what the probe links stand for
+	TrialRoutes = 85 // to what the trial links stand for
 )

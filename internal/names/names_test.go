@@ -16,16 +16,16 @@ func TestNamesStay(t *testing.T) {
 	t.Parallel()
 	for got, want := range map[string]string{
 		names.Table: "sluice", names.PodLink: "slup", names.ShapingLink: "slub",
-		names.ProbeLink: "slprobe",
+		names.TrialLink: "slprobe",
 		names.Tunnel:    "sluice.", names.PodLinks: "slup*",
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	if names.PodRoutes != 83 || names.NodeRoutes != 84 || names.ProbeRoutes != 85 {
+	if names.PodRoutes != 83 || names.NodeRoutes != 84 || names.TrialRoutes != 85 {
 		t.Errorf("the routes' protocols are %d, %d and %d", names.PodRoutes, names.NodeRoutes,
-			names.ProbeRoutes)
+			names.TrialRoutes)
 	}
 }
 

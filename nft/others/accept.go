@@ -42,7 +42,7 @@ var (
 //
 // New rules go to the chain's head, but behind kube-proxy's jumps. Existing rules stay where they
 // are: rules that others put in front later are meant to be first. A rule in one table doesn't help
-// against another table's drop, so Probe again after a change.
+// against another table's drop, so try again after a change.
 //
 // Only one method may run at a time on a node; a zero Accepter is ready for use.
 type Accepter struct {

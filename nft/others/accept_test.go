@@ -126,8 +126,8 @@ func TestAccepter(t *testing.T) {
 			w.mustEnsure(a, true, networks...)
 			accepted := w.ruleset()
 			w.mustReach(familyIP, familyIP6)
-			if got := w.probe(patient); got != (Result{Passed, Passed}) {
-				t.Errorf("probe: %v", got)
+			if got := w.try(patient); got != (Result{Passed, Passed}) {
+				t.Errorf("trial: %v", got)
 			}
 			w.mustEnsure(a, false, networks...)
 			if diff := cmp.Diff(accepted, w.ruleset()); diff != "" {

@@ -67,7 +67,7 @@ func (b Blocker) judges(family string) bool { return b.Family == family || b.Fam
 // Blockers returns the base chains on a hook that block by their policy or their last rule: those
 // of nftables, without the table `inet sluice`, dormant tables and the bridge family, and those of
 // legacy iptables. One that blocks by its end may still accept what pods need by an earlier rule:
-// see Probe. After an error the result has what could be read.
+// see TryForwarding. After an error the result has what could be read.
 func Blockers(h Hook) ([]Blocker, error) {
 	chains, err := readChains(h)
 	errs := []error{err}

@@ -8,9 +8,9 @@
 //   - Blockers names the chains of a hook that drop what none of their rules accepted, in nftables
 //     and in legacy iptables. On the hooks input and output such chains may block the nodes'
 //     tunnel, which package overlay/reach finds out.
-//   - Probe sends a packet of its own through the node, in at one veth and out at another, and
-//     reports whether it came through. So it also finds what blocks before a chain's end, but can't
-//     name it.
+//   - TryForwarding sends a packet of its own through the node, in at one veth and out at another,
+//     and reports whether it came through. So it also finds what blocks before a chain's end, but
+//     can't name it.
 //   - Accepter puts a rule into such chains that accepts the pod network, keeps it there, and
 //     removes it again.
 //   - BridgesBypass finds the bridges whose pods talk to each other without passing any chain on

@@ -24,14 +24,14 @@ func useEverything(t *testing.T) {
 	w.run("iptables-legacy", "-P", "FORWARD", "DROP")
 	w.install(
 		`table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }`)
-	if got := w.probe(brief); got != (Result{Blocked, Blocked}) {
+	if got := w.try(brief); got != (Result{Blocked, Blocked}) {
 		t.Errorf("control: %v", got)
 	}
 	if got := w.blockers(Forward); len(got) != 2 {
 		t.Errorf("control: %v", got)
 	}
 	w.mustEnsure(&Accepter{}, true, networks...)
-	if got := w.probe(patient); got != (Result{Passed, Passed}) {
+	if got := w.try(patient); got != (Result{Passed, Passed}) {
 		t.Errorf("accepted: %v", got)
 	}
 	w.bypassing(networks, "")

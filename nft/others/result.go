@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Outcome is what became of a Probe's packets of one family.
+// Outcome is what became of a trial's packets of one family.
 type Outcome uint8
 
 const (
-	// NotTried is a family without addresses in the ProbeOptions.
+	// NotTried is a family without addresses in the TrialOptions.
 	NotTried Outcome = iota
 	// Passed means that a packet came through.
 	Passed
@@ -36,7 +36,7 @@ func (o Outcome) String() string {
 	}
 }
 
-// Result is what became of a Probe's packets.
+// Result is what became of a trial's packets.
 type Result struct {
 	IPv4, IPv6 Outcome
 }

@@ -100,12 +100,12 @@ func (w world) blockers(h Hook) []string {
 	return names
 }
 
-// probe probes both families on the node.
-func (w world) probe(o ProbeOptions) Result {
+// try tries both families on the node.
+func (w world) try(o TrialOptions) Result {
 	w.t.Helper()
 	var r Result
 	err := w.node.Do(func() (err error) {
-		r, err = Probe(w.t.Context(), o)
+		r, err = TryForwarding(w.t.Context(), o)
 		return err
 	})
 	if err != nil {

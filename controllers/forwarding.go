@@ -16,14 +16,14 @@ import (
 	"github.com/sluice-net/sluice/nft/others"
 )
 
-// ForwardCheck finds out whether the packets that the node forwards for pods get through, and pass
-// our ruleset: others' tables can drop them, and bridges can lead them past our table. It reports
-// in the log, by Events and by metrics.
-type ForwardCheck struct {
+// ForwardingCheck finds out whether the packets that the node forwards for pods get through, and
+// pass our ruleset: others' tables can drop them, and bridges can lead them past our table. It
+// reports in the log, by Events and by metrics.
+type ForwardingCheck struct {
 	PolicyOnly bool // other plugins wire the pods
 	Accept     bool // keep a rule in others' chains that accepts the pod network
 	SysctlDir  string
-	// Taken lists the addresses of pods; probes don't use these.
+	// Taken lists the addresses of pods; a trial doesn't use these.
 	Taken   func() []netip.Addr
 	Events  notify.NodeEvents
 	Metrics *Metrics // may be nil
@@ -38,12 +38,12 @@ type ForwardCheck struct {
 	looked   bool
 	blockers []others.Blocker
 	switches others.Switches
-	probed   []netip.Prefix // the podCIDRs of the last probe
+	tried    []netip.Prefix // the podCIDRs of the last trial
 	reported map[string]string
 }
 
 // SetPods sets where pods are: in the cluster, and on this node.
-func (f *ForwardCheck) SetPods(networks, podCIDRs []netip.Prefix) {
+func (f *ForwardingCheck) SetPods(networks, podCIDRs []netip.Prefix) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.networks, f.podCIDRs = networks, podCIDRs
@@ -51,7 +51,7 @@ func (f *ForwardCheck) SetPods(networks, podCIDRs []netip.Prefix) {
 
 // look looks once, and reports what has changed since the last time. It must not be called twice at
 // once.
-func (f *ForwardCheck) look(ctx context.Context) {
+func (f *ForwardingCheck) look(ctx context.Context) {
 	f.mu.Lock()
 	networks, podCIDRs := slices.Clone(f.networks), slices.Clone(f.podCIDRs)
 	f.mu.Unlock()
@@ -59,7 +59,7 @@ func (f *ForwardCheck) look(ctx context.Context) {
 		f.lookAtBridges(podCIDRs)
 		return
 	}
-	changed := !f.looked || !slices.Equal(f.probed, podCIDRs)
+	changed := !f.looked || !slices.Equal(f.tried, podCIDRs)
 	if f.Accept {
 		accepted, err := f.accepter.Ensure(ctx, networks)
 		changed = changed || accepted
@@ -73,17 +73,17 @@ func (f *ForwardCheck) look(ctx context.Context) {
 	f.note("The node's sysctls can't be read", err)
 	if changed || !slices.Equal(blockers, f.blockers) || switches != f.switches {
 		f.blockers, f.switches = blockers, switches
-		f.probe(ctx, podCIDRs)
+		f.try(ctx, podCIDRs)
 	}
-	f.looked, f.probed = true, podCIDRs
+	f.looked, f.tried = true, podCIDRs
 }
 
-// probe sends packets through the node as if between pods.
-func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
+// try sends packets through the node as if between pods.
+func (f *ForwardingCheck) try(ctx context.Context, podCIDRs []netip.Prefix) {
 	f.Metrics.noteBlockers(f.blockers)
-	options := others.ProbeOptions{SysctlDir: f.SysctlDir}
+	options := others.TrialOptions{SysctlDir: f.SysctlDir}
 	for _, p := range podCIDRs {
-		path, err := probePath(p, f.Taken())
+		path, err := trialPath(p, f.Taken())
 		switch {
 		case err != nil:
 			f.note("Forwarding can't be tried", err)
@@ -96,7 +96,7 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 	if options.IPv4 == (others.Path{}) && options.IPv6 == (others.Path{}) {
 		return
 	}
-	result, err := others.Probe(ctx, options)
+	result, err := others.TryForwarding(ctx, options)
 	f.note("Forwarding can't be tried", err)
 	if err != nil {
 		return
@@ -105,8 +105,8 @@ func (f *ForwardCheck) probe(ctx context.Context, podCIDRs []netip.Prefix) {
 	f.report("ForwardingBlocked", result.Explain(f.blockers))
 }
 
-// probePath picks two addresses of a range that no pod has: the last ones, which pods get last.
-func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
+// trialPath picks two addresses of a range that no pod has: the last ones, which pods get last.
+func trialPath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 	const most = 16 // addresses to look at
 	var free []netip.Addr
 	for addr, n := netipx.PrefixLastIP(p),
@@ -123,7 +123,7 @@ func probePath(p netip.Prefix, taken []netip.Addr) (others.Path, error) {
 }
 
 // lookAtBridges looks for pods that talk past our ruleset.
-func (f *ForwardCheck) lookAtBridges(podCIDRs []netip.Prefix) {
+func (f *ForwardingCheck) lookAtBridges(podCIDRs []netip.Prefix) {
 	bypasses, err := others.BridgesBypass(podCIDRs, f.SysctlDir)
 	f.note("Bridges can't be looked at", err)
 	var texts []string
@@ -135,7 +135,7 @@ func (f *ForwardCheck) lookAtBridges(podCIDRs []netip.Prefix) {
 }
 
 // note logs an error when it begins.
-func (f *ForwardCheck) note(what string, err error) {
+func (f *ForwardingCheck) note(what string, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
 		delete(f.reported, what)
 		return
@@ -146,7 +146,7 @@ func (f *ForwardCheck) note(what string, err error) {
 }
 
 // report reports a finding when it begins, and when it has ended.
-func (f *ForwardCheck) report(reason, text string) {
+func (f *ForwardingCheck) report(reason, text string) {
 	if text == "" {
 		if _, was := f.reported[reason]; was {
 			f.Log.Info("What was found about forwarded traffic is over", "reason", reason)
@@ -161,7 +161,7 @@ func (f *ForwardCheck) report(reason, text string) {
 	f.Events.Warn(reason, text)
 }
 
-func (f *ForwardCheck) isNews(key, text string) bool {
+func (f *ForwardingCheck) isNews(key, text string) bool {
 	if f.reported == nil {
 		f.reported = map[string]string{}
 	}

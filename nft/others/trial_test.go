@@ -15,11 +15,11 @@ import (
 
 // The kernel is sometimes slow where many tests run; where packets are blocked the tests wait less.
 var (
-	patient = ProbeOptions{IPv4: path4, IPv6: path6, timeout: 5 * time.Second}
-	brief   = ProbeOptions{IPv4: path4, IPv6: path6, timeout: 300 * time.Millisecond}
+	patient = TrialOptions{IPv4: path4, IPv6: path6, timeout: 5 * time.Second}
+	brief   = TrialOptions{IPv4: path4, IPv6: path6, timeout: 300 * time.Millisecond}
 )
 
-func TestProbe(t *testing.T) {
+func TestTrial(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name    string
@@ -55,7 +55,7 @@ func TestProbe(t *testing.T) {
 			w := world{t: t, node: testnet.NewNode(t)}
 			w.node.AddAddr(netip.MustParseAddr("192.0.2.1"))
 			w.node.AddAddr(netip.MustParseAddr("2001:db8::1"))
-			if got := w.probe(patient); got != (Result{Passed, Passed}) {
+			if got := w.try(patient); got != (Result{Passed, Passed}) {
 				t.Fatalf("control: %v", got)
 			}
 			w.install(tt.ruleset)
@@ -63,18 +63,18 @@ func TestProbe(t *testing.T) {
 			if tt.want == (Result{Passed, Passed}) {
 				o = patient
 			}
-			if got := w.probe(o); got != tt.want {
+			if got := w.try(o); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 			w.node.Nft("flush", "ruleset")
-			if got := w.probe(patient); got != (Result{Passed, Passed}) {
+			if got := w.try(patient); got != (Result{Passed, Passed}) {
 				t.Errorf("without the rules: %v", got)
 			}
 		})
 	}
 }
 
-func TestProbeMeetsLegacyPolicies(t *testing.T) {
+func TestTrialMeetsLegacyPolicies(t *testing.T) {
 	t.Parallel()
 	w := world{t: t, node: testnet.NewNode(t)}
 	for _, tt := range []struct {
@@ -85,11 +85,11 @@ func TestProbeMeetsLegacyPolicies(t *testing.T) {
 		{"ip6tables-legacy", Result{Passed, Blocked}},
 	} {
 		w.run(tt.program, "-P", "FORWARD", "DROP")
-		if got := w.probe(brief); got != tt.want {
+		if got := w.try(brief); got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.program, got, tt.want)
 		}
 		w.run(tt.program, "-P", "FORWARD", "ACCEPT")
-		if got := w.probe(patient); got != (Result{Passed, Passed}) {
+		if got := w.try(patient); got != (Result{Passed, Passed}) {
 			t.Errorf("after %s: got %v", tt.program, got)
 		}
 	}
@@ -106,7 +106,7 @@ func (w world) setSysctl(key, value string) {
 	}
 }
 
-func TestProbeUnderSysctls(t *testing.T) {
+func TestTrialUnderSysctls(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
@@ -134,25 +134,25 @@ func TestProbeUnderSysctls(t *testing.T) {
 			for key, value := range tt.set {
 				w.setSysctl(key, value)
 			}
-			if got := w.probe(patient); got != tt.want {
+			if got := w.try(patient); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
 	}
 }
 
-// state is what a Probe could leave behind.
+// state is what a trial could leave behind.
 func (w world) state() string {
 	w.t.Helper()
 	return w.run("ip", "-o", "link", "show") + w.run("ip", "route", "show", "table", "all") +
 		w.run("ip", "-6", "route", "show", "table", "all")
 }
 
-func TestProbeLeavesNothing(t *testing.T) {
+func TestTrialLeavesNothing(t *testing.T) {
 	t.Parallel()
 	w := world{t: t, node: testnet.NewNode(t)}
 	before := w.state()
-	w.probe(patient)
+	w.try(patient)
 	if after := w.state(); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
@@ -170,17 +170,17 @@ func TestProbeLeavesNothing(t *testing.T) {
 	if left := w.state(); !strings.Contains(left, nearIn) || !strings.Contains(left, "proto 85") {
 		t.Fatalf("no remains:\n%s", left)
 	}
-	if got := w.probe(patient); got != (Result{Passed, Passed}) {
-		t.Errorf("after a killed probe: %v", got)
+	if got := w.try(patient); got != (Result{Passed, Passed}) {
+		t.Errorf("after a killed trial: %v", got)
 	}
 	if after := w.state(); after != before {
-		t.Errorf("before:\n%s\nafter a killed probe and another:\n%s", before, after)
+		t.Errorf("before:\n%s\nafter a killed trial and another:\n%s", before, after)
 	}
 }
 
 // What has left by one pair must not come back from its far end, and rejections not from the
 // other's.
-func TestProbeForwardsOnce(t *testing.T) {
+func TestTrialForwardsOnce(t *testing.T) {
 	t.Parallel()
 	w := world{t: t, node: testnet.NewNode(t)}
 	w.install(`table inet watch {
@@ -191,11 +191,11 @@ func TestProbeForwardsOnce(t *testing.T) {
 			icmpv6 type mld2-listener-report accept # every link has them, they go no further
 			iifname != "slprobe0" counter name back }
 		chain forward { type filter hook forward priority 0; iifname "slprobe0" accept; reject; } }`)
-	if got := w.probe(patient); got != (Result{Passed, Passed}) {
+	if got := w.try(patient); got != (Result{Passed, Passed}) {
 		t.Fatalf("control: %v", got)
 	}
 	w.install(`insert rule inet watch forward reject`)
-	if got := w.probe(brief); got != (Result{Blocked, Blocked}) {
+	if got := w.try(brief); got != (Result{Blocked, Blocked}) {
 		t.Fatalf("with a reject: %v", got)
 	}
 	in := w.node.Nft("list", "counter", "inet", "watch", "in")
@@ -208,7 +208,7 @@ func TestProbeForwardsOnce(t *testing.T) {
 	}
 }
 
-func TestProbeErrors(t *testing.T) {
+func TestTrialErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	own := netip.MustParseAddr("192.0.2.1")
@@ -218,7 +218,7 @@ func TestProbeErrors(t *testing.T) {
 	before := w.state()
 	inUse := Path{Source: path4.Source, Destination: w.b.Addr4()}
 	inUse6 := Path{Source: w.b.Addr6(), Destination: path6.Destination}
-	for name, o := range map[string]ProbeOptions{
+	for name, o := range map[string]TrialOptions{
 		"no addresses":       {},
 		"half a path":        {IPv4: Path{Source: path4.Source}},
 		"the wrong family":   {IPv4: path6},
@@ -229,7 +229,7 @@ func TestProbeErrors(t *testing.T) {
 		"a routed address":   {IPv6: Path{elsewhere, path6.Destination}},
 	} {
 		err := w.node.Do(func() error {
-			r, err := Probe(t.Context(), o)
+			r, err := TryForwarding(t.Context(), o)
 			if r != (Result{}) {
 				t.Errorf("%s: result %v", name, r)
 			}
@@ -242,7 +242,7 @@ func TestProbeErrors(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := w.node.Do(func() error {
-		_, err := Probe(cancelled, patient)
+		_, err := TryForwarding(cancelled, patient)
 		return err
 	})
 	if !errors.Is(err, context.Canceled) {
@@ -254,11 +254,11 @@ func TestProbeErrors(t *testing.T) {
 	w.mustReach(familyIP, familyIP6)
 }
 
-func BenchmarkProbe(b *testing.B) {
+func BenchmarkTrial(b *testing.B) {
 	node := testnet.NewNode(b)
 	for b.Loop() {
 		err := node.Do(func() error {
-			r, err := Probe(b.Context(), patient)
+			r, err := TryForwarding(b.Context(), patient)
 			if r != (Result{Passed, Passed}) {
 				b.Error(r)
 			}

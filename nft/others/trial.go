@@ -15,25 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Defaults of ProbeOptions.
+// Defaults of TrialOptions.
 const (
 	defaultTimeout   = time.Second
 	defaultSysctlDir = "/proc/sys/net"
 )
 
-// probeInterval is the time between a packet and its repetition: a link that has just come up may
+// repeatAfter is the time between a packet and its repetition: a link that has just come up may
 // drop a few.
-const probeInterval = 20 * time.Millisecond
+const repeatAfter = 20 * time.Millisecond
 
-// Path is where a probe's packets come from and go to: two addresses of one family. They should be
+// Path is where a trial's packets come from and go to: two addresses of one family. They should be
 // of the pod network, without an owner at the time, and none that the table `inet sluice` judges as
 // one of the node's pods.
 type Path struct {
 	Source, Destination netip.Addr
 }
 
-// ProbeOptions are a Probe's settings.
-type ProbeOptions struct {
+// TrialOptions are a trial's settings.
+type TrialOptions struct {
 	IPv4, IPv6 Path          // one at least; the zero Path leaves the family out
 	timeout    time.Duration // how long to try; zero: a second
 	// the node's /proc/sys/net; empty: /proc/sys/net. It is written to only where new links
@@ -42,16 +42,16 @@ type ProbeOptions struct {
 	SysctlDir string
 }
 
-// Probe finds out whether the node forwards packets between pods: it makes two veth pairs, sends
-// UDP packets in at one, and looks whether they leave by the other. The node routes them like those
-// of pods, by routes to both addresses (RouteProtocol), so all rules of the node judge them; rules
-// about an interface's name see slprobe0 and slprobe2. A packet that comes through ends the Probe
-// at once. Links and routes are gone when it returns, and a new Probe removes those of one that was
-// killed. There must be no other Probe in the network namespace at the same time.
+// TryForwarding finds out whether the node forwards packets between pods: it makes two veth pairs,
+// sends UDP packets in at one, and looks whether they leave by the other. The node routes them like
+// those of pods, by routes to both addresses (RouteProtocol), so all rules of the node judge them;
+// rules about an interface's name see slprobe0 and slprobe2. A packet that comes through ends the
+// trial at once. Links and routes are gone when it returns, and a new trial removes those of one
+// that was killed. There must be no other trial in the network namespace at the same time.
 //
 // It fails if it couldn't try to the end: because ctx ended before, or, for instance, because of a
 // route to exactly one of the addresses, which then has an owner.
-func Probe(ctx context.Context, o ProbeOptions) (Result, error) {
+func TryForwarding(ctx context.Context, o TrialOptions) (Result, error) {
 	if o.timeout == 0 {
 		o.timeout = defaultTimeout
 	}
@@ -63,7 +63,7 @@ func Probe(ctx context.Context, o ProbeOptions) (Result, error) {
 		err = try(ctx, trials, o)
 	}
 	if err != nil {
-		return Result{}, fmt.Errorf("probing whether packets are forwarded: %w", err)
+		return Result{}, fmt.Errorf("trying whether packets are forwarded: %w", err)
 	}
 	var r Result
 	for _, t := range trials {
@@ -76,7 +76,7 @@ func Probe(ctx context.Context, o ProbeOptions) (Result, error) {
 	return r, nil
 }
 
-// trial is the probing of one family.
+// trial is that of one family.
 type trial struct {
 	path    Path
 	token   []byte // what the payload is, and no other packet's
@@ -85,7 +85,7 @@ type trial struct {
 
 // trials returns a trial for each family with a Path. Its outcome is ForwardingOff, or Blocked
 // until a packet comes through.
-func (o ProbeOptions) trials() ([]*trial, error) {
+func (o TrialOptions) trials() ([]*trial, error) {
 	var trials []*trial
 	switches, err := ReadSwitches(o.SysctlDir)
 	if err != nil {
@@ -131,8 +131,8 @@ type Switches struct {
 	IPv4, IPv6 bool
 }
 
-// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. A change of
-// theirs can change a Probe's result.
+// ReadSwitches reads them below the node's /proc/sys/net; empty: /proc/sys/net. A change of theirs
+// can change a trial's result.
 func ReadSwitches(sysctlDir string) (s Switches, err error) {
 	if sysctlDir == "" {
 		sysctlDir = defaultSysctlDir
@@ -167,7 +167,7 @@ func undecided(trials []*trial) []*trial {
 }
 
 // try makes the links, sends, and removes the links.
-func try(ctx context.Context, trials []*trial, o ProbeOptions) (err error) {
+func try(ctx context.Context, trials []*trial, o TrialOptions) (err error) {
 	l, err := makeLinks(o.SysctlDir, undecided(trials))
 	if err != nil {
 		return err

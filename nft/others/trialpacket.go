@@ -21,12 +21,12 @@ const (
 	discardPort  = 9 // RFC 863
 
 	// firstDynamicPort begins the range of the source port, which is random, from the dynamic range
-	// (RFC 6335), so that no earlier probe's flow is taken for this one.
+	// (RFC 6335), so that no earlier trial's packet is taken for this one.
 	firstDynamicPort = 49152
 )
 
 // packetSocket opens a raw socket on a link that gets all packets of a protocol, or with 0 none. It
-// waits probeInterval for one.
+// waits repeatAfter for one.
 func packetSocket(link int, protocol uint16) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -37,7 +37,7 @@ func packetSocket(link int, protocol uint16) (int, error) {
 		unix.Bind(fd,
 			&unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(network), Ifindex: link}))
 	if err == nil {
-		wait := unix.NsecToTimeval(probeInterval.Nanoseconds())
+		wait := unix.NsecToTimeval(repeatAfter.Nanoseconds())
 		err = os.NewSyscallError("setsockopt",
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))
 	}

@@ -16,19 +16,19 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 )
 
-// routeProtocol marks the routes of a Probe.
-const routeProtocol netlink.RouteProtocol = names.ProbeRoutes
+// routeProtocol marks the routes of a trial.
+const routeProtocol netlink.RouteProtocol = names.TrialRoutes
 
-// The links of a Probe: packets that are sent on a pair's far end arrive at its near end, and the
+// The links of a trial: packets that are sent on a pair's far end arrive at its near end, and the
 // other way round.
 const (
-	nearIn  = names.ProbeLink + "0"
-	farIn   = names.ProbeLink + "1"
-	nearOut = names.ProbeLink + "2"
-	farOut  = names.ProbeLink + "3"
+	nearIn  = names.TrialLink + "0"
+	farIn   = names.TrialLink + "1"
+	nearOut = names.TrialLink + "2"
+	farOut  = names.TrialLink + "3"
 )
 
-// links are a Probe's two veth pairs.
+// links are a trial's two veth pairs.
 type links struct {
 	nl            netlinksafe.Handle
 	farIn, farOut int // interface indices
@@ -42,7 +42,7 @@ func macOf(link byte) net.HardwareAddr { return net.HardwareAddr{0x02, 's', 'l',
 // noLink is a MAC that no link has.
 func noLink() net.HardwareAddr { return macOf(0xff) }
 
-// makeLinks makes both pairs and the routes of the trials, after removing those of a Probe that was
+// makeLinks makes both pairs and the routes of the trials, after removing those of a trial that was
 // killed. The near ends have no ARP or neighbour discovery and no addresses, and send to their own
 // MAC. So each packet that comes to a far end is for another host: a packet socket sees it, and the
 // node neither answers nor forwards it a second time.
@@ -189,9 +189,10 @@ func (l *links) remove() error {
 	return l.removePairs()
 }
 
-// RemoveProbe removes the links of a Probe that was killed, with their routes, in the network
-// namespace of the calling thread. No Probe may run. Missing links are no error.
-func RemoveProbe() error {
+// RemoveTrial removes the links of a trial that was killed, with their routes, in the network
+// namespace of the calling thread. No trial
+// may run. Missing links are no error.
+func RemoveTrial() error {
 	nl, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("opening a netlink socket: %w", err)
@@ -199,7 +200,7 @@ func RemoveProbe() error {
 	return (&links{nl: nl}).remove()
 }
 
-// removePairs removes the links that exist, of this Probe or of another.
+// removePairs removes the links that exist, of this trial or of another.
 func (l *links) removePairs() error {
 	var errs []error
 	for _, name := range []string{nearIn, nearOut} {

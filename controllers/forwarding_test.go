@@ -12,13 +12,13 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// What the probe found is found anew when a sysctl changes on which it depends, and not without a
+// What the trial found is found anew when a sysctl changes on which it depends, and not without a
 // cause.
-func TestForwardCheckFollowsSysctls(t *testing.T) {
+func TestForwardingCheckFollowsSysctls(t *testing.T) {
 	t.Parallel()
 	node := testnet.NewNode(t)
 	recorder := events.NewFakeRecorder(10)
-	check := &ForwardCheck{Taken: func() []netip.Addr {
+	check := &ForwardingCheck{Taken: func() []netip.Addr {
 		return nil
 	}, Events: notify.NodeEvents{Node: "n", Recorder: recorder}}
 	pods := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"),
@@ -67,7 +67,7 @@ func TestForwardCheckFollowsSysctls(t *testing.T) {
 	}
 }
 
-func TestProbePath(t *testing.T) {
+func TestTrialPath(t *testing.T) {
 	t.Parallel()
 	addrs := func(texts ...string) (out []netip.Addr) {
 		for _, text := range texts {
@@ -89,7 +89,7 @@ func TestProbePath(t *testing.T) {
 		{"10.244.1.4/31", nil, ""}, // the first one is the node's
 		{"255.255.255.248/29", nil, "255.255.255.254 255.255.255.255"},
 	} {
-		path, err := probePath(netip.MustParsePrefix(c.cidr), c.taken)
+		path, err := trialPath(netip.MustParsePrefix(c.cidr), c.taken)
 		switch {
 		case c.want == "" && err == nil:
 			t.Errorf("%s without %s: %v, want an error", c.cidr, c.taken, path)
