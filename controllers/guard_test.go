@@ -90,7 +90,7 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 	}
 	api := &ownNodeReader{}
 	a := &Agent{Node: cases.NodeName, Reader: api, Enforcer: e, Log: testr.New(t),
-		Foreign: ForeignPods{Enabled: true, Guard: true}}
+		PolicyOnly: PolicyOnlyPods{Enabled: true, Guard: true}}
 	reconcile := func() {
 		t.Helper()
 		if err := a.reconcileNode(t.Context(), client.ObjectKey{Name: cases.NodeName}); err != nil {

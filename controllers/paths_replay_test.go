@@ -72,18 +72,18 @@ func (s store) List(context.Context, client.ObjectList, ...client.ListOption) er
 
 // replay is an agent that gets events, and the ruleset that its commits lead to.
 type replay struct {
-	agent    *Agent
-	model    *enforcer.Model // the agent's
-	store    store
-	attached map[string]cni.Attachment
-	foreign  bool
-	have     *nft.Ruleset
+	agent      *Agent
+	model      *enforcer.Model // the agent's
+	store      store
+	attached   map[string]cni.Attachment
+	policyOnly bool
+	have       *nft.Ruleset
 }
 
-// newReplay returns an agent that knows nothing. On a foreign node another plugin wires the pods,
-// and nothing is attached.
-func newReplay(foreign bool) *replay {
-	r := &replay{store: store{}, attached: map[string]cni.Attachment{}, foreign: foreign}
+// newReplay returns an agent that knows nothing. On a policy-only node another plugin wires the
+// pods, and nothing is attached.
+func newReplay(policyOnly bool) *replay {
+	r := &replay{store: store{}, attached: map[string]cni.Attachment{}, policyOnly: policyOnly}
 	r.start()
 	return r
 }
@@ -92,14 +92,14 @@ func newReplay(foreign bool) *replay {
 // until its first commit.
 func (r *replay) start() {
 	cfg := ruleset.Config{LogPerSecond: 10}
-	if !r.foreign {
+	if !r.policyOnly {
 		cfg.Network = ruleworld.Network()
 	}
-	r.model = enforcer.NewModel(cluster.Options{Node: ownNode, ForeignPods: r.foreign}, cfg)
+	r.model = enforcer.NewModel(cluster.Options{Node: ownNode, PolicyOnly: r.policyOnly}, cfg)
 	r.agent = &Agent{
 		Node: ownNode, Reader: r.store, Log: logr.Discard(),
-		Enforcer: enforcer.New(nil, r.model, enforcer.Options{}),
-		Foreign:  ForeignPods{Enabled: r.foreign, Guard: r.foreign},
+		Enforcer:   enforcer.New(nil, r.model, enforcer.Options{}),
+		PolicyOnly: PolicyOnlyPods{Enabled: r.policyOnly, Guard: r.policyOnly},
 	}
 	r.agent.Enforcer.Adopt(slices.Collect(maps.Values(r.attached)))
 	for t := range r.store {
@@ -187,7 +187,7 @@ func (r *replay) settled(want *nft.Ruleset, text string) error {
 
 // scratch renders what exists in the end, by an agent that saw nothing else.
 func (r *replay) scratch() *nft.Ruleset {
-	fresh := &replay{store: r.store, attached: r.attached, foreign: r.foreign}
+	fresh := &replay{store: r.store, attached: r.attached, policyOnly: r.policyOnly}
 	fresh.start()
 	fresh.commit()
 	return fresh.have

@@ -148,7 +148,7 @@ func squat(_ map[thing]event, events []event) []event {
 // applyAll applies events, with a commit after each, or only where commit says.
 func (r *replay) applyAll(events []event, commit func(i int) bool) {
 	for i, e := range events {
-		if r.foreign && e.kind == "Attachment" {
+		if r.policyOnly && e.kind == "Attachment" {
 			continue // another plugin's pods have none
 		}
 		r.apply(e)
@@ -187,8 +187,8 @@ func TestAnyPathOneState(t *testing.T) {
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			for _, foreign := range []bool{false, true} {
-				want := s.endState(foreign)
+			for _, policyOnly := range []bool{false, true} {
+				want := s.endState(policyOnly)
 				text := want.String()
 				for _, v := range variants {
 					for _, w := range ways() {
@@ -196,12 +196,12 @@ func TestAnyPathOneState(t *testing.T) {
 							v.name == "addresses shared for a while") {
 							continue
 						}
-						r := newReplay(foreign)
+						r := newReplay(policyOnly)
 						replayFrom(r, w, s, v)
 						paths.Add(1)
 						if err := r.settled(want, text); err != nil {
-							t.Fatalf("%s, from %s, committed each %v, foreign %v: %v", v.name,
-								w.from, w.commit, foreign, err)
+							t.Fatalf("%s, from %s, committed each %v, policy only %v: %v", v.name,
+								w.from, w.commit, policyOnly, err)
 						}
 					}
 				}
@@ -213,8 +213,8 @@ func TestAnyPathOneState(t *testing.T) {
 
 // endState is what a new agent renders of what exists in the end; where that isn't all that counts,
 // what one renders that saw it all, at once.
-func (s scenario) endState(foreign bool) *nft.Ruleset {
-	r := newReplay(foreign)
+func (s scenario) endState(policyOnly bool) *nft.Ruleset {
+	r := newReplay(policyOnly)
 	r.applyAll(slices.Concat(s.before, s.events), neverCommits)
 	if s.remembers {
 		r.commit()
@@ -247,7 +247,7 @@ func replayFrom(r *replay, w way, s scenario, v variant) {
 	r.applyAll(events[:half], commit)
 	r.commit()
 	for _, e := range events[half:] {
-		if !r.foreign || e.kind != "Attachment" {
+		if !r.policyOnly || e.kind != "Attachment" {
 			r.note(e)
 		}
 	}
@@ -259,7 +259,7 @@ func replayFrom(r *replay, w way, s scenario, v variant) {
 func TestRandomPathsOneState(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := newReplay(rapid.Bool().Draw(t, "foreign"))
+		r := newReplay(rapid.Bool().Draw(t, "policy only"))
 		before := drawEvents(t, nil, "before")
 		r.applyAll(before, neverCommits)
 		r.commit()

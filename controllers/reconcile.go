@@ -32,10 +32,11 @@ type Agent struct {
 	Log      logr.Logger
 	// OwnNode gets this node's pod ranges, and its InternalIPs, each time its object is read.
 	OwnNode func(podCIDRs []netip.Prefix, addresses []netip.Addr)
-	// Network makes the pod network; nil where another plugin does, and then Foreign says how its
+	// Network makes the pod network; nil where another plugin does, and then
+	// PolicyOnly says how its
 	// pods are found.
-	Network *PodNetwork
-	Foreign ForeignPods
+	Network    *PodNetwork
+	PolicyOnly PolicyOnlyPods
 	// Tunnel gets which nodes are ready; may be nil.
 	Tunnel *TunnelCheck
 	// Left gets the addresses that pods have left; may be nil.
@@ -121,7 +122,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		}
 	}
 	// Likewise: only the node's object says which addresses to guard.
-	if a.Foreign.Guard && !a.awaitOwnNode(ctx) {
+	if a.PolicyOnly.Guard && !a.awaitOwnNode(ctx) {
 		return nil // the agent ends
 	}
 	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces",
@@ -173,7 +174,7 @@ func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
 			before := m.PodAddresses(key.Namespace, key.Name)
 			m.DeletePod(key.Namespace, key.Name)
 			a.moved(before, nil)
-			a.Foreign.forget(m.Cluster, key)
+			a.PolicyOnly.forget(m.Cluster, key)
 		})
 }
 
@@ -206,9 +207,9 @@ func (a *Agent) setPod(m *enforcer.Model, in *corev1.Pod) {
 	m.SetPod(p)
 	a.moved(before, m.PodAddresses(in.Namespace, in.Name))
 	if in.Spec.NodeName == a.Node {
-		a.Foreign.set(m.Cluster, &p)
+		a.PolicyOnly.set(m.Cluster, &p)
 	} else { // an earlier pod of its name may have been here, whose end wasn't seen
-		a.Foreign.forget(m.Cluster, client.ObjectKeyFromObject(in))
+		a.PolicyOnly.forget(m.Cluster, client.ObjectKeyFromObject(in))
 	}
 }
 
@@ -223,7 +224,7 @@ func (a *Agent) setNode(m *enforcer.Model, n *corev1.Node) {
 	}
 	// An object that was just made again may have no podCIDRs yet; the node's pods still have their
 	// addresses.
-	if ranges := podCIDRs(n); a.Foreign.Guard && len(ranges) > 0 {
+	if ranges := podCIDRs(n); a.PolicyOnly.Guard && len(ranges) > 0 {
 		m.SetGuard(ranges)
 	}
 	select {

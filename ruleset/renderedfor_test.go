@@ -24,7 +24,7 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	sets := 0
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		r := NewRenderer(Config{})
 		have := r.Ruleset(c)

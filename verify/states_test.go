@@ -33,7 +33,7 @@ type verifyState struct {
 func drawVerifyState(t *rapid.T) *verifyState {
 	s := &verifyState{cfg: ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
 	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
-	opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods"),
+	opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only"),
 		AllowPodToNode: s.cfg.AllowPodToNode}
 	w := randomcluster.NewWorld(opts)
 	s.cluster = cluster.New(opts)
@@ -126,7 +126,7 @@ func TestVerifyKnowsTheNodeItself(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)
 	s := &verifyState{cfg: ruleset.Config{PodRanges: packetworld.BridgedRanges},
-		cluster: cluster.New(cluster.Options{Node: "n1", ForeignPods: true})}
+		cluster: cluster.New(cluster.Options{Node: "n1", PolicyOnly: true})}
 	s.rules = ruleset.NewRenderer(s.cfg).Ruleset(s.cluster)
 	differences := func() int {
 		t.Helper()

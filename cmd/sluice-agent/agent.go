@@ -109,7 +109,7 @@ func newAgent(
 		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Metrics: t.metrics,
 		Log:     log.WithName("agent"),
 		Network: out.network, Tunnel: tunnel, Left: departures.Leave,
-		Foreign: controllers.ForeignPods{
+		PolicyOnly: controllers.PolicyOnlyPods{
 			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop",
 			Left: departures.Leave,
 		},
@@ -176,7 +176,7 @@ func (t *tools) newEnforcer(table *table.Table,
 	o := t.options
 	allow := o.podToNode == "allow"
 	model := enforcer.NewModel(
-		cluster.Options{Node: o.node, ForeignPods: o.policyOnly, AllowPodToNode: allow},
+		cluster.Options{Node: o.node, PolicyOnly: o.policyOnly, AllowPodToNode: allow},
 		ruleset.Config{
 			AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples,
 			CutLabel: uint8(o.cutLabel),

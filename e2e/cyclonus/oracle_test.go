@@ -127,7 +127,7 @@ func newCluster(t *testing.T, r *probe.Resources,
 	policies []*networkingv1.NetworkPolicy) *cluster.Cluster {
 	t.Helper()
 	// cyclonus knows of no pod CIDRs
-	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true})
+	c := cluster.New(cluster.Options{Node: "node1", PolicyOnly: true})
 	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range r.Namespaces {
 		c.SetNamespace(name, labels)

@@ -126,7 +126,7 @@ func (w *randomWorld) compare(t *rapid.T) (allowed, denied int) {
 // cluster is the world as policy is told of it.
 func (w *randomWorld) cluster() *cluster.Cluster {
 	// cyclonus knows of no pod CIDRs
-	c := cluster.New(cluster.Options{Node: "node1", ForeignPods: true})
+	c := cluster.New(cluster.Options{Node: "node1", PolicyOnly: true})
 	c.SetNode(policy.Node{Name: "node1"})
 	for name, labels := range w.namespaces {
 		c.SetNamespace(name, labels)

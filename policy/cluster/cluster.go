@@ -13,8 +13,8 @@ import (
 type Options struct {
 	// Node is this node's name.
 	Node string
-	// ForeignPods says that another plugin decides which addresses pods have.
-	ForeignPods bool
+	// PolicyOnly says that another plugin decides which addresses pods have.
+	PolicyOnly bool
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
 	// Bounds are what each namespace's policies may cost.

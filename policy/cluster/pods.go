@@ -238,7 +238,7 @@ func (c *Cluster) reconsiderPods(changed []policy.Node) {
 	for _, n := range changed {
 		maps.Copy(pods, c.pods.byNode[n.Name])
 	}
-	if c.opts.ForeignPods {
+	if c.opts.PolicyOnly {
 		c.pods.within(changed, pods)
 	}
 	for p := range pods {

@@ -22,7 +22,7 @@ import (
 func TestTakeSome(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
 		c, r, w := cluster.New(opts), newReplica(), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 3).Draw(t, "rounds") {
 			for range rapid.IntRange(1, 15).Draw(t, "events") {

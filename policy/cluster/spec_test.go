@@ -33,7 +33,7 @@ func newTrial(o randomcluster.Objects, opts cluster.Options) (*trial, error) {
 	tr := &trial{c: cluster.New(opts), r: newReplica()}
 	tr.world = &spec.World{
 		Namespaces: o.Namespaces, Pods: o.Pods, Nodes: o.Nodes, Policies: o.Policies,
-		Node: opts.Node, PodToNode: opts.AllowPodToNode, ForeignPods: opts.ForeignPods, PodNetworks: o.PodNetworks,
+		Node: opts.Node, PodToNode: opts.AllowPodToNode, PolicyOnly: opts.PolicyOnly, PodNetworks: o.PodNetworks,
 	}
 	tr.c.SetPodNetworks(o.PodNetworks)
 	for _, at := range o.Attachments {
@@ -212,9 +212,9 @@ func TestSpecOnRandomClusters(t *testing.T) {
 	t.Parallel()
 	var states, flows atomic.Int64
 	rapid.Check(t, func(t *rapid.T) {
-		foreign := rapid.Bool().Draw(t, "foreign pods")
-		objects := randomcluster.ObjectsGen(foreign).Draw(t, "objects")
-		tr, err := newTrial(objects, cluster.Options{Node: randomcluster.OwnNode, ForeignPods: foreign, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
+		policyOnly := rapid.Bool().Draw(t, "policy only")
+		objects := randomcluster.ObjectsGen(policyOnly).Draw(t, "objects")
+		tr, err := newTrial(objects, cluster.Options{Node: randomcluster.OwnNode, PolicyOnly: policyOnly, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,8 @@ import (
 
 // standing is what is believed of what all nodes say. It is a value: replaced, never changed.
 type standing struct {
-	// foreign: another plugin says which addresses pods have.
-	foreign bool
+	// policyOnly: another plugin says which addresses pods have.
+	policyOnly bool
 	// nodes have only those of their PodCIDRs and Underlay that are believed.
 	nodes map[string]policy.Node
 	// ranges are the believed pod CIDRs, tunnels their first addresses, each with the node's name.
@@ -37,7 +37,7 @@ type claim struct {
 // known.
 func newStanding(told map[string]policy.Node, opts Options, networks []netip.Prefix) *standing {
 	s := &standing{
-		foreign: opts.ForeignPods, nodes: make(map[string]policy.Node, len(told)),
+		policyOnly: opts.PolicyOnly, nodes: make(map[string]policy.Node, len(told)),
 		tunnels: map[netip.Addr]string{}, taken: map[netip.Addr]bool{},
 	}
 	inOrder := bySeniority(told, opts.Node)
@@ -149,7 +149,7 @@ func (s *standing) ofPod(p *policy.Pod) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range p.Addresses {
 		in := s.rangeOf(a)
-		if !s.taken[a] && (in == p.Node || in == "" && s.foreign) {
+		if !s.taken[a] && (in == p.Node || in == "" && s.policyOnly) {
 			out = append(out, a)
 		}
 	}

@@ -44,7 +44,7 @@ func TestJudgeAgreesWithTheEvaluator(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
@@ -66,7 +66,7 @@ func TestAffectedFlows(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", ForeignPods: rapid.Bool().Draw(t, "foreign pods")}
+		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		verdicts := func() map[policy.Flow]bool {
 			out := make(map[policy.Flow]bool, len(flows))

@@ -22,7 +22,7 @@ func newWhoseBench(t *testing.T, opts cluster.Options) *bench {
 	t.Helper()
 	opts.Node = "here"
 	b := &bench{t: t, c: cluster.New(opts), r: newReplica()}
-	if !opts.ForeignPods {
+	if !opts.PolicyOnly {
 		b.c.SetPodNetworks(prefixes("10.244.0.0/16", "fd00::/16"))
 	}
 	b.c.SetNamespace("dev", nil)
@@ -51,8 +51,8 @@ func claimant(node, app string, addresses ...string) policy.Pod {
 func TestWhoseAddressItIs(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		node, address string
-		own, foreign  bool // whether it is believed, in our own network and in another plugin's
+		node, address   string
+		own, policyOnly bool // whether it is believed, in our own network and in another plugin's
 	}{
 		"of its node's range":                {"third", thirdAddr, true, true},
 		"of another node's range":            {"third", "10.244.2.11", false, false},
@@ -70,14 +70,14 @@ func TestWhoseAddressItIs(t *testing.T) {
 		"IPv6 of another node's":             {"third", "fd00:2::9", false, false},
 		"of the other family, of its node's": {"third", "2001:db8::3", false, false},
 	} {
-		for _, foreign := range []bool{false, true} {
+		for _, policyOnly := range []bool{false, true} {
 			want, mode := tc.own, "/ours"
-			if foreign {
-				want, mode = tc.foreign, "/foreign"
+			if policyOnly {
+				want, mode = tc.policyOnly, "/policyOnly"
 			}
 			t.Run(name+mode, func(t *testing.T) {
 				t.Parallel()
-				b := newWhoseBench(t, cluster.Options{ForeignPods: foreign})
+				b := newWhoseBench(t, cluster.Options{PolicyOnly: policyOnly})
 				to := dbAddr
 				if netip.MustParseAddr(tc.address).Is6() {
 					to = dbAddr6
@@ -104,8 +104,8 @@ func TestWhoseAddressItIs(t *testing.T) {
 // anything.
 func TestImpostors(t *testing.T) {
 	t.Parallel()
-	for _, foreign := range []bool{false, true} {
-		b := newWhoseBench(t, cluster.Options{ForeignPods: foreign})
+	for _, policyOnly := range []bool{false, true} {
+		b := newWhoseBench(t, cluster.Options{PolicyOnly: policyOnly})
 		b.expect(remoteAddr, dbAddr, true)
 		b.c.SetPod(claimant("third", "evil", "10.244.3.9", remoteAddr, dbAddr))
 		b.expect(remoteAddr, dbAddr, true)
@@ -121,7 +121,7 @@ func TestImpostors(t *testing.T) {
 // had it first on another node keeps it while it lives; on one node an address goes to the next.
 func TestOlderPodElsewhereKeepsItsAddress(t *testing.T) {
 	t.Parallel()
-	b := newWhoseBench(t, cluster.Options{ForeignPods: true})
+	b := newWhoseBench(t, cluster.Options{PolicyOnly: true})
 	alice := pod("alice", "u5", "web", aliceAddr)
 	alice.Node, alice.Created = "there", time.Unix(1000, 0)
 	b.c.SetPod(alice)
@@ -153,14 +153,14 @@ func TestOlderPodElsewhereKeepsItsAddress(t *testing.T) {
 // is met at its address while its node is believed to have it. A Node concerns its own pods only.
 func TestNodesDecideLate(t *testing.T) {
 	t.Parallel()
-	for _, foreign := range []bool{false, true} {
-		b := newWhoseBench(t, cluster.Options{ForeignPods: foreign})
+	for _, policyOnly := range []bool{false, true} {
+		b := newWhoseBench(t, cluster.Options{PolicyOnly: policyOnly})
 		b.c.SetPod(claimant("fourth", "web", "10.244.4.10"))
 		b.expect("10.244.4.10", dbAddr, false)
 		bare := nodeAt("fourth", "4")
 		bare.PodCIDRs = nil // as a Node is born
 		b.c.SetNode(bare)
-		b.expect("10.244.4.10", dbAddr, foreign)
+		b.expect("10.244.4.10", dbAddr, policyOnly)
 		b.c.SetNode(nodeAt("fourth", "4"))
 		b.expect("10.244.4.10", dbAddr, true)
 		b.c.SetNode(policy.Node{Name: "fifth", PodCIDRs: prefixes("10.244.4.0/25"), Created: time.Unix(5000, 0)})
@@ -260,7 +260,7 @@ func TestNodeKeepsItsAddresses(t *testing.T) {
 			"a pod to the node":          {dbAddr, underlay, toNode, false, toNode},
 			"a host outside to a pod":    {outAddr, dbAddr, false, false, false},
 		} {
-			b := newWhoseBench(t, cluster.Options{ForeignPods: true, AllowPodToNode: toNode})
+			b := newWhoseBench(t, cluster.Options{PolicyOnly: true, AllowPodToNode: toNode})
 			b.c.SetPolicy(policy.Parse(render(t, "dev/deny", `{podSelector: {}, policyTypes: [Ingress, Egress]}`)))
 			own := addrs(underlay, tunnel)
 			f := policy.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: policy.ProtocolTCP, Port: 80}

@@ -61,10 +61,9 @@ var objectBlocks = []string{
 	"10.0.0.0/33", "10.0.0.1", "",
 }
 
-// ObjectsGen draws a state; foreign says that another plugin gives pods their
-// addresses. No two pods are of the same age: who of two of
-// the same age has an address is nobody's promise.
-func ObjectsGen(foreign bool) *rapid.Generator[Objects] {
+// ObjectsGen draws a state; policyOnly says that another plugin gives pods their addresses. No two
+// pods are of the same age: who of two of the same age has an address is nobody's promise.
+func ObjectsGen(policyOnly bool) *rapid.Generator[Objects] {
 	return rapid.Custom(func(t *rapid.T) Objects {
 		var out Objects
 		for _, name := range []string{"a", "b"} {
@@ -83,7 +82,7 @@ func ObjectsGen(foreign bool) *rapid.Generator[Objects] {
 		for i := range rapid.IntRange(2, len(ages)).Draw(t, "pods") {
 			name := []string{"p", "q", "r"}[i%3]
 			pod := object(t, []string{"a", "b"}[i/3], name, fmt.Sprintf("u%d", i), ages[i])
-			out.place(t, pod, foreign)
+			out.place(t, pod, policyOnly)
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "policies") {
 			np := policyGen(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"),
@@ -192,7 +191,7 @@ func containerPort(t *rapid.T) corev1.ContainerPort {
 
 // place adds a pod to the state: as an object, as an attachment, or both. The attachment's
 // addresses needn't be those that the status tells.
-func (o *Objects) place(t *rapid.T, pod *corev1.Pod, foreign bool) {
+func (o *Objects) place(t *rapid.T, pod *corev1.Pod, policyOnly bool) {
 	known := true
 	if pod.Spec.NodeName != "n2" && !pod.Spec.HostNetwork &&
 		rapid.IntRange(0, 2).Draw(t, "attached") > 0 {
@@ -205,7 +204,7 @@ func (o *Objects) place(t *rapid.T, pod *corev1.Pod, foreign bool) {
 			at.Addresses = []netip.Addr{
 				netip.MustParseAddr(rapid.SampledFrom(podTexts[0]).Draw(t, "address"))}
 		}
-		at.FromStatus = foreign && rapid.Bool().Draw(t, "from its status")
+		at.FromStatus = policyOnly && rapid.Bool().Draw(t, "from its status")
 		o.Attachments = append(o.Attachments, at)
 		known = at.Seen && rapid.IntRange(0, 5).Draw(t, "object gone") > 0
 	}

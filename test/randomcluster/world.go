@@ -131,7 +131,7 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 				Interface: rapid.SampledFrom([]string{names.PodLink + id, ""}).Draw(t, "interface"),
 				Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2,
 					rapid.ID[netip.Addr]).Draw(t, "addresses"),
-				FromStatus: w.opts.ForeignPods && rapid.Bool().Draw(t, "from its status"),
+				FromStatus: w.opts.PolicyOnly && rapid.Bool().Draw(t, "from its status"),
 			}
 			if e.FromStatus {
 				e.Interface = ""

@@ -118,7 +118,7 @@ func (w *World) canHave(pod *corev1.Pod, a netip.Addr) bool {
 			return r.node.Name == pod.Spec.NodeName
 		}
 	}
-	return w.ForeignPods && !slices.ContainsFunc(w.Nodes, func(n *corev1.Node) bool {
+	return w.PolicyOnly && !slices.ContainsFunc(w.Nodes, func(n *corev1.Node) bool {
 		return slices.Contains(nodeAddresses(n), a)
 	})
 }

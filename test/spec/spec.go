@@ -38,8 +38,8 @@ type World struct {
 	Attachments []Attachment
 	// PodToNode is the setting that lets pods reach their own node.
 	PodToNode bool
-	// ForeignPods says that another plugin gives pods their addresses.
-	ForeignPods bool
+	// PolicyOnly says that another plugin gives pods their addresses.
+	PolicyOnly bool
 	// PodNetworks are the ranges of all pods; nil if they aren't known.
 	PodNetworks []netip.Prefix
 

@@ -24,9 +24,9 @@ func (w *world) judge(ctx context.Context, cells []*cell) {
 
 // evaluator reads the world's objects.
 func (w *world) evaluator(ctx context.Context) *cluster.Cluster {
-	evaluator := cluster.New(cluster.Options{ForeignPods: true})
+	evaluator := cluster.New(cluster.Options{PolicyOnly: true})
 	gomega.EventuallyWithOffset(2, ctx, func(g gomega.Gomega, ctx context.Context) {
-		evaluator = cluster.New(cluster.Options{ForeignPods: true})
+		evaluator = cluster.New(cluster.Options{PolicyOnly: true})
 		nodes, err := w.cluster.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		g.Expect(err).NotTo(gomega.HaveOccurred())
 		for i := range nodes.Items {

@@ -14,7 +14,7 @@ import (
 
 // What connection tracking remembers of an address is to be forgotten when its pod has left it, and
 // not before.
-func TestForeignPodsLeave(t *testing.T) {
+func TestPolicyOnlyPodsLeave(t *testing.T) {
 	t.Parallel()
 	a, b := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00:1::1")
 	pod := func(uid string, addrs ...netip.Addr) *policy.Pod {
@@ -40,7 +40,7 @@ func TestForeignPodsLeave(t *testing.T) {
 			t.Parallel()
 			c := cluster.New(cluster.Options{Node: "node"})
 			var left []netip.Addr
-			f := &ForeignPods{Enabled: true, Left: func(addrs []netip.Addr) {
+			f := &PolicyOnlyPods{Enabled: true, Left: func(addrs []netip.Addr) {
 				left = append(left, addrs...)
 			}}
 			f.set(c, pod("1", a, b))

@@ -11,10 +11,10 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// ForeignPods puts pods that another CNI plugin wired under policy. They are known by the addresses
-// in their status. Where our plugin is chained behind the other one, an attachment comes earlier.
-// The zero value is for nodes whose pods are all ours.
-type ForeignPods struct {
+// PolicyOnlyPods puts pods that another CNI plugin wired under policy. They are known by the
+// addresses in their status. Where our plugin is chained behind the other one, an attachment comes
+// earlier. The zero value is for nodes whose pods are all ours.
+type PolicyOnlyPods struct {
 	// Enabled is for nodes whose pods another plugin wires.
 	Enabled bool
 	// Guard drops what comes from or goes to addresses of the node's podCIDRs that aren't a known
@@ -23,48 +23,48 @@ type ForeignPods struct {
 	// Left gets the addresses that pods of this node have left; may be nil.
 	Left func(addrs []netip.Addr)
 
-	held map[string]foreignPod // by endpoint
+	held map[string]statusPod // by endpoint
 }
 
-// foreignPod is the pod that has an endpoint's addresses.
-type foreignPod struct {
+// statusPod is the pod that has an endpoint's addresses.
+type statusPod struct {
 	pod       selector.Pod
 	addresses []netip.Addr
 }
 
-// foreignID is the ID of a pod's endpoint. It follows from the pod's name: a pod that replaces
+// statusID is the ID of a pod's endpoint. It follows from the pod's name: a pod that replaces
 // another of its name gets its endpoint.
-func foreignID(namespace, name string) string { return "status/" + namespace + "/" + name }
+func statusID(namespace, name string) string { return "status/" + namespace + "/" + name }
 
 // set puts a pod of this node under policy, or takes it out.
-func (f *ForeignPods) set(c *cluster.Cluster, p *policy.Pod) {
+func (f *PolicyOnlyPods) set(c *cluster.Cluster, p *policy.Pod) {
 	if !f.Enabled {
 		return
 	}
-	id := foreignID(p.ID.Namespace, p.ID.Name)
+	id := statusID(p.ID.Namespace, p.ID.Name)
 	if p.HostNetwork || p.Finished || len(p.Addresses) == 0 {
 		c.DeleteEndpoint(id)
-		f.hold(id, foreignPod{})
+		f.hold(id, statusPod{})
 		return
 	}
 	c.SetEndpoint(policy.Endpoint{ID: id, Pod: p.ID, Addresses: p.Addresses, FromStatus: true})
-	f.hold(id, foreignPod{p.ID, p.Addresses})
+	f.hold(id, statusPod{p.ID, p.Addresses})
 }
 
-func (f *ForeignPods) forget(c *cluster.Cluster, key client.ObjectKey) {
+func (f *PolicyOnlyPods) forget(c *cluster.Cluster, key client.ObjectKey) {
 	if f.Enabled {
-		id := foreignID(key.Namespace, key.Name)
+		id := statusID(key.Namespace, key.Name)
 		c.DeleteEndpoint(id)
-		f.hold(id, foreignPod{})
+		f.hold(id, statusPod{})
 	}
 }
 
 // hold notes the pod that has an endpoint's addresses now, and has the last pod's addresses
 // forgotten. Like set and forget, it is called within Enforcer.Update.
-func (f *ForeignPods) hold(id string, now foreignPod) {
+func (f *PolicyOnlyPods) hold(id string, now statusPod) {
 	was := f.held[id]
 	if f.held == nil {
-		f.held = map[string]foreignPod{}
+		f.held = map[string]statusPod{}
 	}
 	f.held[id] = now
 	if len(now.addresses) == 0 {
