@@ -6,7 +6,7 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// cutChain is where packets of connections go that policy has come to deny.
+// cutChain gets the packets of connections that policy denies now.
 var cutChain = nft.Name("cut")
 
 // defaultCutLabel is the last bit of a label. Other users begin with the first.
@@ -23,12 +23,12 @@ func (cfg *Config) cutting() nft.Rule {
 		nft.Do{Verdict: nft.JumpTo(cutChain)})
 }
 
-// addCut adds the chain that ends connections: whichever end sends next is told by a reset, where
-// there are resets.
+// addCut adds the chain that ends connections: the end that sends next gets a reset, where the
+// protocol has resets.
 //
-// The last rule, which no packet meets, stands for the room that connections have for a label: they
-// get it, when they begin, if a rule of any table sets one. Until 2025, to match one isn't enough.
-// So the chain stands also while nothing is cut.
+// No packet meets the last rule. It gives connections room for a label: they get it, when they
+// begin, if a rule of any table sets one. In kernels before 2025, a rule that matches one isn't
+// enough. So the chain also stands while nothing is cut.
 func (cfg *Config) addCut(out *nft.Ruleset) {
 	out.AddChain(&nft.Chain{Name: cutChain, Rules: []nft.Rule{
 		rule("packets of cut connections", nft.Count{}),
@@ -38,7 +38,7 @@ func (cfg *Config) addCut(out *nft.Ruleset) {
 	}})
 }
 
-// resets lets the resets pass that are sent in the name of a connection's other end: they begin on
+// resets accepts the resets that are sent in the name of a connection's other end: they begin on
 // output, and their source isn't local. Only chains on output need it.
 func resets() nft.Rule {
 	return rule("resets of connections that are denied", nft.MatchCT{State: nft.CTRelated},

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// TestCutRules: the rule stands whatever is configured, and before the one that lets established
-// connections pass; and not on output.
+// TestCutRules: with each configuration, the rule stands before the one that accepts established
+// connections; and not on output.
 func TestCutRules(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []Config{{}, {IPVS: true}, {CutLabel: 5},

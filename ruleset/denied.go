@@ -9,25 +9,25 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// DeniedChains is what the names of the chains start with that end in denial: one for each isolated
-// pod and direction. They depend on nothing but the pod and the agent's flags, so that their
-// counters live as long as the isolation does, whatever becomes of policies. A table is to be
-// opened with it as table.Options.Tallied.
+// DeniedChains is the prefix of the names of the chains that deny: one for each isolated pod and
+// direction. They depend only on the pod and the agent's flags, so that their counters live as long
+// as the isolation, through all changes of policies. A table has to be opened with it as
+// table.Options.Tallied.
 const DeniedChains = "denied/"
 
-// deniedName names the chain that counts, tells and drops what is denied to an attachment of a pod.
+// deniedName names the chain that counts, logs and drops what is denied to an attachment of a pod.
 func deniedName(pod selector.Pod, id string, d policy.Direction) string {
 	return nft.Name("denied", pod.Namespace, pod.Name, shortHash(id), d.String())
 }
 
-// Denied is who is denied what a chain counts.
+// Denied is the pod and the direction whose denials a chain counts.
 type Denied struct {
 	Pod       selector.Pod
 	Direction policy.Direction
 }
 
-// Denied says, by the names of chains, whose denials they count: of all endpoints that were
-// rendered, isolated or not.
+// Denied returns, by the names of chains, whose denials they count: for all rendered endpoints,
+// isolated or not.
 func (r *Renderer) Denied() map[string]Denied {
 	out := make(map[string]Denied, len(policy.Directions)*len(r.endpoints))
 	for id, e := range r.endpoints {
@@ -55,11 +55,11 @@ func (cfg *Config) deniedChain(e *cluster.EndpointPolicy, d policy.Direction) *n
 	}}
 }
 
-// samplePrefix is before the direction in what a sample is marked with.
+// samplePrefix is before the direction in a sample's log prefix.
 const samplePrefix = "sluice "
 
-// SampleDirection reads what the rules mark a sample of denied packets with: the direction in which
-// it was denied, and whether the sample is ours at all.
+// SampleDirection reads the log prefix of a sample: the direction in which the packet was denied,
+// and whether the sample is of our rules.
 func SampleDirection(prefix string) (d policy.Direction, ours bool) {
 	for _, d := range policy.Directions {
 		if prefix == samplePrefix+d.String() {
@@ -71,7 +71,7 @@ func SampleDirection(prefix string) (d policy.Direction, ours bool) {
 
 // sampleLimit is the token bucket of one direction. A bucket that is full lets burst samples pass
 // at once, and one more at the end of each 1/rate seconds: within any second burst+rate-1 of them.
-// That is half of what the pod may have, so both directions together keep to it.
+// That is half of the pod's bound, so both directions together keep it.
 func sampleLimit(perSecond uint64) (rate uint64, burst uint32) {
 	half := max(perSecond/2, 1)
 	rate = (half + 1) / 2

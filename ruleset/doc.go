@@ -11,8 +11,8 @@
 //	rules      a policy chain for each policy and direction
 //	sets       an nftables set for each family
 //
-// Around these stands what doesn't depend on any pod, by the [Config]: base chains, the chains for
-// errors, for cut connections and for what is denied, and those of the pod [Network].
+// The rest depends on the [Config], and not on pods: base chains, the chains for errors, for cut
+// connections and for denials, and those of the pod [Network].
 //
 // The patches add up to what rendering from scratch gives. The Renderer remembers what it rendered
 // for whom: see [Renderer.Origin] and [Renderer.Denied].
@@ -22,6 +22,6 @@
 //
 // # Not for
 //
-// What a policy means is decided in package policy; how a patch reaches the kernel without a gap,
-// in package nft; when, and what to do where the kernel refuses it, by who has the Renderer.
+// Package policy decides what a policy means, and package nft how a patch reaches the kernel
+// without a gap. The Renderer's owner decides when, and what to do where the kernel refuses it.
 package ruleset

@@ -7,15 +7,14 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// The kernel ties an ICMP error to a connection by the packet that is quoted in it, whoever sends
-// it. So an error from a pod of this node passes as one only if the pod is an end of that
-// connection; else it is judged as any packet of that pod is. Who isn't a pod of this node may be a
-// router on the way.
+// The kernel relates an ICMP error to a connection by the packet that it quotes, from any sender.
+// So an error from a pod of this node passes as one only if the pod is an end of that connection;
+// otherwise it is judged like any packet of that pod. Other senders may be routers on the way.
 //
-// The kernel compares no two fields of a packet with each other. That they are the same, or of the
-// same pod, is what a set of pairs says.
+// A rule can't compare two fields of a packet with each other. So a set of pairs says which values
+// are the same, or of the same pod.
 
-// Chains that base chains send errors to. Who returns is judged.
+// Chains that base chains send errors to. Packets that return are judged.
 var (
 	// errorsByEnds accepts those by ends that are pods of this node
 	errorsByEnds = nft.Name("errors", "by-ends")
@@ -24,8 +23,9 @@ var (
 	errorProtocol = [...]uint8{policy.ProtocolICMP, policy.ProtocolICMPv6}
 )
 
-// vethEnds and addrEnds are the sets of pods' addresses, each twice: who sends an error, and which
-// end of a connection that is. As in the dispatch maps, our own pods are known by address and veth.
+// vethEnds and addrEnds are sets of pairs of pods' addresses: the sender of an error, and the end
+// of a connection that the pod is. As in the dispatch maps, our own pods are known by address and
+// veth.
 func vethEnds(family string) string { return nft.Name("ends", "veth", family) }
 func addrEnds(family string) string { return nft.Name("ends", "address", family) }
 
@@ -90,7 +90,7 @@ func addErrors(out *nft.Ruleset) {
 		Rules: append(toPods, rule("by a router, or an end elsewhere", do(nft.Accept)))})
 }
 
-// addEnds adds the elements by which errors from a pod are known as its own.
+// addEnds adds the elements that allow a pod's errors about its own connections.
 func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string,
 	addresses []netip.Addr) {
 	for _, a := range addresses {
@@ -113,6 +113,6 @@ func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string,
 	}
 }
 
-// byAddress tells whether a pod is known by its address alone, too: one that another CNI plugin
-// wired has no veth that we know, and on output there is none.
+// byAddress reports whether a pod is known by its address alone, too: there is no known veth of a
+// pod that another CNI plugin wired, and none on output.
 func (cfg *Config) byAddress(veth string) bool { return veth == "" || cfg.IPVS }

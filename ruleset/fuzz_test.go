@@ -112,7 +112,7 @@ func countRules(r *nft.Ruleset) (count int) {
 }
 
 // FuzzPod adds any pod of another node. Its addresses get into the sets that select it, and nothing
-// else changes; who isn't a unicast address is nobody; and without it all is as before.
+// else changes; an address that isn't unicast counts for no pod; and without it all is as before.
 func FuzzPod(f *testing.F) {
 	for _, pod := range []string{
 		`{"status":{"podIP":"10.244.2.7","podIPs":[{"ip":"10.244.2.7"},{"ip":"fd00:10:244:2::7"}]},"metadata":{"labels":{"app":"db"}}}`,

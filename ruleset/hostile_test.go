@@ -103,7 +103,7 @@ func hostileSpec(t *rapid.T) []byte {
 }
 
 // TestHostilePolicies adds policies of arbitrary fields to a node, one after the other: the kernel
-// takes each ruleset as it is, nft lists it and reads its listing, and everybody else's part is as
+// takes each ruleset as it is, nft lists it and reads its listing, and all other parts are as
 // before.
 func TestHostilePolicies(t *testing.T) {
 	t.Parallel()

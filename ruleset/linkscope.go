@@ -7,9 +7,9 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// linkScope drops what only a bridge forwards: to multicast, broadcast and link-local addresses,
-// which every pod of the bridge hears or has, and from the latter. No pod is known by them, so
-// nothing else would judge it.
+// linkScope drops packets that only a bridge forwards: to multicast, broadcast and link-local
+// addresses, which every pod of the bridge hears or has, and from link-local ones. No pod is known
+// by these addresses, so no other rule would judge the packets.
 func linkScope(d policy.Direction) []nft.Rule {
 	const what = "on a bridge, to or from no known pod"
 	drop := func(match nft.Statement) nft.Rule {

@@ -9,7 +9,7 @@ import (
 )
 
 // Network is what the ruleset has to know of the pod network between nodes. In its zero value
-// another plugin makes that network, and the ruleset has nothing but policies.
+// another plugin makes that network, and the ruleset has policies only.
 type Network struct {
 	Pods    []netip.Prefix // of all nodes
 	OwnPods []netip.Prefix // of this node
@@ -17,12 +17,12 @@ type Network struct {
 
 	Tunnel string // the tunnel device; empty without one
 	Port   uint16 // of the tunnel, UDP
-	// this node's end of the tunnel; the zero Addr: none, and nobody's packets are the tunnel's
+	// this node's end of the tunnel; the zero Addr: none, and no packets are the tunnel's
 	Local     netip.Addr
 	Endpoints []netip.Addr // the peers' ends
 
 	// Masquerade gives packets of this node's pods that leave the pod network the node's address,
-	// but for those to the addresses in Direct.
+	// except packets to the addresses in Direct.
 	Masquerade bool
 	Direct     []netip.Addr
 }
@@ -45,8 +45,7 @@ const (
 	prioritySource      = 99 // before kube-proxy's masquerading
 )
 
-// Ports of masqueraded UDP. The port of a tunnel isn't among them, unless somebody configures it
-// so.
+// Ports of masqueraded UDP. A tunnel's port is among them only by an unusual configuration.
 const firstMasquerade, lastMasquerade = 16384, 65535
 
 var (
@@ -63,12 +62,12 @@ func ownPodsSet(family string) string   { return nft.Name("network", "own-pods",
 func endpointsSet(family string) string { return nft.Name("network", "endpoints", family) }
 func directSet(family string) string    { return nft.Name("network", "direct", family) }
 
-// hostPortChain names a base chain of host ports. They have a version of their own: the first one
-// was before kube-proxy's.
+// hostPortChain names a base chain of host ports. These chains have a version of their own: the
+// first version was before kube-proxy's chains.
 func hostPortChain(name string) string { return nft.Name(name, "2") }
 
-// ownSet and the maps below say where host ports are, those by the node's address, and those that
-// count for all of them.
+// ownSet and the maps below hold host ports: those at one address of the node, and those at all of
+// them.
 func ownSet(family string) string         { return nft.Name("network", "own", family) }
 func hostPortMap(family string) string    { return nft.Name("host-ports", "address", family) }
 func anyHostPortMap(family string) string { return nft.Name("host-ports", "any", family) }
@@ -82,7 +81,7 @@ var (
 	leaving       = nft.Name("masquerade", "leaving") // what pods send out of the pod network
 )
 
-// Enabled tells whether the pod network is ours.
+// Enabled reports whether the pod network is ours.
 func (n *Network) Enabled() bool { return len(n.Pods) > 0 }
 
 // addTo adds the network's sets and chains to a ruleset.
@@ -120,9 +119,9 @@ func (n *Network) addTo(out *nft.Ruleset) {
 	}
 }
 
-// addSets adds the sets of addresses. Those that except something, from being believed or from
-// being masqueraded, are guards: a connection keeps for its life the address that it began with,
-// and peers judge it by that.
+// addSets adds the sets of addresses. Sets of exceptions, from the check of origin or from
+// masquerading, are guards: a connection keeps its first address for its life, and peers judge it
+// by that.
 func (n *Network) addSets(out *nft.Ruleset, family string, is4 bool) {
 	src := addrField(true, is4)
 	for _, s := range []*nft.Set{
@@ -162,10 +161,10 @@ func addHostPortSets(out *nft.Ruleset, family string, is4 bool) {
 	})
 }
 
-// originOfPods drops what doesn't come from the pod that it says. The link-local addresses of a pod
-// can't be checked, as all of them are on its link, and whoever uses many fills the node's
-// neighbour table: by neighbour discovery, which there is none of, or by what the node would
-// answer. A pod has no need of them; its way to the node is by the MAC alone.
+// originOfPods drops packets whose source isn't the pod's. A pod's link-local addresses can't be
+// checked, as all of them are on its link. A pod that uses many would fill the node's neighbour
+// table by the node's answers. So they are dropped too: a pod doesn't need them, as it reaches the
+// node by the MAC alone.
 func originOfPods() []nft.Rule {
 	return []nft.Rule{
 		rule("a pod, but not its address", nft.MatchNoRouteBack{}, nft.Count{}, do(nft.Drop)),
@@ -177,8 +176,8 @@ func originOfPods() []nft.Rule {
 	}
 }
 
-// originRules drop what doesn't come from where it says. Most packets meet few of them: the
-// tunnel's, which are the most, two.
+// originRules drop packets with a false source. Most packets meet few of these rules: the tunnel's
+// packets, which are the most, two.
 func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
 		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
@@ -217,10 +216,10 @@ func (n *Network) untrack() nft.Rule {
 		nft.NoTrack{})
 }
 
-// tunnelForwardRules keep pods from posing as nodes. Masquerading gives what a pod sends to a node
-// the address of its own node, from which the other one takes tunnel packets. It can be any address
-// that belongs to a node, also of one that isn't known yet, so the pod network is all that is
-// allowed.
+// tunnelForwardRules keep pods from posing as nodes. Masquerading gives a pod's packets to another
+// node the address of its own node, from which the other node takes tunnel packets. Their
+// destination can be an address of any node, also of an unknown one. So pods may send to the
+// tunnel's port only within the pod network.
 func (n *Network) tunnelForwardRules() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
@@ -244,8 +243,8 @@ func (n *Network) tunnelInputRules() []nft.Rule {
 	return append(rules, rule("tunnel packets of others", nft.Count{}, do(nft.Drop)))
 }
 
-// toForwarded is the egress chain's part of that, behind what is established: a pod may answer who
-// speaks from the tunnel's port.
+// toForwarded is the egress chain's part of that, behind established connections: a pod may answer
+// a peer that sends from the tunnel's port.
 func (n *Network) toForwarded() []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" {
 		return nil
@@ -254,8 +253,8 @@ func (n *Network) toForwarded() []nft.Rule {
 		nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
 }
 
-// toInput is the input chain's part of that, before all but the rule for cut connections: most of
-// what comes in is the tunnel's.
+// toInput is the input chain's part of that, second after the rule for cut connections: most
+// incoming packets are the tunnel's.
 func (n *Network) toInput() []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" {
 		return nil
@@ -267,8 +266,8 @@ func (n *Network) toTunnel() nft.MatchPort {
 	return nft.MatchPort{Proto: policy.ProtocolUDP, First: n.Port, Last: n.Port}
 }
 
-// hostPortRanges is where host ports are: the node's own addresses, and those by which only itself
-// can reach it.
+// hostPortRanges are the addresses with host ports: the node's own, and those by which only the
+// node itself can reach it.
 func (n *Network) hostPortRanges() []netip.Prefix {
 	all := []netip.Prefix{loopback4}
 	for _, a := range n.Own {
@@ -277,8 +276,8 @@ func (n *Network) hostPortRanges() []netip.Prefix {
 	return all
 }
 
-// hostPortRules lead host ports to pods. An address of the node's may have moved elsewhere since it
-// was told, so it has to be local as well.
+// hostPortRules lead host ports to pods. An address of the node may have moved elsewhere meanwhile,
+// so it also has to be local.
 func hostPortRules() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
@@ -296,8 +295,8 @@ func hostPortRules() []nft.Rule {
 	return rules
 }
 
-// addHostPorts adds the elements of a pod's host ports. Of those that are for one packet, the one
-// for fewer addresses counts: one address of the node before all of its family, by the order of the
+// addHostPorts adds the elements of a pod's host ports. Of several for one packet, the one for
+// fewer addresses counts: one address of the node before all of its family, by the order of the
 // rules, and these before all of both families.
 func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip.Addr,
 	ports []HostPort) {
@@ -325,7 +324,8 @@ func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip
 	}
 }
 
-// masqueradeRules give packets the node's address whose answers would miss it otherwise.
+// masqueradeRules give the node's address to packets whose answers would otherwise not come back to
+// the node.
 func (n *Network) masqueradeRules() []nft.Rule {
 	toPod := nft.MatchIface{Field: nft.OutIface, Name: vethPattern}
 	rules := []nft.Rule{

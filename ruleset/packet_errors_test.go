@@ -87,8 +87,8 @@ const (
 )
 
 // TestForgedErrorsAreJudged: an error about a connection passes as one if its sender is an end of
-// it or no pod of this node. Whatever else a pod sends is judged as any packet of that pod: a rule
-// without ports may allow it, one with ports doesn't.
+// it or no pod of this node. All else that a pod sends is judged like any packet of that pod: a
+// rule without ports may allow it, one with ports doesn't.
 func TestForgedErrorsAreJudged(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]ruleset.Config{

@@ -86,8 +86,8 @@ func TestHostPorts(t *testing.T) {
 	}
 }
 
-// Of a pod's own host ports the one for fewer addresses counts, in whatever order they come. The
-// control: without it, the other one does.
+// Of a pod's own host ports the one for fewer addresses counts, in any order. The control: without
+// it, the other one does.
 func TestHostPortForFewerAddressesCounts(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{Network: ruleworld.Network()})
@@ -95,7 +95,7 @@ func TestHostPortForFewerAddressesCounts(t *testing.T) {
 	w.routeLoopback("dev/web")
 	node4, node6 := w.Addr("node", 4), w.Addr("node", 6)
 	everywhere := ruleset.HostPort{HostPort: 30090, ContainerPort: 80, Protocol: policy.ProtocolTCP}
-	closed := func(hostIP netip.Addr) ruleset.HostPort { // to a port where nobody listens
+	closed := func(hostIP netip.Addr) ruleset.HostPort { // to a port where no program listens
 		return ruleset.HostPort{HostIP: hostIP, HostPort: 30090, ContainerPort: 4,
 			Protocol: policy.ProtocolTCP}
 	}

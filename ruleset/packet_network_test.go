@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// arrive sends datagrams that claim to be from src, and then one that is from where it says, and
-// tells how many of the former arrived.
+// arrive sends datagrams that claim to be from src, and then one with its true source, and returns
+// how many of the former arrived.
 func (w *packetWorld) arrive(sender string, src netip.Addr, honest, to string, port uint16) uint64 {
 	w.T.Helper()
 	const claims = 20
@@ -117,7 +117,7 @@ func TestPodToLoopback(t *testing.T) {
 	}
 }
 
-// sendOnLink sends an IPv4 packet to the node by a pod's link, whatever the pod's own routes say.
+// sendOnLink sends an IPv4 packet to the node by a pod's link, past the pod's own routes.
 func (w *packetWorld) sendOnLink(pod string, packet []byte) {
 	w.T.Helper()
 	var gateway net.HardwareAddr
@@ -230,8 +230,8 @@ func TestTunnelPackets(t *testing.T) {
 	}
 }
 
-// TestTunnelWithoutAnEnd: where the node's end isn't known, nobody's packets are taken for the
-// tunnel's, also a peer's.
+// TestTunnelWithoutAnEnd: where the node's end isn't known, no packets are taken for the tunnel's,
+// also not a peer's.
 func TestTunnelWithoutAnEnd(t *testing.T) {
 	t.Parallel()
 	for _, local := range []netip.Addr{{}, ruleworld.Network().Local} {

@@ -77,8 +77,7 @@ func suffix(family int) string {
 	return "/v6"
 }
 
-// TestHairpin: a pod reaches itself through a Service, whatever its policies; another replica
-// doesn't.
+// TestHairpin: a pod reaches itself through a Service under any policies; another replica doesn't.
 func TestHairpin(t *testing.T) {
 	t.Parallel()
 	w := newPacketWorld(t, ruleset.Config{})

@@ -24,14 +24,14 @@ type Renderer struct {
 	rules     map[policy.Ref]map[string]renderedPart // by chain
 	profiles  counter
 	ports     counter
-	// holders are the endpoints that have an entry in a dispatch map. More than one is an oddity of
-	// what another plugin reports; the first by ID counts.
+	// holders are the endpoints that have an entry in a dispatch map. Several happen only by odd
+	// reports of another plugin; the first by ID counts.
 	holders map[dispatchKey]map[string]struct{}
 	// hostPorts are the host ports of endpoints, by ID; portsChanged are those endpoints whose
 	// ports the ruleset doesn't have yet.
 	hostPorts    map[string][]HostPort
 	portsChanged map[string]struct{}
-	// rendered is the configuration as of the last patch, where it has changed since then.
+	// rendered is the configuration of the last patch, if it has changed since then.
 	rendered *Config
 }
 
@@ -43,7 +43,7 @@ type renderedEndpoint struct {
 	profiles []profile
 }
 
-// dispatchKey is an element of a dispatch map, or of another map that tells pods apart.
+// dispatchKey is an element of a dispatch map, or of another map that distinguishes pods.
 type dispatchKey struct {
 	dispatchMap string
 	element     nft.Element
@@ -80,11 +80,11 @@ func NewRenderer(cfg Config) *Renderer {
 // Config is the configuration that the next patch has.
 func (r *Renderer) Config() Config { return r.cfg }
 
-// CutBit is [Config.CutBit]. It reads nothing that ever changes, so it may be called at any time.
+// CutBit is [Config.CutBit]. It reads only what never changes, so it may be called at any time.
 func (r *Renderer) CutBit() uint8 { return r.cfg.CutBit() }
 
-// SetNetwork changes what the ruleset knows of the pod network, and which addresses are guarded as
-// those of pods that another plugin wires. The next patch has it.
+// SetNetwork changes what the ruleset knows of the pod network, and the guarded addresses of pods
+// that another plugin wires. The next patch has it.
 func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
 	if r.rendered == nil {
 		old := r.cfg
@@ -93,8 +93,8 @@ func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
 	r.cfg.Network, r.cfg.PodRanges = n, podRanges
 }
 
-// SetHostPorts says which host ports an endpoint has, also one that isn't in the cluster yet. The
-// next patch has them.
+// SetHostPorts sets the host ports of an endpoint, which needn't be in the cluster yet. The next
+// patch has them.
 func (r *Renderer) SetHostPorts(id string, ports []HostPort) {
 	if !slices.Equal(r.hostPorts[id], ports) {
 		r.portsChanged[id] = struct{}{}
@@ -214,7 +214,7 @@ func setPatch(out *nft.Patch, name string) *nft.SetPatch {
 	return out.Sets[name]
 }
 
-// put and remove let the later of the two count.
+// put and remove note a change; of several for one element, the last counts.
 func put(sp *nft.SetPatch, e nft.Element, v nft.Verdict) {
 	delete(sp.Remove, e)
 	sp.Put[e] = v
@@ -258,12 +258,12 @@ func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 	return out
 }
 
-// podChain renders the chain of one isolated pod and direction. It is as long for a hundred
-// policies as for one.
+// podChain renders the chain of one isolated pod and direction. Its length doesn't depend on the
+// number of policies.
 func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction,
 	profiles []profile) *nft.Chain {
-	// The attachment's hash, because a pod that is gone and one that has its name and veth now may
-	// both be attached for a while.
+	// The attachment's hash, because an old pod and a new one with its name and veth may both be
+	// attached for a while.
 	c := &nft.Chain{Name: nft.Name("pod", e.Pod.Namespace, e.Pod.Name, shortHash(e.ID), d.String())}
 	for _, a := range e.Self {
 		c.Rules = append(c.Rules, rule("the pod itself",
@@ -287,8 +287,8 @@ type profile struct {
 	policies  []policy.Key
 }
 
-// profilesOf returns a profile for each tier of an isolation. What falls out of the last one is
-// denied by the pod chain.
+// profilesOf returns a profile for each tier of an isolation. The pod chain denies what none of
+// them decides.
 func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 	var out []profile
 	for _, stage := range isolation {
@@ -326,7 +326,7 @@ func partChain(ref policy.Ref, i int) string {
 		strconv.Itoa(i))
 }
 
-// shortHash tells things apart whose full text would be too long for a name.
+// shortHash distinguishes things whose full text would be too long for a name.
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])

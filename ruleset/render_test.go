@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-net/sluice/test/ruleworld"
 )
 
-// TestPatchesAddUpToTheRuleset: whatever the events and the moments at which they are rendered, the
-// patches lead to what rendering from scratch gives.
+// TestPatchesAddUpToTheRuleset: for any events, rendered at any moments, the patches lead to what
+// rendering from scratch gives.
 func TestPatchesAddUpToTheRuleset(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -96,8 +96,8 @@ func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 	})
 }
 
-// attachments tells by which interface each local address is reached; empty for those that another
-// plugin wired.
+// attachments has the interface by which each local address is reached; empty for those that
+// another plugin wired.
 func attachments(c *cluster.Cluster) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, id := range c.All().Endpoints {

@@ -8,14 +8,14 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Origin is what an object of the ruleset was rendered for. All of it is sorted.
+// Origin is what an object of the ruleset was rendered for. Its lists are sorted.
 type Origin struct {
 	Policies  []policy.Key // whose rules need the object
 	Endpoints []string     // IDs of those whose own chain or key it is
 }
 
-// Origin says what an object was rendered for, by what the Renderer remembers. It is empty for what
-// every node has, such as a base chain, and for what isn't there.
+// Origin returns what an object was rendered for. It is empty for an object that every node has,
+// such as a base chain, and for an unknown one.
 func (r *Renderer) Origin(o nft.Object) Origin {
 	return Origin{Policies: r.policiesOf(o), Endpoints: r.endpointsOf(o)}
 }
@@ -41,7 +41,7 @@ func (r *Renderer) policiesOf(o nft.Object) []policy.Key {
 	return slices.SortedFunc(maps.Keys(found), policy.Key.Compare)
 }
 
-// lookInto tells whether rules of a policy look into a set.
+// lookInto reports whether rules of a policy look into a set.
 func lookInto(parts map[string]renderedPart, set string) bool {
 	for _, part := range parts {
 		if _, found := slices.BinarySearch(part.sets, set); found {

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
-// TestOriginIsWhoNeedsIt: whatever was rendered before, each object's policies are those in whose
-// chains it is used, and its endpoints those whose pod the name of a chain has.
+// TestOriginIsWhoNeedsIt: after any renderings, each object's policies are those whose chains use
+// it, and its endpoints those whose pod the name of a chain has.
 func TestOriginIsWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	sets := 0

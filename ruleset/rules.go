@@ -57,8 +57,8 @@ type renderedPart struct {
 	sets    []string
 }
 
-// patchRules replaces the chain of one policy and direction, or, where its rules are in several
-// parts, those that have changed: then its own chain jumps to each that has rules.
+// patchRules replaces the chain of one policy and direction. Where its rules are in several parts,
+// it replaces the changed parts; the policy's own chain jumps to each part that has rules.
 func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref) {
 	parts, used := c.Parts(ref)
 	main, old, now := policyChain(ref), r.rules[ref], map[string]renderedPart{}
@@ -91,8 +91,7 @@ func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref
 	r.patchPorts(out, old, now)
 }
 
-// renderPart renders a chain, unless it is the one that stands there. Parts are replaced, never
-// changed.
+// renderPart renders a chain, unless the ruleset has it already. Parts are replaced, never changed.
 func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Clause,
 	old renderedPart) renderedPart {
 	if len(part) > 0 && len(part) == len(old.clauses) && &part[0] == &old.clauses[0] {
@@ -186,7 +185,7 @@ func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
 	return out
 }
 
-// portMatch matches nothing but the ports; nil ports are any.
+// portMatch matches only the ports; nil is any port.
 func portMatch(ports []selector.PortRange) []nft.Statement {
 	switch {
 	case len(ports) == 0:
@@ -201,7 +200,8 @@ func portMatch(ports []selector.PortRange) []nft.Statement {
 		Last: ports[0].Last}}
 }
 
-// hasFamily reports whether a set can have members of a family: ipBlocks only of their own.
+// hasFamily reports whether a set can have members of a family; an ipBlock has members of its own
+// family only.
 func hasFamily(s *policy.Set, is4 bool) bool {
 	return s.ID.Kind != policy.BlockSet || slices.ContainsFunc(s.Blocks, func(b policy.Block) bool {
 		return b.CIDR.Addr().Is4() == is4

@@ -12,29 +12,29 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// shape is the version of the base chains. It is part of their names, so that it is stored in the
-// table, and so that another version's chains are added before these are removed: drops add up, and
-// the overlap is closed.
+// shape is the version of the base chains. It is part of their names, so that the table stores it,
+// and so that another version's chains are added before these are removed: drops add up, so there
+// is no gap.
 const shape = 1
 
-// vethPattern matches the host ends of our own pods. Nothing else on a node may be named so; in
-// particular the tunnel device isn't.
+// vethPattern matches the host ends of our own pods. No other link of a node may have such a name;
+// the tunnel device doesn't.
 const vethPattern = names.PodLinks
 
-// loopback is the interface of what the node sends to itself, and of nothing else. Its source may
-// be an address that a pod's status says, or of a guarded range: a bridge of the node has one of
-// its pods' range.
+// loopback is the interface of all packets from the node to itself, and of no others. Their source
+// may be an address in a pod's status, or of a guarded range: a bridge of the node has an address
+// of its pods' range.
 const loopback = "lo"
 
 // Config is what the ruleset depends on besides policies.
 type Config struct {
-	// PodRanges are the addresses of this node's pods where other CNI plugins wire them. What comes
-	// from or goes to them is dropped unless the pod is known. Pods behind our own veths need no
-	// range.
+	// PodRanges are the addresses of this node's pods where other CNI plugins wire them. Packets
+	// from and to unknown pods there are dropped. Pods behind our own veths need no range.
 	PodRanges []netip.Prefix
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
-	// IPVS adds base chains on output for what IPVS takes in on input and sends on from there.
+	// IPVS adds base chains on output, for packets that IPVS takes on input and sends on from
+	// there.
 	IPVS bool
 	// Network is the pod network, where it is ours.
 	Network Network
@@ -42,7 +42,7 @@ type Config struct {
 	LogGroup uint16
 	// LogPerSecond bounds the samples of one pod, both directions together; 0: none.
 	LogPerSecond uint64
-	// CutLabel is the bit, 1 to 127, of connections' labels that says which are cut; 0: 127.
+	// CutLabel is the bit, 1 to 127, of the labels of cut connections; 0: 127.
 	CutLabel uint8
 }
 
@@ -181,7 +181,7 @@ func rule(comment string, statements ...nft.Statement) nft.Rule {
 
 func do(kind nft.VerdictKind) nft.Do { return nft.Do{Verdict: nft.Verdict{Kind: kind}} }
 
-// passing lists what a base chain lets through first.
+// passing lists the rules that accept packets first in a base chain.
 func passing(d policy.Direction) []nft.Rule {
 	return slices.Concat(
 		[]nft.Rule{rule("packets of allowed connections", nft.MatchCT{State: nft.CTEstablished},
@@ -192,8 +192,8 @@ func passing(d policy.Direction) []nft.Rule {
 	)
 }
 
-// judge dispatches to the pods' chains. What belongs to a pod of this node and falls out of its
-// chain, or has none, is dropped.
+// judge dispatches to the pods' chains. A packet of a pod of this node is dropped if the pod's
+// chain doesn't decide, or if it has none.
 func judge(d policy.Direction, byVeth bool) []nft.Rule {
 	var out []nft.Rule
 	end := func(what string, match nft.Statement) {
@@ -206,7 +206,7 @@ func judge(d policy.Direction, byVeth bool) []nft.Rule {
 					Map: vethMap(d, f.suffix)}))
 		}
 	}
-	// On output there is no veth to come from, and the one to go to may belong to a pod that isn't
+	// On output there is no veth of a sender, and the receiver's may belong to a pod that isn't
 	// programmed.
 	for _, f := range families {
 		if !byVeth {

@@ -272,7 +272,7 @@ type model struct {
 	refs       map[Key]int
 	pods       map[Pod]map[string]string
 	namespaces map[string]map[string]string
-	replayed   map[Key]map[Pod]bool // members as the changes tell
+	replayed   map[Key]map[Pod]bool // members by the changes
 }
 
 func newModel() *model {

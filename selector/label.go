@@ -15,7 +15,7 @@ type Op string
 const (
 	In           Op = "In"           // the key is there, with one of the values
 	NotIn        Op = "NotIn"        // the key is absent, or has none of the values
-	Exists       Op = "Exists"       // the key is there, whatever its value
+	Exists       Op = "Exists"       // the key is there, with any value
 	DoesNotExist Op = "DoesNotExist" // the key is absent
 )
 

@@ -11,7 +11,7 @@ type postings map[string]*posting
 
 // posting is the part of one label key.
 type posting struct {
-	pods   int // with the key, whatever the value
+	pods   int // with the key, with any value
 	values map[string]podSet
 }
 

@@ -19,7 +19,7 @@ func (p *Pass) of(is4 bool) []netip.Addr {
 	return p.groups[1]
 }
 
-// group picks one address of each way in which addresses are treated, among all that anybody names
+// group picks one address for each kind of treatment, among all addresses that either side names,
 // and their neighbours.
 func (p *Pass) group() {
 	type key struct {
@@ -68,14 +68,14 @@ func (p *Pass) group() {
 	}
 }
 
-// nameInterfaces finds the interfaces that rules tell apart.
+// nameInterfaces finds the interfaces that rules distinguish.
 func (p *Pass) nameInterfaces() {
 	p.names = []string{uplink, loopback}
 	programmed := map[string]bool{}
 	for l := range p.x.links {
 		programmed[l.veth] = true
 	}
-	veths := map[string]bool{nobody: true}
+	veths := map[string]bool{noPod: true}
 	for _, a := range p.x.meaning.Attachments() {
 		if isVeth(a.Interface) && !programmed[a.Interface] {
 			veths[a.Interface] = true
@@ -109,8 +109,8 @@ func (at place) face() string {
 	return at.Interface
 }
 
-// placesOf lists the places of a family. Pods with the same policies follow each other: what is
-// remembered of one helps the next.
+// placesOf lists the places of a family. Pods with the same policies follow each other, so that
+// cached results of one help the next.
 func (p *Pass) placesOf(is4 bool) []place {
 	var out []place
 	for _, a := range p.x.meaning.Attachments() {
@@ -134,8 +134,7 @@ func (p *Pass) placesOf(is4 bool) []place {
 	return out
 }
 
-// nodeEnds are addresses that matter together with any other: a stranger's first, then the ends of
-// the tunnel.
+// nodeEnds are addresses to pair with all others: a stranger's first, then the ends of the tunnel.
 func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	out := []netip.Addr{stranger(is4)}
 	if l := p.x.node.Local; l.IsValid() && l.Is4() == is4 {
@@ -149,8 +148,8 @@ func (p *Pass) nodeEnds(is4 bool) []netip.Addr {
 	return out
 }
 
-// kindsAt are addresses that stand for all others at a hook where no policy is asked: what holds
-// for each two of them holds for any two.
+// kindsAt are addresses that stand for all at a hook where no policy counts: what holds for each
+// two of them holds for any two.
 func (p *Pass) kindsAt(hook kernel.Hook, groups []netip.Addr) (kinds []netip.Addr) {
 	signature := p.program.SignatureAt(hook)
 	seen := map[string]bool{}

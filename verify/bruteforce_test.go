@@ -256,7 +256,7 @@ func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr),
 	}
 }
 
-// wrongVeth is nobody's.
+// wrongVeth belongs to no pod.
 const wrongVeth = "slupwrong"
 
 // each calls f with every packet of some hooks until it returns false. The packet is f's for the

@@ -1,17 +1,17 @@
-// Package verify holds what the kernel's table does against what the policies mean.
+// Package verify compares what the kernel's table does with what the policies mean.
 //
-// On one side is a [kernel.Program], which was read from the kernel, on the other a
+// On one side is a [kernel.Program], which was read from the kernel. On the other are a
 // [cluster.Meaning], which reads the policies themselves, and a [Node], which says what has to hold
-// besides them: that nobody poses as a pod, that pods which aren't programmed carry nothing, that
-// what is no pod's isn't touched. A [Pass] goes through all classes of packets that either side
-// could tell apart and compares, for each, the protocols and ports that pass: see expect.go for
-// what has to be and work.go for the classes.
+// besides: no one poses as a pod, pods that aren't programmed carry nothing, and packets of no pod
+// aren't touched. A [Pass] goes through all classes of packets that one of the sides could
+// distinguish and compares, for each, the protocols and ports that pass: see expect.go for what has
+// to pass, and work.go for the classes.
 //
-// Addresses are cut at every boundary that the policies, the node or the table name, and those that
-// neither side can tell apart are judged by one of them.
+// Addresses are cut at every boundary that the policies, the node or the table name. Of those that
+// neither side can distinguish, one is judged for all.
 //
-// It isn't for translations: where a masqueraded or redirected packet goes is compared by
-// table.Table.Check alone. Nor is it for other tables.
+// Not covered are translations: only table.Table.Check compares where a masqueraded or redirected
+// packet goes. Nor are other tables.
 package verify
 
 import (
@@ -31,10 +31,10 @@ type Node struct {
 	// PodRanges are addresses of pods that other plugins wire: they carry nothing unless they are
 	// programmed.
 	PodRanges []netip.Prefix
-	// CutLabel is the bit of a connection's label that says that it is cut.
+	// CutLabel is the bit in the label of a cut connection.
 	CutLabel uint8
 
-	// The pod network, where it is ours: no Pods without.
+	// The pod network, where it is ours; without it there are no Pods.
 	Pods      []netip.Prefix
 	Tunnel    bool
 	Port      uint16
@@ -59,7 +59,7 @@ func (n *Node) addresses() []netip.Addr {
 	return append(out, strangers[:]...)
 }
 
-// special are the prefixes that rules treat apart, whatever the policies.
+// special are the prefixes that rules treat separately, under any policies.
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"),
 	loopback4, linkLocal6, multicast4, multicast6,
@@ -73,8 +73,8 @@ var (
 	broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 )
 
-// strangers are addresses of documentation (RFC 5737, RFC 3849): nobody's, if no policy and no rule
-// says otherwise.
+// strangers are addresses of documentation (RFC 5737, RFC 3849), without an owner unless a policy
+// or a rule names them.
 var strangers = [2]netip.Addr{netip.MustParseAddr("198.51.100.77"),
 	netip.MustParseAddr("2001:db8:7777::7")}
 
@@ -85,8 +85,8 @@ func stranger(is4 bool) netip.Addr {
 	return strangers[1]
 }
 
-// signature tells addresses apart that the node treats differently, kind those where no policy is
-// asked.
+// signature distinguishes addresses that the node treats differently; kind does so where no policy
+// counts.
 func (n *Node) signature(a netip.Addr) string {
 	if a == n.Local || a == broadcast4 || slices.Contains(strangers[:], a) ||
 		slices.Contains(n.Endpoints, a) {

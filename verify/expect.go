@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// Protocols that are treated apart.
+// Protocols that are treated separately.
 const (
 	protocolICMP   = 1
 	protocolTCP    = 6
@@ -23,12 +23,12 @@ type link struct {
 	veth    string
 }
 
-// expectations say what has to become of packets.
+// expectations are the verdicts that packets should get.
 type expectations struct {
 	node    *Node
 	meaning *cluster.Meaning
-	// links are the addresses behind our veths, alone those of pods that others wired. Whoever is
-	// in neither isn't programmed.
+	// links are the addresses behind our veths, alone those of pods that others wired. A pod in
+	// neither isn't programmed.
 	links map[link]*cluster.Attachment
 	alone map[netip.Addr]*cluster.Attachment
 	// own are, for each of these places of a pod (no veth: alone), the addresses by which the pod
@@ -62,13 +62,13 @@ func newExpectations(n *Node, m *cluster.Meaning) *expectations {
 	return x
 }
 
-// progress is a class on its way through what has to be asked.
+// progress is a class on its way through the stages of judgement.
 type progress struct {
 	kernel.Outcome
 	open kernel.Region // not decided yet
-	// passed by this chain already: it goes on to the next one
+	// this chain has passed it already: it goes on to the next one
 	passed kernel.Region
-	// by is what decided, for people; the last one told counts.
+	// by is what decided, for people; the last call counts.
 	by []decision
 }
 
@@ -101,7 +101,7 @@ func (p *progress) note(r kernel.Region, by string) {
 	}
 }
 
-// next begins the next stage: what nobody dropped is judged again.
+// next begins the next stage: what wasn't dropped is judged again.
 func (p *progress) next() {
 	p.open, p.passed = p.open.Or(p.passed), nil
 }
@@ -118,7 +118,7 @@ func (p *progress) why(at kernel.Region) string {
 	return out
 }
 
-// expect says what has to become of a class at a hook.
+// expect returns the verdict that a class should get at a hook.
 func (x *expectations) expect(hook kernel.Hook, c *kernel.Class) *progress {
 	p := &progress{open: c.Region()}
 	switch hook {
@@ -138,7 +138,7 @@ func (x *expectations) expect(hook kernel.Hook, c *kernel.Class) *progress {
 
 func isVeth(name string) bool { return strings.HasPrefix(name, vethPrefix) }
 
-// prerouting: nobody sends from an address that isn't his.
+// prerouting: no one sends from an address of another.
 func (x *expectations) prerouting(c *kernel.Class, p *progress) {
 	if len(x.node.Pods) == 0 {
 		return
@@ -183,7 +183,7 @@ func (x *expectations) toTunnel() kernel.Region {
 	return kernel.Ports(protocolUDP, x.node.Port, x.node.Port)
 }
 
-// output: what the node itself sends is nobody's to judge.
+// output: no policy judges what the node itself sends.
 func (x *expectations) output(c *kernel.Class, p *progress) {
 	n := x.node
 	if n.Tunnel && n.Local.IsValid() && c.Src == n.Local && x.isEndpoint(c.Dst) {
@@ -206,7 +206,7 @@ func (x *expectations) forward(c *kernel.Class, p *progress) {
 	x.receiver(c, p)
 }
 
-// input: what a pod sends to its own node is egress. The tunnel's port is for peers alone.
+// input: what a pod sends to its own node is egress. The tunnel's port is for peers only.
 func (x *expectations) input(c *kernel.Class, p *progress) {
 	if x.cut(c, p) {
 		return
@@ -228,7 +228,7 @@ func (x *expectations) input(c *kernel.Class, p *progress) {
 	x.sender(c, p)
 }
 
-// cut: connections that policies have come to forbid end.
+// cut: connections that policies deny now end.
 func (x *expectations) cut(c *kernel.Class, p *progress) bool {
 	if c.Label != kernel.LabelWith(x.node.CutLabel) {
 		return false
@@ -238,8 +238,8 @@ func (x *expectations) cut(c *kernel.Class, p *progress) bool {
 	return true
 }
 
-// always is what passes whatever the policies: packets of connections that were allowed, errors
-// about them, neighbour discovery.
+// always is what passes under any policies: packets of connections that were allowed, errors about
+// them, neighbour discovery.
 func (x *expectations) always(c *kernel.Class, p *progress, d policy.Direction) {
 	const firstND, lastND, ndHops = 133, 137, 255
 	switch c.State {
@@ -331,7 +331,7 @@ func (x *expectations) judge(at *cluster.Attachment, d policy.Direction, c *kern
 		p.drop(p.open, "connection tracking can't place it, and the pod is isolated")
 		return
 	}
-	p.pass(regionOf(x.meaning.Allowed(at.Pod, d, peer)), "") // who asks why is told by the policies
+	p.pass(regionOf(x.meaning.Allowed(at.Pod, d, peer)), "") // the policies give the reason
 	if c.NoSYN {
 		p.reset(kernel.Protocol(protocolTCP), "")
 	}

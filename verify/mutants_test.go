@@ -403,7 +403,7 @@ func (w *mutantWorker) try(r *rand.Rand, s *verifyState, name string) {
 		result, passErr := s.pass(p)
 		total, err = result.Total, passErr
 	}
-	noticed := total > 0 || err != nil // what can't be traced is told, too
+	noticed := total > 0 || err != nil // an error is a notice, too
 	structural, checkErr := w.check.Check(context.Background())
 	if checkErr != nil {
 		w.t.Errorf("%s in %s: reading back: %v", name, where, checkErr)

@@ -22,15 +22,15 @@ type Result struct {
 // maxDifferences is how many differences are kept.
 const maxDifferences = 100
 
-// Difference is packets that the kernel treats otherwise than it should.
+// Difference is a class of packets that the kernel doesn't treat as it should.
 type Difference struct {
 	Hook   kernel.Hook
 	Class  kernel.Class
 	Region kernel.Region
 	// Who is the pod and direction, or what else the packets are.
 	Who string
-	// Kernel and Meaning are what becomes of the packets, and what should, each with what decides
-	// it.
+	// Kernel and Meaning are the packets' verdict, and the verdict that they should get, each with
+	// what decides it.
 	Kernel, Meaning string
 }
 
@@ -78,8 +78,8 @@ func NewPass(p *kernel.Program, m *cluster.Meaning, n *Node) *Pass {
 }
 
 // Step does some of the work: milliseconds of it, or, on big nodes, tens of them. more is false
-// when all is done. An error says that the kernel can't be judged: a rule looks at what isn't known
-// of packets.
+// when all is done. An error says that the kernel can't be judged: a rule matches something that a
+// class of packets doesn't determine.
 func (p *Pass) Step() (more bool, err error) {
 	if !p.begun {
 		p.begun = true
@@ -111,7 +111,7 @@ func (p *Pass) Run(ctx context.Context) (Result, error) {
 	return p.result, nil
 }
 
-// compare holds one class against what has to become of it.
+// compare compares one class's verdict with the one that it should get.
 func (p *Pass) compare(hook kernel.Hook, c kernel.Class) error {
 	p.result.Classes++
 	got, err := p.kernel.Evaluate(hook, c)
@@ -183,7 +183,7 @@ func (x *expectations) who(hook kernel.Hook, c *kernel.Class) string {
 	return "no pod of this node"
 }
 
-// meant says what has to become of the first point of a region.
+// meant returns the verdict that the first point of a region should get.
 func (x *expectations) meant(hook kernel.Hook, c *kernel.Class, region kernel.Region,
 	want *progress) string {
 	at := kernel.Region{{First: region[0].First, Last: region[0].First}}

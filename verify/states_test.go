@@ -96,8 +96,8 @@ func (k *kernelTable) install(rs *nft.Ruleset) (*kernel.Program, error) {
 	return kernel.Read(context.Background(), kernel.Options{NetNS: k.space.NSFd()})
 }
 
-// TestKernelDoesWhatPoliciesMean: whatever the state of the cluster, what is read back from the
-// kernel does what the policies mean.
+// TestKernelDoesWhatPoliciesMean: in each state of the cluster, what is read back from the kernel
+// does what the policies mean.
 func TestKernelDoesWhatPoliciesMean(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)

@@ -7,15 +7,15 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// uplink and bridge are interfaces that no rule names: the way out, and one that pods share which
-// other plugins wired.
+// uplink and bridge are interfaces that no rule names: the way out, and one that pods of other
+// plugins share.
 const uplink, bridge = "verify-up", "verify-br"
 
 // loopback is the interface of what the node sends to itself.
 const loopback = "lo"
 
-// nobody is a veth of no pod.
-const nobody = vethPrefix + "-nobody"
+// noPod is a veth of no pod.
+const noPod = vethPrefix + "-nobody"
 
 // plan finds the classes of addresses, and what to compare.
 func (p *Pass) plan() {
@@ -37,7 +37,7 @@ func (p *Pass) plan() {
 		p.work = append(p.work,
 			func() error { return p.unprogrammed(is4, groups) },
 			func() error { return p.neighbours(uplink, stranger(is4)) },
-			func() error { return p.neighbours(nobody, stranger(is4)) },
+			func() error { return p.neighbours(noPod, stranger(is4)) },
 			func() error { return p.strangersForward(is4, groups) },
 			func() error { return p.strangersInput(is4, groups) },
 		)
@@ -52,7 +52,7 @@ func (p *Pass) plan() {
 	}
 }
 
-// kinds are the variations of a class that the policies of a pod tell apart.
+// kinds are the variations of a class that the policies of a pod distinguish.
 func (p *Pass) kinds(c kernel.Class) []kernel.Class {
 	c = fresh(c)
 	out := []kernel.Class{c}
@@ -107,7 +107,7 @@ func (p *Pass) newOnly(hook kernel.Hook, c kernel.Class) error {
 	return p.compare(hook, fresh(c))
 }
 
-// outward: what a pod sends to everybody who isn't on this node.
+// outward: what a pod sends to all that aren't on this node.
 func (p *Pass) outward(at place, groups []netip.Addr) error {
 	for _, peer := range groups {
 		for i, name := range p.names {
@@ -190,17 +190,16 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 	return nil
 }
 
-// toLocals: the whole way between two pods of this node. Of pods that are there, all; each is the
-// sender once.
+// toLocals: the whole way between two pods of this node, for each ordered pair.
 func (p *Pass) toLocals(at place) error {
 	for _, to := range p.placesOf(at.address.Is4()) {
 		c := kernel.Class{In: at.face(), Out: to.face(), Src: at.address, Dst: to.address}
 		if err := p.compareKinds(kernel.Forward, c); err != nil {
 			return err
 		}
-		// To where that pod isn't: not even by an error of a pod that is no end.
+		// To a veth where that pod isn't: even there no error passes by a pod that is no end.
 		c = fresh(c)
-		c.Out, c.State, c.OrigSrc, c.ReplySrc = nobody, kernel.Related, stranger(at.address.Is4()),
+		c.Out, c.State, c.OrigSrc, c.ReplySrc = noPod, kernel.Related, stranger(at.address.Is4()),
 			stranger(at.address.Is4())
 		if err := p.compare(kernel.Forward, c); err != nil {
 			return err
@@ -284,7 +283,7 @@ func (p *Pass) unprogrammed(is4 bool, groups []netip.Addr) error {
 	return nil
 }
 
-// strangersForward: what is no pod's passes, as far as it isn't.
+// strangersForward: forwarded packets of no pod pass.
 func (p *Pass) strangersForward(is4 bool, groups []netip.Addr) error {
 	other := stranger(is4)
 	for _, in := range p.names {
@@ -347,9 +346,9 @@ func (p *Pass) origins(src, dst netip.Addr) error {
 	return nil
 }
 
-// fromNode: what the node itself sends is nobody's to judge.
+// fromNode: no policy judges what the node itself sends.
 func (p *Pass) fromNode(src, dst netip.Addr) error {
-	for _, out := range append(slices.Clone(p.names), nobody) {
+	for _, out := range append(slices.Clone(p.names), noPod) {
 		err := p.compareKinds(kernel.Output,
 			kernel.Class{Out: out, Src: src, Dst: dst, SrcLocal: true})
 		if err != nil {
@@ -359,10 +358,10 @@ func (p *Pass) fromNode(src, dst netip.Addr) error {
 	return nil
 }
 
-// leaving: whatever has come so far leaves.
+// leaving: every packet that has come so far leaves.
 func (p *Pass) leaving(src, dst netip.Addr) error {
-	for _, out := range append(slices.Clone(p.names), nobody) {
-		for _, in := range []string{"", uplink, nobody} {
+	for _, out := range append(slices.Clone(p.names), noPod) {
+		for _, in := range []string{"", uplink, noPod} {
 			err := p.compareKinds(kernel.Postrouting,
 				kernel.Class{In: in, Out: out, Src: src, Dst: dst, SrcLocal: in == ""})
 			if err != nil {

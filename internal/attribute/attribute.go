@@ -1,5 +1,5 @@
 // Package attribute reads and writes netlink attributes (linux/netlink.h) in place. It knows no
-// types: what a value means is its caller's business.
+// types: the caller knows what a value means.
 package attribute
 
 import (

@@ -2,8 +2,8 @@ package fair
 
 import "time"
 
-// Bucket bounds how often something is done: most times at once, and once each interval in the long
-// run. It has no clock: times are its caller's.
+// Bucket bounds the rate of an action: most times at once, and once each interval in the long run.
+// It has no clock: times are its caller's.
 type Bucket struct {
 	Most  int
 	Every time.Duration
@@ -12,7 +12,7 @@ type Bucket struct {
 	at   time.Time
 }
 
-// Take reports whether it may be done now, and if so counts that.
+// Take reports whether the action may be done now, and if so counts it.
 func (b *Bucket) Take(now time.Time) bool {
 	if b.Wait(now) > 0 {
 		return false
@@ -21,7 +21,7 @@ func (b *Bucket) Take(now time.Time) bool {
 	return true
 }
 
-// Wait is how long it is until it may be done.
+// Wait is how long it is until the action may be done.
 func (b *Bucket) Wait(now time.Time) time.Duration {
 	if passed := now.Sub(b.at); passed > 0 {
 		b.used, b.at = max(0, b.used-passed), now
@@ -36,7 +36,7 @@ func (b *Bucket) Idle(now time.Time) bool {
 }
 
 // lineBudgets bounds the log lines that each of many sources (a namespace, another node) can cause,
-// so that none crowds out what is said of another. It has no clock, and isn't for concurrent use.
+// so that no source crowds out lines about others. It has no clock, and isn't for concurrent use.
 type lineBudgets map[string]*sourceLines
 
 type sourceLines struct {
@@ -50,8 +50,8 @@ const linesAtOnce, lineInterval = 20, 10 * time.Second
 // ManySources is how many are remembered before idle ones are forgotten.
 const ManySources = 1000
 
-// take asks for a line. It returns how many of the source were left out before it, or that there is
-// none to be had.
+// take asks for a line. It returns how many lines of the source were left out before it, or false
+// if there is none left.
 func (l lineBudgets) take(now time.Time, source string) (leftOut int, ok bool) {
 	if len(l) >= ManySources {
 		for name, s := range l {

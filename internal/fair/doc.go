@@ -1,3 +1,3 @@
-// Package fair bounds what is said about what others cause, a namespace's policies or another node,
-// so that none of them crowds out what is said of the rest.
+// Package fair bounds the log lines and Events that each source (a namespace's policies, another
+// node) can cause, so that no source crowds out those about others.
 package fair

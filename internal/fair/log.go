@@ -7,15 +7,16 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// Log logs what somebody else causes, a namespace's policies or another node, unless that one has
-// caused too much of late: so nobody fills the log, or crowds out what is said of others. It may be
+// Log logs what a source causes (a namespace's policies, another node), unless that source has
+// caused too much lately. So no source fills the log, or crowds out lines about others. It may be
 // used from several goroutines.
 type Log struct {
 	mu      sync.Mutex
 	budgets lineBudgets
 }
 
-// Info logs a line of a source. One that had to leave lines out before says how many.
+// Info logs a line of a source, with the number of lines that were left out before it, if there are
+// any.
 func (f *Log) Info(log logr.Logger, source, message string, keysAndValues ...any) {
 	f.mu.Lock()
 	if f.budgets == nil {

@@ -1,6 +1,6 @@
-// Package pathless says what is wrong with a file without the file's name. A file that is written
-// whole has a passing name first, another one each time; an error that is to be told once must not
-// change with it.
+// Package pathless describes an error of a file without the file's name. A file that is written as
+// a whole first has a temporary name, which differs each time. An error that is reported once must
+// not change with that name.
 package pathless
 
 import (

@@ -1,4 +1,4 @@
-// Package pause waits where nothing tells when to go on.
+// Package pause waits where there is no signal to wait for.
 package pause
 
 import (

@@ -1,5 +1,5 @@
-// Package prefixset keeps prefixes of addresses that don't overlap, with who brought them: pod
-// CIDRs of nodes, of which one that overlaps another isn't taken.
+// Package prefixset keeps prefixes of addresses that don't overlap, with their owners: pod CIDRs of
+// nodes, of which an overlapping one isn't taken.
 package prefixset
 
 import (
@@ -16,7 +16,7 @@ type Set struct {
 // Overlapping is the owner of a member that overlaps p, which must be masked.
 func (s *Set) Overlapping(p netip.Prefix) (owner string, found bool) {
 	i, _ := s.find(p)
-	// Prefixes nest or are disjoint: it can only be a neighbour in the order.
+	// Prefixes nest or are disjoint: only a neighbour in the order can overlap.
 	for _, j := range []int{i - 1, i} {
 		if j >= 0 && j < len(s.prefixes) && s.prefixes[j].Overlaps(p) {
 			return s.owners[s.prefixes[j]], true

@@ -1,6 +1,6 @@
-// Package printable keeps what others wrote (names, labels, values of fields) from doing anything
-// to a terminal or to who reads a log: control characters, escape sequences, characters that turn
-// the direction of writing or that nobody sees. It isn't for what programs read: it changes the
+// Package printable makes others' text (names, labels, values of fields) safe for terminals and for
+// readers of logs: it escapes control characters, escape sequences, characters that change the
+// direction of writing, and invisible ones. It isn't for text that programs read, as it changes the
 // text.
 package printable
 
@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Line makes a text one line that is printed as it is: each character that can't be printed becomes
-// \uXXXX, as JSON writes it, and a byte that is no UTF-8 \ufffd. It returns most texts as they are.
+// Line makes a text one printable line: each character that can't be printed becomes \uXXXX, as
+// JSON writes it, and an invalid byte of UTF-8 \ufffd. It returns most texts as they are.
 func Line(s string) string { return escape(s, "") }
 
 // Block is like Line, and keeps line feeds and tabs.
@@ -51,9 +51,8 @@ func writeEscaped(b *strings.Builder, r rune) {
 	}
 }
 
-// Writer passes on what is written to it as Block does: whole texts or lines in each call, as
-// loggers write. Where these are JSON they stay so, and mean the same, as nothing but its strings
-// has characters that can't be printed.
+// Writer passes text on as Block changes it: whole texts or lines in each call, as loggers write.
+// JSON stays JSON with the same meaning, as only its strings have characters that can't be printed.
 func Writer(to io.Writer) io.Writer { return writer{to} }
 
 type writer struct{ to io.Writer }

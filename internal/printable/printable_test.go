@@ -33,8 +33,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// FuzzWriter: whatever a string in a line of JSON is, what comes out can be printed, and means the
-// same.
+// FuzzWriter: for any string in a line of JSON, the output can be printed, and means the same.
 func FuzzWriter(f *testing.F) {
 	for _, s := range []string{"plain", "\x1b[31m\r\n", "\u009b\u202e\u2028\U000e0041",
 		"\xff\x00\"\\"} {

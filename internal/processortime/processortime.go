@@ -8,7 +8,7 @@ import (
 )
 
 // Used is what this process (unix.RUSAGE_SELF) or the calling thread (unix.RUSAGE_THREAD) has used.
-// On a busy node work takes longer, but costs no more.
+// On a busy node work takes longer, but no more of this.
 func Used(of int) time.Duration {
 	var usage unix.Rusage
 	if err := unix.Getrusage(of, &usage); err != nil {

@@ -36,7 +36,7 @@ func arpQuestion(own link.MAC, to Peer) []byte {
 	return append(f, to.Addr.AsSlice()...)
 }
 
-// arpAnswer reads a frame that answers an arpQuestion; others aren't ok.
+// arpAnswer reads a frame that answers an arpQuestion; ok is false for others.
 func arpAnswer(own link.MAC, f []byte) (a Answer, ok bool) {
 	if len(f) < frameHeader+arpLen {
 		return Answer{}, false
@@ -70,7 +70,7 @@ func ndQuestion(to Peer) []byte {
 	return append([]byte{ndHeader - 1: 0, 0: solicitation}, to.Addr.AsSlice()...)
 }
 
-// ndAnswer reads an ICMPv6 message that answers an ndQuestion; others aren't ok.
+// ndAnswer reads an ICMPv6 message that answers an ndQuestion; ok is false for others.
 func ndAnswer(from netip.Addr, hopLimit int, m []byte) (a Answer, ok bool) {
 	if len(m) < ndLen || m[0] != advertisement || m[1] != 0 || m[ndFlags]&ndSolicited == 0 ||
 		hopLimit != ndHopLimit {

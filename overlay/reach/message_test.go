@@ -76,7 +76,7 @@ func TestAnswersAreExact(t *testing.T) {
 
 func second(_ Answer, ok bool) bool { return ok }
 
-// FuzzAnswers: whatever comes in by the tunnel is no answer of anybody who didn't send one.
+// FuzzAnswers: no packet from the tunnel counts as an answer of a peer that didn't send one.
 func FuzzAnswers(f *testing.F) {
 	f.Add(arpAnswerOf(asked4), ndHopLimit)
 	f.Add(ndAnswerOf(asked6), ndHopLimit)

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-net/sluice/overlay"
 )
 
-// TestFirewallsSilence: whatever drops the tunnel's packets on one node, by whichever backend,
-// makes it silent to others and others silent to it; nobody else notices; and once the port is
+// TestFirewallsSilence: a drop of the tunnel's packets on one node, by any backend, makes it silent
+// to others and others silent to it; no other pair of nodes is affected; and once the port is
 // accepted all answer.
 func TestFirewallsSilence(t *testing.T) {
 	t.Parallel()

@@ -29,17 +29,17 @@ type Options struct {
 type Report struct {
 	Peers []PeerState // by name
 
-	// Heard is when something was last seen to have come in through the tunnel, whatever it was;
-	// the zero Time: not yet.
+	// Heard is when a packet of any kind was last seen to come in through the tunnel; the zero
+	// Time: not yet.
 	Heard time.Time
 
-	// Answer is when somebody answered last; the zero Time: nobody yet.
+	// Answer is when a peer answered last; the zero Time: not yet.
 	Answer time.Time
 
-	// How many questions were answered, weren't, and couldn't be sent, since the start.
+	// How many questions were answered, were not answered, and couldn't be sent, since the start.
 	Answered, Unanswered, Unsent uint64
 
-	// Err is why nobody can be asked.
+	// Err is why no peer can be asked.
 	Err error
 }
 
@@ -62,20 +62,20 @@ type Prober struct {
 	report   Report
 }
 
-// New makes a Prober that asks nobody before Run and Set.
+// New makes a Prober that asks no peer before Run and Set.
 func New(o Options) *Prober {
 	return &Prober{options: o, rotation: NewRotation(o.Own, o.Interval),
 		answers: make(chan heard, 64)}
 }
 
-// Set says by which device which peers are to be asked. No device: none.
+// Set sets the peers to ask, and the device to ask by. Without a device no peer is asked.
 func (p *Prober) Set(device string, peers []Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.device, p.peers, p.set = device, slices.Clone(peers), true
 }
 
-// Run asks until ctx ends. Its error is about not being able to start.
+// Run asks until ctx ends. It returns an error if it can't start.
 func (p *Prober) Run(ctx context.Context) error {
 	err := p.do(func() error {
 		h, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
@@ -117,7 +117,7 @@ func (p *Prober) take(h heard) {
 	}
 }
 
-// drain takes the answers that are there: nobody is silent because we are late.
+// drain takes the answers that have come: our delay must not make a peer silent.
 func (p *Prober) drain() {
 	for {
 		select {
@@ -129,7 +129,7 @@ func (p *Prober) drain() {
 	}
 }
 
-// pass asks whoever is due, and reports.
+// pass asks the peers that are due, and reports.
 func (p *Prober) pass(now time.Time) {
 	p.mu.Lock()
 	device, peers, set := p.device, p.peers, p.set
@@ -159,8 +159,8 @@ func (p *Prober) pass(now time.Time) {
 
 var errNotOpen = errors.New("there is no socket")
 
-// open sees to it that there are sockets on the device as it is now, and notes what it has
-// received.
+// open opens sockets on the device as it is now, unless they are there, and notes the device's
+// received packets.
 func (p *Prober) open(now time.Time, device string) error {
 	if device == "" {
 		p.close()
@@ -186,7 +186,7 @@ func (p *Prober) open(now time.Time, device string) error {
 	})
 }
 
-// hear notes whether anything has come in since the last time.
+// hear notes whether a packet has come in since the last time.
 func (p *Prober) hear(now time.Time, link *netlink.LinkAttrs) {
 	if link.Statistics == nil {
 		return

@@ -31,22 +31,22 @@ const (
 const (
 	DefaultInterval = 30 * time.Second
 
-	// PerSecond is how many questions a node asks in a second at most. With 1,500 peers each is
-	// asked every three minutes or so, and every seven at the worst.
+	// PerSecond bounds a node's questions in a second. With 1,500 peers each is asked about every
+	// three minutes, and every seven at the worst.
 	PerSecond = 8
 
 	longestAnswer = 2 * time.Second // how long an answer may take
 	tries         = 3               // unanswered in a row: silent
 )
 
-// Rotation decides who is asked when. It has no clock: times are its caller's, and don't go back.
-// It isn't safe for concurrent use.
+// Rotation decides which peer is asked when. It has no clock: times are its caller's, and don't go
+// back. It isn't safe for concurrent use.
 //
 // A peer that answers is asked once in an interval, one that has missed a question after a sixth of
-// it, and one that is silent after a third, but never more than PerSecond a second: who is due
-// longest goes first, so that with many peers, in whatever state, each has its turn. Half of the
-// questions are first for those in doubt, who have missed one or two, so that it is soon known who
-// is silent.
+// it, and one that is silent after a third, but never more than PerSecond a second: the peer that
+// is due longest goes first, so that with many peers, in any states, each has its turn. Half of the
+// questions go first to peers in doubt, which have missed one or two, so that silent peers are soon
+// known.
 type Rotation struct {
 	interval time.Duration
 	patience time.Duration // for an answer
@@ -76,8 +76,7 @@ func NewRotation(own string, interval time.Duration) *Rotation {
 		gap: time.Second, peers: map[netip.Addr]*peer{}}
 }
 
-// Set says which peers there are. What is known of those that stay as they are is kept. Of several
-// with one address one counts.
+// Set sets the peers. It keeps the state of unchanged ones. Of several with one address one counts.
 func (r *Rotation) Set(peers []Peer) {
 	next := make(map[netip.Addr]*peer, len(peers))
 	for _, p := range peers {
@@ -91,7 +90,8 @@ func (r *Rotation) Set(peers []Peer) {
 	r.byName = slices.SortedFunc(maps.Values(next), func(a, b *peer) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), a.Addr.Compare(b.Addr))
 	})
-	// From the node's own name on, so that nodes that start together don't all ask one.
+	// The order begins at the node's own name, so that nodes that start together don't all ask one
+	// peer.
 	for i, p := range r.byName {
 		if p.turn = i; p.Name < r.own {
 			p.turn += len(r.byName)
@@ -99,8 +99,8 @@ func (r *Rotation) Set(peers []Peer) {
 	}
 }
 
-// Ask returns whom to ask now, and how many questions are found to be unanswered. It is to be
-// called every second or so.
+// Ask returns the peers to ask now, and the number of questions that turn out to be unanswered.
+// Call it about every second.
 func (r *Rotation) Ask(now time.Time) (ask []Peer, unanswered int) {
 	var due []*peer
 	for _, p := range r.byName {
@@ -123,7 +123,7 @@ func (r *Rotation) Ask(now time.Time) (ask []Peer, unanswered int) {
 	return ask, unanswered
 }
 
-// pick returns those of the peers that are due who are asked.
+// pick returns the peers to ask among those that are due.
 func pick(due []*peer) []*peer {
 	var doubted, others queue
 	for _, p := range due {
@@ -134,11 +134,11 @@ func pick(due []*peer) []*peer {
 	return append(doubted, others[:min(len(others), PerSecond-len(doubted))]...)
 }
 
-// queue is some peers, who is due longest first.
+// queue is a list of peers, the one that is due longest first.
 type queue []*peer
 
-// push adds a peer unless there are as many before it as there is room for. Who has to leave for it
-// waits for the next time.
+// push adds a peer unless the room is full of earlier ones. A peer that it displaces waits for the
+// next time.
 func (q *queue) push(p *peer, room int) bool {
 	i, _ := slices.BinarySearchFunc(*q, p, func(a, b *peer) int {
 		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.turn, b.turn))
@@ -169,8 +169,8 @@ func (p *peer) become(s State, now time.Time) {
 	}
 }
 
-// Unsent says that a question couldn't be sent: that tells nothing of the peer. If none can be, it
-// is untried again.
+// Unsent notes that a question couldn't be sent, which says nothing about the peer. If no question
+// can be sent, the peer is untried again.
 func (r *Rotation) Unsent(now time.Time, to Peer) {
 	p := r.peers[to.Addr]
 	if p == nil || p.Peer != to {
@@ -183,14 +183,14 @@ func (r *Rotation) Unsent(now time.Time, to Peer) {
 	}
 }
 
-// Answer is what came back for a question. Who sends it can be anybody.
+// Answer is what came back for a question. Anyone can send it.
 type Answer struct {
 	Addr netip.Addr
 	MAC  link.MAC // with an IPv4 address only
 }
 
-// Take takes an answer in, and says whether it counts: if that peer was asked, and not too long
-// ago.
+// Take takes an answer in, and reports whether it counts: it does if that peer was asked, and not
+// too long ago.
 func (r *Rotation) Take(now time.Time, a Answer) bool {
 	p := r.peers[a.Addr]
 	if p == nil || p.asked.IsZero() || now.Sub(p.asked) > r.patience ||

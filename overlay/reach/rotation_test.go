@@ -77,7 +77,7 @@ func TestPeerIsSilentAfterThreeQuestions(t *testing.T) {
 	}
 }
 
-// TestRotationIsBounded: whoever answers and however many peers there are, nobody asks more than
+// TestRotationIsBounded: with any answers and any number of peers, a node asks no more than
 // PerSecond a second, and each peer has its turn in time.
 func TestRotationIsBounded(t *testing.T) {
 	t.Parallel()
@@ -126,7 +126,7 @@ func TestSilenceIsSoonKnown(t *testing.T) {
 	}
 }
 
-// checkTurns runs a Rotation for some turns of everybody.
+// checkTurns runs a Rotation for some turns of all peers.
 func checkTurns(t *testing.T, n, answering, turns int, leave bool) {
 	t.Helper()
 	peers := somePeers(n)
@@ -295,7 +295,7 @@ func TestPeersChange(t *testing.T) {
 	}
 }
 
-// TestUnsentIsntSilent: who can't be asked is untried, whatever it was.
+// TestUnsentIsntSilent: a peer that can't be asked is untried, in any earlier state.
 func TestUnsentIsntSilent(t *testing.T) {
 	t.Parallel()
 	r := NewRotation("own", 0)

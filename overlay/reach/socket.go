@@ -22,7 +22,7 @@ type sockets struct {
 	answers   chan<- heard
 	stop      chan struct{}
 	readers   sync.WaitGroup
-	broken    atomic.Bool // nothing is heard any more: the device went down or away
+	broken    atomic.Bool // no packet is heard any more: the device went down or away
 }
 
 // openSockets opens them for a link of the calling thread's network namespace.
@@ -44,8 +44,8 @@ func openSockets(index int, name string, own link.MAC,
 	return s, nil
 }
 
-// openARP opens a socket that hears the ARP packets that come in by a link, and no others: what
-// pods send isn't touched.
+// openARP opens a socket that hears the ARP packets that come in by a link, and no others: packets
+// of pods aren't copied.
 func openARP(index int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
