@@ -41,7 +41,7 @@ func withoutPackages(output string) string {
 
 func (b goBuild) env() []string { return append(os.Environ(), "CGO_ENABLED=0") }
 
-// alone runs the build while nobody else runs it for the same thing.
+// alone runs the build while no other process runs it for the same thing.
 func (b goBuild) alone(ctx context.Context, progress io.Writer, thing string) error {
 	unlock, err := lock(ctx, progress, thing, b.what)
 	if err != nil {
@@ -108,8 +108,8 @@ func cacheFolder() (string, error) {
 	return dir, nil
 }
 
-// lock waits until nobody else makes the same thing, which has a file of that name beside it. What
-// is said while it waits goes to progress. Others, who make something else or find what they need,
+// lock waits until no other process makes the same thing, which has a file of that name beside it.
+// Lines about the wait go to progress. Processes that make something else, or find what they need,
 // don't wait.
 func lock(ctx context.Context, progress io.Writer, thing, what string) (unlock func(), err error) {
 	file, err := os.OpenFile(thing+".lock", os.O_CREATE|os.O_RDWR, 0o600)
@@ -127,13 +127,13 @@ func waitForLock(ctx context.Context, file *os.File, progress io.Writer, what st
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	start := time.Now()
-	for spoke := start; ; {
+	for reported := start; ; {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
-		if time.Since(spoke) > progressEvery {
-			spoke = time.Now()
+		if time.Since(reported) > progressEvery {
+			reported = time.Now()
 			linef(progress, "waiting for another process that builds %s: %s so far", what,
 				time.Since(start).Round(time.Second))
 		}

@@ -16,9 +16,9 @@ type Control struct {
 	Kubectl         string // empty if there is none
 }
 
-// ControlPlane returns the control plane's programs. What it does when that takes long goes to
-// progress, one line each. It may be called by several processes at once; one of them does the
-// work, and who finds it done waits for nobody.
+// ControlPlane returns the control plane's programs. Steps that take long go to progress, a line
+// each. Several processes may call it at once; one of them does the work, and a process that finds
+// it done doesn't wait.
 func ControlPlane(ctx context.Context, progress io.Writer) (Control, error) {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
 		control, err := controlIn(dir)
@@ -48,7 +48,7 @@ func ControlPlane(ctx context.Context, progress io.Writer) (Control, error) {
 		return Control{}, err
 	}
 	defer unlock()
-	if control, err := controlIn(dir); err == nil { // somebody else has just made it
+	if control, err := controlIn(dir); err == nil { // another process has just made it
 		return control, nil
 	}
 	err = downloadControlPlane(ctx, progress, repo, pins, cache, dir)
@@ -111,7 +111,7 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 	return os.Rename(unfinished, dir)
 }
 
-// kubernetesLdflags tell Kubernetes' programs their version, such as v1.36.3.
+// kubernetesLdflags set the version of Kubernetes' programs, such as v1.36.3.
 func kubernetesLdflags(gitVersion string) string {
 	const version = "k8s.io/component-base/version"
 	major, rest, _ := strings.Cut(strings.TrimPrefix(gitVersion, "v"), ".")

@@ -18,8 +18,8 @@ import (
 const releasesURL = "https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/" +
 	"envtest-releases.yaml"
 
-// reachableTimeout is how long the internet may take to answer. Building takes minutes, but nobody
-// should wait for a firewall.
+// reachableTimeout is how long the internet may take to answer. Building takes minutes, but the
+// wait for a firewall's silence should be short.
 const reachableTimeout = 3 * time.Second
 
 // downloadControlPlane has setup-envtest download the programs, and makes dir a link to them. The

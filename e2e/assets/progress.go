@@ -15,9 +15,8 @@ import (
 // other, and then it is linked.
 const linkShare = 12
 
-// buildProgress tells how far a go build is. Which packages it has to compile is asked once it has
-// gone on for a while: nobody waits for that where all is cached. Its methods may be called
-// concurrently.
+// buildProgress reports how far a go build is. It asks which packages have to be compiled only
+// after a while: so a cached build doesn't wait for that. Its methods may be called concurrently.
 type buildProgress struct {
 	programs int // that are linked in the end
 
@@ -55,8 +54,8 @@ func (p *buildProgress) expect(sizes map[string]int, now time.Time) {
 	}
 }
 
-// text is how far it is and, as soon as that can be told, how much time is left: what the source
-// that is left takes at the pace so far.
+// text is how far the build is and, once that is known, the time left: for the rest of the source
+// at the pace so far.
 func (p *buildProgress) text(now time.Time) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

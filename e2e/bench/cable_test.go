@@ -101,7 +101,7 @@ func underlay(b *testing.B, name string) way {
 	return newCable(b).nodes(name)
 }
 
-// vxlanByHand is the way through the VXLAN that somebody would make who needs just that.
+// vxlanByHand is the way through a minimal VXLAN, made by hand.
 func vxlanByHand(b *testing.B, name string) way {
 	b.Helper()
 	return newVXLAN(b).finish(b, name)

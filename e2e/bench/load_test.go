@@ -62,7 +62,7 @@ func blocking(b *testing.B, conn interface {
 
 func (s socket) fd() int { return int(s.file.Fd()) }
 
-// end wakes whoever waits for the socket; awaitEnd is called then.
+// end wakes all that wait for the socket; awaitEnd is called then.
 func (s socket) end(b *testing.B, awaitEnd func()) {
 	b.Helper()
 	if err := unix.Shutdown(s.fd(), unix.SHUT_RDWR); err != nil && !errors.Is(err, unix.ENOTCONN) {
@@ -122,7 +122,7 @@ func must(b testing.TB, err error) {
 func tcpPair(b *testing.B, w way) (client, server socket) {
 	b.Helper()
 	listener := listenTCP(b, w)
-	defer func() { _ = listener.Close() }() // nobody waits for it
+	defer func() { _ = listener.Close() }() // without a waiter
 	dialed := dialTCP(b, w)
 	must(b, listener.SetDeadline(time.Now().Add(patience)))
 	accepted, err := listener.AcceptTCP()

@@ -181,7 +181,7 @@ func createPod(ctx context.Context, c client.Client, i int, node string) error {
 		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
 			Name: "main", Image: "example.com/some/image:v1.2.3",
 			Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
-			// that nobody keeps
+			// without a reference
 			Env: []corev1.EnvVar{{Name: "SOME_SETTING", Value: strings.Repeat("x", 500)}},
 		}}},
 	}

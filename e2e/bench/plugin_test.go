@@ -182,7 +182,7 @@ func newSluiceRuntime(b *testing.B, programs string) *runtime {
 	return r
 }
 
-// startServer serves the plugin, and returns when it is told that the node can take pods.
+// startServer serves the plugin, and returns when the server knows that the node can take pods.
 func startServer(b *testing.B, r *runtime, a *agent, socket, dir string,
 	state controllers.NetworkState) {
 	b.Helper()

@@ -64,7 +64,7 @@ type runtime struct {
 	node *testnet.Node
 	cni  *libcni.CNIConfig
 	list *libcni.NetworkConfigList
-	know func(sandbox) // tells an agent of a pod; nil if there is none
+	know func(sandbox) // reports a pod to an agent; nil if there is none
 }
 
 func newRuntime(b *testing.B, name, programs, plugin string) *runtime {

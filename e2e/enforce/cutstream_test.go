@@ -21,7 +21,7 @@ type stream struct {
 	tcp  bool
 	// arrived says when the last byte came to the server and to the client, in ns since 1970.
 	arrived [2]atomic.Int64
-	// reset says which of them were told by a reset.
+	// reset says which of them got a reset.
 	reset [2]atomic.Bool
 }
 

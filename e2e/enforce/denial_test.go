@@ -11,7 +11,7 @@ import (
 // denialsAreTold: denied packets are counted to the last one, through changes of policies, and the
 // node's log says who was denied what, and by which policies.
 func denialsAreTold(w *world) {
-	const port = 4747 // nobody else's
+	const port = 4747 // no other pod's
 	node := w.Node(w.node["dev/db"])
 	counted := func() float64 {
 		return max(0, metric(w.ask(node, "/metrics"),

@@ -206,8 +206,8 @@ func manyBlocks(n int) string {
 	return `{podSelector: {}, ingress: [{from: [` + peers.String() + `], ports: [{port: 80}]}]}`
 }
 
-// ruleset lists a node's table without its counters and its first lines: they name the owner, which
-// is nobody while the agent is dead.
+// ruleset lists a node's table without its counters and its first lines: they name the owner, and
+// there is none while the agent is dead.
 func (w *world) ruleset(node *lab.Node) string {
 	w.t.Helper()
 	listing, err := node.Nft(w.t.Context(), "--stateless", "list", "table", "inet", "sluice")

@@ -20,8 +20,8 @@ import (
 )
 
 // connectionIsDead: packets of the agent's connection to the API server get lost both ways, and
-// nobody ends it. It is noticed by HTTP/2's pings, with other times than client-go's, which are 30
-// s and 15 s.
+// neither end closes it. It is noticed by HTTP/2's pings, with other times than client-go's, which
+// are 30 s and 15 s.
 func connectionIsDead(w *world) {
 	const flow = "dev/web > dev/db tcp/80"
 	env, err := exec.LookPath("env")
@@ -36,7 +36,7 @@ func connectionIsDead(w *world) {
 	node.HoldAPI()
 	w.setPolicies(map[string]string{"dev/db": `{podSelector: {matchLabels: {app: db}}}`})
 	w.denied(flow)
-	w.eventually("the agent's log to tell", func() bool {
+	w.eventually("a line in the agent's log", func() bool {
 		return contains(node.AgentLog(), "The API server isn't heard",
 			"The API server is heard again")
 	})
@@ -44,8 +44,8 @@ func connectionIsDead(w *world) {
 	w.allowed(flow)
 }
 
-// apiAnswersLate: whatever the API server says arrives seconds later. The agent starts, pods start,
-// and policies are in force, that much later each; nothing is given up.
+// apiAnswersLate: all that the API server sends arrives seconds later. The agent starts, pods
+// start, and policies are in force, that much later each; nothing is given up.
 func apiAnswersLate(w *world) {
 	if os.Getenv("SLUICE_LONG") == "" {
 		w.t.Skip("waits for late answers: set SLUICE_LONG=1")
@@ -153,7 +153,7 @@ func otherHistory(w *world) {
 	w.allowed(closes, lives, opens, never)
 }
 
-// historyIsGone demands that nobody can go on from a version.
+// historyIsGone demands that no watch can go on from a version.
 func (w *world) historyIsGone(version string) {
 	w.t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", w.Kubeconfig())

@@ -83,7 +83,7 @@ func priceWorld(t testing.TB) *world {
 		}
 	}
 	w.must(w.WaitReady(w.t.Context(), names...))
-	// They are judged, and admit nobody yet.
+	// They are judged, and admit no pod yet.
 	for _, node := range w.NodeNames() {
 		for _, family := range []int{4, 6} {
 			w.eventually("guarded-"+node+" to be so", func() bool {
@@ -106,8 +106,8 @@ func pricePod(name, node string, labels map[string]string) *corev1.Pod {
 	}
 }
 
-// unhurried is how long a first connection may take on a busy machine: whether it needed a second
-// try is told by what was sent again, not by the time.
+// unhurried is how long a first connection may take on a busy machine: repeated packets, not the
+// time, show whether it needed a second try.
 const unhurried = 10 * time.Second
 
 // firstTry: the moment ADD has returned, a connection works at first try, wherever no other node
@@ -206,7 +206,7 @@ func ofGuest(l learnt) time.Duration   { return l.guest }
 func ofControl(l learnt) time.Duration { return l.control }
 
 // learnsInTime: a pod is let in by a pod of another node within a second of its address being in
-// its status. A connection to an open pod on that node, made at the same time, tells how fast the
+// its status. A connection to an open pod on that node, made at the same time, shows how fast the
 // machine is just then.
 func learnsInTime(w *world) {
 	times := w.learning()
@@ -221,7 +221,7 @@ func learnsInTime(w *world) {
 		w.t.Errorf("half of the pods waited %s or longer for another node, want less than 1 s",
 			guest.p50)
 	}
-	// A machine that has other things to do doesn't tell about the slowest.
+	// A busy machine says nothing about the slowest.
 	const busy = 200 * time.Millisecond
 	if guest.p99 > time.Second && control.p99 < busy {
 		w.t.Errorf("one pod of a hundred waited %s for another node, want less than 1 s: "+
@@ -292,7 +292,7 @@ func (w *world) learn(name string, family int) (took learnt, err error) {
 	return took, w.deletePod("price/" + name)
 }
 
-// awaitPodIPs returns when the API server tells of a pod's addresses.
+// awaitPodIPs returns when the API server has a pod's addresses.
 func awaitPodIPs(ctx context.Context, events watch.Interface) error {
 	for {
 		select {

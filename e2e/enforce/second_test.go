@@ -148,7 +148,7 @@ func (w *world) stateFiles(node *lab.Node) string {
 	return strings.Join(all, "\n")
 }
 
-// hasEvent tells whether there is an Event about a node with this reason.
+// hasEvent reports whether there is an Event about a node with this reason.
 func (w *world) hasEvent(node *lab.Node, reason string) bool {
 	var list eventsv1.EventList
 	w.must(w.Client().List(w.t.Context(), &list))

@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// Ports of the start test: denied pods try one, their controls another, so that what arrives can be
-// told apart at the receiver.
+// Ports of the start test: denied pods try one, their controls another, so that the receiver can
+// distinguish what arrives.
 const (
 	deniedPort  = 81
 	controlPort = 80

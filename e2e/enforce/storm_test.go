@@ -159,7 +159,7 @@ func manifest(key, spec string) string {
 		"{namespace: %s, name: %s}, spec: %s}", namespace, name, spec)
 }
 
-// report tells how bad the storm was, which must have met every node.
+// report logs how bad the storm was, which must have met every node.
 func (s *storm) report() {
 	s.t.Helper()
 	retries := 0

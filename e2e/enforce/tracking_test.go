@@ -14,7 +14,7 @@ import (
 )
 
 // TestConnectionTrackingFull: no new connection, and nothing that is denied; what is tracked goes
-// on, but for what policy comes to deny; and it is told.
+// on, except what policy comes to deny; and it is reported.
 func TestConnectionTrackingFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, newLab(t, labName(t, "full"), lab.Options{Nodes: 2}), apart)
@@ -36,7 +36,9 @@ func TestConnectionTrackingFull(t *testing.T) {
 	w.eventually("the connection's end", func() bool { return cut.Echo() != nil })
 	stopFlow()
 	empty()
-	w.eventually("the end to be told", func() bool { return w.hasEvent(node, "ConntrackHasRoom") })
+	w.eventually("the end to be reported", func() bool {
+		return w.hasEvent(node, "ConntrackHasRoom")
+	})
 
 	node.KillAgent()
 	empty = w.keepTrackingFull(node)

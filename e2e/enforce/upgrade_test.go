@@ -18,8 +18,8 @@ import (
 const previous = "12ea6d4407af9e43de65b1f02f97375d24312ab5"
 
 // TestUpgrade: agents of the version before, of this one, and of one whose base chains have another
-// shape take over from each other under traffic. Whatever is denied stays so, and what is allowed
-// goes on.
+// shape take over from each other under traffic. What is denied stays so, and what is allowed goes
+// on.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("SLUICE_LONG") == "" {

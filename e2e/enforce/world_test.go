@@ -23,7 +23,7 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// newLab brings up a lab that ends with the test.
+// newLab starts a lab that ends with the test.
 func newLab(t testing.TB, name string, options lab.Options) *lab.Lab {
 	t.Helper()
 	options.Name = name
@@ -43,7 +43,7 @@ func newLab(t testing.TB, name string, options lab.Options) *lab.Lab {
 	return l
 }
 
-// dump logs what tells why a test failed.
+// dump logs what helps to find why a test failed.
 func dump(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -63,7 +63,7 @@ func dump(t testing.TB, l *lab.Lab) {
 type world struct {
 	*lab.Lab
 	t testing.TB
-	// node tells on which node a pod runs.
+	// node is the node that a pod runs on.
 	node map[string]string
 }
 

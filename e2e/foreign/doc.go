@@ -3,5 +3,5 @@
 // and our own network as the default one under multus.
 //
 // It has no code of its own, only tests, in labs. Those of policy-only mode are labs without
-// agents, whose agents the tests start: such a lab's network is somebody else's.
+// agents, whose agents the tests start: such a lab's network is another plugin's.
 package foreign

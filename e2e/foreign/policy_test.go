@@ -137,8 +137,7 @@ const service = "service"
 var serviceAddrs = []netip.Addr{netip.MustParseAddr("10.96.0.10"),
 	netip.MustParseAddr("fd00:10:96::a")}
 
-// testHairpin: a pod that nothing may talk to reaches itself through a Service, and nobody else
-// does.
+// testHairpin: a pod that no other may talk to reaches itself through a Service, and no other does.
 func (w *world) testHairpin() {
 	t := w.t
 	var self, others []flow

@@ -109,7 +109,7 @@ func (w *world) fixAddresses(node *lab.Node) {
 	must(w.t, os.WriteFile(configuration(node), text, 0o600))
 }
 
-// datagrams returns how many UDP datagrams of both families a pod has got, to whatever port.
+// datagrams returns how many UDP datagrams of both families a pod has got, to any port.
 func (w *world) datagrams(name string) int {
 	w.t.Helper()
 	total := 0

@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// Ports of the start test: denied pods try one, their controls another, so that what arrives can be
-// told apart.
+// Ports of the start test: denied pods try one, their controls another, so that arriving packets
+// can be distinguished.
 const (
 	deniedPort  = 81
 	controlPort = 80

@@ -23,7 +23,7 @@ type world struct {
 	strangers map[string]*stranger
 }
 
-// newWorld brings up a lab with a node for each wiring, on which agents run with --policy-only and
+// newWorld starts a lab with a node for each wiring, on which agents run with --policy-only and
 // these arguments.
 func newWorld(t *testing.T, name string, args []string, wirings ...wiring) *world {
 	t.Helper()
@@ -63,7 +63,7 @@ func inLab(t *testing.T, l *lab.Lab) *world {
 	return &world{Lab: l, t: t, strangers: map[string]*stranger{}}
 }
 
-// dump logs what tells why a test failed.
+// dump logs what helps to find why a test failed.
 func (w *world) dump() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -55,7 +55,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	w.check("when the API server is back", opened, true)
 }
 
-// add runs CNI ADD on subject for a pod that nobody has heard of, and takes back what succeeds.
+// add runs CNI ADD on subject for an unknown pod, and undoes one that succeeds.
 func (w *world) add() error {
 	w.t.Helper()
 	files, err := filepath.Glob(filepath.Join(w.node().ConfDir(), "*.conflist"))

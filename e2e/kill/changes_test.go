@@ -29,7 +29,7 @@ spec:
   - {from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}` + more + "\n"
 }
 
-// newPolicy isolates newPod: it may connect to nobody, and only client1 and far to it.
+// newPolicy isolates newPod: it may connect to no pod, and only client1 and far to it.
 const newPolicy = `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

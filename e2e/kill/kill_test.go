@@ -22,9 +22,9 @@ import (
 // all says that the agent is to die at every kill point, not only at some.
 var all = os.Getenv("SLUICE_LONG") != ""
 
-// TestKilled: wherever the agent is killed in the middle of a change, what neither the old nor the
-// new state allows never passes, what both allow goes on, and a new agent brings about the same end
-// as an undisturbed one, with nothing left over.
+// TestKilled: at each point of a change where the agent is killed, what neither the old nor the new
+// state allows never passes, what both allow goes on, and a new agent reaches the same end as an
+// undisturbed one, with nothing left over.
 func TestKilled(t *testing.T) { //nolint:tparallel // the parts take turns on one lab
 	t.Parallel()
 	w := newWorld(t, "killed", server, client1, other)
@@ -36,7 +36,7 @@ func TestKilled(t *testing.T) { //nolint:tparallel // the parts take turns on on
 			w.killedIn(c)
 		})
 		if !ok {
-			return // nobody knows in which state the node is
+			return // the node's state isn't known
 		}
 	}
 }
@@ -86,8 +86,8 @@ func (w *world) killedIn(c change) {
 }
 
 // TestLostAnswers: an agent that loses the kernel's answers to a transaction, and so doesn't know
-// what has become of it, brings about the same end without a new start; what neither state allows
-// never passes meanwhile.
+// its outcome, reaches the same end without a new start; what neither state allows never passes
+// meanwhile.
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "lost", server, client1, other)

@@ -43,7 +43,7 @@ type world struct {
 	trap *killpoint.Trap // of the agent that runs on subject
 }
 
-// newWorld brings up a lab of two nodes, with the pods. Those on subject are told.
+// newWorld starts a lab of two nodes, with the pods. It returns those on subject.
 func newWorld(t *testing.T, name string, onSubject ...string) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -177,7 +177,7 @@ func (w *world) reboot(aim *killpoint.Aim) {
 	w.attach(aim)
 }
 
-// attach answers for an agent that somebody has just started.
+// attach answers for an agent that was just started.
 func (w *world) attach(aim *killpoint.Aim) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), settleTime)
@@ -187,7 +187,7 @@ func (w *world) attach(aim *killpoint.Aim) {
 	must(w.t, err)
 }
 
-// restart has an agent run that nobody kills, and waits until it is ready.
+// restart starts an agent that isn't killed, and waits until it is ready.
 func (w *world) restart() {
 	w.t.Helper()
 	w.start(nil)

@@ -1,5 +1,5 @@
 // Package kind makes real clusters of Docker containers, by the program kind
-// (https://kind.sigs.k8s.io), for the suites in e2e/suite and for whoever wants one to play in.
+// (https://kind.sigs.k8s.io), for the suites in e2e/suite and for people who want one to play in.
 //
 // NodeImage finds the image that nodes run: the stock kindest/node where a registry can be reached,
 // else one that is built here, once, from Debian's packages and Go modules, with the files that

@@ -118,8 +118,8 @@ func commitNode(ctx context.Context, root, images, name string) error {
 		return err
 	}
 	defer func() { _, _ = command(context.WithoutCancel(ctx), "docker", "image", "rm", base) }()
-	// The stop signal and the variable stay with the image; the one is systemd's, the other tells
-	// it where it is.
+	// The stop signal and the variable stay with the image; the one is systemd's, the other says
+	// where it is.
 	container, err := command(ctx, "docker", "run", "--detach", "--security-opt",
 		"seccomp=unconfined", "--network", "none",
 		"--stop-signal", "SIGRTMIN+3", "--env", "container=docker",

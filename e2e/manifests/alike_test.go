@@ -124,7 +124,7 @@ func alterValue(was any, set func(value any, what string)) {
 	}
 }
 
-// TestNetConf: the agent takes the configuration that each variant brings, or gets none.
+// TestNetConf: the agent takes the configuration of each variant, or gets none.
 func TestNetConf(t *testing.T) {
 	t.Parallel()
 	for _, v := range variants {

@@ -15,7 +15,7 @@ add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; 
 add table ip6 filter
 add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }`
 
-// What others do on a node, and what a node lacks, is told.
+// What others do on a node, and what a node lacks, is reported.
 func TestNodeProblems(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "problems", lab.Options{})

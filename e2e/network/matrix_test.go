@@ -155,8 +155,8 @@ func (w *world) backend(backend lab.Backend) {
 	w.answers(backend)
 }
 
-// answers demands that every node that a tunnel leads to answers through it, whatever the ruleset
-// and the nodes' filters are.
+// answers demands that every node that a tunnel leads to answers through it, with any ruleset and
+// filters of the nodes.
 func (w *world) answers(backend lab.Backend) {
 	w.t.Helper()
 	for _, node := range w.Nodes() {
@@ -232,7 +232,7 @@ func (w *world) looksRight(packets []capture.Packet, tunnelled bool, here, there
 }
 
 // lookEncapsulated demands of packets on the cable of one of two nodes that all are in the tunnel
-// between them, or none. It tells of the first that isn't right.
+// between them, or none. It reports the first that isn't right.
 func (w *world) lookEncapsulated(packets []capture.Packet, tunnelled bool, here, there *lab.Node) {
 	w.t.Helper()
 	for _, p := range packets {

@@ -11,8 +11,8 @@ import (
 )
 
 // The underlay drops what comes from a pod's address: what leaves the tunnel must have a node's,
-// and what a node sends to a pod elsewhere must go through the tunnel and back, whatever the
-// reverse path filter.
+// and what a node sends to a pod elsewhere must go through the tunnel and back, with any reverse
+// path filter.
 func TestAddressTranslation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "nat",

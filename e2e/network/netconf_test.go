@@ -119,8 +119,8 @@ func (w *world) changesTunnel(lasting []*stream, vni, port int) {
 	use(1, capture.VXLANPort, tunnel, fmt.Sprintf("sluice.%d", vni))
 }
 
-// refusesConfiguration: a configuration that can't be is told of by an event that names the key,
-// and all goes on as before.
+// refusesConfiguration: an event reports an invalid configuration and names the key, and all goes
+// on as before.
 func (w *world) refusesConfiguration(lasting []*stream, mtu int) {
 	w.t.Helper()
 	before := w.state("node1")

@@ -25,9 +25,9 @@ const (
 const onlyUDP = `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: only-udp}, spec: {podSelector: {}, policyTypes: [Ingress, Egress],
   ingress: [{ports: [{protocol: UDP}]}], egress: [{ports: [{protocol: UDP}]}]}}`
 
-// TestPathMTU: pods that policy isolates learn of a narrow link on the way from whoever tells: the
-// other node, over each backend, also about connections that are masqueraded on one node and
-// translated on the next; and their own.
+// TestPathMTU: pods that policy isolates learn of a narrow link on the way from each node that
+// reports it: the other node, over each backend, also about connections that are masqueraded on one
+// node and translated on the next; and their own.
 func TestPathMTU(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []lab.Backend{lab.VXLAN, lab.HostGW} {

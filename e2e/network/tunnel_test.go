@@ -17,12 +17,12 @@ add rule inet fw in iif lo accept
 add rule inet fw in ct state established,related accept
 add rule inet fw in meta l4proto ipv6-icmp accept`
 
-// noticeTime is how long it may take on a busy machine until a fault of the tunnel is told: some
-// questions, and the grace.
+// noticeTime is how long it may take on a busy machine until a fault of the tunnel is reported:
+// some questions, and the grace.
 const noticeTime = 90 * time.Second
 
-// A firewall on one node that drops the tunnel's packets cuts its pods off, which is told on both
-// sides; and so is the end of it.
+// A firewall on one node that drops the tunnel's packets cuts its pods off. Both sides report that,
+// and its end.
 func TestTunnelBlocked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "tunnel", lab.Options{Nodes: 3, Underlay: lab.IPv4,
@@ -58,10 +58,10 @@ func TestTunnelBlocked(t *testing.T) {
 	w.awaitTunnel("node1", 1, 1, 0)
 	w.talk("default/a", "default/c")
 	if n := w.working("default/a", "default/b"); n != 0 {
-		t.Errorf("pods connect over %d families while that is told", n)
+		t.Errorf("pods connect over %d families while that is reported", n)
 	}
 
-	w.nft("node3", closedInput) // so that nobody answers node1, whose fault it isn't
+	w.nft("node3", closedInput) // so that no node answers node1, whose fault it isn't
 	t.Log(w.awaitEvent("node1", "TunnelBlocked", "None of 2 nodes", "(node2",
 		"although packets come in by it"))
 

@@ -15,9 +15,9 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// TestClaims: what the status of a pod or a Node says of addresses gives nobody what isn't his, and
-// takes nothing from anybody. The control before each: what would be let in is kept out, and what
-// would be kept out is let in.
+// TestClaims: addresses in the status of a pod or a Node give no one what isn't theirs, and take
+// nothing from anyone. The control before each: what would be let in is kept out, and what would be
+// kept out is let in.
 func TestClaims(t *testing.T) { //nolint:tparallel // the parts take turns on one lab
 	t.Parallel()
 	w := newWorld(t, lab.Options{})
@@ -70,7 +70,7 @@ func TestClaims(t *testing.T) { //nolint:tparallel // the parts take turns on on
 	})
 }
 
-// strangeNode is a Node object of which no node tells.
+// strangeNode is a Node object that no node reports.
 const strangeNode = "strange"
 
 // claim makes a pod of that node with a status that says it has addresses, and returns when the
@@ -91,8 +91,8 @@ func (w *world) claim(p pod, addrs ...netip.Addr) {
 	})
 }
 
-// awaitNodes returns when the agent of node1 knows of all that Nodes have said so far: it tells of
-// a pod whose node says something after that.
+// awaitNodes returns when the agent of node1 knows all changes of Nodes so far: it reports a pod
+// whose node changes after them.
 func (w *world) awaitNodes() {
 	w.t.Helper()
 	late := pod{name: "late", app: "late"}

@@ -2,8 +2,7 @@
 // more than one node: packets with another's address, tunnel packets made by hand, forged
 // neighbours, and addresses and ports that outlive their owner.
 //
-// Each test has its control: the same packets with nothing forged about them, or nobody to stop
-// them, arrive.
+// Each test has its control: the same packets arrive when nothing is forged, or nothing stops them.
 //
 // It has no code of its own, only tests. The same rules, one by one, are tested in package
 // controllers; here the whole of what runs on nodes makes them.

@@ -17,9 +17,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// TestAFloodOfUnreadablePolicies: what a tenant floods the agent with is told in part; what there
-// is to tell of others and of the node doesn't wait for it, and every line of the log is one, and
-// JSON.
+// TestAFloodOfUnreadablePolicies: of a tenant's flood a part is reported; reports about others and
+// the node don't wait for it, and every line of the log is one line, and JSON.
 func TestAFloodOfUnreadablePolicies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, lab.Options{Nodes: 1, Families: lab.IPv4})
@@ -51,9 +50,9 @@ func TestAFloodOfUnreadablePolicies(t *testing.T) {
 	w.must(w.Client().Patch(t.Context(), node,
 		client.RawPatch("application/merge-patch+json", []byte(patch))))
 
-	w.told(patience, "other", "UnreadableField")
-	w.told(patience, "default", "InvalidAnnotation")
-	w.told(patience, "tenant", "UnreadableField")
+	w.awaitEvent(patience, "other", "UnreadableField")
+	w.awaitEvent(patience, "default", "InvalidAnnotation")
+	w.awaitEvent(patience, "tenant", "UnreadableField")
 	lines := 0
 	for line := range strings.Lines(w.Node("node1").AgentLog()) {
 		var entry struct{ Msg string }
@@ -83,8 +82,8 @@ func unreadable(namespace, name string) *networkingv1.NetworkPolicy {
 	}
 }
 
-// told waits for an Event in a namespace.
-func (w *world) told(within time.Duration, namespace, reason string) {
+// awaitEvent waits for an Event in a namespace.
+func (w *world) awaitEvent(within time.Duration, namespace, reason string) {
 	w.t.Helper()
 	since := time.Now()
 	tick := time.NewTicker(100 * time.Millisecond)

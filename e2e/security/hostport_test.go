@@ -48,7 +48,7 @@ func TestHostPorts(t *testing.T) {
 	}
 }
 
-// way is how somebody gets to the host ports.
+// way is a way to the host ports.
 type way struct {
 	from  string
 	proto probe.Protocol

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// TestForgedNeighbours: a pod that says it were thousands of neighbours is believed by nobody.
+// TestForgedNeighbours: no node believes a pod that claims to be thousands of neighbours.
 func TestForgedNeighbours(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, lab.Options{})
@@ -92,8 +92,7 @@ func (w *world) neighboursReachable() {
 	}
 }
 
-// neighbours is how many entries a node's neighbour tables have, of both families and in whatever
-// state.
+// neighbours is how many entries a node's neighbour tables have, of both families and in any state.
 func (w *world) neighbours(node string) (count int) {
 	w.t.Helper()
 	w.must(w.Do(node, func() error {

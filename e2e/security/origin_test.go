@@ -15,7 +15,7 @@ const (
 	notFromThere = "a pod's address, but not from there"
 )
 
-// guarded has pods that app=web may talk to, nobody else; and pods that are open to everybody.
+// guarded has pods that only app=web may talk to, and pods that are open to all.
 var (
 	web   = pod{name: "web", node: "node1", app: "web"}
 	other = pod{name: "other", node: "node2", app: "web"}
@@ -72,7 +72,7 @@ func repeated(packet []byte, n int) [][]byte {
 	return packets
 }
 
-// TestOrigin: nobody is taken for somebody else.
+// TestOrigin: no one is taken for another.
 func TestOrigin(t *testing.T) { //nolint:tparallel // the parts take turns on one lab
 	t.Parallel()
 	w := newWorld(t, lab.Options{})

@@ -88,7 +88,7 @@ func (w *world) replace(old, heir pod, meanwhile func(addr netip.Addr)) {
 }
 
 // inheritsCallers: clients go on sending to a pod's address, from the same ports, when another pod
-// has it that nobody may talk to.
+// has it that no one may talk to.
 func (w *world) inheritsCallers() {
 	w.t.Helper()
 	w.policy("nobody", `{podSelector: {matchLabels: {app: heir}}, policyTypes: [Ingress]}`)

@@ -17,7 +17,7 @@ import (
 // sendEvery is how often a sender sends.
 const sendEvery = 10 * time.Millisecond
 
-// sender sends packets from one port to one place, again and again, whatever becomes of them.
+// sender sends packets from one port to one place, again and again, also while they are lost.
 type sender struct {
 	name string
 	sent atomic.Int64
@@ -96,7 +96,7 @@ func (w *world) awaitMore(senders []*sender) {
 }
 
 // arrivals are the packets that a pod has got since its network namespace was made, of both
-// families and to whatever port.
+// families and to any port.
 type arrivals struct{ udp, tcp int }
 
 func (w *world) arrivals(place string) (got arrivals) {

@@ -15,7 +15,7 @@ const (
 	podToTunnel = "a pod to a tunnel"
 )
 
-// TestTunnel: nobody but a node gets a packet into the pod network by wrapping it up.
+// TestTunnel: only a node gets a packet into the pod network by encapsulation.
 func TestTunnel(t *testing.T) {
 	t.Parallel()
 	for name, underlay := range map[string]lab.Families{"over IPv4": lab.DualStack,

@@ -53,7 +53,7 @@ func newWorld(t *testing.T, options lab.Options) *world {
 	return w
 }
 
-// dump logs what tells why a test failed.
+// dump logs what helps to find why a test failed.
 func (w *world) dump() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -204,7 +204,7 @@ func (w *world) reached(from string, proto probe.Protocol, dst netip.AddrPort,
 	return r
 }
 
-// stopped demands that a connection is dropped or reset, as soon as everybody knows that it should
+// stopped demands that a connection is dropped or reset, as soon as all nodes know that it should
 // be.
 func (w *world) stopped(from string, proto probe.Protocol, dst netip.AddrPort) {
 	w.t.Helper()

@@ -88,7 +88,7 @@ func judge(output []byte, succeeded bool) result {
 	r.output = text.String()
 	switch {
 	case strings.Contains(r.output, "panic: test timed out after"):
-		// whoever ran then is said to have failed
+		// the test that ran then counts as failed
 		r.outcome = didNot
 	case !succeeded && len(r.by) > 0:
 		r.outcome = failed

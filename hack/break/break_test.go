@@ -133,7 +133,8 @@ func TestJudge(t *testing.T) {
 		{"is skipped", ran + `{"Action":"skip","Test":"TestA"}`, true, skipped, nil},
 		{"matches nothing", `{"Action":"pass","Package":"p"}`, true, noTest, nil},
 		{"is too slow",
-			ran + `{"Action":"output","Test":"TestA","Output":"panic: test timed out after 20m0s\n"}` +
+			ran +
+				`{"Action":"output","Test":"TestA","Output":"panic: test timed out after 20m0s\n"}` +
 				"\n" + `{"Action":"fail","Test":"TestA"}`, false, didNot, []string{"TestA"}},
 		{"doesn't compile", `{"Action":"fail","Package":"p"}` + "\na.go:1: syntax error", false,
 			didNot, nil},

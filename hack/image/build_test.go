@@ -127,8 +127,8 @@ func TestImageHoldsTheFilesAndNothingElse(t *testing.T) {
 	}
 }
 
-// The same content gives the same bytes, whatever the files' times and places, and the order of the
-// arguments.
+// The same content gives the same bytes, with any times and places of the files, and any order of
+// the arguments.
 func TestImageIsReproducible(t *testing.T) {
 	t.Parallel()
 	var archives [][]byte

@@ -61,8 +61,8 @@ func newLayer(sources []source, modified time.Time) (v1.Layer, error) {
 	return layer, nil
 }
 
-// collect lists what the image holds, by path. Two sources may add to the same folder, but not
-// bring the same file.
+// collect lists what the image holds, by path. Two sources may add to the same folder, but not have
+// the same file.
 func collect(sources []source) (map[string]entry, error) {
 	entries := map[string]entry{}
 	for _, src := range sources {

@@ -34,7 +34,7 @@ type Agent struct {
 	StateDir string
 	Socket   string
 	Enforcer *Enforcer
-	IsBare   bool // Start tells it nothing of the node
+	IsBare   bool // Start gives it nothing of the node
 	Clock    *Clock
 	Log      *Log
 	Stop     func() // until then it runs
@@ -199,7 +199,7 @@ func (a *Agent) Config(version string) []byte {
 		a.Socket, a.StateDir)
 }
 
-// Clock stands still until it is told to go on.
+// Clock stands still until a test moves it on.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Duration

@@ -95,7 +95,7 @@ func MustFail(t testing.TB, err error, code uint, parts ...string) {
 	}
 }
 
-// MustBeOfTheSpecification wants no error, or one that tells the runtime what is wrong.
+// MustBeOfTheSpecification wants no error, or one of the specification, with its cause.
 func MustBeOfTheSpecification(t *testing.T, err error) {
 	t.Helper()
 	if known := new(types.Error); err != nil &&

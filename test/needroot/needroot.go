@@ -1,8 +1,7 @@
 // Package needroot says which tests need root: those that make network namespaces, mounts, control
 // groups or other users' processes.
 //
-// make unit runs the rest, as somebody who may do none of it: a test that forgets to say so fails
-// there.
+// make unit runs the rest without these rights: a test that forgets to say so fails there.
 package needroot
 
 import (

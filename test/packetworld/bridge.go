@@ -12,7 +12,8 @@ import (
 var BridgedRanges = []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16"),
 	netip.MustParsePrefix("fd88::/64")}
 
-// BridgePods wires pods of namespace ops by the stock bridge plugin. Nobody is told of them.
+// BridgePods wires pods of namespace ops by the stock bridge plugin. The Enforcer doesn't know
+// them.
 func (w *World) BridgePods(names ...string) (pods []policy.Pod) {
 	w.T.Helper()
 	for i, name := range names {

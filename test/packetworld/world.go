@@ -99,7 +99,7 @@ func Serve(h *testnet.Host) {
 	}
 }
 
-// sync opens the table and brings it to the cluster's state.
+// sync opens the table and writes the cluster's state to it.
 func (w *World) sync() {
 	w.T.Helper()
 	table, err := table.Open(table.Options{NetNS: w.Node.NSFd()})
@@ -118,7 +118,7 @@ func (w *World) sync() {
 	}
 }
 
-// Apply brings the table in line with what changed in the cluster.
+// Apply writes what changed in the cluster to the table.
 func (w *World) Apply() {
 	w.T.Helper()
 	if err := w.Table.Apply(context.Background(),

@@ -23,7 +23,7 @@ const FloodPorts = 16384
 //
 // A packet that a rule drops leaves no conntrack entry, so its port is fresh when its turn comes
 // again. A packet that passes does leave one; later packets of its port meet it, but are in state
-// new all the same, because nobody answers: send floods to a Sink.
+// new all the same, because no answer comes: send floods to a Sink.
 type Flood struct {
 	conn net.Conn
 	sent atomic.Uint64

@@ -23,7 +23,7 @@ type Quoted struct {
 
 // SendICMPError sends an ICMP error about a packet, by SendRaw: that its port is unreachable or,
 // with an MTU, that it is too big for a link. Behind the quoted headers it has the payload, which
-// nobody looks at. Neither the error's source nor the quoted packet need be one of the namespace.
+// is never read. Neither the error's source nor the quoted packet need be one of the namespace.
 func SendICMPError(src, dst netip.Addr, about Quoted, mtu uint16, payload []byte) error {
 	if src.Is4() != dst.Is4() || about.Src.Addr().Is4() != about.Dst.Addr().Is4() ||
 		src.Is4() != about.Src.Addr().Is4() {

@@ -36,7 +36,7 @@ type Attached struct {
 	Pod       *corev1.Pod
 	Seen      bool
 	Addresses []netip.Addr
-	// FromStatus: nobody knows of the addresses but the pod's status.
+	// FromStatus: only the pod's status has the addresses.
 	FromStatus bool
 }
 
@@ -62,7 +62,7 @@ var objectBlocks = []string{
 }
 
 // ObjectsGen draws a state; policyOnly says that another plugin gives pods their addresses. No two
-// pods are of the same age: who of two of the same age has an address is nobody's promise.
+// pods are of the same age: which of two of the same age has an address isn't specified.
 func ObjectsGen(policyOnly bool) *rapid.Generator[Objects] {
 	return rapid.Custom(func(t *rapid.T) Objects {
 		var out Objects
@@ -190,7 +190,7 @@ func containerPort(t *rapid.T) corev1.ContainerPort {
 }
 
 // place adds a pod to the state: as an object, as an attachment, or both. The attachment's
-// addresses needn't be those that the status tells.
+// addresses needn't be those of the status.
 func (o *Objects) place(t *rapid.T, pod *corev1.Pod, policyOnly bool) {
 	known := true
 	if pod.Spec.NodeName != "n2" && !pod.Spec.HostNetwork &&

@@ -62,7 +62,7 @@ func (w *World) exists(pod *corev1.Pod) bool {
 }
 
 // peer returns the pod that selectors mean by an address, or nil. A pod that has finished, or whose
-// object is gone, is nobody.
+// object is gone, doesn't count.
 func (w *World) peer(a netip.Addr) *corev1.Pod {
 	if at := w.attachment(a); at != nil && !at.FromStatus {
 		if w.exists(at.Pod) {
@@ -152,7 +152,7 @@ func podAddresses(pod *corev1.Pod) []netip.Addr {
 
 // has says whether the pod that is governed at an address has another one too: a pod reaches
 // itself. It was wired with it, or selectors mean the pod by it. Of a pod that isn't known (nil),
-// only the same address can be told.
+// only the same address is known.
 func (w *World) has(pod *corev1.Pod, at, other netip.Addr) bool {
 	if pod == nil {
 		return at == other && !w.attachment(at).FromStatus
@@ -170,7 +170,7 @@ func (w *World) has(pod *corev1.Pod, at, other netip.Addr) bool {
 }
 
 // isOwnNode says whether an address is one of the node that the pod with another address runs on.
-// What is attached here runs here, whatever the object says that was seen last.
+// What is attached here runs here, even if its object says otherwise.
 func (w *World) isOwnNode(a, of netip.Addr) bool {
 	pod, _ := w.subject(of)
 	here := pod == nil || slices.ContainsFunc(w.Attachments, func(at Attachment) bool {
@@ -181,7 +181,7 @@ func (w *World) isOwnNode(a, of netip.Addr) bool {
 		name = pod.Spec.NodeName
 	}
 	if name == w.Node && w.attachment(a) != nil {
-		return false // what comes from there is a pod's, whatever the node's object says
+		return false // packets from there are a pod's, even if the node's object says otherwise
 	}
 	return slices.Contains(w.AddressesOf(name), a)
 }
@@ -247,7 +247,7 @@ func addressesOfType(n *corev1.Node, kind corev1.NodeAddressType) []netip.Addr {
 }
 
 // underlayAddresses returns the address of a node's annotation, and the first InternalIP of each
-// other family. It counts only if it is in nobody's pod range, and no node that comes first has it.
+// other family. It counts only if it is in no pod range, and no node that comes first has it.
 func (w *World) underlayAddresses(of *corev1.Node) []netip.Addr {
 	counted := map[netip.Addr]string{}
 	for _, n := range w.inOrder() {

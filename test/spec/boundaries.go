@@ -14,9 +14,9 @@ import (
 var Strangers = []netip.Addr{netip.MustParseAddr("203.0.113.99"),
 	netip.MustParseAddr("2001:db8:ffff::99")}
 
-// Flows calls f for one flow of every class that the world's objects can tell apart, and a few
+// Flows calls f for one flow of every class that the world's objects can distinguish, and a few
 // more: from and to the addresses of pods, attachments, nodes and tunnels, both ends of every block
-// and what lies next to them, and a stranger; every port that anything names and its neighbours;
+// and what lies next to them, and a stranger; every port that an object names and its neighbours;
 // every protocol that ports can be of, ICMP, and one more (GRE).
 func (w *World) Flows(f func(Flow)) {
 	addresses, ports := w.Addresses(), w.Ports()

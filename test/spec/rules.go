@@ -149,7 +149,7 @@ func (w *World) peerMatches(peer networkingv1.NetworkPolicyPeer, namespace strin
 		return peer.PodSelector == nil && peer.NamespaceSelector == nil &&
 			w.blockMatches(peer.IPBlock, a)
 	case peer.PodSelector == nil && peer.NamespaceSelector == nil:
-		return false // A peer that names nobody isn't readable.
+		return false // A peer without a selector or block isn't readable.
 	}
 	pod := w.peer(a)
 	if pod == nil {

@@ -3,7 +3,7 @@
 // from packages policy and selector and sharing no code with them. Tests compare the two; where
 // they differ, the documentation decides.
 //
-// Its model is the cluster as the API server tells it: lists of objects, which it walks from the
+// Its model is the cluster as the API server shows it: lists of objects, which it walks from the
 // start for each question. Nothing is compiled, cached or indexed, so that each function can be
 // held against the sentence it stands for. It is slow, and not for use outside tests.
 package spec
@@ -52,7 +52,7 @@ type Attachment struct {
 	// object was ever seen. Pods of the host's network are never wired.
 	Pod       *corev1.Pod
 	Addresses []netip.Addr
-	// FromStatus: the addresses are those of the pod's status, and nobody else knows of them.
+	// FromStatus: the addresses are in the pod's status only.
 	FromStatus bool
 }
 

@@ -19,8 +19,8 @@ const crowdMark = 0x5106
 
 // FillTracking makes connections of hosts that no test means, which the kernel doesn't give up for
 // others (assured TCP), until there is room for no other in the connection tracking of the thread's
-// network namespace. Whatever is tracked and ends makes room again: made is how many were made
-// before, 0 at first, and is returned as it is then.
+// network namespace. Tracked connections that end make room again: made is how many were made
+// before, 0 at first, and the new number is returned.
 func FillTracking(made int) (int, error) {
 	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC,
 		unix.NETLINK_NETFILTER)

@@ -72,8 +72,8 @@ func (n *Node) Do(f func() error) error { return n.space.do(f) }
 // Host returns the node itself as a client and server. Give it addresses with AddAddr.
 func (n *Node) Host() *Host { return n.self }
 
-// AddAddr gives the node an address of its own, on loopback, so that it is there whatever links
-// come and go.
+// AddAddr gives the node an address of its own, on loopback, so that it stays while links come and
+// go.
 func (n *Node) AddAddr(addr netip.Addr) {
 	n.t.Helper()
 	lo, err := n.space.nl.LinkByName("lo")
@@ -122,8 +122,8 @@ func (n *Node) attach(h *Host) {
 	n.hosts = append(n.hosts, h)
 }
 
-// describe names the host that has addr, with a space behind it, or returns "" for an address
-// nobody has.
+// describe names the host that has addr, with a space behind it, or returns "" for an address that
+// no host has.
 func (n *Node) describe(addr netip.Addr) string {
 	n.mu.Lock()
 	hosts := append([]*Host(nil), n.hosts...)

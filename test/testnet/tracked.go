@@ -15,7 +15,7 @@ type Tracked struct {
 	Orig, Reply [2]netip.AddrPort // source, destination
 }
 
-// Plain is an entry whose addresses nobody changes.
+// Plain is an entry without translation.
 func Plain(proto uint8, from, to string) Tracked { return Translated(proto, from, to, to, from) }
 
 // Translated is an entry whose reply isn't just the original direction reversed.

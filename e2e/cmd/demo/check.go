@@ -77,7 +77,7 @@ func (d *demo) probesStayGreen(ctx context.Context) error {
 	return nil
 }
 
-// takeNotes asks, while the policies hold, for what is told at the end.
+// takeNotes collects, while the policies hold, what is printed at the end.
 func (d *demo) takeNotes(ctx context.Context) error {
 	if err := d.probesStayGreen(ctx); err != nil {
 		return err
@@ -103,7 +103,7 @@ func (d *demo) takeNotes(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) tellNotes(context.Context) error {
+func (d *demo) printNotes(context.Context) error {
 	fmt.Print(d.endnote)
 	return nil
 }

@@ -1,4 +1,4 @@
-// Command demo brings up a lab of two nodes, shows that their pods talk through VXLAN, applies the
+// Command demo starts a lab of two nodes, shows that their pods talk through VXLAN, applies the
 // default-deny policies of config/samples step by step with the Kubernetes API, and shows with real
 // connections what each of them changed. It fails if any connection differs from what the policies
 // mean.
@@ -31,7 +31,7 @@ func run(ctx context.Context) (err error) {
 		return errors.New("expected one argument, the folder of the sample manifests")
 	}
 	samples := os.Args[1]
-	fmt.Println("Bringing up a lab: a real API server and two nodes, each a network namespace of " +
+	fmt.Println("Starting a lab: a real API server and two nodes, each a network namespace of " +
 		"this machine,")
 	fmt.Println("with pods of both address families and VXLAN between the nodes.")
 	start := time.Now()

@@ -36,7 +36,7 @@ type demo struct {
 	samples  string
 	pods     []string
 	excepted lab.Pod
-	// told at the end: what stood in the kernel, and why, before all was deleted.
+	// printed at the end: what stood in the kernel, and why, before all was deleted.
 	endnote string
 }
 
@@ -158,7 +158,7 @@ func (d *demo) steps() []step {
 				return d.delete(ctx, "deny-all-ingress.yaml", "allow-80-ingress.yaml",
 					"deny-all-egress.yaml")
 			},
-			watch: watch{lab.Outside, "dev/myapp-1", 80}, after: d.tellNotes,
+			watch: watch{lab.Outside, "dev/myapp-1", 80}, after: d.printNotes,
 		},
 	}
 }
@@ -187,8 +187,8 @@ func (d *demo) walk(ctx context.Context, number int, s step) error {
 // enforceLimit is how long a change may take to be in force.
 const enforceLimit = 10 * time.Second
 
-// tryFor is how long one try may take. A try that succeeds takes less, and one that is denied tells
-// no more by lasting longer.
+// tryFor is how long one try may take. A try that succeeds takes less, and a longer denied one
+// would show no more.
 const tryFor = 10 * time.Millisecond
 
 // enforce makes the change and tries one connection over and over until its verdict is the new one.

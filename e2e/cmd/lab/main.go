@@ -1,5 +1,5 @@
-// Command lab brings up a small Kubernetes cluster on this machine, out of network namespaces, to
-// try NetworkPolicies in. "lab help" says what it can do, and docs/lab.md how to use it.
+// Command lab starts a small Kubernetes cluster on this machine, of network namespaces, to try
+// NetworkPolicies in. "lab help" lists its commands, and docs/lab.md says how to use it.
 package main
 
 import (

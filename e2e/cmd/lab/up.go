@@ -16,15 +16,15 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// readyFD is the descriptor that a lab in the background says on how it went; the variable tells it
-// so.
+// readyFD is the descriptor on which a lab in the background reports its start; the variable says
+// that it should.
 const (
 	readyFD       = 3
 	readyVariable = "SLUICE_LAB_READY_FD"
 	readyWord     = "ready"
 )
 
-// up brings a lab up and stays until ctx ends, or with --detach has another process do so.
+// up starts a lab and stays until ctx ends, or with --detach has another process do so.
 func up(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("lab up", flag.ContinueOnError)
 	options := lab.Options{Progress: os.Stderr}
@@ -126,13 +126,13 @@ func startDetached(ctx context.Context, name string, args []string) error {
 	return cmd.Process.Release()
 }
 
-// sayReady tells the process that waits for this one, if any.
+// sayReady reports to the process that waits for this one, if any.
 func sayReady(word string) {
 	if os.Getenv(readyVariable) == "" {
 		return
 	}
 	pipe := os.NewFile(readyFD, "ready")
-	_, _ = io.WriteString(pipe, word) // nobody listens any more, if it fails
+	_, _ = io.WriteString(pipe, word) // no one listens any more, if it fails
 	_ = pipe.Close()
 	_ = os.Unsetenv(readyVariable)
 }

@@ -1,5 +1,5 @@
 // Command labpod is what the lab runs in a pod's network namespace in the place of its containers.
-// It serves the ports it is told to, and connects somewhere first of all if it is told to. It
+// It serves the ports of its arguments, and first connects to a target if an argument says so. It
 // reports on standard output and ends with a signal.
 package main
 

@@ -30,7 +30,7 @@ var capabilities = map[string]uint{
 
 var boundingSet = regexp.MustCompile(`(?m)^CapBnd:\s*([0-9a-f]+)$`)
 
-// lackingCapabilities are those that aren't in the bounding set that a status file of /proc tells.
+// lackingCapabilities are those that aren't in the bounding set of a status file of /proc.
 func lackingCapabilities(statusFile string) (map[string]bool, error) {
 	text, err := os.ReadFile(statusFile)
 	if err != nil {

@@ -57,7 +57,7 @@ func first(ctx context.Context, args []string, out *printer) error {
 // works or the time is over.
 func hammer(ctx context.Context, target testprogram.Target, began time.Time,
 	every, length time.Duration) testprogram.Tried {
-	// so that none has to wait when nobody reads any more
+	// so that none waits once there is no reader
 	results := make(chan testprogram.Result, length/every+2)
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -7,10 +7,10 @@
 //	resolve  looks a name up
 //	send     moves many bytes, or one large packet
 //	first    connects with its first instructions, where it must not and where it may
-//	watch    connects again and again until it is told to end, and says what wasn't as expected
+//	watch    connects again and again until a signal ends it, and says what wasn't as expected
 //
-// What it prints is in package testprogram. It exits with 0 if it could do what it was told to,
-// whatever came of the connections: to judge is the reader's.
+// What it prints is in package testprogram. It exits with 0 if it could do its work, with any
+// outcome of the connections: the reader judges that.
 package main
 
 import (
@@ -67,7 +67,7 @@ func (p *printer) print(value any) error {
 	return nil
 }
 
-// report is print for goroutines that have nobody to return an error to.
+// report is print for goroutines that can't return an error.
 func (p *printer) report(report testprogram.Report) {
 	if err := p.print(report); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "testpod:", err)

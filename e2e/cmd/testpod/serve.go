@@ -60,7 +60,7 @@ func serve(ctx context.Context, args []string, out *printer) error {
 // address as the server sees it. Unlike those it says who comes, and takes large datagrams.
 type server struct {
 	name   string
-	onPeer func(protocol string, port uint16, from netip.AddrPort) // nil: nobody wants to know
+	onPeer func(protocol string, port uint16, from netip.AddrPort) // nil: no report
 	sctp   *probe.SCTPServer                                       // nil until a port is open
 	stops  []func()
 }

@@ -10,8 +10,8 @@
 // made. Each such call is a kill point: between two of them nothing changes outside the program.
 //
 // Kill points are messages that change nftables, connection tracking, links, addresses, routes and
-// neighbours; whatever changes files, sysctls included; and answers on unix sockets, which let
-// another program go on. Messages that only ask, and what goes to TCP connections, pipes and a
+// neighbours; calls that change files, sysctls included; and answers on unix sockets, which let
+// another program go on. Messages that only ask, and writes to TCP connections, pipes and a
 // program's log, are none.
 //
 // The threads of a program run on while one is asked about, so which call is the n-th may differ

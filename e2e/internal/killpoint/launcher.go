@@ -51,8 +51,8 @@ func become(argv []string) error {
 	return fmt.Errorf("becoming %s: %w", path, unix.Exec(path, argv, env))
 }
 
-// installFilter leaves the filter's descriptor at listenerFD. From then on, the calls that it is
-// about wait for somebody who has that.
+// installFilter leaves the filter's descriptor at listenerFD. From then on, the filtered calls wait
+// for a process that has that descriptor.
 func installFilter() error {
 	program := filterProgram()
 	//nolint:gosec // it has some tens of instructions

@@ -160,7 +160,7 @@ func (t *Trap) run() {
 func (t *Trap) answer() {
 	var n notification
 	if err := t.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)); err != nil {
-		return // whoever made it is gone
+		return // the caller is gone
 	}
 	dies, starves := t.hit(&n)
 	if starves {
@@ -172,7 +172,7 @@ func (t *Trap) answer() {
 		return
 	}
 	r := response{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-	_ = t.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // whoever made it may be gone
+	_ = t.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // the caller may be gone
 }
 
 func (t *Trap) request(n *notification) request {

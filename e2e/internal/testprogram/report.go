@@ -10,7 +10,7 @@ import (
 // Report is one line of what "serve", "first" and "watch" print. One field is set.
 type Report struct {
 	Serving bool   `json:"serving,omitempty"` // serve: all ports are open
-	Peer    *Peer  `json:"peer,omitempty"`    // serve --report-peers: somebody came
+	Peer    *Peer  `json:"peer,omitempty"`    // serve --report-peers: a connection came
 	First   *First `json:"first,omitempty"`   // first: all is known
 	// watch: from now on it counts (with --settle, each target has been as expected)
 	Watching bool     `json:"watching,omitempty"`

@@ -15,7 +15,7 @@ const (
 	Timeout     Kind = "timeout"     // no answer of any kind
 	Reset       Kind = "reset"       // refused, or ended, by the other end or in its name
 	Unreachable Kind = "unreachable" // no way there: an ICMP error, or no route
-	NoName      Kind = "dns"         // the host's name has no address, or nobody answered for it
+	NoName      Kind = "dns"         // the host's name has no address, or no server answered
 	NoReply     Kind = "no-reply"    // there was a handshake, but no answer: packets do pass
 	TooBig      Kind = "too-big"     // larger than the path's MTU, and not to be fragmented
 	Unsupported Kind = "unsupported" // the program can't speak it here; the error says why

@@ -1,14 +1,14 @@
-// Package framework is what the suites against a real cluster are written with: it finds the
-// cluster, makes namespaces and pods in it, connects from one pod to another, and tells what the
-// cluster looked like when a spec failed. It alone talks to the API server, to containers and to
-// Docker; a suite says what it wants and what must hold.
+// Package framework is for suites against a real cluster: it finds the cluster, makes namespaces
+// and pods in it, connects from one pod to another, and reports the cluster's state when a spec
+// fails. It alone talks to the API server, to containers and to Docker; a suite says what it wants
+// and what must hold.
 //
 // The model: one cluster (Cluster), named by KUBECONFIG. A pod (Pod) runs the test program of
 // e2e/cmd/testpod, and everything about the network is learned by running that program: inside the
 // pod through the API server's exec, or in a container beside the nodes (Outside) where the cluster
-// is one of kind's. Whatever a spec makes is removed after it by Ginkgo's DeferCleanup; before
-// that, if the spec failed, its diagnostics are written. Names are generated, so suites can run
-// beside each other.
+// is one of kind's. Ginkgo's DeferCleanup removes all that a spec makes after it; before that, if
+// the spec failed, its diagnostics are written. Names are generated, so suites can run beside each
+// other.
 //
 // Functions that take a context poll until it ends or their own time limit passes, and then fail
 // the spec. All of them are safe for concurrent use unless they say otherwise, but a goroutine that

@@ -34,7 +34,7 @@ var permissions = map[schema.GroupResource][]string{
 	{Group: "events.k8s.io", Resource: "events"}:            {"create", "patch"},
 }
 
-// undocumented are verbs that the API server checks but doesn't tell of.
+// undocumented are verbs that the API server checks but doesn't list.
 var undocumented = map[schema.GroupResource][]string{
 	{Resource: "users"}:           {"impersonate"},
 	{Resource: "groups"}:          {"impersonate"},

@@ -20,8 +20,8 @@ const (
 // steadyAway is how long the API server stays away once the new agent runs.
 const steadyAway = 15 * time.Second
 
-// withoutAPIServer takes the API server away, kills the near node's agent, sees to it that another
-// one comes and leaves the rules exactly as they are, and brings the API server back.
+// withoutAPIServer takes the API server away, kills the near node's agent, checks that another one
+// comes and leaves the rules exactly as they are, and restores the API server.
 func (w *world) withoutAPIServer(ctx context.Context) {
 	kind := w.cluster.RequireKind()
 	// A new pod: kubelet would wait before it starts one again that other specs have killed.
@@ -34,14 +34,14 @@ func (w *world) withoutAPIServer(ctx context.Context) {
 		gomega.ExpectWithOffset(2, err).
 			NotTo(gomega.HaveOccurred(), "moving the API server's manifest")
 	}
-	bringBack := func(ctx context.Context) {
+	restore := func(ctx context.Context) {
 		move(ctx, apiServerAside, apiServerManifest)
 		w.awaitAPIServer(ctx)
 	}
 	ginkgo.DeferCleanup(func(ctx ginkgo.SpecContext) {
-		bringBack(ctx)
+		restore(ctx)
 	}, ginkgo.NodeTimeout(4*time.Minute))
-	defer bringBack(ctx) // also after a failure, which is to be diagnosed
+	defer restore(ctx) // also after a failure, which is to be diagnosed
 	move(ctx, apiServerManifest, apiServerAside)
 	gomega.EventuallyWithOffset(1, ctx, func() error {
 		return w.ping(ctx)
@@ -69,7 +69,7 @@ func (w *world) withoutAPIServer(ctx context.Context) {
 		"the rules of %s, where the agent waits for the API server", w.near)
 
 	gomega.ExpectWithOffset(1, w.ping(ctx)).NotTo(gomega.Succeed(), "the API server is away still")
-	bringBack(ctx)
+	restore(ctx)
 	ginkgo.GinkgoWriter.Printf("the API server was away for %s; the agent came back after %s\n",
 		time.Since(away), back.Sub(away))
 }

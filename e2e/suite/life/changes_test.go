@@ -42,7 +42,7 @@ func (w *world) changePolicies(ctx context.Context) (stop func() (changes int)) 
 func (w *world) policySteps() []func(context.Context) error {
 	policies := w.cluster.Client.NetworkingV1().NetworkPolicies(w.namespace)
 	webs := metav1.LabelSelector{MatchLabels: map[string]string{appLabel: web}}
-	// Friends may come for a second reason, which goes again; so may those whom there is nobody of.
+	// Friends may come for a second reason, which goes again; so may roles without pods.
 	from := func(name, role string) *networkingv1.NetworkPolicy {
 		return w.policy(name, networkingv1.NetworkPolicySpec{PodSelector: webs,
 			Ingress: []networkingv1.NetworkPolicyIngressRule{{

@@ -132,7 +132,7 @@ func (r *record) add(object, what string) {
 }
 
 // judge fails the spec if an object has become worse, but for those that may. A node may have left
-// Ready while nobody could be told: so its condition must be older than the record, too.
+// Ready while the API server was away: so its condition must be older than the record, too.
 func (r *record) judge(ctx context.Context, may ...string) {
 	var wrong []string
 	for _, node := range r.cluster.Nodes(ctx) {

@@ -202,7 +202,7 @@ func (w *world) initLog(ctx context.Context, pod *corev1.Pod) string {
 	return string(log)
 }
 
-// drain keeps new pods from the near node and evicts all that something brings back elsewhere or
+// drain keeps new pods from the near node and evicts all that a controller makes again elsewhere or
 // later.
 func (w *world) drain(ctx context.Context) {
 	cordon(ctx, w.cluster, w.near, true)

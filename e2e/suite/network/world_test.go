@@ -207,6 +207,6 @@ func (w *world) addressesOf(node *corev1.Node) []netip.Addr {
 	})
 }
 
-// somePort is a port that probably nobody has on a node: outside of what NodePorts and the kernel's
+// somePort is a port that is probably free on a node: outside of what NodePorts and the kernel's
 // own choices are taken from. These specs may run beside themselves.
 func somePort() int { return 20_000 + rand.IntN(9_000) }

@@ -21,8 +21,8 @@ var (
 	friend = map[string]string{"role": "friend"}
 )
 
-// Clients on the server's node and on another one, before and after whatever policy has to take
-// notice of.
+// Clients on the server's node and on another one, before and after each change that policy has to
+// take notice of.
 var _ = ginkgo.Describe("changes", func() {
 	var w *world
 	var near, far string // nodes: the server's, and another one if there is one

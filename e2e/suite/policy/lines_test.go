@@ -254,7 +254,7 @@ func (w *world) nodePort(ctx context.Context) int {
 	return int(service.Spec.Ports[0].NodePort)
 }
 
-// client makes a friend that needn't be Ready, and waits until it can be told to connect.
+// client makes a friend that needn't be Ready, and waits until it can connect.
 func (w *world) client(ctx context.Context, name, node string,
 	mutate func(*corev1.Pod)) *framework.Pod {
 	pod := w.cluster.CreatePod(ctx, w.namespaces["shop"], framework.PodOptions{

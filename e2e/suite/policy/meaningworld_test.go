@@ -201,7 +201,7 @@ func (w *meaningWorld) render(specs map[string]string) []*networkingv1.NetworkPo
 
 // replacer puts this cluster's names and addresses for those that are written out in the cases:
 // blocks with both hosts outside, a larger one, and one with the second host alone. Of a family
-// that the cluster doesn't have, the cases' own stay, which nobody has.
+// that the cluster doesn't have, the cases' own stay, which no pod has.
 func (w *meaningWorld) replacer() *strings.Replacer {
 	pairs := []string{"kubernetes.io/metadata.name: ops",
 		"kubernetes.io/metadata.name: " + w.namespaces["ops"]}

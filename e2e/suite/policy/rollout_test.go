@@ -28,7 +28,7 @@ const grownUp = 2 * time.Second
 // heardOf is how long a client is Ready before its log must have something to say.
 const heardOf = 5 * time.Second
 
-// The roles of the pods: servers let friends in and nobody else.
+// The roles of the pods: servers let only friends in.
 const (
 	serverRole, friendRole, strangerRole = "server", "friend", "stranger"
 )
@@ -363,7 +363,7 @@ func judgeFriends(pods []*followed) {
 				continue
 			}
 			// The condition's time is cut to the second, so the pod may be younger by up to that;
-			// and nobody knew before the API server did.
+			// and the API server knew first.
 			since := one.ready.Add(time.Second)
 			if one.seenReady.After(since) {
 				since = one.seenReady

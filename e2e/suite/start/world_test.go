@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// servedPort is what is tried, over TCP and UDP. Kubelet's probes go to another, so that nobody
-	// counts them.
+	// servedPort is what is tried, over TCP and UDP. Kubelet's probes go to another, so that they
+	// aren't counted.
 	servedPort  = 80
 	probedPorts = "tcp/8080"
 
