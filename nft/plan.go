@@ -258,7 +258,7 @@ func (pl *planner) switchOver() {
 			ops = append(ops, Op{Kind: FlushChain, Chain: c})
 		}
 	}
-	ops = append(ops, pl.letGo()...)
+	ops = append(ops, pl.releaseTargets()...)
 	for i := range pl.changes {
 		ops = append(ops, pl.changes[i].switchLeave(pl.fence)...)
 	}

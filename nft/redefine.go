@@ -76,8 +76,8 @@ func (pl *planner) rewriteReferrers() {
 	}
 }
 
-// letGo empties objects that refer to a target now, and go or move later.
-func (pl *planner) letGo() []Op {
+// releaseTargets empties objects that refer to a target now, and go or move later.
+func (pl *planner) releaseTargets() []Op {
 	var ops []Op
 	for _, list := range [][]*Chain{pl.removed, pl.reseated, pl.dropped} {
 		for _, c := range list {

@@ -117,9 +117,9 @@ func (a *onlyAgent) awaitSilence(ctx context.Context) error {
 	return nil
 }
 
-// beAlone waits until this is the node's only agent, which it is until release. While another one
-// runs, it reports that one, and serves this agent's health where the address is free.
-func beAlone(ctx context.Context, o *options, events notify.NodeEvents,
+// awaitOtherAgents waits until this is the node's only agent, which it is until release. While
+// another one runs, it reports that one, and serves this agent's health where the address is free.
+func awaitOtherAgents(ctx context.Context, o *options, events notify.NodeEvents,
 	log logr.Logger) (*onlyAgent, error) {
 	stop := func() {}
 	only := &onlyAgent{stateDir: o.stateDir, socket: o.socket, standsBy: func(why string) {

@@ -78,12 +78,12 @@ func TestOnlyAgent(t *testing.T) {
 	}
 }
 
-// TestLockLasts: the agent that beAlone returned has the lock until it is released, and not only
-// until the next collection of garbage.
+// TestLockLasts: the agent that awaitOtherAgents returned has the lock until it is released, and
+// not only until the next collection of garbage.
 func TestLockLasts(t *testing.T) {
 	t.Parallel()
 	stateDir := t.TempDir()
-	only, err := beAlone(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"},
+	only, err := awaitOtherAgents(t.Context(), &options{stateDir: stateDir, socket: "/nowhere"},
 		notify.NodeEvents{}, logr.Discard())
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,8 @@ func TestStandsBy(t *testing.T) {
 	log := funcr.New(func(_, args string) { logged <- args }, funcr.Options{})
 	go func() {
 		o := &options{stateDir: stateDir, socket: "/nowhere", httpAddress: "127.0.0.1:0"}
-		only, err := beAlone(t.Context(), o, notify.NodeEvents{Node: "n1", Recorder: recorder}, log)
+		only, err := awaitOtherAgents(t.Context(), o,
+			notify.NodeEvents{Node: "n1", Recorder: recorder}, log)
 		only.release()
 		ended <- err
 	}()

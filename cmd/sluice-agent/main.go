@@ -67,7 +67,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	log := setLogger(o)
-	heedMemoryLimit(log)
+	setMemoryLimit(log)
 	cfg, err := restConfig(o.kubeconfig)
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	recorder := mgr.GetEventRecorder("sluice-agent")
-	only, err := beAlone(ctx, o, notify.NodeEvents{Node: o.node, Recorder: recorder}, log)
+	only, err := awaitOtherAgents(ctx, o, notify.NodeEvents{Node: o.node, Recorder: recorder}, log)
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}

@@ -9,11 +9,11 @@ import (
 // the program's text, and for kernel memory that counts as the agent's, such as rules and messages.
 const memoryShare = 0.8
 
-// heedMemoryLimit makes the garbage collector work harder as the agent comes near its container's
+// setMemoryLimit makes the garbage collector work harder as the agent comes near its container's
 // limit. A start needs more memory than later work, and an agent that was killed in a start would
 // be killed in the next one. Without a limit nothing changes. GOMEMLIMIT in the environment takes
 // precedence.
-func heedMemoryLimit(log logr.Logger) {
+func setMemoryLimit(log logr.Logger) {
 	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare))
 	if err != nil {
 		log.Info("The container's memory limit isn't known", "reason", err.Error())

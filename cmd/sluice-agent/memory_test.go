@@ -14,14 +14,14 @@ import (
 	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
-// TestHeedsMemoryLimit: the garbage collector knows the container's limit, unless GOMEMLIMIT says
+// TestMemoryLimit: the garbage collector knows the container's limit, unless GOMEMLIMIT says
 // otherwise.
 //
 //nolint:paralleltest // in the process that it starts, the limit is everybody's
-func TestHeedsMemoryLimit(t *testing.T) {
-	const env = "SLUICE_TEST_HEED"
+func TestMemoryLimit(t *testing.T) {
+	const env = "SLUICE_TEST_MEMORY_LIMIT"
 	if os.Getenv(env) != "" {
-		heedMemoryLimit(testr.New(t))
+		setMemoryLimit(testr.New(t))
 		fmt.Println("limit", debug.SetMemoryLimit(-1))
 		return
 	}
@@ -39,7 +39,7 @@ func TestHeedsMemoryLimit(t *testing.T) {
 		if err := group.Limit(c.limit); err != nil {
 			t.Fatal(err)
 		}
-		launcher := append(group.Launcher(), os.Args[0], "-test.run=^TestHeedsMemoryLimit$")
+		launcher := append(group.Launcher(), os.Args[0], "-test.run=^TestMemoryLimit$")
 		cmd := exec.Command(launcher[0], launcher[1:]...)
 		cmd.Env = append(os.Environ(), env+"=1", c.setting)
 		out, err := cmd.CombinedOutput()
