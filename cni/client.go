@@ -92,7 +92,7 @@ func (c *Client) Get(ctx context.Context, path string, answer any) error {
 }
 
 // Do sends a request with a body of JSON, or without one, and reads the answer, of at most 4 MiB,
-// whatever its status is.
+// with any status.
 func (c *Client) Do(
 	ctx context.Context, method, path string, body []byte,
 ) (status int, data []byte, err error) {

@@ -13,8 +13,7 @@ import (
 	"github.com/sluice-net/sluice/test/packetworld"
 )
 
-// costlyRules is a policy of n rules that share nothing, the last of which lets everybody use
-// port 80.
+// costlyRules is a policy of n rules that share nothing, the last of which lets all use port 80.
 func costlyRules(n int) string {
 	var rules strings.Builder
 	for i := range n - 1 {

@@ -95,8 +95,8 @@ func (l Labels) Canonical() Labels {
 //
 //	app=web, tier in (a, b), !x, y notin (z), has k
 //
-// but sorted by key, and "all" for the empty selector. Whatever could be misread is quoted as in
-// Go, so that two selectors have the same text only if they are the same canonical selector.
+// but sorted by key, and "all" for the empty selector. Ambiguous text is quoted as in Go, so that
+// two selectors have the same text only if they are the same canonical selector.
 func (l Labels) String() string {
 	if len(l) == 0 {
 		return "all"

@@ -289,7 +289,7 @@ func (x *expectations) sender(c *kernel.Class, p *progress) {
 	case isVeth(c.In) || contains(x.node.PodRanges, c.Src):
 		p.drop(p.open, notProgrammed)
 	case len(x.node.PodRanges) > 0 && linkLocal6.Contains(c.Src) && c.Out != "":
-		p.drop(p.open, "on a bridge, from no known pod") // to the node itself it is nobody else's
+		p.drop(p.open, "on a bridge, from no known pod") // to the node itself: it is no other's
 	}
 }
 

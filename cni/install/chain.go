@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Others chain plugins to ours: a mesh's installer, for one, writes its own behind whatever the
-// first configuration has.
+// Others chain plugins to ours: a mesh's installer, for one, writes its own behind the plugins of
+// the first configuration.
 
 const (
 	// othersEnding is the ending of the file in which RemoveConflist keeps others' plugins.

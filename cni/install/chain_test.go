@@ -25,8 +25,8 @@ func conflistOf(plugins ...string) string {
 		`],"cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0"}`
 }
 
-// TestAppendedPluginsStay: what others put behind our plugin stays, in their order, whatever is
-// repaired in the rest; a file with the right meaning isn't written.
+// TestAppendedPluginsStay: what others put behind our plugin stays, in their order, while the rest
+// is repaired; a file with the right meaning isn't written.
 func TestAppendedPluginsStay(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -155,7 +155,7 @@ func atEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.
 const unfinished = ".sluice-*.new"
 
 // removeUnfinished removes files that were to take another's place, as replaceFile and copyProgram
-// name them. The caller sees to it that nobody is about to make one.
+// name them. The caller makes sure that none is being made.
 func removeUnfinished(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

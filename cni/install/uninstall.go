@@ -23,7 +23,7 @@ import (
 // PodsLeft names the pods that still have their link, as namespace/name, sorted. A link that is
 // down and has no record isn't a pod's any more: its DEL didn't finish.
 func PodsLeft(stateDir string) ([]string, error) {
-	attachments, _, _ := cni.OpenRecords(stateDir).ReadAll() // what can't be read tells nothing
+	attachments, _, _ := cni.OpenRecords(stateDir).ReadAll() // unreadable records say nothing
 	return podlink.PodsWithLinks(attachments)
 }
 

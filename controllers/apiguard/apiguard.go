@@ -79,8 +79,8 @@ type exchange struct {
 	closed   atomic.Bool // by the readers
 }
 
-// answered notes the answer's status. A refusal says nothing of the objects, whatever its body is.
-// One status is no news: API servers without watch lists (1.33, for instance) answer 422 to a watch
+// answered notes the answer's status. A refusal says nothing of the objects, with any body. One
+// status is no news: API servers without watch lists (1.33, for instance) answer 422 to a watch
 // that asks for existing objects, and client-go then asks in another way.
 func (e *exchange) answered(request *http.Request, response *http.Response) {
 	switch {

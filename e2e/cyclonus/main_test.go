@@ -13,7 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// cyclonus tells every step; failures are reported in full by the tests
+	// cyclonus logs every step; the tests report failures in full
 	logrus.SetLevel(logrus.PanicLevel)
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "e2e/cyclonus: not root: tests with a lab are skipped")

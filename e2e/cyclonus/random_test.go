@@ -55,7 +55,7 @@ var (
 	}
 )
 
-// randomPod is a pod as both judges are told of it.
+// randomPod is a pod as both judges get it.
 type randomPod struct {
 	policy.Pod
 	namespaceLabels map[string]string
@@ -123,7 +123,7 @@ func (w *randomWorld) compare(t *rapid.T) (allowed, denied int) {
 	return allowed, denied
 }
 
-// cluster is the world as policy is told of it.
+// cluster is the world as policy gets it.
 func (w *randomWorld) cluster() *cluster.Cluster {
 	// cyclonus knows of no pod CIDRs
 	c := cluster.New(cluster.Options{Node: "node1", PolicyOnly: true})
@@ -214,7 +214,7 @@ func drawLabels(t *rapid.T, of string) map[string]string {
 	return out
 }
 
-// drawPod: the number tells pods' names and addresses apart.
+// drawPod: the number distinguishes pods' names and addresses.
 func drawPod(t *rapid.T, namespace string, number int) policy.Pod {
 	name := fmt.Sprintf("pod%d", number)
 	out := policy.Pod{

@@ -27,7 +27,7 @@ func TestChanges(t *testing.T) { //nolint:tparallel // the parts take turns on o
 		{"a policy before its pods", policyBeforePods},
 		{"an unreadable field", unreadableField},
 		{"why", whyAnswers},
-		{"denials", denialsAreTold},
+		{"denials", denialsAreReported},
 		{"health and metrics", healthAndMetrics},
 	} {
 		t.Run(part.name, func(t *testing.T) {

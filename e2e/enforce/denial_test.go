@@ -8,9 +8,9 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// denialsAreTold: denied packets are counted to the last one, through changes of policies, and the
-// node's log says who was denied what, and by which policies.
-func denialsAreTold(w *world) {
+// denialsAreReported: denied packets are counted to the last one, through changes of policies, and
+// the node's log says who was denied what, and by which policies.
+func denialsAreReported(w *world) {
 	const port = 4747 // no other pod's
 	node := w.Node(w.node["dev/db"])
 	counted := func() float64 {

@@ -29,7 +29,7 @@ type world struct {
 	t *testing.T
 }
 
-// newWorld brings up a lab that ends with the test.
+// newWorld starts a lab that ends with the test.
 func newWorld(t *testing.T, options lab.Options) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -25,7 +25,7 @@ const patience = 5 * time.Second
 // baseChain is a base chain on one hook of a table that isn't ours.
 type baseChain struct {
 	table   *nftables.Table
-	owned   bool // by a process: nobody else may change the table
+	owned   bool // by a process: no other may change the table
 	dormant bool // the table judges nothing
 	chain   *nftables.Chain
 	rules   []*nftables.Rule

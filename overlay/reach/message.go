@@ -61,7 +61,7 @@ const (
 	ndLen       = ndHeader + 16
 	ndFlags     = 4
 	ndSolicited = 0x40
-	ndHopLimit  = 255 // whatever has been forwarded has less
+	ndHopLimit  = 255 // a forwarded packet has less
 )
 
 // ndQuestion is the ICMPv6 message that asks a peer for its address. The kernel fills in the
