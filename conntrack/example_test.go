@@ -25,8 +25,9 @@ func ExampleTable() {
 		fmt.Println(err)
 		return
 	}
+	const bit = 127
 	for i := range entries {
-		if err := table.SetLabel(&entries[i], conntrack.MaxLabel, true); err != nil {
+		if err := table.SetLabel(&entries[i], bit, true); err != nil {
 			fmt.Println(err)
 		}
 	}

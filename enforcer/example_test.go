@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/selector"
 )
@@ -23,7 +24,7 @@ func ExampleEnforcer() {
 		return
 	}
 	defer kernel.Close()
-	model := enforcer.NewModel(policy.Options{Node: "n1"}, ruleset.Config{})
+	model := enforcer.NewModel(cluster.Options{Node: "n1"}, ruleset.Config{})
 	e := enforcer.New(kernel, model, enforcer.Options{})
 	go func() { fmt.Println(e.Run(ctx)) }()
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/verify"
 	"github.com/sluice-net/sluice/verify/kernel"
@@ -14,19 +15,14 @@ import (
 // A node with one pod, and a kernel without a table: all packets pass, also those of connections
 // that are cut.
 func ExamplePass() {
-	c := policy.NewCluster(policy.Options{Node: "n1"})
+	c := cluster.New(cluster.Options{Node: "n1"})
 	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1",
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
 	c.SetPod(db)
 	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: "slup1",
 		Addresses: db.Addresses})
 	c.Take()
-	program, err := kernel.Decode(&kernel.Dump{})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	result, err := verify.NewPass(program, c.Snapshot().Meaning(), &verify.Node{CutLabel: 127}).
+	result, err := verify.NewPass(&kernel.Program{}, c.Snapshot().Meaning(), &verify.Node{CutLabel: 127}).
 		Run(context.Background())
 	fmt.Println(result.Total > 0, err)
 	first := result.Differences[0]

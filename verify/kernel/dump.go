@@ -1,7 +1,7 @@
 // Package kernel reads table inet sluice back from the kernel and says what
 // it does to packets: not what somebody meant to write, but what is there.
 //
-// [Read] asks the kernel by netlink and [Decode] makes a [Program] of the
+// [Read] asks the kernel by netlink and makes a [Program] of the
 // answers. It shares no code with package nft, neither with what writes the
 // table nor with what reads it there, so that no misunderstanding is on both
 // sides. An [Evaluator] runs a [Class] of packets through the base chains of a
