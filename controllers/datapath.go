@@ -199,10 +199,11 @@ func (d *Datapath) writeSubnet() {
 // agent's first look is an earlier agent's, perhaps with other flags, and no edit.
 func (d *Datapath) reportConflist(s install.ConflistState) {
 	if d.installed && s.Edited != "" {
-		d.Log.Info("Somebody has edited our CNI configuration; it is put right", "directory",
+		d.Log.Info("Another program has edited our CNI configuration; it is put right", "directory",
 			d.ConfDir, "edited", s.Edited)
-		d.Events.Warn("CNIConfigEdited", "somebody has edited our CNI configuration in "+d.ConfDir+
-			", and it is put right: "+s.Edited)
+		d.Events.Warn("CNIConfigEdited",
+			"another program has edited our CNI configuration in "+d.ConfDir+
+				", and it is put right: "+s.Edited)
 	}
 	if !slices.Equal(s.Appended, d.appended) {
 		d.Log.Info("The plugins have changed that others append to our CNI configuration",

@@ -62,11 +62,11 @@ func (c *TrackingCheck) look() {
 			fmt.Sprintf("connection tracking has room again: %d of %d", count, limit))
 		return
 	}
-	c.Log.Info("Connection tracking is full: what would begin a connection is dropped",
+	c.Log.Info("Connection tracking is full: packets that would begin a connection are dropped",
 		"connections", count, "max", limit)
 	c.Events.Warn("ConntrackFull", fmt.Sprintf("connection tracking has %d of %d connections: "+
-		"what would begin another one is dropped, whatever "+
-		"policies say; see who has so many (conntrack -L), or raise "+
+		"packets that would begin another one are dropped, even if policies allow it; "+
+		"see which addresses have so many (conntrack -L), or raise "+
 		"net.netfilter.nf_conntrack_max", count, limit))
 }
 

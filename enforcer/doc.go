@@ -7,9 +7,9 @@
 // pure, and wakes the loop. The loop takes what has changed, has it rendered, and commits it:
 //
 //	commit     what changed, as much of it as fits into a short time (pace)
-//	repair     what somebody else changed in the table is put right
+//	repair     what another program changed in the table is put right
 //	refusals   one object that the kernel refuses is left out, and named
-//	failing    a commit that fails is tried again, and told of
+//	failing    a commit that fails is tried again, and reported
 //
 // Callers that wait for a commit return when it is in the kernel, or with the reason why it isn't:
 // [Enforcer.Attach], [Enforcer.AwaitFirstCommit]. Other callers ask for an answer or for a

@@ -39,8 +39,8 @@ func NewMetrics() *Metrics {
 		}),
 		rulesetRepairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_ruleset_repairs_total",
-			Help: "How often the table in the kernel was found changed by somebody else, and put " +
-				"right.",
+			Help: "How often the table in the kernel was found changed by another program, " +
+				"and put right.",
 		}),
 		rulesetRefused: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_ruleset_refused_objects",

@@ -169,8 +169,8 @@ func (e *Enforcer) reportRepair(differences []string) {
 	e.repairs.logged = time.Now()
 	const few = 5
 	first := differences[:min(few, len(differences))]
-	e.opts.Log.Info("Somebody else has changed the ruleset; it is put right", "differences",
+	e.opts.Log.Info("Another program has changed the ruleset; it is put right", "differences",
 		len(differences), "first", first)
-	e.opts.Warn("RulesetChanged", "somebody else has changed table inet sluice; it is put right "+
+	e.opts.Warn("RulesetChanged", "another program has changed table inet sluice; it is put right "+
 		"(the agent's log has the differences)")
 }

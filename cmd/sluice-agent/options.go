@@ -124,8 +124,8 @@ func (o *options) networkFlags(fs *flag.FlagSet) {
 		"where the node's subnet is written for other tools; empty: nowhere")
 	fs.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys/net",
 		"where the node's network sysctls can be written")
-	fs.StringVar(&o.runDir, "run-dir", "/run", "where NetworkManager and systemd-networkd are "+
-		"told to leave our links alone; empty: nowhere")
+	fs.StringVar(&o.runDir, "run-dir", "/run", "where files make NetworkManager and "+
+		"systemd-networkd leave our links alone; empty: nowhere")
 }
 
 // defaultLogGroup is a group that no other program is known to use.

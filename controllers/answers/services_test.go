@@ -138,7 +138,7 @@ func TestWhyToAService(t *testing.T) {
 	}{
 		{api, web, nobody, "80", []string{"destination " + nobody, "that no pod has"}},
 		{api, nobody, "dev/db", "80", []string{"source " + nobody, "that no pod has"}},
-		{api, web, "10.96.0.10", "8082", []string{"dev/mixed has nobody who answers"}},
+		{api, web, "10.96.0.10", "8082", []string{"dev/mixed has no endpoint that answers"}},
 		{api, web, "10.96.0.10", "9", []string{"dev/mixed has no port TCP 9"}},
 		{api, web, "10.96.0.10", "8080/udp", []string{"dev/mixed has no port UDP 8080"}},
 		{away, web, "10.96.0.10", "8080",

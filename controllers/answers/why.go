@@ -79,7 +79,7 @@ func (a asker) answer(ctx context.Context, f policy.Flow,
 		"destination": f.Destination} {
 		if a.whose(addr, own) == cluster.Nobodys {
 			return "", false, fmt.Errorf("%s %s: an address of the pod network that no pod has, "+
-				"as far as is known here: nobody answers there", which, addr)
+				"as far as is known here: nothing answers there", which, addr)
 		}
 	}
 	plain := func(f policy.Flow) string {
@@ -107,8 +107,9 @@ func (a asker) answer(ctx context.Context, f policy.Flow,
 		return "", false, fmt.Errorf("destination %s: %w", f.Destination, err)
 	}
 	if len(backends) == 0 {
-		return "", false, fmt.Errorf("destination %s: Service %s/%s has nobody who answers now",
-			f.Destination, service.Namespace, service.Name)
+		return "", false,
+			fmt.Errorf("destination %s: Service %s/%s has no endpoint that answers now",
+				f.Destination, service.Namespace, service.Name)
 	}
 	texts := []string{
 		fmt.Sprintf("%s is Service %s/%s: policies judge who answers, at its own port",
