@@ -316,8 +316,7 @@ func (n *Network) addHostPorts(elements map[dispatchKey]nft.Verdict, pod []netip
 				key = dispatchKey{anyHostPortMap(family),
 					nft.ProtoPortElement(proto, port.HostPort)}
 			}
-			elements[key] = nft.Verdict{Kind: nft.NATTo,
-				Target: netip.AddrPortFrom(addr, port.ContainerPort)}
+			elements[key] = nft.NATTarget(netip.AddrPortFrom(addr, port.ContainerPort))
 			elements[dispatchKey{hairpinSet(family),
 				nft.AddrPairElement(addr, addr)}] = nft.Verdict{}
 		}
