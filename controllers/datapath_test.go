@@ -51,8 +51,8 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 
 			fault.Set(disk, true)
 			reported()            // all is as it should be
-			d.state.MTU = 1400    // now it isn't
-			d.Conflist.Name = "x" // likewise
+			d.state.MTU = 1400       // now it isn't
+			d.Conflist.Socket = "/x" // likewise
 			reported("Warning NodeFileNotWritten The subnet file can't be written, what is there "+
 				"stays as it is: writing "+d.SubnetFile+": ",
 				"Warning NodeFileNotWritten The CNI configuration can't be written, what is "+
@@ -68,7 +68,7 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			fault.Set(disk, false)
 			d.installed = false // what is there is another agent's, and no edit
 			reported("Normal NodeFileWritten", "Normal NodeFileWritten")
-			if now := contentOf(t, conflist); !strings.Contains(now, `"name": "x"`) ||
+			if now := contentOf(t, conflist); !strings.Contains(now, `"socket": "/x"`) ||
 				!strings.Contains(contentOf(t, d.SubnetFile), "MTU=1400") {
 				t.Errorf("not written: %s", now)
 			}

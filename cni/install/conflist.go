@@ -2,7 +2,6 @@ package install
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,11 +22,9 @@ const conflistMode fs.FileMode = 0o644
 // ConflistOptions say what is in the network configuration. The zero value is right for an ordinary
 // node.
 type ConflistOptions struct {
-	Name       string // of the network; "sluice" by default
-	CNIVersion string // of the CNI specification; "1.1.0" by default
-	Socket     string // of the agent; DefaultSocket if empty
-	StateDir   string // of the agent; DefaultStateDir if empty
-	Exclusive  bool   // take out what others append to our configuration
+	Socket    string // of the agent; DefaultSocket if empty
+	StateDir  string // of the agent; DefaultStateDir if empty
+	Exclusive bool   // take out what others append to our configuration
 }
 
 // ConflistState is what Conflist found and did.
@@ -61,7 +58,7 @@ type conflistPlugin struct {
 // cniVersion. So cniVersion stays at one that all know, and cniVersions has the newer one for those
 // that read it.
 func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
-	const readByAll = "1.0.0"
+	const networkName, readByAll, newest = "sluice", "1.0.0", "1.1.0"
 	plugin := conflistPlugin{Type: PluginName,
 		Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}}
 	if o.Socket != cni.DefaultSocket {
@@ -71,16 +68,13 @@ func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 		plugin.StateDir = o.StateDir
 	}
 	list := conflist{
-		CNIVersion: cmp.Or(o.CNIVersion, "1.1.0"),
-		Name:       cmp.Or(o.Name, "sluice"),
-		Plugins:    []any{plugin},
+		CNIVersion:  readByAll,
+		CNIVersions: []string{readByAll, newest},
+		Name:        networkName,
+		Plugins:     []any{plugin},
 	}
 	for _, other := range appended {
 		list.Plugins = append(list.Plugins, other)
-	}
-	if list.CNIVersion == "1.1.0" {
-		list.CNIVersions = []string{readByAll, list.CNIVersion}
-		list.CNIVersion = readByAll
 	}
 	data, err := json.MarshalIndent(list, "", "  ")
 	return append(data, '\n'), err
