@@ -210,7 +210,8 @@ func TestFailedWriteLeavesNoFile(t *testing.T) {
 func TestRecordsAreSynced(t *testing.T) {
 	t.Parallel()
 	r := newRecords(t)
-	if err := errors.Join(r.MakeDirectories(), r.WriteLedger(Ledger{Taken: addrs("10.1.0.7")})); err != nil {
+	if err := errors.Join(r.MakeDirectories(),
+		r.WriteLedger(Ledger{Taken: addrs("10.1.0.7")})); err != nil {
 		t.Fatal(err)
 	}
 	for what, write := range map[string]func() error{

@@ -50,7 +50,7 @@ func TestNodeFilesOnBadDisk(t *testing.T) {
 			before := contentOf(t, conflist)
 
 			fault.Set(disk, true)
-			reported()            // all is as it should be
+			reported()               // all is as it should be
 			d.state.MTU = 1400       // now it isn't
 			d.Conflist.Socket = "/x" // likewise
 			reported("Warning NodeFileNotWritten The subnet file can't be written, what is there "+

@@ -53,7 +53,8 @@ func (e SubnetEnv) WriteFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // others read it
 		return fmt.Errorf("making the folder of %s: %w", path, err)
 	}
-	file := atomicfile.File{Path: path, Passing: filepath.Base(unfinishedPattern(path)), Mode: 0o644}
+	file := atomicfile.File{Path: path, Passing: filepath.Base(unfinishedPattern(path)),
+		Mode: 0o644}
 	if err := file.Write([]byte(content)); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}

@@ -37,9 +37,9 @@ func (r RuleRef) String() string {
 	return s
 }
 
-// Clause is one way to match a rule: one set of peers and one alternative of
-// ports. A flow matches a rule when it matches any of the rule's clauses, of
-// which there are at most four, however many peers and ports the rule lists.
+// Clause is one way to match a rule: one set of peers and one alternative of ports. A flow matches
+// a rule when it matches any of the rule's clauses, of which there are at most four, however many
+// peers and ports the rule lists.
 type Clause struct {
 	// Rule is the index of the rule in the manifest.
 	Rule    int
@@ -48,13 +48,11 @@ type Clause struct {
 	Peer *Set
 	// Ports must hold the destination port. Nil: not looked at.
 	Ports []selector.PortRange
-	// Named must hold the destination's address, protocol and port. Nil: not
-	// looked at.
+	// Named must hold the destination's address, protocol and port. Nil: not looked at.
 	Named *Set
 }
 
-// Clauses lists what the policy's rules match in one direction, in the order
-// of the manifest.
+// Clauses lists what the policy's rules match in one direction, in the order of the manifest.
 func (p *Policy) Clauses(d Direction) []Clause {
 	section := p.Section(d)
 	if section == nil {
@@ -122,7 +120,8 @@ func (s *Section) CountClauses() (out int) {
 		r := &s.Rules[i]
 		isBlock := func(p Peer) bool { return p.Block != nil }
 		isSelector := func(p Peer) bool { return p.Selector != nil }
-		peers := count(r.AnyPeer, slices.ContainsFunc(r.Peers, isBlock), slices.ContainsFunc(r.Peers, isSelector))
+		peers := count(r.AnyPeer, slices.ContainsFunc(r.Peers, isBlock),
+			slices.ContainsFunc(r.Peers, isSelector))
 		out += peers * count(r.AnyPort, len(r.Ports) > 0, len(r.Named) > 0)
 	}
 	return out

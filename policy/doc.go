@@ -8,9 +8,9 @@
 // unreadable is dropped item by item and listed in [Policy.Problems]; it never widens what the
 // policy allows. [PodFrom] and [NodeFrom] read what policies ask of pods and nodes.
 //
-// [Policy.Clauses] spells the rules as look-ups: a [Clause] refers to sets of addresses by what
-// is in them ([Set]). Who that is at the moment, and what all policies together mean, is for
-// package cluster.
+// [Policy.Clauses] spells the rules as look-ups: a [Clause] refers to sets of addresses by what is
+// in them ([Set]). Who that is at the moment, and what all policies together mean, is for package
+// cluster.
 //
 // Policies belong to a [Tier], although today only [TierNetworkPolicy] has any:
 // ClusterNetworkPolicy puts an Admin tier before it and a Baseline tier after it.

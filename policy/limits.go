@@ -7,14 +7,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// What one policy may cost every node, whoever wrote it. An object of an API
-// server has some megabytes at most, and all that is made of it has a size in
-// proportion to that, except for what is here.
+// What one policy may cost every node, whoever wrote it. An object of an API server has some
+// megabytes at most, and all that is made of it has a size in proportion to that, except for what
+// is here.
 const (
 	// maxProblems bounds what is told, each with an Event.
 	maxProblems = 50
-	// maxProblemText is how long a field's path, its value and what was expected
-	// may be, in bytes: an Event takes 1024 in all.
+	// maxProblemText is how long a field's path, its value and what was expected may be, in bytes:
+	// an Event takes 1024 in all.
 	maxProblemText = 300
 )
 
@@ -42,7 +42,8 @@ func (l *limits) allProblems(spec *field.Path) []Problem {
 	if l.more == 0 {
 		return l.problems
 	}
-	return append(l.problems, Problem{Field: spec.String(), Value: fmt.Sprintf("%d more fields", l.more), Expected: "values that can be used"})
+	return append(l.problems, Problem{Field: spec.String(),
+		Value: fmt.Sprintf("%d more fields", l.more), Expected: "values that can be used"})
 }
 
 // shorten keeps the beginning of what is too long to be told.
@@ -64,6 +65,7 @@ func (l *limits) limitClauses(p *Policy) {
 		return
 	}
 	l.problem(specPath, fmt.Sprintf("%d rules, counted for each kind of peers and ports", n),
-		fmt.Sprintf("at most %d of them in one policy; it isolates, and allows nothing", MaxPolicyClauses))
+		fmt.Sprintf("at most %d of them in one policy; it isolates, and allows nothing",
+			MaxPolicyClauses))
 	*p = *p.Emptied()
 }

@@ -22,8 +22,8 @@ func (k Key) Compare(o Key) int {
 	return strings.Compare(k.Name, o.Name)
 }
 
-// mostNamed is how many policies are named where there may be any number: in
-// a line about each packet, an answer to a person.
+// mostNamed is how many policies are named where there may be any number: in a line about each
+// packet, an answer to a person.
 const mostNamed = 10
 
 // List names policies for people, the first of them where there are many.
@@ -122,20 +122,19 @@ type Rule struct {
 	// Index is the rule's position in spec.ingress or spec.egress.
 	Index   int
 	Verdict Verdict
-	// AnyPeer is set when the rule names no peers; Peers is then empty. A rule
-	// whose peers were all unreadable has neither and matches nothing.
+	// AnyPeer is set when the rule names no peers; Peers is then empty. A rule whose peers were all
+	// unreadable has neither and matches nothing.
 	AnyPeer bool
 	Peers   []Peer
-	// AnyPort is set when the rule names no ports: any port of any protocol,
-	// ICMP included. Otherwise Ports (canonical, see selector.MergePorts) and
-	// Named (sorted) list what matches.
+	// AnyPort is set when the rule names no ports: any port of any protocol, ICMP included.
+	// Otherwise Ports (canonical, see selector.MergePorts) and Named (sorted) list what matches.
 	AnyPort bool
 	Ports   []selector.PortRange
 	Named   []NamedPort
 }
 
-// Peer is the other end of a flow: pods that a selector picks, or a block of
-// addresses. Exactly one of the fields is set.
+// Peer is the other end of a flow: pods that a selector picks, or a block of addresses. Exactly one
+// of the fields is set.
 type Peer struct {
 	Selector *selector.Selector
 	Block    *Block
@@ -221,8 +220,8 @@ func ProtocolName(p uint8) string {
 	return fmt.Sprintf("protocol %d", p)
 }
 
-// Problem is a field that could not be read. Only the item it names is lost;
-// the policy goes on isolating its subjects.
+// Problem is a field that could not be read. Only the item it names is lost; the policy goes on
+// isolating its subjects.
 type Problem struct {
 	Field    string // path in the manifest, as kubectl prints it
 	Value    string
@@ -240,8 +239,7 @@ type Flow struct {
 	Port                uint16 // destination port; ignored where the protocol has none
 }
 
-// Ends returns a flow's ends as one direction has them: the pod that it
-// governs, and the other.
+// Ends returns a flow's ends as one direction has them: the pod that it governs, and the other.
 func (f Flow) Ends(d Direction) (governed, other netip.Addr) {
 	if d == Egress {
 		return f.Source, f.Destination

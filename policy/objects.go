@@ -20,8 +20,7 @@ type Pod struct {
 	Node string
 	// HostNetwork pods are their node: never selected, never a selector peer.
 	HostNetwork bool
-	// Terminating pods are still pods; Finished ones (Succeeded, Failed) are
-	// nobody's peer.
+	// Terminating pods are still pods; Finished ones (Succeeded, Failed) are nobody's peer.
 	Terminating, Finished bool
 	// Created decides between pods that claim one address.
 	Created time.Time
@@ -40,12 +39,12 @@ type Endpoint struct {
 	// ID tells attachments apart; a pod can have an old and a new one.
 	ID  string
 	Pod selector.Pod
-	// Interface is the node's end of the pod's veth, empty where another CNI
-	// wired the pod and only the address is known.
+	// Interface is the node's end of the pod's veth, empty where another CNI wired the pod and only
+	// the address is known.
 	Interface string
 	Addresses []netip.Addr
-	// FromStatus says that nobody but the pod's status knows of the Addresses.
-	// Its policies govern them; whether others meet it there is another matter.
+	// FromStatus says that nobody but the pod's status knows of the Addresses. Its policies govern
+	// them; whether others meet it there is another matter.
 	FromStatus bool
 }
 
@@ -73,12 +72,12 @@ func (n Node) TunnelAddresses() []netip.Addr {
 	return out
 }
 
-// mirrorAnnotation holds the UID by which the container runtime knows a
-// static pod; its mirror object has another one.
+// mirrorAnnotation holds the UID by which the container runtime knows a static pod; its mirror
+// object has another one.
 const mirrorAnnotation = corev1.MirrorPodAnnotationKey
 
-// PodFrom reads a Pod object. Addresses, ports and protocols that can't be
-// read, and addresses that can't be a pod's, are left out.
+// PodFrom reads a Pod object. Addresses, ports and protocols that can't be read, and addresses that
+// can't be a pod's, are left out.
 func PodFrom(in *corev1.Pod) Pod {
 	uid := string(in.UID)
 	if static := in.Annotations[mirrorAnnotation]; static != "" {
@@ -102,7 +101,8 @@ func podAddresses(s corev1.PodStatus) []netip.Addr {
 	add := func(text string) {
 		a, err := netip.ParseAddr(text)
 		// Unspecified, loopback, link-local and multicast addresses are nobody's alone.
-		if err == nil && a.Zone() == "" && a.Unmap().IsGlobalUnicast() && !slices.Contains(out, a.Unmap()) {
+		if err == nil && a.Zone() == "" && a.Unmap().IsGlobalUnicast() &&
+			!slices.Contains(out, a.Unmap()) {
 			out = append(out, a.Unmap())
 		}
 	}
@@ -113,9 +113,8 @@ func podAddresses(s corev1.PodStatus) []netip.Addr {
 	return out
 }
 
-// podPorts lists the named ports of containers and of sidecars, which are
-// init containers that are always restarted (KEP-753). Other init containers
-// serve nobody once the pod runs.
+// podPorts lists the named ports of containers and of sidecars, which are init containers that are
+// always restarted (KEP-753). Other init containers serve nobody once the pod runs.
 func podPorts(s corev1.PodSpec) []PodPort {
 	var out []PodPort
 	add := func(ports []corev1.ContainerPort) {
@@ -131,15 +130,16 @@ func podPorts(s corev1.PodSpec) []PodPort {
 		add(s.Containers[i].Ports)
 	}
 	for i := range s.InitContainers {
-		if r := s.InitContainers[i].RestartPolicy; r != nil && *r == corev1.ContainerRestartPolicyAlways {
+		r := s.InitContainers[i].RestartPolicy
+		if r != nil && *r == corev1.ContainerRestartPolicyAlways {
 			add(s.InitContainers[i].Ports)
 		}
 	}
 	return out
 }
 
-// UnderlayAnnotation of a Node names the address that its tunnel uses, where
-// that isn't its first InternalIP of the underlay's family.
+// UnderlayAnnotation of a Node names the address that its tunnel uses, where that isn't its first
+// InternalIP of the underlay's family.
 const UnderlayAnnotation = "sluice.network/underlay-ip"
 
 // NodeFrom reads a Node object, and leaves out what can't be read.

@@ -26,25 +26,32 @@ func TestPodFrom(t *testing.T) {
 		Spec: corev1.PodSpec{
 			NodeName: "n1",
 			Containers: []corev1.Container{{Ports: []corev1.ContainerPort{
-				{Name: "http", ContainerPort: 80}, {ContainerPort: 81}, {Name: "bad", ContainerPort: 70000}, {Name: "odd", ContainerPort: 1, Protocol: "DCCP"},
+				{Name: "http", ContainerPort: 80}, {ContainerPort: 81},
+				{Name: "bad", ContainerPort: 70000},
+				{Name: "odd", ContainerPort: 1, Protocol: "DCCP"},
 			}}},
 			InitContainers: []corev1.Container{
-				{RestartPolicy: &always, Ports: []corev1.ContainerPort{{Name: "side", ContainerPort: 90, Protocol: corev1.ProtocolUDP}}},
+				{RestartPolicy: &always,
+					Ports: []corev1.ContainerPort{
+						{Name: "side", ContainerPort: 90, Protocol: corev1.ProtocolUDP}}},
 				{Ports: []corev1.ContainerPort{{Name: "init", ContainerPort: 91}}},
 			},
 		},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodFailed, PodIP: "10.0.0.1",
-			PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}, {IP: "::ffff:10.0.0.2"}, {IP: "fe80::1%eth0"}, {IP: "nonsense"}},
+			PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}, {IP: "::ffff:10.0.0.2"},
+				{IP: "fe80::1%eth0"}, {IP: "nonsense"}},
 		},
 	})
 	want := policy.Pod{
 		ID:        selector.Pod{Namespace: "dev", Name: "web", UID: "static"},
 		Addresses: addrs("10.0.0.1", "fd00::1", "10.0.0.2"),
 		Node:      "n1", Terminating: true, Finished: true,
-		Ports: []policy.PodPort{{policy.NamedPort{policy.ProtocolTCP, "http"}, 80}, {policy.NamedPort{policy.ProtocolUDP, "side"}, 90}},
+		Ports: []policy.PodPort{{policy.NamedPort{policy.ProtocolTCP, "http"}, 80},
+			{policy.NamedPort{policy.ProtocolUDP, "side"}, 90}},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+	diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}))
+	if diff != "" {
 		t.Error(diff)
 	}
 }
@@ -52,19 +59,26 @@ func TestPodFrom(t *testing.T) {
 func TestNodeFrom(t *testing.T) {
 	t.Parallel()
 	got := policy.NodeFrom(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{policy.UnderlayAnnotation: "192.0.2.9"}},
-		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00::/64", "nonsense"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n1",
+			Annotations: map[string]string{policy.UnderlayAnnotation: "192.0.2.9"}},
+		Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00::/64", "nonsense"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-			{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
-			{Type: corev1.NodeExternalIP, Address: "2001:db8::1"}, {Type: corev1.NodeInternalIP, Address: "bad"},
-			{Type: corev1.NodeInternalIP, Address: "192.0.2.2"}, {Type: corev1.NodeInternalIP, Address: "2001:db8::2"},
+			{Type: corev1.NodeHostName, Address: "n1"},
+			{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+			{Type: corev1.NodeExternalIP, Address: "2001:db8::1"},
+			{Type: corev1.NodeInternalIP, Address: "bad"},
+			{Type: corev1.NodeInternalIP, Address: "192.0.2.2"},
+			{Type: corev1.NodeInternalIP, Address: "2001:db8::2"},
 		}},
 	})
 	want := policy.Node{
-		Name: "n1", Addresses: addrs("192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"), Underlay: addrs("192.0.2.9", "2001:db8::2"),
-		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")},
+		Name: "n1", Addresses: addrs("192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"),
+		Underlay: addrs("192.0.2.9", "2001:db8::2"),
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"),
+			netip.MustParsePrefix("fd00::/64")},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+	diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}))
+	if diff != "" {
 		t.Error(diff)
 	}
 }

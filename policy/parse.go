@@ -14,10 +14,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Parse reads a NetworkPolicy. It never fails: what can't be read is listed in
-// Problems and lost, item by item, in the direction of denying. An object
-// from an API server can hold such fields, since updates keep old values that
-// newer validation would refuse.
+// Parse reads a NetworkPolicy. It never fails: what can't be read is listed in Problems and lost,
+// item by item, in the direction of denying. An object from an API server can hold such fields,
+// since updates keep old values that newer validation would refuse.
 func Parse(np *networkingv1.NetworkPolicy) Policy {
 	p := &parser{namespace: np.Namespace}
 	spec := specPath
@@ -53,8 +52,8 @@ type parser struct {
 	limits
 }
 
-// types tells which directions are governed. An unknown type is lost; when
-// nothing readable is left the list counts as absent, so the policy isolates.
+// types tells which directions are governed. An unknown type is lost; when nothing readable is left
+// the list counts as absent, so the policy isolates.
 func (p *parser) types(spec *field.Path, s networkingv1.NetworkPolicySpec) (ingress, egress bool) {
 	for i, t := range s.PolicyTypes {
 		switch t {
@@ -103,8 +102,8 @@ func (p *parser) rule(index int, at *field.Path, peersField string,
 	return r
 }
 
-// subject reads spec.podSelector. A requirement that can't be read matches
-// every pod: isolating too many is the closed side.
+// subject reads spec.podSelector. A requirement that can't be read matches every pod: isolating too
+// many is the closed side.
 func (p *parser) subject(at *field.Path, s metav1.LabelSelector) selector.Labels {
 	l, _ := p.labels(at, &s)
 	return l
@@ -114,10 +113,12 @@ func (p *parser) subject(at *field.Path, s metav1.LabelSelector) selector.Labels
 func (p *parser) labels(at *field.Path, s *metav1.LabelSelector) (out selector.Labels, ok bool) {
 	ok = true
 	for _, k := range slices.Sorted(maps.Keys(s.MatchLabels)) {
-		ok = p.requirement(&out, at.Child("matchLabels").Key(k), k, selector.In, []string{s.MatchLabels[k]}) && ok
+		ok = p.requirement(&out, at.Child("matchLabels").Key(k), k, selector.In,
+			[]string{s.MatchLabels[k]}) && ok
 	}
 	for i, e := range s.MatchExpressions {
-		ok = p.requirement(&out, at.Child("matchExpressions").Index(i), e.Key, selector.Op(e.Operator), e.Values) && ok
+		ok = p.requirement(&out, at.Child("matchExpressions").Index(i), e.Key,
+			selector.Op(e.Operator), e.Values) && ok
 	}
 	return out.Canonical(), ok
 }
@@ -130,7 +131,8 @@ var operators = map[selector.Op]selection.Operator{
 	selector.DoesNotExist: selection.DoesNotExist,
 }
 
-func (p *parser) requirement(out *selector.Labels, at *field.Path, key string, op selector.Op, values []string) bool {
+func (p *parser) requirement(out *selector.Labels, at *field.Path, key string, op selector.Op,
+	values []string) bool {
 	operator, known := operators[op]
 	if !known {
 		p.problem(at.Child("operator"), op, "In, NotIn, Exists or DoesNotExist")

@@ -23,8 +23,8 @@ func (p *parser) peer(at *field.Path, in networkingv1.NetworkPolicyPeer) (Peer, 
 	return Peer{}, false
 }
 
-// selectorPeer: only podSelector means the policy's own namespace, only
-// namespaceSelector all pods of those namespaces, both mean both.
+// selectorPeer: only podSelector means the policy's own namespace, only namespaceSelector all pods
+// of those namespaces, both mean both.
 func (p *parser) selectorPeer(at *field.Path, in networkingv1.NetworkPolicyPeer) (Peer, bool) {
 	s := selector.Selector{}
 	ok := true
@@ -40,8 +40,8 @@ func (p *parser) selectorPeer(at *field.Path, in networkingv1.NetworkPolicyPeer)
 	return Peer{Selector: &s}, ok
 }
 
-// block reads an ipBlock. A bad except costs the whole block, since without
-// it the block would allow more than was meant.
+// block reads an ipBlock. A bad except costs the whole block, since without it the block would
+// allow more than was meant.
 func (p *parser) block(at *field.Path, in *networkingv1.IPBlock) (Peer, bool) {
 	cidr, err := selector.ParseCIDR(in.CIDR)
 	if err != nil {
@@ -52,7 +52,8 @@ func (p *parser) block(at *field.Path, in *networkingv1.IPBlock) (Peer, bool) {
 	for i, s := range in.Except {
 		except, err := selector.ParseCIDR(s)
 		if err != nil || !selector.Within(except, cidr) {
-			p.problem(at.Child("except").Index(i), s, "a prefix within "+cidr.String()+"; the whole ipBlock is ignored")
+			p.problem(at.Child("except").Index(i), s,
+				"a prefix within "+cidr.String()+"; the whole ipBlock is ignored")
 			return Peer{}, false
 		}
 		b.Except = append(b.Except, except)

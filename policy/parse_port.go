@@ -15,9 +15,10 @@ import (
 
 const maxPort = 65535
 
-// ports reads the ports of a rule into canonical ranges and names. An item
-// that can't be read is lost; a rule whose items are all lost matches no port.
-func (p *parser) ports(at *field.Path, in []networkingv1.NetworkPolicyPort) ([]selector.PortRange, []NamedPort) {
+// ports reads the ports of a rule into canonical ranges and names. An item that can't be read is
+// lost; a rule whose items are all lost matches no port.
+func (p *parser) ports(at *field.Path,
+	in []networkingv1.NetworkPolicyPort) ([]selector.PortRange, []NamedPort) {
 	var ranges []selector.PortRange
 	var named []NamedPort
 	for i, port := range in {
@@ -32,7 +33,8 @@ func (p *parser) ports(at *field.Path, in []networkingv1.NetworkPolicyPort) ([]s
 			}
 		default:
 			if first, last, ok := p.portNumbers(at.Index(i), port); ok {
-				ranges = append(ranges, selector.PortRange{Protocol: protocol, First: first, Last: last})
+				ranges = append(ranges,
+					selector.PortRange{Protocol: protocol, First: first, Last: last})
 			}
 		}
 	}
@@ -40,8 +42,8 @@ func (p *parser) ports(at *field.Path, in []networkingv1.NetworkPolicyPort) ([]s
 	return selector.MergePorts(ranges), slices.Compact(named)
 }
 
-// protocol reads a protocol. One that is absent is TCP; one that is empty is
-// none, to an API server as well.
+// protocol reads a protocol. One that is absent is TCP; one that is empty is none, to an API server
+// as well.
 func (p *parser) protocol(at *field.Path, in *corev1.Protocol) (uint8, bool) {
 	if in == nil {
 		return ProtocolTCP, true
@@ -69,7 +71,8 @@ func protocolNumber(in corev1.Protocol) (uint8, bool) {
 func (p *parser) portName(at *field.Path, in networkingv1.NetworkPolicyPort) (string, bool) {
 	name := in.Port.StrVal
 	if problems := validation.IsValidPortName(name); len(problems) > 0 {
-		p.problem(at.Child("port"), name, "a port number or a port name: "+strings.Join(problems, ", "))
+		p.problem(at.Child("port"), name,
+			"a port number or a port name: "+strings.Join(problems, ", "))
 		return "", false
 	}
 	if in.EndPort != nil {
@@ -80,7 +83,8 @@ func (p *parser) portName(at *field.Path, in networkingv1.NetworkPolicyPort) (st
 }
 
 // portNumbers reads a port or a range. Without a port: every port.
-func (p *parser) portNumbers(at *field.Path, in networkingv1.NetworkPolicyPort) (first, last uint16, ok bool) {
+func (p *parser) portNumbers(at *field.Path,
+	in networkingv1.NetworkPolicyPort) (first, last uint16, ok bool) {
 	if in.Port == nil {
 		if in.EndPort != nil {
 			p.problem(at.Child("endPort"), *in.EndPort, "a port beside endPort")

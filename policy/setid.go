@@ -18,8 +18,8 @@ const (
 	PodSet SetKind = iota
 	// BlockSet holds the ranges of ipBlocks.
 	BlockSet
-	// PortSet holds address, protocol and number of named ports, for every pod
-	// that any of its selectors picks.
+	// PortSet holds address, protocol and number of named ports, for every pod that any of its
+	// selectors picks.
 	PortSet
 	// LocalPortSet is a PortSet of this node's endpoints only, for ingress.
 	LocalPortSet
@@ -28,8 +28,8 @@ const (
 // SetID identifies a set: equal IDs mean equal members.
 type SetID struct {
 	Kind SetKind
-	// Peers spells the selectors or blocks, and Ports the named ports, sorted;
-	// where that is long, its beginning and a hash of it.
+	// Peers spells the selectors or blocks, and Ports the named ports, sorted; where that is long,
+	// its beginning and a hash of it.
 	Peers, Ports string
 }
 
@@ -49,8 +49,8 @@ type Set struct {
 	Ports  []NamedPort
 }
 
-// Member is an element of a set: one address (Last equals First), a range of
-// them in a BlockSet, an address with a protocol and port in a PortSet.
+// Member is an element of a set: one address (Last equals First), a range of them in a BlockSet, an
+// address with a protocol and port in a PortSet.
 type Member struct {
 	First, Last netip.Addr
 	Protocol    uint8

@@ -22,7 +22,8 @@ func ExamplePass() {
 	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: "slup1",
 		Addresses: db.Addresses})
 	c.Take()
-	result, err := verify.NewPass(&kernel.Program{}, c.Snapshot().Meaning(), &verify.Node{CutLabel: 127}).
+	result, err := verify.NewPass(&kernel.Program{}, c.Snapshot().Meaning(),
+		&verify.Node{CutLabel: 127}).
 		Run(context.Background())
 	fmt.Println(result.Total > 0, err)
 	first := result.Differences[0]

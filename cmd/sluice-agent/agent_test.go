@@ -16,7 +16,8 @@ func TestEvery(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		var calls []time.Duration
-		err := every(interval, func(context.Context) { calls = append(calls, time.Since(began)) })(ctx)
+		call := func(context.Context) { calls = append(calls, time.Since(began)) }
+		err := every(interval, call)(ctx)
 		if err != nil || len(calls) != 3 || calls[0] != interval || calls[2] != 3*interval {
 			t.Errorf("called after %v, and it ended with %v", calls, err)
 		}

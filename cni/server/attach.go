@@ -70,7 +70,8 @@ func (s *Server) mayAdd(request cni.AddRequest) error {
 	if s.opts.PolicyOnly && !request.PolicyOnly {
 		return types.NewError(types.ErrInvalidNetworkConfig,
 			"this node's agent enforces policy only",
-			`another plugin wires the pods; sluice belongs after it in its list, with "mode":"policy"`)
+			`another plugin wires the pods; sluice belongs after it in its list, `+
+				`with "mode":"policy"`)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,7 +29,9 @@ func TestForgettersShareAWalk(t *testing.T) {
 	}}
 	const late = 20
 	results := make(chan error, late+1)
-	forget := func(i byte) { results <- f.forget([]netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, i})}) }
+	forget := func(i byte) {
+		results <- f.forget([]netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, i})})
+	}
 	go forget(0)
 	first := <-calls
 	for i := range late {
@@ -66,14 +68,16 @@ func TestForgettersInTheKernel(t *testing.T) {
 	const pods = 40
 	var flows []flow
 	for i := range pods + 1 {
-		flows = append(flows, plain(udp, fmt.Sprintf("10.1.0.%d:1000", i+1), "192.0.2.1:53"), plain(tcp, "[2001:db8::1]:80", fmt.Sprintf("[fd00:1::%x]:80", i+1)))
+		flows = append(flows, plain(udp, fmt.Sprintf("10.1.0.%d:1000", i+1), "192.0.2.1:53"),
+			plain(tcp, "[2001:db8::1]:80", fmt.Sprintf("[fd00:1::%x]:80", i+1)))
 	}
 	in(t, netns, func() error { return track(flows...) })
 	var wg sync.WaitGroup
 	for i := range pods {
 		wg.Go(func() {
 			err := netns.Do(func(ns.NetNS) error {
-				if err := f.forget(cnitest.Addrs(fmt.Sprintf("10.1.0.%d", i+1), fmt.Sprintf("fd00:1::%x", i+1))); err != nil {
+				if err := f.forget(cnitest.Addrs(fmt.Sprintf("10.1.0.%d", i+1),
+					fmt.Sprintf("fd00:1::%x", i+1))); err != nil {
 					return err
 				}
 				left, err := tracked()

@@ -11,21 +11,24 @@ import (
 // connections.
 func BenchmarkForgetConnections(b *testing.B) {
 	for name, of := range map[string]struct{ client, server string }{
-		"IPv4": {"10.%d.%d.%d:1000", "198.51.100.1:80"}, "IPv6": {"[fd00:%d:%d::%d]:1000", "[2001:db8::1]:80"},
+		"IPv4": {"10.%d.%d.%d:1000", "198.51.100.1:80"},
+		"IPv6": {"[fd00:%d:%d::%d]:1000", "[2001:db8::1]:80"},
 	} {
 		for _, others := range []int{0, 1000, 5000, 50000} {
 			b.Run(fmt.Sprintf("%s/others=%d", name, others), func(b *testing.B) {
 				netns := cnitest.NewNetNS(b)
 				var flows []flow
 				for i := range others {
-					flows = append(flows, plain(tcp, fmt.Sprintf(of.client, 2+i>>16, i>>8&255, i&255), of.server))
+					flows = append(flows,
+						plain(tcp, fmt.Sprintf(of.client, 2+i>>16, i>>8&255, i&255), of.server))
 				}
 				in(b, netns, func() error {
 					if err := track(flows...); err != nil {
 						return err
 					}
 					pod := cnitest.Addrs("10.1.0.2", "fd00:1::2")
-					mine := []flow{plain(udp, "10.1.0.2:1", "192.0.2.1:2"), plain(udp, "[fd00:1::2]:1", "[2001:db8::1]:2")}
+					mine := []flow{plain(udp, "10.1.0.2:1", "192.0.2.1:2"),
+						plain(udp, "[fd00:1::2]:1", "[2001:db8::1]:2")}
 					for b.Loop() {
 						b.StopTimer()
 						if err := track(mine...); err != nil {

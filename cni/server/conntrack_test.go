@@ -23,7 +23,8 @@ import (
 
 type flow = testnet.Tracked
 
-var plain, natted, track, tracked = testnet.Plain, testnet.Translated, testnet.Track, testnet.TrackedNow
+var plain, natted, track, tracked = testnet.Plain, testnet.Translated, testnet.Track,
+	testnet.TrackedNow
 
 func flowTexts(flows []flow) []string {
 	var texts []string
@@ -56,7 +57,8 @@ func TestForgetConnectionsDeletesExactlyThose(t *testing.T) {
 		for i := range rapid.IntRange(0, 12).Draw(t, "flows") {
 			pool := rapid.SampledFrom([][]netip.Addr{pool4, pool6}).Draw(t, "family")
 			end := func(port int) netip.AddrPort {
-				return netip.AddrPortFrom(rapid.SampledFrom(pool).Draw(t, "address"), uint16(port)) //nolint:gosec // small
+				//nolint:gosec // small
+				return netip.AddrPortFrom(rapid.SampledFrom(pool).Draw(t, "address"), uint16(port))
 			}
 			f := flow{Proto: rapid.SampledFrom([]uint8{tcp, udp}).Draw(t, "proto")}
 			f.Orig = [2]netip.AddrPort{end(1000 + i), end(80)}
@@ -106,7 +108,8 @@ func TestForgetHostPorts(t *testing.T) {
 	flows := []flow{
 		natted(udp, "198.51.100.1:1000", "192.0.2.1:5353", "10.1.0.2:53", "198.51.100.1:1000"),
 		natted(udp, "198.51.100.2:1000", "192.0.2.2:5353", "10.1.0.2:53", "198.51.100.2:1000"),
-		natted(udp, "[2001:db8::9]:1000", "[2001:db8::1]:5353", "[fd00:1::2]:53", "[2001:db8::9]:1000"),
+		natted(udp, "[2001:db8::9]:1000", "[2001:db8::1]:5353", "[fd00:1::2]:53",
+			"[2001:db8::9]:1000"),
 		natted(tcp, "198.51.100.1:1000", "192.0.2.1:5353", "10.1.0.2:53", "198.51.100.1:1000"),
 		plain(udp, "198.51.100.1:5353", "192.0.2.1:1000"),
 		plain(udp, "198.51.100.1:1000", "192.0.2.1:5354"),
@@ -116,16 +119,23 @@ func TestForgetHostPorts(t *testing.T) {
 		ports []port
 		gone  []int
 	}{
-		"none":                     {nil, nil},
-		"any address":              {[]port{{HostPort: 5353, Protocol: "udp"}}, []int{0, 1, 2}},
-		"any IPv4 address":         {[]port{{HostIP: addr("0.0.0.0"), HostPort: 5353, Protocol: "udp"}}, []int{0, 1}},
-		"any IPv6 address":         {[]port{{HostIP: addr("::"), HostPort: 5353, Protocol: "udp"}}, []int{2}},
-		"one address":              {[]port{{HostIP: addr("192.0.2.2"), HostPort: 5353, Protocol: "udp"}}, []int{1}},
-		"one IPv6 address":         {[]port{{HostIP: addr("2001:db8::1"), HostPort: 5353, Protocol: "udp"}}, []int{2}},
-		"two ports":                {[]port{{HostPort: 5354, Protocol: "udp"}, {HostIP: addr("192.0.2.1"), HostPort: 5353, Protocol: "udp"}}, []int{0, 5}},
-		"another protocol":         {[]port{{HostPort: 5353, Protocol: "tcp"}, {HostPort: 5353, Protocol: "sctp"}}, nil},
-		"a port that nobody used":  {[]port{{HostPort: 9, Protocol: "udp"}}, nil},
-		"the same port many times": {slices.Repeat([]port{{HostPort: 5353, Protocol: "udp"}}, 20), []int{0, 1, 2}},
+		"none":        {nil, nil},
+		"any address": {[]port{{HostPort: 5353, Protocol: "udp"}}, []int{0, 1, 2}},
+		"any IPv4 address": {
+			[]port{{HostIP: addr("0.0.0.0"), HostPort: 5353, Protocol: "udp"}}, []int{0, 1}},
+		"any IPv6 address": {[]port{{HostIP: addr("::"), HostPort: 5353, Protocol: "udp"}},
+			[]int{2}},
+		"one address": {
+			[]port{{HostIP: addr("192.0.2.2"), HostPort: 5353, Protocol: "udp"}}, []int{1}},
+		"one IPv6 address": {
+			[]port{{HostIP: addr("2001:db8::1"), HostPort: 5353, Protocol: "udp"}}, []int{2}},
+		"two ports": {[]port{{HostPort: 5354, Protocol: "udp"},
+			{HostIP: addr("192.0.2.1"), HostPort: 5353, Protocol: "udp"}}, []int{0, 5}},
+		"another protocol": {
+			[]port{{HostPort: 5353, Protocol: "tcp"}, {HostPort: 5353, Protocol: "sctp"}}, nil},
+		"a port that nobody used": {[]port{{HostPort: 9, Protocol: "udp"}}, nil},
+		"the same port many times": {slices.Repeat([]port{{HostPort: 5353, Protocol: "udp"}}, 20),
+			[]int{0, 1, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -160,12 +170,14 @@ func TestForgetConnectionsInZones(t *testing.T) {
 	netns := cnitest.NewNetNS(t)
 	in(t, netns, func() error {
 		for _, zone := range []string{"0", "7"} {
-			command := "conntrack -I -p udp -s 10.1.0.2 -d 192.0.2.1 --sport 1 --dport 2 -t 600 -w " + zone
+			command :=
+				"conntrack -I -p udp -s 10.1.0.2 -d 192.0.2.1 --sport 1 --dport 2 -t 600 -w " + zone
 			if zone == "7" { // the same original direction, another reply
 				command += " -r 192.0.2.9 -q 192.0.2.8 --reply-port-src 2 --reply-port-dst 1"
 			}
 			words := strings.Fields(command)
-			if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil { //nolint:gosec,noctx // the test's own
+			//nolint:gosec,noctx // the test's own
+			if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
 				return fmt.Errorf("%s: %w: %s", command, err, out)
 			}
 		}
@@ -173,7 +185,8 @@ func TestForgetConnectionsInZones(t *testing.T) {
 			return err
 		}
 		got, err := tracked()
-		if want := []string{plain(udp, "10.1.0.2:1", "192.0.2.1:2").String()}; !slices.Equal(got, want) {
+		want := []string{plain(udp, "10.1.0.2:1", "192.0.2.1:2").String()}
+		if !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		return err
@@ -214,7 +227,8 @@ func TestForgetHostPortsLetsAClientMove(t *testing.T) {
 			gets   string
 		}{
 			{"127.0.0.2", false, "127.0.0.2"},
-			{"127.0.0.3", false, "127.0.0.2"}, // the control: the old entry still leads to the old owner
+			// the control: the old entry still leads to the old owner
+			{"127.0.0.3", false, "127.0.0.2"},
 			{"127.0.0.3", true, "127.0.0.3"},
 		} {
 			if err := dnatAll(step.owner); err != nil {

@@ -22,7 +22,8 @@ var steps = []string{"taken", "recorded", "forgotten", "attached", "opened"}
 // crashedAt is an agent after one that was killed at a step of the ADD of container c1, of pod-a.
 // The files are all that outlives an agent, each is replaced as a whole, and what is on disk at a
 // step is what a new one finds.
-func crashedAt(t *testing.T, step string) (after *testAgent, lost cni.AddRequest, lostAddresses string) {
+func crashedAt(t *testing.T,
+	step string) (after *testAgent, lost cni.AddRequest, lostAddresses string) {
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "state")
 	var stateDir string
@@ -95,7 +96,8 @@ func TestCrash(t *testing.T) {
 			a.MustDel(lost)
 		},
 		"with GC": func(a *testAgent, lost cni.AddRequest) {
-			if err := a.server.records.Remove(lost.ContainerID, lost.IfName); err != nil { // as the plugin's GC does without an answer
+			// as the plugin's GC does without an answer
+			if err := a.server.records.Remove(lost.ContainerID, lost.IfName); err != nil {
 				a.T.Fatal(err)
 			}
 			a.server.Reap(a.T.Context())
@@ -111,7 +113,8 @@ func TestCrash(t *testing.T) {
 				t.Parallel()
 				a, lost, lostAddresses := crashedAt(t, step)
 				a.testAdd("c0", "pod-0") // so that the enforcement knows it again
-				if got := a.MustAdd(cnitest.RequestFor("c2", "pod-b")); cnitest.AddressText(got.Addresses) == lostAddresses {
+				got := a.MustAdd(cnitest.RequestFor("c2", "pod-b"))
+				if cnitest.AddressText(got.Addresses) == lostAddresses {
 					t.Errorf("%s is given to another at once", lostAddresses)
 				}
 				a.MustDel(cnitest.RequestFor("c2", "pod-b"))
@@ -120,13 +123,16 @@ func TestCrash(t *testing.T) {
 				a.Clock.Advance(defaultCoolDown)
 				var all []string
 				for i := range 5 { // all that a /29 has, but c0's
-					all = append(all, cnitest.AddressText(a.MustAdd(cnitest.RequestFor(fmt.Sprint("d", i), fmt.Sprint("pod-d", i))).Addresses))
+					all = append(all,
+						cnitest.AddressText(a.MustAdd(cnitest.RequestFor(fmt.Sprint("d", i),
+							fmt.Sprint("pod-d", i))).Addresses))
 				}
 				if !strings.Contains(strings.Join(all, " "), lostAddresses) {
 					t.Errorf("%s isn't among %s", lostAddresses, all)
 				}
 				onDisk, _, _ := a.server.records.ReadAll()
-				if diff := cmp.Diff(a.server.Attachments(), onDisk, cmp.Comparer(cnitest.SameAddr)); diff != "" {
+				diff := cmp.Diff(a.server.Attachments(), onDisk, cmp.Comparer(cnitest.SameAddr))
+				if diff != "" {
 					t.Errorf("attachments in memory and on disk:\n%s", diff)
 				}
 			})
@@ -148,7 +154,8 @@ func (a *testAgent) linksOf(ids []string) []podlink.Link {
 	for _, attachment := range a.server.Attachments() {
 		for _, id := range ids {
 			if attachment.ID() == id {
-				links = append(links, podlink.Link{Name: attachment.Interface, MAC: attachment.HostMAC().String(), IsUp: true})
+				links = append(links, podlink.Link{Name: attachment.Interface,
+					MAC: attachment.HostMAC().String(), IsUp: true})
 			}
 		}
 	}

@@ -42,7 +42,8 @@ func (a *testAgent) state() (ids []string) {
 	for _, attachment := range onDisk {
 		recorded = append(recorded, attachment.ID())
 	}
-	if enforced := a.Enforcer.IDs(); !slices.Equal(ids, recorded) || !slices.Equal(ids, enforced) || len(bad) > 0 {
+	enforced := a.Enforcer.IDs()
+	if !slices.Equal(ids, recorded) || !slices.Equal(ids, enforced) || len(bad) > 0 {
 		a.T.Errorf("attachments %q, records %q, enforced %q, bad %v", ids, recorded, enforced, bad)
 	}
 	return ids
@@ -57,14 +58,20 @@ func FuzzRequests(f *testing.F) {
 	good := cnitest.GoodRequest()
 	a.MustAdd(good)
 	id := cni.AttachmentID(good.ContainerID, good.IfName)
-	paths := []string{cni.PathAdd, cni.PathDel, cni.PathCheck, cni.PathStatus, cni.PathWhy, "/v2/add"}
+	paths := []string{cni.PathAdd, cni.PathDel, cni.PathCheck, cni.PathStatus, cni.PathWhy,
+		"/v2/add"}
 	for i, body := range []any{
 		cni.AddRequest{
-			ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u", Network: "n", Netns: "/x",
-			HostPorts: []cni.HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}}, Bandwidth: cni.Bandwidth{IngressRate: 8, IngressBurst: 8},
+			ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u",
+			Network: "n", Netns: "/x",
+			HostPorts: []cni.HostPort{{HostPort: 80, ContainerPort: 80, Protocol: "tcp"}},
+			Bandwidth: cni.Bandwidth{IngressRate: 8, IngressBurst: 8},
 		},
-		cni.AddRequest{ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web", PodUID: "u", PolicyOnly: true, Addresses: cnitest.Addrs("10.1.0.9")},
-		cni.DelRequest{ContainerID: "c", IfName: "eth0"}, cni.CheckRequest{ContainerID: "c", IfName: "eth0", Addresses: cnitest.Addrs("10.1.0.1")}, cni.StatusRequest{},
+		cni.AddRequest{ContainerID: "c", IfName: "eth0", PodNamespace: "dev", PodName: "web",
+			PodUID: "u", PolicyOnly: true, Addresses: cnitest.Addrs("10.1.0.9")},
+		cni.DelRequest{ContainerID: "c", IfName: "eth0"},
+		cni.CheckRequest{ContainerID: "c", IfName: "eth0", Addresses: cnitest.Addrs("10.1.0.1")},
+		cni.StatusRequest{},
 	} {
 		data, err := json.Marshal(body)
 		if err != nil {
@@ -83,14 +90,16 @@ func FuzzRequests(f *testing.F) {
 		refusal := types.Error{}
 		switch {
 		case status == http.StatusOK:
-		case status == http.StatusInternalServerError && !strings.Contains(string(answer), "is taken"):
+		case status == http.StatusInternalServerError &&
+			!strings.Contains(string(answer), "is taken"):
 			t.Errorf("the agent failed: %s", answer)
 		case json.Unmarshal(answer, &refusal) != nil || refusal.Code == 0 || refusal.Msg == "":
 			t.Errorf("%d: %s", status, answer)
 		}
 		a := a.of(t)
 		ids := a.state()
-		named := strings.Contains(string(body), good.PodName) || strings.Contains(string(body), "0123abcd") || bytes.Contains(body, []byte(`\`))
+		named := strings.Contains(string(body), good.PodName) ||
+			strings.Contains(string(body), "0123abcd") || bytes.Contains(body, []byte(`\`))
 		if !slices.Contains(ids, id) {
 			if !named {
 				t.Errorf("%s with %q took away %s", path, body, id)
@@ -111,8 +120,10 @@ func FuzzSocket(f *testing.F) {
 	a := newAgent(f)
 	a.MustAdd(cnitest.GoodRequest())
 	f.Add([]byte(post(cni.PathStatus, "{}")))
-	f.Add([]byte("POST /v1/add HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"))
-	f.Add([]byte("GET /v1/why?src=dev/web&dst=%31 HTTP/1.0\r\nExpect: 100-continue\r\nConnection: upgrade\r\n\r\n"))
+	f.Add([]byte("POST /v1/add HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: " +
+		"chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"))
+	f.Add([]byte("GET /v1/why?src=dev/web&dst=%31 HTTP/1.0\r\nExpect: " +
+		"100-continue\r\nConnection: upgrade\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		conn, err := net.Dial("unix", a.Socket)
 		if err != nil {
@@ -129,7 +140,9 @@ func FuzzSocket(f *testing.F) {
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("no end of an answer to %q", message)
 		}
-		if ids := a.of(t).state(); len(ids) != 1 && !bytes.Contains(message, []byte(cni.PathAdd)) && !bytes.Contains(message, []byte(cni.PathDel)) {
+		ids := a.of(t).state()
+		if len(ids) != 1 && !bytes.Contains(message, []byte(cni.PathAdd)) &&
+			!bytes.Contains(message, []byte(cni.PathDel)) {
 			t.Errorf("%q left %q", message, ids)
 		}
 	})
@@ -143,26 +156,32 @@ func FuzzState(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add("x@eth0.json", other, []byte(`{"last":["10.1.0.9"],"taken":["10.1.0.2"],"cooling":{"10.1.0.3":"2026-01-01T00:00:00Z"}}`), []byte(`{"bootID":"b","beat":5,"ready":true}`))
-	f.Add("good@eth0.json.new-1", []byte(`{`), []byte(`{"last":[""],"taken":["fd00:1::2%eth0","10.1.0.255"],"cooling":{"":"9999-01-01T00:00:00Z"}}`), []byte(`null`))
+	f.Add("x@eth0.json", other,
+		[]byte(`{"last":["10.1.0.9"],"taken":["10.1.0.2"],"cooling":{"10.1.0.3":"2026-01-01T00:00:00Z"}}`), []byte(`{"bootID":"b","beat":5,"ready":true}`))
+	f.Add("good@eth0.json.new-1", []byte(`{`),
+		[]byte(`{"last":[""],"taken":["fd00:1::2%eth0","10.1.0.255"],"cooling":{"":"9999-01-01T00:00:00Z"}}`), []byte(`null`))
 	f.Fuzz(func(t *testing.T, name string, content, ledgerText, beat []byte) {
 		stateDir := t.TempDir()
 		r := cni.OpenRecords(stateDir)
 		if err := errors.Join(r.MakeDirectories(), r.Write(good)); err != nil {
 			t.Fatal(err)
 		}
-		if strings.ContainsAny(name, "/\x00") || name == "" || len(name) > 200 || name == filepath.Base(r.Path("good", "eth0")) {
+		if strings.ContainsAny(name, "/\x00") || name == "" || len(name) > 200 ||
+			name == filepath.Base(r.Path("good", "eth0")) {
 			name = "x@eth0.json"
 		}
-		_ = os.WriteFile(filepath.Join(r.Dir(), name), content, 0o600) // there are names that can't be
-		for path, text := range map[string][]byte{r.LedgerPath(): ledgerText, cni.HeartbeatPath(stateDir): beat} {
+		// there are names that can't be
+		_ = os.WriteFile(filepath.Join(r.Dir(), name), content, 0o600)
+		for path, text := range map[string][]byte{r.LedgerPath(): ledgerText,
+			cni.HeartbeatPath(stateDir): beat} {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
 		s, err := New(Options{
-			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &cnitest.Enforcer{}, NetNS: cnitest.NoNetNS{},
-			Now: func() time.Duration { return cnitest.Noon }, addTimeout: time.Minute,
+			Socket: filepath.Join(stateDir, "s"), StateDir: stateDir, Enforcer: &cnitest.Enforcer{},
+			NetNS: cnitest.NoNetNS{},
+			Now:   func() time.Duration { return cnitest.Noon }, addTimeout: time.Minute,
 		})
 		if err != nil {
 			t.Fatalf("it doesn't start: %v", err)
@@ -170,7 +189,8 @@ func FuzzState(f *testing.F) {
 		s.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/28", "fd00:1::/64"))
 		s.SetDatapathReady(true, "")
 		all := s.Attachments()
-		if !slices.ContainsFunc(all, func(a cni.Attachment) bool { return a.ID() == good.ID() }) && len(content) > 0 {
+		if !slices.ContainsFunc(all, func(a cni.Attachment) bool { return a.ID() == good.ID() }) &&
+			len(content) > 0 {
 			if !takesPlaceOf(t, good, name, content) {
 				t.Fatalf("the good record is lost: %v", all)
 			}

@@ -27,7 +27,8 @@ func TestHostPortHasOneOwner(t *testing.T) {
 	a.MustAdd(with("c1", web))
 	a.MustAdd(with("c1", web)) // again
 	_, err := a.Add(with("c2", webOnOne))
-	cnitest.MustFail(t, err, cni.CodeHostPortTaken, "host port tcp 192.0.2.1:80 is taken", "by pod dev/pod-c1")
+	cnitest.MustFail(t, err, cni.CodeHostPortTaken, "host port tcp 192.0.2.1:80 is taken",
+		"by pod dev/pod-c1")
 	a.Expect("c1/eth0")
 	if got := a.server.Attachments()[0].HostPorts; len(got) != 1 || got[0] != web {
 		t.Errorf("the attachment has %v", got)

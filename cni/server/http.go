@@ -145,7 +145,8 @@ func statusOf(err error) int {
 	switch asCNIError(err).Code {
 	case types.ErrTryAgainLater, cni.CodeNotAvailable:
 		return http.StatusServiceUnavailable
-	case types.ErrInvalidEnvironmentVariables, types.ErrDecodingFailure, types.ErrInvalidNetworkConfig, types.ErrUnknownContainer:
+	case types.ErrInvalidEnvironmentVariables, types.ErrDecodingFailure,
+		types.ErrInvalidNetworkConfig, types.ErrUnknownContainer:
 		return http.StatusBadRequest
 	default:
 		return http.StatusInternalServerError

@@ -14,7 +14,8 @@ import (
 var (
 	errNoPodCIDR = errors.New("the node has no podCIDR yet")
 	errExhausted = errors.New("no free address")
-	errAllRest   = errors.New("every address rests, as the record of those that were freed lately can't be read")
+	errAllRest   = errors.New(
+		"every address rests, as the record of those that were freed lately can't be read")
 )
 
 // allocator gives addresses out of the node's podCIDRs, each to one attachment at a time, and a
@@ -120,7 +121,8 @@ func (p *allocator) exhausted(prefix netip.Prefix, now time.Duration) error {
 			wait = min(wait, p.coolDown-(now-freed))
 		}
 	}
-	return fmt.Errorf("%w in %s: %d of %d in use or cooling down, the first of %d that cool down for %s more",
+	return fmt.Errorf(
+		"%w in %s: %d of %d in use or cooling down, the first of %d that cool down for %s more",
 		errExhausted, prefix, of.InUse+of.Cooling, of.Size, of.Cooling,
 		max(0, wait).Round(time.Second))
 }

@@ -32,17 +32,31 @@ func TestAllocateInOrder(t *testing.T) {
 		want  []string // each the addresses of one pod
 		last  string   // of the error after these; empty: there are more
 	}{
-		"IPv4":                         {[]string{"10.1.0.0/29"}, []string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"}, "no free address in 10.1.0.0/29: 6 of 6 in use"},
-		"IPv6, no broadcast":           {[]string{"fd00::/126"}, []string{"fd00::1", "fd00::2", "fd00::3"}, "no free address in fd00::/126: 3 of 3 in use"},
-		"both, in this order":          {[]string{"fd00::/64", "10.1.0.0/30"}, []string{"fd00::1 10.1.0.1", "fd00::2 10.1.0.2"}, "no free address in 10.1.0.0/30: 2 of 2 in use"},
-		"host bits":                    {[]string{"10.1.0.9/30"}, []string{"10.1.0.9", "10.1.0.10"}, "no free address in 10.1.0.8/30: 2 of 2 in use"},
-		"first of a family":            {[]string{"10.1.0.0/30", "10.2.0.0/30"}, []string{"10.1.0.1", "10.1.0.2"}, "no free address in 10.1.0.0/30: 2 of 2 in use"},
-		"the end of all addresses":     {[]string{"255.255.255.252/30"}, []string{"255.255.255.253", "255.255.255.254"}, "no free address in 255.255.255.252/30: 2 of 2 in use"},
-		"the end of all IPv6":          {[]string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127"}, []string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}, "no free address in"},
-		"large":                        {[]string{"10.0.0.0/8"}, []string{"10.0.0.1", "10.0.0.2"}, ""},
-		"no room: /31":                 {[]string{"10.1.0.0/31"}, nil, "no free address in 10.1.0.0/31: 0 of 0 in use"},
-		"no room: /32":                 {[]string{"10.1.0.0/32"}, nil, "no free address in 10.1.0.0/32: 0 of 0 in use"},
-		"no room: /128":                {[]string{"fd00::/128"}, nil, "no free address in fd00::/128: 0 of 0 in use"},
+		"IPv4": {[]string{"10.1.0.0/29"},
+			[]string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"},
+			"no free address in 10.1.0.0/29: 6 of 6 in use"},
+		"IPv6, no broadcast": {[]string{"fd00::/126"},
+			[]string{"fd00::1", "fd00::2", "fd00::3"},
+			"no free address in fd00::/126: 3 of 3 in use"},
+		"both, in this order": {[]string{"fd00::/64", "10.1.0.0/30"},
+			[]string{"fd00::1 10.1.0.1", "fd00::2 10.1.0.2"},
+			"no free address in 10.1.0.0/30: 2 of 2 in use"},
+		"host bits": {[]string{"10.1.0.9/30"}, []string{"10.1.0.9", "10.1.0.10"},
+			"no free address in 10.1.0.8/30: 2 of 2 in use"},
+		"first of a family": {[]string{"10.1.0.0/30", "10.2.0.0/30"},
+			[]string{"10.1.0.1", "10.1.0.2"}, "no free address in 10.1.0.0/30: 2 of 2 in use"},
+		"the end of all addresses": {[]string{"255.255.255.252/30"},
+			[]string{"255.255.255.253", "255.255.255.254"},
+			"no free address in 255.255.255.252/30: 2 of 2 in use"},
+		"the end of all IPv6": {[]string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127"},
+			[]string{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}, "no free address in"},
+		"large": {[]string{"10.0.0.0/8"}, []string{"10.0.0.1", "10.0.0.2"}, ""},
+		"no room: /31": {
+			[]string{"10.1.0.0/31"}, nil, "no free address in 10.1.0.0/31: 0 of 0 in use"},
+		"no room: /32": {
+			[]string{"10.1.0.0/32"}, nil, "no free address in 10.1.0.0/32: 0 of 0 in use"},
+		"no room: /128": {
+			[]string{"fd00::/128"}, nil, "no free address in fd00::/128: 0 of 0 in use"},
 		"no podCIDR":                   {nil, nil, "no podCIDR"},
 		"an IPv4-mapped prefix is not": {[]string{"::ffff:10.1.0.0/120"}, nil, "no podCIDR"},
 	} {
@@ -54,12 +68,15 @@ func TestAllocateInOrder(t *testing.T) {
 				if err != nil {
 					t.Fatalf("pod %d: %v", i, err)
 				}
-				if diff := cmp.Diff(cnitest.Addrs(strings.Fields(want)...), got, cmp.Comparer(cnitest.SameAddr)); diff != "" {
+				diff := cmp.Diff(cnitest.Addrs(strings.Fields(want)...), got,
+					cmp.Comparer(cnitest.SameAddr))
+				if diff != "" {
 					t.Fatalf("pod %d (-want +got):\n%s", i, diff)
 				}
 			}
 			got, err := p.allocate(cnitest.Noon)
-			if c.last == "" && err != nil || c.last != "" && (err == nil || !strings.Contains(err.Error(), c.last)) {
+			if c.last == "" && err != nil ||
+				c.last != "" && (err == nil || !strings.Contains(err.Error(), c.last)) {
 				t.Errorf("then got %v and %v, want the error %q", got, err, c.last)
 			}
 		})
@@ -84,7 +101,8 @@ func TestExhaustionSaysHowLong(t *testing.T) {
 		t.Errorf("got %v and %v, want %s at once, as nobody used it", got, err, all[2])
 	}
 	_, err := p.allocate(cnitest.Noon + 30*time.Second)
-	const want = "no free address in 10.1.0.0/29: 6 of 6 in use or cooling down, the first of 2 that cool down for 40s more"
+	const want = "no free address in 10.1.0.0/29: 6 of 6 in use or cooling down, the first of 2 " +
+		"that cool down for 40s more"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -146,7 +164,9 @@ func TestRestore(t *testing.T) {
 
 	// A time that is none of this clock doesn't lengthen the wait beyond the cool-down.
 	q = newPool("10.1.0.0/30")
-	q.restore(cni.Ledger{Freed: map[netip.Addr]time.Duration{netip.MustParseAddr("10.1.0.1"): cnitest.Noon + time.Hour}}, cnitest.Noon)
+	q.restore(
+		cni.Ledger{Freed: map[netip.Addr]time.Duration{
+			netip.MustParseAddr("10.1.0.1"): cnitest.Noon + time.Hour}}, cnitest.Noon)
 	q.claim(netip.MustParseAddr("10.1.0.2"))
 	if !givesAt(q, cnitest.Noon+testCoolDown, netip.MustParseAddr("10.1.0.1")) {
 		t.Error("an address is still cooling down one cool-down after the restart")
@@ -170,7 +190,8 @@ func givesAt(p *allocator, at time.Duration, addr netip.Addr) bool {
 func TestAllocatorProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		bits4, bits6 := rapid.IntRange(26, 31).Draw(t, "bits4"), rapid.IntRange(122, 127).Draw(t, "bits6")
+		bits4, bits6 := rapid.IntRange(26, 31).Draw(t, "bits4"),
+			rapid.IntRange(122, 127).Draw(t, "bits6")
 		m := &poolModel{
 			pool: newPool(fmt.Sprintf("10.1.0.0/%d", bits4), fmt.Sprintf("fd00::/%d", bits6)),
 			now:  cnitest.Noon,
@@ -219,7 +240,8 @@ func (m *poolModel) allocate(t *rapid.T) {
 	}
 	for i, addr := range got {
 		prefix := m.pool.prefixes[i]
-		if !prefix.Contains(addr) || addr == prefix.Addr() || addr.Is4() && !prefix.Contains(addr.Next()) {
+		if !prefix.Contains(addr) || addr == prefix.Addr() ||
+			addr.Is4() && !prefix.Contains(addr.Next()) {
 			t.Fatalf("gave %s of %s", addr, prefix)
 		}
 		for pod, others := range m.alive {
@@ -242,7 +264,8 @@ func (m *poolModel) freeIn(prefix netip.Prefix) int {
 	free := 0
 	for addr := prefix.Addr().Next(); prefix.Contains(addr); addr = addr.Next() {
 		since, wasFreed := m.freed[addr]
-		isTaken := slices.ContainsFunc(slices.Collect(maps.Values(m.alive)), func(a []netip.Addr) bool { return slices.Contains(a, addr) })
+		isTaken := slices.ContainsFunc(slices.Collect(maps.Values(m.alive)),
+			func(a []netip.Addr) bool { return slices.Contains(a, addr) })
 		isBroadcast := addr.Is4() && !prefix.Contains(addr.Next())
 		if !isTaken && !isBroadcast && (!wasFreed || m.now-since >= testCoolDown) {
 			free++

@@ -49,7 +49,8 @@ func TestClockJumps(t *testing.T) {
 			}
 			for addr, freed := range before {
 				if freed.Seconds() > float64(up.Uptime+1) {
-					t.Errorf("%s was freed at %s, but the machine runs for %d s: this is a clock that can be set", addr, freed, up.Uptime)
+					t.Errorf("%s was freed at %s, but the machine runs for %d s: this is a clock "+
+						"that can be set", addr, freed, up.Uptime)
 				}
 			}
 			if after := a.server.addresses.cooling; !maps.Equal(before, after) {
@@ -69,13 +70,14 @@ func (a *testAgent) shiftWallClock(by time.Duration) {
 	if err != nil {
 		a.T.Fatal(err)
 	}
-	shifted := regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`).ReplaceAllStringFunc(string(text), func(stamp string) string {
-		was, err := time.Parse(`"`+time.RFC3339Nano+`"`, stamp)
-		if err != nil {
-			a.T.Fatal(err)
-		}
-		return was.Add(by).Format(`"` + time.RFC3339Nano + `"`)
-	})
+	shifted := regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`).
+		ReplaceAllStringFunc(string(text), func(stamp string) string {
+			was, err := time.Parse(`"`+time.RFC3339Nano+`"`, stamp)
+			if err != nil {
+				a.T.Fatal(err)
+			}
+			return was.Add(by).Format(`"` + time.RFC3339Nano + `"`)
+		})
 	if err := os.WriteFile(path, []byte(shifted), 0o600); err != nil {
 		a.T.Fatal(err)
 	}
@@ -111,7 +113,8 @@ func TestUpgradeOfLedger(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(text, &read)
 	}
-	if err != nil || !slices.Equal(read.Taken, cnitest.Addrs("10.1.0.1", "10.1.0.2", "10.1.0.3")) || len(read.Cooling) > 0 {
+	if err != nil || !slices.Equal(read.Taken, cnitest.Addrs("10.1.0.1", "10.1.0.2", "10.1.0.3")) ||
+		len(read.Cooling) > 0 {
 		t.Errorf("an older agent reads %+v and %v in %s", read, err, text)
 	}
 }
@@ -122,11 +125,15 @@ func TestTimesThatSayNothing(t *testing.T) {
 	r := cnitest.NewRecords(t)
 	addr := cnitest.Addrs("10.1.0.1")[0]
 	for name, l := range map[string]cni.Ledger{
-		"of another boot":   {BootID: "another", Taken: []netip.Addr{addr}, Freed: map[netip.Addr]time.Duration{addr: 1}},
-		"of nobody knows":   {Taken: []netip.Addr{addr}, Freed: map[netip.Addr]time.Duration{addr: 1}},
-		"of the future":     {BootID: r.BootID, Freed: map[netip.Addr]time.Duration{addr: cnitest.Noon + 1}},
-		"of before it all":  {BootID: r.BootID, Freed: map[netip.Addr]time.Duration{addr: -1}},
-		"of long before it": {BootID: r.BootID, Freed: map[netip.Addr]time.Duration{addr: -1 << 63}},
+		"of another boot": {BootID: "another", Taken: []netip.Addr{addr},
+			Freed: map[netip.Addr]time.Duration{addr: 1}},
+		"of nobody knows": {Taken: []netip.Addr{addr},
+			Freed: map[netip.Addr]time.Duration{addr: 1}},
+		"of the future": {BootID: r.BootID,
+			Freed: map[netip.Addr]time.Duration{addr: cnitest.Noon + 1}},
+		"of before it all": {BootID: r.BootID, Freed: map[netip.Addr]time.Duration{addr: -1}},
+		"of long before it": {BootID: r.BootID,
+			Freed: map[netip.Addr]time.Duration{addr: -1 << 63}},
 	} {
 		text, err := json.Marshal(l)
 		if err != nil {
@@ -153,11 +160,13 @@ func TestUnreadableLedger(t *testing.T) {
 	a.Stop()
 	cnitest.WriteFile(`{"last":["10.1.`)(t, a.server.records.LedgerPath())
 	a.Start()
-	if again := a.MustAdd(cnitest.RequestFor("c1", "pod-a")); cnitest.AddressText(again.Addresses) != cnitest.AddressText(kept.Addresses) {
+	again := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
+	if cnitest.AddressText(again.Addresses) != cnitest.AddressText(kept.Addresses) {
 		t.Errorf("a pod that runs had %v, and has %v", kept.Addresses, again.Addresses)
 	}
 	_, err := a.Add(cnitest.RequestFor("c2", "pod-b"))
-	cnitest.MustFail(t, err, types.ErrTryAgainLater, "no address for the pod; every address rests", "for 1m0s more")
+	cnitest.MustFail(t, err, types.ErrTryAgainLater, "no address for the pod; every address rests",
+		"for 1m0s more")
 	a.Clock.Advance(defaultCoolDown)
 	a.MustAdd(cnitest.RequestFor("c2", "pod-b"))
 }

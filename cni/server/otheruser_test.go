@@ -23,9 +23,10 @@ import (
 func everyPath() map[string]any {
 	good := cnitest.GoodRequest()
 	return map[string]any{
-		cni.PathAdd:    good,
-		cni.PathDel:    cni.DelRequest{ContainerID: good.ContainerID, IfName: good.IfName},
-		cni.PathCheck:  cni.CheckRequest{ContainerID: good.ContainerID, IfName: good.IfName, Addresses: nil},
+		cni.PathAdd: good,
+		cni.PathDel: cni.DelRequest{ContainerID: good.ContainerID, IfName: good.IfName},
+		cni.PathCheck: cni.CheckRequest{ContainerID: good.ContainerID, IfName: good.IfName,
+			Addresses: nil},
 		cni.PathStatus: cni.StatusRequest{},
 		cni.PathWhy:    nil,
 		"/v2/add":      good,
@@ -46,7 +47,8 @@ func TestAskingChild(t *testing.T) { //nolint:paralleltest // it is a process of
 	answers := map[string]string{}
 	for path, request := range everyPath() {
 		answers[path] = "answered"
-		if err := cni.NewClient(socket).Call(context.Background(), path, request, &struct{}{}); err != nil {
+		if err := cni.NewClient(socket).
+			Call(context.Background(), path, request, &struct{}{}); err != nil {
 			answers[path] = err.Error()
 		}
 	}
@@ -61,14 +63,16 @@ func askAs(t *testing.T, uid uint32, socket string) map[string]string {
 	child := exec.Command("/proc/self/exe", "-test.run=^TestAskingChild$", "-test.count=1")
 	child.Env = []string{askedBy + "=" + socket}
 	child.Dir = "/"
-	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}, Pdeathsig: unix.SIGKILL}
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid},
+		Pdeathsig: unix.SIGKILL}
 	out, err := child.Output()
 	if err != nil {
 		t.Fatalf("as user %d: %v\n%s", uid, err, out)
 	}
 	var answers map[string]string
 	line, _, _ := strings.Cut(string(out), "\n")
-	if err := json.Unmarshal([]byte(line), &answers); err != nil || len(answers) != len(everyPath()) {
+	if err := json.Unmarshal([]byte(line), &answers); err != nil ||
+		len(answers) != len(everyPath()) {
 		t.Fatalf("as user %d: %v\n%s", uid, err, out)
 	}
 	return answers

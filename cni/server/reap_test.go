@@ -14,7 +14,8 @@ import (
 // TestReapGonePods: a pod that went without a DEL is noticed, at the second look.
 func TestReapGonePods(t *testing.T) {
 	t.Parallel()
-	for name, isHidden := range map[string]bool{"namespace in sight": false, "namespace out of sight": true} {
+	for name, isHidden := range map[string]bool{"namespace in sight": false,
+		"namespace out of sight": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
@@ -41,7 +42,8 @@ func TestReapGonePods(t *testing.T) {
 			n.Expect("c1/eth0", "c2/eth0")
 			n.server.Reap(t.Context())
 			n.Expect("c2/eth0")
-			if err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(lives.Addrs[0], cnitest.Port)); err != nil {
+			err := cnitest.Connect(n.NetNS, netip.AddrPortFrom(lives.Addrs[0], cnitest.Port))
+			if err != nil {
 				t.Error(err)
 			}
 		})
@@ -63,9 +65,11 @@ func hide(n *testNode, container string) {
 func TestReapLeavesLivePods(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func(n *testNode, p *cnitest.Pod){
-		"nothing happened":      func(*testNode, *cnitest.Pod) {},
-		"the link was deleted":  func(_ *testNode, p *cnitest.Pod) { p.LoseLink() },
-		"the link was set down": func(n *testNode, _ *cnitest.Pod) { cnitest.Lines(t, n.NetNS, "ip link set slupbcb64b37750 down") },
+		"nothing happened":     func(*testNode, *cnitest.Pod) {},
+		"the link was deleted": func(_ *testNode, p *cnitest.Pod) { p.LoseLink() },
+		"the link was set down": func(n *testNode, _ *cnitest.Pod) {
+			cnitest.Lines(t, n.NetNS, "ip link set slupbcb64b37750 down")
+		},
 		"the path went, the link is there": func(n *testNode, _ *cnitest.Pod) {
 			hide(n, "c1")
 		},
@@ -95,8 +99,10 @@ func TestReapLeavesLivePods(t *testing.T) {
 func TestReapModePolicy(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, func(o *Options) { o.PolicyOnly = true })
-	seen := n.NewPolicyPod(plugin.New(), "c1", n.Config("1.1.0"), `,"prevResult":`+cnitest.PrevResult("1.1.0", "10.1.0.5/24"))
-	hidden := n.NewPolicyPod(plugin.New(), "c2", n.Config("1.1.0"), `,"prevResult":`+cnitest.PrevResult("1.1.0", "10.1.0.6/24"))
+	seen := n.NewPolicyPod(plugin.New(), "c1", n.Config("1.1.0"),
+		`,"prevResult":`+cnitest.PrevResult("1.1.0", "10.1.0.5/24"))
+	hidden := n.NewPolicyPod(plugin.New(), "c2", n.Config("1.1.0"),
+		`,"prevResult":`+cnitest.PrevResult("1.1.0", "10.1.0.6/24"))
 	forget := seen.Named()
 	seen.MustAdd()
 	hidden.MustAdd()
@@ -121,7 +127,8 @@ func TestReapLeftOverLinks(t *testing.T) {
 	p, other := n.newPod("c1", "pod-a"), n.newPod("c2", "pod-b")
 	p.MustAdd()
 	other.MustAdd()
-	cnitest.Lines(t, n.NetNS, "ip link set slupbcb64b37750 down; ip link add slup0123456789a type veth peer name peer; ip link set slup0123456789a up")
+	cnitest.Lines(t, n.NetNS, "ip link set slupbcb64b37750 down; ip link add slup0123456789a "+
+		"type veth peer name peer; ip link set slup0123456789a up")
 	n.Stop()
 	if err := n.server.records.Remove("c1", "eth0"); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,8 @@ import (
 func TestServerAfterReboot(t *testing.T) {
 	t.Parallel()
 	r := cni.OpenRecords(t.TempDir())
-	a, b := cnitest.NewAttachment("c1", "pod-a", "10.1.0.1"), cnitest.NewAttachment("c2", "pod-b", "10.1.0.2")
+	a, b := cnitest.NewAttachment("c1", "pod-a", "10.1.0.1"),
+		cnitest.NewAttachment("c2", "pod-b", "10.1.0.2")
 	if err := errors.Join(r.Write(a), r.Write(b)); err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,8 @@ func TestServerAfterReboot(t *testing.T) {
 	if err := os.WriteFile(r.Path("c1", "eth0"), []byte(ofBefore), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server, err := New(Options{Socket: "/nowhere", StateDir: filepath.Dir(r.Dir()), Enforcer: &cnitest.Enforcer{}})
+	server, err := New(Options{Socket: "/nowhere", StateDir: filepath.Dir(r.Dir()),
+		Enforcer: &cnitest.Enforcer{}})
 	if err != nil {
 		t.Fatal(err)
 	}

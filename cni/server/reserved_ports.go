@@ -24,7 +24,8 @@ func ParseReservedPort(text string) (ReservedPort, error) {
 	number, protocol, _ := strings.Cut(text, "/")
 	port, err := strconv.ParseUint(number, 10, 16)
 	if err != nil || port == 0 || !slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
-		return ReservedPort{}, fmt.Errorf("%.50q: expected a port with its protocol, such as 10250/tcp", text)
+		return ReservedPort{},
+			fmt.Errorf("%.50q: expected a port with its protocol, such as 10250/tcp", text)
 	}
 	return ReservedPort{Port: uint16(port), Protocol: protocol}, nil
 }
@@ -69,7 +70,8 @@ func (s *Server) noteHostPorts(request cni.AddRequest, err error) {
 		}
 		if taken {
 			s.opts.OnProblem("HostPortInUse",
-				fmt.Sprintf("a process of the node listens on host port %s of pod %s: what comes there is the pod's now", p, pod))
+				fmt.Sprintf("a process of the node listens on host port %s of pod %s: what comes "+
+					"there is the pod's now", p, pod))
 		}
 	}
 }

@@ -39,11 +39,14 @@ func (s *told) take() (reasons []string, messages string) {
 
 func TestParseReservedPort(t *testing.T) {
 	t.Parallel()
-	if got, err := ParseReservedPort("10250/tcp"); err != nil || got != (ReservedPort{10250, "tcp"}) {
+	if got, err := ParseReservedPort("10250/tcp"); err != nil ||
+		got != (ReservedPort{10250, "tcp"}) {
 		t.Errorf("got %v, %v", got, err)
 	}
-	for _, bad := range []string{"", "10250", "0/tcp", "65536/udp", "-1/tcp", "x/tcp", "80/icmp", "80/TCP", "80/tcp/x", "tcp/80"} {
-		if got, err := ParseReservedPort(bad); err == nil || !strings.Contains(err.Error(), "expected a port with its protocol") {
+	for _, bad := range []string{"", "10250", "0/tcp", "65536/udp", "-1/tcp", "x/tcp", "80/icmp",
+		"80/TCP", "80/tcp/x", "tcp/80"} {
+		if got, err := ParseReservedPort(bad); err == nil ||
+			!strings.Contains(err.Error(), "expected a port with its protocol") {
 			t.Errorf("%q: got %v, %v", bad, got, err)
 		}
 	}
@@ -55,7 +58,9 @@ func TestParseReservedPort(t *testing.T) {
 func TestReservedHostPorts(t *testing.T) {
 	t.Parallel()
 	var said told
-	a := newAgent(t, said.option, func(o *Options) { o.ReservedPorts = []ReservedPort{{10250, "tcp"}, {6443, "tcp"}} })
+	a := newAgent(t, said.option, func(o *Options) {
+		o.ReservedPorts = []ReservedPort{{10250, "tcp"}, {6443, "tcp"}}
+	})
 	with := func(container, hostIP string, port uint16, protocol string) cni.AddRequest {
 		p := cni.HostPort{HostPort: port, ContainerPort: 80, Protocol: protocol}
 		if hostIP != "" {
@@ -68,10 +73,14 @@ func TestReservedHostPorts(t *testing.T) {
 	a.MustAdd(with("c0", "", 8472, "udp")) // before there is a tunnel
 	a.server.SetTunnelPort(8472)
 	a.MustAdd(with("c0", "", 8472, "udp")) // a repeated ADD
-	for i, r := range []cni.AddRequest{with("c1", "", 10250, "tcp"), with("c1", "127.0.0.1", 6443, "tcp"), with("c1", "::", 8472, "udp")} {
+	for i, r := range []cni.AddRequest{with("c1", "", 10250, "tcp"),
+		with("c1", "127.0.0.1", 6443, "tcp"), with("c1", "::", 8472, "udp")} {
 		_, err := a.Add(r)
-		cnitest.MustFail(t, err, cni.CodeHostPortReserved, fmt.Sprintf("host port %s is reserved", r.HostPorts[0]), "--forbidden-host-ports")
-		if reasons, text := said.take(); !slices.Equal(reasons, []string{"HostPortForbidden"}) || !strings.Contains(text, "pod dev/pod-c1 doesn't start: host port "+r.HostPorts[0].String()) {
+		cnitest.MustFail(t, err, cni.CodeHostPortReserved,
+			fmt.Sprintf("host port %s is reserved", r.HostPorts[0]), "--forbidden-host-ports")
+		if reasons, text := said.take(); !slices.Equal(reasons, []string{"HostPortForbidden"}) ||
+			!strings.Contains(text, "pod dev/pod-c1 doesn't start: host port "+
+				r.HostPorts[0].String()) {
 			t.Errorf("%d: told %q: %s", i, reasons, text)
 		}
 	}
@@ -91,7 +100,8 @@ func TestHostPortsInUse(t *testing.T) {
 	var said told
 	n := newNode(t, said.option)
 	n.InNode(func() error {
-		for _, at := range []string{"tcp4 0.0.0.0:81", "tcp [::]:82", "tcp 127.0.0.1:83", "udp4 0.0.0.0:84", "udp [2001:db8::1]:85"} {
+		for _, at := range []string{"tcp4 0.0.0.0:81", "tcp [::]:82", "tcp 127.0.0.1:83",
+			"udp4 0.0.0.0:84", "udp [2001:db8::1]:85"} {
 			network, address, _ := strings.Cut(at, " ")
 			var c interface{ Close() error }
 			var err error
@@ -137,9 +147,12 @@ func TestHostPortsInUse(t *testing.T) {
 		}
 	}
 	pod := n.newPod("c1", "pod-a")
-	pod.Args.StdinData = []byte(strings.Replace(string(pod.Args.StdinData), `{`, `{"runtimeConfig":{"portMappings":[{"hostPort":81,"containerPort":80,"protocol":"tcp"},{"hostPort":90,"containerPort":80,"protocol":"tcp"}]},`, 1))
+	pod.Args.StdinData = []byte(strings.Replace(string(pod.Args.StdinData), `{`,
+		`{"runtimeConfig":{"portMappings":[{"hostPort":81,"containerPort":80,"protocol":"tcp"},{"hostPort":90,"containerPort":80,"protocol":"tcp"}]},`, 1))
 	pod.MustAdd()
-	if reasons, text := said.take(); !slices.Equal(reasons, []string{"HostPortInUse"}) || !strings.Contains(text, "host port tcp *:81 of pod dev/pod-a") {
+	reasons, text := said.take()
+	if !slices.Equal(reasons, []string{"HostPortInUse"}) ||
+		!strings.Contains(text, "host port tcp *:81 of pod dev/pod-a") {
 		t.Errorf("told %q: %s", reasons, text)
 	}
 }

@@ -154,7 +154,8 @@ func New(opts Options) (*Server, error) {
 func (s *Server) load() error {
 	past, err := s.records.ReadLedger()
 	if err != nil {
-		s.opts.Log.Error(err, "Nobody knows which addresses were freed lately: no pod gets one until all have cooled down", "after", s.opts.CoolDown.String())
+		s.opts.Log.Error(err, "Nobody knows which addresses were freed lately: no pod gets one "+
+			"until all have cooled down", "after", s.opts.CoolDown.String())
 		s.addresses.restAll(s.opts.Now())
 	}
 	s.addresses.restore(past, s.opts.Now())

@@ -30,12 +30,14 @@ func TestAddAnswer(t *testing.T) {
 		HostMAC: "a2:1f:d2:d3:5f:7c", PodMAC: "ea:93:8c:71:71:ad",
 		MTU: 1450, NodeAddresses: cnitest.Addrs("192.0.2.1", "2001:db8::1"),
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(cnitest.SameAddr), cmp.Comparer(samePrefix)); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.Comparer(cnitest.SameAddr),
+		cmp.Comparer(samePrefix)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	wantAttachment := cnitest.NewAttachment("c1", "pod-a", "10.1.0.1", "fd00:1::1")
 	wantAttachment.PodUID = "uid-pod-a"
-	if diff := cmp.Diff([]cni.Attachment{wantAttachment}, a.server.Attachments(), cmp.Comparer(cnitest.SameAddr)); diff != "" {
+	if diff := cmp.Diff([]cni.Attachment{wantAttachment}, a.server.Attachments(),
+		cmp.Comparer(cnitest.SameAddr)); diff != "" {
 		t.Errorf("attachments (-want +got):\n%s", diff)
 	}
 	a.Expect("c1/eth0")
@@ -52,18 +54,22 @@ func TestAddIsIdempotent(t *testing.T) {
 	first := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
 	a.server.SetMTU(1400)
 	second := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
-	if cnitest.AddressText(first.Addresses) != cnitest.AddressText(second.Addresses) || second.MTU != 1400 {
+	if cnitest.AddressText(first.Addresses) != cnitest.AddressText(second.Addresses) ||
+		second.MTU != 1400 {
 		t.Errorf("first %v, then %v", first, second)
 	}
 	a.Expect("c1/eth0")
 	other := cnitest.RequestFor("c1", "pod-a")
 	other.IfName = "net1"
-	if third := a.MustAdd(other); cnitest.AddressText(first.Addresses) == cnitest.AddressText(third.Addresses) || first.Interface == third.Interface {
+	third := a.MustAdd(other)
+	if cnitest.AddressText(first.Addresses) == cnitest.AddressText(third.Addresses) ||
+		first.Interface == third.Interface {
 		t.Errorf("two interfaces of a container share something: %v, %v", first, third)
 	}
 	a.Expect("c1/eth0", "c1/net1")
 	_, err := a.Add(cnitest.RequestFor("c1", "pod-b"))
-	cnitest.MustFail(t, err, types.ErrInvalidEnvironmentVariables, "the container is of another pod", "dev/pod-a")
+	cnitest.MustFail(t, err, types.ErrInvalidEnvironmentVariables,
+		"the container is of another pod", "dev/pod-a")
 	a.Expect("c1/eth0", "c1/net1")
 }
 
@@ -72,14 +78,17 @@ func TestNoPodCIDR(t *testing.T) {
 	a := newAgent(t)
 	a.server.SetPodCIDRs(nil)
 	_, err := a.Add(cnitest.RequestFor("c1", "pod-a"))
-	cnitest.MustFail(t, err, types.ErrTryAgainLater, "no address for the pod", "the node has no podCIDR yet")
+	cnitest.MustFail(t, err, types.ErrTryAgainLater, "no address for the pod",
+		"the node has no podCIDR yet")
 	a.Expect()
 	a.server.SetPodCIDRs(cnitest.Prefixes("10.2.0.0/24"))
-	if got := a.MustAdd(cnitest.RequestFor("c1", "pod-a")); cnitest.AddressText(got.Addresses) != "10.2.0.1/32" {
+	got := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
+	if cnitest.AddressText(got.Addresses) != "10.2.0.1/32" {
 		t.Errorf("got %v", got)
 	}
 	var status cni.StatusAnswer
-	if err := a.Call(cni.PathStatus, cni.StatusRequest{}, &status); err != nil || status.Attachments != 1 || cnitest.AddressText(status.PodCIDRs) != "10.2.0.0/24" {
+	if err := a.Call(cni.PathStatus, cni.StatusRequest{}, &status); err != nil ||
+		status.Attachments != 1 || cnitest.AddressText(status.PodCIDRs) != "10.2.0.0/24" {
 		t.Errorf("status %v and %v", status, err)
 	}
 }
@@ -91,13 +100,16 @@ func TestExhausted(t *testing.T) {
 	a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
 	a.MustAdd(cnitest.RequestFor("c2", "pod-b"))
 	_, err := a.Add(cnitest.RequestFor("c3", "pod-c"))
-	cnitest.MustFail(t, err, types.ErrTryAgainLater, "no free address in 10.2.0.0/30: 2 of 2 in use")
+	cnitest.MustFail(t, err, types.ErrTryAgainLater,
+		"no free address in 10.2.0.0/30: 2 of 2 in use")
 	a.MustDel(cnitest.RequestFor("c1", "pod-a"))
 	a.Settle()
 	_, err = a.Add(cnitest.RequestFor("c3", "pod-c"))
-	cnitest.MustFail(t, err, types.ErrTryAgainLater, "2 of 2 in use or cooling down, the first of 1 that cool down for 1m0s more")
+	cnitest.MustFail(t, err, types.ErrTryAgainLater,
+		"2 of 2 in use or cooling down, the first of 1 that cool down for 1m0s more")
 	a.Clock.Advance(defaultCoolDown)
-	if got := a.MustAdd(cnitest.RequestFor("c3", "pod-c")); cnitest.AddressText(got.Addresses) != "10.2.0.1/32" {
+	got := a.MustAdd(cnitest.RequestFor("c3", "pod-c"))
+	if cnitest.AddressText(got.Addresses) != "10.2.0.1/32" {
 		t.Errorf("got %v", got)
 	}
 	a.Expect("c2/eth0", "c3/eth0")
@@ -112,11 +124,20 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 		code   uint
 		says   string
 	}{
-		"refused":  {func(context.Context, cni.Attachment) error { return errors.New("pod isn't known") }, 11, "pod isn't known"},
-		"own code": {func(context.Context, cni.Attachment) error { return types.NewError(7, "bad", "thing") }, 7, "bad; thing"},
-		"too long": {func(ctx context.Context, _ cni.Attachment) error { <-ctx.Done(); return ctx.Err() }, 11, "dev/pod-a isn't in the kernel yet"},
-		"panics":   {func(context.Context, cni.Attachment) error { panic("oops") }, 999, "the agent failed"},
-		"is a lie": {func(ctx context.Context, _ cni.Attachment) error { <-ctx.Done(); return nil }, 11, "deadline exceeded"},
+		"refused": {func(context.Context, cni.Attachment) error {
+			return errors.New("pod isn't known")
+		}, 11, "pod isn't known"},
+		"own code": {func(context.Context, cni.Attachment) error {
+			return types.NewError(7, "bad", "thing")
+		}, 7, "bad; thing"},
+		"too long": {func(ctx context.Context, _ cni.Attachment) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}, 11, "dev/pod-a isn't in the kernel yet"},
+		"panics": {func(context.Context, cni.Attachment) error { panic("oops") }, 999,
+			"the agent failed"},
+		"is a lie": {func(ctx context.Context, _ cni.Attachment) error { <-ctx.Done(); return nil },
+			11, "deadline exceeded"},
 	} {
 		a.Enforcer.SetAttach(c.attach)
 		_, err := a.Add(cnitest.RequestFor("c1", "pod-a"))
@@ -149,11 +170,14 @@ func TestImpatientPlugin(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-waiting; cancel() }()
-	err := cni.NewClient(a.Socket).Call(ctx, cni.PathAdd, cnitest.RequestFor("c1", "pod-a"), new(cni.AddAnswer))
+	err := cni.NewClient(a.Socket).
+		Call(ctx, cni.PathAdd, cnitest.RequestFor("c1", "pod-a"), new(cni.AddAnswer))
 	if !errors.Is(err, cni.ErrNoAgent) || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	cnitest.Eventually(t, "the ADD to be undone", func() bool { return len(a.server.Attachments()) == 0 })
+	cnitest.Eventually(t, "the ADD to be undone", func() bool {
+		return len(a.server.Attachments()) == 0
+	})
 	a.Expect()
 }
 
@@ -164,7 +188,9 @@ func TestDetachFails(t *testing.T) {
 	first := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
 	a.Enforcer.SetDetach(func(string) error { return errors.New("kernel says no") })
 	a.MustDel(cnitest.RequestFor("c1", "pod-a"))
-	cnitest.Eventually(t, "the failure", func() bool { return strings.Contains(a.Log.String(), "kernel says no") })
+	cnitest.Eventually(t, "the failure", func() bool {
+		return strings.Contains(a.Log.String(), "kernel says no")
+	})
 	if got := a.server.Attachments(); len(got) != 0 {
 		t.Errorf("still attached: %v", got)
 	}
@@ -189,11 +215,13 @@ func TestNewSandboxOfAPodSupersedesTheOld(t *testing.T) {
 	a := newAgent(t)
 	first := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
 	second := a.MustAdd(cnitest.RequestFor("c2", "pod-a"))
-	if first.Interface != second.Interface || first.HostMAC == second.HostMAC || cnitest.AddressText(first.Addresses) == cnitest.AddressText(second.Addresses) {
+	if first.Interface != second.Interface || first.HostMAC == second.HostMAC ||
+		cnitest.AddressText(first.Addresses) == cnitest.AddressText(second.Addresses) {
 		t.Errorf("first %v, then %v", first, second)
 	}
 	a.Expect("c2/eth0")
-	if got, want := a.Enforcer.CallText(), "attach c1/eth0, detach c1/eth0, attach c2/eth0"; got != want {
+	got, want := a.Enforcer.CallText(), "attach c1/eth0, detach c1/eth0, attach c2/eth0"
+	if got != want {
 		t.Errorf("the enforcer saw %s, want %s", got, want)
 	}
 	a.MustDel(cnitest.RequestFor("c1", "pod-a")) // comes late
@@ -210,7 +238,8 @@ func TestTwoSandboxesAtOnce(t *testing.T) {
 			for range 20 {
 				// Those who come at a bad moment are told to try again, as runtimes do.
 				if _, err := a.Add(cnitest.RequestFor(container, "pod-a")); err != nil {
-					cnitest.MustFail(t, err, types.ErrTryAgainLater, "an older sandbox of the pod is being worked on")
+					cnitest.MustFail(t, err, types.ErrTryAgainLater,
+						"an older sandbox of the pod is being worked on")
 				}
 			}
 		})
@@ -272,13 +301,15 @@ func TestRestart(t *testing.T) {
 	a.Stop()
 	cnitest.WriteFile("{")(t, filepath.Join(a.StateDir, "attachments", "bad@eth0.json"))
 	a.Start()
-	if diff := cmp.Diff(before, a.server.Attachments(), cmp.Comparer(cnitest.SameAddr)); diff != "" {
+	diff := cmp.Diff(before, a.server.Attachments(), cmp.Comparer(cnitest.SameAddr))
+	if diff != "" {
 		t.Errorf("attachments before and after:\n%s", diff)
 	}
 	if text := a.Log.String(); !strings.Contains(text, "bad@eth0.json") {
 		t.Errorf("the log doesn't name the bad record:\n%s", text)
 	}
-	if again := a.MustAdd(cnitest.RequestFor("c1", "pod-a")); cnitest.AddressText(again.Addresses) != cnitest.AddressText(first.Addresses) {
+	again := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
+	if cnitest.AddressText(again.Addresses) != cnitest.AddressText(first.Addresses) {
 		t.Errorf("first %v, after the restart %v", first, again)
 	}
 	a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/30"))
@@ -293,19 +324,24 @@ func TestKilledBeforeTheAnswer(t *testing.T) {
 	a.MustAdd(cnitest.RequestFor("c0", "pod-0"))
 	state := filepath.Join(t.TempDir(), "as-killed")
 	a.Enforcer.SetAttach(func(context.Context, cni.Attachment) error {
-		return os.CopyFS(state, os.DirFS(a.StateDir+"/attachments")) // what is on disk at this moment
+		// what is on disk at this moment
+		return os.CopyFS(state, os.DirFS(a.StateDir+"/attachments"))
 	})
 	first := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
 	a.Enforcer.SetAttach(nil)
 	a.Stop()
-	if err := errors.Join(os.RemoveAll(a.StateDir+"/attachments"), os.CopyFS(a.StateDir+"/attachments", os.DirFS(state))); err != nil {
+	err := errors.Join(os.RemoveAll(a.StateDir+"/attachments"),
+		os.CopyFS(a.StateDir+"/attachments", os.DirFS(state)))
+	if err != nil {
 		t.Fatal(err)
 	}
 	a.Start()
-	if second := a.MustAdd(cnitest.RequestFor("c1", "pod-a")); cnitest.AddressText(first.Addresses) != cnitest.AddressText(second.Addresses) {
+	second := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
+	if cnitest.AddressText(first.Addresses) != cnitest.AddressText(second.Addresses) {
 		t.Errorf("first %v, then %v", first, second)
 	}
-	if third := a.MustAdd(cnitest.RequestFor("c2", "pod-b")); cnitest.AddressText(third.Addresses) == cnitest.AddressText(first.Addresses) {
+	third := a.MustAdd(cnitest.RequestFor("c2", "pod-b"))
+	if cnitest.AddressText(third.Addresses) == cnitest.AddressText(first.Addresses) {
 		t.Errorf("two pods have %v", third.Addresses)
 	}
 }
@@ -365,7 +401,8 @@ func TestNewServerOptions(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	cnitest.WriteFile("")(t, file)
-	if _, err := New(Options{Socket: "/s", StateDir: file, Enforcer: &cnitest.Enforcer{}}); err == nil {
+	if _, err := New(Options{Socket: "/s", StateDir: file,
+		Enforcer: &cnitest.Enforcer{}}); err == nil {
 		t.Error("a server whose state directory is a file")
 	}
 }

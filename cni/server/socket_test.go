@@ -57,7 +57,9 @@ func (a *testAgent) speak(t *testing.T, message string, closeAfter bool) (status
 }
 
 func post(path, body string) string {
-	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+	return fmt.Sprintf(
+		"POST %s HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		path, len(body), body)
 }
 
 // with is a good ADD request with one field changed, in JSON.
@@ -89,33 +91,49 @@ func TestHostileMessages(t *testing.T) {
 		code    uint
 		says    string
 	}{
-		"empty body":       {post(cni.PathAdd, ""), 400, 6, "decoding the request"},
-		"truncated JSON":   {post(cni.PathAdd, good[:40]), 400, 6, "unexpected EOF"},
-		"truncated body":   {strings.TrimSuffix(post(cni.PathAdd, good), good[50:]), 400, 6, "reading the request"},
-		"two requests":     {post(cni.PathAdd, good+good), 400, 6, "more than one value"},
-		"huge body":        {post(cni.PathAdd, strings.Repeat(" ", 70_000)), 413, 6, "too large"},
-		"claimed huge":     {"POST /v1/add HTTP/1.1\r\nHost: agent\r\nContent-Length: 99999999999\r\n\r\n" + strings.Repeat(" ", 70_000), 413, 6, "too large"},
-		"endless chunks":   {"POST /v1/add HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("fff\r\n"+strings.Repeat(" ", 0xfff)+"\r\n", 20), 413, 6, "too large"},
-		"deep":             {post(cni.PathAdd, strings.Repeat("[", 60_000)), 400, 6, "decoding the request"},
-		"null":             {post(cni.PathAdd, "null"), 400, 3, "missing containerID"},
-		"wrong version":    {post("/v2/add", good), 404, 11, "version 1 of the protocol only"},
-		"no version":       {post("/add", good), 404, 11, "version 1 of the protocol only"},
-		"wrong method":     {"GET /v1/add HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n", 404, 11, "GET /v1/add"},
-		"path tricks":      {post("/v1/x/../../etc", good), 307, 0, ""},
-		"unknown field":    {post(cni.PathAdd, with(t, "portMappings", `[]`)), 400, 6, "unknown field"},
-		"container climbs": {post(cni.PathAdd, with(t, "containerID", `"../../../tmp/x"`)), 400, 4, `"../../../tmp/x"`},
-		"DEL climbs":       {post(cni.PathDel, `{"containerID":"../x","ifName":"eth0"}`), 400, 4, "invalid characters in containerID"},
-		"interface climbs": {post(cni.PathAdd, with(t, "ifName", `"../x"`)), 400, 4, "interface name"},
+		"empty body":     {post(cni.PathAdd, ""), 400, 6, "decoding the request"},
+		"truncated JSON": {post(cni.PathAdd, good[:40]), 400, 6, "unexpected EOF"},
+		"truncated body": {strings.TrimSuffix(post(cni.PathAdd, good), good[50:]), 400, 6,
+			"reading the request"},
+		"two requests": {post(cni.PathAdd, good+good), 400, 6, "more than one value"},
+		"huge body":    {post(cni.PathAdd, strings.Repeat(" ", 70_000)), 413, 6, "too large"},
+		"claimed huge": {
+			"POST /v1/add HTTP/1.1\r\nHost: agent\r\nContent-Length: 99999999999\r\n\r\n" +
+				strings.Repeat(" ", 70_000), 413, 6, "too large"},
+		"endless chunks": {
+			"POST /v1/add HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n" +
+				strings.Repeat("fff\r\n"+strings.Repeat(" ", 0xfff)+"\r\n", 20), 413, 6,
+			"too large"},
+		"deep": {post(cni.PathAdd, strings.Repeat("[", 60_000)), 400, 6,
+			"decoding the request"},
+		"null":          {post(cni.PathAdd, "null"), 400, 3, "missing containerID"},
+		"wrong version": {post("/v2/add", good), 404, 11, "version 1 of the protocol only"},
+		"no version":    {post("/add", good), 404, 11, "version 1 of the protocol only"},
+		"wrong method": {"GET /v1/add HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n",
+			404, 11, "GET /v1/add"},
+		"path tricks": {post("/v1/x/../../etc", good), 307, 0, ""},
+		"unknown field": {post(cni.PathAdd, with(t, "portMappings", `[]`)), 400, 6,
+			"unknown field"},
+		"container climbs": {post(cni.PathAdd, with(t, "containerID", `"../../../tmp/x"`)), 400, 4,
+			`"../../../tmp/x"`},
+		"DEL climbs": {post(cni.PathDel, `{"containerID":"../x","ifName":"eth0"}`), 400, 4,
+			"invalid characters in containerID"},
+		"interface climbs": {post(cni.PathAdd, with(t, "ifName", `"../x"`)), 400, 4,
+			"interface name"},
 		"container with zero": {
 			post(cni.PathAdd, with(t, "containerID", `"a\u0000b"`)), 400, 4, `"a\x00b"`,
 		},
-		"long container":  {post(cni.PathAdd, with(t, "containerID", `"`+strings.Repeat("a", 30_000)+`"`)), 400, 4, "(30000 bytes)"},
-		"long pod":        {post(cni.PathAdd, with(t, "podName", `"`+strings.Repeat("a", 254)+`"`)), 400, 4, "invalid pod name"},
-		"pod climbs":      {post(cni.PathAdd, with(t, "podName", `"../x"`)), 400, 4, "invalid pod name"},
-		"no UID":          {post(cni.PathAdd, with(t, "podUID", `""`)), 400, 4, "invalid pod UID"},
-		"number for text": {post(cni.PathAdd, with(t, "podUID", `7`)), 400, 6, "cannot unmarshal number"},
-		"not UTF-8":       {post(cni.PathAdd, with(t, "podName", "\"a\xffb\"")), 400, 6, "not UTF-8"},
-		"half surrogate":  {post(cni.PathAdd, with(t, "podName", `"a\ud800b"`)), 400, 4, "invalid pod name"},
+		"long container": {post(cni.PathAdd,
+			with(t, "containerID", `"`+strings.Repeat("a", 30_000)+`"`)), 400, 4, "(30000 bytes)"},
+		"long pod": {post(cni.PathAdd, with(t, "podName", `"`+strings.Repeat("a", 254)+`"`)),
+			400, 4, "invalid pod name"},
+		"pod climbs": {post(cni.PathAdd, with(t, "podName", `"../x"`)), 400, 4, "invalid pod name"},
+		"no UID":     {post(cni.PathAdd, with(t, "podUID", `""`)), 400, 4, "invalid pod UID"},
+		"number for text": {post(cni.PathAdd, with(t, "podUID", `7`)), 400, 6,
+			"cannot unmarshal number"},
+		"not UTF-8": {post(cni.PathAdd, with(t, "podName", "\"a\xffb\"")), 400, 6, "not UTF-8"},
+		"half surrogate": {post(cni.PathAdd, with(t, "podName", `"a\ud800b"`)), 400, 4,
+			"invalid pod name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -127,13 +145,16 @@ func TestHostileMessages(t *testing.T) {
 				}
 			}
 			if status != c.status || got.Code != c.code || !strings.Contains(got.Error(), c.says) {
-				t.Errorf("got HTTP %d, %s; want %d, code %d: %s", status, body, c.status, c.code, c.says)
+				t.Errorf("got HTTP %d, %s; want %d, code %d: %s", status, body, c.status,
+					c.code, c.says)
 			}
 		})
 	}
 	t.Run("not HTTP", func(t *testing.T) {
 		t.Parallel()
-		for _, message := range []string{"", "\x00\x01\x02\xff", "{}", "POST", strings.Repeat("x", 100_000), "POST /v1/add HTTP/1.1\r\nX: " + strings.Repeat("x", 100_000)} {
+		for _, message := range []string{"", "\x00\x01\x02\xff", "{}", "POST",
+			strings.Repeat("x", 100_000), "POST /v1/add HTTP/1.1\r\nX: " +
+				strings.Repeat("x", 100_000)} {
 			if status, body := a.speak(t, message, true); status == http.StatusOK {
 				t.Errorf("%.20q: got %d, %s", message, status, body)
 			}
@@ -153,7 +174,8 @@ func TestHostileMessages(t *testing.T) {
 func TestSilentPeers(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)
-	for _, message := range []string{"", "POST /v1/ad", strings.TrimSuffix(post(cni.PathAdd, "{}"), "}")} {
+	for _, message := range []string{"", "POST /v1/ad",
+		strings.TrimSuffix(post(cni.PathAdd, "{}"), "}")} {
 		conn, err := net.Dial("unix", a.Socket)
 		if err != nil {
 			t.Fatal(err)
@@ -220,7 +242,9 @@ func TestOtherUsers(t *testing.T) {
 	}
 	asUser(t, 65534, func() {
 		status, body := a.speak(t, post(cni.PathAdd, with(t, "ifName", `"eth0"`)), true)
-		if status != http.StatusForbidden || !strings.Contains(body, "only root may ask the agent") || !strings.Contains(body, "user 65534") {
+		if status != http.StatusForbidden ||
+			!strings.Contains(body, "only root may ask the agent") ||
+			!strings.Contains(body, "user 65534") {
 			t.Errorf("got %d, %s", status, body)
 		}
 	})
@@ -231,22 +255,26 @@ func TestOtherUsers(t *testing.T) {
 func TestHandle(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t)
-	a.server.Handle("POST "+cni.PathWhy, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			w.WriteHeader(http.StatusRequestEntityTooLarge)
-			return
-		}
-		fmt.Fprintf(w, `{"length":%d}`, len(body))
-	}))
+	a.server.Handle("POST "+cni.PathWhy,
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				return
+			}
+			fmt.Fprintf(w, `{"length":%d}`, len(body))
+		}))
 	var answer struct{ Length int }
-	if err := a.Call(cni.PathWhy, "question", &answer); err != nil || answer.Length != len(`"question"`) {
+	if err := a.Call(cni.PathWhy, "question", &answer); err != nil ||
+		answer.Length != len(`"question"`) {
 		t.Errorf("got %v and %v", answer, err)
 	}
-	if err := a.Call(cni.PathWhy, strings.Repeat("x", cni.MaxRequestBytes), &answer); !errors.Is(err, cni.ErrNoAgent) {
+	if err := a.Call(cni.PathWhy, strings.Repeat("x", cni.MaxRequestBytes),
+		&answer); !errors.Is(err, cni.ErrNoAgent) {
 		t.Errorf("a body that is too large: got %v", err)
 	}
-	if err := a.Call("/v1/who", "", &answer); !errors.Is(err, cni.ErrNoAgent) || !strings.Contains(err.Error(), "version 1 of the protocol only") {
+	if err := a.Call("/v1/who", "", &answer); !errors.Is(err, cni.ErrNoAgent) ||
+		!strings.Contains(err.Error(), "version 1 of the protocol only") {
 		t.Errorf("an unknown request: got %v", err)
 	}
 }
@@ -259,7 +287,8 @@ func TestSocketFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "another server answers") {
+	if err := second.Run(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "another server answers") {
 		t.Errorf("two servers on one socket: %v", err)
 	}
 	a.MustAdd(cnitest.GoodRequest()) // the first isn't disturbed
@@ -271,7 +300,8 @@ func TestSocketFile(t *testing.T) {
 
 	a.Stop()
 	cnitest.WriteFile("precious")(t, a.Socket)
-	if err := second.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if err := second.Run(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file in the place of the socket: %v", err)
 	}
 	if content, err := os.ReadFile(a.Socket); string(content) != "precious" {

@@ -37,7 +37,8 @@ const (
 	troubleLedger    = "the addresses in use"
 	troubleRecord    = "a pod's record"
 	troubleSocket    = "the socket"
-	troubleStays     = "a record of a pod that is gone" // of no consequence for new pods, while the others are
+	// troubleStays is of no consequence for new pods, while the others are.
+	troubleStays = "a record of a pod that is gone"
 )
 
 // note remembers whether something could be written, and tells of a trouble once, when it begins.
@@ -56,15 +57,20 @@ func (s *Server) note(what string, err error) {
 	case d.isTold: // which says more than that a record stays
 	case what != troubleStays:
 		d.isTold = true
-		s.opts.Log.Error(err, "The state directory can't be written: new pods don't start until it can", "directory", s.opts.StateDir)
+		s.opts.Log.Error(err,
+			"The state directory can't be written: new pods don't start until it can", "directory",
+			s.opts.StateDir)
 		s.opts.OnProblem("StateNotWritten",
 			fmt.Sprintf("the state directory %s can't be written, so that new pods don't start: %s",
 				s.opts.StateDir, err))
 	case !d.staysTold:
 		d.staysTold = true
-		s.opts.Log.Error(err, "A record of a pod that is gone can't be removed: its addresses stay taken until it can", "directory", s.opts.StateDir)
+		s.opts.Log.Error(err,
+			"A record of a pod that is gone can't be removed: its addresses stay taken until it "+
+				"can", "directory", s.opts.StateDir)
 		s.opts.OnProblem("StateNotWritten",
-			fmt.Sprintf("a record of a pod that is gone can't be removed from the state directory %s, so that its addresses stay taken: %s",
+			fmt.Sprintf("a record of a pod that is gone can't be removed from the state "+
+				"directory %s, so that its addresses stay taken: %s",
 				s.opts.StateDir, err))
 	}
 }
@@ -105,7 +111,8 @@ func (s *Server) noteBeat(begun int, again map[string]error) {
 		s.opts.Log.Info("The records of pods that are gone are removed again", "directory",
 			s.opts.StateDir)
 		s.opts.OnSolved("StateWritten",
-			"the records of pods that are gone are removed again from the state directory "+s.opts.StateDir)
+			"the records of pods that are gone are removed again from the state directory "+
+				s.opts.StateDir)
 	}
 }
 

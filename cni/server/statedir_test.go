@@ -83,7 +83,8 @@ func TestBadDisk(t *testing.T) {
 			fault.Set(d, true)
 
 			_, err := a.Add(cnitest.RequestFor("c3", "pod-c"))
-			cnitest.MustFail(t, err, types.ErrTryAgainLater, "the pod can't be recorded", "addresses.json", fault.Says)
+			cnitest.MustFail(t, err, types.ErrTryAgainLater, "the pod can't be recorded",
+				"addresses.json", fault.Says)
 			if calls := a.Enforcer.CallText(); strings.Contains(calls, "c3") {
 				t.Errorf("a pod without a record was attached: %s", calls)
 			}
@@ -98,8 +99,10 @@ func TestBadDisk(t *testing.T) {
 			fault.Set(d, true) // what DEL removed made room
 			a.server.beat()
 			a.server.beat()
-			want := "Warning StateNotWritten: the state directory " + d.Dir() + " can't be written, so that new pods don't start: "
-			if text := events.text(); !strings.HasPrefix(text, want) || !strings.Contains(text, fault.Says) || strings.Count(text, "\n") > 0 {
+			want := "Warning StateNotWritten: the state directory " + d.Dir() +
+				" can't be written, so that new pods don't start: "
+			if text := events.text(); !strings.HasPrefix(text, want) ||
+				!strings.Contains(text, fault.Says) || strings.Count(text, "\n") > 0 {
 				t.Errorf("told %q, want once %q", text, want)
 			}
 
@@ -110,13 +113,15 @@ func TestBadDisk(t *testing.T) {
 			if a.server.Stats().StateFailing {
 				t.Error("the state still fails")
 			}
-			if text := events.text(); !strings.HasSuffix(text, "Normal StateWritten: the state directory "+d.Dir()+" is written again") {
+			if text := events.text(); !strings.HasSuffix(text,
+				"Normal StateWritten: the state directory "+d.Dir()+" is written again") {
 				t.Errorf("told %q, and not that it is over", text)
 			}
 			a.Clock.Advance(defaultCoolDown)
 			have := map[netip.Addr]bool{kept.Addresses[0].Addr(): true}
 			for i := range 5 { // all others of a /29
-				got := a.MustAdd(cnitest.RequestFor(fmt.Sprint("d", i), fmt.Sprint("pod-d", i))).Addresses[0].Addr()
+				got := a.MustAdd(cnitest.RequestFor(fmt.Sprint("d", i), fmt.Sprint("pod-d", i))).
+					Addresses[0].Addr()
 				if have[got] {
 					t.Errorf("%s is given twice", got)
 				}
@@ -132,12 +137,15 @@ func TestBadDisk(t *testing.T) {
 func TestRecordStays(t *testing.T) {
 	t.Parallel()
 	events := &toldEvents{}
-	a := newAgent(t, func(o *Options) { o.OnProblem, o.OnSolved = events.add("Warning"), events.add("Normal") })
+	a := newAgent(t, func(o *Options) {
+		o.OnProblem, o.OnSolved = events.add("Warning"), events.add("Normal")
+	})
 	lost := a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
 	freeRecord := a.inTheWay(a.server.records.Path("c1", "eth0"))
 	a.MustDel(cnitest.RequestFor("c1", "pod-a"))
 	a.Settle()
-	want := []string{"Warning StateNotWritten: a record of a pod that is gone can't be removed from the state directory "}
+	want := []string{"Warning StateNotWritten: a record of a pod that is gone can't be removed " +
+		"from the state directory "}
 	again := func() {
 		t.Helper()
 		for range 3 {
@@ -150,11 +158,13 @@ func TestRecordStays(t *testing.T) {
 		}
 	}
 	again()
-	if got := a.MustAdd(cnitest.RequestFor("c2", "pod-b")); slices.Equal(got.Addresses, lost.Addresses) {
+	got := a.MustAdd(cnitest.RequestFor("c2", "pod-b"))
+	if slices.Equal(got.Addresses, lost.Addresses) {
 		t.Errorf("%v are given while their record is there", got.Addresses)
 	}
 	freeHeartbeat := a.inTheWay(cni.HeartbeatPath(a.StateDir))
-	want = append(want, "Warning StateNotWritten: the state directory "+a.StateDir+" can't be written, so that new pods don't start: ")
+	want = append(want, "Warning StateNotWritten: the state directory "+a.StateDir+
+		" can't be written, so that new pods don't start: ")
 	again()
 	freeHeartbeat()
 	want = append(want, "Normal StateWritten: the state directory "+a.StateDir+" is written again")
@@ -162,7 +172,8 @@ func TestRecordStays(t *testing.T) {
 	if calls := a.Enforcer.CallText(); strings.Count(calls, "detach c1/eth0") != 1 {
 		t.Errorf("taken out more than once: %s", calls)
 	}
-	if text := a.Log.String(); strings.Count(text, "A record of a pod that is gone can't be removed") != 1 {
+	text := a.Log.String()
+	if strings.Count(text, "A record of a pod that is gone can't be removed") != 1 {
 		t.Errorf("logged other than once:\n%s", text)
 	}
 
@@ -172,7 +183,8 @@ func TestRecordStays(t *testing.T) {
 		a.server.beat()
 		return !a.server.Stats().StateFailing
 	})
-	events.expect(t, append(want, "Normal StateWritten: the records of pods that are gone are removed again")...)
+	events.expect(t,
+		append(want, "Normal StateWritten: the records of pods that are gone are removed again")...)
 	a.Expect("c2/eth0")
 }
 
@@ -180,7 +192,8 @@ func TestRecordStays(t *testing.T) {
 func (a *testAgent) inTheWay(path string) (free func()) {
 	a.T.Helper()
 	a.betweenBeats(func() {
-		if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "full"), 0o700)); err != nil {
+		if err := errors.Join(os.Remove(path),
+			os.MkdirAll(filepath.Join(path, "full"), 0o700)); err != nil {
 			a.T.Fatal(err)
 		}
 	})
@@ -243,7 +256,8 @@ func TestSocketStaysBroken(t *testing.T) {
 func newServerOn(t *testing.T, events *toldEvents, step func(string)) *Server {
 	t.Helper()
 	server, err := New(Options{
-		Socket: "/s", StateDir: t.TempDir(), Enforcer: &cnitest.Enforcer{}, NetNS: cnitest.NoNetNS{}, step: step,
+		Socket: "/s", StateDir: t.TempDir(), Enforcer: &cnitest.Enforcer{},
+		NetNS: cnitest.NoNetNS{}, step: step,
 		OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
 	})
 	if err != nil {
@@ -265,13 +279,15 @@ func TestStartOnBadDisk(t *testing.T) {
 			a.Stop()
 			fault.Set(d, true)
 			server, err := New(Options{
-				Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, NetNS: cnitest.NoNetNS{}, Now: a.Clock.Now,
+				Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer,
+				NetNS: cnitest.NoNetNS{}, Now: a.Clock.Now,
 				OnProblem: events.add("Warning"), OnSolved: events.add("Normal"),
 			})
 			if err != nil {
 				t.Fatalf("it doesn't start: %v", err)
 			}
-			if all := server.Attachments(); len(all) != 1 || kept.Addresses[0].Addr() != all[0].Addresses[0] {
+			all := server.Attachments()
+			if len(all) != 1 || kept.Addresses[0].Addr() != all[0].Addresses[0] {
 				t.Errorf("it knows %v, want c1", all)
 			}
 			server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/29"))
@@ -285,9 +301,14 @@ func TestStartOnBadDisk(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			cnitest.Eventually(t, "the Event", func() bool { return strings.Contains(events.text(), "Warning StateNotWritten") })
+			cnitest.Eventually(t, "the Event", func() bool {
+				return strings.Contains(events.text(), "Warning StateNotWritten")
+			})
 			fault.Set(d, false)
-			cnitest.Eventually(t, "ADD", func() bool { _, err := a.Add(cnitest.RequestFor("c2", "pod-b")); return err == nil })
+			cnitest.Eventually(t, "ADD", func() bool {
+				_, err := a.Add(cnitest.RequestFor("c2", "pod-b"))
+				return err == nil
+			})
 			server.beat()
 			if text := events.text(); !strings.Contains(text, "Normal StateWritten") {
 				t.Errorf("told %q, and not that it is over", text)
@@ -301,7 +322,8 @@ func TestUnreadableRecords(t *testing.T) {
 	t.Parallel()
 	stateDir := t.TempDir()
 	cnitest.WriteFile("")(t, filepath.Join(stateDir, "attachments"))
-	if _, err := New(Options{Socket: "/s", StateDir: stateDir, Enforcer: &cnitest.Enforcer{}}); err == nil {
+	_, err := New(Options{Socket: "/s", StateDir: stateDir, Enforcer: &cnitest.Enforcer{}})
+	if err == nil {
 		t.Error("it starts without its records")
 	}
 }
@@ -334,7 +356,8 @@ func TestStatusOnBadDisk(t *testing.T) {
 	b := makeAgent(t, nil)
 	b.StateDir, b.Socket = d.Dir(), filepath.Join(d.Dir(), cni.SocketName)
 	b.Start()
-	cnitest.MustFail(t, b.pluginStatus(), cni.CodeNotAvailable, "the node can't take pods", "addresses.json", "no space left on device")
+	cnitest.MustFail(t, b.pluginStatus(), cni.CodeNotAvailable, "the node can't take pods",
+		"addresses.json", "no space left on device")
 	d.Full(false)
 	b.server.beat()
 	b.becomesReady()
@@ -364,21 +387,33 @@ func TestSlowDisk(t *testing.T) {
 	go func() { _, err := a.Add(cnitest.RequestFor("c2", "pod-b")); added <- err }()
 	<-writing
 	for name, do := range map[string]func(){
-		"a Node's addresses":  func() { a.server.SetNodeAddresses([]netip.Addr{netip.MustParseAddr("192.0.2.1")}) },
-		"a Node's podCIDRs":   func() { a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/24")) },
-		"the network":         func() { a.server.SetDatapathReady(true, ""); a.server.SetMTU(1400); a.server.SetTunnelPort(1) },
-		"the attachments":     func() { a.server.Attachments() },
-		"the figures":         func() { a.server.Stats() },
-		"CHECK":               func() { _, _ = a.server.check(t.Context(), cni.CheckRequest{ContainerID: "c1", IfName: "eth0"}) },
+		"a Node's addresses": func() {
+			a.server.SetNodeAddresses([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
+		},
+		"a Node's podCIDRs": func() { a.server.SetPodCIDRs(cnitest.Prefixes("10.1.0.0/24")) },
+		"the network": func() {
+			a.server.SetDatapathReady(true, "")
+			a.server.SetMTU(1400)
+			a.server.SetTunnelPort(1)
+		},
+		"the attachments": func() { a.server.Attachments() },
+		"the figures":     func() { a.server.Stats() },
+		"CHECK": func() {
+			_, _ = a.server.check(t.Context(), cni.CheckRequest{ContainerID: "c1", IfName: "eth0"})
+		},
 		"STATUS of the agent": func() { _, _ = a.server.status(t.Context(), cni.StatusRequest{}) },
-		"DEL of another pod":  func() { _ = a.Call(cni.PathDel, cni.DelRequest{ContainerID: "c1", IfName: "eth0"}, new(cni.DelAnswer)) },
+		"DEL of another pod": func() {
+			_ = a.Call(cni.PathDel, cni.DelRequest{ContainerID: "c1", IfName: "eth0"},
+				new(cni.DelAnswer))
+		},
 	} {
 		waiting.Store(name, true)
 		go func() { do(); waiting.Delete(name) }()
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(cnitest.Patience / 2); count(&waiting) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(cnitest.Patience / 2); count(&waiting) > 0 &&
+		time.Now().Before(deadline); {
 		<-tick.C
 	}
 	waiting.Range(func(name, _ any) bool {

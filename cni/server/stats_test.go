@@ -40,13 +40,16 @@ func TestExhaustionIsReportedOnce(t *testing.T) {
 		}
 		expect(full)
 	}
-	want := Stats{Attachments: 2, Pools: []PoolStats{{Prefix: cnitest.Prefixes("10.2.0.0/30")[0], Size: 2, InUse: 2}}}
+	want := Stats{Attachments: 2,
+		Pools: []PoolStats{{Prefix: cnitest.Prefixes("10.2.0.0/30")[0], Size: 2, InUse: 2}}}
 	if diff := cmp.Diff(want, a.server.Stats(), cmp.Comparer(samePrefix)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	a.MustDel(cnitest.RequestFor("c1", "pod-a"))
 	a.Settle()
-	want = Stats{Attachments: 1, Pools: []PoolStats{{Prefix: cnitest.Prefixes("10.2.0.0/30")[0], Size: 2, InUse: 1, Cooling: 1}}}
+	want = Stats{Attachments: 1,
+		Pools: []PoolStats{{Prefix: cnitest.Prefixes("10.2.0.0/30")[0], Size: 2, InUse: 1,
+			Cooling: 1}}}
 	if diff := cmp.Diff(want, a.server.Stats(), cmp.Comparer(samePrefix)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -41,7 +41,8 @@ func makeAgent(t testing.TB, options []func(*Options)) *testAgent {
 func (a *testAgent) newServer() cnitest.Server {
 	a.T.Helper()
 	options := Options{
-		Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer, Log: funcr.New(a.Log.Add, funcr.Options{}), Now: a.Clock.Now,
+		Socket: a.Socket, StateDir: a.StateDir, Enforcer: a.Enforcer,
+		Log: funcr.New(a.Log.Add, funcr.Options{}), Now: a.Clock.Now,
 		NetNS: cnitest.NoNetNS{},
 	}
 	a.options(&options)

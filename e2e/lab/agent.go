@@ -111,11 +111,13 @@ func (n *Node) WaitAgentReady(ctx context.Context) error {
 	if agent == nil {
 		return fmt.Errorf("node %s: the agent was never started", n.name)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: namespace.Dialer(n.space()), DisableKeepAlives: true}}
-	return wait.Until(ctx, wait.ReadyTimeout, "the agent of "+n.name+" being ready", func() (bool, error) {
-		if !agent.Running() {
-			return false, agent.Failure()
-		}
-		return wait.AnswersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz"), nil
-	})
+	client := &http.Client{Transport: &http.Transport{DialContext: namespace.Dialer(n.space()),
+		DisableKeepAlives: true}}
+	return wait.Until(ctx, wait.ReadyTimeout, "the agent of "+n.name+" being ready",
+		func() (bool, error) {
+			if !agent.Running() {
+				return false, agent.Failure()
+			}
+			return wait.AnswersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz"), nil
+		})
 }

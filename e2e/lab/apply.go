@@ -21,15 +21,16 @@ import (
 // fieldOwner is who applies manifests.
 const fieldOwner = client.FieldOwner("sluice-lab")
 
-// Apply applies manifests, separated by "---", in their order (server-side apply). What is namespaced and names no namespace goes into
-// "default".
+// Apply applies manifests, separated by "---", in their order (server-side apply). What is
+// namespaced and names no namespace goes into "default".
 func (v *View) Apply(ctx context.Context, manifests string) error {
 	objects, err := v.decode(manifests)
 	if err != nil {
 		return err
 	}
 	for _, object := range objects {
-		err := v.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), fieldOwner, client.ForceOwnership)
+		err := v.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), fieldOwner,
+			client.ForceOwnership)
 		if err != nil {
 			return fmt.Errorf("applying %s: %w", describe(object), err)
 		}
@@ -37,7 +38,8 @@ func (v *View) Apply(ctx context.Context, manifests string) error {
 	return nil
 }
 
-// Delete deletes what manifests name, last first, and doesn't wait for it to be gone. What isn't there is no error.
+// Delete deletes what manifests name, last first, and doesn't wait for it to be gone. What isn't
+// there is no error.
 func (v *View) Delete(ctx context.Context, manifests string) error {
 	objects, err := v.decode(manifests)
 	if err != nil {
@@ -82,7 +84,8 @@ func describe(object *unstructured.Unstructured) string {
 	return fmt.Sprintf("%s %s", object.GetKind(), client.ObjectKeyFromObject(object))
 }
 
-// WaitReady waits until the pods named ("namespace/name"), or all pods if none is, have the condition Ready, for as long as ctx allows.
+// WaitReady waits until the pods named ("namespace/name"), or all pods if none is, have the
+// condition Ready, for as long as ctx allows.
 func (v *View) WaitReady(ctx context.Context, pods ...string) error {
 	var missing []string
 	err := v.waitFor(ctx, func(all []corev1.Pod) bool {
@@ -92,8 +95,10 @@ func (v *View) WaitReady(ctx context.Context, pods ...string) error {
 			if len(pods) == 0 {
 				wanted = append(wanted, client.ObjectKeyFromObject(&pod).String())
 			}
-			_, err := v.Pod(client.ObjectKeyFromObject(&pod).String()) // or its node was rebooted, and the API server doesn't know yet
-			ready[client.ObjectKeyFromObject(&pod).String()] = isReady(&pod) && pod.DeletionTimestamp == nil && err == nil
+			// or its node was rebooted, and the API server doesn't know yet
+			_, err := v.Pod(client.ObjectKeyFromObject(&pod).String())
+			ready[client.ObjectKeyFromObject(&pod).String()] = isReady(&pod) &&
+				pod.DeletionTimestamp == nil && err == nil
 		}
 		missing = nil
 		for _, name := range wanted {
@@ -109,7 +114,8 @@ func (v *View) WaitReady(ctx context.Context, pods ...string) error {
 	return nil
 }
 
-// WaitGone waits until there is no pod of these names ("namespace/name"), for as long as ctx allows.
+// WaitGone waits until there is no pod of these names ("namespace/name"), for as long as ctx
+// allows.
 func (v *View) WaitGone(ctx context.Context, pods ...string) error {
 	err := v.waitFor(ctx, func(all []corev1.Pod) bool {
 		for _, pod := range all {

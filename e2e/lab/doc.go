@@ -15,7 +15,8 @@
 //
 //	host:     etcd, kube-apiserver, the process that called Up
 //	switch:   bridges:  node1 | node3 | ... | outside      node2 | node4 | ...
-//	node1:    sluice-agent, a proxy to the API server on 127.0.0.1:6443, veths to its pods, what carries packets to the other nodes' pods
+//	node1:    sluice-agent, a proxy to the API server on 127.0.0.1:6443, veths to its pods,
+//	          what carries packets to the other nodes' pods
 //
 // Nothing of the pod network is the lab's own, except that Outside has routes to the pods by way of
 // their nodes.

@@ -21,9 +21,10 @@ const (
 	dyingTimeout = 10 * time.Second
 )
 
-// Down removes a lab that another process has brought up, also if that process, or any other, was killed, and whatever
-// state that left. A process that lives is asked to do it (SIGTERM) first. Only processes that the lab started are killed: each is
-// known by its number and the time it was started. A lab that isn't there is no error.
+// Down removes a lab that another process has brought up, also if that process, or any other, was
+// killed, and whatever state that left. A process that lives is asked to do it (SIGTERM) first.
+// Only processes that the lab started are killed: each is known by its number and the time it was
+// started. A lab that isn't there is no error.
 func Down(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -37,13 +38,15 @@ func Down(ctx context.Context, name string) error {
 	}
 	processes := filepath.Join(stateDir(name), processesDir)
 	// Those of a supervisor that was killed a moment ago are dying already.
-	err = wait.Until(ctx, dyingTimeout, "the processes of lab "+name+" to end", func() (bool, error) {
-		if err := process.KillRecorded(processes); err != nil {
-			return false, err
-		}
-		return len(process.Recorded(processes)) == 0, nil
-	})
-	return errors.Join(err, namespace.DeleteAll(name), os.RemoveAll(stateDir(name)), removeLog(name))
+	err = wait.Until(ctx, dyingTimeout, "the processes of lab "+name+" to end",
+		func() (bool, error) {
+			if err := process.KillRecorded(processes); err != nil {
+				return false, err
+			}
+			return len(process.Recorded(processes)) == 0, nil
+		})
+	return errors.Join(err, namespace.DeleteAll(name), os.RemoveAll(stateDir(name)),
+		removeLog(name))
 }
 
 func endSupervisor(ctx context.Context, s state) error {
@@ -58,10 +61,12 @@ func endSupervisor(ctx context.Context, s state) error {
 		if dead, _ := gone(); dead {
 			return nil
 		}
-		if err := syscall.Kill(s.Supervisor, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := syscall.Kill(s.Supervisor, step.signal); err != nil &&
+			!errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("ending the process of lab %s: %w", s.Name, err)
 		}
-		err := wait.Until(ctx, step.timeout, fmt.Sprintf("process %d of lab %s to end", s.Supervisor, s.Name), gone)
+		err := wait.Until(ctx, step.timeout,
+			fmt.Sprintf("process %d of lab %s to end", s.Supervisor, s.Name), gone)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

@@ -21,8 +21,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// remains lists what there is of labs whose name begins so: namespaces, processes and files; and the links of this namespace, where
-// no lab has any.
+// remains lists what there is of labs whose name begins so: namespaces, processes and files; and
+// the links of this namespace, where no lab has any.
 func remains(t *testing.T, prefix string) []string {
 	t.Helper()
 	var found []string
@@ -56,7 +56,8 @@ func processes(t *testing.T, prefix string) []string {
 			continue // it has ended
 		}
 		environ, err := os.ReadFile(filepath.Join(filepath.Dir(file), "environ"))
-		if err != nil || !bytes.Contains(text, []byte(prefix)) && !bytes.Contains(environ, []byte(process.Variable+"="+prefix)) {
+		if err != nil || !bytes.Contains(text, []byte(prefix)) &&
+			!bytes.Contains(environ, []byte(process.Variable+"="+prefix)) {
 			continue
 		}
 		pid := filepath.Base(filepath.Dir(file))
@@ -93,7 +94,8 @@ func TestTwoLabsSideBySideAndDown(t *testing.T) {
 	t.Parallel()
 	before := links(t)
 	prefix := testName("two")
-	first, second := newTestLab(t, Options{Name: prefix + "-a"}), newTestLab(t, Options{Name: prefix + "-b", Families: IPv4})
+	first, second := newTestLab(t, Options{Name: prefix + "-a"}),
+		newTestLab(t, Options{Name: prefix + "-b", Families: IPv4})
 	if l, err := Up(t.Context(), Options{Name: prefix + "-a"}); err == nil {
 		t.Errorf("a second lab of the same name: %v", errors.Join(l.Down()))
 	}
@@ -162,11 +164,14 @@ func startSupervised(t *testing.T, name string) supervised {
 		t.Skip("needs root, for network namespaces")
 	}
 	program := filepath.Join(t.TempDir(), "lab")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../cmd/lab").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../cmd/lab").
+		CombinedOutput()
 	if err != nil {
 		t.Fatalf("building the lab command: %v\n%s", err, out)
 	}
-	s := supervised{program: program, cmd: exec.Command(program, "up", "--name", name, "--nodes", "2"), output: make(chan string, 1)}
+	s := supervised{program: program,
+		cmd:    exec.Command(program, "up", "--name", name, "--nodes", "2"),
+		output: make(chan string, 1)}
 	stdout, err := s.cmd.StdoutPipe()
 	must(t, err)
 	s.cmd.Stderr = t.Output()
@@ -202,7 +207,8 @@ func TestInterrupt(t *testing.T) {
 	if err := s.cmd.Wait(); err != nil {
 		t.Errorf("lab up, interrupted: %v", err)
 	}
-	for _, want := range []string{"kubeconfig", "lab=" + s.program + "\n", "lab probe --name " + name, "removing the lab"} {
+	for _, want := range []string{"kubeconfig", "lab=" + s.program + "\n",
+		"lab probe --name " + name, "removing the lab"} {
 		if !strings.Contains(output, want) {
 			t.Errorf("lab up doesn't say %q:\n%s", want, output)
 		}
@@ -257,7 +263,8 @@ func TestDetachedLabIsUsedByCommands(t *testing.T) {
 	pod, err := l.Pod("default/web")
 	must(t, err)
 	lab("default/web  yes          yes", "probe", "--name", name)
-	lab(fmt.Sprintf("%s/32", pod.Addr4()), "exec", "--name", name, "default/web", "--", "ip", "-4", "address", "show", "dev", "eth0")
+	lab(fmt.Sprintf("%s/32", pod.Addr4()), "exec", "--name", name, "default/web", "--", "ip", "-4",
+		"address", "show", "dev", "eth0")
 	lab("allowed", "why", "--name", name, "node1", "192.168.0.250", "default/web", "80")
 	must(t, Down(within(t, time.Minute), name))
 	noneRemains(t, name, before)

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-net/sluice/test/probe"
 )
 
-// Lab is a lab that this process has brought up. It ends with Down or with the process. Its methods may be called concurrently, but
-// not after Down.
+// Lab is a lab that this process has brought up. It ends with Down or with the process. Its methods
+// may be called concurrently, but not after Down.
 type Lab struct {
 	*View
 	options  Options
@@ -42,9 +42,10 @@ type Lab struct {
 	downErr    error
 }
 
-// Up brings up a lab and returns when it is ready: the API server answers, and every node's agent is ready. The first time on a
-// machine it builds programs, which takes minutes; Options.Progress says so. When ctx ends before, what was made is removed.
-// It is an error if there is a lab of this name.
+// Up brings up a lab and returns when it is ready: the API server answers, and every node's agent
+// is ready. The first time on a machine it builds programs, which takes minutes; Options.Progress
+// says so. When ctx ends before, what was made is removed. It is an error if there is a lab of this
+// name.
 func Up(ctx context.Context, options Options) (*Lab, error) {
 	if err := options.Check(); err != nil {
 		return nil, err
@@ -133,7 +134,8 @@ func (l *Lab) up(ctx context.Context, files assets.Control) error {
 func (l *Lab) startControlPlane(files assets.Control) error {
 	var err error
 	dir := stateDir(l.options.Name)
-	l.control, err = controlplane.New(l.spawner, files, filepath.Join(dir, controlDir), l.state.plan().services())
+	l.control, err = controlplane.New(l.spawner, files, filepath.Join(dir, controlDir),
+		l.state.plan().services())
 	if err != nil {
 		return err
 	}
@@ -175,7 +177,8 @@ func (l *Lab) makeNetwork() error {
 	return err
 }
 
-// populate makes the cluster's objects, starts the agents and what stands in for controllers and kubelets.
+// populate makes the cluster's objects, starts the agents and what stands in for controllers and
+// kubelets.
 func (l *Lab) populate(ctx context.Context) error {
 	if err := l.permitAgents(ctx); err != nil {
 		return fmt.Errorf("giving the agents their permissions: %w", err)
@@ -195,7 +198,8 @@ func (l *Lab) populate(ctx context.Context) error {
 
 // permitAgents applies what an installation would give the agent's service account.
 func (l *Lab) permitAgents(ctx context.Context) error {
-	if err := l.Apply(ctx, "{apiVersion: v1, kind: Namespace, metadata: {name: sluice-system}}"); err != nil {
+	if err := l.Apply(ctx,
+		"{apiVersion: v1, kind: Namespace, metadata: {name: sluice-system}}"); err != nil {
 		return err
 	}
 	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
@@ -213,7 +217,8 @@ func (l *Lab) permitAgents(ctx context.Context) error {
 // StopAPIServer kills the API server. Its data stays.
 func (l *Lab) StopAPIServer() { l.control.StopAPIServer() }
 
-// StartAPIServer starts the API server again, at the same address and with the same data, and returns when it is ready.
+// StartAPIServer starts the API server again, at the same address and with the same data, and
+// returns when it is ready.
 func (l *Lab) StartAPIServer(ctx context.Context) error {
 	if err := l.control.StartAPIServer(); err != nil {
 		return err
@@ -221,7 +226,8 @@ func (l *Lab) StartAPIServer(ctx context.Context) error {
 	return l.control.WaitReady(ctx)
 }
 
-// Down removes the lab: its processes, namespaces and files. Called again, it returns the same error.
+// Down removes the lab: its processes, namespaces and files. Called again, it returns the same
+// error.
 func (l *Lab) Down() error {
 	l.down.Do(func() { l.downErr = l.remove() })
 	return l.downErr

@@ -44,7 +44,8 @@ func TestWithoutAgentEverythingConnects(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("noagent"), NoAgent: true})
 	must(t, l.Apply(t.Context(), twoNamespaces+denyIngressInDev+
-		podManifest("dev", "a", "node1", nil, "80", "53/udp", "9000/sctp")+podManifest("prod", "b", "node2", nil, "80")))
+		podManifest("dev", "a", "node1", nil, "80", "53/udp", "9000/sctp")+
+		podManifest("prod", "b", "node2", nil, "80")))
 	must(t, l.WaitReady(within(t, 20*time.Second)))
 	// From 2 pods, 2 nodes and outside to 4 ports of pods and one outside, over 2 families.
 	wantMatrix(t, l.View, 5*5*2, everywhere)
@@ -59,19 +60,23 @@ func TestPolicyDecides(t *testing.T) {
 			factor := len(only(l.plan.pods, 4, 6))
 			// Round robin: both namespaces have a pod on each node.
 			must(t, l.Apply(t.Context(), twoNamespaces+
-				podManifest("dev", "a", "", nil, "80", "53/udp")+podManifest("dev", "b", "", nil, "9000/sctp")+
+				podManifest("dev", "a", "", nil, "80", "53/udp")+
+				podManifest("dev", "b", "", nil, "9000/sctp")+
 				podManifest("prod", "c", "", nil, "80")+podManifest("prod", "d", "", nil, "80")))
 			must(t, l.WaitReady(within(t, 20*time.Second)))
 			wantMatrix(t, l.View, 7*6*factor, everywhere)
 
 			must(t, l.Apply(t.Context(), denyIngressInDev))
-			denied := map[string]probe.Option{"prod/c": probe.WithTimeout(probeTimeout), Outside: probe.WithTimeout(probeTimeout)}
+			denied := map[string]probe.Option{"prod/c": probe.WithTimeout(probeTimeout),
+				Outside: probe.WithTimeout(probeTimeout)}
 			pod, err := l.Pod("dev/a")
 			must(t, err)
 			for from, option := range denied {
-				must(t, wait.Until(t.Context(), 10*time.Second, "the policy to deny "+from, func() (bool, error) {
-					return (Cell{Result: l.Connect(t.Context(), from, probe.TCP, at(pod.Addresses[0], 80), option)}).Denied(), nil
-				}))
+				must(t, wait.Until(t.Context(), 10*time.Second, "the policy to deny "+from,
+					func() (bool, error) {
+						return (Cell{Result: l.Connect(t.Context(), from, probe.TCP,
+							at(pod.Addresses[0], 80), option)}).Denied(), nil
+					}))
 			}
 			onNode := map[string]string{}
 			pods, err := l.Pods()
@@ -120,21 +125,25 @@ spec:
 	for _, ip := range pod.Status.PodIPs {
 		ips = append(ips, ip.IP)
 	}
-	if got, want := strings.Join(ips, " "), running.Addr4().String()+" "+running.Addr6().String(); got != want {
+	got, want := strings.Join(ips, " "), running.Addr4().String()+" "+running.Addr6().String()
+	if got != want {
 		t.Errorf("pod IPs are %q, want %q", got, want)
 	}
-	if pod.Status.Phase != corev1.PodRunning || len(pod.Status.ContainerStatuses) != 1 || len(pod.Status.InitContainerStatuses) != 2 {
+	if pod.Status.Phase != corev1.PodRunning || len(pod.Status.ContainerStatuses) != 1 ||
+		len(pod.Status.InitContainerStatuses) != 2 {
 		t.Errorf("status is %+v", pod.Status)
 	}
 	for _, port := range []uint16{80, 8080} {
-		if r := l.Connect(t.Context(), "node1", probe.TCP, at(running.Addr6(), port)); !r.OK || !strings.HasPrefix(r.Reply, "default/web ") {
+		r := l.Connect(t.Context(), "node1", probe.TCP, at(running.Addr6(), port))
+		if !r.OK || !strings.HasPrefix(r.Reply, "default/web ") {
 			t.Errorf("port %d: %s", port, r)
 		}
 	}
 
 	// A probe that can't get through makes the pod unready, and it recovers.
-	_, err = l.Nft(t.Context(), "node1", "add table inet test; add chain inet test out { type filter hook output priority 0; }; "+
-		"add rule inet test out tcp dport 80 reject")
+	_, err = l.Nft(t.Context(), "node1",
+		"add table inet test; add chain inet test out { type filter hook output priority 0; }; "+
+			"add rule inet test out tcp dport 80 reject")
 	must(t, err)
 	must(t, wait.Until(t.Context(), 20*time.Second, "the pod to be unready", func() (bool, error) {
 		return !isReady(getPod(t, l, "default/web")), nil
@@ -147,7 +156,9 @@ spec:
 func TestHostNetworkPodIsItsNode(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("hostnet"), Nodes: 1})
-	must(t, l.Apply(t.Context(), strings.Replace(podManifest("default", "host", "node1", nil, "7000"), "spec:\n", "spec:\n  hostNetwork: true\n", 1)))
+	must(t,
+		l.Apply(t.Context(), strings.Replace(podManifest("default", "host", "node1", nil, "7000"),
+			"spec:\n", "spec:\n  hostNetwork: true\n", 1)))
 	must(t, l.WaitReady(within(t, 20*time.Second), "default/host"))
 	r := l.Connect(t.Context(), Outside, probe.TCP, at(l.NodeAddrs("node1")[0], 7000))
 	if !r.OK || !strings.HasPrefix(r.Reply, "default/host ") {
@@ -167,10 +178,11 @@ spec: {podSelector: {}, policyTypes: [Egress]}
 `+podManifest("dev", "open", "", first)+podManifest("prod", "isolated", "", first)))
 	for name, want := range map[string]bool{"dev/open": true, "prod/isolated": false} {
 		var outcome kubelet.FirstConnect
-		must(t, wait.Until(t.Context(), 20*time.Second, "the result of "+name, func() (bool, error) {
-			text := getPod(t, l, name).Annotations[kubelet.FirstConnectResultAnnotation]
-			return text != "" && json.Unmarshal([]byte(text), &outcome) == nil, nil
-		}))
+		must(t,
+			wait.Until(t.Context(), 20*time.Second, "the result of "+name, func() (bool, error) {
+				text := getPod(t, l, name).Annotations[kubelet.FirstConnectResultAnnotation]
+				return text != "" && json.Unmarshal([]byte(text), &outcome) == nil, nil
+			}))
 		if outcome.OK != want || outcome.Attempts < 1 || !want && outcome.Attempts < 5 {
 			t.Errorf("%s: got %+v, want ok %v", name, outcome, want)
 		}
@@ -188,18 +200,20 @@ func TestPodsEnd(t *testing.T) {
 	must(t, wait.Until(t.Context(), 20*time.Second, "the job to succeed", func() (bool, error) {
 		return getPod(t, l, "dev/job").Status.Phase == corev1.PodSucceeded, nil
 	}))
-	must(t, wait.Until(t.Context(), 10*time.Second, "the job's network to go", func() (bool, error) {
-		_, err := l.Pod("dev/job")
-		return err != nil, nil
-	}))
+	must(t,
+		wait.Until(t.Context(), 10*time.Second, "the job's network to go", func() (bool, error) {
+			_, err := l.Pod("dev/job")
+			return err != nil, nil
+		}))
 	must(t, l.WaitReady(within(t, 20*time.Second), "dev/same", "dev/forced"))
 
 	forced := getPod(t, l, "dev/forced")
 	must(t, l.Client().Delete(t.Context(), forced, client.GracePeriodSeconds(0)))
-	must(t, wait.Until(t.Context(), 10*time.Second, "the network of the pod without an object to go", func() (bool, error) {
-		_, err := os.Stat(namespace.Path(namespace.Name(l.Name(), string(forced.UID))))
-		return os.IsNotExist(err), nil
-	}))
+	must(t, wait.Until(t.Context(), 10*time.Second,
+		"the network of the pod without an object to go", func() (bool, error) {
+			_, err := os.Stat(namespace.Path(namespace.Name(l.Name(), string(forced.UID))))
+			return os.IsNotExist(err), nil
+		}))
 
 	same, err := l.Pod("dev/same")
 	must(t, err)
@@ -218,7 +232,8 @@ func TestPodsEnd(t *testing.T) {
 	must(t, wait.Until(t.Context(), 20*time.Second, "the namespaces to go", func() (bool, error) {
 		var namespace corev1.Namespace
 		for _, name := range []string{"dev", "prod"} {
-			if err := l.Client().Get(t.Context(), client.ObjectKey{Name: name}, &namespace); !apierrors.IsNotFound(err) {
+			if err := l.Client().Get(t.Context(), client.ObjectKey{Name: name},
+				&namespace); !apierrors.IsNotFound(err) {
 				return false, nil
 			}
 		}
@@ -233,21 +248,29 @@ func TestScheduling(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("sched"), NoAgent: true})
 	selects := func(name, node string) string {
-		return podManifest("default", name, "", nil) + "  nodeSelector: {kubernetes.io/hostname: " + node + "}\n"
+		return podManifest("default", name, "", nil) + "  nodeSelector: {kubernetes.io/hostname: " +
+			node + "}\n"
 	}
-	must(t, l.Apply(t.Context(), selects("one", "node2")+selects("two", "node2")+selects("nowhere", "node9")+
-		podManifest("default", "three", "", nil)+podManifest("default", "four", "", nil)))
-	must(t, l.WaitReady(within(t, 20*time.Second), "default/one", "default/two", "default/three", "default/four"))
+	must(t,
+		l.Apply(t.Context(), selects("one", "node2")+selects("two", "node2")+
+			selects("nowhere", "node9")+
+			podManifest("default", "three", "", nil)+podManifest("default", "four", "", nil)))
+	must(t, l.WaitReady(within(t, 20*time.Second), "default/one", "default/two", "default/three",
+		"default/four"))
 	node := func(name string) string { return getPod(t, l, "default/"+name).Spec.NodeName }
-	if node("one") != "node2" || node("two") != "node2" || node("nowhere") != "" || node("three") == node("four") {
-		t.Errorf("nodes are %q, %q, %q, and %q, %q", node("one"), node("two"), node("nowhere"), node("three"), node("four"))
+	if node("one") != "node2" || node("two") != "node2" || node("nowhere") != "" ||
+		node("three") == node("four") {
+		t.Errorf("nodes are %q, %q, %q, and %q, %q", node("one"), node("two"), node("nowhere"),
+			node("three"), node("four"))
 	}
 }
 
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("faults")})
-	must(t, l.Apply(t.Context(), twoNamespaces+podManifest("dev", "a", "node1", nil, "80")+podManifest("prod", "b", "node2", nil, "80")))
+	must(t,
+		l.Apply(t.Context(), twoNamespaces+podManifest("dev", "a", "node1", nil, "80")+
+			podManifest("prod", "b", "node2", nil, "80")))
 	must(t, l.WaitReady(within(t, 20*time.Second)))
 	target, err := l.Pod("dev/a")
 	must(t, err)
@@ -297,21 +320,26 @@ func TestFaults(t *testing.T) {
 	if err := node.WaitAgentReady(t.Context()); err == nil {
 		t.Error("a killed agent is ready")
 	}
-	if text, err := Describe(t.Context(), l.Name()); err != nil || !strings.HasSuffix(text, "; not ready: nor is the agent of node1") {
+	if text, err := Describe(t.Context(), l.Name()); err != nil ||
+		!strings.HasSuffix(text, "; not ready: nor is the agent of node1") {
 		t.Errorf("without an agent the lab is %q (%v)", text, err)
 	}
 	reach("without the agent")
 	must(t, l.Apply(t.Context(), podManifest("dev", "waiting", "node1", nil, "80")))
-	must(t, wait.Until(t.Context(), 20*time.Second, "the pod to say why it doesn't start", func() (bool, error) {
-		status := getPod(t, l, "dev/waiting").Status
-		if len(status.ContainerStatuses) == 0 || status.ContainerStatuses[0].State.Waiting == nil {
-			return false, nil
-		}
-		return status.Phase == corev1.PodPending && strings.Contains(status.ContainerStatuses[0].State.Waiting.Message, "CNI ADD"), nil
-	}))
+	must(t, wait.Until(t.Context(), 20*time.Second, "the pod to say why it doesn't start",
+		func() (bool, error) {
+			status := getPod(t, l, "dev/waiting").Status
+			if len(status.ContainerStatuses) == 0 ||
+				status.ContainerStatuses[0].State.Waiting == nil {
+				return false, nil
+			}
+			return status.Phase == corev1.PodPending &&
+				strings.Contains(status.ContainerStatuses[0].State.Waiting.Message, "CNI ADD"), nil
+		}))
 	must(t, node.StartAgent())
 	must(t, node.WaitAgentReady(within(t, time.Minute)))
-	if text, err := Describe(t.Context(), l.Name()); err != nil || !strings.HasSuffix(text, "; ready") {
+	if text, err := Describe(t.Context(), l.Name()); err != nil ||
+		!strings.HasSuffix(text, "; ready") {
 		t.Errorf("with a new agent the lab is %q (%v)", text, err)
 	}
 	reach("with a new agent")

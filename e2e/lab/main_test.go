@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 
 // build makes everything that the tests run, so that their time limits are about what they test.
 func build() error {
-	fmt.Fprintln(os.Stderr, "e2e/lab: these tests run etcd, kube-apiserver, sluice-agent, sluice, labpod and the stock ptp plugin; what is missing is built")
+	fmt.Fprintln(os.Stderr, "e2e/lab: these tests run etcd, kube-apiserver, sluice-agent, "+
+		"sluice, labpod and the stock ptp plugin; what is missing is built")
 	_, err := assets.ControlPlane(context.Background(), os.Stderr)
 	for _, stock := range []bool{true, false} {
 		if err == nil {
@@ -79,9 +80,11 @@ func must(t *testing.T, err error) {
 }
 
 // podManifest is a pod with ports such as "80" and "53/udp". Extra lines go below metadata.
-func podManifest(namespace, name, node string, annotations map[string]string, ports ...string) string {
+func podManifest(namespace, name, node string, annotations map[string]string,
+	ports ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata:\n  namespace: %s\n  name: %s\n  annotations:\n    lab: test\n", namespace, name)
+	fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata:\n  namespace: %s\n  name: %s\n  "+
+		"annotations:\n    lab: test\n", namespace, name)
 	for key, value := range annotations {
 		fmt.Fprintf(&b, "    %s: %q\n", key, value)
 	}
@@ -94,12 +97,14 @@ func podManifest(namespace, name, node string, annotations map[string]string, po
 		if !found {
 			protocol = "tcp"
 		}
-		fmt.Fprintf(&b, "    - {containerPort: %s, protocol: %s}\n", number, strings.ToUpper(protocol))
+		fmt.Fprintf(&b, "    - {containerPort: %s, protocol: %s}\n", number,
+			strings.ToUpper(protocol))
 	}
 	return b.String()
 }
 
-// wantMatrix demands that exactly the connections between places that connects allows work, and the others are denied.
+// wantMatrix demands that exactly the connections between places that connects allows work, and the
+// others are denied.
 func wantMatrix(t *testing.T, l *View, cells int, connects func(from, to string) bool) {
 	t.Helper()
 	matrix, err := l.Probe(t.Context(), nil, nil)
@@ -113,7 +118,8 @@ func wantMatrix(t *testing.T, l *View, cells int, connects func(from, to string)
 			cell.Result = l.Reach(t.Context(), cell.From, cell.Protocol, cell.Dst)
 		}
 		if cell.Result.OK != want || !want && !cell.Denied() {
-			t.Errorf("%s -> %s %s %s: got %s, want connect %v", cell.From, cell.To, cell.Protocol, cell.Dst, cell.Result, want)
+			t.Errorf("%s -> %s %s %s: got %s, want connect %v", cell.From, cell.To, cell.Protocol,
+				cell.Dst, cell.Result, want)
 		}
 	}
 	if t.Failed() {

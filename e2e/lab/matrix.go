@@ -16,7 +16,8 @@ import (
 // outsidePort is what the outside host serves.
 const outsidePort = 80
 
-// probeTimeout is how long silence lasts before a cell of the matrix counts as denied: longer than a busy machine hesitates.
+// probeTimeout is how long silence lasts before a cell of the matrix counts as denied: longer than
+// a busy machine hesitates.
 const probeTimeout = 700 * time.Millisecond
 
 // probesAtOnce is how many connections Probe tries at the same time.
@@ -47,8 +48,9 @@ type target struct {
 	dst      netip.AddrPort
 }
 
-// Probe connects from every pod, every node and the outside host to every port of every pod and of the outside host, over each
-// family. From and to, if not nil, say which places take part. The error is about the lab, not about a connection.
+// Probe connects from every pod, every node and the outside host to every port of every pod and of
+// the outside host, over each family. From and to, if not nil, say which places take part. The
+// error is about the lab, not about a connection.
 func (v *View) Probe(ctx context.Context, from, to func(place string) bool) (Matrix, error) {
 	pods, err := v.Pods()
 	if err != nil {
@@ -61,13 +63,15 @@ func (v *View) Probe(ctx context.Context, from, to func(place string) bool) (Mat
 		targets = append(targets, targetsOf(pod.Name, pod.Addresses, pod.Ports)...)
 	}
 	sources = append(append(sources, v.NodeNames()...), Outside)
-	targets = append(targets, targetsOf(Outside, v.plan.host(0, outsideFirst), []podprogram.Port{{Protocol: probe.TCP, Number: outsidePort}})...)
+	targets = append(targets, targetsOf(Outside, v.plan.host(0, outsideFirst),
+		[]podprogram.Port{{Protocol: probe.TCP, Number: outsidePort}})...)
 
 	var matrix Matrix
 	for _, source := range sources {
 		for _, t := range targets {
 			if (from == nil || from(source)) && (to == nil || to(t.place)) {
-				matrix.Cells = append(matrix.Cells, Cell{From: source, To: t.place, Protocol: t.protocol, Dst: t.dst})
+				matrix.Cells = append(matrix.Cells,
+					Cell{From: source, To: t.place, Protocol: t.protocol, Dst: t.dst})
 			}
 		}
 	}
@@ -78,12 +82,14 @@ func (v *View) Probe(ctx context.Context, from, to func(place string) bool) (Mat
 func targetsOf(place string, addrs []netip.Addr, ports []podprogram.Port) []target {
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, func(a, b podprogram.Port) int {
-		return cmp.Or(cmp.Compare(protocolOrder(a.Protocol), protocolOrder(b.Protocol)), cmp.Compare(a.Number, b.Number))
+		return cmp.Or(cmp.Compare(protocolOrder(a.Protocol), protocolOrder(b.Protocol)),
+			cmp.Compare(a.Number, b.Number))
 	})
 	var targets []target
 	for _, port := range ports {
 		for _, addr := range addrs {
-			targets = append(targets, target{place: place, protocol: port.Protocol, dst: netip.AddrPortFrom(addr, port.Number)})
+			targets = append(targets, target{place: place, protocol: port.Protocol,
+				dst: netip.AddrPortFrom(addr, port.Number)})
 		}
 	}
 	return targets
@@ -100,7 +106,8 @@ func (v *View) fill(ctx context.Context, cells []Cell) {
 	for range probesAtOnce {
 		done.Go(func() {
 			for cell := range next {
-				cell.Result = v.Connect(ctx, cell.From, cell.Protocol, cell.Dst, probe.WithTimeout(probeTimeout))
+				cell.Result = v.Connect(ctx, cell.From, cell.Protocol, cell.Dst,
+					probe.WithTimeout(probeTimeout))
 			}
 		})
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
-// emptyNamespace does the namespace controller's work on a namespace that is being deleted, for the kinds that a lab is for: it
-// deletes everything in it, waits, and lets the namespace go.
+// emptyNamespace does the namespace controller's work on a namespace that is being deleted, for the
+// kinds that a lab is for: it deletes everything in it, waits, and lets the namespace go.
 func (l *Lab) emptyNamespace(ctx context.Context, name string) {
 	for {
 		empty, err := l.deleteContent(ctx, name)
@@ -44,7 +44,8 @@ func (l *Lab) deleteContent(ctx context.Context, namespace string) (empty bool, 
 			continue
 		}
 		empty = false
-		err = errors.Join(err, listErr, l.client.DeleteAllOf(ctx, object, client.InNamespace(namespace)))
+		err = errors.Join(err, listErr,
+			l.client.DeleteAllOf(ctx, object, client.InNamespace(namespace)))
 	}
 	return empty, err
 }

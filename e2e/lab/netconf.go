@@ -20,7 +20,8 @@ type netConf struct {
 
 // netConf is what the agents are to do at first.
 func (o Options) netConf() netConf {
-	c := netConf{EnableIPv4: o.Families != IPv6, EnableIPv6: o.Families != IPv4, Backend: map[string]any{"Type": string(o.Backend)}}
+	c := netConf{EnableIPv4: o.Families != IPv6, EnableIPv6: o.Families != IPv4,
+		Backend: map[string]any{"Type": string(o.Backend)}}
 	if o.Backend == DirectRouting {
 		c.Backend = map[string]any{"Type": string(VXLAN), "DirectRouting": true}
 	}
@@ -33,7 +34,8 @@ func (o Options) netConf() netConf {
 	return c
 }
 
-// NetConf returns the name of the file that configures the pod network on all nodes, in the form of flannel's net-conf.json.
+// NetConf returns the name of the file that configures the pod network on all nodes, in the form of
+// flannel's net-conf.json.
 func (v *View) NetConf() string { return filepath.Join(v.dir, "net-conf.json") }
 
 // SetNetConf replaces that file as a whole, by renaming another. Agents that run notice.
@@ -44,7 +46,8 @@ func (v *View) SetNetConf(text string) error {
 	return nil
 }
 
-// EditNetConf lets edit change what the file says, with JSON's types: the key Backend, for example, has a map[string]any.
+// EditNetConf lets edit change what the file says, with JSON's types: the key Backend, for example,
+// has a map[string]any.
 func (v *View) EditNetConf(edit func(conf map[string]any)) error {
 	text, err := os.ReadFile(v.NetConf())
 	if err != nil {

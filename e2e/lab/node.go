@@ -97,7 +97,8 @@ func (n *Node) RestoreAPI() error { return n.proxy.Restore() }
 
 // newNode makes the node's machine: its files, its namespace, and its access to the API server.
 func (l *Lab) newNode(state nodeState) (*Node, error) {
-	n := &Node{lab: l, name: state.Name, number: state.Number, dir: filepath.Join(l.dir, nodesDir, state.Name)}
+	n := &Node{lab: l, name: state.Name, number: state.Number,
+		dir: filepath.Join(l.dir, nodesDir, state.Name)}
 	n.proxy = proxy.New(n.space(), l.control.Address())
 	for _, dir := range []string{nodeSluiceDir, nodeRunDir, nodeConfDir} {
 		if err := os.MkdirAll(filepath.Join(n.dir, dir), 0o700); err != nil {
@@ -134,7 +135,8 @@ func (n *Node) kubeconfig() string { return filepath.Join(n.dir, kubeconfigFile)
 // powerOn makes the node's namespace, with its cable and its way to the API server.
 func (n *Node) powerOn() error {
 	// Where it makes the pod network, the agent is to turn forwarding on.
-	sysctls := append(namespace.Forwards(n.lab.options.NoAgent), n.lab.options.RPFilter.sysctls()...)
+	sysctls := append(namespace.Forwards(n.lab.options.NoAgent),
+		n.lab.options.RPFilter.sysctls()...)
 	if err := namespace.New(n.space(), sysctls...); err != nil {
 		return err
 	}
@@ -194,7 +196,8 @@ func (n *Node) stockConflist() map[string]any {
 	plugin := map[string]any{
 		"type": "ptp",
 		"ipam": map[string]any{
-			"type": "host-local", "dataDir": filepath.Join(n.dir, nodeRunDir, "host-local"), "ranges": ranges, "routes": routes,
+			"type": "host-local", "dataDir": filepath.Join(n.dir, nodeRunDir, "host-local"),
+			"ranges": ranges, "routes": routes,
 		},
 	}
 	return map[string]any{"cniVersion": "1.1.0", "name": "stock", "plugins": []any{plugin}}

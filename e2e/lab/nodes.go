@@ -33,7 +33,8 @@ func (l *Lab) Nodes() []*Node {
 	return slices.Clone(l.nodes)
 }
 
-// AddNode adds a node, with the number after the highest there ever was, and returns when it is ready.
+// AddNode adds a node, with the number after the highest there ever was, and returns when it is
+// ready.
 func (l *Lab) AddNode(ctx context.Context) (*Node, error) {
 	l.changing.Lock()
 	defer l.changing.Unlock()
@@ -50,8 +51,9 @@ func (l *Lab) AddNode(ctx context.Context) (*Node, error) {
 	return node, nil
 }
 
-// makeNode makes a node's machine and switches it on. Nothing runs on it, and the cluster doesn't know it. A node that couldn't be
-// made as a whole is the lab's all the same, which removes what there is of it.
+// makeNode makes a node's machine and switches it on. Nothing runs on it, and the cluster doesn't
+// know it. A node that couldn't be made as a whole is the lab's all the same, which removes what
+// there is of it.
 func (l *Lab) makeNode() (*Node, error) {
 	l.numbers++
 	if l.numbers > maxNodes {
@@ -87,7 +89,8 @@ func (l *Lab) makeNode() (*Node, error) {
 
 // join makes the node's object, and starts what runs on it.
 func (n *Node) join(ctx context.Context) error {
-	if err := n.lab.register(ctx, n.lab.nodeState(n.name).object(readyCondition(n.kubelet.Problem()))); err != nil {
+	if err := n.lab.register(ctx,
+		n.lab.nodeState(n.name).object(readyCondition(n.kubelet.Problem()))); err != nil {
 		return err
 	}
 	if err := n.kubelet.Start(ctx); err != nil {
@@ -127,7 +130,8 @@ func (l *Lab) RemoveNode(ctx context.Context, name string) error {
 	}))
 	object := &corev1.Node{}
 	object.Name = name
-	return errors.Join(err, client.IgnoreNotFound(l.client.Delete(ctx, object)), l.deletePodsOf(ctx, name), os.RemoveAll(node.dir))
+	return errors.Join(err, client.IgnoreNotFound(l.client.Delete(ctx, object)),
+		l.deletePodsOf(ctx, name), os.RemoveAll(node.dir))
 }
 
 // deletePodsOf does the work of the pod garbage collector on the pods of a node that is gone.
@@ -139,26 +143,30 @@ func (l *Lab) deletePodsOf(ctx context.Context, node string) error {
 	var errs []error
 	for _, pod := range pods.Items {
 		if pod.Spec.NodeName == node {
-			errs = append(errs, client.IgnoreNotFound(l.client.Delete(ctx, &pod, client.GracePeriodSeconds(0))))
+			errs = append(errs,
+				client.IgnoreNotFound(l.client.Delete(ctx, &pod, client.GracePeriodSeconds(0))))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// SetAddress gives the node another address on the underlay in the place of that of the same family: first on its link, where the
-// old one goes before, and with it the routes that need it, then in its object. Expects an address on the node's subnet.
+// SetAddress gives the node another address on the underlay in the place of that of the same
+// family: first on its link, where the old one goes before, and with it the routes that need it,
+// then in its object. Expects an address on the node's subnet.
 func (n *Node) SetAddress(ctx context.Context, addr netip.Addr) error {
 	state := n.lab.nodeState(n.name)
 	old := sameFamily(state.Addrs, addr)
 	if !old.IsValid() || onUnderlay(old).Masked() != onUnderlay(addr).Masked() {
-		return fmt.Errorf("changing the address of %s to %s: expected one on the subnet of %v", n.name, addr, state.Addrs)
+		return fmt.Errorf("changing the address of %s to %s: expected one on the subnet of %v",
+			n.name, addr, state.Addrs)
 	}
 	err := n.Do(func() error {
 		uplink, err := netlinksafe.LinkByName(uplinkName)
 		if err != nil {
 			return err
 		}
-		return errors.Join(netlink.AddrDel(uplink, underlayAddr(old)), netlink.AddrAdd(uplink, underlayAddr(addr)))
+		return errors.Join(netlink.AddrDel(uplink, underlayAddr(old)),
+			netlink.AddrAdd(uplink, underlayAddr(addr)))
 	})
 	if err == nil {
 		err = n.routeToRouter()
@@ -171,11 +179,13 @@ func (n *Node) SetAddress(ctx context.Context, addr netip.Addr) error {
 	if err := errors.Join(n.lab.setState(state), n.lab.routePods(state)); err != nil {
 		return err
 	}
-	return n.lab.patchNodeStatus(ctx, n.name, types.MergePatchType, map[string]any{"addresses": state.addresses()})
+	return n.lab.patchNodeStatus(ctx, n.name, types.MergePatchType,
+		map[string]any{"addresses": state.addresses()})
 }
 
-// SetPodCIDRs gives the node other ranges for its pods, or none. The API allows that once, for a node without any; otherwise the node's
-// object is deleted and made anew, as an administrator would do it. Pods that run stay as they are.
+// SetPodCIDRs gives the node other ranges for its pods, or none. The API allows that once, for a
+// node without any; otherwise the node's object is deleted and made anew, as an administrator would
+// do it. Pods that run stay as they are.
 func (n *Node) SetPodCIDRs(ctx context.Context, cidrs ...netip.Prefix) error {
 	state := n.lab.nodeState(n.name)
 	if err := n.lab.unroutePods(state); err != nil {
@@ -222,14 +232,16 @@ func (l *Lab) changeStates(change func([]nodeState) []nodeState) error {
 // objectsAtOnce is how many nodes CreateNodeObjects makes at the same time.
 const objectsAtOnce = 16
 
-// CreateNodeObjects creates n nodes that exist as objects only, with addresses and pod ranges where nobody is, and returns their names.
+// CreateNodeObjects creates n nodes that exist as objects only, with addresses and pod ranges where
+// nobody is, and returns their names.
 func (l *Lab) CreateNodeObjects(ctx context.Context, n int) ([]string, error) {
 	l.nodesMu.Lock()
 	first := l.ghosts + 1
 	l.ghosts += n
 	l.nodesMu.Unlock()
 	if first+n-1 > maxGhosts {
-		return nil, fmt.Errorf("%d nodes that are objects only: expected at most %d", first+n-1, maxGhosts)
+		return nil,
+			fmt.Errorf("%d nodes that are objects only: expected at most %d", first+n-1, maxGhosts)
 	}
 	var names []string
 	creating, ctx := errgroup.WithContext(ctx)

@@ -26,7 +26,8 @@ func routesTo(t *testing.T, l *Lab, place string, network netip.Prefix) (count i
 			if route.Dst == nil {
 				continue
 			}
-			if to, ok := netip.AddrFromSlice(route.Dst.IP); ok && network.Contains(to) && route.Gw != nil {
+			to, ok := netip.AddrFromSlice(route.Dst.IP)
+			if ok && network.Contains(to) && route.Gw != nil {
 				count++
 			}
 		}
@@ -38,7 +39,9 @@ func routesTo(t *testing.T, l *Lab, place string, network netip.Prefix) (count i
 func TestNodesComeAndGo(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("nodes"), Nodes: 1, Families: IPv4})
-	must(t, l.Apply(t.Context(), podManifest("default", "a", "node1", nil, "80")+podManifest("default", "b", "node2", nil, "80")))
+	must(t,
+		l.Apply(t.Context(), podManifest("default", "a", "node1", nil, "80")+
+			podManifest("default", "b", "node2", nil, "80")))
 	must(t, l.WaitReady(within(t, 20*time.Second), "default/a"))
 	a, err := l.Pod("default/a")
 	must(t, err)
@@ -49,7 +52,8 @@ func TestNodesComeAndGo(t *testing.T) {
 	b, err := l.Pod("default/b")
 	must(t, err)
 	wantTunnelled(t, crossing(t, l, b, at(a.Addr4(), 80)), true, node2, l.Node("node1"))
-	if view, err := OpenLab(l.Name()); err != nil || strings.Join(view.NodeNames(), " ") != "node1 node2" {
+	if view, err := OpenLab(l.Name()); err != nil ||
+		strings.Join(view.NodeNames(), " ") != "node1 node2" {
 		t.Errorf("another process sees %v (%v)", view.NodeNames(), err)
 	}
 
@@ -115,11 +119,15 @@ func TestPodCIDRsChange(t *testing.T) {
 	a, err := l.Pod("default/a")
 	must(t, err)
 	must(t, node.SetPodCIDRs(t.Context()))
-	node1Routes := func(network string) int { return routesTo(t, l, "node1", netip.MustParsePrefix(network)) }
-	must(t, wait.Until(t.Context(), 20*time.Second, "routes to the node without pod CIDRs to go", func() (bool, error) {
-		return node1Routes("10.244.2.0/24")+node1Routes("fd00:10:244:2::/64") == 0, nil
-	}))
-	must(t, node.SetPodCIDRs(t.Context(), netip.MustParsePrefix("10.244.99.0/24"), netip.MustParsePrefix("fd00:10:244:99::/64")))
+	node1Routes := func(network string) int {
+		return routesTo(t, l, "node1", netip.MustParsePrefix(network))
+	}
+	must(t, wait.Until(t.Context(), 20*time.Second, "routes to the node without pod CIDRs to go",
+		func() (bool, error) {
+			return node1Routes("10.244.2.0/24")+node1Routes("fd00:10:244:2::/64") == 0, nil
+		}))
+	must(t, node.SetPodCIDRs(t.Context(), netip.MustParsePrefix("10.244.99.0/24"),
+		netip.MustParsePrefix("fd00:10:244:99::/64")))
 	must(t, l.Apply(t.Context(), podManifest("default", "b", "node2", nil, "80")))
 	must(t, l.WaitReady(within(t, 30*time.Second), "default/b"))
 	b, err := l.Pod("default/b")
@@ -133,16 +141,20 @@ func TestPodCIDRsChange(t *testing.T) {
 			t.Errorf("from outside to %s: %s", addr, r)
 		}
 	}
-	must(t, wait.Until(t.Context(), 20*time.Second, "the node made anew to be ready", func() (bool, error) {
-		return nodeReady(t, l, "node2"), nil
-	}))
+	must(t, wait.Until(t.Context(), 20*time.Second, "the node made anew to be ready",
+		func() (bool, error) {
+			return nodeReady(t, l, "node2"), nil
+		}))
 }
 
 func TestReboot(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t, Options{Name: testName("reboot"), Subnets: 2})
-	must(t, l.Apply(t.Context(), podManifest("default", "a", "node1", nil, "80")+podManifest("default", "b", "node2", nil, "80")+
-		strings.Replace(podManifest("default", "host", "node2", nil, "7000"), "spec:\n", "spec:\n  hostNetwork: true\n", 1)))
+	must(t,
+		l.Apply(t.Context(), podManifest("default", "a", "node1", nil, "80")+
+			podManifest("default", "b", "node2", nil, "80")+
+			strings.Replace(podManifest("default", "host", "node2", nil, "7000"), "spec:\n",
+				"spec:\n  hostNetwork: true\n", 1)))
 	must(t, l.WaitReady(within(t, 20*time.Second)))
 	a, err := l.Pod("default/a")
 	must(t, err)
@@ -166,7 +178,8 @@ func TestReboot(t *testing.T) {
 	if after := uplinkMAC(); after != mac {
 		t.Errorf("the MAC is %s, it was %s", after, mac)
 	}
-	if tables, err := node.Nft(t.Context(), "list", "tables"); err != nil || strings.Contains(tables, "forgotten") || !strings.Contains(tables, "sluice") {
+	if tables, err := node.Nft(t.Context(), "list", "tables"); err != nil ||
+		strings.Contains(tables, "forgotten") || !strings.Contains(tables, "sluice") {
 		t.Errorf("tables are %q (%v)", tables, err)
 	}
 	if _, err := os.Stat(node.stateDir() + "/stays-not"); err == nil {

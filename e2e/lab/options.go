@@ -38,7 +38,8 @@ const (
 	DirectRouting Backend = "directrouting"
 )
 
-// RPFilter is the nodes' reverse path filter (net.ipv4.conf.all.rp_filter; RFC 3704), for all links. IPv6 has none.
+// RPFilter is the nodes' reverse path filter (net.ipv4.conf.all.rp_filter; RFC 3704), for all
+// links. IPv6 has none.
 type RPFilter string
 
 // The reverse path filters, in the kernel 0, 2 and 1.
@@ -49,27 +50,33 @@ const (
 )
 
 func (f RPFilter) sysctls() []namespace.Sysctl {
-	return namespace.ReversePath(map[RPFilter]int{RPFilterOff: 0, RPFilterStrict: 1, RPFilterLoose: 2}[f])
+	return namespace.ReversePath(map[RPFilter]int{RPFilterOff: 0, RPFilterStrict: 1,
+		RPFilterLoose: 2}[f])
 }
 
-// Options say what a lab is like. The zero value is a lab named "lab" with two nodes on one subnet, dual stack, with VXLAN.
+// Options say what a lab is like. The zero value is a lab named "lab" with two nodes on one subnet,
+// dual stack, with VXLAN.
 type Options struct {
 	Name     string   // lower case letters, digits and hyphens, at most 20; DefaultName if empty
 	Nodes    int      // 1 to 200; 2 if zero. Their names are node1, node2, ...
 	Families Families // of pods; DualStack if empty
 
-	Backend  Backend  // VXLAN if empty
-	Underlay Families // of the nodes' addresses; Families if empty. Pods of a family that it lacks need a tunnel
-	Subnets  int      // of the underlay: 1, or 2 with a router between, and nodes on each in turn; 1 if zero
+	Backend Backend // VXLAN if empty
+	// of the nodes' addresses; Families if empty. Pods of a family that it lacks need a tunnel
+	Underlay Families
+	// of the underlay: 1, or 2 with a router between, and nodes on each in turn; 1 if zero
+	Subnets  int
 	RPFilter RPFilter // RPFilterOff if empty
 	MTU      int      // bytes, of the underlay's links; 1500 if zero
 
-	// DropPodSources has the switch drop what comes from a pod's address. An underlay that checks sources does so.
+	// DropPodSources has the switch drop what comes from a pod's address. An underlay that checks
+	// sources does so.
 	DropPodSources bool
 
-	// NoAgent starts no agents, and wires pods with the CNI project's ptp plugin, unless another configuration sorts first in a node's
-	// ConfDir. Plain routes lead to other nodes' pods, whatever Backend says. Nothing is enforced, but where a test calls
-	// Node.StartAgent: that agent leaves the network alone (--policy-only).
+	// NoAgent starts no agents, and wires pods with the CNI project's ptp plugin, unless another
+	// configuration sorts first in a node's ConfDir. Plain routes lead to other nodes' pods,
+	// whatever Backend says. Nothing is enforced, but where a test calls Node.StartAgent: that
+	// agent leaves the network alone (--policy-only).
 	NoAgent bool
 	// AgentArgs are passed to every agent, behind the lab's own.
 	AgentArgs []string
@@ -139,10 +146,13 @@ func (o Options) checkReach() error {
 		return nil
 	}
 	if o.Subnets > 1 {
-		return fmt.Errorf("%s reaches only nodes on the same subnet: expected 1 subnet, not %d", who, o.Subnets)
+		return fmt.Errorf("%s reaches only nodes on the same subnet: expected 1 subnet, not %d",
+			who, o.Subnets)
 	}
 	if o.Underlay != DualStack && o.Underlay != o.Families {
-		return fmt.Errorf("%s carries only the underlay's families (%s): expected no others for pods (%s)", who, o.Underlay, o.Families)
+		return fmt.Errorf(
+			"%s carries only the underlay's families (%s): expected no others for pods (%s)", who,
+			o.Underlay, o.Families)
 	}
 	return nil
 }
@@ -157,7 +167,8 @@ func oneOf[T ~string](what string, value T, allowed ...T) error {
 // checkName allows what can be part of a file's and a namespace's name.
 func checkName(name string) error {
 	if !regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$`).MatchString(name) {
-		return fmt.Errorf("lab name %q: expected up to 20 lower case letters, digits and hyphens", name)
+		return fmt.Errorf("lab name %q: expected up to 20 lower case letters, digits and hyphens",
+			name)
 	}
 	return nil
 }

@@ -5,9 +5,10 @@ import (
 	"net/netip"
 )
 
-// The address plan. Labs are apart, so all have the same one. The underlay's first subnet is 192.168.0.0/17 and
-// fd00:192:168::/64, the second 192.168.128.0/17 and fd00:192:168:1::/64. Pods have 10.244.0.0/16 and fd00:10:244::/48, of which node N
-// has 10.244.N.0/24 and fd00:10:244:N::/64, and nodes that are objects only have /29s from 10.244.201.0 on.
+// The address plan. Labs are apart, so all have the same one. The underlay's first subnet is
+// 192.168.0.0/17 and fd00:192:168::/64, the second 192.168.128.0/17 and fd00:192:168:1::/64. Pods
+// have 10.244.0.0/16 and fd00:10:244::/48, of which node N has 10.244.N.0/24 and
+// fd00:10:244:N::/64, and nodes that are objects only have /29s from 10.244.201.0 on.
 const (
 	underlayBits4, underlayBits6 = 17, 64
 	podBits4, podBits6           = 24, 64
@@ -29,7 +30,8 @@ var (
 	podNetwork6 = netip.MustParsePrefix("fd00:10:244::/48")
 )
 
-// serviceCIDRs of the cluster. Nothing answers there: tests install what translates Service addresses themselves.
+// serviceCIDRs of the cluster. Nothing answers there: tests install what translates Service
+// addresses themselves.
 const (
 	serviceCIDR4 = "10.96.0.0/16"
 	serviceCIDR6 = "fd00:10:96::/112"
@@ -93,10 +95,12 @@ func (p plan) ghost(number int) nodeState {
 	return nodeState{
 		Name: fmt.Sprintf("ghost%d", number), Number: number,
 		Addrs: only(p.underlay,
-			netip.AddrFrom4([4]byte{192, 168, byte(ghostFirstOctet + index/ghostsPerOctet), byte(1 + index%ghostsPerOctet)}),
+			netip.AddrFrom4([4]byte{192, 168, byte(ghostFirstOctet + index/ghostsPerOctet),
+				byte(1 + index%ghostsPerOctet)}),
 			netip.MustParseAddr(fmt.Sprintf("fd00:192:168::1:%x", number))),
 		PodCIDRs: only(p.pods,
-			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(ghostFirst + index/32), byte(index % 32 * 8)}), ghostBits4),
+			netip.PrefixFrom(netip.AddrFrom4(
+				[4]byte{10, 244, byte(ghostFirst + index/32), byte(index % 32 * 8)}), ghostBits4),
 			netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%x::/%d", 0x1000+number, podBits6))),
 	}
 }

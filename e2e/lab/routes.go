@@ -13,8 +13,9 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab/namespace"
 )
 
-// makeOutside makes the host beyond the pod network. With two subnets it has a link to each, but addresses on the first alone:
-// so it reaches pods by way of their nodes although the router, which would hide an overlay's faults, knows no pods.
+// makeOutside makes the host beyond the pod network. With two subnets it has a link to each, but
+// addresses on the first alone: so it reaches pods by way of their nodes although the router, which
+// would hide an overlay's faults, knows no pods.
 func (l *Lab) makeOutside() error {
 	space := namespace.Name(l.name, Outside)
 	if err := namespace.New(space, RPFilterOff.sysctls()...); err != nil {
@@ -25,14 +26,16 @@ func (l *Lab) makeOutside() error {
 		if addr.Is4() {
 			addrs = append(addrs, addr)
 		} else {
-			addrs = slices.Insert(addrs, 0, addr) // of IPv6, the one added last is what connections come from
+			// of IPv6, the one added last is what connections come from
+			addrs = slices.Insert(addrs, 0, addr)
 		}
 	}
 	err := l.plugIn(cable{name: Outside, host: space, link: uplinkName, addrs: addrs})
 	if err != nil || l.plan.subnets == 1 {
 		return err
 	}
-	if err := l.plugIn(cable{name: Outside + "2", subnet: 1, host: space, link: uplink2Name}); err != nil {
+	if err := l.plugIn(cable{name: Outside + "2", subnet: 1, host: space,
+		link: uplink2Name}); err != nil {
 		return err
 	}
 	for _, addr := range l.plan.host(1, 0) {
@@ -43,14 +46,18 @@ func (l *Lab) makeOutside() error {
 	return nil
 }
 
-// routeOutside has the outside host reach to by way of a node of a subnet, or on its link, from the first of its addresses.
+// routeOutside has the outside host reach to by way of a node of a subnet, or on its link, from the
+// first of its addresses.
 func (l *Lab) routeOutside(to netip.Prefix, via netip.Addr, subnet int) error {
 	link := []string{uplinkName, uplink2Name}[subnet]
 	source := sameFamily(l.plan.outside(), to.Addr())
-	return namespace.In(namespace.Name(l.name, Outside), func() error { return replaceRoute(link, to, via, source) })
+	return namespace.In(namespace.Name(l.name, Outside), func() error {
+		return replaceRoute(link, to, via, source)
+	})
 }
 
-// routePods has the outside host, and without agents the other nodes too, reach a node's pods by way of the node.
+// routePods has the outside host, and without agents the other nodes too, reach a node's pods by
+// way of the node.
 func (l *Lab) routePods(node nodeState) error {
 	for _, cidr := range node.PodCIDRs {
 		via := sameFamily(node.Addrs, cidr.Addr())
@@ -67,7 +74,9 @@ func (l *Lab) routePods(node nodeState) error {
 			if other.Name == node.Name {
 				continue
 			}
-			err := l.Do(other.Name, func() error { return replaceRoute(uplinkName, cidr, via, netip.Addr{}) })
+			err := l.Do(other.Name, func() error {
+				return replaceRoute(uplinkName, cidr, via, netip.Addr{})
+			})
 			if err != nil {
 				return fmt.Errorf("%s: %w", other.Name, err)
 			}
@@ -81,7 +90,8 @@ func (l *Lab) unroutePods(node nodeState) error {
 	var errs []error
 	remove := func() error {
 		for _, cidr := range node.PodCIDRs {
-			if err := netlink.RouteDel(&netlink.Route{Dst: ipNet(cidr)}); err != nil && !errors.Is(err, unix.ESRCH) {
+			err := netlink.RouteDel(&netlink.Route{Dst: ipNet(cidr)})
+			if err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("removing the route to %s: %w", cidr, err)
 			}
 		}
@@ -104,7 +114,8 @@ func replaceRoute(link string, to netip.Prefix, via, source netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("finding the link %s: %w", link, err)
 	}
-	route := &netlink.Route{LinkIndex: uplink.Attrs().Index, Dst: ipNet(to), Gw: via.AsSlice(), Src: source.AsSlice()}
+	route := &netlink.Route{LinkIndex: uplink.Attrs().Index, Dst: ipNet(to), Gw: via.AsSlice(),
+		Src: source.AsSlice()}
 	if !via.IsValid() && to.Addr().Is4() {
 		route.Scope = netlink.SCOPE_LINK
 	}

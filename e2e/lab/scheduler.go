@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab/wait"
 )
 
-// follow starts what watches the API server in the place of scheduler, kubelets and namespace controller.
+// follow starts what watches the API server in the place of scheduler, kubelets and namespace
+// controller.
 func (l *Lab) follow() {
 	ctx := l.running
 	s := &scheduler{lab: l}
@@ -43,7 +44,8 @@ func (l *Lab) follow() {
 	})
 }
 
-// scheduler binds pods to nodes, round robin among those that their nodeSelector allows. Affinity, taints and resources don't matter.
+// scheduler binds pods to nodes, round robin among those that their nodeSelector allows. Affinity,
+// taints and resources don't matter.
 type scheduler struct {
 	lab  *Lab
 	next int
@@ -56,7 +58,8 @@ func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
 	nodes := s.lab.Nodes()
 	for i := range nodes {
 		node := nodes[(s.next+i)%len(nodes)]
-		if !labels.SelectorFromSet(pod.Spec.NodeSelector).Matches(labels.Set(s.lab.nodeState(node.name).labels())) {
+		if !labels.SelectorFromSet(pod.Spec.NodeSelector).
+			Matches(labels.Set(s.lab.nodeState(node.name).labels())) {
 			continue
 		}
 		s.next += i + 1
@@ -71,5 +74,6 @@ func (s *scheduler) schedule(ctx context.Context, pod *corev1.Pod) {
 			}
 		}
 	}
-	_, _ = fmt.Fprintf(s.lab.options.Progress, "pod %s: no node matches its nodeSelector\n", client.ObjectKeyFromObject(pod).String())
+	_, _ = fmt.Fprintf(s.lab.options.Progress, "pod %s: no node matches its nodeSelector\n",
+		client.ObjectKeyFromObject(pod).String())
 }

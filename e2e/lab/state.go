@@ -59,7 +59,8 @@ type nodeState struct {
 
 func (o Options) state() state {
 	s := state{
-		Name: o.Name, Families: o.Families, Underlay: o.Underlay, Backend: o.Backend, Subnets: o.Subnets, RPFilter: o.RPFilter, MTU: o.MTU,
+		Name: o.Name, Families: o.Families, Underlay: o.Underlay, Backend: o.Backend,
+		Subnets: o.Subnets, RPFilter: o.RPFilter, MTU: o.MTU,
 	}
 	if o.NoAgent {
 		s.Backend = ""
@@ -67,7 +68,9 @@ func (o Options) state() state {
 	return s
 }
 
-func (s state) plan() plan { return plan{pods: s.Families, underlay: s.Underlay, subnets: s.Subnets} }
+func (s state) plan() plan {
+	return plan{pods: s.Families, underlay: s.Underlay, subnets: s.Subnets}
+}
 
 // describe is the lab in a line.
 func (s state) describe(ctx context.Context) string {
@@ -86,7 +89,8 @@ func (s state) describe(ctx context.Context) string {
 			status = "not ready: nor is the agent of " + strings.Join(silent, ", ")
 		}
 	}
-	return fmt.Sprintf("%s: %d nodes, %s, pods %s, underlay %s with subnets: %d, rp_filter %s, MTU %d; %s",
+	return fmt.Sprintf(
+		"%s: %d nodes, %s, pods %s, underlay %s with subnets: %d, rp_filter %s, MTU %d; %s",
 		s.Name, len(s.Nodes), backend, s.Families, s.Underlay, s.Subnets, s.RPFilter, s.MTU, status)
 }
 
@@ -108,7 +112,8 @@ func (s state) silentAgents(ctx context.Context) (nodes []string) {
 
 // agentReady asks the agent in a network namespace.
 func agentReady(ctx context.Context, space string) bool {
-	client := &http.Client{Transport: &http.Transport{DialContext: namespace.Dialer(space), DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{DialContext: namespace.Dialer(space),
+		DisableKeepAlives: true}}
 	return wait.AnswersOK(ctx, client, "http://"+agentHTTPAddress+"/readyz")
 }
 

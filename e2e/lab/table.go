@@ -11,9 +11,11 @@ import (
 )
 
 // Legend says what the words in a Matrix' table mean.
-const Legend = "yes: connects   -: silence   reset: refused   v4, v6: only over this family   error: neither connects nor is denied"
+const Legend = "yes: connects   -: silence   reset: refused   v4, v6: only over this family   " +
+	"error: neither connects nor is denied"
 
-// String returns a table: a row for each source, a column for each port of each destination. See Legend.
+// String returns a table: a row for each source, a column for each port of each destination. See
+// Legend.
 func (m Matrix) String() string {
 	var rows []string
 	var columns []column
@@ -90,7 +92,8 @@ func word(cells []Cell) string {
 	return "-"
 }
 
-// render aligns columns. A head may be wider than its column: the columns up to the next head make room for it.
+// render aligns columns. A head may be wider than its column: the columns up to the next head make
+// room for it.
 func render(heads []string, lines [][]string) string {
 	const gap = 2
 	widths := make([]int, len(heads))

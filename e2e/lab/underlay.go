@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab/namespace"
 )
 
-// The underlay is a switch for each subnet, in one namespace with no way to anywhere else, and a router between them.
+// The underlay is a switch for each subnet, in one namespace with no way to anywhere else, and a
+// router between them.
 const (
 	switchNS    = "switch"
 	routerNS    = "router"
@@ -52,12 +53,14 @@ func (l *Lab) makeUnderlay() error {
 	if err != nil || l.plan.subnets == 1 {
 		return err
 	}
-	if err := namespace.New(namespace.Name(l.name, routerNS), namespace.Forwards(true)...); err != nil {
+	if err := namespace.New(namespace.Name(l.name, routerNS),
+		namespace.Forwards(true)...); err != nil {
 		return err
 	}
 	for subnet := range l.plan.subnets {
 		router := cable{
-			name: fmt.Sprintf("router%d", subnet), subnet: subnet, host: namespace.Name(l.name, routerNS),
+			name: fmt.Sprintf("router%d", subnet), subnet: subnet,
+			host: namespace.Name(l.name, routerNS),
 			link: fmt.Sprintf("eth%d", subnet), addrs: l.plan.router(subnet),
 		}
 		if err := l.plugIn(router); err != nil {
@@ -69,17 +72,21 @@ func (l *Lab) makeUnderlay() error {
 
 // dropPodSources has the switches of the current namespace drop what comes from these networks.
 func dropPodSources(networks []netip.Prefix) error {
-	rules := []string{"add table bridge lab", "add chain bridge lab forward { type filter hook forward priority 0; }"}
+	rules := []string{"add table bridge lab",
+		"add chain bridge lab forward { type filter hook forward priority 0; }"}
 	for _, network := range networks {
 		family := "ip"
 		if network.Addr().Is6() {
 			family = "ip6"
 		}
-		rules = append(rules, fmt.Sprintf("add rule bridge lab forward %s saddr %s counter drop", family, network))
+		rules = append(rules,
+			fmt.Sprintf("add rule bridge lab forward %s saddr %s counter drop", family, network))
 	}
-	out, err := exec.CommandContext(context.Background(), "nft", strings.Join(rules, "; ")).CombinedOutput()
+	out, err := exec.CommandContext(context.Background(), "nft", strings.Join(rules, "; ")).
+		CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("having the switch drop pods' sources: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("having the switch drop pods' sources: %w: %s", err,
+			strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -20,21 +20,27 @@ func at(addr netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom
 func TestTable(t *testing.T) {
 	t.Parallel()
 	addr4, addr6 := netip.MustParseAddr("10.244.1.1"), netip.MustParseAddr("fd00::1")
-	ok, silent, refused := probe.Result{OK: true}, probe.Result{Err: probe.ErrTimeout}, probe.Result{Err: probe.ErrReset}
+	ok, silent, refused := probe.Result{OK: true}, probe.Result{Err: probe.ErrTimeout},
+		probe.Result{Err: probe.ErrReset}
 	odd := probe.Result{Err: probe.ErrUnreachable}
-	cell := func(from, to string, protocol probe.Protocol, port uint16, results ...probe.Result) []Cell {
+	cell := func(from, to string, protocol probe.Protocol, port uint16,
+		results ...probe.Result) []Cell {
 		var cells []Cell
 		for i, result := range results {
 			addr := []netip.Addr{addr4, addr6}[i]
-			cells = append(cells, Cell{From: from, To: to, Protocol: protocol, Dst: at(addr, port), Result: result})
+			cells = append(cells,
+				Cell{From: from, To: to, Protocol: protocol, Dst: at(addr, port), Result: result})
 		}
 		return cells
 	}
 	var m Matrix
 	for _, cells := range [][]Cell{
-		cell("dev/a", "dev/a", probe.TCP, 80, ok, ok), cell("dev/a", "dev/a", probe.UDP, 53, ok, silent),
-		cell("dev/a", "prod/with-a-long-name", probe.TCP, 8080, silent, silent), cell("dev/a", "x", probe.TCP, 80, odd, silent),
-		cell("node1", "dev/a", probe.TCP, 80, silent, ok), cell("node1", "dev/a", probe.UDP, 53, silent, refused),
+		cell("dev/a", "dev/a", probe.TCP, 80, ok, ok),
+		cell("dev/a", "dev/a", probe.UDP, 53, ok, silent),
+		cell("dev/a", "prod/with-a-long-name", probe.TCP, 8080, silent, silent),
+		cell("dev/a", "x", probe.TCP, 80, odd, silent),
+		cell("node1", "dev/a", probe.TCP, 80, silent, ok),
+		cell("node1", "dev/a", probe.UDP, 53, silent, refused),
 		cell("node1", "prod/with-a-long-name", probe.TCP, 8080, ok, ok),
 	} {
 		m.Cells = append(m.Cells, cells...)
@@ -56,15 +62,18 @@ func TestOptions(t *testing.T) {
 	if err != nil || got.Name != DefaultName || got.Nodes != 2 || got.Families != DualStack {
 		t.Errorf("got %+v (%v)", got, err)
 	}
-	if got.Backend != VXLAN || got.Underlay != DualStack || got.Subnets != 1 || got.RPFilter != RPFilterOff || got.MTU != 1500 {
+	if got.Backend != VXLAN || got.Underlay != DualStack || got.Subnets != 1 ||
+		got.RPFilter != RPFilterOff || got.MTU != 1500 {
 		t.Errorf("got %+v", got)
 	}
 	if got, err := (Options{Families: IPv6}).complete(); err != nil || got.Underlay != IPv6 {
 		t.Errorf("the underlay of IPv6 pods is %+v (%v), want IPv6", got, err)
 	}
 	for _, good := range []Options{
-		{Backend: HostGW, Families: IPv4, Underlay: DualStack}, {Backend: DirectRouting, Families: IPv4, Underlay: IPv6, Subnets: 2},
-		{RPFilter: RPFilterStrict, MTU: 9000, DropPodSources: true}, {NoAgent: true, Families: IPv6},
+		{Backend: HostGW, Families: IPv4, Underlay: DualStack},
+		{Backend: DirectRouting, Families: IPv4, Underlay: IPv6, Subnets: 2},
+		{RPFilter: RPFilterStrict, MTU: 9000, DropPodSources: true},
+		{NoAgent: true, Families: IPv6},
 	} {
 		if _, err := good.complete(); err != nil {
 			t.Errorf("%+v: %v", good, err)
@@ -92,7 +101,8 @@ func TestOptions(t *testing.T) {
 		{Options{Backend: HostGW, Subnets: 2}, "same subnet"},
 		{Options{NoAgent: true, Subnets: 2}, "without agents"},
 	} {
-		if got, err := bad.options.complete(); err == nil || !strings.Contains(err.Error(), bad.want) {
+		if got, err := bad.options.complete(); err == nil ||
+			!strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%+v became %+v (%v), want an error about %s", bad.options, got, err, bad.want)
 		}
 	}
@@ -103,7 +113,8 @@ func TestPlanIsWithoutOverlaps(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		families := rapid.SampledFrom([]Families{DualStack, IPv4, IPv6})
-		p := plan{pods: families.Draw(t, "pods"), underlay: families.Draw(t, "underlay"), subnets: rapid.IntRange(1, maxSubnets).Draw(t, "subnets")}
+		p := plan{pods: families.Draw(t, "pods"), underlay: families.Draw(t, "underlay"),
+			subnets: rapid.IntRange(1, maxSubnets).Draw(t, "subnets")}
 		draw := func(label string) nodeState {
 			if rapid.Bool().Draw(t, label+" is an object only") {
 				return p.ghost(rapid.IntRange(1, maxGhosts).Draw(t, label))
@@ -141,7 +152,8 @@ func TestNetConf(t *testing.T) {
 			text, err := json.Marshal(Options{Families: families, Backend: backend}.netConf())
 			must(t, err)
 			got, err := overlay.ParseConfig(text)
-			want := overlay.Config{Backend: overlay.VXLAN, VNI: 1, Port: 8472, DirectRouting: backend == DirectRouting}
+			want := overlay.Config{Backend: overlay.VXLAN, VNI: 1, Port: 8472,
+				DirectRouting: backend == DirectRouting}
 			if backend == HostGW {
 				want.Backend = overlay.HostGW
 			}
@@ -168,7 +180,8 @@ func TestCheck(t *testing.T) {
 	must(t, Options{Name: name}.Check())
 	must(t, os.MkdirAll(stateDir(name), 0o700))
 	t.Cleanup(func() { must(t, os.Remove(stateDir(name))) })
-	if err := (Options{Name: name}).Check(); err == nil || !strings.Contains(err.Error(), "there is a lab "+name+" already") {
+	if err := (Options{Name: name}).Check(); err == nil ||
+		!strings.Contains(err.Error(), "there is a lab "+name+" already") {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	if err := (Options{Name: "../" + name}).Check(); err == nil {

@@ -116,7 +116,9 @@ func nodeChangesAddresses(w *world) {
 		})
 		w.t.Logf("%s followed after %s", node, took)
 	}
-	capture, err := w.Capture("node1", uplink, func(p capture.Packet) bool { return p.VXLAN != nil })
+	capture, err := w.Capture("node1", uplink, func(p capture.Packet) bool {
+		return p.VXLAN != nil
+	})
 	must(w.t, err)
 	w.talk("default/a", "default/b")
 	packets, err := capture.Stop()

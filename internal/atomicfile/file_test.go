@@ -78,7 +78,8 @@ func TestWriteOfLinks(t *testing.T) {
 			}
 		}
 		err := f.Write([]byte("new"))
-		if info, _ := os.Lstat(f.Path); (err == nil) != succeeds || info.Mode().IsRegular() != succeeds {
+		info, _ := os.Lstat(f.Path)
+		if (err == nil) != succeeds || info.Mode().IsRegular() != succeeds {
 			t.Errorf("%s: got %v and %v", passing, err, info.Mode())
 		}
 		other.mustHold(t, "old")

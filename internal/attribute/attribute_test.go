@@ -16,14 +16,16 @@ func TestAll(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		kinds := rapid.SliceOf(rapid.Uint16Range(0, 0x3fff)).Draw(t, "kinds")
-		flags := rapid.SampledFrom([]uint16{0, unix.NLA_F_NESTED, unix.NLA_F_NET_BYTEORDER}).Draw(t, "flags")
+		flags := rapid.SampledFrom([]uint16{0, unix.NLA_F_NESTED, unix.NLA_F_NET_BYTEORDER}).
+			Draw(t, "flags")
 		var data []byte
 		var values [][]byte
 		var ends []int
 		space := 0
 		for _, kind := range kinds {
 			value := rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "value")
-			values, ends = append(values, value), append(ends, len(data)+unix.SizeofNlAttr+len(value))
+			values, ends = append(values, value),
+				append(ends, len(data)+unix.SizeofNlAttr+len(value))
 			data = attribute.Append(data, kind|flags, value)
 			space += attribute.Space(value)
 		}

@@ -21,8 +21,8 @@ func manySets(n int) *nft.Ruleset {
 	return r
 }
 
-// oneElement applies patches of one element, joining and leaving in turn, and
-// returns the time for each.
+// oneElement applies patches of one element, joining and leaving in turn, and returns the time for
+// each.
 func oneElement(b *testing.B, table *Table, n int) time.Duration {
 	b.Helper()
 	e := nft.AddrElement(addr("192.0.2.1"))
@@ -32,16 +32,17 @@ func oneElement(b *testing.B, table *Table, n int) time.Duration {
 		if i%2 == 1 {
 			sp = &nft.SetPatch{Remove: map[nft.Element]struct{}{e: {}}}
 		}
-		if err := table.Apply(context.Background(), nft.Patch{Sets: map[string]*nft.SetPatch{"set/0": sp}}); err != nil {
+		err := table.Apply(context.Background(),
+			nft.Patch{Sets: map[string]*nft.SetPatch{"set/0": sp}})
+		if err != nil {
 			b.Fatal(err)
 		}
 	}
 	return time.Since(start) / time.Duration(n)
 }
 
-// BenchmarkApplyOneElement reports what a change of one element costs among
-// 2,000 sets, and how often it costs what it does among 10: it should be
-// about 1.
+// BenchmarkApplyOneElement reports what a change of one element costs among 2,000 sets, and how
+// often it costs what it does among 10: it should be about 1.
 func BenchmarkApplyOneElement(b *testing.B) {
 	small, large := newNamespace(b).open(Options{}), newNamespace(b).open(Options{})
 	mustSync(b, small, manySets(10))
@@ -68,8 +69,8 @@ func BenchmarkSyncBig(b *testing.B) {
 	}
 }
 
-// BenchmarkSyncNothing reads the same ruleset back and finds it as wanted;
-// then the same with an empty table.
+// BenchmarkSyncNothing reads the same ruleset back and finds it as wanted; then the same with an
+// empty table.
 func BenchmarkSyncNothing(b *testing.B) {
 	for _, c := range []struct {
 		name string
@@ -97,11 +98,14 @@ func BenchmarkSyncNothing(b *testing.B) {
 // BenchmarkPlanAddPod plans one new pod among 2,000.
 func BenchmarkPlanAddPod(b *testing.B) {
 	have := big(2000, 5, 10000)
-	c := &nft.Chain{Name: "pod/new", Rules: []nft.Rule{rule(jump("pod/ns/web-0/egress")), rule(drop)}}
+	c := &nft.Chain{Name: "pod/new",
+		Rules: []nft.Rule{rule(jump("pod/ns/web-0/egress")), rule(drop)}}
 	p := nft.Patch{
 		Chains: map[string]*nft.Chain{c.Name: c},
 		Sets: map[string]*nft.SetPatch{
-			"map/pods":  {Put: map[nft.Element]nft.Verdict{nft.AddrIfaceElement(addr("192.0.2.1"), "slupnew"): nft.JumpTo(c.Name)}},
+			"map/pods": {
+				Put: map[nft.Element]nft.Verdict{
+					nft.AddrIfaceElement(addr("192.0.2.1"), "slupnew"): nft.JumpTo(c.Name)}},
 			"set/hosts": {Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("192.0.2.1")): {}}},
 		},
 	}

@@ -23,17 +23,20 @@ func big(chains, rules, elements int) *nft.Ruleset {
 	for i := range elements {
 		hosts.Elements[nft.AddrElement(nthAddr(i))] = nft.Verdict{}
 	}
-	pods := r.AddSet(&nft.Set{Name: "map/pods", Key: []nft.Field{nft.SrcAddr4, nft.InIface}, Verdicts: true})
+	pods := r.AddSet(&nft.Set{Name: "map/pods", Key: []nft.Field{nft.SrcAddr4, nft.InIface},
+		Verdicts: true})
 	for i := range chains {
 		c := r.AddChain(&nft.Chain{Name: fmt.Sprintf("pod/ns/web-%d/egress", i)})
 		for j := range rules {
 			port := uint16(j + 1)
 			c.Rules = append(c.Rules, nft.Rule{
-				Statements: []nft.Statement{nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/hosts"}, nft.MatchPort{Proto: 6, First: port, Last: port}, accept},
-				Comment:    fmt.Sprintf("ns/policy-%d: rule %d", i, j),
+				Statements: []nft.Statement{nft.InSet{Fields: []nft.Field{nft.SrcAddr4},
+					Set: "set/hosts"}, nft.MatchPort{Proto: 6, First: port, Last: port}, accept},
+				Comment: fmt.Sprintf("ns/policy-%d: rule %d", i, j),
 			})
 		}
-		pods.Elements[nft.AddrIfaceElement(nthAddr(i), fmt.Sprintf("slup%d", i))] = nft.JumpTo(c.Name)
+		pods.Elements[nft.AddrIfaceElement(nthAddr(i),
+			fmt.Sprintf("slup%d", i))] = nft.JumpTo(c.Name)
 	}
 	return r
 }
@@ -42,8 +45,8 @@ func nthAddr(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 }
 
-// A receive buffer that overflows loses acknowledgements: nobody knows the
-// outcome, and the next Apply finds out.
+// A receive buffer that overflows loses acknowledgements: nobody knows the outcome, and the next
+// Apply finds out.
 func TestLostAcknowledgements(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -90,15 +93,18 @@ func TestFlushHasADeadline(t *testing.T) {
 	mustMatch(t, table)
 }
 
-// A system call that waits inside the kernel is given up, and nothing else is
-// begun until it has ended.
+// A system call that waits inside the kernel is given up, and nothing else is begun until it has
+// ended.
 func TestOverdueTransactionKeepsOthersOut(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	inKernel := make(chan struct{})
-	table := n.openOver(nth(1, func(s nftsocket.Socket) nftsocket.Socket { return stuck{s, inKernel} }),
+	table := n.openOver(nth(1, func(s nftsocket.Socket) nftsocket.Socket {
+		return stuck{s, inKernel}
+	}),
 		Options{FlushTimeout: 50 * time.Millisecond})
-	for _, why := range []string{"the kernel didn't take the transaction in time", "an earlier transaction hasn't ended yet"} {
+	for _, why := range []string{"the kernel didn't take the transaction in time",
+		"an earlier transaction hasn't ended yet"} {
 		err := table.Sync(context.Background(), everything())
 		if !errors.Is(err, nft.ErrUnknownOutcome) || !strings.Contains(err.Error(), why) {
 			t.Fatalf("Sync, of which is to be said that %s: %v", why, err)
@@ -127,9 +133,10 @@ func TestRefusal(t *testing.T) {
 		Chains: map[string]*nft.Chain{"new": {Name: "new", Rules: []nft.Rule{rule(drop)}}},
 		Sets: map[string]*nft.SetPatch{
 			"set/blocks4": {Put: map[nft.Element]nft.Verdict{bad: {}}},
-			"set/new": {Create: &nft.Set{Name: "set/new", Key: []nft.Field{nft.DstAddr4}, Interval: true, Elements: map[nft.Element]nft.Verdict{
-				bad: {}, nft.RangeElement(addr("10.0.0.9"), addr("10.0.0.10")): {},
-			}}},
+			"set/new": {Create: &nft.Set{Name: "set/new", Key: []nft.Field{nft.DstAddr4},
+				Interval: true, Elements: map[nft.Element]nft.Verdict{
+					bad: {}, nft.RangeElement(addr("10.0.0.9"), addr("10.0.0.10")): {},
+				}}},
 		},
 	})
 	if !errors.Is(err, nft.ErrRefused) || errors.Is(err, nft.ErrUnknownOutcome) {
@@ -161,18 +168,52 @@ func TestNonsenseIsRefusedBeforeTheKernel(t *testing.T) {
 		name  string
 		patch nft.Patch
 	}{
-		{"unknown set", nft.Patch{Sets: map[string]*nft.SetPatch{"none": {Put: map[nft.Element]nft.Verdict{{First: "1234"}: {}}}}}},
+		{"unknown set",
+			nft.Patch{Sets: map[string]*nft.SetPatch{"none": {
+				Put: map[nft.Element]nft.Verdict{{First: "1234"}: {}}}}}},
 		{"other name", nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "b"}}}},
-		{"key of another set", nft.Patch{Sets: map[string]*nft.SetPatch{"set/hosts4": {Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("::1")): {}}}}}},
-		{"range in a plain set", nft.Patch{Sets: map[string]*nft.SetPatch{"set/hosts4": {Put: map[nft.Element]nft.Verdict{nft.RangeElement(addr("1.1.1.1"), addr("1.1.1.2")): {}}}}}},
-		{"reversed range", nft.Patch{Sets: map[string]*nft.SetPatch{"set/blocks4": {Put: map[nft.Element]nft.Verdict{nft.RangeElement(addr("1.1.1.2"), addr("1.1.1.1")): {}}}}}},
-		{"set without verdicts", nft.Patch{Sets: map[string]*nft.SetPatch{"set/hosts4": {Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("1.1.1.1")): {Kind: nft.Drop}}}}}},
-		{"map without verdict", nft.Patch{Sets: map[string]*nft.SetPatch{"map/addr4": {Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("1.1.1.1")): {}}}}}},
-		{"wrong family", nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a", Rules: []nft.Rule{rule(nft.MatchAddr{Field: nft.SrcAddr4, Addr: addr("::1")})}}}}},
-		{"empty ports", nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a", Rules: []nft.Rule{rule(nft.MatchPort{Proto: 6, First: 2, Last: 1})}}}}},
-		{"long interface", nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a", Rules: []nft.Rule{rule(nft.MatchIface{Field: nft.InIface, Name: "slup567890123456"})}}}}},
-		{"jump nowhere", nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a", Rules: []nft.Rule{rule(nft.Do{Verdict: nft.Verdict{Kind: nft.Jump}})}}}}},
-		{"no fields", nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a", Rules: []nft.Rule{rule(nft.InSet{Set: "set/hosts4"})}}}}},
+		{"key of another set",
+			nft.Patch{Sets: map[string]*nft.SetPatch{"set/hosts4": {
+				Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("::1")): {}}}}}},
+		{"range in a plain set",
+			nft.Patch{
+				Sets: map[string]*nft.SetPatch{
+					"set/hosts4": {
+						Put: map[nft.Element]nft.Verdict{
+							nft.RangeElement(addr("1.1.1.1"), addr("1.1.1.2")): {}}}}}},
+		{"reversed range",
+			nft.Patch{
+				Sets: map[string]*nft.SetPatch{
+					"set/blocks4": {
+						Put: map[nft.Element]nft.Verdict{
+							nft.RangeElement(addr("1.1.1.2"), addr("1.1.1.1")): {}}}}}},
+		{"set without verdicts",
+			nft.Patch{
+				Sets: map[string]*nft.SetPatch{
+					"set/hosts4": {
+						Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("1.1.1.1")): {
+							Kind: nft.Drop}}}}}},
+		{"map without verdict",
+			nft.Patch{Sets: map[string]*nft.SetPatch{"map/addr4": {
+				Put: map[nft.Element]nft.Verdict{nft.AddrElement(addr("1.1.1.1")): {}}}}}},
+		{"wrong family",
+			nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a",
+				Rules: []nft.Rule{rule(nft.MatchAddr{Field: nft.SrcAddr4, Addr: addr("::1")})}}}}},
+		{"empty ports",
+			nft.Patch{Chains: map[string]*nft.Chain{"a": {
+				Name: "a", Rules: []nft.Rule{rule(nft.MatchPort{Proto: 6, First: 2, Last: 1})}}}}},
+		{"long interface",
+			nft.Patch{
+				Chains: map[string]*nft.Chain{
+					"a": {Name: "a",
+						Rules: []nft.Rule{
+							rule(nft.MatchIface{Field: nft.InIface, Name: "slup567890123456"})}}}}},
+		{"jump nowhere",
+			nft.Patch{Chains: map[string]*nft.Chain{"a": {Name: "a",
+				Rules: []nft.Rule{rule(nft.Do{Verdict: nft.Verdict{Kind: nft.Jump}})}}}}},
+		{"no fields",
+			nft.Patch{Chains: map[string]*nft.Chain{"a": {
+				Name: "a", Rules: []nft.Rule{rule(nft.InSet{Set: "set/hosts4"})}}}}},
 	} {
 		before := table.flushes
 		if err := table.Apply(context.Background(), c.patch); err == nil {
@@ -185,8 +226,8 @@ func TestNonsenseIsRefusedBeforeTheKernel(t *testing.T) {
 	}
 }
 
-// A canceled context stops between two transactions, and what is done by then
-// is no harm: see TestNothingLeaks. The next call goes on.
+// A canceled context stops between two transactions, and what is done by then is no harm: see
+// TestNothingLeaks. The next call goes on.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -200,8 +241,7 @@ func TestCancel(t *testing.T) {
 	mustMatch(t, table)
 }
 
-// Somebody who writes to another table all the time (kube-proxy) keeps nobody
-// from reading ours.
+// Somebody who writes to another table all the time (kube-proxy) keeps nobody from reading ours.
 func TestOthersKeepWriting(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -267,16 +307,16 @@ func TestBigRulesetArrives(t *testing.T) {
 	if got := strings.Count(set, ",") + 1; got != elements {
 		t.Errorf("%d elements of %d", got, elements)
 	}
-	// All of it in the one transaction that is never split: every rule
-	// changes, and every element leaves.
+	// All of it in the one transaction that is never split: every rule changes, and every element
+	// leaves.
 	mustSync(t, table, big(chains, 1, 0))
 	mustMatch(t, table)
 	mustSync(t, table, nft.NewRuleset())
 	mustMatch(t, table)
 }
 
-// Elements whose verdicts have the longest names, and ranges, stay below the
-// 64 KiB that an attribute holds.
+// Elements whose verdicts have the longest names, and ranges, stay below the 64 KiB that an
+// attribute holds.
 func TestLongElementsArrive(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -284,7 +324,8 @@ func TestLongElementsArrive(t *testing.T) {
 	r := nft.NewRuleset()
 	m := r.AddSet(&nft.Set{Name: "m", Key: []nft.Field{nft.SrcAddr6, nft.InIface}, Verdicts: true})
 	ranges := r.AddSet(&nft.Set{Name: "ranges", Key: []nft.Field{nft.SrcAddr6}, Interval: true})
-	ports := r.AddSet(&nft.Set{Name: "ports", Key: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, Interval: true})
+	ports := r.AddSet(&nft.Set{Name: "ports",
+		Key: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, Interval: true})
 	for i := range 1500 {
 		c := r.AddChain(&nft.Chain{Name: nft.Name("pod", strings.Repeat("n", 300), fmt.Sprint(i))})
 		if len(c.Name) != nft.MaxName {
@@ -300,7 +341,8 @@ func TestLongElementsArrive(t *testing.T) {
 	}
 	mustSync(t, table, r)
 	mustMatch(t, table)
-	if got := strings.Count(n.Nft("list", "map", "inet", nft.TableName, "m"), " : jump pod/nnn"); got != 1500 {
+	got := strings.Count(n.Nft("list", "map", "inet", nft.TableName, "m"), " : jump pod/nnn")
+	if got != 1500 {
 		t.Errorf("%d elements of 1500", got)
 	}
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// The floods look for a gap between two states that both deny: a client sends
-// as fast as one core can, while on the other core the table changes. A gap of
-// a microsecond lets a packet through sooner or later, and one is a failure.
+// The floods look for a gap between two states that both deny: a client sends as fast as one core
+// can, while on the other core the table changes. A gap of a microsecond lets a packet through
+// sooner or later, and one is a failure.
 //
-// They are not parallel: each wants both cores. Each runs twice: as the Table
-// does it, and without waiting for packets under way between transactions,
-// which is a thousand times as fast and leaves the order alone to hold.
+// They are not parallel: each wants both cores. Each runs twice: as the Table does it, and without
+// waiting for packets under way between transactions, which is a thousand times as fast and leaves
+// the order alone to hold.
 
 const (
 	floodPort = 9000
@@ -59,15 +59,14 @@ func each(t *testing.T, most int, flood func(f *floodNet, n int)) {
 	}
 }
 
-// Limits of changes: the shape changes 100 times in both forms and paces but
-// the short waiting one.
+// Limits of changes: the shape changes 100 times in both forms and paces but the short waiting one.
 const (
 	noLimit      = 1 << 30
 	shapeChanges = 100
 )
 
-// floodNet is a node with a client, a server and another pod, and a ruleset
-// in the shape that Sluice gives it, written out by hand.
+// floodNet is a node with a client, a server and another pod, and a ruleset in the shape that
+// Sluice gives it, written out by hand.
 type floodNet struct {
 	t      *testing.T
 	node   *testnet.Node
@@ -81,7 +80,8 @@ type floodNet struct {
 
 func newFloodNet(t *testing.T, hasty bool) *floodNet {
 	t.Helper()
-	f := &floodNet{t: t, hasty: hasty, node: testnet.NewNode(t), hosts: map[netip.Addr]*testnet.Host{}, shape: 1}
+	f := &floodNet{t: t, hasty: hasty, node: testnet.NewNode(t),
+		hosts: map[netip.Addr]*testnet.Host{}, shape: 1}
 	for i, a := range []netip.Addr{clientAddr, otherAddr, serverAddr, victimAddr} {
 		f.hosts[a] = f.node.Pod(fmt.Sprintf("pod-%d", i), a)
 	}
@@ -152,13 +152,17 @@ func (f *floodNet) ruleset(shape int, pod *nft.Chain) *nft.Ruleset {
 	rs := nft.NewRuleset()
 	dispatch := fmt.Sprintf("dispatch/%d", shape)
 	fields := []nft.Field{nft.DstAddr4, nft.OutIface}
-	rs.AddSet(&nft.Set{Name: dispatch, Key: fields, Verdicts: true, Elements: map[nft.Element]nft.Verdict{
-		f.key(serverAddr): nft.JumpTo(pod.Name), f.key(victimAddr): nft.JumpTo("pod/victim"),
-	}})
+	rs.AddSet(&nft.Set{Name: dispatch, Key: fields, Verdicts: true,
+		Elements: map[nft.Element]nft.Verdict{
+			f.key(serverAddr): nft.JumpTo(pod.Name), f.key(victimAddr): nft.JumpTo("pod/victim"),
+		}})
 	rs.AddChain(pod)
-	rs.AddChain(&nft.Chain{Name: "pod/victim", Rules: []nft.Rule{rule(nft.MatchAddr{Field: nft.SrcAddr4, Addr: clientAddr}, do(nft.Accept)), rule(do(nft.Drop))}})
+	rs.AddChain(&nft.Chain{Name: "pod/victim",
+		Rules: []nft.Rule{rule(nft.MatchAddr{Field: nft.SrcAddr4, Addr: clientAddr},
+			do(nft.Accept)), rule(do(nft.Drop))}})
 	rs.AddChain(&nft.Chain{
-		Name: fmt.Sprintf("ingress/%d", shape), Base: &nft.Base{Hook: nft.HookForward, Priority: -1},
+		Name: fmt.Sprintf("ingress/%d", shape),
+		Base: &nft.Base{Hook: nft.HookForward, Priority: -1},
 		Rules: []nft.Rule{
 			rule(nft.MatchCT{State: nft.CTEstablished}, do(nft.Accept)),
 			rule(nft.Dispatch{Fields: fields, Map: dispatch}),
@@ -191,8 +195,8 @@ func (f *floodNet) control() {
 	flood.Stop()
 }
 
-// underFlood floods the server while change runs, once with every number of
-// rounds, and demands that nothing arrived.
+// underFlood floods the server while change runs, once with every number of rounds, and demands
+// that nothing arrived.
 func (f *floodNet) underFlood(n int, change func(i int) error) {
 	f.t.Helper()
 	f.control()
@@ -207,14 +211,15 @@ func (f *floodNet) underFlood(n int, change func(i int) error) {
 	if got := sink.Received(); got > 0 {
 		f.t.Errorf("%d packets of %d were received over %d changes", got, sent, n)
 	}
-	f.t.Logf("%d changes in %v, %d packets sent, %d received", n, elapsed.Round(time.Millisecond), sent, sink.Received())
+	f.t.Logf("%d changes in %v, %d packets sent, %d received", n, elapsed.Round(time.Millisecond),
+		sent, sink.Received())
 	if sent < uint64(n) {
 		f.t.Errorf("only %d packets were sent over %d changes", sent, n)
 	}
 }
 
-// TestFloodWhileDispatchIsRepointed: the server's dispatch goes to a new chain
-// every time; the old chain goes. None allows the client.
+// TestFloodWhileDispatchIsRepointed: the server's dispatch goes to a new chain every time; the old
+// chain goes. None allows the client.
 func TestFloodWhileDispatchIsRepointed(t *testing.T) {
 	each(t, noLimit, func(f *floodNet, n int) {
 		old := f.podChain(otherAddr)
@@ -232,14 +237,14 @@ func (f *floodNet) repoint(old, now *nft.Chain) nft.Patch {
 	return nft.Patch{
 		Chains: map[string]*nft.Chain{old.Name: nil, now.Name: now},
 		Sets: map[string]*nft.SetPatch{
-			fmt.Sprintf("dispatch/%d", f.shape): {Put: map[nft.Element]nft.Verdict{f.key(serverAddr): nft.JumpTo(now.Name)}},
+			fmt.Sprintf("dispatch/%d", f.shape): {
+				Put: map[nft.Element]nft.Verdict{f.key(serverAddr): nft.JumpTo(now.Name)}},
 		},
 	}
 }
 
-// TestFloodWhileRuleAndSetChange: one state allows the client another port,
-// the other state allows the port to another pod. The rule of the one with the
-// set of the other would let the flood in.
+// TestFloodWhileRuleAndSetChange: one state allows the client another port, the other state allows
+// the port to another pod. The rule of the one with the set of the other would let the flood in.
 func TestFloodWhileRuleAndSetChange(t *testing.T) {
 	each(t, noLimit, floodRuleAndSet)
 }
@@ -255,12 +260,14 @@ func floodRuleAndSet(f *floodNet, n int) {
 func (f *floodNet) ruleAndSet() (*nft.Ruleset, func(i int) nft.Patch) {
 	chain := func(port uint16) *nft.Chain {
 		return &nft.Chain{Name: "pod/server", Rules: []nft.Rule{
-			rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/peers"}, nft.MatchPort{Proto: 17, First: port, Last: port}, do(nft.Accept)),
+			rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/peers"},
+				nft.MatchPort{Proto: 17, First: port, Last: port}, do(nft.Accept)),
 			rule(do(nft.Drop)),
 		}}
 	}
 	rs := f.ruleset(1, chain(floodPort))
-	rs.AddSet(&nft.Set{Name: "set/peers", Key: []nft.Field{nft.SrcAddr4}, Elements: map[nft.Element]nft.Verdict{nft.AddrElement(otherAddr): {}}})
+	rs.AddSet(&nft.Set{Name: "set/peers", Key: []nft.Field{nft.SrcAddr4},
+		Elements: map[nft.Element]nft.Verdict{nft.AddrElement(otherAddr): {}}})
 	return rs, func(i int) nft.Patch {
 		port, in, out := uint16(floodPort+1), clientAddr, otherAddr
 		if i%2 == 1 {
@@ -269,14 +276,15 @@ func (f *floodNet) ruleAndSet() (*nft.Ruleset, func(i int) nft.Patch) {
 		return nft.Patch{
 			Chains: map[string]*nft.Chain{"pod/server": chain(port)},
 			Sets: map[string]*nft.SetPatch{"set/peers": {
-				Put: map[nft.Element]nft.Verdict{nft.AddrElement(in): {}}, Remove: map[nft.Element]struct{}{nft.AddrElement(out): {}},
+				Put:    map[nft.Element]nft.Verdict{nft.AddrElement(in): {}},
+				Remove: map[nft.Element]struct{}{nft.AddrElement(out): {}},
 			}},
 		}
 	}
 }
 
-// TestFloodFindsAGap is the floods' control: the same change in one transaction
-// instead of two does leak, and the flood sees it.
+// TestFloodFindsAGap is the floods' control: the same change in one transaction instead of two does
+// leak, and the flood sees it.
 func TestFloodFindsAGap(t *testing.T) {
 	f := newFloodNet(t, true)
 	rs, patch := f.ruleAndSet()
@@ -289,7 +297,8 @@ func TestFloodFindsAGap(t *testing.T) {
 		p := patch(i)
 		b := nft.Plan(f.table.desired, p)
 		f.table.desired.Merge(p)
-		f.must(f.table.carryOut(context.Background(), nft.Batch{Switch: slices.Concat(b.Prepare, b.Switch, b.Finish)}, nil))
+		f.must(f.table.carryOut(context.Background(),
+			nft.Batch{Switch: slices.Concat(b.Prepare, b.Switch, b.Finish)}, nil))
 		if i%100 == 0 && sink.Received() > 0 {
 			t.Logf("%d packets came through in %d changes", sink.Received(), i+1)
 			return
@@ -298,8 +307,8 @@ func TestFloodFindsAGap(t *testing.T) {
 	t.Errorf("nothing came through in %d changes: the flood wouldn't see a gap", most)
 }
 
-// TestFloodWhileTheShapeIsUpgraded: base chains and dispatch maps of another
-// version take the place of the installed ones.
+// TestFloodWhileTheShapeIsUpgraded: base chains and dispatch maps of another version take the place
+// of the installed ones.
 func TestFloodWhileTheShapeIsUpgraded(t *testing.T) {
 	each(t, shapeChanges, func(f *floodNet, n int) {
 		f.must(f.table.Sync(context.Background(), f.ruleset(1, f.podChain(otherAddr))))
@@ -309,8 +318,8 @@ func TestFloodWhileTheShapeIsUpgraded(t *testing.T) {
 	})
 }
 
-// TestAllowedFloodLosesNothing: a client whose own rules and sets aren't
-// touched loses at most one packet while another pod is repointed.
+// TestAllowedFloodLosesNothing: a client whose own rules and sets aren't touched loses at most one
+// packet while another pod is repointed.
 func TestAllowedFloodLosesNothing(t *testing.T) {
 	each(t, noLimit, floodAllowed)
 }

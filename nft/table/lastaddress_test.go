@@ -6,8 +6,9 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// TestRangesEnd: a range ends in the kernel where it is said to, also where no byte of its end is a character: without its end it would
-// go on to the next range, or to the last address, and let in what is excepted.
+// TestRangesEnd: a range ends in the kernel where it is said to, also where no byte of its end is a
+// character: without its end it would go on to the next range, or to the last address, and let in
+// what is excepted.
 func TestRangesEnd(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -25,8 +26,11 @@ func TestRangesEnd(t *testing.T) {
 	}
 	mustSync(t, table, want)
 	mustMatch(t, table)
-	for _, outside := range [][2]string{{"private", "203.0.113.1"}, {"metadata", "169.254.169.254"}, {"nearly", "255.255.255.255"}} {
-		if out, err := n.Try("", "get", "element", "inet", nft.TableName, outside[0], "{ "+outside[1]+" }"); err == nil {
+	for _, outside := range [][2]string{{"private", "203.0.113.1"}, {"metadata", "169.254.169.254"},
+		{"nearly", "255.255.255.255"}} {
+		out, err := n.Try("", "get", "element", "inet", nft.TableName, outside[0],
+			"{ "+outside[1]+" }")
+		if err == nil {
 			t.Errorf("%s is in set %s: %s", outside[1], outside[0], out)
 		}
 	}

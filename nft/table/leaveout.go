@@ -8,22 +8,20 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// This file makes do without objects that the kernel refuses, so that one of
-// them doesn't keep all others from their changes. What refers to it goes as
-// well, in the direction that allows less:
+// This file makes do without objects that the kernel refuses, so that one of them doesn't keep all
+// others from their changes. What refers to it goes as well, in the direction that allows less:
 //
-//   - an element stays away: a packet without a key is dropped at the end of
-//     its base chain;
-//   - of a set, or a chain that does nothing but accept, the rules go that
-//     match it in order to accept, or jump to it;
+//   - an element stays away: a packet without a key is dropped at the end of its base chain;
+//   - of a set, or a chain that does nothing but accept, the rules go that match it in order to
+//     accept, or jump to it;
 //   - where a verdict map leads to a chain, it drops.
 //
-// Whatever can't be left out so (base chains, maps, guards, chains that drop
-// and that a rule jumps to, rules of base chains) still fails as a whole.
+// Whatever can't be left out so (base chains, maps, guards, chains that drop and that a rule jumps
+// to, rules of base chains) still fails as a whole.
 
-// LeaveOut makes do without objects: the next Apply writes the table without
-// them. It stays so until a patch changes them, or Retry. The error says which
-// can't be left out without allowing more; then none of them is.
+// LeaveOut makes do without objects: the next Apply writes the table without them. It stays so
+// until a patch changes them, or Retry. The error says which can't be left out without allowing
+// more; then none of them is.
 func (t *Table) LeaveOut(objects ...nft.Object) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -56,8 +54,8 @@ func (t *Table) Retry() {
 	t.left = nil
 }
 
-// goal is what shall be installed: what is desired without what is left out.
-// In the latter case it is a copy.
+// goal is what shall be installed: what is desired without what is left out. In the latter case it
+// is a copy.
 func (t *Table) goal() (*nft.Ruleset, error) {
 	if len(t.left) == 0 {
 		return t.desired, nil
@@ -65,8 +63,7 @@ func (t *Table) goal() (*nft.Ruleset, error) {
 	return nft.Without(t.desired, t.left)
 }
 
-// applyWithout is Apply where something is left out. Its cost follows the size
-// of the table.
+// applyWithout is Apply where something is left out. Its cost follows the size of the table.
 func (t *Table) applyWithout(ctx context.Context, p nft.Patch) error {
 	before, err := t.goal()
 	if err != nil {

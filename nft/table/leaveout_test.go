@@ -13,52 +13,77 @@ import (
 	"github.com/sluice-net/sluice/test/nfttest"
 )
 
-// node is a small ruleset in the shape that the agent gives it: two pods, the
-// first with two policies.
+// node is a small ruleset in the shape that the agent gives it: two pods, the first with two
+// policies.
 func node() *nft.Ruleset {
 	r := nft.NewRuleset()
 	for _, name := range []string{"pods/a", "pods/b"} {
-		r.AddSet(&nft.Set{Name: name, Key: []nft.Field{nft.SrcAddr4}, Elements: map[nft.Element]nft.Verdict{
-			nft.AddrElement(addr("10.0.0.8")): {}, nft.AddrElement(addr("10.0.0.9")): {},
-		}})
+		r.AddSet(&nft.Set{Name: name, Key: []nft.Field{nft.SrcAddr4},
+			Elements: map[nft.Element]nft.Verdict{
+				nft.AddrElement(addr("10.0.0.8")): {}, nft.AddrElement(addr("10.0.0.9")): {},
+			}})
 	}
-	r.AddSet(&nft.Set{Name: "ports/a", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true, Elements: map[nft.Element]nft.Verdict{nft.ProtoPortsElement(6, 80, 90): {}}})
-	r.AddSet(&nft.Set{Name: "block/b", Key: []nft.Field{nft.SrcAddr4}, Interval: true, Elements: map[nft.Element]nft.Verdict{
-		nft.RangeElement(addr("192.0.2.0"), addr("192.0.2.9")): {}, nft.RangeElement(addr("192.0.2.20"), addr("192.0.2.29")): {},
-	}})
+	r.AddSet(&nft.Set{Name: "ports/a", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{nft.ProtoPortsElement(6, 80, 90): {}}})
+	r.AddSet(&nft.Set{Name: "block/b", Key: []nft.Field{nft.SrcAddr4}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{
+			nft.RangeElement(addr("192.0.2.0"), addr("192.0.2.9")):   {},
+			nft.RangeElement(addr("192.0.2.20"), addr("192.0.2.29")): {},
+		}})
 	r.AddSet(&nft.Set{Name: "ranges", Key: []nft.Field{nft.DstAddr4}, Interval: true, Guard: true})
-	r.AddSet(&nft.Set{Name: "dispatch", Key: []nft.Field{nft.DstAddr4}, Verdicts: true, Elements: map[nft.Element]nft.Verdict{
-		nft.AddrElement(addr("10.0.0.1")): nft.JumpTo("pod/1"), nft.AddrElement(addr("10.0.0.2")): nft.JumpTo("pod/2"),
-	}})
+	r.AddSet(&nft.Set{Name: "dispatch", Key: []nft.Field{nft.DstAddr4}, Verdicts: true,
+		Elements: map[nft.Element]nft.Verdict{
+			nft.AddrElement(addr("10.0.0.1")): nft.JumpTo("pod/1"),
+			nft.AddrElement(addr("10.0.0.2")): nft.JumpTo("pod/2"),
+		}})
 	src := []nft.Field{nft.SrcAddr4}
-	r.AddChain(&nft.Chain{Name: "policy/a", Rules: []nft.Rule{rule(nft.InSet{Fields: src, Set: "pods/a"}, nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "ports/a"}, accept)}})
-	r.AddChain(&nft.Chain{Name: "policy/b", Rules: []nft.Rule{rule(nft.InSet{Fields: src, Set: "pods/b"}, accept), rule(nft.InSet{Fields: src, Set: "block/b"}, accept)}})
-	r.AddChain(&nft.Chain{Name: "profile/ab", Rules: []nft.Rule{rule(jump("policy/a")), rule(jump("policy/b"))}})
+	r.AddChain(&nft.Chain{Name: "policy/a",
+		Rules: []nft.Rule{rule(nft.InSet{Fields: src, Set: "pods/a"},
+			nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "ports/a"}, accept)}})
+	r.AddChain(&nft.Chain{Name: "policy/b",
+		Rules: []nft.Rule{rule(nft.InSet{Fields: src, Set: "pods/b"}, accept),
+			rule(nft.InSet{Fields: src, Set: "block/b"}, accept)}})
+	r.AddChain(&nft.Chain{Name: "profile/ab",
+		Rules: []nft.Rule{rule(jump("policy/a")), rule(jump("policy/b"))}})
 	r.AddChain(&nft.Chain{Name: "profile/b", Rules: []nft.Rule{rule(jump("policy/b"))}})
-	r.AddChain(&nft.Chain{Name: "pod/1", Rules: []nft.Rule{rule(jump("profile/ab")), rule(nft.Count{}), rule(drop)}})
-	r.AddChain(&nft.Chain{Name: "deny/2", Rules: []nft.Rule{rule(nft.MatchProto{Proto: 132}, drop)}})
-	r.AddChain(&nft.Chain{Name: "pod/2", Rules: []nft.Rule{rule(jump("deny/2")), rule(jump("profile/b")), rule(nft.Count{}), rule(drop)}})
-	r.AddChain(&nft.Chain{Name: "tunnel", Rules: []nft.Rule{rule(nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, drop)}})
-	r.AddChain(&nft.Chain{Name: "ingress/1", Base: &nft.Base{Hook: nft.HookForward, Priority: -1}, Rules: []nft.Rule{
-		rule(jump("tunnel")), rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr4}, Map: "dispatch"}), rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4}, Set: "ranges"}, drop),
-	}})
+	r.AddChain(&nft.Chain{Name: "pod/1",
+		Rules: []nft.Rule{rule(jump("profile/ab")), rule(nft.Count{}), rule(drop)}})
+	r.AddChain(&nft.Chain{Name: "deny/2",
+		Rules: []nft.Rule{rule(nft.MatchProto{Proto: 132}, drop)}})
+	r.AddChain(&nft.Chain{Name: "pod/2",
+		Rules: []nft.Rule{rule(jump("deny/2")), rule(jump("profile/b")), rule(nft.Count{}),
+			rule(drop)}})
+	r.AddChain(&nft.Chain{Name: "tunnel",
+		Rules: []nft.Rule{rule(nft.MatchPort{Proto: 17, First: 8472, Last: 8472}, drop)}})
+	r.AddChain(&nft.Chain{Name: "ingress/1", Base: &nft.Base{Hook: nft.HookForward, Priority: -1},
+		Rules: []nft.Rule{
+			rule(jump("tunnel")),
+			rule(nft.Dispatch{Fields: []nft.Field{nft.DstAddr4}, Map: "dispatch"}),
+			rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4}, Set: "ranges"}, drop),
+		}})
 	return r
 }
 
-// refusals are the objects of node that it can do without, and what is then
-// different: lines that go (-) or come (+).
+// refusals are the objects of node that it can do without, and what is then different: lines that
+// go (-) or come (+).
 var refusals = []struct {
 	object nft.Object
 	change string
 }{
-	{nft.Object{Chain: "policy/a"}, `- jump policy/a; - ip saddr @pods/a meta l4proto . th dport @ports/a accept; - chain policy/a {`},
+	{nft.Object{Chain: "policy/a"},
+		`- jump policy/a; - ip saddr @pods/a meta l4proto . th dport @ports/a accept; - chain policy/a {`},
 	{nft.Object{Chain: "profile/b"}, `- jump profile/b; - jump policy/b; - chain profile/b {`},
-	{nft.Object{Chain: "pod/1"}, `- jump profile/ab; - counter; - drop; - chain pod/1 {; + 10.0.0.1 : drop; - 10.0.0.1 : jump pod/1`},
-	{nft.Object{Set: "pods/b"}, `- ip saddr @pods/b accept; - 10.0.0.8; - 10.0.0.9; - set pods/b {`},
-	{nft.Object{Set: "ports/a"}, `- ip saddr @pods/a meta l4proto . th dport @ports/a accept; - set ports/a {; - tcp . 80-90`},
-	{nft.Object{Set: "block/b", Element: nft.RangeElement(addr("192.0.2.20"), addr("192.0.2.29"))}, `- 192.0.2.20-192.0.2.29`},
+	{nft.Object{Chain: "pod/1"},
+		`- jump profile/ab; - counter; - drop; - chain pod/1 {; + 10.0.0.1 : drop; - 10.0.0.1 : jump pod/1`},
+	{nft.Object{Set: "pods/b"},
+		`- ip saddr @pods/b accept; - 10.0.0.8; - 10.0.0.9; - set pods/b {`},
+	{nft.Object{Set: "ports/a"},
+		`- ip saddr @pods/a meta l4proto . th dport @ports/a accept; - set ports/a {; - tcp . 80-90`},
+	{nft.Object{Set: "block/b", Element: nft.RangeElement(addr("192.0.2.20"), addr("192.0.2.29"))},
+		`- 192.0.2.20-192.0.2.29`},
 	{nft.Object{Set: "pods/b", Element: nft.AddrElement(addr("10.0.0.9"))}, `- 10.0.0.9`},
-	{nft.Object{Set: "dispatch", Element: nft.AddrElement(addr("10.0.0.2"))}, `- 10.0.0.2 : jump pod/2`},
+	{nft.Object{Set: "dispatch", Element: nft.AddrElement(addr("10.0.0.2"))},
+		`- 10.0.0.2 : jump pod/2`},
 }
 
 // count counts the telling words of a ruleset's text.
@@ -112,7 +137,8 @@ func TestLeaveOut(t *testing.T) {
 		}
 	}
 	for _, o := range []nft.Object{
-		{Chain: "ingress/1"}, {Chain: "tunnel"}, {Chain: "deny/2"}, {Set: "dispatch"}, {Set: "ranges"},
+		{Chain: "ingress/1"}, {Chain: "tunnel"}, {Chain: "deny/2"}, {Set: "dispatch"},
+		{Set: "ranges"},
 	} {
 		if _, err := nft.Without(node(), map[nft.Object]struct{}{o: {}}); err == nil {
 			t.Errorf("%s was left out, though that allows more", o)
@@ -125,9 +151,9 @@ type spoiled map[nft.Object]bool
 
 func (s spoiled) spoil(o nft.Object) bool { return s[o] }
 
-// The kernel itself refuses an object of each kind, in the first write and in
-// a later one: the error names it, nothing else has changed, and without it
-// the rest is written. When it isn't refused any more it comes back.
+// The kernel itself refuses an object of each kind, in the first write and in a later one: the
+// error names it, nothing else has changed, and without it the rest is written. When it isn't
+// refused any more it comes back.
 func TestRefusedObjects(t *testing.T) {
 	t.Parallel()
 	for _, c := range refusals {
@@ -143,7 +169,8 @@ func TestRefusedObjects(t *testing.T) {
 				before := n.Nft("-s", "list", "ruleset")
 				err := table.Sync(context.Background(), node())
 				var refusal *nft.RefusedError
-				if !errors.As(err, &refusal) || !errors.Is(err, nft.ErrRefused) || !slices.Equal(refusal.Objects, []nft.Object{c.object}) {
+				if !errors.As(err, &refusal) || !errors.Is(err, nft.ErrRefused) ||
+					!slices.Equal(refusal.Objects, []nft.Object{c.object}) {
 					t.Fatalf("Sync: %v", err)
 				}
 				if after := n.Nft("-s", "list", "ruleset"); after != before {
@@ -164,7 +191,9 @@ func TestRefusedObjects(t *testing.T) {
 
 				// The rest goes on, by patches, and by a read-back.
 				more := nft.AddrElement(addr("10.0.0.77"))
-				mustApply(t, table, nft.Patch{Sets: map[string]*nft.SetPatch{"pods/a": {Put: map[nft.Element]nft.Verdict{more: {}}}}})
+				mustApply(t, table,
+					nft.Patch{Sets: map[string]*nft.SetPatch{"pods/a": {
+						Put: map[nft.Element]nft.Verdict{more: {}}}}})
 				want.Sets["pods/a"].Elements[more] = nft.Verdict{}
 				mustMatch(t, check)
 				if list, err := table.Repair(context.Background()); err != nil || len(list) > 0 {
@@ -202,7 +231,8 @@ func TestChangedObjectIsTriedAgain(t *testing.T) {
 		t.Errorf("left out: %v", left)
 	}
 	clear(bad)
-	mustApply(t, table, nft.Patch{Chains: map[string]*nft.Chain{"policy/a": node().Chains["policy/a"]}})
+	mustApply(t, table,
+		nft.Patch{Chains: map[string]*nft.Chain{"policy/a": node().Chains["policy/a"]}})
 	mustMatch(t, table)
 	if left := table.LeftOut(); len(left) > 0 {
 		t.Errorf("left out: %v", left)
@@ -212,8 +242,8 @@ func TestChangedObjectIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A chain that is there and whose new rules are refused goes: its old rules may
-// allow what the new ones don't.
+// A chain that is there and whose new rules are refused goes: its old rules may allow what the new
+// ones don't.
 func TestRefusedRewrite(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -221,13 +251,17 @@ func TestRefusedRewrite(t *testing.T) {
 	table := n.openOver(nfttest.Refusing(bad.spoil), Options{})
 	mustSync(t, table, node())
 	bad[nft.Object{Chain: "policy/b"}] = true
-	narrower := &nft.Chain{Name: "policy/b", Rules: []nft.Rule{rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "block/b"}, accept)}}
+	narrower := &nft.Chain{Name: "policy/b",
+		Rules: []nft.Rule{rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "block/b"},
+			accept)}}
 	var refusal *nft.RefusedError
 	err := table.Apply(context.Background(), nft.Patch{
 		Chains: map[string]*nft.Chain{"policy/b": narrower},
-		Sets:   map[string]*nft.SetPatch{"pods/a": {Remove: map[nft.Element]struct{}{nft.AddrElement(addr("10.0.0.8")): {}}}},
+		Sets: map[string]*nft.SetPatch{"pods/a": {
+			Remove: map[nft.Element]struct{}{nft.AddrElement(addr("10.0.0.8")): {}}}},
 	})
-	if !errors.As(err, &refusal) || !slices.Equal(refusal.Objects, []nft.Object{{Chain: "policy/b"}}) {
+	if !errors.As(err, &refusal) ||
+		!slices.Equal(refusal.Objects, []nft.Object{{Chain: "policy/b"}}) {
 		t.Fatalf("Apply: %v", err)
 	}
 	if err := table.LeaveOut(refusal.Objects...); err != nil {
@@ -245,7 +279,8 @@ func TestRefusedRewrite(t *testing.T) {
 func TestSeveralRefusals(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
-	bad := spoiled{{Chain: "policy/a"}: true, {Set: "block/b"}: true, {Set: "pods/b", Element: nft.AddrElement(addr("10.0.0.8"))}: true}
+	bad := spoiled{{Chain: "policy/a"}: true, {Set: "block/b"}: true,
+		{Set: "pods/b", Element: nft.AddrElement(addr("10.0.0.8"))}: true}
 	table := n.openOver(nfttest.Refusing(bad.spoil), Options{})
 	var refusal *nft.RefusedError
 	if err := table.Sync(context.Background(), node()); !errors.As(err, &refusal) {

@@ -19,8 +19,9 @@ import (
 // pods is how many pod chains there are before and after; what they do differs.
 const pods = 20
 
-// TestOutOfMemory: a process that the kernel kills for its memory, at whatever moment of writing a ruleset, leaves all pods' chains as they were, or
-// all as they are to be, and every pod under its chain. The next process writes the rest.
+// TestOutOfMemory: a process that the kernel kills for its memory, at whatever moment of writing a
+// ruleset, leaves all pods' chains as they were, or all as they are to be, and every pod under its
+// chain. The next process writes the rest.
 func TestOutOfMemory(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(writerEnv) != "" {
@@ -47,7 +48,8 @@ func TestOutOfMemory(t *testing.T) {
 			t.Errorf("%d bytes: a mixture was left:\n%s\nbefore:\n%s", more, during, before)
 		}
 		if len(before) != pods+1 || maps.Equal(before, after) {
-			t.Errorf("%d bytes: %d chains and a map were found, want %d that change:\n%s", more, len(before)-1, pods, before)
+			t.Errorf("%d bytes: %d chains and a map were found, want %d that change:\n%s", more,
+				len(before)-1, pods, before)
 		}
 		if !wasKilled {
 			break
@@ -73,7 +75,8 @@ func (n *namespace) podChains() map[string]string {
 	out := map[string]string{}
 	list := n.Nft("--stateless", "--terse", "list", "table", "inet", nft.TableName)
 	for block := range strings.SplitSeq(list, "\n\n") {
-		if name, rules, ok := strings.Cut(block, "chain pod/"); ok && !strings.Contains(name, "chain") {
+		name, rules, ok := strings.Cut(block, "chain pod/")
+		if ok && !strings.Contains(name, "chain") {
 			name, rules, _ = strings.Cut(rules, " {")
 			out[name] = rules
 		}
@@ -85,7 +88,8 @@ func (n *namespace) podChains() map[string]string {
 // writerEnv is set in the process that writes a ruleset when it is told to.
 const writerEnv = "SLUICE_TEST_WRITER"
 
-// write makes the ruleset that another process is to be killed over, and writes it once a line comes from stdin. The namespace is file 3.
+// write makes the ruleset that another process is to be killed over, and writes it once a line
+// comes from stdin. The namespace is file 3.
 func write(t *testing.T) {
 	t.Helper()
 	table, err := Open(Options{NetNS: 3, MaxMessages: 100}) // many transactions
@@ -101,8 +105,8 @@ func write(t *testing.T) {
 	mustSync(t, table, want)
 }
 
-// writeElsewhere has another process write the ruleset while it may have so many bytes more than before, and tells whether the kernel
-// killed it.
+// writeElsewhere has another process write the ruleset while it may have so many bytes more than
+// before, and tells whether the kernel killed it.
 func (n *namespace) writeElsewhere(g memorygroup.Group, more int64) (killed bool) {
 	n.Helper()
 	must := func(err error) {
@@ -119,7 +123,8 @@ func (n *namespace) writeElsewhere(g memorygroup.Group, more int64) (killed bool
 	defer func() { _ = netns.Close() }()
 	launcher := append(g.Launcher(), os.Args[0], "-test.run=^TestOutOfMemory$")
 	cmd := exec.Command(launcher[0], launcher[1:]...)
-	cmd.Env, cmd.ExtraFiles, cmd.Stderr = append(os.Environ(), writerEnv+"=1"), []*os.File{netns}, os.Stderr
+	cmd.Env, cmd.ExtraFiles, cmd.Stderr = append(os.Environ(), writerEnv+"=1"), []*os.File{netns},
+		os.Stderr
 	stdin, err := cmd.StdinPipe()
 	must(err)
 	stdout, err := cmd.StdoutPipe()
@@ -142,8 +147,10 @@ func (n *namespace) writeElsewhere(g memorygroup.Group, more int64) (killed bool
 		status, _ := exit.Sys().(syscall.WaitStatus)
 		killed = status.Signaled() && status.Signal() == syscall.SIGKILL
 	}
-	if now, errKills := g.Kills(); err != nil && !killed || errKills != nil || killed != (now > kills) {
-		n.Fatalf("the writer: %v; the kernel says that it killed %d after %d (%v)", err, now, kills, errKills)
+	now, errKills := g.Kills()
+	if err != nil && !killed || errKills != nil || killed != (now > kills) {
+		n.Fatalf("the writer: %v; the kernel says that it killed %d after %d (%v)", err, now, kills,
+			errKills)
 	}
 	return killed
 }

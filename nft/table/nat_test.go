@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// These tests send packets through what translates addresses. Each begins with
-// what happens without the rule.
+// These tests send packets through what translates addresses. Each begins with what happens without
+// the rule.
 
 const servedPort, hostPort = 8080, 80
 
@@ -81,7 +81,8 @@ func natChain(hook nft.Hook, rules ...nft.Rule) *nft.Chain {
 }
 
 // seenFrom connects, and returns the client's address as the server saw it.
-func (n *natNet) seenFrom(from *testnet.Host, proto testnet.Protocol, to netip.Addr, opts ...testnet.Option) netip.AddrPort {
+func (n *natNet) seenFrom(from *testnet.Host, proto testnet.Protocol, to netip.Addr,
+	opts ...testnet.Option) netip.AddrPort {
 	n.t.Helper()
 	r := from.MustReach(n.t, proto, netip.AddrPortFrom(to, servedPort), opts...)
 	_, seen, _ := strings.Cut(r.Reply, " ")
@@ -108,7 +109,8 @@ func TestMasquerade(t *testing.T) {
 					t.Errorf("%s: %s to %s comes from %s", what, proto, to, seen)
 				}
 				if ranged && seen.Port() < first || !ranged && seen.Port() != port {
-					t.Errorf("%s: %s to %s from port %d comes from port %d", what, proto, to, port, seen.Port())
+					t.Errorf("%s: %s to %s from port %d comes from port %d", what, proto, to, port,
+						seen.Port())
 				}
 			}
 		}
@@ -118,11 +120,18 @@ func TestMasquerade(t *testing.T) {
 	check("masquerade", true, false)
 	var rules []nft.Rule
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
-		rules = append(rules, rule(nft.MatchProto{Proto: proto}, nft.Masquerade{First: first, Last: 65535, FullyRandom: true}))
+		rules = append(rules, rule(nft.MatchProto{Proto: proto},
+			nft.Masquerade{First: first, Last: 65535, FullyRandom: true}))
 	}
 	n.install(natChain(nft.HookPostrouting, rules...))
 	check("to a range", true, true)
-	n.install(natChain(nft.HookPostrouting, append([]nft.Rule{rule(nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("10.244.0.0/16")}, ret), rule(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: netip.MustParsePrefix("fd00:10:244::/48")}, ret)}, rules...)...))
+	n.install(natChain(nft.HookPostrouting,
+		append(
+			[]nft.Rule{
+				rule(nft.MatchPrefix{Field: nft.SrcAddr4,
+					Prefix: netip.MustParsePrefix("10.244.0.0/16")}, ret),
+				rule(nft.MatchPrefix{Field: nft.SrcAddr6,
+					Prefix: netip.MustParsePrefix("fd00:10:244::/48")}, ret)}, rules...)...))
 	check("excepted", false, false)
 }
 
@@ -130,13 +139,16 @@ func TestMasquerade(t *testing.T) {
 func TestMasqueradeAtRandom(t *testing.T) {
 	n := newNATNet(t)
 	changed := func(random bool) (count int) {
-		n.install(natChain(nft.HookPostrouting, rule(nft.MatchProto{Proto: unix.IPPROTO_UDP}, nft.Masquerade{First: 16384, Last: 65535, FullyRandom: random})))
+		n.install(natChain(nft.HookPostrouting,
+			rule(nft.MatchProto{Proto: unix.IPPROTO_UDP},
+				nft.Masquerade{First: 16384, Last: 65535, FullyRandom: random})))
 		for i := range uint16(8) {
 			port := 30000 + i
 			if random {
 				port += 1000
 			}
-			if n.seenFrom(n.pod, testnet.UDP, natOutside[0], testnet.FromPort(port)).Port() != port {
+			if n.seenFrom(n.pod, testnet.UDP, natOutside[0], testnet.FromPort(port)).
+				Port() != port {
 				count++
 			}
 		}
@@ -158,7 +170,8 @@ func TestSNAT(t *testing.T) {
 		}
 	}
 	out := nft.MatchIface{Field: nft.OutIface, Name: n.away.Interface()}
-	n.install(natChain(nft.HookPostrouting, rule(out, nft.SNAT{Addr: natNode2[0]}), rule(out, nft.SNAT{Addr: natNode2[1]})))
+	n.install(natChain(nft.HookPostrouting, rule(out, nft.SNAT{Addr: natNode2[0]}),
+		rule(out, nft.SNAT{Addr: natNode2[1]})))
 	for i, to := range natOutside {
 		for _, proto := range withPorts {
 			if seen := n.seenFrom(n.pod, proto, to); seen.Addr() != natNode2[i] {
@@ -168,8 +181,8 @@ func TestSNAT(t *testing.T) {
 	}
 }
 
-// hostPorts are NAT maps and rules as host ports take them: by address,
-// protocol and port, or for every address of the node.
+// hostPorts are NAT maps and rules as host ports take them: by address, protocol and port, or for
+// every address of the node.
 func hostPorts(anyAddr bool) (objects []any, rules []nft.Rule) {
 	protos := []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP}
 	for i, field := range []nft.Field{nft.DstAddr4, nft.DstAddr6} {
@@ -177,7 +190,8 @@ func hostPorts(anyAddr bool) (objects []any, rules []nft.Rule) {
 		if anyAddr {
 			key = key[1:]
 		}
-		m := &nft.Set{Name: "hostports" + string('4'+rune(2*i)), Key: key, Targets: field, Elements: map[nft.Element]nft.Verdict{}}
+		m := &nft.Set{Name: "hostports" + string('4'+rune(2*i)), Key: key, Targets: field,
+			Elements: map[nft.Element]nft.Verdict{}}
 		for _, proto := range protos {
 			e := nft.AddrProtoPortElement(natNode[i], proto, hostPort)
 			if anyAddr {
@@ -185,7 +199,8 @@ func hostPorts(anyAddr bool) (objects []any, rules []nft.Rule) {
 			}
 			m.Elements[e] = nft.NATTarget(netip.AddrPortFrom(natPods[i], servedPort))
 		}
-		objects, rules = append(objects, m), append(rules, rule(nft.MatchLocalDst{}, nft.DNAT{Fields: key, Map: m.Name}))
+		objects, rules = append(objects, m),
+			append(rules, rule(nft.MatchLocalDst{}, nft.DNAT{Fields: key, Map: m.Name}))
 	}
 	return objects, rules
 }
@@ -198,7 +213,8 @@ func TestDNATFromOutside(t *testing.T) {
 			for _, proto := range withPorts {
 				to := netip.AddrPortFrom(a, hostPort)
 				if !want {
-					if r := n.away.Connect(proto, to, testnet.WithTimeout(testnet.DefaultTimeout/3)); r.OK {
+					if r := n.away.Connect(proto, to,
+						testnet.WithTimeout(testnet.DefaultTimeout/3)); r.OK {
 						t.Errorf("%s: %s to %s works: %s", what, proto, to, r)
 					}
 					continue
@@ -221,27 +237,30 @@ func TestDNATFromOutside(t *testing.T) {
 
 	// An element that goes takes the translation of new connections away.
 	p := nft.Patch{Sets: map[string]*nft.SetPatch{
-		"hostports4": {Remove: map[nft.Element]struct{}{nft.ProtoPortElement(unix.IPPROTO_TCP, hostPort): {}}},
+		"hostports4": {
+			Remove: map[nft.Element]struct{}{nft.ProtoPortElement(unix.IPPROTO_TCP, hostPort): {}}},
 	}}
 	mustApply(t, n.table, p)
 	mustMatch(t, n.table)
-	if r := n.away.Connect(testnet.TCP, netip.AddrPortFrom(natNode[0], hostPort)); !errors.Is(r.Err, testnet.ErrReset) {
+	if r := n.away.Connect(testnet.TCP, netip.AddrPortFrom(natNode[0], hostPort)); !errors.Is(r.Err,
+		testnet.ErrReset) {
 		t.Errorf("the element is gone, but: %s", r)
 	}
 	n.away.MustReach(t, testnet.UDP, netip.AddrPortFrom(natNode[0], hostPort))
 	// One with another target leads there.
 	p = nft.Patch{Sets: map[string]*nft.SetPatch{"hostports4": {Put: map[nft.Element]nft.Verdict{
-		nft.ProtoPortElement(unix.IPPROTO_TCP, hostPort): nft.NATTarget(netip.AddrPortFrom(natOutside[0], servedPort)),
+		nft.ProtoPortElement(unix.IPPROTO_TCP,
+			hostPort): nft.NATTarget(netip.AddrPortFrom(natOutside[0], servedPort)),
 	}}}}
 	mustApply(t, n.table, p)
 	mustMatch(t, n.table)
-	if r := n.pod.MustReach(t, testnet.TCP, netip.AddrPortFrom(natNode[0], hostPort)); !strings.HasPrefix(r.Reply, "away ") {
+	if r := n.pod.MustReach(t, testnet.TCP,
+		netip.AddrPortFrom(natNode[0], hostPort)); !strings.HasPrefix(r.Reply, "away ") {
 		t.Errorf("the element leads elsewhere, but: %s", r)
 	}
 }
 
-// The node itself reaches a host port by its addresses and by 127.0.0.1, and a
-// pod its own.
+// The node itself reaches a host port by its addresses and by 127.0.0.1, and a pod its own.
 func TestDNATOfTheNodesOwn(t *testing.T) {
 	n := newNATNet(t)
 	loopback := addr("127.0.0.1")
@@ -256,10 +275,13 @@ func TestDNATOfTheNodesOwn(t *testing.T) {
 		self.MustNotReach(t, testnet.TCP, netip.AddrPortFrom(a, hostPort))
 	}
 	maps, rules := hostPorts(true)
-	// What was translated and would come from loopback, or from the pod itself,
-	// must come from the node.
-	back := natChain(nft.HookPostrouting, rule(nft.MatchDNATed{}, nft.MatchPrefix{Field: nft.SrcAddr4, Prefix: netip.MustParsePrefix("127.0.0.0/8")}, nft.Masquerade{}))
-	n.install(append(maps, natChain(nft.HookPrerouting, rules...), natChain(nft.HookOutput, rules...), back)...)
+	// What was translated and would come from loopback, or from the pod itself, must come from the
+	// node.
+	back := natChain(nft.HookPostrouting,
+		rule(nft.MatchDNATed{}, nft.MatchPrefix{Field: nft.SrcAddr4,
+			Prefix: netip.MustParsePrefix("127.0.0.0/8")}, nft.Masquerade{}))
+	n.install(append(maps, natChain(nft.HookPrerouting, rules...),
+		natChain(nft.HookOutput, rules...), back)...)
 	for _, a := range targets {
 		for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP} {
 			self.MustReach(t, proto, netip.AddrPortFrom(a, hostPort))
@@ -271,9 +293,13 @@ func TestDNATOfTheNodesOwn(t *testing.T) {
 	}
 	for i, a := range natPods {
 		field := []nft.Field{nft.SrcAddr4, nft.SrcAddr6}[i]
-		back.Rules = append(back.Rules, rule(nft.MatchDNATed{}, nft.MatchAddr{Field: field, Addr: a}, nft.MatchAddr{Field: field + (nft.DstAddr4 - nft.SrcAddr4), Addr: a}, nft.Masquerade{}))
+		back.Rules = append(back.Rules,
+			rule(nft.MatchDNATed{}, nft.MatchAddr{Field: field, Addr: a},
+				nft.MatchAddr{Field: field + (nft.DstAddr4 - nft.SrcAddr4), Addr: a},
+				nft.Masquerade{}))
 	}
-	n.install(append(maps, natChain(nft.HookPrerouting, rules...), natChain(nft.HookOutput, rules...), back)...)
+	n.install(append(maps, natChain(nft.HookPrerouting, rules...),
+		natChain(nft.HookOutput, rules...), back)...)
 	for _, a := range natNode {
 		n.pod.MustReach(t, testnet.TCP, netip.AddrPortFrom(a, hostPort))
 	}
@@ -285,14 +311,17 @@ func TestDNATOfTheNodesOwn(t *testing.T) {
 
 func TestNoTrack(t *testing.T) {
 	n := newNATNet(t)
-	tracking := &nft.Chain{Name: "judge", Base: &nft.Base{Hook: nft.HookForward}, Rules: []nft.Rule{rule(nft.MatchCT{State: nft.CTInvalid}, drop)}}
-	toNode := &nft.Chain{Name: "send", Base: &nft.Base{Hook: nft.HookOutput}, Rules: []nft.Rule{rule(nft.MatchCT{State: nft.CTInvalid}, drop)}}
+	tracking := &nft.Chain{Name: "judge", Base: &nft.Base{Hook: nft.HookForward},
+		Rules: []nft.Rule{rule(nft.MatchCT{State: nft.CTInvalid}, drop)}}
+	toNode := &nft.Chain{Name: "send", Base: &nft.Base{Hook: nft.HookOutput},
+		Rules: []nft.Rule{rule(nft.MatchCT{State: nft.CTInvalid}, drop)}}
 	tracked := func(port uint16, from *testnet.Host) (found bool) {
 		t.Helper()
 		for i, to := range natOutside {
 			n.seenFrom(from, testnet.UDP, to, testnet.FromPort(port))
 			err := n.node.Do(func() error {
-				flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily([]uint8{unix.AF_INET, unix.AF_INET6}[i]))
+				flows, err := netlink.ConntrackTableList(netlink.ConntrackTable,
+					netlink.InetFamily([]uint8{unix.AF_INET, unix.AF_INET6}[i]))
 				for _, f := range flows {
 					found = found || f.Forward.SrcPort == port
 				}
@@ -309,17 +338,21 @@ func TestNoTrack(t *testing.T) {
 		t.Fatal("without: there is no conntrack entry")
 	}
 	raw := func(hook nft.Hook) *nft.Chain {
-		return &nft.Chain{Name: "raw/" + hook.String(), Base: &nft.Base{Hook: hook, Priority: -300}, Rules: []nft.Rule{
-			rule(nft.MatchPort{Proto: unix.IPPROTO_UDP, First: servedPort, Last: servedPort}, nft.NoTrack{}),
-			rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "servers4"}, nft.NoTrack{}),
-			rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "servers6"}, nft.NoTrack{}),
-		}}
+		return &nft.Chain{Name: "raw/" + hook.String(), Base: &nft.Base{Hook: hook, Priority: -300},
+			Rules: []nft.Rule{
+				rule(nft.MatchPort{Proto: unix.IPPROTO_UDP, First: servedPort, Last: servedPort},
+					nft.NoTrack{}),
+				rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "servers4"}, nft.NoTrack{}),
+				rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "servers6"}, nft.NoTrack{}),
+			}}
 	}
 	servers := func(name string, field nft.Field, a netip.Addr) *nft.Set {
-		return &nft.Set{Name: name, Key: []nft.Field{field}, Elements: map[nft.Element]nft.Verdict{nft.AddrElement(a): {}}}
+		return &nft.Set{Name: name, Key: []nft.Field{field},
+			Elements: map[nft.Element]nft.Verdict{nft.AddrElement(a): {}}}
 	}
 	n.install(tracking, toNode, raw(nft.HookPrerouting), raw(nft.HookOutput),
-		servers("servers4", nft.SrcAddr4, natOutside[0]), servers("servers6", nft.SrcAddr6, natOutside[1]))
+		servers("servers4", nft.SrcAddr4, natOutside[0]),
+		servers("servers6", nft.SrcAddr6, natOutside[1]))
 	if tracked(5003, n.pod) || tracked(5004, n.node.Host()) {
 		t.Error("there is a conntrack entry")
 	}

@@ -55,7 +55,8 @@ func TestOwnedTableIsLeftAlone(t *testing.T) {
 	}
 	for _, c := range tampering {
 		out, err := n.Try(c.script, "-f", "-")
-		if c.script != "flush ruleset" && (err == nil || !strings.Contains(out, "Operation not permitted")) {
+		if c.script != "flush ruleset" &&
+			(err == nil || !strings.Contains(out, "Operation not permitted")) {
 			t.Errorf("%s: %v: %s", c.name, err, out)
 		}
 		if after := n.Nft("list", "table", "inet", nft.TableName); after != before {
@@ -88,8 +89,8 @@ func TestTamperingControl(t *testing.T) {
 	}
 }
 
-// Whoever comes while the owner lives is told so, and changes nothing. When it
-// has gone the table is still there, and the next one takes it over.
+// Whoever comes while the owner lives is told so, and changes nothing. When it has gone the table
+// is still there, and the next one takes it over.
 func TestOwnership(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
@@ -99,7 +100,8 @@ func TestOwnership(t *testing.T) {
 	before := n.Nft("list", "table", "inet", nft.TableName)
 	for _, own := range []bool{true, false} {
 		second := n.open(Options{Own: own})
-		if err := second.Sync(context.Background(), nft.NewRuleset()); !errors.Is(err, nft.ErrOwned) {
+		if err := second.Sync(context.Background(), nft.NewRuleset()); !errors.Is(err,
+			nft.ErrOwned) {
 			t.Errorf("a second writer, Own=%v: %v", own, err)
 		}
 		if second.Owned() {
@@ -138,9 +140,8 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-// What was done to the orphan is repaired by the next owner, which claims
-// before it reads. Where it wasn't left sleeping it can't be put to sleep: nft
-// would have to know the flag.
+// What was done to the orphan is repaired by the next owner, which claims before it reads. Where it
+// wasn't left sleeping it can't be put to sleep: nft would have to know the flag.
 func TestOrphanIsRepaired(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
@@ -179,7 +180,8 @@ func TestSleepingOrphan(t *testing.T) {
 		if err := other.transact(context.Background(), []nft.Op{{Kind: nft.AddTable}}); err != nil {
 			t.Fatal(err)
 		}
-		if out := n.Nft("list", "table", "inet", nft.TableName); !strings.Contains(out, "flags dormant") {
+		out := n.Nft("list", "table", "inet", nft.TableName)
+		if !strings.Contains(out, "flags dormant") {
 			t.Fatalf("it doesn't sleep:\n%s", out)
 		}
 		second := n.open(Options{Own: own})
@@ -202,7 +204,8 @@ func TestUnownedTableStaysSo(t *testing.T) {
 	if after := n.Listing(); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
-	if table.Owned() || !strings.Contains(table.WhyNotOwned(), "made without an owner") && table.own.possible {
+	if table.Owned() || !strings.Contains(table.WhyNotOwned(), "made without an owner") &&
+		table.own.possible {
 		t.Errorf("Owned %v: %s", table.Owned(), table.WhyNotOwned())
 	}
 	mustApply(t, table, nft.Diff(everything(), big(3, 1, 3)))
@@ -239,7 +242,8 @@ func TestLostConnectionClaimsAgain(t *testing.T) {
 	n := newNamespace(t)
 	// The first one asks whether tables can be owned.
 	table := n.openOver(nth(2, tiny), Options{Own: true})
-	if err := table.Sync(context.Background(), big(200, 5, 100)); !errors.Is(err, nft.ErrUnknownOutcome) {
+	err := table.Sync(context.Background(), big(200, 5, 100))
+	if !errors.Is(err, nft.ErrUnknownOutcome) {
 		t.Fatalf("Sync: %v", err)
 	}
 	if table.Owned() || table.WhyNotOwned() == "" {
@@ -252,8 +256,8 @@ func TestLostConnectionClaimsAgain(t *testing.T) {
 	}
 }
 
-// TestHeldConnectionClaimsAgain: a connection that the Table has closed, but
-// that a process which is being started still holds, isn't another owner.
+// TestHeldConnectionClaimsAgain: a connection that the Table has closed, but that a process which
+// is being started still holds, isn't another owner.
 func TestHeldConnectionClaimsAgain(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
@@ -278,8 +282,8 @@ func TestHeldConnectionClaimsAgain(t *testing.T) {
 	}
 }
 
-// TestCloseLeavesAnOrphan: whoever comes after Close can claim the table, also
-// while a child that is being started holds the socket for a moment.
+// TestCloseLeavesAnOrphan: whoever comes after Close can claim the table, also while a child that
+// is being started holds the socket for a moment.
 func TestCloseLeavesAnOrphan(t *testing.T) {
 	t.Parallel()
 	canOwn(t)
@@ -304,7 +308,8 @@ func TestCloseLeavesAnOrphan(t *testing.T) {
 	mustSync(t, table, nft.NewRuleset())
 	table.opts.FlushTimeout = 50 * time.Millisecond
 	held = last.hold(t)
-	if err := table.Close(); err == nil || !strings.Contains(err.Error(), "still owns table sluice") {
+	if err := table.Close(); err == nil ||
+		!strings.Contains(err.Error(), "still owns table sluice") {
 		t.Errorf("closed with %v while the socket is held", err)
 	}
 	if err := unix.Close(held); err != nil {

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Remove deletes the table with all that is in it, whatever that is, as one
-// transaction. That there is none is no error. From then on everything that it
-// denied passes; nobody may use the Table meanwhile.
+// Remove deletes the table with all that is in it, whatever that is, as one transaction. That there
+// is none is no error. From then on everything that it denied passes; nobody may use the Table
+// meanwhile.
 func Remove(opts Options) error {
 	t, err := Open(opts)
 	if err != nil {

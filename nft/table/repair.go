@@ -7,9 +7,9 @@ import (
 	"github.com/sluice-net/sluice/nft/wire"
 )
 
-// Repair reads the table back and makes it again what is desired. It returns in
-// what it differed, as Check does, if that was somebody else's doing: where an
-// earlier write has failed, nobody knows. The errors are Sync's.
+// Repair reads the table back and makes it again what is desired. It returns in what it differed,
+// as Check does, if that was somebody else's doing: where an earlier write has failed, nobody
+// knows. The errors are Sync's.
 func (t *Table) Repair(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

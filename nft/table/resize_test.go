@@ -10,23 +10,28 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// TestListsWhileTheKernelResizes: what is read of a large set is what is in it. Some time after a change that makes it much larger or smaller
-// the kernel resizes its hash table, and a list that was begun before goes on at another place.
+// TestListsWhileTheKernelResizes: what is read of a large set is what is in it. Some time after a
+// change that makes it much larger or smaller the kernel resizes its hash table, and a list that
+// was begun before goes on at another place.
 func TestListsWhileTheKernelResizes(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	table := n.open(Options{})
 	const size, stay, changes = 6000, 100, 60
-	all, come, leave := map[nft.Element]nft.Verdict{}, map[nft.Element]nft.Verdict{}, map[nft.Element]struct{}{}
+	all, come, leave := map[nft.Element]nft.Verdict{}, map[nft.Element]nft.Verdict{},
+		map[nft.Element]struct{}{}
 	for i := range uint16(size) {
-		e, target := nft.AddrProtoPortElement(natNode[1], unix.IPPROTO_TCP, i+1), nft.NATTarget(netip.AddrPortFrom(natPods[1], i+1))
+		e, target := nft.AddrProtoPortElement(natNode[1], unix.IPPROTO_TCP, i+1),
+			nft.NATTarget(netip.AddrPortFrom(natPods[1], i+1))
 		all[e] = target
 		if i >= stay {
 			come[e], leave[e] = target, struct{}{}
 		}
 	}
 	r := nft.NewRuleset()
-	set := r.AddSet(&nft.Set{Name: "ports", Key: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, Targets: nft.DstAddr6, Elements: all})
+	set := r.AddSet(&nft.Set{Name: "ports",
+		Key: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}, Targets: nft.DstAddr6,
+		Elements: all})
 	mustSync(t, table, r)
 	done := make(chan struct{})
 	var readers sync.WaitGroup
@@ -40,7 +45,8 @@ func TestListsWhileTheKernelResizes(t *testing.T) {
 				default:
 				}
 				got, err := reader.conn.ReadElements(set)
-				if err == nil && len(got) != size && len(got) != stay { // an error: it changed whenever it was read
+				// an error: it changed whenever it was read
+				if err == nil && len(got) != size && len(got) != stay {
 					t.Errorf("%d elements are read, want %d or %d", len(got), size, stay)
 					return
 				}

@@ -33,8 +33,8 @@ func listedRules(t *testing.T, listing, chain string) []string {
 	return lines
 }
 
-// Every statement and set kind survives the way to the kernel and back, nft
-// lists the rules in the very words of String, and reads its listing back.
+// Every statement and set kind survives the way to the kernel and back, nft lists the rules in the
+// very words of String, and reads its listing back.
 func TestEverythingRoundTrips(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -47,15 +47,18 @@ func TestEverythingRoundTrips(t *testing.T) {
 	for name := range want.Chains {
 		lines := listedRules(t, want.String(), name)
 		if got := listedRules(t, listing, name); !slices.Equal(got, lines) {
-			t.Errorf("chain %s: nft lists\n%s\nString says\n%s", name, strings.Join(got, "\n"), strings.Join(lines, "\n"))
+			t.Errorf("chain %s: nft lists\n%s\nString says\n%s", name, strings.Join(got, "\n"),
+				strings.Join(lines, "\n"))
 		}
 	}
 	for name, set := range want.Sets {
-		if definition := "\t" + set.Kind() + " " + name + " {\n\t\ttype " + set.TypeString() + "\n"; !strings.Contains(listing, definition) {
+		definition := "\t" + set.Kind() + " " + name + " {\n\t\ttype " + set.TypeString() + "\n"
+		if !strings.Contains(listing, definition) {
 			t.Errorf("nft doesn't list %q", definition)
 		}
 		for e, v := range set.Elements {
-			if text := set.ElementString(e, v); v.Kind == nft.NATTo && !strings.Contains(listing, text) {
+			text := set.ElementString(e, v)
+			if v.Kind == nft.NATTo && !strings.Contains(listing, text) {
 				t.Errorf("nft doesn't list element %q of %s", text, name)
 			}
 		}
@@ -145,8 +148,9 @@ func generation(t *testing.T, n *namespace) uint32 {
 	}
 	defer socket.Close()
 	replies, err := socket.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
-		Data:   make([]byte, nfgenHeader),
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN,
+			Flags: netlink.Request},
+		Data: make([]byte, nfgenHeader),
 	})
 	if err != nil || len(replies) != 1 {
 		t.Fatalf("%d replies: %v", len(replies), err)

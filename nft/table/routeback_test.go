@@ -24,21 +24,30 @@ func mustClose(t *testing.T, table *Table) {
 	}
 }
 
-// routeBackRules drop what a pod sends from an address that isn't its own, and
-// what comes from elsewhere and claims to be from the pod network.
+// routeBackRules drop what a pod sends from an address that isn't its own, and what comes from
+// elsewhere and claims to be from the pod network.
 func routeBackRules() *nft.Ruleset {
 	r := nft.NewRuleset()
-	r.AddSet(&nft.Set{Name: "networks4", Key: []nft.Field{nft.SrcAddr4}, Interval: true, Guard: true, Elements: map[nft.Element]nft.Verdict{
-		nft.RangeElement(addr("10.244.0.0"), addr("10.244.255.255")): {},
-	}})
-	r.AddSet(&nft.Set{Name: "networks6", Key: []nft.Field{nft.SrcAddr6}, Interval: true, Guard: true, Elements: map[nft.Element]nft.Verdict{
-		nft.RangeElement(addr("fd00:10:244::"), addr("fd00:10:244:ffff:ffff:ffff:ffff:ffff")): {},
-	}})
-	r.AddChain(&nft.Chain{Name: "raw/1", Base: &nft.Base{Hook: nft.HookPrerouting, Priority: -300}, Rules: []nft.Rule{
-		rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
-		rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "networks4"}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
-		rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "networks6"}, nft.MatchNoRouteBack{}, nft.Count{}, drop),
-	}})
+	r.AddSet(&nft.Set{Name: "networks4", Key: []nft.Field{nft.SrcAddr4}, Interval: true,
+		Guard: true, Elements: map[nft.Element]nft.Verdict{
+			nft.RangeElement(addr("10.244.0.0"), addr("10.244.255.255")): {},
+		}})
+	r.AddSet(&nft.Set{Name: "networks6", Key: []nft.Field{nft.SrcAddr6}, Interval: true,
+		Guard: true, Elements: map[nft.Element]nft.Verdict{
+			nft.RangeElement(addr("fd00:10:244::"),
+				addr("fd00:10:244:ffff:ffff:ffff:ffff:ffff")): {},
+		}})
+	r.AddChain(&nft.Chain{Name: "raw/1", Base: &nft.Base{Hook: nft.HookPrerouting, Priority: -300},
+		Rules: []nft.Rule{
+			rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}, nft.MatchNoRouteBack{},
+				nft.Count{}, drop),
+			rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "networks4"},
+				nft.MatchNoRouteBack{},
+				nft.Count{}, drop),
+			rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "networks6"},
+				nft.MatchNoRouteBack{},
+				nft.Count{}, drop),
+		}})
 	return r
 }
 
@@ -119,10 +128,11 @@ func ipPacket(src, dst netip.Addr, proto, hops byte, payload []byte) []byte {
 	return slices.Concat(header, payload)
 }
 
-// udp is a datagram without a checksum, which only IPv4 takes: none of them is
-// meant to arrive further than the counter.
+// udp is a datagram without a checksum, which only IPv4 takes: none of them is meant to arrive
+// further than the counter.
 func udp(from, to uint16) []byte {
-	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from), to), 0, 8, 0, 0)
+	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from), to), 0,
+		8, 0, 0)
 }
 
 func TestRouteBack(t *testing.T) {
@@ -152,32 +162,54 @@ func TestRouteBack(t *testing.T) {
 		payload  []byte
 		want     bool
 	}{
-		{"the pod's own address", pod, "10.244.1.2", "203.0.113.9", udpProto, 64, "udp dport 77", udp(7, 77), true},
-		{"its own, IPv6", pod, "fd00:10:244:1::2", "2001:db8:9::9", udpProto, 64, "udp dport 77", udp(7, 77), true},
-		{"another pod's", pod, "10.244.1.3", "203.0.113.9", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"another pod's, IPv6", pod, "fd00:10:244:1::3", "2001:db8:9::9", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"a remote pod's", pod, "10.244.9.9", "203.0.113.9", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"somebody's outside", pod, "203.0.113.9", "10.244.1.3", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"somebody's outside, IPv6", pod, "2001:db8:9::9", "fd00:10:244:1::3", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"the node's", pod, "192.0.2.1", "10.244.1.3", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"the node's, IPv6", pod, "2001:db8::1", "fd00:10:244:1::3", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"no source", pod, "0.0.0.0", "10.244.1.3", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"no source, IPv6", pod, "::", "fd00:10:244:1::3", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"DHCP", pod, "0.0.0.0", "255.255.255.255", udpProto, 64, "udp dport 67", udp(68, 67), true},
-		{"duplicate address detection", pod, "::", "ff02::1:ff00:2", icmpv6, 255, "icmpv6 type nd-neighbor-solicit", solicit, true},
-		{"neighbour discovery", pod, "fe80::1234", "fe80::1", icmpv6, 255, "icmpv6 type nd-neighbor-solicit", solicit, true},
-		{"its own from outside", away, "203.0.113.9", "10.244.1.2", udpProto, 64, "udp dport 77", udp(7, 77), true},
-		{"its own from outside, IPv6", away, "2001:db8:9::9", "fd00:10:244:1::2", udpProto, 64, "udp dport 77", udp(7, 77), true},
-		{"any other from outside", away, "198.51.100.7", "10.244.1.2", udpProto, 64, "udp dport 77", udp(7, 77), true},
-		{"a local pod's from outside", away, "10.244.1.3", "10.244.1.2", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"a remote pod's from outside", away, "10.244.9.9", "10.244.1.2", udpProto, 64, "udp dport 77", udp(7, 77), false},
-		{"a pod's from outside, IPv6", away, "fd00:10:244:9::9", "fd00:10:244:1::2", udpProto, 64, "udp dport 77", udp(7, 77), false},
+		{"the pod's own address", pod, "10.244.1.2", "203.0.113.9", udpProto, 64, "udp dport 77",
+			udp(7, 77), true},
+		{"its own, IPv6", pod, "fd00:10:244:1::2", "2001:db8:9::9", udpProto, 64, "udp dport 77",
+			udp(7, 77), true},
+		{"another pod's", pod, "10.244.1.3", "203.0.113.9", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"another pod's, IPv6", pod, "fd00:10:244:1::3", "2001:db8:9::9", udpProto, 64,
+			"udp dport 77", udp(7, 77), false},
+		{"a remote pod's", pod, "10.244.9.9", "203.0.113.9", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"somebody's outside", pod, "203.0.113.9", "10.244.1.3", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"somebody's outside, IPv6", pod, "2001:db8:9::9", "fd00:10:244:1::3", udpProto, 64,
+			"udp dport 77", udp(7, 77), false},
+		{"the node's", pod, "192.0.2.1", "10.244.1.3", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"the node's, IPv6", pod, "2001:db8::1", "fd00:10:244:1::3", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"no source", pod, "0.0.0.0", "10.244.1.3", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"no source, IPv6", pod, "::", "fd00:10:244:1::3", udpProto, 64, "udp dport 77",
+			udp(7, 77), false},
+		{"DHCP", pod, "0.0.0.0", "255.255.255.255", udpProto, 64, "udp dport 67",
+			udp(68, 67), true},
+		{"duplicate address detection", pod, "::", "ff02::1:ff00:2", icmpv6, 255,
+			"icmpv6 type nd-neighbor-solicit", solicit, true},
+		{"neighbour discovery", pod, "fe80::1234", "fe80::1", icmpv6, 255,
+			"icmpv6 type nd-neighbor-solicit", solicit, true},
+		{"its own from outside", away, "203.0.113.9", "10.244.1.2", udpProto, 64, "udp dport 77",
+			udp(7, 77), true},
+		{"its own from outside, IPv6", away, "2001:db8:9::9", "fd00:10:244:1::2", udpProto, 64,
+			"udp dport 77", udp(7, 77), true},
+		{"any other from outside", away, "198.51.100.7", "10.244.1.2", udpProto, 64, "udp dport 77",
+			udp(7, 77), true},
+		{"a local pod's from outside", away, "10.244.1.3", "10.244.1.2", udpProto, 64,
+			"udp dport 77", udp(7, 77), false},
+		{"a remote pod's from outside", away, "10.244.9.9", "10.244.1.2", udpProto, 64,
+			"udp dport 77", udp(7, 77), false},
+		{"a pod's from outside, IPv6", away, "fd00:10:244:9::9", "fd00:10:244:1::2", udpProto, 64,
+			"udp dport 77", udp(7, 77), false},
 	}
 	run := func(what string, ruled bool) {
 		for _, c := range cases {
 			packet := ipPacket(addr(c.src), addr(c.dst), c.proto, c.hops, c.payload)
-			if got, want := passes(t, node, c.from, c.match, packet), c.want || !ruled; got != want {
-				t.Errorf("%s: %s (%s to %s) passes: %v, want %v", what, c.name, c.src, c.dst, got, want)
+			if got, want := passes(t, node, c.from, c.match, packet),
+				c.want || !ruled; got != want {
+				t.Errorf("%s: %s (%s to %s) passes: %v, want %v", what, c.name, c.src, c.dst,
+					got, want)
 			}
 		}
 	}
@@ -186,13 +218,14 @@ func TestRouteBack(t *testing.T) {
 	mustMatch(t, table)
 	run("with", true)
 
-	// Connections still work, also of the node with itself from an address of
-	// the pod network, such as its tunnel's.
+	// Connections still work, also of the node with itself from an address of the pod network, such
+	// as its tunnel's.
 	pod.ServeTCP(servedPort)
 	node.Host().ServeTCP(servedPort)
 	for _, a := range []netip.Addr{addr("10.244.1.0"), addr("fd00:10:244:1::")} {
 		node.AddAddr(a)
-		node.Host().MustReach(t, testnet.TCP, netip.AddrPortFrom(a, servedPort), testnet.FromAddr(a))
+		node.Host().MustReach(t, testnet.TCP, netip.AddrPortFrom(a, servedPort),
+			testnet.FromAddr(a))
 		pod.MustReach(t, testnet.TCP, netip.AddrPortFrom(a, servedPort))
 	}
 	away.MustReach(t, testnet.TCP, netip.AddrPortFrom(natPods[0], servedPort))

@@ -84,7 +84,8 @@ func (s olderSocket) SendMessages(messages []netlink.Message) ([]netlink.Message
 		}
 		data := bytes.Clone(m.Data)
 		for kind, value := range attribute.All(data[nfgenHeader:]) {
-			if flags := binary.BigEndian.Uint32(value); kind == unix.NFTA_TABLE_FLAGS && flags&persist != 0 {
+			flags := binary.BigEndian.Uint32(value)
+			if kind == unix.NFTA_TABLE_FLAGS && flags&persist != 0 {
 				binary.BigEndian.PutUint32(value, flags&^persist|unknown)
 			}
 		}
@@ -116,7 +117,9 @@ func (h *holder) hold(t *testing.T) int {
 	}
 	var held int
 	var dupErr error
-	if err := sc.Control(func(fd uintptr) { held, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || dupErr != nil {
+	if err := sc.Control(func(fd uintptr) {
+		held, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil || dupErr != nil {
 		t.Fatal(err, dupErr)
 	}
 	h.held = h.last.PID()
@@ -131,7 +134,8 @@ type heldSocket struct {
 func (s heldSocket) Execute(request netlink.Message) ([]netlink.Message, error) {
 	replies, err := s.Socket.Execute(request)
 	const tableOwner = 7 // NFTA_TABLE_OWNER
-	if request.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE && s.onOwner != nil {
+	if request.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE &&
+		s.onOwner != nil {
 		for _, m := range replies {
 			for kind, value := range attribute.All(m.Data[nfgenHeader:]) {
 				if kind == tableOwner && binary.BigEndian.Uint32(value) == s.held {

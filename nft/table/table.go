@@ -15,23 +15,22 @@ import (
 
 // Options say how to reach the kernel. The zero value is fine.
 type Options struct {
-	// NetNS is a file descriptor of the network namespace, which must stay
-	// open as long as the Table; 0 is the calling thread's.
+	// NetNS is a file descriptor of the network namespace, which must stay open as long as the
+	// Table; 0 is the calling thread's.
 	NetNS int
 
 	// FlushTimeout is the longest that one transaction may take; 0 is 10 s.
 	FlushTimeout time.Duration
 
-	// MaxMessages is how many messages a transaction has at most where it
-	// may be split; 0 is 2000.
+	// MaxMessages is how many messages a transaction has at most where it may be split; 0 is 2000.
 	MaxMessages int
 
-	// Tallied is what the names of those chains start with whose counters
-	// must not be lost when they are deleted, see Tally; empty: none.
+	// Tallied is what the names of those chains start with whose counters must not be lost when
+	// they are deleted, see Tally; empty: none.
 	Tallied string
 
-	// Own makes the table belong to the Table's connection wherever the
-	// kernel can, so that nobody else can change it: see WhyNotOwned.
+	// Own makes the table belong to the Table's connection wherever the kernel can, so that nobody
+	// else can change it: see WhyNotOwned.
 	Own bool
 }
 
@@ -55,8 +54,7 @@ type Table struct {
 	port  atomic.Uint32           // the netlink port of the last connection
 }
 
-// Open connects to the kernel. It changes nothing there. The Table has to be
-// closed.
+// Open connects to the kernel. It changes nothing there. The Table has to be closed.
 func Open(opts Options) (*Table, error) { return OpenOver(nftsocket.Dial, opts) }
 
 // OpenOver is Open over connections of another making.
@@ -74,8 +72,8 @@ func OpenOver(dial nftsocket.Dialer, opts Options) (*Table, error) {
 	return t, nil
 }
 
-// Close disconnects. What is installed stays, and is an orphan when Close
-// returns, for whoever claims it next.
+// Close disconnects. What is installed stays, and is an orphan when Close returns, for whoever
+// claims it next.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,15 +91,13 @@ func (t *Table) Close() error {
 	return nil
 }
 
-// Sync makes the table what want says, whatever is there: it reads the kernel
-// back, and changes only what differs. It takes ownership of want. A table
-// that is as wanted already sees no transaction, so a restarted agent adopts
-// what the last one left.
+// Sync makes the table what want says, whatever is there: it reads the kernel back, and changes
+// only what differs. It takes ownership of want. A table that is as wanted already sees no
+// transaction, so a restarted agent adopts what the last one left.
 //
-// An error wraps ErrRefused or ErrUnknownOutcome if it comes from a
-// transaction. Earlier transactions of the same call may have happened; they
-// allow nothing that both the old and the wanted state forbid. Afterwards the
-// Table is stale: the next Sync or Apply reads the kernel back.
+// An error wraps ErrRefused or ErrUnknownOutcome if it comes from a transaction. Earlier
+// transactions of the same call may have happened; they allow nothing that both the old and the
+// wanted state forbid. Afterwards the Table is stale: the next Sync or Apply reads the kernel back.
 func (t *Table) Sync(ctx context.Context, want *nft.Ruleset) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,10 +105,10 @@ func (t *Table) Sync(ctx context.Context, want *nft.Ruleset) error {
 	return t.sync(ctx)
 }
 
-// Apply changes the table by a patch, and takes ownership of it. Its cost
-// follows the patch, not the size of the table. Where the Table is stale, it
-// is Sync of what is desired with the patch. The errors are Sync's; the patch
-// counts as desired even after an error, so it need not be sent again.
+// Apply changes the table by a patch, and takes ownership of it. Its cost follows the patch, not
+// the size of the table. Where the Table is stale, it is Sync of what is desired with the patch.
+// The errors are Sync's; the patch counts as desired even after an error, so it need not be sent
+// again.
 func (t *Table) Apply(ctx context.Context, p nft.Patch) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,8 +128,8 @@ func (t *Table) Apply(ctx context.Context, p nft.Patch) error {
 	return t.carryOut(ctx, batch, nil)
 }
 
-// Check reads the table back and says in what it differs from what is
-// desired, one line for each object; nothing when it doesn't.
+// Check reads the table back and says in what it differs from what is desired, one line for each
+// object; nothing when it doesn't.
 func (t *Table) Check(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -172,11 +168,13 @@ func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
 	return t.bring(ctx, got, goal)
 }
 
-// bring makes the goal of what the kernel has. It reports whether it has left
-// something for another round.
-func (t *Table) bring(ctx context.Context, got *wire.Installed, goal *nft.Ruleset) (again bool, err error) {
+// bring makes the goal of what the kernel has. It reports whether it has left something for another
+// round.
+func (t *Table) bring(ctx context.Context, got *wire.Installed,
+	goal *nft.Ruleset) (again bool, err error) {
 	if !got.Exists && t.own.possible {
-		t.conn.TableFlags = wire.TableOwner | wire.TablePersist // it may have gone since it was claimed
+		// it may have gone since it was claimed
+		t.conn.TableFlags = wire.TableOwner | wire.TablePersist
 	}
 	t.tallies.settleGone(func(chain string) bool { return got.Rules.Chains[chain] != nil })
 	batch := nft.Plan(got.Rules, nft.Diff(got.Rules, goal))
@@ -213,8 +211,7 @@ func (t *Table) readBack(ctx context.Context, like *nft.Ruleset) (*wire.Installe
 	return got, nil
 }
 
-// carryOut runs the transactions of a batch, and then deletes what is none of
-// ours.
+// carryOut runs the transactions of a batch, and then deletes what is none of ours.
 func (t *Table) carryOut(ctx context.Context, b nft.Batch, others []wire.Other) error {
 	t.stale = true
 	if err := t.connect(ctx); err != nil {
@@ -286,9 +283,8 @@ func (t *Table) flush(ctx context.Context) error {
 	return err
 }
 
-// abandon gives a connection up. If it is still in use, it is closed as soon
-// as it isn't, and until then nothing else is begun: a transaction that comes
-// late must not undo a newer one.
+// abandon gives a connection up. If it is still in use, it is closed as soon as it isn't, and until
+// then nothing else is begun: a transaction that comes late must not undo a newer one.
 func (t *Table) abandon(idle <-chan struct{}) {
 	c := t.conn
 	t.conn, t.stale, t.own.ours = nil, true, false

@@ -9,10 +9,10 @@ import (
 
 // tallies is what a Table knows of the counters of chains that are tallied.
 //
-// A chain's last value is read when nothing leads to it any more, and right
-// before it is deleted. If the deletion fails, or nobody knows whether it did,
-// the value waits: it counts when the chain turns out to be gone, and is
-// forgotten when the chain is still there, which will then be read again.
+// A chain's last value is read when nothing leads to it any more, and right before it is deleted.
+// If the deletion fails, or nobody knows whether it did, the value waits: it counts when the chain
+// turns out to be gone, and is forgotten when the chain is still there, which will then be read
+// again.
 type tallies struct {
 	ending map[string]nft.Tally // about to be deleted
 	ended  map[string]nft.Tally // deleted, and not told to the caller yet
@@ -32,11 +32,10 @@ func (s *tallies) settleGone(exists func(chain string) bool) {
 	s.ending = nil
 }
 
-// Tally returns what the tallied chains (see Options.Tallied) have counted
-// since they were made, by name, and the last values of those that were
-// deleted since the last call of Tally or TakeEnded: no packet is missing, and
-// none is in both. A chain that was deleted and made again meanwhile is in
-// both maps, with different packets. It costs one dump of the table's rules.
+// Tally returns what the tallied chains (see Options.Tallied) have counted since they were made, by
+// name, and the last values of those that were deleted since the last call of Tally or TakeEnded:
+// no packet is missing, and none is in both. A chain that was deleted and made again meanwhile is
+// in both maps, with different packets. It costs one dump of the table's rules.
 func (t *Table) Tally(ctx context.Context) (now, ended map[string]nft.Tally, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -55,8 +54,8 @@ func (t *Table) Tally(ctx context.Context) (now, ended map[string]nft.Tally, err
 	return now, ended, nil
 }
 
-// TakeEnded returns the last values of tallied chains that were deleted since
-// the last call of Tally or TakeEnded. It asks the kernel nothing.
+// TakeEnded returns the last values of tallied chains that were deleted since the last call of
+// Tally or TakeEnded. It asks the kernel nothing.
 func (t *Table) TakeEnded() map[string]nft.Tally {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,9 +64,8 @@ func (t *Table) TakeEnded() map[string]nft.Tally {
 	return ended
 }
 
-// noteEnding reads the tallied chains that the last part of a batch deletes.
-// Nothing leads to them since the part before, and no packet is under way in
-// them, so what they say now is final.
+// noteEnding reads the tallied chains that the last part of a batch deletes. Nothing leads to them
+// since the part before, and no packet is under way in them, so what they say now is final.
 func (t *Table) noteEnding(ops []nft.Op) error {
 	if t.opts.Tallied == "" {
 		return nil

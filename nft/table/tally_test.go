@@ -16,20 +16,23 @@ import (
 // tallied is a ruleset whose input chain counts in n chains.
 func tallied(chains ...string) *nft.Ruleset {
 	r := nft.NewRuleset()
-	in := r.AddChain(&nft.Chain{Name: "input/1", Base: &nft.Base{Hook: nft.HookInput, Priority: -1}})
+	in := r.AddChain(&nft.Chain{Name: "input/1",
+		Base: &nft.Base{Hook: nft.HookInput, Priority: -1}})
 	for _, name := range chains {
 		r.AddChain(&nft.Chain{Name: name, Rules: []nft.Rule{rule(nft.Count{})}})
-		in.Rules = append(in.Rules, rule(nft.MatchPort{Proto: 17, First: 9, Last: 9}, nft.Do{Verdict: nft.JumpTo(name)}))
+		in.Rules = append(in.Rules,
+			rule(nft.MatchPort{Proto: 17, First: 9, Last: 9}, nft.Do{Verdict: nft.JumpTo(name)}))
 	}
 	return r
 }
 
-// sendLocally sends datagrams of 1 byte over the loopback, which is the whole
-// way before the call returns.
+// sendLocally sends datagrams of 1 byte over the loopback, which is the whole way before the call
+// returns.
 func (n *namespace) sendLocally(count int) {
 	n.Helper()
 	if err := n.NS.Do(func(ns.NetNS) error {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil { //nolint:noctx // it ends by itself
+		//nolint:noctx // it ends by itself
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 			return fmt.Errorf("ip: %w: %s", err, out)
 		}
 		c, err := net.Dial("udp", "127.0.0.1:9") //nolint:noctx // it doesn't wait
@@ -38,7 +41,8 @@ func (n *namespace) sendLocally(count int) {
 		}
 		defer c.Close()
 		for range count {
-			_, _ = c.Write([]byte{0}) // an answer to the last one, that nobody is there, is no matter
+			// an answer to the last one, that nobody is there, is no matter
+			_, _ = c.Write([]byte{0})
 		}
 		return nil
 	}); err != nil {
@@ -55,8 +59,8 @@ func mustTally(t *testing.T, table *Table) (now, ended map[string]nft.Tally) {
 	return now, ended
 }
 
-// TestTally: counters of chains that stay are read, and those of chains that
-// go are told once; others' aren't.
+// TestTally: counters of chains that stay are read, and those of chains that go are told once;
+// others' aren't.
 func TestTally(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -68,7 +72,9 @@ func TestTally(t *testing.T) {
 	n.sendLocally(10)
 	now, ended := mustTally(t, table)
 	const size = 20 + 8 + 1
-	if sent := now["kept/a"].Packets; sent == 0 || len(now) != 2 || now["kept/a"] != now["kept/b"] || now["kept/a"].Bytes != sent*size || ended != nil {
+	sent := now["kept/a"].Packets
+	if sent == 0 || len(now) != 2 || now["kept/a"] != now["kept/b"] ||
+		now["kept/a"].Bytes != sent*size || ended != nil {
 		t.Fatalf("%v, %v", now, ended)
 	}
 	before := now["kept/b"]
@@ -80,13 +86,14 @@ func TestTally(t *testing.T) {
 		t.Errorf("told again: %v", ended)
 	}
 	mustSync(t, table, tallied("kept/b")) // made again, and the other one goes
-	if now, ended := mustTally(t, table); now["kept/b"] != (nft.Tally{}) || ended["kept/a"] != before {
+	if now, ended := mustTally(t, table); now["kept/b"] != (nft.Tally{}) ||
+		ended["kept/a"] != before {
 		t.Errorf("made again: %v, %v", now, ended)
 	}
 }
 
-// TestTallyOfADeletionThatFails: a value that was read for a deletion counts
-// once, whether the deletion turns out to have happened or not.
+// TestTallyOfADeletionThatFails: a value that was read for a deletion counts once, whether the
+// deletion turns out to have happened or not.
 func TestTallyOfADeletionThatFails(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -108,11 +115,13 @@ func TestTallyOfADeletionThatFails(t *testing.T) {
 	n.Nft("flush", "chain", "inet", "sluice", "input/1")
 	n.Nft("delete", "chain", "inet", "sluice", "kept/b")
 	now, ended := mustTally(t, table)
-	if now["kept/a"] != before["kept/a"] || !maps.Equal(ended, map[string]nft.Tally{"kept/b": before["kept/b"]}) {
+	if now["kept/a"] != before["kept/a"] ||
+		!maps.Equal(ended, map[string]nft.Tally{"kept/b": before["kept/b"]}) {
 		t.Errorf("now %v, ended %v, want them as of %v", now, ended, before)
 	}
 	mustSync(t, table, tallied())
-	if ended := table.TakeEnded(); !maps.Equal(ended, map[string]nft.Tally{"kept/a": before["kept/a"]}) {
+	if ended := table.TakeEnded(); !maps.Equal(ended,
+		map[string]nft.Tally{"kept/a": before["kept/a"]}) {
 		t.Errorf("once it is deleted: %v, want %v", ended, before["kept/a"])
 	}
 }

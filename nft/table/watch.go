@@ -15,20 +15,19 @@ import (
 	"github.com/sluice-net/sluice/nft/wire"
 )
 
-// watchBuffer holds what others write at once (kube-proxy's rules for some ten
-// thousand endpoints); beyond that the kernel says that something was lost.
+// watchBuffer holds what others write at once (kube-proxy's rules for some ten thousand endpoints);
+// beyond that the kernel says that something was lost.
 const watchBuffer = 8 << 20
 
-// Watch calls changed, from this goroutine, whenever somebody else has changed
-// the table or may have done so, until ctx ends. It is called once for many
-// changes that arrive together, and should return soon.
+// Watch calls changed, from this goroutine, whenever somebody else has changed the table or may
+// have done so, until ctx ends. It is called once for many changes that arrive together, and should
+// return soon.
 //
-// It listens on a socket of its own to the kernel's notifications (group
-// NFNLGRP_NFTABLES). Their header carries the netlink port of the socket that
-// made the change, and ours aren't even delivered. The process number in
-// NEWGEN would be no help: it is the root PID namespace's. An error ends the
-// watch; the caller should begin another, and look at the table meanwhile. A
-// Table has one watch at a time.
+// It listens on a socket of its own to the kernel's notifications (group NFNLGRP_NFTABLES). Their
+// header carries the netlink port of the socket that made the change, and ours aren't even
+// delivered. The process number in NEWGEN would be no help: it is the root PID namespace's. An
+// error ends the watch; the caller should begin another, and look at the table meanwhile. A Table
+// has one watch at a time.
 func (t *Table) Watch(ctx context.Context, changed func()) error {
 	raw, err := t.dial(t.opts.NetNS)
 	if err != nil {
@@ -81,9 +80,9 @@ func (t *Table) endWatch() {
 	t.watch = nil
 }
 
-// muteOwn keeps from the watch what our connection does: one large transaction
-// would overflow it. It is called, with the lock held, before a connection's
-// first transaction. The messages of one datagram are all of one transaction.
+// muteOwn keeps from the watch what our connection does: one large transaction would overflow it.
+// It is called, with the lock held, before a connection's first transaction. The messages of one
+// datagram are all of one transaction.
 func (t *Table) muteOwn() error {
 	if t.conn == nil {
 		return nil
@@ -94,7 +93,8 @@ func (t *Table) muteOwn() error {
 		return nil
 	}
 	const portOffset, everything = 12, 1 << 18
-	bigEndian := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port)) // as BPF loads it
+	// as BPF loads it
+	bigEndian := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: portOffset},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: bigEndian, Jf: 1},
@@ -121,11 +121,11 @@ func attachFilter(raw nftsocket.Socket, program []unix.SockFilter) error {
 	return errors.Join(err, attachErr)
 }
 
-// foreign reports whether one of the messages says that another socket than
-// ours changed our table.
+// foreign reports whether one of the messages says that another socket than ours changed our table.
 func (t *Table) foreign(messages []netlink.Message) bool {
 	for _, m := range messages {
-		if m.Header.Type>>8 == unix.NFNL_SUBSYS_NFTABLES && m.Header.PID != t.port.Load() && wire.AboutOurTable(m) {
+		if m.Header.Type>>8 == unix.NFNL_SUBSYS_NFTABLES && m.Header.PID != t.port.Load() &&
+			wire.AboutOurTable(m) {
 			return true
 		}
 	}

@@ -58,8 +58,8 @@ func TestWatchSeesOthers(t *testing.T) {
 	}
 }
 
-// What we do ourselves, on this connection or the next, and what others do
-// elsewhere isn't. What comes after it in order is the proof that it was heard.
+// What we do ourselves, on this connection or the next, and what others do elsewhere isn't. What
+// comes after it in order is the proof that it was heard.
 func TestWatchHearsNoFalseAlarm(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
@@ -73,7 +73,8 @@ func TestWatchHearsNoFalseAlarm(t *testing.T) {
 	for round := range 2 {
 		mustSync(t, table, everything())
 		mustSync(t, table, big(100, 5, 5000))
-		n.Load("table inet other { set s { type ipv4_addr; elements = { 1.1.1.1 } }; }; table ip sluice { chain c { drop; }; }")
+		n.Load("table inet other { set s { type ipv4_addr; elements = { 1.1.1.1 } }; }; table ip " +
+			"sluice { chain c { drop; }; }")
 		n.Load("delete table inet other; delete table ip sluice")
 		table.mu.Lock()
 		table.abandon(nil)
@@ -85,7 +86,8 @@ func TestWatchHearsNoFalseAlarm(t *testing.T) {
 		}
 		// One transaction with one change.
 		other.AddTable(&nftables.Table{Name: "unheard", Family: nftables.TableFamilyINet})
-		other.AddChain(&nftables.Chain{Name: "mine", Table: &nftables.Table{Name: nft.TableName, Family: nftables.TableFamilyINet}})
+		other.AddChain(&nftables.Chain{Name: "mine",
+			Table: &nftables.Table{Name: nft.TableName, Family: nftables.TableFamilyINet}})
 		if err := other.Flush(); err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +122,8 @@ func TestWatchThatLosesSomething(t *testing.T) {
 	awaitCalls(t, calls, 2)
 	var script strings.Builder
 	for range 200 { // of no concern, but more than the buffer holds
-		script.WriteString("add table inet other { comment \"something long enough to fill a buffer\"; }\ndelete table inet other\n")
+		script.WriteString("add table inet other { comment \"something long enough to fill a " +
+			"buffer\"; }\ndelete table inet other\n")
 	}
 	n.Load(script.String())
 	close(hold)

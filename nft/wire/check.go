@@ -8,8 +8,7 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// Differences lists in what the kernel's table isn't what is wanted: a line for
-// each object.
+// Differences lists in what the kernel's table isn't what is wanted: a line for each object.
 func (i *Installed) Differences(want *nft.Ruleset) []string {
 	if !i.Exists {
 		return []string{"table " + nft.TableName + " is missing"}
@@ -40,16 +39,20 @@ func chainDifferences(name string, got, want *nft.Chain) []string {
 	}
 	var list []string
 	if !got.SameShape(want) {
-		list = append(list, fmt.Sprintf("chain %s: is %q, not %q", name, baseString(got), baseString(want)))
+		list = append(list,
+			fmt.Sprintf("chain %s: is %q, not %q", name, baseString(got), baseString(want)))
 	}
 	for i := range max(len(got.Rules), len(want.Rules)) {
 		switch {
 		case i >= len(got.Rules):
-			list = append(list, fmt.Sprintf("chain %s: rule %d is missing: %s", name, i+1, want.Rules[i]))
+			list = append(list,
+				fmt.Sprintf("chain %s: rule %d is missing: %s", name, i+1, want.Rules[i]))
 		case i >= len(want.Rules):
-			list = append(list, fmt.Sprintf("chain %s: rule %d isn't ours: %s", name, i+1, got.Rules[i]))
+			list = append(list,
+				fmt.Sprintf("chain %s: rule %d isn't ours: %s", name, i+1, got.Rules[i]))
 		case !got.Rules[i].Equal(want.Rules[i]):
-			list = append(list, fmt.Sprintf("chain %s: rule %d is %s, not %s", name, i+1, got.Rules[i], want.Rules[i]))
+			list = append(list, fmt.Sprintf("chain %s: rule %d is %s, not %s", name, i+1,
+				got.Rules[i], want.Rules[i]))
 		}
 	}
 	return list

@@ -10,21 +10,21 @@ import (
 	"github.com/sluice-net/sluice/internal/nftsocket"
 )
 
-// Socket buffers. The kernel answers every message of a transaction with an
-// acknowledgement that stays in the receive buffer until all are done; with
-// the default size, 200 rules overflow it although all of them were applied.
+// Socket buffers. The kernel answers every message of a transaction with an acknowledgement that
+// stays in the receive buffer until all are done; with the default size, 200 rules overflow it
+// although all of them were applied.
 const (
 	readBuffer  = 64 << 20
 	writeBuffer = 32 << 20
 )
 
-// grace is how much longer than its deadline a call may take until it is
-// given up: a deadline ends the waiting for an answer, but not a system call
-// that waits inside the kernel for somebody else's transaction.
+// grace is how much longer than its deadline a call may take until it is given up: a deadline ends
+// the waiting for an answer, but not a system call that waits inside the kernel for somebody else's
+// transaction.
 const grace = 250 * time.Millisecond
 
-// A Conn is one lasting connection. After any failed flush it must be closed:
-// answers of the failed transaction may still come, or never.
+// A Conn is one lasting connection. After any failed flush it must be closed: answers of the failed
+// transaction may still come, or never.
 type Conn struct {
 	raw     nftsocket.Socket
 	timeout time.Duration
@@ -39,8 +39,8 @@ type Conn struct {
 	TableFlags uint32 // those that the table is to have, unless it sleeps
 }
 
-// Dial connects to nftables in the network namespace of a file descriptor, or the
-// calling thread's for 0. A transaction may take as long as timeout.
+// Dial connects to nftables in the network namespace of a file descriptor, or the calling thread's
+// for 0. A transaction may take as long as timeout.
 func Dial(dial nftsocket.Dialer, netNS int, timeout time.Duration) (*Conn, error) {
 	raw, err := dial(netNS)
 	if err != nil {
@@ -54,8 +54,8 @@ func Dial(dial nftsocket.Dialer, netNS int, timeout time.Duration) (*Conn, error
 	return c, nil
 }
 
-// tune raises the buffers as far as the process may: beyond the system's
-// limit only with CAP_NET_ADMIN in the initial user namespace.
+// tune raises the buffers as far as the process may: beyond the system's limit only with
+// CAP_NET_ADMIN in the initial user namespace.
 func tune(raw nftsocket.Socket) {
 	for size := readBuffer; raw.SetReadBuffer(size) != nil && size > 1<<16; size /= 2 {
 		continue
@@ -70,9 +70,8 @@ func tune(raw nftsocket.Socket) {
 // Close disconnects. An owned table becomes an orphan.
 func (c *Conn) Close() error { return c.raw.Close() }
 
-// Flush sends what is queued as one transaction. The channel that it returns
-// is closed when the socket isn't in use any more: later than the call's end
-// only after a timeout.
+// Flush sends what is queued as one transaction. The channel that it returns is closed when the
+// socket isn't in use any more: later than the call's end only after a timeout.
 func (c *Conn) Flush() (idle <-chan struct{}, err error) {
 	messages, subjects := c.messages, c.subjects
 	first := c.next + 1 // after the message that begins the batch
@@ -85,8 +84,7 @@ func (c *Conn) Flush() (idle <-chan struct{}, err error) {
 	return idle, nil
 }
 
-// withDeadline calls f, which uses the socket, and gives it up when it is
-// overdue.
+// withDeadline calls f, which uses the socket, and gives it up when it is overdue.
 func (c *Conn) withDeadline(f func() error) (<-chan struct{}, error) {
 	if err := c.raw.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return closed(), fmt.Errorf("setting a deadline: %w", err)

@@ -12,12 +12,11 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// Tally reads the counters of the chains whose names start with the prefix,
-// or of one chain alone. A chain without rules isn't in the result.
+// Tally reads the counters of the chains whose names start with the prefix, or of one chain alone.
+// A chain without rules isn't in the result.
 //
-// The kernel says that a dump was interrupted when anything changed in the
-// network namespace; only what changes in our table can harm, and the caller
-// holds the table's lock. So it isn't repeated.
+// The kernel says that a dump was interrupted when anything changed in the network namespace; only
+// what changes in our table can harm, and the caller holds the table's lock. So it isn't repeated.
 func (c *Conn) Tally(prefix, chain string) (map[string]nft.Tally, error) {
 	attrs := []netlink.Attribute{nameAttr(unix.NFTA_RULE_TABLE, nft.TableName)}
 	if chain != "" {
@@ -43,8 +42,8 @@ func (c *Conn) Tally(prefix, chain string) (map[string]nft.Tally, error) {
 	return out, nil
 }
 
-// ruleTally adds up the counters of a rule of our table, unless its chain's
-// name doesn't start with the prefix.
+// ruleTally adds up the counters of a rule of our table, unless its chain's name doesn't start with
+// the prefix.
 func ruleTally(body []byte, prefix string) (chain string, t nft.Tally, err error) {
 	var exprs []byte
 	ours := false

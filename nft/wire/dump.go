@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The library's own readers leave out what they don't know (expressions, the
-// key of a verdict map, verdicts of elements), and what is left out would
-// compare equal. So this file asks and read.go decodes.
+// The library's own readers leave out what they don't know (expressions, the key of a verdict map,
+// verdicts of elements), and what is left out would compare equal. So this file asks and read.go
+// decodes.
 
-// dumpInterrupted is the flag by which the kernel says that the ruleset
-// changed during a dump (NLM_F_DUMP_INTR).
+// dumpInterrupted is the flag by which the kernel says that the ruleset changed during a dump
+// (NLM_F_DUMP_INTR).
 const dumpInterrupted = netlink.HeaderFlags(unix.NLM_F_DUMP_INTR)
 
 // errInterrupted says that a dump has to be repeated.
@@ -26,7 +26,8 @@ var errInterrupted = errors.New("the ruleset changed while it was read")
 const familyINet = unix.NFPROTO_INET
 
 // ask sends one request about our table and returns the answers' attributes.
-func (c *Conn) ask(message uint16, flags netlink.HeaderFlags, attrs ...netlink.Attribute) ([][]byte, error) {
+func (c *Conn) ask(message uint16, flags netlink.HeaderFlags,
+	attrs ...netlink.Attribute) ([][]byte, error) {
 	body, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
 		return nil, err
@@ -70,9 +71,9 @@ func (c *Conn) ask(message uint16, flags netlink.HeaderFlags, attrs ...netlink.A
 // maxDumps is how often one dump is tried that others' changes interrupt.
 const maxDumps = 20
 
-// dump sends a request for a list. What is interrupted is repeated, but once
-// reading has become impatient, only where the list isn't of our table alone:
-// the kernel goes on in a list by counting, and nobody else changes ours.
+// dump sends a request for a list. What is interrupted is repeated, but once reading has become
+// impatient, only where the list isn't of our table alone: the kernel goes on in a list by
+// counting, and nobody else changes ours.
 func (c *Conn) dump(message uint16, attrs ...netlink.Attribute) (bodies [][]byte, err error) {
 	for range maxDumps {
 		bodies, err = c.ask(message, netlink.Dump, attrs...)
@@ -86,10 +87,9 @@ func (c *Conn) dump(message uint16, attrs ...netlink.Attribute) (bodies [][]byte
 	return nil, err
 }
 
-// dumpTwice repeats a list of several messages until it comes twice alike. Some
-// time after a change the kernel resizes the hash table of a large set, and
-// doesn't say so: a list that was begun before goes on at another place, and
-// lacks members or has them twice.
+// dumpTwice repeats a list of several messages until it comes twice alike. Some time after a change
+// the kernel resizes the hash table of a large set, and doesn't say so: a list that was begun
+// before goes on at another place, and lacks members or has them twice.
 func (c *Conn) dumpTwice(message uint16, attrs ...netlink.Attribute) ([][]byte, error) {
 	bodies, err := c.dump(message, attrs...)
 	for range maxDumps {
@@ -97,7 +97,8 @@ func (c *Conn) dumpTwice(message uint16, attrs ...netlink.Attribute) ([][]byte, 
 			return bodies, err
 		}
 		before := bodies
-		if bodies, err = c.dump(message, attrs...); err == nil && slices.EqualFunc(before, bodies, bytes.Equal) {
+		bodies, err = c.dump(message, attrs...)
+		if err == nil && slices.EqualFunc(before, bodies, bytes.Equal) {
 			return bodies, nil
 		}
 	}
@@ -108,8 +109,7 @@ func nameAttr(kind uint16, name string) netlink.Attribute {
 	return netlink.Attribute{Type: kind, Data: append([]byte(name), 0)}
 }
 
-// generation is the number of the ruleset's last change, in the whole network
-// namespace.
+// generation is the number of the ruleset's last change, in the whole network namespace.
 func (c *Conn) generation() (uint32, error) {
 	bodies, err := c.ask(unix.NFT_MSG_GETGEN, 0)
 	if err != nil {

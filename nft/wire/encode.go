@@ -20,10 +20,10 @@ const (
 	register1 = unix.NFT_REG_1
 )
 
-// An encoder turns the statements of one rule into expressions. It remembers
-// what earlier statements have established, so that a dependency (the IP
-// version, the transport protocol) is matched once a rule, as nft does: nft
-// lists `tcp dport 80` only if exactly that match of the protocol precedes.
+// An encoder turns the statements of one rule into expressions. It remembers what earlier
+// statements have established, so that a dependency (the IP version, the transport protocol) is
+// matched once a rule, as nft does: nft lists `tcp dport 80` only if exactly that match of the
+// protocol precedes.
 type encoder struct {
 	sets   map[string]*nft.Set // those of the rule's ruleset
 	exprs  [][]byte            // attributes: name and data
@@ -80,7 +80,8 @@ func equals(data ...byte) *expr.Cmp {
 func (e *encoder) load(f nft.Field, register uint32) {
 	switch f {
 	case nft.SrcAddr4, nft.DstAddr4, nft.SrcAddr6, nft.DstAddr6:
-		e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset(f), Len: uint32(f.Size())})
+		e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader,
+			Offset: offset(f), Len: uint32(f.Size())})
 	case nft.OriginalSrc4, nft.OriginalSrc6:
 		e.loadEnd(f, register, originalDirection)
 	case nft.ReplySrc4, nft.ReplySrc6:
@@ -102,9 +103,9 @@ const (
 	replyDirection
 )
 
-// loadEnd puts the source that a connection has in one direction into the
-// register. The library neither writes nor reads the direction, so attributes are
-// in the kernel's order: what is read back is compared as bytes.
+// loadEnd puts the source that a connection has in one direction into the register. The library
+// neither writes nor reads the direction, so attributes are in the kernel's order: what is read
+// back is compared as bytes.
 func (e *encoder) loadEnd(f nft.Field, register uint32, direction byte) {
 	key := uint32(unix.NFT_CT_SRC_IP)
 	if f.Family() == 6 {
@@ -123,16 +124,18 @@ func (e *encoder) loadEnd(f nft.Field, register uint32, direction byte) {
 
 // offset is where an address field sits in the network header; 0 for others.
 func offset(f nft.Field) uint32 {
-	return map[nft.Field]uint32{nft.SrcAddr4: 12, nft.DstAddr4: 16, nft.SrcAddr6: 8, nft.DstAddr6: 24}[f]
+	return map[nft.Field]uint32{nft.SrcAddr4: 12, nft.DstAddr4: 16, nft.SrcAddr6: 8,
+		nft.DstAddr6: 24}[f]
 }
 
 func transport(offset, length, register uint32) expr.Any {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: length}
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader,
+		Offset: offset, Len: length}
 }
 
-// loadFields puts fields one after the other into registers, each at the next
-// 32-bit boundary. The kernel reads registers at a 16-byte boundary back by
-// their old numbers (1 to 4), so those are written, too.
+// loadFields puts fields one after the other into registers, each at the next 32-bit boundary. The
+// kernel reads registers at a 16-byte boundary back by their old numbers (1 to 4), so those are
+// written, too.
 func (e *encoder) loadFields(fields []nft.Field) error {
 	if err := checkKey(fields); err != nil {
 		return err
@@ -200,18 +203,19 @@ func (e *encoder) matchAddr(m nft.MatchAddr) error {
 	return nil
 }
 
-// matchPrefix compares no more bytes than the prefix has, if it has whole ones, as
-// nft does.
+// matchPrefix compares no more bytes than the prefix has, if it has whole ones, as nft does.
 func (e *encoder) matchPrefix(m nft.MatchPrefix) error {
 	p := m.Prefix.Masked()
 	family := m.Field.Family()
-	if !p.IsValid() || offset(m.Field) == 0 || p.Addr().Is4In6() || (family == 4) != p.Addr().Is4() {
+	if !p.IsValid() || offset(m.Field) == 0 || p.Addr().Is4In6() ||
+		(family == 4) != p.Addr().Is4() {
 		return fmt.Errorf("%s can't be compared with prefix %s", m.Field, m.Prefix)
 	}
 	e.needFamily(family)
 	addr, bits := p.Addr().AsSlice(), p.Bits()
 	if bits%8 == 0 && bits > 0 {
-		field := &expr.Payload{DestRegister: register1, Base: expr.PayloadBaseNetworkHeader, Offset: offset(m.Field), Len: uint32(bits / 8)}
+		field := &expr.Payload{DestRegister: register1, Base: expr.PayloadBaseNetworkHeader,
+			Offset: offset(m.Field), Len: uint32(bits / 8)}
 		e.add(field, equals(addr[:bits/8]...))
 		return nil
 	}
@@ -221,7 +225,8 @@ func (e *encoder) matchPrefix(m nft.MatchPrefix) error {
 	}
 	e.load(m.Field, register1)
 	e.add(
-		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(addr)), Mask: mask, Xor: make([]byte, len(addr))},
+		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(addr)),
+			Mask: mask, Xor: make([]byte, len(addr))},
 		equals(addr...),
 	)
 	return nil
@@ -238,7 +243,8 @@ func (e *encoder) matchPort(m nft.MatchPort) error {
 	}
 	e.needProto(m.Proto)
 	e.load(nft.DstPort, register1)
-	first, last := binary.BigEndian.AppendUint16(nil, m.First), binary.BigEndian.AppendUint16(nil, m.Last)
+	first, last := binary.BigEndian.AppendUint16(nil, m.First),
+		binary.BigEndian.AppendUint16(nil, m.Last)
 	e.addRange(first, last)
 	return nil
 }
@@ -264,8 +270,7 @@ func (e *encoder) matchCT(m nft.MatchCT) error {
 	return nil
 }
 
-// addAnyBit matches if register 1, a number of the machine, has any of the
-// bits.
+// addAnyBit matches if register 1, a number of the machine, has any of the bits.
 func (e *encoder) addAnyBit(bits uint32) {
 	e.add(
 		&expr.Bitwise{
@@ -286,7 +291,8 @@ const (
 func (e *encoder) matchND() error {
 	e.needFamily(6)
 	e.add(
-		&expr.Payload{DestRegister: register1, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1},
+		&expr.Payload{DestRegister: register1, Base: expr.PayloadBaseNetworkHeader, Offset: 7,
+			Len: 1},
 		equals(ndHopLimit),
 	)
 	e.needProto(unix.IPPROTO_ICMPV6)
@@ -300,7 +306,8 @@ func (e *encoder) matchTCPNoSYN() error {
 	e.needProto(unix.IPPROTO_TCP)
 	e.add(
 		transport(flagsOffset, 1, register1),
-		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: 1, Mask: []byte{syn}, Xor: []byte{0}},
+		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: 1, Mask: []byte{syn},
+			Xor: []byte{0}},
 		equals(0),
 	)
 	return nil
@@ -312,7 +319,8 @@ func (e *encoder) matchLocalSrc() error {
 }
 
 func (e *encoder) matchNoRouteBack() error {
-	e.add(&expr.Fib{Register: register1, FlagSADDR: true, FlagIIF: true, ResultOIF: true, FlagPRESENT: true}, equals(0, 0, 0, 0))
+	e.add(&expr.Fib{Register: register1, FlagSADDR: true, FlagIIF: true, ResultOIF: true,
+		FlagPRESENT: true}, equals(0, 0, 0, 0))
 	return nil
 }
 
@@ -328,7 +336,8 @@ func (e *encoder) dispatch(d nft.Dispatch) error {
 	if err := e.loadFields(d.Fields); err != nil {
 		return err
 	}
-	e.add(&expr.Lookup{SourceRegister: register1, SetName: d.Map, DestRegister: register0, IsDestRegSet: true})
+	e.add(&expr.Lookup{SourceRegister: register1, SetName: d.Map, DestRegister: register0,
+		IsDestRegSet: true})
 	return nil
 }
 
@@ -347,20 +356,21 @@ func (e *encoder) count() error {
 	return nil
 }
 
-// maxLogPrefix is the longest prefix of a log message, without its NUL
-// (NF_LOG_PREFIXLEN).
+// maxLogPrefix is the longest prefix of a log message, without its NUL (NF_LOG_PREFIXLEN).
 const maxLogPrefix = 127
 
 func (e *encoder) sample(s nft.Sample) error {
 	if len(s.Prefix) > maxLogPrefix || s.PerSecond == 0 {
-		return fmt.Errorf("a log prefix of %d bytes at %d a second can't be", len(s.Prefix), s.PerSecond)
+		return fmt.Errorf("a log prefix of %d bytes at %d a second can't be", len(s.Prefix),
+			s.PerSecond)
 	}
 	log := &expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: s.Group}
 	if s.Prefix != "" {
 		log.Key |= 1 << unix.NFTA_LOG_PREFIX
 		log.Data = []byte(s.Prefix)
 	}
-	e.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: s.PerSecond, Unit: expr.LimitTimeSecond, Burst: cmp.Or(s.Burst, nft.DefaultBurst)}, log)
+	e.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: s.PerSecond, Unit: expr.LimitTimeSecond,
+		Burst: cmp.Or(s.Burst, nft.DefaultBurst)}, log)
 	return nil
 }
 

@@ -31,7 +31,8 @@ func (e *encoder) matchCTLabel(m nft.MatchCTLabel) error {
 	zero := make([]byte, len(mask))
 	e.add(
 		&expr.Ct{Key: expr.CtKeyLABELS, Register: register1},
-		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(mask)), Mask: mask, Xor: zero},
+		&expr.Bitwise{SourceRegister: register1, DestRegister: register1, Len: uint32(len(mask)),
+			Mask: mask, Xor: zero},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: zero},
 	)
 	return nil
@@ -42,6 +43,7 @@ func (e *encoder) setCTLabel(s nft.SetCTLabel) error {
 	if err != nil {
 		return err
 	}
-	e.add(&expr.Immediate{Register: register1, Data: label}, &expr.Ct{Key: expr.CtKeyLABELS, Register: register1, SourceRegister: true})
+	e.add(&expr.Immediate{Register: register1, Data: label},
+		&expr.Ct{Key: expr.CtKeyLABELS, Register: register1, SourceRegister: true})
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// protoRegister is the register of the port in a NAT map's data, which begins
-// in register 1 with an address of that family.
+// protoRegister is the register of the port in a NAT map's data, which begins in register 1 with an
+// address of that family.
 func protoRegister(targets nft.Field) uint32 {
 	if targets.Family() == 6 {
 		return register1 + 1
@@ -40,10 +40,12 @@ func (e *encoder) dnat(d nft.DNAT) error {
 	}
 	port := protoRegister(targets)
 	e.add(
-		&expr.Lookup{SourceRegister: register1, SetName: d.Map, DestRegister: register1, IsDestRegSet: true},
+		&expr.Lookup{SourceRegister: register1, SetName: d.Map, DestRegister: register1,
+			IsDestRegSet: true},
 		&expr.NAT{
 			Type: expr.NATTypeDestNAT, Family: nfproto,
-			RegAddrMin: register1, RegAddrMax: register1, RegProtoMin: port, RegProtoMax: port, Specified: true,
+			RegAddrMin: register1, RegAddrMax: register1, RegProtoMin: port, RegProtoMax: port,
+			Specified: true,
 		},
 	)
 	return nil
@@ -60,7 +62,8 @@ func (e *encoder) snat(s nft.SNAT) error {
 	}
 	e.add(
 		&expr.Immediate{Register: register1, Data: addr.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: nfproto, RegAddrMin: register1, RegAddrMax: register1},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: nfproto, RegAddrMin: register1,
+			RegAddrMax: register1},
 	)
 	return nil
 }
@@ -71,9 +74,8 @@ const (
 	natProtoRandomFully = 1 << 4
 )
 
-// masquerade makes the expression by hand: the library's sends either the ports or
-// the flags, and without a flag that says so the kernel doesn't look at the
-// ports.
+// masquerade makes the expression by hand: the library's sends either the ports or the flags, and
+// without a flag that says so the kernel doesn't look at the ports.
 func (e *encoder) masquerade(m nft.Masquerade) error {
 	var flags uint32
 	var attrs []netlink.Attribute
@@ -100,9 +102,9 @@ func (e *encoder) masquerade(m nft.Masquerade) error {
 		flags |= natProtoRandomFully
 	}
 	if flags != 0 {
-		// In the kernel's order: an expression that is read back is compared as
-		// bytes.
-		attrs = append([]netlink.Attribute{{Type: unix.NFTA_MASQ_FLAGS, Data: binary.BigEndian.AppendUint32(nil, flags)}}, attrs...)
+		// In the kernel's order: an expression that is read back is compared as bytes.
+		attrs = append([]netlink.Attribute{{Type: unix.NFTA_MASQ_FLAGS,
+			Data: binary.BigEndian.AppendUint32(nil, flags)}}, attrs...)
 	}
 	data, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
@@ -120,8 +122,8 @@ func (e *encoder) noTrack() error {
 	return nil
 }
 
-// dstNATed is the status bit of connections whose destination is translated
-// (IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h).
+// dstNATed is the status bit of connections whose destination is translated (IPS_DST_NAT,
+// linux/netfilter/nf_conntrack_common.h).
 const dstNATed = 1 << 5
 
 func (e *encoder) matchDNATed() error {
@@ -130,11 +132,12 @@ func (e *encoder) matchDNATed() error {
 	return nil
 }
 
-// targetData is what a NAT map's element holds: an address and a port, each
-// padded to a multiple of 4 bytes.
+// targetData is what a NAT map's element holds: an address and a port, each padded to a multiple of
+// 4 bytes.
 func targetData(targets nft.Field, v nft.Verdict) ([]byte, error) {
 	addr, port := v.Target.Addr().Unmap(), v.Target.Port()
-	if v.Kind != nft.NATTo || !addr.IsValid() || addr.Is4() != (targets.Family() == 4) || addr.Zone() != "" || port == 0 {
+	if v.Kind != nft.NATTo || !addr.IsValid() || addr.Is4() != (targets.Family() == 4) ||
+		addr.Zone() != "" || port == 0 {
 		return nil, fmt.Errorf("a map to %s can't lead to %q", targets, v)
 	}
 	return append(addr.AsSlice(), byte(port>>8), byte(port), 0, 0), nil
@@ -147,5 +150,6 @@ func readTarget(data []byte) nft.Verdict {
 	if !ok {
 		return nft.Verdict{Kind: nft.ForeignVerdict, Chain: fmt.Sprintf("0x%x", data)}
 	}
-	return nft.Verdict{Kind: nft.NATTo, Target: netip.AddrPortFrom(addr, binary.BigEndian.Uint16(data[len(data)-port:]))}
+	return nft.Verdict{Kind: nft.NATTo,
+		Target: netip.AddrPortFrom(addr, binary.BigEndian.Uint16(data[len(data)-port:]))}
 }

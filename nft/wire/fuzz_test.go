@@ -19,8 +19,8 @@ import (
 	"github.com/sluice-net/sluice/test/nfttest"
 )
 
-// A dumped is a netlink socket that answers each request of the reader with what was dumped. It is no fake of the kernel: it carries
-// nothing out.
+// A dumped is a netlink socket that answers each request of the reader with what was dumped. It is
+// no fake of the kernel: it carries nothing out.
 type dumped struct {
 	dump    []dumpedBody
 	request netlink.Message
@@ -32,12 +32,16 @@ type dumpedBody struct {
 	body    []byte
 }
 
-func (d *dumped) Close() error                         { return nil }
-func (d *dumped) SetDeadline(time.Time) error          { return nil }
-func (d *dumped) SetReadDeadline(time.Time) error      { return nil }
-func (d *dumped) SetWriteDeadline(time.Time) error     { return nil }
-func (d *dumped) SendMessages([]netlink.Message) error { return errors.New("nothing is to be written") }
-func (d *dumped) Receive() ([]netlink.Message, error)  { return nil, errors.New("not by the iterator") }
+func (d *dumped) Close() error                     { return nil }
+func (d *dumped) SetDeadline(time.Time) error      { return nil }
+func (d *dumped) SetReadDeadline(time.Time) error  { return nil }
+func (d *dumped) SetWriteDeadline(time.Time) error { return nil }
+func (d *dumped) SendMessages([]netlink.Message) error {
+	return errors.New("nothing is to be written")
+}
+func (d *dumped) Receive() ([]netlink.Message, error) {
+	return nil, errors.New("not by the iterator")
+}
 
 func (d *dumped) Send(m netlink.Message) error {
 	d.request = m
@@ -81,7 +85,8 @@ func (d *dumped) isAboutTheSet(b dumpedBody) bool {
 // conn is a connection to what was dumped.
 func (d *dumped) conn() *Conn { return &Conn{raw: netlink.NewConn(d, 1), timeout: time.Minute} }
 
-// dumpOf is the dump of a table with this content. Messages that write have the attributes of those that list.
+// dumpOf is the dump of a table with this content. Messages that write have the attributes of those
+// that list.
 func dumpOf(t testing.TB, r *nft.Ruleset) []dumpedBody {
 	t.Helper()
 	c := &Conn{}
@@ -103,7 +108,8 @@ func dumpOf(t testing.TB, r *nft.Ruleset) []dumpedBody {
 	return out
 }
 
-// dumpText and parseDump are the form of a dump in the corpus: for each message what it answers, its length in two bytes, and it.
+// dumpText and parseDump are the form of a dump in the corpus: for each message what it answers,
+// its length in two bytes, and it.
 func dumpText(dump []dumpedBody) []byte {
 	var out []byte
 	for _, b := range dump {
@@ -140,11 +146,13 @@ func TestReaderReadsDumps(t *testing.T) {
 
 func dumpedBodies(t testing.TB, r *nft.Ruleset) []dumpedBody {
 	t.Helper()
-	generation, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, 7}}})
+	generation, err := netlink.MarshalAttributes(
+		[]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, 7}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(dumpOf(t, r), dumpedBody{unix.NFT_MSG_GETGEN, append([]byte{0, 0, 0, 0}, generation...)})
+	return append(dumpOf(t, r),
+		dumpedBody{unix.NFT_MSG_GETGEN, append([]byte{0, 0, 0, 0}, generation...)})
 }
 
 func mustCanon(t testing.TB, r *nft.Ruleset) map[string][]string {
@@ -159,23 +167,31 @@ func mustCanon(t testing.TB, r *nft.Ruleset) map[string][]string {
 // aLittle is a ruleset of few bytes with one of each kind of object.
 func aLittle() *nft.Ruleset {
 	r := nft.NewRuleset()
-	r.AddSet(&nft.Set{Name: "s", Key: []nft.Field{nft.SrcAddr4}, Interval: true, Elements: map[nft.Element]nft.Verdict{
-		nft.RangeElement(nfttest.Addr("10.0.0.1"), nfttest.Addr("10.0.0.4")): {}, nft.RangeElement(nfttest.Addr("10.0.0.9"), nfttest.Addr("255.255.255.255")): {},
-	}})
-	r.AddSet(&nft.Set{Name: "p", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true, Elements: map[nft.Element]nft.Verdict{nft.ProtoPortsElement(6, 1, 9): {}}})
-	r.AddSet(&nft.Set{Name: "m", Key: []nft.Field{nft.SrcAddr4}, Verdicts: true, Elements: map[nft.Element]nft.Verdict{nft.AddrElement(nfttest.Addr("10.0.0.1")): nft.JumpTo("c")}})
-	r.AddSet(&nft.Set{Name: "n", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Targets: nft.DstAddr4, Elements: map[nft.Element]nft.Verdict{
-		nft.ProtoPortElement(6, 80): nft.NATTarget(netip.MustParseAddrPort("10.0.0.1:80")),
-	}})
+	r.AddSet(&nft.Set{Name: "s", Key: []nft.Field{nft.SrcAddr4}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{
+			nft.RangeElement(nfttest.Addr("10.0.0.1"), nfttest.Addr("10.0.0.4")):        {},
+			nft.RangeElement(nfttest.Addr("10.0.0.9"), nfttest.Addr("255.255.255.255")): {},
+		}})
+	r.AddSet(&nft.Set{Name: "p", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{nft.ProtoPortsElement(6, 1, 9): {}}})
+	r.AddSet(&nft.Set{Name: "m", Key: []nft.Field{nft.SrcAddr4}, Verdicts: true,
+		Elements: map[nft.Element]nft.Verdict{
+			nft.AddrElement(nfttest.Addr("10.0.0.1")): nft.JumpTo("c")}})
+	r.AddSet(&nft.Set{Name: "n", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Targets: nft.DstAddr4,
+		Elements: map[nft.Element]nft.Verdict{
+			nft.ProtoPortElement(6, 80): nft.NATTarget(netip.MustParseAddrPort("10.0.0.1:80")),
+		}})
 	r.AddChain(&nft.Chain{Name: "c", Rules: []nft.Rule{
-		{Statements: []nft.Statement{nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "s"}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}}}, Comment: "why"},
+		{Statements: []nft.Statement{nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "s"},
+			nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}}}, Comment: "why"},
 	}})
-	r.AddChain(&nft.Chain{Name: "b", Base: &nft.Base{Hook: nft.HookForward}, Rules: []nft.Rule{nfttest.Rule(nft.Dispatch{Fields: []nft.Field{nft.SrcAddr4}, Map: "m"})}})
+	r.AddChain(&nft.Chain{Name: "b", Base: &nft.Base{Hook: nft.HookForward},
+		Rules: []nft.Rule{nfttest.Rule(nft.Dispatch{Fields: []nft.Field{nft.SrcAddr4}, Map: "m"})}})
 	return r
 }
 
-// FuzzReader gives the reader any dump. It may refuse it. What it reads it can compare, print and mend, and a table that it takes for
-// the wanted one prints as that.
+// FuzzReader gives the reader any dump. It may refuse it. What it reads it can compare, print and
+// mend, and a table that it takes for the wanted one prints as that.
 func FuzzReader(f *testing.F) {
 	want := aLittle()
 	canon := mustCanon(f, want)
@@ -183,8 +199,10 @@ func FuzzReader(f *testing.F) {
 	f.Add(dumpText([]dumpedBody{
 		{unix.NFT_MSG_GETGEN, []byte{0, 0, 0, 0}},
 		{unix.NFT_MSG_GETTABLE, nil},
-		{unix.NFT_MSG_GETOBJ, []byte("\x0b\x00\x01\x00sluice\x00\x00\x06\x00\x02\x00o\x00\x00\x00")},
-		{unix.NFT_MSG_GETFLOWTABLE, []byte("\x0b\x00\x01\x00sluice\x00\x00\x06\x00\x02\x00f\x00\x00\x00")},
+		{unix.NFT_MSG_GETOBJ,
+			[]byte("\x0b\x00\x01\x00sluice\x00\x00\x06\x00\x02\x00o\x00\x00\x00")},
+		{unix.NFT_MSG_GETFLOWTABLE,
+			[]byte("\x0b\x00\x01\x00sluice\x00\x00\x06\x00\x02\x00f\x00\x00\x00")},
 	}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := (&dumped{dump: parseDump(data)}).conn().readOnce(want, canon)
@@ -205,7 +223,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzRule gives the decoder of rules any message: it may refuse it, and what it reads it can print.
+// FuzzRule gives the decoder of rules any message: it may refuse it, and what it reads it can
+// print.
 func FuzzRule(f *testing.F) {
 	for _, b := range dumpOf(f, nfttest.Everything()) {
 		if b.request == unix.NFT_MSG_GETRULE {
@@ -227,7 +246,8 @@ func FuzzRule(f *testing.F) {
 	})
 }
 
-// TestShortAttributes: what the library can't decode is a foreign rule, and what no kernel says is an error.
+// TestShortAttributes: what the library can't decode is a foreign rule, and what no kernel says is
+// an error.
 func TestShortAttributes(t *testing.T) {
 	t.Parallel()
 	marshal := func(list ...netlink.Attribute) []byte {
@@ -239,11 +259,14 @@ func TestShortAttributes(t *testing.T) {
 		return b
 	}
 	for name, short := range map[string][]byte{
-		"log":       marshal(netlink.Attribute{Type: unix.NFTA_LOG_GROUP, Data: []byte{1}}),
-		"immediate": marshal(netlink.Attribute{Type: unix.NFTA_IMMEDIATE_DATA, Data: marshal(netlink.Attribute{Type: unix.NFTA_DATA_VERDICT, Data: []byte{8, 0, 1, 0}})}),
+		"log": marshal(netlink.Attribute{Type: unix.NFTA_LOG_GROUP, Data: []byte{1}}),
+		"immediate": marshal(netlink.Attribute{Type: unix.NFTA_IMMEDIATE_DATA,
+			Data: marshal(netlink.Attribute{Type: unix.NFTA_DATA_VERDICT,
+				Data: []byte{8, 0, 1, 0}})}),
 	} {
 		r := &kernelRule{}
-		if err := r.addExpr(marshal(nameAttr(unix.NFTA_EXPR_NAME, name), netlink.Attribute{Type: unix.NFTA_EXPR_DATA, Data: short})); err != nil {
+		if err := r.addExpr(marshal(nameAttr(unix.NFTA_EXPR_NAME, name),
+			netlink.Attribute{Type: unix.NFTA_EXPR_DATA, Data: short})); err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if want := fmt.Sprintf("[ %s 0x%x ]", name, short); r.exprs[0] != want {
 			t.Errorf("%s: read as %s, want %s", name, r.exprs[0], want)
@@ -258,7 +281,8 @@ func TestShortAttributes(t *testing.T) {
 		},
 		"an element that is too short": func(b *dumpedBody) {
 			if b.request == unix.NFT_MSG_GETSETELEM {
-				b.body = bytes.Replace(b.body, []byte("\x08\x00\x01\x00\x0a\x00\x00\x09"), []byte("\x06\x00\x01\x00\x0a\x00\x00\x00"), 1)
+				b.body = bytes.Replace(b.body, []byte("\x08\x00\x01\x00\x0a\x00\x00\x09"),
+					[]byte("\x06\x00\x01\x00\x0a\x00\x00\x00"), 1)
 			}
 		},
 	} {

@@ -8,9 +8,8 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// AboutOurTable reports whether a notification is about our table or what is
-// in it: attribute 1 is the table's name in all of them. NEWGEN, which ends a
-// transaction, names none.
+// AboutOurTable reports whether a notification is about our table or what is in it: attribute 1 is
+// the table's name in all of them. NEWGEN, which ends a transaction, names none.
 func AboutOurTable(m netlink.Message) bool {
 	const newGen = unix.NFT_MSG_NEWGEN
 	if len(m.Data) < nfgenHeader || m.Data[0] != familyINet || m.Header.Type&0xff == newGen {

@@ -9,11 +9,11 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// A table can belong to the socket that made it (linux/netfilter/nf_tables.h,
-// NFT_TABLE_F_OWNER, since 5.12): then nobody else changes or deletes it, and a
-// flush of the ruleset passes it by. With NFT_TABLE_F_PERSIST (since 6.9) it
-// outlives that socket, as an orphan that anybody can change, and that another
-// socket can claim. A table that was made without PERSIST can't be claimed.
+// A table can belong to the socket that made it (linux/netfilter/nf_tables.h, NFT_TABLE_F_OWNER,
+// since 5.12): then nobody else changes or deletes it, and a flush of the ruleset passes it by.
+// With NFT_TABLE_F_PERSIST (since 6.9) it outlives that socket, as an orphan that anybody can
+// change, and that another socket can claim. A table that was made without PERSIST can't be
+// claimed.
 const (
 	TableOwner   = 0x2
 	TablePersist = 0x4
@@ -56,23 +56,24 @@ const (
 	endsQuestion = "ending the question"
 )
 
-// AskForOwnedTables queues a transaction that makes an owned table which persists, and that is refused whatever the
-// kernel has: OwnedTables reads the answer.
+// AskForOwnedTables queues a transaction that makes an owned table which persists, and that is
+// refused whatever the kernel has: OwnedTables reads the answer.
 func (c *Conn) AskForOwnedTables() error {
 	queue := func(label, name string) error {
-		return c.queue(label, unix.NFT_MSG_NEWTABLE, create, func(body *netlink.AttributeEncoder) error {
-			if name != "" {
-				body.String(unix.NFTA_TABLE_NAME, name)
-			}
-			body.Uint32(unix.NFTA_TABLE_FLAGS, TableOwner|TablePersist)
-			return nil
-		})
+		return c.queue(label, unix.NFT_MSG_NEWTABLE, create,
+			func(body *netlink.AttributeEncoder) error {
+				if name != "" {
+					body.String(unix.NFTA_TABLE_NAME, name)
+				}
+				body.Uint32(unix.NFTA_TABLE_FLAGS, TableOwner|TablePersist)
+				return nil
+			})
 	}
 	return errors.Join(queue(asksForOwned, nft.TableName+"-probe"), queue(endsQuestion, ""))
 }
 
-// OwnedTables reports whether the kernel has owned tables that persist, by the error with which Flush of what
-// AskForOwnedTables queued has failed. Another error is returned.
+// OwnedTables reports whether the kernel has owned tables that persist, by the error with which
+// Flush of what AskForOwnedTables queued has failed. Another error is returned.
 func OwnedTables(answer error) (bool, error) {
 	var refusal *nft.RefusedError
 	switch {

@@ -35,18 +35,17 @@ func (o Other) String() string {
 	return fmt.Sprintf("object %s (type %d)", o.name, o.kind)
 }
 
-// A read that others' changes interrupt is tried again, up to maxReads times.
-// Only the first calmReads insist on a ruleset that doesn't change anywhere
-// from the first dump to the last: where others write all the time, that never
-// comes, and ours is the only writer of our table.
+// A read that others' changes interrupt is tried again, up to maxReads times. Only the first
+// calmReads insist on a ruleset that doesn't change anywhere from the first dump to the last: where
+// others write all the time, that never comes, and ours is the only writer of our table.
 const (
 	calmReads = 5
 	maxReads  = 20
 )
 
-// Read returns what the kernel has in our table. Where a rule or the key of a
-// set is what like wants, the result uses like's words, so that equal things
-// compare equal; everything else is foreign.
+// Read returns what the kernel has in our table. Where a rule or the key of a set is what like
+// wants, the result uses like's words, so that equal things compare equal; everything else is
+// foreign.
 func (c *Conn) Read(like *nft.Ruleset) (*Installed, error) {
 	canon, err := canonicalRules(like)
 	if err != nil {
@@ -58,7 +57,8 @@ func (c *Conn) Read(like *nft.Ruleset) (*Installed, error) {
 		if err == nil {
 			return got, nil
 		}
-		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOENT) || try == maxReads {
+		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.EINTR) &&
+			!errors.Is(err, unix.ENOENT) || try == maxReads {
 			return nil, fmt.Errorf("reading table %s: %w", nft.TableName, err)
 		}
 	}
@@ -98,8 +98,8 @@ func (c *Conn) readOnce(like *nft.Ruleset, canon map[string][]string) (*Installe
 	return got, nil
 }
 
-// readChains lists the chains of all inet tables, since the kernel can't
-// filter those, and keeps ours.
+// readChains lists the chains of all inet tables, since the kernel can't filter those, and keeps
+// ours.
 func (c *Conn) readChains(got *Installed) error {
 	bodies, err := c.dump(unix.NFT_MSG_GETCHAIN)
 	if err != nil {
@@ -195,8 +195,7 @@ func (c *Conn) readRules(got *Installed, like *nft.Ruleset, canon map[string][]s
 	return nil
 }
 
-// readSets reads the named sets; the anonymous ones of foreign rules come and
-// go with those.
+// readSets reads the named sets; the anonymous ones of foreign rules come and go with those.
 func (c *Conn) readSets(got *Installed, like *nft.Ruleset) error {
 	bodies, err := c.dump(unix.NFT_MSG_GETSET, nameAttr(unix.NFTA_SET_TABLE, nft.TableName))
 	if err != nil {
@@ -230,8 +229,7 @@ func (c *Conn) readSets(got *Installed, like *nft.Ruleset) error {
 	return nil
 }
 
-// readSet decodes a set's definition. What our sets never have makes the key
-// foreign.
+// readSet decodes a set's definition. What our sets never have makes the key foreign.
 func readSet(body []byte) (set *nft.Set, anonymous bool, err error) {
 	const concatFlag = nftables.NFT_SET_CONCAT
 	set = &nft.Set{Elements: map[nft.Element]nft.Verdict{}}
@@ -271,13 +269,14 @@ func readSet(body []byte) (set *nft.Set, anonymous bool, err error) {
 	return set, flags&unix.NFT_SET_ANONYMOUS != 0, nil
 }
 
-// keyFields reads the number by which nft remembers the types of a key: 6 bits
-// each, the last one lowest.
+// keyFields reads the number by which nft remembers the types of a key: 6 bits each, the last one
+// lowest.
 func keyFields(magic uint32) []nft.Field {
 	var fields []nft.Field
 	for ; magic != 0; magic >>= nftables.SetConcatTypeBits {
 		field := nft.ForeignField
-		for _, f := range []nft.Field{nft.SrcAddr4, nft.SrcAddr6, nft.InIface, nft.L4Proto, nft.DstPort} {
+		for _, f := range []nft.Field{nft.SrcAddr4, nft.SrcAddr6, nft.InIface, nft.L4Proto,
+			nft.DstPort} {
 			t := datatype(f)
 			if t.GetNFTMagic() == magic&nftables.SetConcatTypeMask {
 				field = f
@@ -292,8 +291,8 @@ func keyFields(magic uint32) []nft.Field {
 	return fields
 }
 
-// targetsField is the family of a NAT map, by the type of its data: an address
-// and a port. 0 for other data.
+// targetsField is the family of a NAT map, by the type of its data: an address and a port. 0 for
+// other data.
 func targetsField(data uint32) nft.Field {
 	for _, targets := range []nft.Field{nft.DstAddr4, nft.DstAddr6} {
 		if kind, _ := concatType([]nft.Field{targets, nft.DstPort}); kind == data {

@@ -23,7 +23,8 @@ type kernelElement struct {
 // ReadElements reads the members of a set.
 func (c *Conn) ReadElements(set *nft.Set) (map[nft.Element]nft.Verdict, error) {
 	bodies, err := c.dumpTwice(unix.NFT_MSG_GETSETELEM,
-		nameAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nft.TableName), nameAttr(unix.NFTA_SET_ELEM_LIST_SET, set.Name))
+		nameAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nft.TableName),
+		nameAttr(unix.NFTA_SET_ELEM_LIST_SET, set.Name))
 	if err != nil {
 		return nil, fmt.Errorf("reading elements of set %s: %w", set.Name, err)
 	}
@@ -57,8 +58,8 @@ func (c *Conn) ReadElements(set *nft.Set) (map[nft.Element]nft.Verdict, error) {
 	return elements, nil
 }
 
-// checkElements refuses elements that can't be in a set with such a key: what
-// the kernel can't have said isn't guessed at.
+// checkElements refuses elements that can't be in a set with such a key: what the kernel can't have
+// said isn't guessed at.
 func checkElements(s *nft.Set) error {
 	size := 0
 	for _, f := range s.Key {
@@ -139,10 +140,9 @@ func verdictKind(code expr.VerdictKind) nft.VerdictKind {
 	}
 }
 
-// pairRanges makes ranges of the markers by which the kernel keeps an
-// interval set of one field: one where a range begins, and one after its end,
-// unless it ends with the last address. nft adds an end marker of its own at
-// the first address, which ends nothing.
+// pairRanges makes ranges of the markers by which the kernel keeps an interval set of one field:
+// one where a range begins, and one after its end, unless it ends with the last address. nft adds
+// an end marker of its own at the first address, which ends nothing.
 func pairRanges(list []kernelElement) map[nft.Element]nft.Verdict {
 	slices.SortFunc(list, func(a, b kernelElement) int {
 		if c := cmp.Compare(a.key, b.key); c != 0 || a.endMarker == b.endMarker {

@@ -12,9 +12,9 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// A kernelRule is a rule as the kernel lists it, each expression in canonical
-// text: two rules do the same if, and only if, their texts are the same.
-// Running values (counters, set numbers) are left out.
+// A kernelRule is a rule as the kernel lists it, each expression in canonical text: two rules do
+// the same if, and only if, their texts are the same. Running values (counters, set numbers) are
+// left out.
 type kernelRule struct {
 	table, chain string
 	exprs        []string
@@ -58,8 +58,8 @@ func readRule(body []byte) (*kernelRule, error) {
 	return r, nil
 }
 
-// addExpr decodes one expression. One that the library doesn't know, or can't
-// read, is kept as its bytes: it is none of ours.
+// addExpr decodes one expression. One that the library doesn't know, or can't read, is kept as its
+// bytes: it is none of ours.
 func (r *kernelRule) addExpr(body []byte) error {
 	name, data, err := splitExpr(body)
 	if err != nil {
@@ -98,8 +98,7 @@ func readable(x expr.Any, data []byte) (ok bool) {
 	return expr.Unmarshal(familyINet, data, x) == nil
 }
 
-// newExpr returns an empty expression of those kinds that our rules consist
-// of.
+// newExpr returns an empty expression of those kinds that our rules consist of.
 func newExpr(name string, data []byte) expr.Any {
 	switch name {
 	case "meta":
@@ -138,8 +137,7 @@ func newExpr(name string, data []byte) expr.Any {
 	return nil
 }
 
-// canonical is the expression without its running values, and what it refers
-// to.
+// canonical is the expression without its running values, and what it refers to.
 func canonical(name string, x expr.Any) (string, nft.Ref) {
 	var to nft.Ref
 	switch x := x.(type) {
@@ -167,8 +165,8 @@ func canonical(name string, x expr.Any) (string, nft.Ref) {
 	return b.String(), to
 }
 
-// canonicalRules returns the texts by which readRule will know the rules of
-// every chain: each is encoded, and decoded as if the kernel had sent it.
+// canonicalRules returns the texts by which readRule will know the rules of every chain: each is
+// encoded, and decoded as if the kernel had sent it.
 func canonicalRules(r *nft.Ruleset) (map[string][]string, error) {
 	texts := make(map[string][]string, len(r.Chains))
 	for name, chain := range r.Chains {

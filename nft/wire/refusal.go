@@ -24,10 +24,11 @@ func (c *Conn) about(o nft.Object, elements ...newElement) {
 	last.object, last.elements = o, elements
 }
 
-// refusalOf finds out what the kernel refused. An error about one message
-// makes others fail that refer to its object (ENOENT), so of those only the
-// first counts. first is the sequence number of the first message.
-func refusalOf(err error, first uint32, messages []netlink.Message, subjects []subject) *nft.RefusedError {
+// refusalOf finds out what the kernel refused. An error about one message makes others fail that
+// refer to its object (ENOENT), so of those only the first counts. first is the sequence number of
+// the first message.
+func refusalOf(err error, first uint32, messages []netlink.Message,
+	subjects []subject) *nft.RefusedError {
 	var refusal *nft.RefusedError
 	for _, op := range opErrors(err) {
 		i := op.Sequence - first
@@ -47,14 +48,16 @@ func refusalOf(err error, first uint32, messages []netlink.Message, subjects []s
 	return refusal
 }
 
-// unsendable is the error of an operation that can't be put into a message: as
-// good as refused, and its object can be left out likewise.
+// unsendable is the error of an operation that can't be put into a message: as good as refused, and
+// its object can be left out likewise.
 func unsendable(op nft.Op, err error) error {
 	if op.Kind == nft.AddChain || op.Kind == nft.AddRules {
-		return &nft.RefusedError{Doing: "encoding", Unsent: true, Objects: []nft.Object{{Chain: op.Chain.Name}}, Err: err}
+		return &nft.RefusedError{Doing: "encoding", Unsent: true,
+			Objects: []nft.Object{{Chain: op.Chain.Name}}, Err: err}
 	}
 	if op.Kind == nft.AddSet {
-		return &nft.RefusedError{Doing: "encoding", Unsent: true, Objects: []nft.Object{{Set: op.Set.Name}}, Err: err}
+		return &nft.RefusedError{Doing: "encoding", Unsent: true,
+			Objects: []nft.Object{{Set: op.Set.Name}}, Err: err}
 	}
 	return err
 }
@@ -75,8 +78,8 @@ func opErrors(err error) []*netlink.OpError {
 	return ops
 }
 
-// refused is the object, or the element that the kernel points at by the
-// offset of its attribute in the message.
+// refused is the object, or the element that the kernel points at by the offset of its attribute in
+// the message.
 func (s subject) refused(m netlink.Message, offset int) nft.Object {
 	if len(s.elements) == 0 {
 		return s.object
@@ -96,8 +99,8 @@ const (
 	nfgenHeader = 4  // struct nfgenmsg
 )
 
-// elementAt is the index of the element whose attribute holds a position in a
-// message; -1 if none does.
+// elementAt is the index of the element whose attribute holds a position in a message; -1 if none
+// does.
 func elementAt(data []byte, position int) int {
 	at := nfgenHeader
 	for kind, value := range attribute.All(data[nfgenHeader:]) {
@@ -109,8 +112,7 @@ func elementAt(data []byte, position int) int {
 	return -1
 }
 
-// attributeAt is the index of the attribute that holds a position; -1 if none
-// does.
+// attributeAt is the index of the attribute that holds a position; -1 if none does.
 func attributeAt(list []byte, position int) int {
 	i, end := 0, 0
 	for _, value := range attribute.All(list) {

@@ -11,9 +11,9 @@ import (
 	"github.com/sluice-net/sluice/nft"
 )
 
-// Add queues an operation for the next Flush. The sets are those of the
-// ruleset that the operation leads to. The error of one that no message can say
-// is a [RefusedError] about the object that can be left out.
+// Add queues an operation for the next Flush. The sets are those of the ruleset that the operation
+// leads to. The error of one that no message can say is a [RefusedError] about the object that can
+// be left out.
 func (c *Conn) Add(op nft.Op, sets map[string]*nft.Set) error {
 	if err := c.queueOp(op, sets); err != nil {
 		return unsendable(op, err)
@@ -24,11 +24,12 @@ func (c *Conn) Add(op nft.Op, sets map[string]*nft.Set) error {
 func (c *Conn) queueOp(op nft.Op, sets map[string]*nft.Set) error {
 	switch op.Kind {
 	case nft.AddTable:
-		return c.queue("adding table "+nft.TableName, unix.NFT_MSG_NEWTABLE, create, func(body *netlink.AttributeEncoder) error {
-			body.String(unix.NFTA_TABLE_NAME, nft.TableName)
-			body.Uint32(unix.NFTA_TABLE_FLAGS, c.TableFlags)
-			return nil
-		})
+		return c.queue("adding table "+nft.TableName, unix.NFT_MSG_NEWTABLE, create,
+			func(body *netlink.AttributeEncoder) error {
+				body.String(unix.NFTA_TABLE_NAME, nft.TableName)
+				body.Uint32(unix.NFTA_TABLE_FLAGS, c.TableFlags)
+				return nil
+			})
 	case nft.AddChain:
 		return c.addChain(op.Chain)
 	case nft.AddRules:
@@ -49,22 +50,21 @@ func (c *Conn) queueOp(op nft.Op, sets map[string]*nft.Set) error {
 
 // DeleteTable queues the deletion of the table with all that is in it.
 func (c *Conn) DeleteTable() error {
-	return c.queue("deleting table "+nft.TableName, unix.NFT_MSG_DELTABLE, remove, func(body *netlink.AttributeEncoder) error {
-		body.String(unix.NFTA_TABLE_NAME, nft.TableName)
-		return nil
-	})
+	return c.queue("deleting table "+nft.TableName, unix.NFT_MSG_DELTABLE, remove,
+		func(body *netlink.AttributeEncoder) error {
+			body.String(unix.NFTA_TABLE_NAME, nft.TableName)
+			return nil
+		})
 }
 
-// Attributes that mean the same in messages about chains, rules, sets, objects
-// and flowtables.
+// Attributes that mean the same in messages about chains, rules, sets, objects and flowtables.
 const (
 	tableAttr = unix.NFTA_CHAIN_TABLE
 	setName   = unix.NFTA_SET_NAME
 )
 
-// queueNames queues the deletion of an object of our table. In messages about
-// sets, rules, flowtables and objects the name is attribute 2; in those about
-// chains it is 3.
+// queueNames queues the deletion of an object of our table. In messages about sets, rules,
+// flowtables and objects the name is attribute 2; in those about chains it is 3.
 func (c *Conn) queueNames(label string, kind uint16, name string) error {
 	return c.queue(label, kind, remove, func(body *netlink.AttributeEncoder) error {
 		body.String(tableAttr, nft.TableName)
@@ -82,30 +82,32 @@ func (c *Conn) DeleteOther(o Other) error {
 	if o.flowtable {
 		return c.queueNames("deleting "+o.String(), unix.NFT_MSG_DELFLOWTABLE, o.name)
 	}
-	return c.queue("deleting "+o.String(), unix.NFT_MSG_DELOBJ, remove, func(body *netlink.AttributeEncoder) error {
-		body.String(unix.NFTA_OBJ_TABLE, nft.TableName)
-		body.String(unix.NFTA_OBJ_NAME, o.name)
-		body.Uint32(unix.NFTA_OBJ_TYPE, o.kind)
-		return nil
-	})
+	return c.queue("deleting "+o.String(), unix.NFT_MSG_DELOBJ, remove,
+		func(body *netlink.AttributeEncoder) error {
+			body.String(unix.NFTA_OBJ_TABLE, nft.TableName)
+			body.String(unix.NFTA_OBJ_NAME, o.name)
+			body.Uint32(unix.NFTA_OBJ_TYPE, o.kind)
+			return nil
+		})
 }
 
 func (c *Conn) addChain(chain *nft.Chain) error {
-	err := c.queue("adding chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, create, func(body *netlink.AttributeEncoder) error {
-		body.String(unix.NFTA_CHAIN_TABLE, nft.TableName)
-		body.String(unix.NFTA_CHAIN_NAME, chain.Name)
-		if chain.Base == nil {
-			return nil
-		}
-		body.Nested(unix.NFTA_CHAIN_HOOK, func(hook *netlink.AttributeEncoder) error {
-			hook.Uint32(unix.NFTA_HOOK_HOOKNUM, uint32(chain.Base.Hook))
-			hook.Int32(unix.NFTA_HOOK_PRIORITY, int32(chain.Base.Priority))
+	err := c.queue("adding chain "+chain.Name, unix.NFT_MSG_NEWCHAIN, create,
+		func(body *netlink.AttributeEncoder) error {
+			body.String(unix.NFTA_CHAIN_TABLE, nft.TableName)
+			body.String(unix.NFTA_CHAIN_NAME, chain.Name)
+			if chain.Base == nil {
+				return nil
+			}
+			body.Nested(unix.NFTA_CHAIN_HOOK, func(hook *netlink.AttributeEncoder) error {
+				hook.Uint32(unix.NFTA_HOOK_HOOKNUM, uint32(chain.Base.Hook))
+				hook.Int32(unix.NFTA_HOOK_PRIORITY, int32(chain.Base.Priority))
+				return nil
+			})
+			body.Uint32(unix.NFTA_CHAIN_POLICY, uint32(nftables.ChainPolicyAccept))
+			body.String(unix.NFTA_CHAIN_TYPE, chain.Base.Type.String())
 			return nil
 		})
-		body.Uint32(unix.NFTA_CHAIN_POLICY, uint32(nftables.ChainPolicyAccept))
-		body.String(unix.NFTA_CHAIN_TYPE, chain.Base.Type.String())
-		return nil
-	})
 	if err == nil {
 		c.about(nft.Object{Chain: chain.Name})
 	}
@@ -119,20 +121,23 @@ func (c *Conn) addRules(op nft.Op, sets map[string]*nft.Set) error {
 			return fmt.Errorf("adding rule %d to chain %s: %w", i+1, op.Chain.Name, err)
 		}
 		label := fmt.Sprintf("adding rule %q to chain %s", r, op.Chain.Name)
-		if err := c.queue(label, unix.NFT_MSG_NEWRULE, attach, func(body *netlink.AttributeEncoder) error {
-			body.String(unix.NFTA_RULE_TABLE, nft.TableName)
-			body.String(unix.NFTA_RULE_CHAIN, op.Chain.Name)
-			body.Nested(unix.NFTA_RULE_EXPRESSIONS, func(list *netlink.AttributeEncoder) error {
-				for _, x := range exprs {
-					list.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, x)
+		if err := c.queue(label, unix.NFT_MSG_NEWRULE, attach,
+			func(body *netlink.AttributeEncoder) error {
+				body.String(unix.NFTA_RULE_TABLE, nft.TableName)
+				body.String(unix.NFTA_RULE_CHAIN, op.Chain.Name)
+				body.Nested(unix.NFTA_RULE_EXPRESSIONS, func(list *netlink.AttributeEncoder) error {
+					for _, x := range exprs {
+						list.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, x)
+					}
+					return nil
+				})
+				if r.Comment != "" {
+					body.Bytes(unix.NFTA_RULE_USERDATA,
+						userdata.AppendString(nil, userdata.TypeComment,
+							nft.ClampComment(r.Comment)))
 				}
 				return nil
-			})
-			if r.Comment != "" {
-				body.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, nft.ClampComment(r.Comment)))
-			}
-			return nil
-		}); err != nil {
+			}); err != nil {
 			return err
 		}
 		c.about(nft.Object{Chain: op.Chain.Name})
@@ -206,8 +211,7 @@ func describeKey(s *nft.Set) func(*netlink.AttributeEncoder) error {
 // fieldLength is NFTA_SET_FIELD_LEN.
 const fieldLength = 1
 
-// userData is what nft keeps with a set for its own use: the byte order of
-// ranges, and the comment.
+// userData is what nft keeps with a set for its own use: the byte order of ranges, and the comment.
 func userData(s *nft.Set) []byte {
 	const bigEndian = 2
 	var data []byte
@@ -215,13 +219,14 @@ func userData(s *nft.Set) []byte {
 		data = userdata.AppendUint32(data, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, bigEndian)
 	}
 	if s.Comment != "" {
-		data = userdata.AppendString(data, userdata.NFTNL_UDATA_SET_COMMENT, nft.ClampComment(s.Comment))
+		data = userdata.AppendString(data, userdata.NFTNL_UDATA_SET_COMMENT,
+			nft.ClampComment(s.Comment))
 	}
 	return data
 }
 
-// concatType is the number by which nft remembers the types of fields (see
-// keyFields), and how many bytes they take.
+// concatType is the number by which nft remembers the types of fields (see keyFields), and how many
+// bytes they take.
 func concatType(fields []nft.Field) (kind, size uint32) {
 	for _, f := range fields {
 		t := datatype(f)

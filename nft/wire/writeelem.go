@@ -13,20 +13,23 @@ import (
 func (c *Conn) setElements(op nft.Op) error {
 	for _, part := range nft.Chunked(nft.Plain(op.Leave)) {
 		label := "deleting elements from set " + op.Set.Name
-		if err := c.queueElements(label, unix.NFT_MSG_DELSETELEM, remove, op.Set, part, false); err != nil {
+		if err := c.queueElements(label, unix.NFT_MSG_DELSETELEM, remove, op.Set, part,
+			false); err != nil {
 			return err
 		}
 	}
 	for _, part := range nft.Chunked(op.Join) {
 		label := "adding elements to set " + op.Set.Name
-		if err := c.queueElements(label, unix.NFT_MSG_NEWSETELEM, create, op.Set, part, op.Set.IsMap()); err != nil {
+		if err := c.queueElements(label, unix.NFT_MSG_NEWSETELEM, create, op.Set, part,
+			op.Set.IsMap()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *Conn) queueElements(label string, kind uint16, flags netlink.HeaderFlags, s *nft.Set, part []nft.Member, data bool) error {
+func (c *Conn) queueElements(label string, kind uint16, flags netlink.HeaderFlags, s *nft.Set,
+	part []nft.Member, data bool) error {
 	elements, err := newElements(s, part, data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", label, err)
@@ -101,9 +104,8 @@ func (e newElement) encodeData(body *netlink.AttributeEncoder) error {
 	return nil
 }
 
-// newElements encodes members. A range in a set of one field is a marker
-// where it begins and one after its end; in a concatenation it is one element
-// with two keys.
+// newElements encodes members. A range in a set of one field is a marker where it begins and one
+// after its end; in a concatenation it is one element with two keys.
 func newElements(s *nft.Set, list []nft.Member, data bool) ([]newElement, error) {
 	size := 0
 	for _, f := range s.Key {
@@ -111,11 +113,13 @@ func newElements(s *nft.Set, list []nft.Member, data bool) ([]newElement, error)
 	}
 	elements := make([]newElement, 0, len(list))
 	for _, m := range list {
-		if len(m.First) != size || s.Interval && len(m.End()) != size || !s.Interval && m.Last != "" || m.End() < m.First {
+		if len(m.First) != size || s.Interval && len(m.End()) != size ||
+			!s.Interval && m.Last != "" || m.End() < m.First {
 			return nil, fmt.Errorf("%s doesn't fit type %s", m.Element, s.TypeString())
 		}
 		if (m.Verdict.Kind != nft.NoVerdict) != data {
-			return nil, fmt.Errorf("element %s: its verdict %q doesn't suit a %s", m.Text(s.Key), m.Verdict, s.Kind())
+			return nil, fmt.Errorf("element %s: its verdict %q doesn't suit a %s", m.Text(s.Key),
+				m.Verdict, s.Kind())
 		}
 		e := newElement{Member: m, targets: s.Targets, bare: !data}
 		switch {
@@ -128,7 +132,8 @@ func newElements(s *nft.Set, list []nft.Member, data bool) ([]newElement, error)
 			elements = append(elements, e)
 			if !nft.IsLast(m.End()) {
 				after := nft.Element{First: nft.Step(m.End(), 1)}
-				elements = append(elements, newElement{Member: nft.Member{Element: after}, endMarker: true})
+				elements = append(elements,
+					newElement{Member: nft.Member{Element: after}, endMarker: true})
 			}
 		}
 	}

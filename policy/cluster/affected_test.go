@@ -13,12 +13,13 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// TestAffectedByMembers: who joins or leaves a set concerns its own
-// connections, and not all those of the pods whose policies use the set; a
-// policy's rules concern those of the pods that it isolates.
+// TestAffectedByMembers: who joins or leaves a set concerns its own connections, and not all those
+// of the pods whose policies use the set; a policy's rules concern those of the pods that it
+// isolates.
 func TestAffectedByMembers(t *testing.T) {
 	t.Parallel()
-	local, other, remote := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.1.1")
+	local, other, remote := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"),
+		netip.MustParseAddr("10.0.1.1")
 	c := cluster.New(cluster.Options{Node: "n1"})
 	pod := func(name, app string, a netip.Addr) policy.Pod {
 		return policy.Pod{
@@ -33,16 +34,18 @@ func TestAffectedByMembers(t *testing.T) {
 		from := selects(app)
 		c.SetPolicy(policy.Parse(&networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "p"},
-			Spec: networkingv1.NetworkPolicySpec{PodSelector: selects("db"), Ingress: []networkingv1.NetworkPolicyIngressRule{{
-				From: []networkingv1.NetworkPolicyPeer{{PodSelector: &from}},
-			}}},
+			Spec: networkingv1.NetworkPolicySpec{PodSelector: selects("db"),
+				Ingress: []networkingv1.NetworkPolicyIngressRule{{
+					From: []networkingv1.NetworkPolicyPeer{{PodSelector: &from}},
+				}}},
 		}))
 	}
 	c.SetNamespace("a", nil)
 	c.SetNode(policy.Node{Name: "n2", PodCIDRs: prefixes("10.0.1.0/24")})
 	for name, at := range map[string]netip.Addr{"db": local, "free": other} {
 		c.SetPod(pod(name, name, at))
-		c.SetEndpoint(policy.Endpoint{ID: name, Pod: selector.Pod{Namespace: "a", Name: name, UID: name}, Addresses: []netip.Addr{at}})
+		c.SetEndpoint(policy.Endpoint{ID: name,
+			Pod: selector.Pod{Namespace: "a", Name: name, UID: name}, Addresses: []netip.Addr{at}})
 	}
 	allow("web")
 	c.Take()
@@ -51,17 +54,25 @@ func TestAffectedByMembers(t *testing.T) {
 		change              func()
 		tightened, loosened cluster.Ends
 	}{
-		{"a peer comes", func() { c.SetPod(pod("web", "web", remote)) }, cluster.Ends{}, cluster.Ends{remote: cluster.AsSource}},
-		{"it is relabelled", func() { c.SetPod(pod("web", "cold", remote)) }, cluster.Ends{remote: cluster.AsSource}, cluster.Ends{}},
-		{"and back", func() { c.SetPod(pod("web", "web", remote)) }, cluster.Ends{}, cluster.Ends{remote: cluster.AsSource}},
-		{"it goes", func() { c.DeletePod("a", "web") }, cluster.Ends{remote: cluster.AsSource}, cluster.Ends{}},
-		{"the rules change", func() { allow("cold") }, cluster.Ends{local: cluster.AsDestination}, cluster.Ends{}},
-		{"nothing isolates any more", func() { c.DeletePolicy(policy.Key{Namespace: "a", Name: "p"}) }, cluster.Ends{local: cluster.AsDestination}, cluster.Ends{}},
+		{"a peer comes", func() { c.SetPod(pod("web", "web", remote)) }, cluster.Ends{},
+			cluster.Ends{remote: cluster.AsSource}},
+		{"it is relabelled", func() { c.SetPod(pod("web", "cold", remote)) },
+			cluster.Ends{remote: cluster.AsSource}, cluster.Ends{}},
+		{"and back", func() { c.SetPod(pod("web", "web", remote)) }, cluster.Ends{},
+			cluster.Ends{remote: cluster.AsSource}},
+		{"it goes", func() { c.DeletePod("a", "web") }, cluster.Ends{remote: cluster.AsSource},
+			cluster.Ends{}},
+		{"the rules change", func() { allow("cold") }, cluster.Ends{local: cluster.AsDestination},
+			cluster.Ends{}},
+		{"nothing isolates any more", func() {
+			c.DeletePolicy(policy.Key{Namespace: "a", Name: "p"})
+		}, cluster.Ends{local: cluster.AsDestination}, cluster.Ends{}},
 	} {
 		step.change()
 		got := c.Affected(c.Take())
 		if !maps.Equal(got.Tightened, step.tightened) || !maps.Equal(got.Loosened, step.loosened) {
-			t.Errorf("%s: tightened %v and loosened %v, want %v and %v", step.what, got.Tightened, got.Loosened, step.tightened, step.loosened)
+			t.Errorf("%s: tightened %v and loosened %v, want %v and %v", step.what, got.Tightened,
+				got.Loosened, step.tightened, step.loosened)
 		}
 	}
 }

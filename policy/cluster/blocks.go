@@ -29,10 +29,9 @@ func (c *Cluster) blockMembers(blocks []policy.Block) []policy.Member {
 	return out
 }
 
-// blockRanges returns the ranges of a block. A tunnel address stands
-// for its node, whose packets to pods carry it wherever they go through the
-// tunnel: it is in the block by what is said of the node, not by the range that
-// it lies in.
+// blockRanges returns the ranges of a block. A tunnel address stands for its node, whose packets to
+// pods carry it wherever they go through the tunnel: it is in the block by what is said of the
+// node, not by the range that it lies in.
 func blockRanges(b policy.Block, s *standing) []netipx.IPRange {
 	var set netipx.IPSetBuilder
 	for _, r := range selector.Subtract(b.CIDR, b.Except) {
@@ -56,11 +55,10 @@ func blockRanges(b policy.Block, s *standing) []netipx.IPRange {
 	return built.Ranges()
 }
 
-// containsTunnel reports whether a tunnel address of a node is in the block:
-// the CIDR names this very address, or has that of the underlay, from which the
-// same packets come where there is no tunnel; and none that the node claims is
-// in an except. A range of the pod network means pods: outsiders whose
-// connections a node sends on come from its tunnel address too.
+// containsTunnel reports whether a tunnel address of a node is in the block: the CIDR names this
+// very address, or has that of the underlay, from which the same packets come where there is no
+// tunnel; and none that the node claims is in an except. A range of the pod network means pods:
+// outsiders whose connections a node sends on come from its tunnel address too.
 func containsTunnel(b policy.Block, n policy.Node, tunnel netip.Addr) bool {
 	if tunnel.Is4() != b.CIDR.Addr().Is4() {
 		return false

@@ -9,10 +9,9 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Bounds say what the policies of one namespace that select pods of this node
-// may cost it. The defaults are far above any honest use. The kernel finds a
-// set by reading all of the table's, so sets cost with the square of their
-// number, and every member takes memory.
+// Bounds say what the policies of one namespace that select pods of this node may cost it. The
+// defaults are far above any honest use. The kernel finds a set by reading all of the table's, so
+// sets cost with the square of their number, and every member takes memory.
 type Bounds struct {
 	Clauses int // of those policies; 0: 4,000
 	Members int // of the sets that they look up; 0: 2,000,000
@@ -57,9 +56,9 @@ func (a *account) discharge(s *setState) {
 	}
 }
 
-// keepClauseBounds empties policies, the costliest first, of each namespace
-// whose marked rules are too many together: they isolate, and allow nothing.
-// What it decides depends only on which policies there are and whom they select.
+// keepClauseBounds empties policies, the costliest first, of each namespace whose marked rules are
+// too many together: they isolate, and allow nothing. What it decides depends only on which
+// policies there are and whom they select.
 func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
 	namespaces := map[string]bool{}
 	for ref := range c.dirtyRules {
@@ -84,9 +83,8 @@ func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
 	}
 }
 
-// keepMemberBound does the same where the sets of a namespace's policies have
-// too many members. Which pods there are isn't known before the sets are
-// filled, so it depends on what came first.
+// keepMemberBound does the same where the sets of a namespace's policies have too many members.
+// Which pods there are isn't known before the sets are filled, so it depends on what came first.
 func (c *Cluster) keepMemberBound(namespace string, changed map[policy.Ref]struct{}) {
 	for a := c.accounts[namespace]; a != nil && a.members > c.opts.Bounds.Members; {
 		cost := map[policy.Key]int{}
@@ -127,9 +125,9 @@ func (c *Cluster) empty(k policy.Key, byMembers bool, changed map[policy.Ref]str
 	}
 }
 
-// restore gives the emptied policies of a namespace back their rules, since
-// what has changed may have made room; those that met the bound on members only
-// when a policy has changed, as filling their sets to find out costs a lot.
+// restore gives the emptied policies of a namespace back their rules, since what has changed may
+// have made room; those that met the bound on members only when a policy has changed, as filling
+// their sets to find out costs a lot.
 func (c *Cluster) restore(namespace string, byMembers bool) {
 	for k, shed := range c.shed {
 		if k.Namespace != namespace || shed.byMembers && !byMembers {
@@ -143,14 +141,13 @@ func (c *Cluster) restore(namespace string, byMembers bool) {
 	}
 }
 
-// Shed lists the policies, sorted, whose rules are left out because the
-// policies of their namespace cost this node too much.
+// Shed lists the policies, sorted, whose rules are left out because the policies of their namespace
+// cost this node too much.
 func (c *Cluster) Shed() []policy.Key {
 	return slices.SortedFunc(maps.Keys(c.shed), policy.Key.Compare)
 }
 
-// ShedReason says which bound the policies of a namespace meet of which Shed
-// lists one.
+// ShedReason says which bound the policies of a namespace meet of which Shed lists one.
 func (c *Cluster) ShedReason(namespace string) string {
 	return fmt.Sprintf(
 		"those policies of namespace %s that select pods of this node have more than %d rules, "+

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// addresses lists what the pod claims and could have: what is believed of its
-// status while it lives, and its attachments as long as they exist.
+// addresses lists what the pod claims and could have: what is believed of its status while it
+// lives, and its attachments as long as they exist.
 func (r *podRecord) addresses() []netip.Addr {
 	var out []netip.Addr
 	if r.live() {
@@ -52,9 +52,8 @@ func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
 	return b.choose(a, b.claims[a], func(r *podRecord) bool { return r.attachedTo(a) })
 }
 
-// peer returns the pod that others meet at an address: the owner, unless that
-// has nothing to show for it but a status that can't be true, or an older pod
-// elsewhere has the address.
+// peer returns the pod that others meet at an address: the owner, unless that has nothing to show
+// for it but a status that can't be true, or an older pod elsewhere has the address.
 func (b *podBook) peer(a netip.Addr) (selector.Pod, bool) {
 	p, ok := b.owner(a)
 	if !ok {
@@ -71,8 +70,7 @@ func (b *podBook) peer(a netip.Addr) (selector.Pod, bool) {
 	return b.choose(a, believed, func(*podRecord) bool { return false })
 }
 
-// choose picks one of the pods that claim an address; those that are here come
-// first.
+// choose picks one of the pods that claim an address; those that are here come first.
 func (b *podBook) choose(
 	a netip.Addr, claims []selector.Pod, here func(*podRecord) bool,
 ) (selector.Pod, bool) {
@@ -121,8 +119,7 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-// has reports whether an address is the pod's own: it was wired with it, or
-// others meet it there.
+// has reports whether an address is the pod's own: it was wired with it, or others meet it there.
 func (b *podBook) has(p selector.Pod, a netip.Addr) bool {
 	at := b.peer
 	if b.lookup(p).wiredTo(a) {

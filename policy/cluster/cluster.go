@@ -21,17 +21,16 @@ type Options struct {
 	Bounds Bounds
 }
 
-// Cluster is the policy-relevant state of a cluster as one node sees it. It
-// is not safe for concurrent use. Objects handed to it must not be modified
-// afterwards.
+// Cluster is the policy-relevant state of a cluster as one node sees it. It is not safe for
+// concurrent use. Objects handed to it must not be modified afterwards.
 type Cluster struct {
 	opts       Options
 	namespaces map[string]map[string]string
 	nodes      nodeBook
 	policies   map[policy.Key]*policy.Policy
 	bySubject  map[selector.Key]map[policy.Key]struct{}
-	// subjects matches policies to the pods attached to this node, peers the
-	// selectors in use to all pods of the cluster.
+	// subjects matches policies to the pods attached to this node, peers the selectors in use to
+	// all pods of the cluster.
 	subjects, peers *selector.Index
 	pods            podBook
 	endpoints       map[string]policy.Endpoint
@@ -94,15 +93,14 @@ func (c *Cluster) SetNamespace(name string, labels map[string]string) {
 	c.applyPeerChanges(c.peers.SetNamespace(name, labels))
 }
 
-// DeleteNamespace forgets a namespace; its pods are matched by no
-// namespaceSelector from now on.
+// DeleteNamespace forgets a namespace; its pods are matched by no namespaceSelector from now on.
 func (c *Cluster) DeleteNamespace(name string) {
 	delete(c.namespaces, name)
 	c.applyPeerChanges(c.peers.DeleteNamespace(name))
 }
 
-// applyPeerChanges brings the sets of the named selectors in line. A pod that
-// one selector of a set has lost may be picked by another one of it.
+// applyPeerChanges brings the sets of the named selectors in line. A pod that one selector of a set
+// has lost may be picked by another one of it.
 func (c *Cluster) applyPeerChanges(changes []selector.Change) {
 	type pick struct {
 		set policy.SetID
@@ -173,8 +171,7 @@ func (c *Cluster) forgetSubject(p *policy.Policy) {
 	}
 }
 
-// policyChanged marks what a policy touches: the endpoints it selects and its
-// own rules.
+// policyChanged marks what a policy touches: the endpoints it selects and its own rules.
 func (c *Cluster) policyChanged(p *policy.Policy) {
 	for pod := range c.subjects.Members(p.Subject.Key()) {
 		c.markPod(pod)

@@ -13,8 +13,8 @@ import (
 // Answer says whether a flow is allowed, and why.
 type Answer struct {
 	Allowed bool
-	// Egress is the source's side, Ingress the destination's; nil where that
-	// end is no pod, or is exempt.
+	// Egress is the source's side, Ingress the destination's; nil where that end is no pod, or is
+	// exempt.
 	Egress, Ingress *Decision
 	// Exempt says why policies were not asked, where they were not.
 	Exempt string
@@ -25,11 +25,10 @@ type Decision struct {
 	Direction policy.Direction
 	Pod       selector.Pod
 	Allowed   bool
-	// Unknown is set for an attached pod whose object isn't known: it carries
-	// nothing.
+	// Unknown is set for an attached pod whose object isn't known: it carries nothing.
 	Unknown bool
-	// Isolating lists the policies that select the pod in this direction; none:
-	// the direction is open.
+	// Isolating lists the policies that select the pod in this direction; none: the direction is
+	// open.
 	Isolating []policy.Key
 	// By is the rule that allows.
 	By *policy.RuleRef
@@ -50,10 +49,9 @@ func (n NearMiss) String() string {
 	return n.RuleRef.String() + ": the port matches, the peer doesn't"
 }
 
-// Explain judges a flow with the policies known now. Ends on other nodes are
-// judged too, as far as their pods and policies are known. Own are addresses
-// that this node has, whatever its object says: no pod is there, whatever its
-// status says.
+// Explain judges a flow with the policies known now. Ends on other nodes are judged too, as far as
+// their pods and policies are known. Own are addresses that this node has, whatever its object
+// says: no pod is there, whatever its status says.
 func (c *Cluster) Explain(f policy.Flow, own ...netip.Addr) Answer {
 	c.settle()
 	f.Source, f.Destination = f.Source.Unmap(), f.Destination.Unmap()
@@ -89,8 +87,8 @@ func (c *Cluster) Explain(f policy.Flow, own ...netip.Addr) Answer {
 // Whose says what kind of address one is, as far as objects tell.
 type Whose int
 
-// An address is a pod's or a node's; of the pod network but nobody's; or out of
-// the cluster, or a Service's, which objects known here don't tell.
+// An address is a pod's or a node's; of the pod network but nobody's; or out of the cluster, or a
+// Service's, which objects known here don't tell.
 const (
 	Elsewhere Whose = iota
 	APods
@@ -114,8 +112,8 @@ func (c *Cluster) Whose(a netip.Addr) Whose {
 	return Elsewhere
 }
 
-// podAt returns the pod whose policies govern an address, if they can select it
-// or if it must wait until they can.
+// podAt returns the pod whose policies govern an address, if they can select it or if it must wait
+// until they can.
 func (c *Cluster) podAt(a netip.Addr) *podRecord {
 	p, ok := c.pods.owner(a)
 	if !ok {
@@ -127,8 +125,7 @@ func (c *Cluster) podAt(a netip.Addr) *podRecord {
 	return nil
 }
 
-// NamespaceAt is the namespace of the pod whose policies govern an address, or
-// "".
+// NamespaceAt is the namespace of the pod whose policies govern an address, or "".
 func (c *Cluster) NamespaceAt(a netip.Addr) string {
 	if p := c.podAt(a.Unmap()); p != nil {
 		return p.ID.Namespace
@@ -144,8 +141,8 @@ func (c *Cluster) peerAt(a netip.Addr) *podRecord {
 	return nil
 }
 
-// nodeOf returns the name of a pod's node. What is attached here is here,
-// also where the object was last seen before it was scheduled.
+// nodeOf returns the name of a pod's node. What is attached here is here, also where the object was
+// last seen before it was scheduled.
 func (c *Cluster) nodeOf(r *podRecord) string {
 	if len(r.endpoints) > 0 {
 		return c.opts.Node
@@ -153,8 +150,8 @@ func (c *Cluster) nodeOf(r *podRecord) string {
 	return r.Node
 }
 
-// attachedAt reports whether a pod is attached here by an address: what comes
-// from there is under its policies, also where this node's object has the address.
+// attachedAt reports whether a pod is attached here by an address: what comes from there is under
+// its policies, also where this node's object has the address.
 func (c *Cluster) attachedAt(a netip.Addr) bool {
 	p, ok := c.pods.owner(a)
 	return ok && c.pods.lookup(p).attachedTo(a)
@@ -196,8 +193,8 @@ func (c *Cluster) decide(pod *podRecord, d policy.Direction, f policy.Flow) *Dec
 	return out
 }
 
-// note keeps the first rule that allows, and the first of those that came
-// nearest: a matching peer beats a matching port.
+// note keeps the first rule that allows, and the first of those that came nearest: a matching peer
+// beats a matching port.
 func (d *Decision) note(at policy.RuleRef, peer *policy.Peer, m match) {
 	allows := m.peer && m.port
 	nearer := (m.peer || m.port) && (d.Nearest == nil || m.peer && !d.Nearest.PeerMatched)

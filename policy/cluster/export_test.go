@@ -31,7 +31,8 @@ func (c *Cluster) CheckCounts() error {
 			}
 		}
 		if members != a.members {
-			return fmt.Errorf("namespace %s: %d members, accounted as %d", namespace, members, a.members)
+			return fmt.Errorf("namespace %s: %d members, accounted as %d", namespace, members,
+				a.members)
 		}
 	}
 	return nil

@@ -32,7 +32,8 @@ func fuzzFlows(np *networkingv1.NetworkPolicy) []policy.Flow {
 	}
 	for name, addresses := range cases.Hosts {
 		if name != cases.NodeName { // whatever it sends is allowed
-			ends = append(ends, netip.MustParseAddr(addresses[0]), netip.MustParseAddr(addresses[1]))
+			ends = append(ends, netip.MustParseAddr(addresses[0]),
+				netip.MustParseAddr(addresses[1]))
 		}
 	}
 	for _, p := range peersOf(np) {
@@ -51,13 +52,16 @@ func fuzzFlows(np *networkingv1.NetworkPolicy) []policy.Flow {
 	var out []policy.Flow
 	for _, src := range ends {
 		for _, dst := range ends {
-			if src.Is4() != dst.Is4() || src == dst || !slices.Contains(dev, src) && !slices.Contains(dev, dst) {
+			if src.Is4() != dst.Is4() || src == dst ||
+				!slices.Contains(dev, src) && !slices.Contains(dev, dst) {
 				continue
 			}
 			for _, port := range []uint16{80, 81} {
-				out = append(out, policy.Flow{Source: src, Destination: dst, Protocol: policy.ProtocolTCP, Port: port})
+				out = append(out, policy.Flow{Source: src, Destination: dst,
+					Protocol: policy.ProtocolTCP, Port: port})
 			}
-			out = append(out, policy.Flow{Source: src, Destination: dst, Protocol: policy.ProtocolUDP, Port: 80},
+			out = append(out,
+				policy.Flow{Source: src, Destination: dst, Protocol: policy.ProtocolUDP, Port: 80},
 				policy.Flow{Source: src, Destination: dst, Protocol: 1})
 		}
 	}
@@ -85,33 +89,38 @@ func pieces(np *networkingv1.NetworkPolicy) []*networkingv1.NetworkPolicy {
 		change(&piece.Spec)
 		out = append(out, piece)
 	}
-	each := func(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, f func([]networkingv1.NetworkPolicyPeer, []networkingv1.NetworkPolicyPort)) {
+	each := func(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort,
+		f func([]networkingv1.NetworkPolicyPeer, []networkingv1.NetworkPolicyPort)) {
 		for i := range max(1, len(peers)) {
 			for j := range max(1, len(ports)) {
-				f(peers[min(i, len(peers)):min(i+1, len(peers))], ports[min(j, len(ports)):min(j+1, len(ports))])
+				f(peers[min(i, len(peers)):min(i+1, len(peers))],
+					ports[min(j, len(ports)):min(j+1, len(ports))])
 			}
 		}
 	}
 	for _, r := range np.Spec.Ingress {
-		each(r.From, r.Ports, func(from []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
-			with(func(s *networkingv1.NetworkPolicySpec) {
-				s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: from, Ports: ports}}
+		each(r.From, r.Ports,
+			func(from []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
+				with(func(s *networkingv1.NetworkPolicySpec) {
+					s.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: from, Ports: ports}}
+				})
 			})
-		})
 	}
 	for _, r := range np.Spec.Egress {
-		each(r.To, r.Ports, func(to []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
-			with(func(s *networkingv1.NetworkPolicySpec) {
-				s.Egress = []networkingv1.NetworkPolicyEgressRule{{To: to, Ports: ports}}
+		each(r.To, r.Ports,
+			func(to []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
+				with(func(s *networkingv1.NetworkPolicySpec) {
+					s.Egress = []networkingv1.NetworkPolicyEgressRule{{To: to, Ports: ports}}
+				})
 			})
-		})
 	}
 	return out
 }
 
 // directionsOf are those that a policy isolates in, read without the parser.
 func directionsOf(np *networkingv1.NetworkPolicy) (out []networkingv1.PolicyType) {
-	for _, t := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
+	for _, t := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress,
+		networkingv1.PolicyTypeEgress} {
 		if slices.Contains(np.Spec.PolicyTypes, t) {
 			out = append(out, t)
 		}
@@ -129,7 +138,8 @@ func directionsOf(np *networkingv1.NetworkPolicy) (out []networkingv1.PolicyType
 // read; a piece of it that can't be read allows nothing; and it allows what one of its pieces
 // allows.
 func FuzzMeaning(f *testing.F) {
-	f.Add([]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["10.0.0.0/8"]}}]}]}`))
+	f.Add(
+		[]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["10.0.0.0/8"]}}]}]}`))
 	for i, c := range cases.All() {
 		if i%6 != 0 { // the corpus is also an ordinary test, and these have their own
 			continue
@@ -147,7 +157,8 @@ func FuzzMeaning(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, spec []byte) {
-		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "p"}}
+		np := &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "p"}}
 		if len(spec) > 2000 || json.Unmarshal(spec, &np.Spec) != nil || len(pieces(np)) > 20 {
 			return
 		}
@@ -158,7 +169,8 @@ func FuzzMeaning(f *testing.F) {
 		for _, piece := range pieces(np) {
 			broken := false
 			for _, p := range policy.Parse(piece).Problems {
-				broken = broken || strings.HasPrefix(p.Field, "spec.ingress[") || strings.HasPrefix(p.Field, "spec.egress[")
+				broken = broken || strings.HasPrefix(p.Field, "spec.ingress[") ||
+					strings.HasPrefix(p.Field, "spec.egress[")
 			}
 			for flow, decisions := range answers(c, piece, flows) {
 				for d, decision := range decisions {
@@ -178,15 +190,20 @@ func FuzzMeaning(f *testing.F) {
 				if decision == nil || decision.Pod.Namespace != "dev" {
 					continue
 				}
-				isolates := slices.Contains(directionsOf(np), map[policy.Direction]networkingv1.PolicyType{
-					policy.Ingress: networkingv1.PolicyTypeIngress, policy.Egress: networkingv1.PolicyTypeEgress,
-				}[d])
-				selects := len(np.Spec.PodSelector.MatchLabels)+len(np.Spec.PodSelector.MatchExpressions) == 0
-				if isolated := len(decision.Isolating) > 0; isolated && !isolates || selects && isolates && !isolated {
+				isolates := slices.Contains(directionsOf(np),
+					map[policy.Direction]networkingv1.PolicyType{
+						policy.Ingress: networkingv1.PolicyTypeIngress,
+						policy.Egress:  networkingv1.PolicyTypeEgress,
+					}[d])
+				selects := len(np.Spec.PodSelector.MatchLabels)+
+					len(np.Spec.PodSelector.MatchExpressions) == 0
+				isolated := len(decision.Isolating) > 0
+				if isolated && !isolates || selects && isolates && !isolated {
 					t.Errorf("%s of %s: isolated %v", d, decision.Pod.Name, isolated)
 				}
 				if byPolicy := decision.By != nil; byPolicy != union[flow][d] {
-					t.Errorf("%+v %s: the policy allows it: %v, one of its pieces: %v", flow, d, byPolicy, union[flow][d])
+					t.Errorf("%+v %s: the policy allows it: %v, one of its pieces: %v", flow, d,
+						byPolicy, union[flow][d])
 				}
 			}
 		}
@@ -194,7 +211,8 @@ func FuzzMeaning(f *testing.F) {
 }
 
 // answers are the decisions about flows, with this policy alone.
-func answers(c *cluster.Cluster, np *networkingv1.NetworkPolicy, flows []policy.Flow) map[policy.Flow]map[policy.Direction]*cluster.Decision {
+func answers(c *cluster.Cluster, np *networkingv1.NetworkPolicy,
+	flows []policy.Flow) map[policy.Flow]map[policy.Direction]*cluster.Decision {
 	c.SetPolicy(policy.Parse(np))
 	out := map[policy.Flow]map[policy.Direction]*cluster.Decision{}
 	for _, flow := range flows {
@@ -218,17 +236,21 @@ func TestHugePolicies(t *testing.T) {
 	rule := networkingv1.NetworkPolicyIngressRule{}
 	for i := range many {
 		cidr := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String() + "/32"
-		rule.From = append(rule.From, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}})
+		rule.From = append(rule.From,
+			networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}})
 		name := intstr.FromString(fmt.Sprintf("p%d", i))
 		rule.Ports = append(rule.Ports, networkingv1.NetworkPolicyPort{Port: &name})
 	}
 	number := intstr.FromInt32(80)
 	rule.Ports = append(rule.Ports, networkingv1.NetworkPolicyPort{Port: &number})
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "huge"}}
-	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{rule, {From: rule.From[:1], Ports: rule.Ports[:1]}}
+	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{rule,
+		{From: rule.From[:1], Ports: rule.Ports[:1]}}
 	p := policy.Parse(np)
 	if clauses := p.Clauses(policy.Ingress); len(clauses) != 3 {
-		t.Errorf("%d clauses, want two for the first rule, by number and by name, and one for the second", len(clauses))
+		t.Errorf(
+			"%d clauses, want two for the first rule, by number and by name, and one for the "+
+				"second", len(clauses))
 	}
 	if len(p.Problems) > 0 {
 		t.Errorf("problems: %v", p.Problems)

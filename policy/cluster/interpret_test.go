@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// replica is what a reader of Take knows: it holds nothing but what Changes
-// and the look-ups told it.
+// replica is what a reader of Take knows: it holds nothing but what Changes and the look-ups told
+// it.
 type replica struct {
 	endpoints map[string]cluster.EndpointPolicy
 	rules     map[policy.Ref][]policy.Clause
@@ -22,7 +22,8 @@ type replica struct {
 }
 
 func newReplica() *replica {
-	return &replica{map[string]cluster.EndpointPolicy{}, map[policy.Ref][]policy.Clause{}, map[policy.SetID]map[policy.Member]struct{}{}}
+	return &replica{map[string]cluster.EndpointPolicy{}, map[policy.Ref][]policy.Clause{},
+		map[policy.SetID]map[policy.Member]struct{}{}}
 }
 
 // apply takes over changes; it fails on any that don't fit what is there.
@@ -95,7 +96,9 @@ func (r *replica) matches(cl policy.Clause, peer netip.Addr, f policy.Flow) bool
 		return false
 	}
 	if cl.Named != nil {
-		if _, ok := r.sets[cl.Named.ID][policy.Member{First: f.Destination, Last: f.Destination, Protocol: f.Protocol, Port: f.Port}]; !ok {
+		_, ok := r.sets[cl.Named.ID][policy.Member{First: f.Destination, Last: f.Destination,
+			Protocol: f.Protocol, Port: f.Port}]
+		if !ok {
 			return false
 		}
 	}
@@ -130,12 +133,13 @@ func (r *replica) allowsFlow(f policy.Flow, node policy.Node) bool {
 	if source != nil && !r.allows(*source, policy.Egress, f) {
 		return false
 	}
-	ownNode := slices.Contains(node.Addresses, f.Source) || slices.Contains(node.TunnelAddresses(), f.Source)
+	ownNode := slices.Contains(node.Addresses, f.Source) ||
+		slices.Contains(node.TunnelAddresses(), f.Source)
 	return destination == nil || ownNode || r.allows(*destination, policy.Ingress, f)
 }
 
-// worldCluster returns a Cluster that holds the world of the meaning cases,
-// every pod of it attached.
+// worldCluster returns a Cluster that holds the world of the meaning cases, every pod of it
+// attached.
 func worldCluster() *cluster.Cluster {
 	c := cluster.New(cluster.Options{Node: cases.NodeName})
 	for _, ns := range cases.Namespaces() {
@@ -145,12 +149,14 @@ func worldCluster() *cluster.Cluster {
 	for _, in := range cases.Pods() {
 		p := policy.PodFrom(in)
 		c.SetPod(p)
-		c.SetEndpoint(policy.Endpoint{ID: p.ID.UID, Pod: p.ID, Interface: names.PodLink + p.ID.UID, Addresses: p.Addresses})
+		c.SetEndpoint(policy.Endpoint{ID: p.ID.UID, Pod: p.ID, Interface: names.PodLink + p.ID.UID,
+			Addresses: p.Addresses})
 	}
 	return c
 }
 
-var protocolNumbers = map[string]uint8{"tcp": policy.ProtocolTCP, "udp": policy.ProtocolUDP, "sctp": policy.ProtocolSCTP, "icmp": 1}
+var protocolNumbers = map[string]uint8{"tcp": policy.ProtocolTCP, "udp": policy.ProtocolUDP,
+	"sctp": policy.ProtocolSCTP, "icmp": 1}
 
 func worldFlow(f cases.Flow, family int) policy.Flow {
 	out := policy.Flow{

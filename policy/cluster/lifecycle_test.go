@@ -24,7 +24,8 @@ var hereNode = nodeAt("here", "1")
 func nodeAt(name, number string) policy.Node {
 	addresses := addrs("198.51.100."+number, "2001:db8::"+number)
 	return policy.Node{
-		Name: name, Addresses: addresses, Underlay: addresses, PodCIDRs: prefixes("10.244."+number+".0/24", "fd00:"+number+"::/64"),
+		Name: name, Addresses: addresses, Underlay: addresses,
+		PodCIDRs: prefixes("10.244."+number+".0/24", "fd00:"+number+"::/64"),
 	}
 }
 
@@ -78,19 +79,22 @@ func pod(name, uid, app string, addresses ...string) policy.Pod {
 		node = "there"
 	}
 	return policy.Pod{
-		ID: selector.Pod{Namespace: "dev", Name: name, UID: uid}, Labels: map[string]string{"app": app},
+		ID:        selector.Pod{Namespace: "dev", Name: name, UID: uid},
+		Labels:    map[string]string{"app": app},
 		Addresses: addrs(addresses...), Node: node,
 	}
 }
 
 func attach(p policy.Pod, addresses ...string) policy.Endpoint {
-	return policy.Endpoint{ID: "att-" + p.ID.UID, Pod: p.ID, Interface: names.PodLink + "-" + p.ID.UID, Addresses: addrs(addresses...)}
+	return policy.Endpoint{ID: "att-" + p.ID.UID, Pod: p.ID,
+		Interface: names.PodLink + "-" + p.ID.UID, Addresses: addrs(addresses...)}
 }
 
 // expect holds evaluator and compiled model to one verdict for TCP port 80.
 func (b *bench) expect(from, to string, want bool) {
 	b.t.Helper()
-	b.expectFlow(policy.Flow{Source: netip.MustParseAddr(from), Destination: netip.MustParseAddr(to), Protocol: policy.ProtocolTCP, Port: 80}, want)
+	b.expectFlow(policy.Flow{Source: netip.MustParseAddr(from),
+		Destination: netip.MustParseAddr(to), Protocol: policy.ProtocolTCP, Port: 80}, want)
 }
 
 func (b *bench) expectFlow(f policy.Flow, want bool) {
@@ -127,7 +131,8 @@ func TestStartOfAPod(t *testing.T) {
 		t.Errorf("enforced before Take: %v", e)
 	}
 	b.expect(outAddr, dbAddr, false)
-	if e, _ := b.c.Endpoint("att-u1"); len(e.Ingress) != 1 || len(e.Egress) != 0 || len(e.Addresses) != 1 {
+	if e, _ := b.c.Endpoint("att-u1"); len(e.Ingress) != 1 || len(e.Egress) != 0 ||
+		len(e.Addresses) != 1 {
 		t.Errorf("first state of the endpoint: %+v", e)
 	}
 }
@@ -212,7 +217,8 @@ func TestAddressOnTwoLivePods(t *testing.T) {
 	t.Run("local: the attachment decides", func(t *testing.T) {
 		t.Parallel()
 		b := newBench(t, map[string]string{"dev/p": dbFromWeb})
-		db, web, claim := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr), pod("claim", "u3", "other", webAddr)
+		db, web, claim := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr),
+			pod("claim", "u3", "other", webAddr)
 		for _, p := range []policy.Pod{db, web} {
 			b.c.SetPod(p)
 			b.c.SetEndpoint(attach(p, p.Addresses[0].String()))
@@ -228,8 +234,8 @@ func TestAddressOnTwoLivePods(t *testing.T) {
 	})
 }
 
-// TestAddressOfAPodThatIsGoneButAttached: the address goes to the new pod at
-// once, and the old one's attachment enforces nothing on it any more.
+// TestAddressOfAPodThatIsGoneButAttached: the address goes to the new pod at once, and the old
+// one's attachment enforces nothing on it any more.
 func TestAddressOfAPodThatIsGoneButAttached(t *testing.T) {
 	t.Parallel()
 	for _, created := range []int64{500, 2000} { // older or newer than the other
@@ -258,7 +264,8 @@ func TestHostNetworkPodIsItsNode(t *testing.T) {
 	db, web := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr)
 	host := pod("host", "u3", "web", "198.51.100.2")
 	host.HostNetwork = true
-	host.Ports = []policy.PodPort{{NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}, Number: 80}}
+	host.Ports = []policy.PodPort{
+		{NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}, Number: 80}}
 	for _, p := range []policy.Pod{db, web, host} {
 		b.c.SetPod(p)
 	}
@@ -284,37 +291,48 @@ func TestTunnelAddressStandsForItsNode(t *testing.T) {
 	for name, tc := range map[string]struct {
 		block, block6 string // with the node's number for N
 		want          bool
-		forgotten     bool // the verdict once the node is gone and the address is one like any other
+		// the verdict once the node is gone and the address is one like any other
+		forgotten bool
 	}{
-		"one of its addresses":           {`{cidr: 198.51.100.N/32}`, `{cidr: "2001:db8::N/128"}`, true, false},
-		"a range of them":                {`{cidr: 198.51.100.0/24}`, `{cidr: "2001:db8::/64"}`, true, false},
-		"the tunnel address itself":      {`{cidr: 10.244.N.0/32}`, `{cidr: "fd00:N::/128"}`, true, true},
-		"the pod network":                {`{cidr: 10.244.0.0/16}`, `{cidr: "fd00::/16"}`, false, true},
-		"the node's pods":                {`{cidr: 10.244.N.0/24}`, `{cidr: "fd00:N::/64"}`, false, true},
-		"two addresses":                  {`{cidr: 10.244.N.0/31}`, `{cidr: "fd00:N::/127"}`, false, true},
-		"all addresses":                  {`{cidr: 0.0.0.0/0}`, `{cidr: "::/0"}`, true, true},
-		"excepted by another address":    {`{cidr: 0.0.0.0/0, except: [198.51.100.N/32]}`, `{cidr: "::/0", except: ["2001:db8::N/128"]}`, false, true},
-		"excepted by the tunnel address": {`{cidr: 0.0.0.0/0, except: [10.244.N.0/32]}`, `{cidr: "::/0", except: ["fd00:N::/128"]}`, false, false},
-		"excepted with the pod network":  {`{cidr: 0.0.0.0/0, except: [10.244.0.0/16]}`, `{cidr: "::/0", except: ["fd00::/16"]}`, false, false},
-		"a third node's address":         {`{cidr: 198.51.100.3/32}`, `{cidr: "2001:db8::3/128"}`, false, false},
+		"one of its addresses": {
+			`{cidr: 198.51.100.N/32}`, `{cidr: "2001:db8::N/128"}`, true, false},
+		"a range of them": {`{cidr: 198.51.100.0/24}`, `{cidr: "2001:db8::/64"}`, true, false},
+		"the tunnel address itself": {
+			`{cidr: 10.244.N.0/32}`, `{cidr: "fd00:N::/128"}`, true, true},
+		"the pod network": {`{cidr: 10.244.0.0/16}`, `{cidr: "fd00::/16"}`, false, true},
+		"the node's pods": {`{cidr: 10.244.N.0/24}`, `{cidr: "fd00:N::/64"}`, false, true},
+		"two addresses":   {`{cidr: 10.244.N.0/31}`, `{cidr: "fd00:N::/127"}`, false, true},
+		"all addresses":   {`{cidr: 0.0.0.0/0}`, `{cidr: "::/0"}`, true, true},
+		"excepted by another address": {`{cidr: 0.0.0.0/0, except: [198.51.100.N/32]}`,
+			`{cidr: "::/0", except: ["2001:db8::N/128"]}`, false, true},
+		"excepted by the tunnel address": {`{cidr: 0.0.0.0/0, except: [10.244.N.0/32]}`,
+			`{cidr: "::/0", except: ["fd00:N::/128"]}`, false, false},
+		"excepted with the pod network": {`{cidr: 0.0.0.0/0, except: [10.244.0.0/16]}`,
+			`{cidr: "::/0", except: ["fd00::/16"]}`, false, false},
+		"a third node's address": {
+			`{cidr: 198.51.100.3/32}`, `{cidr: "2001:db8::3/128"}`, false, false},
 	} {
 		for i, node := range []string{"here", "there"} {
 			number := strconv.Itoa(i + 1)
 			t.Run(name+"/"+node, func(t *testing.T) {
 				t.Parallel()
-				blocks := strings.ReplaceAll(`{ipBlock: `+tc.block+`}, {ipBlock: `+tc.block6+`}`, "N", number)
+				blocks := strings.ReplaceAll(`{ipBlock: `+tc.block+`}, {ipBlock: `+tc.block6+`}`,
+					"N", number)
 				b := newBench(t, map[string]string{
 					"dev/p": `{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [` + blocks + `]}], egress: [{to: [` + blocks + `]}]}`,
 				})
 				db := pod("db", "u1", "db", dbAddr, dbAddr6)
 				b.c.SetPod(db)
 				b.c.SetEndpoint(attach(db, dbAddr, dbAddr6))
-				for tunnel, to := range map[string]string{"10.244." + number + ".0": dbAddr, "fd00:" + number + "::": dbAddr6} {
+				for tunnel, to := range map[string]string{"10.244." + number + ".0": dbAddr,
+					"fd00:" + number + "::": dbAddr6} {
 					b.expect(to, tunnel, tc.want)
-					b.expect(tunnel, to, tc.want || node == "here") // what a pod's own node sends always passes
+					// what a pod's own node sends always passes
+					b.expect(tunnel, to, tc.want || node == "here")
 				}
 				b.c.DeleteNode(node)
-				for tunnel, to := range map[string]string{"10.244." + number + ".0": dbAddr, "fd00:" + number + "::": dbAddr6} {
+				for tunnel, to := range map[string]string{"10.244." + number + ".0": dbAddr,
+					"fd00:" + number + "::": dbAddr6} {
 					b.expect(to, tunnel, tc.forgotten)
 				}
 			})
@@ -325,7 +343,9 @@ func TestTunnelAddressStandsForItsNode(t *testing.T) {
 // TestTunnelAddressesOfOneFamily: a block of one family has none of the other's, whosever they are.
 func TestTunnelAddressesOfOneFamily(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, map[string]string{"dev/p": `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.2/32}}]}]}`})
+	b := newBench(t,
+		map[string]string{
+			"dev/p": `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.2/32}}]}]}`})
 	db := pod("db", "u1", "db", dbAddr, dbAddr6)
 	b.c.SetPod(db)
 	b.c.SetEndpoint(attach(db, dbAddr, dbAddr6))
@@ -363,20 +383,27 @@ func TestLabelsChangeOnRunningPods(t *testing.T) {
 
 func TestAllNumbersOfANamedPort(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, map[string]string{"dev/p": `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`})
+	b := newBench(t,
+		map[string]string{"dev/p": `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`})
 	db := pod("db", "u1", "db", dbAddr)
 	http := policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}
-	db.Ports = []policy.PodPort{{NamedPort: http, Number: 80}, {NamedPort: http, Number: 8080}, {NamedPort: policy.NamedPort{Protocol: policy.ProtocolUDP, Name: "http"}, Number: 53}}
+	db.Ports = []policy.PodPort{{NamedPort: http, Number: 80}, {NamedPort: http, Number: 8080},
+		{NamedPort: policy.NamedPort{Protocol: policy.ProtocolUDP, Name: "http"}, Number: 53}}
 	b.c.SetPod(db)
 	b.c.SetEndpoint(attach(db, dbAddr))
 	a, out := netip.MustParseAddr(dbAddr), netip.MustParseAddr(outAddr)
-	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP, Port: 80}, true)
-	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP, Port: 8080}, true)
-	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolUDP, Port: 53}, false)
+	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP,
+		Port: 80}, true)
+	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP,
+		Port: 8080}, true)
+	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolUDP,
+		Port: 53}, false)
 	db.Ports = db.Ports[:1]
 	b.c.SetPod(db)
-	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP, Port: 80}, true)
-	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP, Port: 8080}, false)
+	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP,
+		Port: 80}, true)
+	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP,
+		Port: 8080}, false)
 }
 
 func TestPodToNodeSetting(t *testing.T) {
@@ -388,7 +415,9 @@ func TestPodToNodeSetting(t *testing.T) {
 		web := pod("web", "u1", "web", webAddr)
 		web.Node = "here"
 		c.SetPod(web)
-		f := policy.Flow{Source: netip.MustParseAddr(webAddr), Destination: netip.MustParseAddr("198.51.100.1"), Protocol: policy.ProtocolTCP, Port: 10250}
+		f := policy.Flow{Source: netip.MustParseAddr(webAddr),
+			Destination: netip.MustParseAddr("198.51.100.1"), Protocol: policy.ProtocolTCP,
+			Port: 10250}
 		if a := c.Explain(f); a.Allowed != allow {
 			t.Errorf("setting %v: %s", allow, a)
 		}

@@ -16,8 +16,8 @@ type otherEnd struct {
 	pod *podRecord
 	// destination is the pod whose names of ports count; nil: none.
 	destination *podRecord
-	// known: the destination's namespace is, or doesn't matter. A peer that is no
-	// selector leaves the destination of egress to be any pod of a known namespace.
+	// known: the destination's namespace is, or doesn't matter. A peer that is no selector leaves
+	// the destination of egress to be any pod of a known namespace.
 	known bool
 }
 
@@ -28,8 +28,7 @@ func (c *Cluster) otherEnd(pod *podRecord, d policy.Direction, a netip.Addr) *ot
 	return o
 }
 
-// otherEndOf is for who knows the pod at the other end, and its address doesn't
-// matter.
+// otherEndOf is for who knows the pod at the other end, and its address doesn't matter.
 func (c *Cluster) otherEndOf(pod *podRecord, d policy.Direction, other *podRecord) *otherEnd {
 	o := &otherEnd{pod: other, destination: pod, known: true}
 	if d == policy.Egress {
@@ -42,8 +41,7 @@ func (c *Cluster) otherEndOf(pod *podRecord, d policy.Direction, other *podRecor
 // A match says which halves of a rule match.
 type match struct{ peer, port bool }
 
-// matches holds a flow against a rule: by each of the rule's peers, or by nil,
-// which is any peer.
+// matches holds a flow against a rule: by each of the rule's peers, or by nil, which is any peer.
 func (c *Cluster) matches(
 	r *policy.Rule, o *otherEnd, f policy.Flow,
 ) iter.Seq2[*policy.Peer, match] {
@@ -102,8 +100,8 @@ func (o *otherEnd) namesCount(p *policy.Peer) bool {
 	return o.known || o.destination != nil && p != nil && p.Selector != nil
 }
 
-// portsOf lists the numbers of a rule's ports; with names also those that its
-// named ports have at the destination.
+// portsOf lists the numbers of a rule's ports; with names also those that its named ports have at
+// the destination.
 func portsOf(r *policy.Rule, o *otherEnd, names bool) iter.Seq[selector.PortRange] {
 	return func(yield func(selector.PortRange) bool) {
 		for _, p := range r.Ports {
@@ -134,9 +132,8 @@ func hasPort(ports iter.Seq[selector.PortRange], f policy.Flow) bool {
 	return false
 }
 
-// exempt says for people why a pod's policies aren't asked about its flows with
-// an address, and "" where they are. Whether the address is one of the pod's
-// node is for isNode to say.
+// exempt says for people why a pod's policies aren't asked about its flows with an address, and ""
+// where they are. Whether the address is one of the pod's node is for isNode to say.
 func (c *Cluster) exempt(
 	pod *podRecord, d policy.Direction, other netip.Addr, isNode func(netip.Addr) bool,
 ) string {

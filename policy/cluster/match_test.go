@@ -23,20 +23,24 @@ func TestAllReadersMatchAlike(t *testing.T) {
 		want    bool
 	}{
 		{"a known pod's named port", func(*cluster.Cluster) {}, true},
-		{"the namespace isn't known", func(c *cluster.Cluster) { c.DeleteNamespace("prod") }, false},
+		{"the namespace isn't known",
+			func(c *cluster.Cluster) { c.DeleteNamespace("prod") }, false},
 		{"the pod isn't there", func(c *cluster.Cluster) { c.DeletePod("prod", "web") }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := worldCluster()
 			web := policy.PodFrom(findPod(t, "prod", "web"))
-			web.Ports = []policy.PodPort{{NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}, Number: 8080}}
+			web.Ports = []policy.PodPort{{NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP,
+				Name: "http"}, Number: 8080}}
 			c.SetPod(web)
 			c.SetPolicy(policy.Parse(render(t, "dev/out", policies)))
 			tt.destroy(c)
 			c.Take()
 			source, destination := cases.Addr("dev/web", 4), cases.Addr("prod/web", 4)
-			f := policy.Flow{Source: netip.MustParseAddr(source), Destination: netip.MustParseAddr(destination), Protocol: policy.ProtocolTCP, Port: 8080}
+			f := policy.Flow{Source: netip.MustParseAddr(source),
+				Destination: netip.MustParseAddr(destination), Protocol: policy.ProtocolTCP,
+				Port: 8080}
 			if a := c.Explain(f); a.Egress == nil || a.Egress.Allowed != tt.want {
 				t.Errorf("Explain: %s", a)
 			}
@@ -44,7 +48,8 @@ func TestAllReadersMatchAlike(t *testing.T) {
 				t.Errorf("the Judge says %v", got)
 			}
 			pod := policy.PodFrom(findPod(t, "dev", "web")).ID
-			if got := allowed(c.Snapshot().Meaning().Allowed(pod, policy.Egress, f.Destination)); got.has(f.Protocol, f.Port) != tt.want {
+			if got := allowed(c.Snapshot().Meaning().Allowed(pod, policy.Egress,
+				f.Destination)); got.has(f.Protocol, f.Port) != tt.want {
 				t.Errorf("the Meaning says %+v", got)
 			}
 		})

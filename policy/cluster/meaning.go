@@ -13,8 +13,7 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Allowed is what policies allow between a pod and an address, in one
-// direction.
+// Allowed is what policies allow between a pod and an address, in one direction.
 type Allowed struct {
 	// Any: every port of every protocol, ICMP included.
 	Any bool
@@ -22,13 +21,12 @@ type Allowed struct {
 	Ports []selector.PortRange
 }
 
-// Meaning is what a cluster's policies mean, as of one moment, for whole
-// classes of flows: where Explain judges one flow, Meaning says which ports of
-// which protocols are allowed. Like Explain it reads the policies themselves,
-// and nothing of what was compiled from them.
+// Meaning is what a cluster's policies mean, as of one moment, for whole classes of flows: where
+// Explain judges one flow, Meaning says which ports of which protocols are allowed. Like Explain it
+// reads the policies themselves, and nothing of what was compiled from them.
 //
-// It remembers what it found out, and is not safe for concurrent use; but the
-// Cluster may go on changing.
+// It remembers what it found out, and is not safe for concurrent use; but the Cluster may go on
+// changing.
 type Meaning struct {
 	c         *Cluster // a copy that never changes; what Take needs is left out
 	endpoints []Attachment
@@ -48,13 +46,12 @@ type Meaning struct {
 // Attachment is an endpoint of this node, as it is now.
 type Attachment struct {
 	policy.Endpoint // Addresses are only those that the pod's policies govern, sorted
-	// Known: the pod is, so that its policies are enforced. What isn't known
-	// carries nothing.
+	// Known: the pod is, so that its policies are enforced. What isn't known carries nothing.
 	Known bool
 }
 
-// View numbers what policies see of an address: two addresses of one View are
-// allowed the same, but for those of the pod itself.
+// View numbers what policies see of an address: two addresses of one View are allowed the same, but
+// for those of the pod itself.
 type View int
 
 type view struct {
@@ -79,8 +76,8 @@ type allowedKey struct {
 	view      View
 }
 
-// Snapshot copies what the cluster's policies mean now. It costs no more than
-// copying a few maps: the rest is worked out by Meaning, later.
+// Snapshot copies what the cluster's policies mean now. It costs no more than copying a few maps:
+// the rest is worked out by Meaning, later.
 func (c *Cluster) Snapshot() *Cluster {
 	c.settle()
 	out := &Cluster{
@@ -94,8 +91,8 @@ func (c *Cluster) Snapshot() *Cluster {
 	return out
 }
 
-// Meaning says what the policies mean. The Cluster must be a Snapshot, and is
-// the Meaning's from then on.
+// Meaning says what the policies mean. The Cluster must be a Snapshot, and is the Meaning's from
+// then on.
 func (c *Cluster) Meaning() *Meaning {
 	c.pods.claims = make(map[netip.Addr][]selector.Pod, len(c.pods.records))
 	for p, rec := range c.pods.records {
@@ -179,8 +176,8 @@ func (m *Meaning) NodeAddresses() []netip.Addr {
 	return slices.Concat(n.Addresses, n.TunnelAddresses())
 }
 
-// Isolating lists the policies that select a pod of this node in a direction.
-// None: the direction is open.
+// Isolating lists the policies that select a pod of this node in a direction. None: the direction
+// is open.
 func (m *Meaning) Isolating(p selector.Pod, d policy.Direction) []policy.Key {
 	s := m.subjects[p]
 	if s == nil {
@@ -242,8 +239,8 @@ func (m *Meaning) look(a netip.Addr) View {
 	return v
 }
 
-// selectors says, bit for bit, which selectors pick a pod. Pods of a namespace
-// whose labels differ in nothing that anybody asks for are picked alike.
+// selectors says, bit for bit, which selectors pick a pod. Pods of a namespace whose labels differ
+// in nothing that anybody asks for are picked alike.
 func (m *Meaning) selectors(rec *podRecord) []byte {
 	var text strings.Builder
 	text.WriteString(rec.ID.Namespace)
@@ -266,9 +263,8 @@ func (m *Meaning) selectors(rec *podRecord) []byte {
 	return out
 }
 
-// Allowed says what the policies of one of this node's pods allow to or from
-// an address: of new connections, whatever the other end's policies say.
-// What a node may always do is not in it.
+// Allowed says what the policies of one of this node's pods allow to or from an address: of new
+// connections, whatever the other end's policies say. What a node may always do is not in it.
 func (m *Meaning) Allowed(p selector.Pod, d policy.Direction, peer netip.Addr) Allowed {
 	s := m.subjects[p]
 	if s == nil {
@@ -311,9 +307,9 @@ func (m *Meaning) allow(s *subject, d policy.Direction, v *view) Allowed {
 	return Allowed{Ports: selector.MergePorts(ports)}
 }
 
-// Addresses lists the addresses at which what policies mean may change: ends
-// of blocks, and whatever belongs to pods and nodes. Of two neighbours in it,
-// whatever is between them is treated alike.
+// Addresses lists the addresses at which what policies mean may change: ends of blocks, and
+// whatever belongs to pods and nodes. Of two neighbours in it, whatever is between them is treated
+// alike.
 func (m *Meaning) Addresses() []netip.Addr {
 	var out []netip.Addr
 	for a := range m.c.pods.claims {

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// TestMeaning holds every case of the meaning table against the evaluator and
-// against the compiled model, which share only the parsed policy.
+// TestMeaning holds every case of the meaning table against the evaluator and against the compiled
+// model, which share only the parsed policy.
 func TestMeaning(t *testing.T) {
 	t.Parallel()
 	for _, tc := range cases.All() {
@@ -47,7 +47,8 @@ func TestMeaning(t *testing.T) {
 			slices.Sort(problems)
 			want := slices.Sorted(slices.Values(tc.Problems))
 			if !slices.Equal(problems, want) {
-				t.Errorf("unreadable fields:\n got %s\nwant %s", strings.Join(problems, "\n     "), strings.Join(want, "\n     "))
+				t.Errorf("unreadable fields:\n got %s\nwant %s", strings.Join(problems, "\n     "),
+					strings.Join(want, "\n     "))
 			}
 
 			for _, np := range policies {
@@ -64,7 +65,8 @@ func TestMeaning(t *testing.T) {
 	}
 }
 
-func expectAll(t *testing.T, c *cluster.Cluster, r *replica, flows []cases.Flow, want bool, when string) {
+func expectAll(t *testing.T, c *cluster.Cluster, r *replica, flows []cases.Flow, want bool,
+	when string) {
 	t.Helper()
 	for _, mf := range flows {
 		for _, family := range mf.Families {

@@ -27,9 +27,9 @@ func (a allowed) has(protocol uint8, port uint16) bool {
 
 type allowed cluster.Allowed
 
-// TestMeaningEqualsExplain: what is said of whole regions is what is said of
-// each flow in them, for each end that this node judges; and the Meaning is
-// that of its moment, whatever happens to the cluster later.
+// TestMeaningEqualsExplain: what is said of whole regions is what is said of each flow in them, for
+// each end that this node judges; and the Meaning is that of its moment, whatever happens to the
+// cluster later.
 func TestMeaningEqualsExplain(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -59,10 +59,12 @@ func checkMeaning(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning) {
 	}
 }
 
-func checkMeaningOf(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning, e cluster.Attachment, own, peer netip.Addr) {
+func checkMeaningOf(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning, e cluster.Attachment,
+	own, peer netip.Addr) {
 	for _, d := range policy.Directions {
 		got := allowed(m.Allowed(e.Pod, d, peer))
-		for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP, policy.ProtocolSCTP} {
+		for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP,
+			policy.ProtocolSCTP} {
 			for _, port := range randomcluster.Ports {
 				f := policy.Flow{Source: peer, Destination: own, Protocol: protocol, Port: port}
 				if d == policy.Egress {
@@ -78,7 +80,8 @@ func checkMeaningOf(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning, e cluste
 					if !got.Any || decision != nil {
 						t.Fatalf("%v: a pod can't reach itself", f)
 					}
-				case decision == nil && a.Exempt != "": // a node's own packets; the Meaning knows only policies
+				case decision == nil && a.Exempt != "":
+					// a node's own packets; the Meaning knows only policies
 				case decision == nil:
 					t.Fatalf("%v: %s of %s isn't judged", f, d, e.ID)
 				case decision.Allowed != got.has(protocol, port):

@@ -70,8 +70,8 @@ func (c *Cluster) Nodes() []string { return slices.Collect(maps.Keys(c.nodes.tol
 // Name is the name of this node.
 func (c *Cluster) Name() string { return c.opts.Node }
 
-// NodesOf lists the nodes that have pods of each of some namespaces, by
-// namespace and in no order. It walks all pods, once.
+// NodesOf lists the nodes that have pods of each of some namespaces, by namespace and in no order.
+// It walks all pods, once.
 func (c *Cluster) NodesOf(namespaces ...string) map[string][]string {
 	out := make(map[string][]string, len(namespaces))
 	for _, namespace := range namespaces {

@@ -11,9 +11,8 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// TestNodesOf: each node once for each namespace that it has pods of, whatever
-// other pods are on it; none for a namespace without pods, and nothing of those
-// that aren't asked for.
+// TestNodesOf: each node once for each namespace that it has pods of, whatever other pods are on
+// it; none for a namespace without pods, and nothing of those that aren't asked for.
 func TestNodesOf(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(cluster.Options{Node: "n1"})
@@ -21,7 +20,8 @@ func TestNodesOf(t *testing.T) {
 		for _, namespace := range namespaces {
 			for i := range 20 {
 				name := fmt.Sprint(node, namespace, i)
-				c.SetPod(policy.Pod{ID: selector.Pod{Namespace: string(namespace), Name: name, UID: name}, Node: node})
+				c.SetPod(policy.Pod{ID: selector.Pod{Namespace: string(namespace), Name: name,
+					UID: name}, Node: node})
 			}
 		}
 	}
@@ -29,7 +29,8 @@ func TestNodesOf(t *testing.T) {
 	for _, nodes := range got {
 		slices.Sort(nodes)
 	}
-	if want := map[string][]string{"a": {"n1", "n2"}, "b": {"n1"}, "none": nil}; !reflect.DeepEqual(got, want) {
+	want := map[string][]string{"a": {"n1", "n2"}, "b": {"n1"}, "none": nil}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// podBook knows every pod, which of them are attached to this node, and which
-// pods claim an address. Two pods can claim one for a while: a new pod may get
-// it before the old one's object is gone.
+// podBook knows every pod, which of them are attached to this node, and which pods claim an
+// address. Two pods can claim one for a while: a new pod may get it before the old one's object is
+// gone.
 type podBook struct {
 	records map[selector.Pod]*podRecord
 	// current is the pod that has a namespace and name now.
@@ -24,8 +24,8 @@ type podBook struct {
 	byNode map[string]map[selector.Pod]struct{}
 }
 
-// podRecord is one pod. It outlives its object while it is attached. Records
-// are replaced, never modified.
+// podRecord is one pod. It outlives its object while it is attached. Records are replaced, never
+// modified.
 type podRecord struct {
 	policy.Pod
 	// believed are those of the addresses in its status that can be its own.
@@ -47,8 +47,8 @@ func newPodBook() podBook {
 // live reports whether others may meet the pod as a peer.
 func (r *podRecord) live() bool { return r.known && !r.gone && !r.Finished && !r.HostNetwork }
 
-// subject reports whether policies select the pod on this node: from its
-// attachment to its detachment, also when its object is already gone.
+// subject reports whether policies select the pod on this node: from its attachment to its
+// detachment, also when its object is already gone.
 func (r *podRecord) subject() bool { return r.known && !r.HostNetwork && len(r.endpoints) > 0 }
 
 // lookup returns a pod's record; for an unknown pod an empty one.
@@ -98,8 +98,8 @@ func (b *podBook) file(p selector.Pod, from, to string) {
 	b.byNode[to][p] = struct{}{}
 }
 
-// SetPod adds or updates a pod. A pod with the namespace and name of an older
-// one (another UID) replaces it.
+// SetPod adds or updates a pod. A pod with the namespace and name of an older one (another UID)
+// replaces it.
 func (c *Cluster) SetPod(in policy.Pod) {
 	name := policy.Key{Namespace: in.ID.Namespace, Name: in.ID.Name}
 	if old, ok := c.pods.current[name]; ok && old != in.ID {
@@ -112,8 +112,8 @@ func (c *Cluster) SetPod(in policy.Pod) {
 	})
 }
 
-// DeletePod says that the pod's object is gone. An attached pod keeps its
-// policy until its endpoint is deleted, but is nobody's peer.
+// DeletePod says that the pod's object is gone. An attached pod keeps its policy until its endpoint
+// is deleted, but is nobody's peer.
 func (c *Cluster) DeletePod(namespace, name string) {
 	key := policy.Key{Namespace: namespace, Name: name}
 	if p, ok := c.pods.current[key]; ok {
@@ -126,8 +126,8 @@ func (c *Cluster) dropPod(p selector.Pod) {
 	c.updatePod(p, func(r *podRecord) { r.gone = true })
 }
 
-// SetEndpoint adds or updates an attachment of a pod to this node. Nothing is
-// enforced for it, and nothing passes, until the pod's object is known.
+// SetEndpoint adds or updates an attachment of a pod to this node. Nothing is enforced for it, and
+// nothing passes, until the pod's object is known.
 func (c *Cluster) SetEndpoint(e policy.Endpoint) {
 	if old, ok := c.endpoints[e.ID]; ok && old.Pod != e.Pod {
 		c.DeleteEndpoint(e.ID)
@@ -157,8 +157,8 @@ func (c *Cluster) DeleteEndpoint(id string) {
 	})
 }
 
-// updatePod changes one pod's record and brings the indexes, the sets and the
-// endpoints in line, for the pod and for whoever it shares an address with.
+// updatePod changes one pod's record and brings the indexes, the sets and the endpoints in line,
+// for the pod and for whoever it shares an address with.
 func (c *Cluster) updatePod(p selector.Pod, mutate func(*podRecord)) {
 	old := c.pods.lookup(p)
 	next := *old
@@ -190,8 +190,7 @@ func (c *Cluster) updatePod(p selector.Pod, mutate func(*podRecord)) {
 	}
 }
 
-// contribute puts the pod's members into every set that picks it, or takes
-// them out.
+// contribute puts the pod's members into every set that picks it, or takes them out.
 func (c *Cluster) contribute(p selector.Pod, in bool) {
 	each := func(index *selector.Index, sets map[selector.Key]map[policy.SetID]struct{}) {
 		for k := range index.Selectors(p) {
@@ -207,8 +206,8 @@ func (c *Cluster) contribute(p selector.Pod, in bool) {
 	each(c.subjects, c.localBySelector)
 }
 
-// contribution lists the members that a pod, picked by the set, puts into it;
-// one may be listed twice.
+// contribution lists the members that a pod, picked by the set, puts into it; one may be listed
+// twice.
 func (c *Cluster) contribution(set *setState, p selector.Pod) []policy.Member {
 	addresses := c.pods.met
 	if set.ID.Kind == policy.LocalPortSet {
@@ -230,9 +229,9 @@ func (c *Cluster) contribution(set *setState, p selector.Pod) []policy.Member {
 	return out
 }
 
-// reconsiderPods holds the addresses of pods against what is believed of nodes
-// now, after these have changed: of the pods of those nodes and, where the
-// addresses of pods say nothing of their node, of all that might be concerned.
+// reconsiderPods holds the addresses of pods against what is believed of nodes now, after these
+// have changed: of the pods of those nodes and, where the addresses of pods say nothing of their
+// node, of all that might be concerned.
 func (c *Cluster) reconsiderPods(changed []policy.Node) {
 	pods := map[selector.Pod]struct{}{}
 	for _, n := range changed {
@@ -252,8 +251,7 @@ func (c *Cluster) reconsiderPods(changed []policy.Node) {
 	}
 }
 
-// within adds to out the pods whose status has an address of these nodes, or in
-// their pod CIDRs.
+// within adds to out the pods whose status has an address of these nodes, or in their pod CIDRs.
 func (b *podBook) within(nodes []policy.Node, out map[selector.Pod]struct{}) {
 	var all netipx.IPSetBuilder
 	for _, n := range nodes {
@@ -275,8 +273,7 @@ func (b *podBook) within(nodes []policy.Node, out map[selector.Pod]struct{}) {
 	}
 }
 
-// PodAddresses lists the addresses of the pod which has this namespace and
-// name now, sorted.
+// PodAddresses lists the addresses of the pod which has this namespace and name now, sorted.
 func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
 	c.settle()
 	p, ok := c.pods.current[policy.Key{Namespace: namespace, Name: name}]
@@ -286,9 +283,8 @@ func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
 	return c.pods.own(p)
 }
 
-// PodClaims lists the addresses in the status of the pod which has this
-// namespace and name now, believed or not, and the node that it says it is on.
-// A pod of the host's network has none.
+// PodClaims lists the addresses in the status of the pod which has this namespace and name now,
+// believed or not, and the node that it says it is on. A pod of the host's network has none.
 func (c *Cluster) PodClaims(namespace, name string) (said []netip.Addr, node string) {
 	r := c.pods.lookup(c.pods.current[policy.Key{Namespace: namespace, Name: name}])
 	if r.HostNetwork {

@@ -22,7 +22,8 @@ func checkSame(t *rapid.T, r *replica, w *randomcluster.World) {
 	if err := scratch.apply(c, c.Take()); err != nil {
 		t.Fatalf("from scratch: %v", err)
 	}
-	opts := cmp.Options{cmp.AllowUnexported(replica{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	opts := cmp.Options{cmp.AllowUnexported(replica{}),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 	if diff := cmp.Diff(scratch, r, opts); diff != "" {
 		t.Fatalf("incremental differs from scratch (-scratch +incremental):\n%s", diff)
@@ -37,9 +38,11 @@ func checkReplica(t *rapid.T, c *cluster.Cluster, r *replica) {
 			if source.Is4() != destination.Is4() {
 				continue
 			}
-			for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP, policy.ProtocolSCTP} {
+			for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP,
+				policy.ProtocolSCTP} {
 				for _, port := range randomcluster.Ports {
-					f := policy.Flow{Source: source, Destination: destination, Protocol: protocol, Port: port}
+					f := policy.Flow{Source: source, Destination: destination, Protocol: protocol,
+						Port: port}
 					checkFlow(t, c, r, f)
 				}
 			}
@@ -54,7 +57,8 @@ func checkFlow(t *rapid.T, c *cluster.Cluster, r *replica, f policy.Flow) {
 		return
 	}
 	for _, e := range r.endpoints {
-		for d, at := range map[policy.Direction]netip.Addr{policy.Egress: f.Source, policy.Ingress: f.Destination} {
+		for d, at := range map[policy.Direction]netip.Addr{policy.Egress: f.Source,
+			policy.Ingress: f.Destination} {
 			if !slices.Contains(e.Addresses, at) {
 				continue
 			}
@@ -72,9 +76,8 @@ func checkFlow(t *rapid.T, c *cluster.Cluster, r *replica, f policy.Flow) {
 	}
 }
 
-// TestIncrementalEqualsFromScratch: whatever the events and whenever Take is
-// called, the reader of the changes ends where a new Cluster begins, and the
-// evaluator agrees with what was compiled.
+// TestIncrementalEqualsFromScratch: whatever the events and whenever Take is called, the reader of
+// the changes ends where a new Cluster begins, and the evaluator agrees with what was compiled.
 func TestIncrementalEqualsFromScratch(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -30,8 +30,7 @@ func (s *rulesState) wanted(p *policy.Policy, d policy.Direction) [][]policy.Cla
 const (
 	clauseCost = 64
 	setCost    = 32
-	// partClauses is how many clauses a part has on average, if there are more
-	// than that.
+	// partClauses is how many clauses a part has on average, if there are more than that.
 	partClauses = 64
 )
 
@@ -82,8 +81,8 @@ func sameSet(a, b *policy.Set) bool {
 
 func equalClauses(a, b []policy.Clause) bool { return slices.EqualFunc(a, b, equalClause) }
 
-// takeRules brings the marked rules in line with their use and their policy,
-// as far as the budget goes, the smallest first.
+// takeRules brings the marked rules in line with their use and their policy, as far as the budget
+// goes, the smallest first.
 func (c *Cluster) takeRules(budget *int) []policy.Ref {
 	size := func(ref policy.Ref) int {
 		if p := c.policies[ref.Policy]; p != nil && p.Section(ref.Direction) != nil {
@@ -105,9 +104,9 @@ func (c *Cluster) takeRules(budget *int) []policy.Ref {
 	return slices.SortedFunc(maps.Keys(changed), policy.Ref.Compare)
 }
 
-// advance brings rules forward, and notes in changed those that the caller has
-// to look at. What is left for later allows nothing until then, also not what
-// it allowed before: members may join its sets.
+// advance brings rules forward, and notes in changed those that the caller has to look at. What is
+// left for later allows nothing until then, also not what it allowed before: members may join its
+// sets.
 func (c *Cluster) advance(ref policy.Ref, budget *int, changed map[policy.Ref]struct{}) {
 	state := c.rules[ref]
 	if state == nil {
@@ -163,9 +162,8 @@ func (c *Cluster) resize(ref policy.Ref, state *rulesState, n int) (changed bool
 	return true
 }
 
-// takePart replaces a part. The sets of the old one are given up later than
-// those of the new one are taken into use, so that one which stays in use isn't
-// emptied in between.
+// takePart replaces a part. The sets of the old one are given up later than those of the new one
+// are taken into use, so that one which stays in use isn't emptied in between.
 func (c *Cluster) takePart(ref policy.Ref, state *rulesState, i int, part []policy.Clause) {
 	a := c.account(ref.Policy.Namespace)
 	eachSet(part, func(s *policy.Set) {
@@ -183,8 +181,8 @@ func (c *Cluster) takePart(ref policy.Ref, state *rulesState, i int, part []poli
 	}
 }
 
-// freeSets gives back the uses of sets that rules have given up, as far as the
-// budget goes. Sets that the caller hasn't heard of cost nothing.
+// freeSets gives back the uses of sets that rules have given up, as far as the budget goes. Sets
+// that the caller hasn't heard of cost nothing.
 func (c *Cluster) freeSets(sets map[policy.SetID]SetChange, budget *int) {
 	var later []*policy.Set
 	for _, s := range c.unused {

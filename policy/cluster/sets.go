@@ -161,8 +161,8 @@ func (c *Cluster) release(s *policy.Set) (gone bool) {
 	return true
 }
 
-// pickers returns the index that knows which pods the selectors of a kind of
-// sets pick, and the sets by those selectors.
+// pickers returns the index that knows which pods the selectors of a kind of sets pick, and the
+// sets by those selectors.
 func (c *Cluster) pickers(
 	kind policy.SetKind,
 ) (*selector.Index, map[selector.Key]map[policy.SetID]struct{}) {

@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 )
 
-// TestTakeSome: however little is taken at once, nothing passes on the way that
-// doesn't pass in the end, and the end is where Take leads at once.
+// TestTakeSome: however little is taken at once, nothing passes on the way that doesn't pass in the
+// end, and the end is where Take leads at once.
 func TestTakeSome(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -49,8 +49,7 @@ func TestTakeSome(t *testing.T) {
 	})
 }
 
-// checkAllowsLess fails if something passes in a state on the way that doesn't
-// in the end.
+// checkAllowsLess fails if something passes in a state on the way that doesn't in the end.
 func checkAllowsLess(t *rapid.T, now, end *replica) {
 	ends := append(slices.Clone(randomcluster.Addresses), randomcluster.Strangers...)
 	for _, e := range now.endpoints {
@@ -58,11 +57,15 @@ func checkAllowsLess(t *rapid.T, now, end *replica) {
 			for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP} {
 				for _, port := range randomcluster.Ports {
 					for _, own := range e.Addresses {
-						in, out := policy.Flow{Source: peer, Destination: own, Protocol: protocol, Port: port}, policy.Flow{Source: own, Destination: peer, Protocol: protocol, Port: port}
-						if now.allows(e, policy.Ingress, in) && !end.allows(end.endpoints[e.ID], policy.Ingress, in) {
+						in, out := policy.Flow{Source: peer, Destination: own, Protocol: protocol,
+							Port: port}, policy.Flow{Source: own, Destination: peer,
+							Protocol: protocol, Port: port}
+						if now.allows(e, policy.Ingress, in) &&
+							!end.allows(end.endpoints[e.ID], policy.Ingress, in) {
 							t.Fatalf("%v passes on the way, and not in the end", in)
 						}
-						if now.allows(e, policy.Egress, out) && !end.allows(end.endpoints[e.ID], policy.Egress, out) {
+						if now.allows(e, policy.Egress, out) &&
+							!end.allows(end.endpoints[e.ID], policy.Egress, out) {
 							t.Fatalf("%v passes on the way, and not in the end", out)
 						}
 					}
@@ -80,10 +83,12 @@ func boundsWorld(b cluster.Bounds) (*cluster.Cluster, *replica) {
 	}
 	for i, namespace := range []string{"tenant", "other"} {
 		c.SetNamespace(namespace, nil)
-		p := policy.Pod{ID: selector.Pod{Namespace: namespace, Name: "pod", UID: namespace}, Labels: map[string]string{"app": "web"}, Node: "n1",
+		p := policy.Pod{ID: selector.Pod{Namespace: namespace, Name: "pod", UID: namespace},
+			Labels: map[string]string{"app": "web"}, Node: "n1",
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, byte(1 + i)})}}
 		c.SetPod(p)
-		c.SetEndpoint(policy.Endpoint{ID: namespace, Pod: p.ID, Interface: names.PodLink + namespace, Addresses: p.Addresses})
+		c.SetEndpoint(policy.Endpoint{ID: namespace, Pod: p.ID,
+			Interface: names.PodLink + namespace, Addresses: p.Addresses})
 	}
 	return c, newReplica()
 }
@@ -93,7 +98,8 @@ func manyRules(t *testing.T, name string, n int) policy.Policy {
 	t.Helper()
 	rules := ""
 	for i := range n {
-		rules += fmt.Sprintf("{from: [{ipBlock: {cidr: 192.0.2.%d/32}}], ports: [{port: %d}]},", i%256, 1+i)
+		rules += fmt.Sprintf("{from: [{ipBlock: {cidr: 192.0.2.%d/32}}], ports: [{port: %d}]},",
+			i%256, 1+i)
 	}
 	np, err := cases.RenderPolicy(name, `{podSelector: {}, ingress: [`+rules+`]}`, cases.Addr)
 	if err != nil {
@@ -106,7 +112,8 @@ func manyRules(t *testing.T, name string, n int) policy.Policy {
 func opens(c *cluster.Cluster, r *replica, endpoint string, n int) bool {
 	e, _ := c.Endpoint(endpoint)
 	from := netip.AddrFrom4([4]byte{192, 0, 2, byte((n - 1) % 256)})
-	f := policy.Flow{Source: from, Destination: e.Addresses[0], Protocol: policy.ProtocolTCP, Port: uint16(n)}
+	f := policy.Flow{Source: from, Destination: e.Addresses[0], Protocol: policy.ProtocolTCP,
+		Port: uint16(n)}
 	allowed := r.allows(e, policy.Ingress, f)
 	if explained := c.Explain(f).Ingress; explained == nil || explained.Allowed != allowed {
 		panic(fmt.Sprintf("%v: Explain says %v, what was compiled %v", f, explained, allowed))
@@ -114,8 +121,8 @@ func opens(c *cluster.Cluster, r *replica, endpoint string, n int) bool {
 	return allowed
 }
 
-// TestWhatIsLeftAllowsNothing: rules whose change has to wait don't let in a pod
-// that has joined their sets since.
+// TestWhatIsLeftAllowsNothing: rules whose change has to wait don't let in a pod that has joined
+// their sets since.
 func TestWhatIsLeftAllowsNothing(t *testing.T) {
 	t.Parallel()
 	c, r := boundsWorld(cluster.Bounds{})
@@ -127,7 +134,8 @@ func TestWhatIsLeftAllowsNothing(t *testing.T) {
 		c.SetPolicy(policy.Parse(np))
 	}
 	peer := func(name string, last byte) netip.Addr {
-		p := policy.Pod{ID: selector.Pod{Namespace: "tenant", Name: name, UID: name}, Node: "n2", Labels: map[string]string{"x": "1"},
+		p := policy.Pod{ID: selector.Pod{Namespace: "tenant", Name: name, UID: name}, Node: "n2",
+			Labels:    map[string]string{"x": "1"},
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, last})}}
 		c.SetPod(p)
 		return p.Addresses[0]
@@ -139,7 +147,9 @@ func TestWhatIsLeftAllowsNothing(t *testing.T) {
 	}
 	passes := func(from netip.Addr, port uint16) bool {
 		e, _ := c.Endpoint("tenant")
-		return r.allows(e, policy.Ingress, policy.Flow{Source: from, Destination: e.Addresses[0], Protocol: policy.ProtocolTCP, Port: port})
+		return r.allows(e, policy.Ingress,
+			policy.Flow{Source: from, Destination: e.Addresses[0], Protocol: policy.ProtocolTCP,
+				Port: port})
 	}
 	old := peer("old", 1)
 	set("tenant/a", `{from: [{podSelector: {matchLabels: {x: "1"}}}], ports: [{port: 80}]}`)
@@ -148,7 +158,8 @@ func TestWhatIsLeftAllowsNothing(t *testing.T) {
 		t.Fatal("control: the first form of the policy lets nobody in")
 	}
 	young := peer("young", 2)
-	set("tenant/a", `{from: [{podSelector: {matchLabels: {x: "1"}}}], ports: [{port: 443}]}, {ports: [{port: 444}]}`)
+	set("tenant/a",
+		`{from: [{podSelector: {matchLabels: {x: "1"}}}], ports: [{port: 443}]}, {ports: [{port: 444}]}`)
 	set("tenant/b", `{ports: [{port: 445}]}`)
 	take(1)
 	if !passes(young, 445) || !c.Backlog() || !c.Waiting("tenant") {
@@ -165,11 +176,12 @@ func TestWhatIsLeftAllowsNothing(t *testing.T) {
 	}
 }
 
-// TestPolicyBound: a policy with more clauses than any honest one isolates and
-// allows nothing, and says so.
+// TestPolicyBound: a policy with more clauses than any honest one isolates and allows nothing, and
+// says so.
 func TestPolicyBound(t *testing.T) {
 	t.Parallel()
-	for n, open := range map[int]bool{policy.MaxPolicyClauses: true, policy.MaxPolicyClauses + 1: false} {
+	for n, open := range map[int]bool{policy.MaxPolicyClauses: true,
+		policy.MaxPolicyClauses + 1: false} {
 		c, r := boundsWorld(cluster.Bounds{})
 		p := manyRules(t, "tenant/p", n)
 		if told := len(p.Problems) == 1 && p.Problems[0].Field == "spec"; told == open {
@@ -185,8 +197,8 @@ func TestPolicyBound(t *testing.T) {
 	}
 }
 
-// TestNamespaceBound: where the policies of a namespace cost too much, the
-// costliest are emptied, nobody else's, and are back when there is room.
+// TestNamespaceBound: where the policies of a namespace cost too much, the costliest are emptied,
+// nobody else's, and are back when there is room.
 func TestNamespaceBound(t *testing.T) {
 	t.Parallel()
 	for _, budget := range []int{cluster.Everything, 1000} {
@@ -233,7 +245,8 @@ func TestMemberBound(t *testing.T) {
 	t.Parallel()
 	c, r := boundsWorld(cluster.Bounds{Members: 10})
 	set := func(name, labels string) {
-		np, err := cases.RenderPolicy(name, `{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: `+labels+`, operator: DoesNotExist}]}}]}]}`, cases.Addr)
+		np, err := cases.RenderPolicy(name,
+			`{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: `+labels+`, operator: DoesNotExist}]}}]}]}`, cases.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +266,8 @@ func TestMemberBound(t *testing.T) {
 	if got := c.Shed(); len(got) > 0 {
 		t.Errorf("4 sets of 2 members: emptied %v", got)
 	}
-	p := policy.Pod{ID: selector.Pod{Namespace: "other", Name: "more", UID: "more"}, Node: "n2", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.1")}}
+	p := policy.Pod{ID: selector.Pod{Namespace: "other", Name: "more", UID: "more"}, Node: "n2",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.1")}}
 	c.SetPod(p)
 	take()
 	if got := fmt.Sprint(c.Shed()); got != "[tenant/same-a tenant/same-b tenant/same-c]" {
@@ -264,6 +278,7 @@ func TestMemberBound(t *testing.T) {
 		sum += len(r.sets[id])
 	}
 	if sum != 3*3 {
-		t.Errorf("%d members in all, want those of the three sets that are left, one of which is the other namespace's as well", sum)
+		t.Errorf("%d members in all, want those of the three sets that are left, one of which is "+
+			"the other namespace's as well", sum)
 	}
 }

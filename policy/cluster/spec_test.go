@@ -33,7 +33,8 @@ func newTrial(o randomcluster.Objects, opts cluster.Options) (*trial, error) {
 	tr := &trial{c: cluster.New(opts), r: newReplica()}
 	tr.world = &spec.World{
 		Namespaces: o.Namespaces, Pods: o.Pods, Nodes: o.Nodes, Policies: o.Policies,
-		Node: opts.Node, PodToNode: opts.AllowPodToNode, PolicyOnly: opts.PolicyOnly, PodNetworks: o.PodNetworks,
+		Node: opts.Node, PodToNode: opts.AllowPodToNode, PolicyOnly: opts.PolicyOnly,
+		PodNetworks: o.PodNetworks,
 	}
 	tr.c.SetPodNetworks(o.PodNetworks)
 	for _, at := range o.Attachments {
@@ -44,8 +45,10 @@ func newTrial(o randomcluster.Objects, opts cluster.Options) (*trial, error) {
 		} else {
 			seen = nil
 		}
-		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: names.PodLink + at.ID, Addresses: at.Addresses, FromStatus: at.FromStatus})
-		tr.world.Attachments = append(tr.world.Attachments, spec.Attachment{Pod: seen, Addresses: at.Addresses, FromStatus: at.FromStatus})
+		tr.c.SetEndpoint(policy.Endpoint{ID: at.ID, Pod: p.ID, Interface: names.PodLink + at.ID,
+			Addresses: at.Addresses, FromStatus: at.FromStatus})
+		tr.world.Attachments = append(tr.world.Attachments,
+			spec.Attachment{Pod: seen, Addresses: at.Addresses, FromStatus: at.FromStatus})
 		tr.c.DeletePod(p.ID.Namespace, p.ID.Name) // those that exist come again
 	}
 	for _, in := range o.Pods {
@@ -88,7 +91,8 @@ func (tr *trial) check(f spec.Flow) error {
 func sameSide(side spec.Side, decision *cluster.Decision) error {
 	if decision == nil { // no pod, or exempt
 		if !side.Allowed {
-			return fmt.Errorf("the specification denies (%+v), the evaluator sees nothing to judge", side)
+			return fmt.Errorf("the specification denies (%+v), the evaluator sees nothing to judge",
+				side)
 		}
 		return nil
 	}
@@ -101,14 +105,14 @@ func sameSide(side spec.Side, decision *cluster.Decision) error {
 		return fmt.Errorf("the specification says %+v, the evaluator %s", side, decision)
 	}
 	if decision.By != nil && !slices.Contains(side.Allowing, decision.By.Policy.String()) {
-		return fmt.Errorf("the evaluator names %s, the specification %v", decision.By, side.Allowing)
+		return fmt.Errorf("the evaluator names %s, the specification %v", decision.By,
+			side.Allowing)
 	}
 	return nil
 }
 
-// checkCompiled asks the endpoint that has the address, if one is enforced.
-// What exempts a flow (the pod itself, its own node) isn't compiled, and is
-// asked for here.
+// checkCompiled asks the endpoint that has the address, if one is enforced. What exempts a flow
+// (the pod itself, its own node) isn't compiled, and is asked for here.
 func (tr *trial) checkCompiled(f spec.Flow, d policy.Direction, side spec.Side) error {
 	at, other := f.Source, f.Destination
 	if d == policy.Ingress {
@@ -118,7 +122,8 @@ func (tr *trial) checkCompiled(f spec.Flow, d policy.Direction, side spec.Side) 
 		if !slices.Contains(e.Addresses, at) {
 			continue
 		}
-		exempt := slices.Contains(e.Self, other) || d == policy.Ingress && tr.isNode(other) || tr.world.PodToNode && tr.isNode(other)
+		exempt := slices.Contains(e.Self, other) || d == policy.Ingress && tr.isNode(other) ||
+			tr.world.PodToNode && tr.isNode(other)
 		if got := exempt || tr.r.allows(e, d, policy.Flow(f)); got != side.Allowed {
 			return fmt.Errorf("the specification says %+v, the compiled model %v", side, got)
 		}
@@ -126,15 +131,19 @@ func (tr *trial) checkCompiled(f spec.Flow, d policy.Direction, side spec.Side) 
 	}
 	// Nothing is enforced here, so nothing passes if the address is attached.
 	for _, known := range tr.world.Attachments {
-		if slices.Contains(known.Addresses, at) && side.Allowed && !tr.isNode(other) && at != other {
-			return fmt.Errorf("the specification says %+v, the compiled model doesn't know the endpoint", side)
+		if slices.Contains(known.Addresses, at) && side.Allowed && !tr.isNode(other) &&
+			at != other {
+			return fmt.Errorf(
+				"the specification says %+v, the compiled model doesn't know the endpoint", side)
 		}
 	}
 	return nil
 }
 
 func (tr *trial) isNode(a netip.Addr) bool {
-	isPods := slices.ContainsFunc(tr.world.Attachments, func(at spec.Attachment) bool { return slices.Contains(at.Addresses, a) })
+	isPods := slices.ContainsFunc(tr.world.Attachments, func(at spec.Attachment) bool {
+		return slices.Contains(at.Addresses, a)
+	})
 	return !isPods && slices.Contains(tr.world.AddressesOf(tr.world.Node), a)
 }
 
@@ -148,8 +157,10 @@ func meaningObjects(t *testing.T, tc cases.Case) randomcluster.Objects {
 	node := cases.Node()
 	other := node.DeepCopy()
 	other.Name, other.Spec.PodCIDRs = "other", []string{"10.244.2.0/24", "fd00:10:244:2::/64"}
-	other.Status.Addresses[0].Address, other.Status.Addresses[1].Address = "198.51.100.2", "2001:db8:2::2"
-	out := randomcluster.Objects{Namespaces: cases.Namespaces(), Pods: cases.Pods(), Policies: policies}
+	other.Status.Addresses[0].Address, other.Status.Addresses[1].Address = "198.51.100.2",
+		"2001:db8:2::2"
+	out := randomcluster.Objects{Namespaces: cases.Namespaces(), Pods: cases.Pods(),
+		Policies: policies}
 	out.Nodes = append(out.Nodes, node, other)
 	for _, pod := range out.Pods {
 		at := randomcluster.Attached{ID: string(pod.UID), Pod: pod, Seen: true}
@@ -161,8 +172,8 @@ func meaningObjects(t *testing.T, tc cases.Case) randomcluster.Objects {
 	return out
 }
 
-// TestSpecOnMeaning: three readings of every case of the meaning table agree
-// on every flow that its objects can tell apart, and with the table.
+// TestSpecOnMeaning: three readings of every case of the meaning table agree on every flow that its
+// objects can tell apart, and with the table.
 func TestSpecOnMeaning(t *testing.T) {
 	t.Parallel()
 	var flows atomic.Int64
@@ -170,7 +181,8 @@ func TestSpecOnMeaning(t *testing.T) {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			for _, podToNode := range []bool{false, true} {
-				tr, err := newTrial(meaningObjects(t, tc), cluster.Options{Node: cases.NodeName, AllowPodToNode: podToNode})
+				tr, err := newTrial(meaningObjects(t, tc),
+					cluster.Options{Node: cases.NodeName, AllowPodToNode: podToNode})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -202,19 +214,20 @@ func expectRuling(t *testing.T, w *spec.World, texts []string, want bool) {
 	}
 }
 
-// flowsOfAState is how many flows of one random state are judged; the rest
-// are those of other states.
+// flowsOfAState is how many flows of one random state are judged; the rest are those of other
+// states.
 const flowsOfAState = 600
 
-// TestSpecOnRandomClusters: the three readings agree on whatever objects
-// there may be. SLUICE_LONG=1 judges every flow of every state.
+// TestSpecOnRandomClusters: the three readings agree on whatever objects there may be.
+// SLUICE_LONG=1 judges every flow of every state.
 func TestSpecOnRandomClusters(t *testing.T) {
 	t.Parallel()
 	var states, flows atomic.Int64
 	rapid.Check(t, func(t *rapid.T) {
 		policyOnly := rapid.Bool().Draw(t, "policy only")
 		objects := randomcluster.ObjectsGen(policyOnly).Draw(t, "objects")
-		tr, err := newTrial(objects, cluster.Options{Node: randomcluster.OwnNode, PolicyOnly: policyOnly, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
+		tr, err := newTrial(objects, cluster.Options{Node: randomcluster.OwnNode,
+			PolicyOnly: policyOnly, AllowPodToNode: rapid.Bool().Draw(t, "pod to node")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,23 +12,22 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// Stage is one tier's part of an isolation: the policies asked, in order, and
-// what happens to a flow that none of them decides.
+// Stage is one tier's part of an isolation: the policies asked, in order, and what happens to a
+// flow that none of them decides.
 type Stage struct {
 	Tier     policy.Tier
 	Policies []policy.Key
 	End      policy.Verdict
 }
 
-// Isolation is what a pod's traffic in one direction goes through, tier by
-// tier. Empty: the direction is open.
+// Isolation is what a pod's traffic in one direction goes through, tier by tier. Empty: the
+// direction is open.
 type Isolation []Stage
 
 // EndpointPolicy is an attachment and what is enforced on it.
 type EndpointPolicy struct {
 	policy.Endpoint // Addresses are only those that the pod's policies govern, sorted
-	// Self are all addresses that the pod has, sorted: it may have more
-	// attachments.
+	// Self are all addresses that the pod has, sorted: it may have more attachments.
 	Self            []netip.Addr
 	Ingress, Egress Isolation
 }
@@ -49,15 +48,14 @@ type SetChange struct {
 	Add, Remove []policy.Member
 }
 
-// Changes is the difference between two states of a Cluster. What is named
-// in Endpoints and Rules is looked up with Endpoint and Parts; what isn't
-// found there is gone.
+// Changes is the difference between two states of a Cluster. What is named in Endpoints and Rules
+// is looked up with Endpoint and Parts; what isn't found there is gone.
 type Changes struct {
 	Endpoints []string     // sorted
 	Rules     []policy.Ref // sorted
 	Sets      map[policy.SetID]SetChange
-	// Left are addresses that pods have no longer because of what their nodes
-	// say now, sorted. Those that pods leave by themselves aren't among them.
+	// Left are addresses that pods have no longer because of what their nodes say now, sorted.
+	// Those that pods leave by themselves aren't among them.
 	Left []netip.Addr
 
 	// oneWay has those of Endpoints of which nothing has changed but the isolation in a direction.
@@ -75,15 +73,14 @@ const Everything = math.MaxInt
 // Take returns what changed since the last call.
 func (c *Cluster) Take() Changes { return c.TakeSome(Everything) }
 
-// TakeSome returns what changed since the last call, but of new rules, of what
-// joins sets and of sets to delete only as much as the budget says, in members
-// of sets; a rule counts for many. What is left waits for the next call, and
-// Backlog says so.
+// TakeSome returns what changed since the last call, but of new rules, of what joins sets and of
+// sets to delete only as much as the budget says, in members of sets; a rule counts for many. What
+// is left waits for the next call, and Backlog says so.
 //
-// Whatever takes something away comes at once: an endpoint under its policies,
-// rules that a policy no longer has, members that leave. So every state in
-// between allows only what the last one allows. The smallest come first, so
-// that what little others need doesn't wait behind something huge.
+// Whatever takes something away comes at once: an endpoint under its policies, rules that a policy
+// no longer has, members that leave. So every state in between allows only what the last one
+// allows. The smallest come first, so that what little others need doesn't wait behind something
+// huge.
 func (c *Cluster) TakeSome(budget int) Changes {
 	out := Changes{Sets: map[policy.SetID]SetChange{}, oneWay: map[string]policy.Direction{}}
 	c.settle()
@@ -99,8 +96,8 @@ func (c *Cluster) TakeSome(budget int) Changes {
 // Backlog reports whether the last TakeSome left something.
 func (c *Cluster) Backlog() bool { return len(c.dirtyRules)+len(c.unused)+c.unfilled > 0 }
 
-// Waiting reports whether rules of the policies that isolate an endpoint are
-// among what the last TakeSome left: so far they allow less than they say.
+// Waiting reports whether rules of the policies that isolate an endpoint are among what the last
+// TakeSome left: so far they allow less than they say.
 func (c *Cluster) Waiting(id string) bool {
 	e := c.compiled[id]
 	waits := false
@@ -111,8 +108,7 @@ func (c *Cluster) Waiting(id string) bool {
 	return waits
 }
 
-// takeSets takes what became of the sets' members; those with little to add
-// come first.
+// takeSets takes what became of the sets' members; those with little to add come first.
 func (c *Cluster) takeSets(sets map[policy.SetID]SetChange, budget *int) {
 	var changed []*setState
 	for _, set := range c.sets {
@@ -145,8 +141,8 @@ func (c *Cluster) takeLeft() []netip.Addr {
 	return out
 }
 
-// takeEndpoints recompiles the marked endpoints, counts the uses of rules and
-// marks those whose use began or ended.
+// takeEndpoints recompiles the marked endpoints, counts the uses of rules and marks those whose use
+// began or ended.
 func (c *Cluster) takeEndpoints(oneWay map[string]policy.Direction) []string {
 	var changed []string
 	namespaces := map[string]struct{}{}
@@ -215,8 +211,8 @@ func (e *EndpointPolicy) eachRef(f func(policy.Ref)) {
 	}
 }
 
-// compile works out what is enforced on an endpoint. It is false while the
-// pod isn't known: such an endpoint must carry nothing.
+// compile works out what is enforced on an endpoint. It is false while the pod isn't known: such an
+// endpoint must carry nothing.
 func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 	e, ok := c.endpoints[id]
 	if !ok {

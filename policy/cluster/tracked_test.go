@@ -24,7 +24,8 @@ func someFlows() (out []policy.Flow) {
 			}
 			for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP} {
 				for _, port := range randomcluster.Ports {
-					out = append(out, policy.Flow{Source: source, Destination: destination, Protocol: protocol, Port: port})
+					out = append(out, policy.Flow{Source: source, Destination: destination,
+						Protocol: protocol, Port: port})
 				}
 			}
 		}
@@ -49,7 +50,8 @@ func TestJudgeAgreesWithTheEvaluator(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
 		}
-		c.SetNode(policy.Node{Name: "n1"}) // which its pods may always be reached from; the evaluator goes by the pods' objects there
+		// which its pods may always be reached from; the evaluator goes by the pods' objects there
+		c.SetNode(policy.Node{Name: "n1"})
 		c.Take()
 		j, local := c.NewJudge(nil), c.LocalAddresses()
 		for _, f := range flows {
@@ -85,12 +87,15 @@ func TestAffectedFlows(t *testing.T) {
 			affected := c.Affected(c.Take())
 			after, stays := verdicts(), c.LocalAddresses()
 			for _, f := range flows {
-				tightened, loosened := affected.Tightened.Has(f.Source, f.Destination), affected.Loosened.Has(f.Source, f.Destination)
+				tightened, loosened := affected.Tightened.Has(f.Source, f.Destination),
+					affected.Loosened.Has(f.Source, f.Destination)
 				// Who has left isn't judged any more, and that isn't told.
 				left := slices.Contains(local, f.Source) && !slices.Contains(stays, f.Source) ||
 					slices.Contains(local, f.Destination) && !slices.Contains(stays, f.Destination)
-				if before[f] && !after[f] && !tightened || !before[f] && after[f] && !tightened && !loosened && !left {
-					t.Fatalf("%v: was allowed %v, is %v, but affected are %+v", f, before[f], after[f], affected)
+				if before[f] && !after[f] && !tightened ||
+					!before[f] && after[f] && !tightened && !loosened && !left {
+					t.Fatalf("%v: was allowed %v, is %v, but affected are %+v", f, before[f],
+						after[f], affected)
 				}
 			}
 			before, local = after, stays
@@ -108,7 +113,8 @@ func TestJudgeExemptions(t *testing.T) {
 		c := cluster.New(cluster.Options{Node: "n1", AllowPodToNode: allow})
 		c.SetPolicy(policy.Parse(&networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "deny"},
-			Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Ingress", "Egress"}},
+			Spec: networkingv1.NetworkPolicySpec{
+				PolicyTypes: []networkingv1.PolicyType{"Ingress", "Egress"}},
 		}))
 		p := policy.Pod{Addresses: []netip.Addr{pod}, Node: "n1"}
 		p.ID.Namespace, p.ID.Name, p.ID.UID = "a", "p", "u"
@@ -135,8 +141,11 @@ func TestJudgeExemptions(t *testing.T) {
 			{pod, addr("192.0.2.1"), false},
 			{pod, addr("192.0.2.2"), false},
 		} {
-			if got := j.Allows(policy.Flow{Source: test.source, Destination: test.destination, Protocol: policy.ProtocolTCP, Port: 80}); got != test.want {
-				t.Errorf("AllowPodToNode %v: %s to %s: allowed %v, want %v", allow, test.source, test.destination, got, test.want)
+			got := j.Allows(policy.Flow{Source: test.source, Destination: test.destination,
+				Protocol: policy.ProtocolTCP, Port: 80})
+			if got != test.want {
+				t.Errorf("AllowPodToNode %v: %s to %s: allowed %v, want %v", allow, test.source,
+					test.destination, got, test.want)
 			}
 		}
 	}

@@ -54,12 +54,13 @@ func TestWhoseAddressItIs(t *testing.T) {
 		node, address   string
 		own, policyOnly bool // whether it is believed, in our own network and in another plugin's
 	}{
-		"of its node's range":                {"third", thirdAddr, true, true},
-		"of another node's range":            {"third", "10.244.2.11", false, false},
-		"of this node's range":               {"third", "10.244.1.99", false, false},
-		"of a range that no node has":        {"third", nobodysAddr, false, true},
-		"elsewhere":                          {"third", aliceAddr, false, true},
-		"an outside host's":                  {"third", hostAddr, false, true}, // which can't be known there
+		"of its node's range":         {"third", thirdAddr, true, true},
+		"of another node's range":     {"third", "10.244.2.11", false, false},
+		"of this node's range":        {"third", "10.244.1.99", false, false},
+		"of a range that no node has": {"third", nobodysAddr, false, true},
+		"elsewhere":                   {"third", aliceAddr, false, true},
+		// which can't be known there
+		"an outside host's":                  {"third", hostAddr, false, true},
 		"its node's":                         {"third", "198.51.100.3", false, false},
 		"another node's":                     {"third", "198.51.100.2", false, false},
 		"its node's tunnel address":          {"third", "10.244.3.0", false, false},
@@ -91,7 +92,8 @@ func TestWhoseAddressItIs(t *testing.T) {
 				if got := b.c.PodAddresses("dev", "claimant"); (len(got) > 0) != want {
 					t.Errorf("the pod has %v", got)
 				}
-				a := b.c.Explain(policy.Flow{Source: netip.MustParseAddr(tc.address), Destination: netip.MustParseAddr(to), Protocol: policy.ProtocolTCP, Port: 80})
+				a := b.c.Explain(policy.Flow{Source: netip.MustParseAddr(tc.address),
+					Destination: netip.MustParseAddr(to), Protocol: policy.ProtocolTCP, Port: 80})
 				if named := a.Egress != nil; named != want {
 					t.Errorf("named as who sends: %v: %s", named, a)
 				}
@@ -141,7 +143,8 @@ func TestOlderPodElsewhereKeepsItsAddress(t *testing.T) {
 	// address, but isn't met there.
 	mallory := claimant("here", "db", dbAddr, aliceAddr)
 	b.c.SetPod(mallory)
-	b.c.SetEndpoint(policy.Endpoint{ID: "status/dev/claimant", Pod: mallory.ID, Addresses: mallory.Addresses, FromStatus: true})
+	b.c.SetEndpoint(policy.Endpoint{ID: "status/dev/claimant", Pod: mallory.ID,
+		Addresses: mallory.Addresses, FromStatus: true})
 	b.expect(aliceAddr, dbAddr, true)
 	b.expect(outAddr, aliceAddr, false)
 	if got := b.c.PodAddresses("dev", "claimant"); len(got) > 0 {
@@ -163,9 +166,11 @@ func TestNodesDecideLate(t *testing.T) {
 		b.expect("10.244.4.10", dbAddr, policyOnly)
 		b.c.SetNode(nodeAt("fourth", "4"))
 		b.expect("10.244.4.10", dbAddr, true)
-		b.c.SetNode(policy.Node{Name: "fifth", PodCIDRs: prefixes("10.244.4.0/25"), Created: time.Unix(5000, 0)})
+		b.c.SetNode(policy.Node{Name: "fifth", PodCIDRs: prefixes("10.244.4.0/25"),
+			Created: time.Unix(5000, 0)})
 		b.expect("10.244.4.10", dbAddr, true) // it is younger
-		b.c.SetNode(policy.Node{Name: "fourth", PodCIDRs: prefixes("10.244.4.0/24"), Created: time.Unix(6000, 0)})
+		b.c.SetNode(policy.Node{Name: "fourth", PodCIDRs: prefixes("10.244.4.0/24"),
+			Created: time.Unix(6000, 0)})
 		b.expect("10.244.4.10", dbAddr, false) // now it isn't
 		b.c.DeleteNode("fifth")
 		b.expect("10.244.4.10", dbAddr, true)
@@ -176,7 +181,8 @@ func TestNodesDecideLate(t *testing.T) {
 		}
 		for id, set := range ch.Sets {
 			if len(set.Add)+len(set.Remove) != 1 {
-				t.Errorf("one pod lost its address, but of set %s %v came and %v went", id, set.Add, set.Remove)
+				t.Errorf("one pod lost its address, but of set %s %v came and %v went", id, set.Add,
+					set.Remove)
 			}
 		}
 		if err := b.r.apply(b.c, ch); err != nil {
@@ -194,7 +200,8 @@ func TestNodesDecideLate(t *testing.T) {
 func TestRangesOutsideThePodNetwork(t *testing.T) {
 	t.Parallel()
 	b := newWhoseBench(t, cluster.Options{})
-	b.c.SetPolicy(policy.Parse(render(t, "dev/q", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.4/32}}]}]}`)))
+	b.c.SetPolicy(policy.Parse(render(t, "dev/q",
+		`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.51.100.4/32}}]}]}`)))
 	outside := nodeAt("fourth", "4")
 	outside.PodCIDRs = prefixes("203.0.113.0/29", "203.0.113.64/32")
 	b.c.SetNode(outside)
@@ -218,19 +225,28 @@ func TestClaimedNodeAddresses(t *testing.T) {
 		block string
 		want  bool
 	}{
-		"an InternalIP":            {policy.Node{Addresses: addrs("198.51.100.4"), Underlay: addrs("198.51.100.4")}, "198.51.100.4/32", true},
-		"an ExternalIP":            {policy.Node{Addresses: addrs("198.51.100.4", hostAddr), Underlay: addrs("198.51.100.4")}, "203.0.113.7/32", false},
-		"an older node's":          {policy.Node{Addresses: addrs("198.51.100.2"), Underlay: addrs("198.51.100.2")}, "198.51.100.2/32", false},
-		"this node's":              {policy.Node{Addresses: addrs("198.51.100.1"), Underlay: addrs("198.51.100.1")}, "198.51.100.1/32", false},
-		"a pod's":                  {policy.Node{Addresses: addrs(remoteAddr), Underlay: addrs(remoteAddr)}, "10.244.2.10/32", false},
-		"loopback":                 {policy.Node{Addresses: addrs("127.0.0.1"), Underlay: addrs("127.0.0.1")}, "127.0.0.0/8", false},
-		"all, but one is excepted": {policy.Node{Addresses: addrs("198.51.100.4", hostAddr), Underlay: addrs("198.51.100.4")}, "0.0.0.0/0, except: [203.0.113.7/32]", false},
+		"an InternalIP": {policy.Node{Addresses: addrs("198.51.100.4"),
+			Underlay: addrs("198.51.100.4")}, "198.51.100.4/32", true},
+		"an ExternalIP": {policy.Node{Addresses: addrs("198.51.100.4", hostAddr),
+			Underlay: addrs("198.51.100.4")}, "203.0.113.7/32", false},
+		"an older node's": {policy.Node{Addresses: addrs("198.51.100.2"),
+			Underlay: addrs("198.51.100.2")}, "198.51.100.2/32", false},
+		"this node's": {policy.Node{Addresses: addrs("198.51.100.1"),
+			Underlay: addrs("198.51.100.1")}, "198.51.100.1/32", false},
+		"a pod's": {policy.Node{Addresses: addrs(remoteAddr),
+			Underlay: addrs(remoteAddr)}, "10.244.2.10/32", false},
+		"loopback": {policy.Node{Addresses: addrs("127.0.0.1"),
+			Underlay: addrs("127.0.0.1")}, "127.0.0.0/8", false},
+		"all, but one is excepted": {policy.Node{Addresses: addrs("198.51.100.4", hostAddr),
+			Underlay: addrs("198.51.100.4")}, "0.0.0.0/0, except: [203.0.113.7/32]", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newWhoseBench(t, cluster.Options{})
-			b.c.SetPolicy(policy.Parse(render(t, "dev/p", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: `+tc.block+`}}]}]}`)))
-			tc.claim.Name, tc.claim.Created, tc.claim.PodCIDRs = "fourth", time.Unix(9000, 0), prefixes("10.244.4.0/24")
+			b.c.SetPolicy(policy.Parse(render(t, "dev/p",
+				`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: `+tc.block+`}}]}]}`)))
+			tc.claim.Name, tc.claim.Created, tc.claim.PodCIDRs = "fourth", time.Unix(9000, 0),
+				prefixes("10.244.4.0/24")
 			b.c.SetNode(tc.claim)
 			b.expect("10.244.4.0", dbAddr, tc.want)
 			prefix := netip.MustParsePrefix(tc.block[:slices.Index([]byte(tc.block+","), ',')])
@@ -249,8 +265,9 @@ func TestNodeKeepsItsAddresses(t *testing.T) {
 	const underlay, tunnel = "198.51.100.1", "10.244.1.0"
 	for _, toNode := range []bool{false, true} {
 		for name, tc := range map[string]struct {
-			from, to             string
-			bare, claimed, owned bool // without the pod; with it; and where interfaces have the addresses
+			from, to string
+			// without the pod; with it; and where interfaces have the addresses
+			bare, claimed, owned bool
 		}{
 			"the node to itself":         {tunnel, tunnel, true, false, true},
 			"by its other address":       {underlay, underlay, true, false, true},
@@ -261,9 +278,11 @@ func TestNodeKeepsItsAddresses(t *testing.T) {
 			"a host outside to a pod":    {outAddr, dbAddr, false, false, false},
 		} {
 			b := newWhoseBench(t, cluster.Options{PolicyOnly: true, AllowPodToNode: toNode})
-			b.c.SetPolicy(policy.Parse(render(t, "dev/deny", `{podSelector: {}, policyTypes: [Ingress, Egress]}`)))
+			b.c.SetPolicy(policy.Parse(render(t, "dev/deny",
+				`{podSelector: {}, policyTypes: [Ingress, Egress]}`)))
 			own := addrs(underlay, tunnel)
-			f := policy.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: policy.ProtocolTCP, Port: 80}
+			f := policy.Flow{Source: netip.MustParseAddr(tc.from),
+				Destination: netip.MustParseAddr(tc.to), Protocol: policy.ProtocolTCP, Port: 80}
 			check := func(when string, want bool, own ...netip.Addr) {
 				t.Helper()
 				b.c.Take()
@@ -274,11 +293,13 @@ func TestNodeKeepsItsAddresses(t *testing.T) {
 			check("nobody says so", tc.bare, own...)
 			liar := claimant("here", "liar", underlay, tunnel)
 			b.c.SetPod(liar)
-			b.c.SetEndpoint(policy.Endpoint{ID: "status/dev/claimant", Pod: liar.ID, Addresses: liar.Addresses, FromStatus: true})
+			b.c.SetEndpoint(policy.Endpoint{ID: "status/dev/claimant", Pod: liar.ID,
+				Addresses: liar.Addresses, FromStatus: true})
 			check("a pod says so", tc.claimed)
 			check("and interfaces don't", tc.owned, own...)
 			if got := b.c.NewJudge(own).Allows(f); got != tc.owned {
-				t.Errorf("--pod-to-node %v: %s: a connection that runs: allowed %v, want %v", toNode, name, got, tc.owned)
+				t.Errorf("--pod-to-node %v: %s: a connection that runs: allowed %v, want %v",
+					toNode, name, got, tc.owned)
 			}
 		}
 	}

@@ -41,7 +41,8 @@ func refuseFsync() error {
 	}
 	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	address := uintptr(unsafe.Pointer(&filter)) //nolint:gosec // the kernel copies it
-	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, address); errno != 0 {
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, address)
+	if errno != 0 {
 		return errno
 	}
 	return nil

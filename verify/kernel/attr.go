@@ -33,8 +33,8 @@ func attrs(body []byte) ([]attr, error) {
 	return out, nil
 }
 
-// fields takes a body apart into the attributes that are known, by type.
-// Anything else is an error that names it.
+// fields takes a body apart into the attributes that are known, by type. Anything else is an error
+// that names it.
 func fields(body []byte, known ...uint16) (map[uint16][]byte, error) {
 	list, err := attrs(body)
 	if err != nil {

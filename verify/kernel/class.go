@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// State is what connection tracking says of a packet, one of the kernel's
-// bits.
+// State is what connection tracking says of a packet, one of the kernel's bits.
 type State uint32
 
 // The states, with the kernel's values.
@@ -23,10 +22,12 @@ const (
 )
 
 func (s State) String() string {
-	return map[State]string{Invalid: "invalid", Established: "established", Related: "related", New: "new", Untracked: "untracked"}[s]
+	return map[State]string{Invalid: "invalid", Established: "established", Related: "related",
+		New: "new", Untracked: "untracked"}[s]
 }
 
-// A Label is the label of a connection, as the kernel has it: numbers of 64 bits, each in the machine's byte order.
+// A Label is the label of a connection, as the kernel has it: numbers of 64 bits, each in the
+// machine's byte order.
 type Label [labelSize]byte
 
 // LabelWith is the label with one bit, 0 to 127.
@@ -37,17 +38,15 @@ func LabelWith(bit uint8) Label {
 	return l
 }
 
-// A Class is packets that differ in protocol and destination port alone. It
-// is comparable.
+// A Class is packets that differ in protocol and destination port alone. It is comparable.
 type Class struct {
 	In, Out  string // interfaces; empty where the hook has none
 	Src, Dst netip.Addr
 	State    State
 	// Label of the connection, all of it.
 	Label Label
-	// OrigSrc and ReplySrc are who sent the connection's first packet and who
-	// sends its answers. An error about a connection has that connection's.
-	// Neither is valid where there is no connection.
+	// OrigSrc and ReplySrc are who sent the connection's first packet and who sends its answers; of
+	// an error those of the connection that it is about. Not valid without a connection.
 	OrigSrc, ReplySrc netip.Addr
 	// DNATed: the connection's destination was translated.
 	DNATed bool
@@ -55,11 +54,9 @@ type Class struct {
 	RouteBack bool
 	// SrcLocal and DstLocal: the address is one of the node's.
 	SrcLocal, DstLocal bool
-	// NoSYN: TCP segments have no SYN; otherwise they have. Other flags aren't
-	// known.
+	// NoSYN: TCP segments have no SYN; otherwise they have. Other flags aren't known.
 	NoSYN bool
-	// Type is the type of ICMPv6 packets, and the class is those alone. 0:
-	// packets of any protocol, of which no type is known.
+	// Type is the type of ICMPv6 packets, which the class has alone; 0: packets of any protocol.
 	Type uint8
 	// Hops is the hop limit of IPv6.
 	Hops uint8
@@ -172,7 +169,8 @@ func (v *value) readNetwork(c *Class, s source) error {
 	}
 	isSource, begin, ok := s.addressPart(c.is4())
 	if !ok {
-		return fmt.Errorf("bytes %d to %d of the IP header, where no address is", s.offset, s.offset+s.length-1)
+		return fmt.Errorf("bytes %d to %d of the IP header, where no address is", s.offset,
+			s.offset+s.length-1)
 	}
 	a := c.Dst
 	if isSource {

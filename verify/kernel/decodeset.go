@@ -12,36 +12,31 @@ import (
 
 // Attributes and flags that x/sys doesn't name.
 const (
-	setHandle                           = 16
-	setKind, setCount                   = 19, 20 // the kernel's implementation of it, and its size
-	setDescConcat                       = 2
-	setFieldLen                         = 1
-	flagConcat                          = 0x80
-	elemKeyEnd                          = 10
-	flagIntervalEnd                     = unix.NFT_SET_ELEM_INTERVAL_END
-	knownFlags                          = unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP | flagConcat
-	maxKeyLen                           = 64
-	elemKey, elemData, elemFlags        = unix.NFTA_SET_ELEM_KEY, unix.NFTA_SET_ELEM_DATA, unix.NFTA_SET_ELEM_FLAGS
-	elemListTable, elemListSet, elemSet = unix.NFTA_SET_ELEM_LIST_TABLE, unix.NFTA_SET_ELEM_LIST_SET, unix.NFTA_SET_ELEM_LIST_ELEMENTS
+	setHandle         = 16
+	setKind, setCount = 19, 20 // the kernel's implementation of it, and its size
+	setDescConcat     = 2
+	setFieldLen       = 1
+	flagConcat        = 0x80
+	elemKeyEnd        = 10
+	knownFlags        = unix.NFT_SET_INTERVAL | unix.NFT_SET_MAP | flagConcat
+	maxKeyLen         = 64
 )
 
 func (p *Program) decodeSet(body []byte) error {
 	if is, err := ours(body, unix.NFTA_SET_TABLE); err != nil || !is {
 		return err
 	}
-	f, err := fields(body, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME, unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_TYPE, unix.NFTA_SET_KEY_LEN,
-		unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_DATA_LEN, unix.NFTA_SET_POLICY, unix.NFTA_SET_DESC, unix.NFTA_SET_ID, unix.NFTA_SET_GC_INTERVAL,
-		unix.NFTA_SET_USERDATA, unix.NFTA_SET_PAD, setHandle, setKind, setCount)
-	if err != nil {
-		return err
-	}
+	numeric := kinds{unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_LEN, unix.NFTA_SET_DATA_TYPE}
+	f, n, err := parse(body, numeric, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME,
+		unix.NFTA_SET_KEY_TYPE, unix.NFTA_SET_DATA_LEN, unix.NFTA_SET_POLICY, unix.NFTA_SET_DESC,
+		unix.NFTA_SET_ID, unix.NFTA_SET_GC_INTERVAL, unix.NFTA_SET_USERDATA, unix.NFTA_SET_PAD,
+		setHandle, setKind, setCount)
 	s := &set{name: text(f[unix.NFTA_SET_NAME])}
-	if p.sets[s.name] != nil || s.name == "" {
-		return fmt.Errorf("%q is there twice, or has no name", s.name)
-	}
-	n, err := numbers(f, unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_LEN, unix.NFTA_SET_DATA_TYPE)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	if p.sets[s.name] != nil || s.name == "" {
+		return fmt.Errorf("%q is there twice, or has no name", s.name)
 	}
 	if n[0]&^knownFlags != 0 || n[1] == 0 || n[1] > maxKeyLen {
 		return fmt.Errorf("%s: flags %#x, keys of %d bytes", s.name, n[0], n[1])
@@ -93,14 +88,16 @@ func (s *set) decodeDescription(body []byte, concat bool) error {
 
 // decodeElements reads one message of a dump of elements.
 func (s *set) decodeElements(body []byte) error {
-	f, err := fields(body, elemListTable, elemListSet, elemSet)
+	f, err := fields(body, unix.NFTA_SET_ELEM_LIST_TABLE, unix.NFTA_SET_ELEM_LIST_SET,
+		unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	if err != nil {
 		return err
 	}
-	if text(f[elemListTable]) != tableName || text(f[elemListSet]) != s.name {
+	if text(f[unix.NFTA_SET_ELEM_LIST_TABLE]) != tableName ||
+		text(f[unix.NFTA_SET_ELEM_LIST_SET]) != s.name {
 		return errors.New("elements of another set")
 	}
-	list, err := attrs(f[elemSet])
+	list, err := attrs(f[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
 	if err != nil {
 		return err
 	}
@@ -113,18 +110,18 @@ func (s *set) decodeElements(body []byte) error {
 }
 
 func (s *set) decodeElement(body []byte) error {
-	f, n, err := parse(body, kinds{elemFlags}, elemKey, elemKeyEnd, elemData,
-		unix.NFTA_SET_ELEM_PAD, unix.NFTA_SET_ELEM_USERDATA)
+	f, n, err := parse(body, kinds{unix.NFTA_SET_ELEM_FLAGS}, unix.NFTA_SET_ELEM_KEY, elemKeyEnd,
+		unix.NFTA_SET_ELEM_DATA, unix.NFTA_SET_ELEM_PAD, unix.NFTA_SET_ELEM_USERDATA)
 	if err != nil {
 		return err
 	}
 	flags := n[0]
-	isEnd := flags&flagIntervalEnd != 0
-	if flags&^flagIntervalEnd != 0 || isEnd && (!s.interval || s.fields != nil) {
+	isEnd := flags&unix.NFT_SET_ELEM_INTERVAL_END != 0
+	if flags&^unix.NFT_SET_ELEM_INTERVAL_END != 0 || isEnd && (!s.interval || s.fields != nil) {
 		return fmt.Errorf("flags %#x", flags)
 	}
 	e := element{}
-	if e.first, err = dataValue(f[elemKey]); err != nil {
+	if e.first, err = dataValue(f[unix.NFTA_SET_ELEM_KEY]); err != nil {
 		return err
 	}
 	e.last = e.first
@@ -143,19 +140,18 @@ func (s *set) decodeElement(body []byte) error {
 	case isEnd:
 		e.last = nil // finish makes ranges of these
 	case s.verdicts:
-		if e.verdict, err = dataVerdict(f[elemData]); err != nil {
+		if e.verdict, err = dataVerdict(f[unix.NFTA_SET_ELEM_DATA]); err != nil {
 			return err
 		}
-	case (f[elemData] != nil) != s.data:
+	case (f[unix.NFTA_SET_ELEM_DATA] != nil) != s.data:
 		return errors.New("data where none belongs, or none where it does")
 	}
 	s.elements = append(s.elements, e)
 	return nil
 }
 
-// finish makes ranges of the starts and ends that the kernel lists for a set
-// of intervals of one field: a start's range ends before the next of either
-// kind. Exact sets are sorted.
+// finish makes ranges of the starts and ends that the kernel lists for a set of intervals of one
+// field: a start's range ends before the next of either kind. Exact sets are sorted.
 func (s *set) finish() error {
 	slices.SortStableFunc(s.elements, func(a, b element) int {
 		// An end, which has no last, comes before a start: ranges that touch.

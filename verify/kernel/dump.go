@@ -1,19 +1,17 @@
-// Package kernel reads table inet sluice back from the kernel and says what
-// it does to packets: not what somebody meant to write, but what is there.
+// Package kernel reads table inet sluice back from the kernel and says what it does to packets: not
+// what somebody meant to write, but what is there.
 //
-// [Read] asks the kernel by netlink and makes a [Program] of the
-// answers. It shares no code with package nft, neither with what writes the
-// table nor with what reads it there, so that no misunderstanding is on both
-// sides. An [Evaluator] runs a [Class] of packets through the base chains of a
-// hook: everything about the class is fixed but protocol and destination port,
-// and the [Outcome] says for which of those the packets pass.
+// [Read] asks the kernel by netlink and makes a [Program] of the answers. It shares no code with
+// package nft, neither with what writes the table nor with what reads it there, so that no
+// misunderstanding is on both sides. An [Evaluator] runs a [Class] of packets through the base
+// chains of a hook: everything about the class is fixed but protocol and destination port, and the
+// [Outcome] says for which of those the packets pass.
 //
-// Whatever the package doesn't understand is an error: an expression, an
-// attribute, a flag, a chain with another policy. So nothing in the table can
-// have a say without being judged.
+// Whatever the package doesn't understand is an error: an expression, an attribute, a flag, a chain
+// with another policy. So nothing in the table can have a say without being judged.
 //
-// It isn't for other tables, for what translations lead to (a translation
-// accepts, like the kernel), or for changes: see package nft.
+// It isn't for other tables, for what translations lead to (a translation accepts, like the
+// kernel), or for changes: see package nft.
 package kernel
 
 import (
@@ -31,8 +29,7 @@ import (
 
 // Options say how to reach the kernel. The zero value is fine.
 type Options struct {
-	// NetNS is a file descriptor of the network namespace; 0 is the calling
-	// thread's.
+	// NetNS is a file descriptor of the network namespace; 0 is the calling thread's.
 	NetNS int
 }
 
@@ -45,9 +42,9 @@ var errInterrupted = errors.New("the ruleset changed while it was read")
 // maxTries is how often reading is tried that others' changes interrupt.
 const maxTries = 20
 
-// Read reads the table as it was at one moment. A table that isn't there is a
-// program without chains. An error means that it can't be told what the table
-// does: because reading fails, or because something in it isn't known.
+// Read reads the table as it was at one moment. A table that isn't there is a program without
+// chains. An error means that it can't be told what the table does: because reading fails, or
+// because something in it isn't known.
 func Read(ctx context.Context, opts Options) (*Program, error) {
 	d, err := readDump(ctx, opts)
 	if err != nil {
@@ -60,8 +57,8 @@ func Read(ctx context.Context, opts Options) (*Program, error) {
 	return p, nil
 }
 
-// readDump reads the table's messages as they were at one moment, on a socket
-// of its own. Tables that have an owner can be read by everybody.
+// readDump reads the table's messages as they were at one moment, on a socket of its own. Tables
+// that have an owner can be read by everybody.
 func readDump(ctx context.Context, opts Options) (*dump, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: opts.NetNS})
 	if err != nil {
@@ -77,7 +74,8 @@ func readDump(ctx context.Context, opts Options) (*dump, error) {
 	}
 	for range maxTries {
 		d, err := readOnce(ctx, conn)
-		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOENT) {
+		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.EINTR) &&
+			!errors.Is(err, unix.ENOENT) {
 			return d, err
 		}
 	}
@@ -107,10 +105,12 @@ func readOnce(ctx context.Context, conn *netlink.Conn) (*dump, error) {
 		{"rules", unix.NFT_MSG_GETRULE, &d.Rules, []name{{unix.NFTA_RULE_TABLE, tableName}}},
 		{"sets", unix.NFT_MSG_GETSET, &d.Sets, []name{{unix.NFTA_SET_TABLE, tableName}}},
 		{"objects", unix.NFT_MSG_GETOBJ, &d.Objects, []name{{unix.NFTA_OBJ_TABLE, tableName}}},
-		{"flowtables", unix.NFT_MSG_GETFLOWTABLE, &d.Flowtables, []name{{flowtableTable, tableName}}},
+		{"flowtables", unix.NFT_MSG_GETFLOWTABLE, &d.Flowtables,
+			[]name{{flowtableTable, tableName}}},
 	} {
 		*part.into, err = ask(conn, part.message, netlink.Dump, part.filter...)
-		if part.message == unix.NFT_MSG_GETFLOWTABLE && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)) {
+		if part.message == unix.NFT_MSG_GETFLOWTABLE &&
+			(errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)) {
 			err = nil // a kernel without them
 		}
 		if err != nil {
@@ -136,13 +136,10 @@ func readElements(ctx context.Context, conn *netlink.Conn, d *dump) error {
 			return err
 		}
 		if is, err := ours(body, unix.NFTA_SET_TABLE); err != nil || !is {
-			continue // Decode says what is wrong with it
+			continue // decode says what is wrong with it
 		}
 		name, found, err := find(body, unix.NFTA_SET_NAME)
-		if err != nil {
-			return err
-		}
-		if !found {
+		if err != nil || !found {
 			continue
 		}
 		set := text(name)
@@ -153,14 +150,16 @@ func readElements(ctx context.Context, conn *netlink.Conn, d *dump) error {
 	return nil
 }
 
-// askTwice lists a set's elements. A list of several messages has to come twice alike: while the kernel resizes a set's hash table, which it does some
-// time after a change and doesn't tell, a list lacks elements.
+// askTwice lists a set's elements. A list of several messages has to come twice alike: while the
+// kernel resizes a set's hash table, which it does some time after a change and doesn't tell, a
+// list lacks elements.
 func askTwice(conn *netlink.Conn, set string) (elements [][]byte, err error) {
 	for try := range maxTries {
 		before := elements
 		elements, err = ask(conn, unix.NFT_MSG_GETSETELEM, netlink.Dump,
 			name{unix.NFTA_SET_ELEM_LIST_TABLE, tableName}, name{unix.NFTA_SET_ELEM_LIST_SET, set})
-		if err != nil || len(elements) < 2 || try > 0 && slices.EqualFunc(before, elements, bytes.Equal) {
+		if err != nil || len(elements) < 2 ||
+			try > 0 && slices.EqualFunc(before, elements, bytes.Equal) {
 			return elements, err
 		}
 	}
@@ -174,7 +173,8 @@ type name struct {
 }
 
 // ask sends a request and returns what is in the answers.
-func ask(conn *netlink.Conn, message uint16, flags netlink.HeaderFlags, names ...name) ([][]byte, error) {
+func ask(conn *netlink.Conn, message uint16, flags netlink.HeaderFlags,
+	names ...name) ([][]byte, error) {
 	data := []byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}
 	for _, n := range names {
 		size := 4 + len(n.value) + 1
@@ -184,7 +184,8 @@ func ask(conn *netlink.Conn, message uint16, flags netlink.HeaderFlags, names ..
 		data = append(data, make([]byte, 1+(4-size%4)%4)...)
 	}
 	answers, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message), Flags: netlink.Request | flags}, Data: data,
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
+			Flags: netlink.Request | flags}, Data: data,
 	})
 	if err != nil {
 		return nil, err

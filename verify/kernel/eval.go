@@ -11,14 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Outcome says what becomes of a class at a hook: disjoint regions that
-// together are the class's.
+// An Outcome says what becomes of a class at a hook: disjoint regions that together are the
+// class's.
 type Outcome struct {
 	Pass  Region
 	Drop  Region
 	Reset Region // dropped, and TCP answered with a reset
-	// Untracked is what is left out of connection tracking, whatever becomes of
-	// it else.
+	// Untracked is what is left out of connection tracking, whatever becomes of it else.
 	Untracked Region
 }
 
@@ -28,8 +27,8 @@ func (out *Outcome) add(o *Outcome) {
 	out.Reset, out.Untracked = out.Reset.Or(o.Reset), out.Untracked.Or(o.Untracked)
 }
 
-// An Evaluator runs classes through a program. It remembers what it found out,
-// up to a bound, and is not safe for concurrent use.
+// An Evaluator runs classes through a program. It remembers what it found out, up to a bound, and
+// is not safe for concurrent use.
 type Evaluator struct {
 	p       *Program
 	memo    map[memoKey]*walked
@@ -42,7 +41,9 @@ const maxMemo = 1 << 16
 
 // NewEvaluator returns an Evaluator of a program.
 func NewEvaluator(p *Program) *Evaluator {
-	return &Evaluator{p: p, memo: map[memoKey]*walked{}, members: newMemberships(slices.Collect(maps.Values(p.chains)), p.indexes), names: map[netip.Addr]int32{}}
+	return &Evaluator{p: p, memo: map[memoKey]*walked{},
+		members: newMemberships(slices.Collect(maps.Values(p.chains)), p.indexes),
+		names:   map[netip.Addr]int32{}}
 }
 
 // memoKey is what the way through a chain depends on.
@@ -70,8 +71,8 @@ type run struct {
 	saw func(at string)
 }
 
-// Evaluate says what becomes of a class at a hook. It fails where a rule on
-// its way looks at what a Class doesn't say.
+// Evaluate says what becomes of a class at a hook. It fails where a rule on its way looks at what a
+// Class doesn't say.
 func (e *Evaluator) Evaluate(hook Hook, c Class) (Outcome, error) {
 	return e.evaluate(hook, c, c.Region(), nil)
 }
@@ -106,8 +107,8 @@ func (e *Evaluator) evaluate(hook Hook, c Class, in Region, saw func(string)) (O
 	return out, nil
 }
 
-// sub is a chain that is jumped to: what becomes of all of the class there,
-// remembered, cut to where the packet is.
+// sub is a chain that is jumped to: what becomes of all of the class there, remembered, cut to
+// where the packet is.
 func (r *run) sub(c *chain, in Region) (*walked, error) {
 	if r.saw != nil {
 		return r.chain(c, in)
@@ -125,8 +126,9 @@ func (r *run) sub(c *chain, in Region) (*walked, error) {
 		r.e.memo[key] = w
 	}
 	return &walked{
-		Outcome: Outcome{Pass: w.Pass.And(in), Drop: w.Drop.And(in), Reset: w.Reset.And(in), Untracked: w.Untracked.And(in)},
-		next:    w.next.And(in),
+		Outcome: Outcome{Pass: w.Pass.And(in), Drop: w.Drop.And(in), Reset: w.Reset.And(in),
+			Untracked: w.Untracked.And(in)},
+		next: w.next.And(in),
 	}, nil
 }
 

@@ -23,9 +23,10 @@ func (m *machine) expression(body []byte) error {
 	}
 	name := text(f[exprName])
 	decode := map[string]func([]byte) error{
-		"payload": m.payload, "meta": m.meta, "cmp": m.cmp, "range": m.between, "bitwise": m.bitwise, "lookup": m.lookup,
-		"immediate": m.immediate, "counter": m.counter, "limit": m.limit, "log": m.log, "reject": m.reject, "ct": m.ct, "fib": m.fib,
-		"nat": m.nat, "masq": m.masquerade, "notrack": m.notrack,
+		"payload": m.payload, "meta": m.meta, "cmp": m.cmp, "range": m.between,
+		"bitwise": m.bitwise, "lookup": m.lookup, "immediate": m.immediate,
+		"counter": m.counter, "limit": m.limit, "log": m.log, "reject": m.reject, "ct": m.ct,
+		"fib": m.fib, "nat": m.nat, "masq": m.masquerade, "notrack": m.notrack,
 	}[name]
 	if decode == nil {
 		return fmt.Errorf("expression %q isn't known", name)
@@ -36,8 +37,8 @@ func (m *machine) expression(body []byte) error {
 	return nil
 }
 
-// add appends a step. Behind a limit none may come: it would count for some
-// packets and not for others.
+// add appends a step. Behind a limit none may come: it would count for some packets and not for
+// others.
 func (m *machine) add(s step) error {
 	if m.quiet {
 		return errors.New("a decision behind a limit")
@@ -208,7 +209,8 @@ func (m *machine) compare(register uint32, with []byte, fill func(*match) error)
 	if err := t.check(); err != nil {
 		return err
 	}
-	if v.from.kind == ipVersion && !t.invert && len(with) == 1 && string(t.first) == string(t.last) {
+	if v.from.kind == ipVersion && !t.invert && len(with) == 1 &&
+		string(t.first) == string(t.last) {
 		m.version = map[byte]int{unix.NFPROTO_IPV4: 4, unix.NFPROTO_IPV6: 6}[with[0]]
 	}
 	return m.add(t)
@@ -232,7 +234,8 @@ func (m *machine) bitwise(data []byte) error {
 	if err != nil {
 		return err
 	}
-	if n[3] != 0 || len(mask) != v.from.length || len(xor) != len(mask) || int(n[2]) != len(mask) || v.mask != nil {
+	if n[3] != 0 || len(mask) != v.from.length || len(xor) != len(mask) || int(n[2]) != len(mask) ||
+		v.mask != nil {
 		return fmt.Errorf("operation %d on %d bytes of %s", n[3], n[2], v.from)
 	}
 	if !bytes.Equal(xor, make([]byte, len(xor))) {
@@ -253,7 +256,8 @@ func (m *machine) lookup(data []byte) error {
 	if n[1]&^unix.NFT_LOOKUP_F_INV != 0 {
 		return fmt.Errorf("flags %#x", n[1])
 	}
-	out := &lookup{name: text(f[unix.NFTA_LOOKUP_SET]), invert: n[1]&unix.NFT_LOOKUP_F_INV != 0, version: m.version}
+	out := &lookup{name: text(f[unix.NFTA_LOOKUP_SET]), invert: n[1]&unix.NFT_LOOKUP_F_INV != 0,
+		version: m.version}
 	set := m.sets[out.name]
 	if set == nil {
 		return fmt.Errorf("set %q isn't there", out.name)
@@ -320,7 +324,8 @@ func dataVerdict(data []byte) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	if f, err = fields(f[unix.NFTA_DATA_VERDICT], unix.NFTA_VERDICT_CODE, unix.NFTA_VERDICT_CHAIN); err != nil {
+	f, err = fields(f[unix.NFTA_DATA_VERDICT], unix.NFTA_VERDICT_CODE, unix.NFTA_VERDICT_CHAIN)
+	if err != nil {
 		return verdict{}, err
 	}
 	code := f[unix.NFTA_VERDICT_CODE]

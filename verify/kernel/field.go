@@ -37,8 +37,10 @@ func (s source) String() string {
 		return fmt.Sprintf("transport header %d+%d", s.offset, s.length)
 	default:
 	}
-	return [...]string{inName: "iifname", outName: "oifname", ipVersion: "nfproto", protocol: "l4proto", ctState: "ct state",
-		ctStatus: "ct status", ctLabel: "ct label", origSrc: "ct original saddr", replySrc: "ct reply saddr", routeBack: "fib saddr . iif", srcLocal: "fib saddr type", dstLocal: "fib daddr type",
+	return [...]string{inName: "iifname", outName: "oifname", ipVersion: "nfproto",
+		protocol: "l4proto", ctState: "ct state", ctStatus: "ct status", ctLabel: "ct label",
+		origSrc: "ct original saddr", replySrc: "ct reply saddr", routeBack: "fib saddr . iif",
+		srcLocal: "fib saddr type", dstLocal: "fib daddr type",
 		constant: "constant"}[s.kind]
 }
 
@@ -56,9 +58,8 @@ func (s source) isEnd() bool { return s.kind == origSrc || s.kind == replySrc }
 // ofAddress reports whether a source may be an address or part of one.
 func (s source) ofAddress() bool { return s.kind == networkHeader || s.isEnd() }
 
-// addressPart tells which bytes of an address a source is: begin is where, in
-// the address. ok is false for what isn't within one address. The IP version
-// is not told by what comes from a packet's header.
+// addressPart is which bytes of an address a source is: begin is where. ok is false for what isn't
+// within one address. What comes from a packet's header doesn't say the IP version.
 func (s source) addressPart(is4 bool) (isSource bool, begin int, ok bool) {
 	if s.isEnd() {
 		return true, 0, (s.length == 4) == is4
@@ -141,8 +142,10 @@ func (s source) reads() reads {
 		return readsFlags
 	default:
 	}
-	return [...]reads{inName: readsIn, outName: readsOut, ctState: readsState, ctStatus: readsStatus, ctLabel: readsLabel,
-		origSrc: readsOrigSrc, replySrc: readsReplySrc, routeBack: readsBack, srcLocal: readsSrcLocal, dstLocal: readsDstLocal, constant: 0}[s.kind]
+	return [...]reads{inName: readsIn, outName: readsOut, ctState: readsState,
+		ctStatus: readsStatus, ctLabel: readsLabel, origSrc: readsOrigSrc,
+		replySrc: readsReplySrc, routeBack: readsBack, srcLocal: readsSrcLocal,
+		dstLocal: readsDstLocal, constant: 0}[s.kind]
 }
 
 func readsOf(s step) reads {

@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-net/sluice/verify/kernel"
 )
 
-// FuzzDecode: whatever the messages hold, decoding and evaluating them ends,
-// without a panic, and takes no more memory than its input accounts for.
+// FuzzDecode: whatever the messages hold, decoding and evaluating them ends, without a panic, and
+// takes no more memory than its input accounts for.
 func FuzzDecode(f *testing.F) {
 	n := testnet.NewNode(f)
 	n.NftInput(`table inet sluice {
@@ -43,9 +43,12 @@ func FuzzDecode(f *testing.F) {
 		for _, a := range append(p.Addresses(), p.Dispatched()...) {
 			ev.Signature(a)
 		}
-		for _, a := range []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")} {
+		for _, a := range []netip.Addr{netip.MustParseAddr("10.0.0.1"),
+			netip.MustParseAddr("fd00::1")} {
 			for hook := kernel.Prerouting; hook <= kernel.Postrouting; hook++ {
-				_, _ = ev.Evaluate(hook, kernel.Class{In: "slup1", Out: "slup1", Src: a, Dst: a, State: kernel.New}) // an error is fine
+				// an error is fine
+				_, _ = ev.Evaluate(hook,
+					kernel.Class{In: "slup1", Out: "slup1", Src: a, Dst: a, State: kernel.New})
 			}
 		}
 	})
@@ -61,7 +64,8 @@ func flatten(d *kernel.Dump) []byte {
 			out = append(out, b...)
 		}
 	}
-	for i, part := range [][][]byte{d.Table, d.Chains, d.Sets, d.Rules, d.Objects, d.Flowtables, d.Elements["s"], d.Elements["p"], d.Elements["m"]} {
+	for i, part := range [][][]byte{d.Table, d.Chains, d.Sets, d.Rules, d.Objects, d.Flowtables,
+		d.Elements["s"], d.Elements["p"], d.Elements["m"]} {
 		put(byte(i), part)
 	}
 	return out
@@ -77,7 +81,8 @@ func unflatten(data []byte) *kernel.Dump {
 		data = data[size:]
 	}
 	return &kernel.Dump{
-		Table: parts[0], Chains: parts[1], Sets: parts[2], Rules: parts[3], Objects: parts[4], Flowtables: parts[5],
-		Elements: map[string][][]byte{"s": parts[6], "p": parts[7], "m": parts[8]},
+		Table: parts[0], Chains: parts[1], Sets: parts[2], Rules: parts[3], Objects: parts[4],
+		Flowtables: parts[5],
+		Elements:   map[string][][]byte{"s": parts[6], "p": parts[7], "m": parts[8]},
 	}
 }

@@ -9,8 +9,7 @@ import (
 	"sort"
 )
 
-// A match compares a value with a range, both ends included, as many bytes as
-// those have.
+// A match compares a value with a range, both ends included, as many bytes as those have.
 type match struct {
 	from        source
 	mask        []byte // nil: all bits count
@@ -20,8 +19,7 @@ type match struct {
 	region      Region // of a symbolic source: where it matches
 }
 
-// check refuses what evaluation can't tell, and works out the region of a
-// symbolic source.
+// check refuses what evaluation can't tell, and works out the region of a symbolic source.
 func (t *match) check() error {
 	kind := t.from.kind
 	exact := bytes.Equal(t.first, t.last)
@@ -79,15 +77,15 @@ type lookup struct {
 	version  int
 }
 
-// An index is a set as rules look it up that fill its key from the same
-// fields. The symbolic fields become regions, the others stay keys.
+// An index is a set as rules look it up that fill its key from the same fields. The symbolic fields
+// become regions, the others stay keys.
 type index struct {
 	id      int
 	set     *set
 	parts   []source
 	version int
-	// One of the three: keys of an exact set, ranges of one concrete field,
-	// or a set of which nothing is concrete.
+	// One of the three: keys of an exact set, ranges of one concrete field, or a set of which
+	// nothing is concrete.
 	keys   map[string][]hit
 	ranges []element
 	always []hit
@@ -126,11 +124,13 @@ func (ix *index) fill() error {
 	}
 	s := ix.set
 	switch {
-	case len(ix.parts) == 1 && ix.parts[0].length != s.keyLen || len(ix.parts) > 1 && size != s.keyLen:
+	case len(ix.parts) == 1 && ix.parts[0].length != s.keyLen ||
+		len(ix.parts) > 1 && size != s.keyLen:
 		return fmt.Errorf("keys of %d bytes, looked up by %v", s.keyLen, ix.parts)
 	case s.interval && s.fields == nil && len(ix.parts) > 1:
 		return errors.New("ranges of several fields as one")
-	case s.fields != nil && (symbolic != len(ix.parts) || !slices.EqualFunc(s.fields, ix.parts, func(n int, p source) bool { return n == p.length })):
+	case s.fields != nil && (symbolic != len(ix.parts) ||
+		!slices.EqualFunc(s.fields, ix.parts, func(n int, p source) bool { return n == p.length })):
 		return fmt.Errorf("ranges of %v", ix.parts)
 	case s.interval && symbolic == 0:
 		if s.verdicts {
@@ -164,8 +164,7 @@ func (ix *index) fillKeys(allSymbolic bool) {
 	}
 }
 
-// split takes an element apart: the bytes of its concrete fields, and where
-// its symbolic ones are.
+// split takes an element apart: the bytes of its concrete fields, and where its symbolic ones are.
 func (ix *index) split(e element) (key string, spans []Span) {
 	var concrete []byte
 	region := Everything()
@@ -195,6 +194,8 @@ func (e element) split(parts []source) iter.Seq2[source, element] {
 
 // inRanges reports whether a value is in one of sorted, disjoint ranges.
 func inRanges(ranges []element, value []byte) bool {
-	i := sort.Search(len(ranges), func(i int) bool { return bytes.Compare(ranges[i].first, value) > 0 })
+	i := sort.Search(len(ranges), func(i int) bool {
+		return bytes.Compare(ranges[i].first, value) > 0
+	})
 	return i > 0 && bytes.Compare(value, ranges[i-1].last) <= 0
 }

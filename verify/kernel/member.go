@@ -9,9 +9,8 @@ import (
 	"sort"
 )
 
-// memberships know what rules ask about single addresses: which sets they are
-// in, and which comparisons they meet. Addresses of which all answers are the
-// same have one number.
+// memberships know what rules ask about single addresses: which sets they are in, and which
+// comparisons they meet. Addresses of which all answers are the same have one number.
 type memberships struct {
 	families [2]familyMembers // IPv4, IPv6
 	numbers  numbering
@@ -21,9 +20,8 @@ type memberships struct {
 // familyMembers is what is asked of the addresses of one IP version.
 type familyMembers struct {
 	exact map[netip.Addr][]int32 // tokens of keys and comparisons with this very address
-	// cuts are where ranges begin, and follow on where they end: between two of
-	// them an address is in the same ranges. in are those, by cut, made when
-	// first asked for.
+	// cuts are where ranges begin, and follow on where they end: between two of them an address is
+	// in the same ranges. in are those, by cut, made when first asked for.
 	ranges []*index
 	cuts   []netip.Addr
 	in     map[int][]byte
@@ -67,8 +65,7 @@ func newMemberships(chains []*chain, indexes []*index) memberships {
 	return m
 }
 
-// applies reports whether a rule that asks about an IP version comes to ask
-// about another.
+// applies reports whether a rule that asks about an IP version comes to ask about another.
 func applies(version int, is4 bool) bool { return version == 0 || (version == 4) == is4 }
 
 // whole reports whether a source is all of an address.
@@ -127,8 +124,7 @@ func (m *memberships) addIndex(f *familyMembers, ix *index, is4 bool) {
 	}
 }
 
-// addPairs is addIndex of keys of several addresses: each of those is like no
-// other.
+// addPairs is addIndex of keys of several addresses: each of those is like no other.
 func (m *memberships) addPairs(f *familyMembers, ix *index, is4 bool) {
 	for key := range ix.keys {
 		at := 0
@@ -153,7 +149,8 @@ func (m *memberships) addMatch(f *familyMembers, t *match, is4 bool) {
 	if _, _, ok := t.from.addressPart(is4); !ok || !applies(t.version, is4) {
 		return
 	}
-	if whole(t.from, is4) && t.mask == nil && len(t.first) == t.from.length && bytes.Equal(t.first, t.last) {
+	if whole(t.from, is4) && t.mask == nil && len(t.first) == t.from.length &&
+		bytes.Equal(t.first, t.last) {
 		a := addrOf(t.first)
 		f.exact[a] = append(f.exact[a], m.tokens.of(fmt.Sprintf("is %v %x", t.from, t.first)))
 		return
@@ -209,8 +206,8 @@ func (f *familyMembers) inside(a netip.Addr) []byte {
 	return list
 }
 
-// inParts reports whether an address may be part of a key that is made of
-// more than it: such an address is like no other.
+// inParts reports whether an address may be part of a key that is made of more than it: such an
+// address is like no other.
 func (f *familyMembers) inParts(a netip.Addr) bool {
 	b := a.AsSlice()
 	for _, ix := range f.parts {
@@ -228,9 +225,9 @@ func (f *familyMembers) inParts(a netip.Addr) bool {
 	return false
 }
 
-// SignatureAt numbers addresses as Evaluator's Signature does, but goes by the
-// rules alone that packets can meet at some hooks: also by those that look up
-// verdicts, for which each address is one of its own.
+// SignatureAt numbers addresses as Evaluator's Signature does, but goes by the rules alone that
+// packets can meet at some hooks: also by those that look up verdicts, for which each address is
+// one of its own.
 func (p *Program) SignatureAt(hooks ...Hook) func(netip.Addr) string {
 	chains := p.reached(hooks)
 	var indexes []*index

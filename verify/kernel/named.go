@@ -6,9 +6,8 @@ import (
 	"slices"
 )
 
-// Addresses lists the addresses that rules and sets name: the ends of ranges,
-// members, what is compared with. Whatever is between two neighbours of it is
-// treated alike.
+// Addresses lists the addresses that rules and sets name: the ends of ranges, members, what is
+// compared with. Whatever is between two neighbours of it is treated alike.
 func (p *Program) Addresses() []netip.Addr {
 	var out []netip.Addr
 	add := func(b []byte) {
@@ -39,8 +38,8 @@ func (p *Program) Addresses() []netip.Addr {
 	return slices.Compact(out)
 }
 
-// ends are the first and last address that a comparison names, as far as they
-// can be told: what it leaves open is 0 or 1.
+// ends are the first and last address that a comparison names, as far as they can be told: what it
+// leaves open is 0 or 1.
 func (t *match) ends() [][]byte {
 	size := 4
 	switch {
@@ -64,8 +63,8 @@ func (t *match) ends() [][]byte {
 	return [][]byte{first, last}
 }
 
-// Dispatched lists the addresses that maps give verdicts for: Evaluator's
-// Signature doesn't tell them apart.
+// Dispatched lists the addresses that maps give verdicts for: Evaluator's Signature doesn't tell
+// them apart.
 func (p *Program) Dispatched() []netip.Addr {
 	var out []netip.Addr
 	for _, ix := range p.indexes {
@@ -83,8 +82,8 @@ func (p *Program) Dispatched() []netip.Addr {
 	return out
 }
 
-// Interfaces lists the names of interfaces, and the beginnings of names, that
-// the rules of some hooks name, also by way of sets.
+// Interfaces lists the names of interfaces, and the beginnings of names, that the rules of some
+// hooks name, also by way of sets.
 func (p *Program) Interfaces(hooks ...Hook) []string {
 	found := map[string]bool{}
 	for _, c := range p.reached(hooks) {

@@ -7,13 +7,12 @@ import (
 	"strings"
 )
 
-// A Program is the content of the table as the kernel runs it. It isn't
-// changed once it is decoded, so several goroutines may read it.
+// A Program is the content of the table as the kernel runs it. It isn't changed once it is decoded,
+// so several goroutines may read it.
 type Program struct {
 	chains map[string]*chain
 	sets   map[string]*set
-	// bases are the base chains of each hook, in the order in which a packet
-	// meets them.
+	// bases are the base chains of each hook, in the order in which a packet meets them.
 	bases map[Hook][]*chain
 	// indexes are the ways in which rules look sets up.
 	indexes []*index
@@ -53,8 +52,7 @@ type base struct {
 	nat      bool
 }
 
-// conntrackPriority is where connection tracking sits: a base chain before it
-// sees no connection.
+// conntrackPriority is where connection tracking sits: a base chain before it sees no connection.
 const conntrackPriority = -200
 
 func (b *base) tracked() bool {
@@ -78,8 +76,8 @@ func (c *chain) steps(yield func(step) bool) {
 	}
 }
 
-// A step is what a rule does next: a *match, a *lookup, a verdict or an
-// effect. Counters, logs and limits that only keep logs small are no steps.
+// A step is what a rule does next: a *match, a *lookup, a verdict or an effect. Counters, logs and
+// limits that only keep logs small are no steps.
 type step any
 
 // effect is what a rule does beside verdicts.
@@ -91,8 +89,7 @@ const (
 	reset                     // answer TCP with a reset; drop
 )
 
-// translate ends the rule with accept, for packets of one IP version or, 0,
-// for all.
+// translate ends the rule with accept, for packets of one IP version or, 0, for all.
 type translate struct{ version int }
 
 type verdictKind uint8
@@ -110,8 +107,7 @@ type verdict struct {
 	chain *chain
 }
 
-// A set is a named set or map: an exact one has keys, one of intervals has
-// ranges.
+// A set is a named set or map: an exact one has keys, one of intervals has ranges.
 type set struct {
 	name     string
 	keyLen   int
@@ -127,8 +123,7 @@ type element struct {
 	verdict     verdict
 }
 
-// link makes names into pointers, and fails on what isn't there and on jumps
-// in circles.
+// link makes names into pointers, and fails on what isn't there and on jumps in circles.
 func (p *Program) link() error {
 	p.bases = map[Hook][]*chain{}
 	p.byUse = map[string]*index{}
@@ -153,7 +148,8 @@ func (p *Program) link() error {
 	}
 	for _, list := range p.bases {
 		slices.SortFunc(list, func(a, b *chain) int {
-			return cmp.Or(cmp.Compare(a.base.priority, b.base.priority), strings.Compare(a.name, b.name))
+			return cmp.Or(cmp.Compare(a.base.priority, b.base.priority),
+				strings.Compare(a.name, b.name))
 		})
 	}
 	return p.linkReads()
@@ -183,7 +179,8 @@ func (p *Program) linkStep(r *rule, i int) error {
 			return fmt.Errorf("set %s isn't there", s.name)
 		}
 		if s.verdicts != s.set.verdicts {
-			return fmt.Errorf("set %s is used as what it isn't: with verdicts, %v", s.name, s.verdicts)
+			return fmt.Errorf("set %s is used as what it isn't: with verdicts, %v", s.name,
+				s.verdicts)
 		}
 		return p.linkIndex(s)
 	}

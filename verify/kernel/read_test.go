@@ -16,8 +16,8 @@ func read(t *testing.T, n *testnet.Node) (*kernel.Program, error) {
 	return kernel.Read(context.Background(), kernel.Options{NetNS: n.NSFd()})
 }
 
-// TestUnknownIsAnError: nothing in the table that isn't understood is passed
-// over, and the error names it.
+// TestUnknownIsAnError: nothing in the table that isn't understood is passed over, and the error
+// names it.
 func TestUnknownIsAnError(t *testing.T) {
 	t.Parallel()
 	const base = "chain b { type filter hook forward priority 0; }; "
@@ -26,30 +26,40 @@ func TestUnknownIsAnError(t *testing.T) {
 		"expression":               {base + "chain c { meta mark 1 accept; }", "key 3"},
 		"goto":                     {base + "chain c { }; chain d { goto c; }", "verdict -4"},
 		"statement":                {base + "chain c { meta nftrace set 1; }", "attribute 3"},
-		"header":                   {base + "chain c { tcp sport 80 accept; }", "transport header 0+2"},
-		"bits of a port":           {base + "chain c { th dport & 0xff == 1 accept; }", "some bits of"},
-		"address type":             {base + "chain c { fib daddr type multicast accept; }", "local"},
-		"route":                    {base + "chain c { fib saddr oif missing drop; }", "result 1"},
-		"reject":                   {base + "chain c { reject with icmpx admin-prohibited; }", "type 2"},
-		"connection's mark":        {base + "chain c { ct mark 1 accept; }", "key 3"},
-		"connection's destination": {base + "chain c { ct original ip daddr 10.0.0.1 accept; }", "key 20"},
-		"behind a limit":           {base + "chain c { limit rate 1/second accept; }", "behind a limit"},
-		"policy":                   {"chain b { type filter hook forward priority 0; policy drop; }", "policy"},
-		"type":                     {"chain b { type route hook output priority 0; }", `type "route"`},
-		"timeout":                  {"set s { type ipv4_addr; timeout 1m; }", "attribute 11"},
-		"dynamic set":              {"set s { type ipv4_addr; flags dynamic; }", "flags"},
-		"anonymous set":            {base + "chain c { tcp dport {1, 2} accept; }", "flags"},
-		"counted elements":         {"set s { type ipv4_addr; counter; elements = {10.0.0.1}; }", "attribute"},
-		"object":                   {"counter c { }", `object: "c"`},
-		"dormant":                  {"flags dormant; " + base, "dormant"},
-		"verdicts by ranges":       {base + "map m { type ipv4_addr : verdict; flags interval; elements = {10.0.0.0/8 : drop}; }; chain c { ip saddr vmap @m; }", "verdicts by ranges"},
+		"header": {base + "chain c { tcp sport 80 accept; }",
+			"transport header 0+2"},
+		"bits of a port": {base + "chain c { th dport & 0xff == 1 accept; }",
+			"some bits of"},
+		"address type": {base + "chain c { fib daddr type multicast accept; }",
+			"local"},
+		"route": {base + "chain c { fib saddr oif missing drop; }", "result 1"},
+		"reject": {base + "chain c { reject with icmpx admin-prohibited; }",
+			"type 2"},
+		"connection's mark": {base + "chain c { ct mark 1 accept; }", "key 3"},
+		"connection's destination": {base + "chain c { ct original ip daddr 10.0.0.1 accept; }",
+			"key 20"},
+		"behind a limit": {base + "chain c { limit rate 1/second accept; }", "behind a limit"},
+		"policy": {"chain b { type filter hook forward priority 0; policy drop; }",
+			"policy"},
+		"type":          {"chain b { type route hook output priority 0; }", `type "route"`},
+		"timeout":       {"set s { type ipv4_addr; timeout 1m; }", "attribute 11"},
+		"dynamic set":   {"set s { type ipv4_addr; flags dynamic; }", "flags"},
+		"anonymous set": {base + "chain c { tcp dport {1, 2} accept; }", "flags"},
+		"counted elements": {"set s { type ipv4_addr; counter; elements = {10.0.0.1}; }",
+			"attribute"},
+		"object":  {"counter c { }", `object: "c"`},
+		"dormant": {"flags dormant; " + base, "dormant"},
+		"verdicts by ranges": {base + "map m { type ipv4_addr : verdict; flags interval; " +
+			"elements = {10.0.0.0/8 : drop}; }; chain c { ip saddr vmap @m; }",
+			"verdicts by ranges"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := testnet.NewNode(t)
 			// The nft program wants a line's end before a brace.
 			lines := strings.NewReplacer("; ", "\n", ";}", "\n}", " }", "\n}\n", "{ ", "{\n")
-			n.NftInput("table inet other {\ncounter c {\n}\nchain c {\nmeta mark 1 accept\n}\n}\ntable inet sluice {\n" + lines.Replace(c.table) + "\n}\n")
+			n.NftInput("table inet other {\ncounter c {\n}\nchain c {\nmeta mark 1 " +
+				"accept\n}\n}\ntable inet sluice {\n" + lines.Replace(c.table) + "\n}\n")
 			_, err := read(t, n)
 			switch {
 			case c.want == "" && err != nil:
@@ -90,8 +100,10 @@ func TestReadsWhatIsThere(t *testing.T) {
 	if _, err := read(t, n); err != nil {
 		t.Fatal(err)
 	}
-	n.NftInput("flush chain inet sluice pod\nadd rule inet sluice pod ip daddr . meta l4proto . th dport @named accept\n" +
-		"add rule inet sluice pod ip saddr != @peers return\nadd rule inet sluice pod tcp dport 80-90 accept\nadd rule inet sluice pod udp dport 53 accept\n")
+	n.NftInput("flush chain inet sluice pod\nadd rule inet sluice pod ip daddr . meta l4proto . " +
+		"th dport @named accept\n" +
+		"add rule inet sluice pod ip saddr != @peers return\nadd rule inet sluice pod tcp dport " +
+		"80-90 accept\nadd rule inet sluice pod udp dport 53 accept\n")
 	p, err := read(t, n)
 	if err != nil {
 		t.Fatal(err)
@@ -105,14 +117,16 @@ func TestReadsWhatIsThere(t *testing.T) {
 	}{
 		{"10.0.0.9", "10.1.0.1", "slup1", kernel.New, false, "TCP 80-90, UDP 53", "nothing"},
 		{"10.0.0.10", "10.1.0.1", "slup1", kernel.New, false, "nothing", "nothing"},
-		{"10.0.0.20", "10.1.0.1", "slup1", kernel.New, true, "TCP 80-90, UDP 53", "TCP 0-79, TCP 91-65535"},
+		{"10.0.0.20", "10.1.0.1", "slup1", kernel.New, true, "TCP 80-90, UDP 53",
+			"TCP 0-79, TCP 91-65535"},
 		{"255.255.255.255", "10.1.0.1", "slup1", kernel.New, false, "TCP 80-90, UDP 53", "nothing"},
 		{"10.0.0.10", "10.1.0.1", "slup1", kernel.Established, false, "everything", "nothing"},
 		{"10.0.0.1", "10.1.0.2", "slup2", kernel.New, false, "everything", "nothing"},
 		{"10.0.0.1", "10.1.0.2", "slup1", kernel.New, false, "nothing", "nothing"},
 		{"10.0.0.1", "10.0.0.5", "eth0", kernel.New, false, "everything", "nothing"},
 	} {
-		class := kernel.Class{In: "eth0", Out: c.out, Src: netip.MustParseAddr(c.src), Dst: netip.MustParseAddr(c.dst), State: c.state, NoSYN: c.noSYN}
+		class := kernel.Class{In: "eth0", Out: c.out, Src: netip.MustParseAddr(c.src),
+			Dst: netip.MustParseAddr(c.dst), State: c.state, NoSYN: c.noSYN}
 		got, err := ev.Evaluate(kernel.Forward, class)
 		if err != nil {
 			t.Errorf("%+v: %v", c, err)
@@ -123,7 +137,8 @@ func TestReadsWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestEndsOfConnections: a connection's ends are read as such, each in its direction, and what has no connection of the IP version doesn't match.
+// TestEndsOfConnections: a connection's ends are read as such, each in its direction, and what has
+// no connection of the IP version doesn't match.
 func TestEndsOfConnections(t *testing.T) {
 	t.Parallel()
 	n := testnet.NewNode(t)
@@ -158,7 +173,8 @@ func TestEndsOfConnections(t *testing.T) {
 		{own, own, own, "slup1", kernel.New, "nothing"},
 		{own, own, own, "slup1", kernel.Established, "nothing"}, // it has IPv4's
 	} {
-		class := kernel.Class{In: c.in, Out: "eth0", Src: c.src, Dst: other, State: c.state, OrigSrc: c.original, ReplySrc: c.reply}
+		class := kernel.Class{In: c.in, Out: "eth0", Src: c.src, Dst: other, State: c.state,
+			OrigSrc: c.original, ReplySrc: c.reply}
 		got, err := kernel.NewEvaluator(p).Evaluate(kernel.Forward, class)
 		if err != nil || got.Pass.String() != c.pass {
 			t.Errorf("%+v: passes %s, error %v", c, got.Pass, err)
@@ -178,7 +194,8 @@ func TestNoTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := netip.MustParseAddr("10.0.0.1")
-	got, err := kernel.NewEvaluator(p).Evaluate(kernel.Forward, kernel.Class{Src: a, Dst: a, State: kernel.New})
+	got, err := kernel.NewEvaluator(p).
+		Evaluate(kernel.Forward, kernel.Class{Src: a, Dst: a, State: kernel.New})
 	if err != nil || !slices.Equal(got.Pass, kernel.Everything()) {
 		t.Errorf("it passes %s, error %v", got.Pass, err)
 	}

@@ -6,10 +6,9 @@ import (
 	"strings"
 )
 
-// A Region is a set of pairs of transport protocol and destination port:
-// disjoint spans in order, none of which follows another without a gap. It is
-// a value: nothing here changes one. What has no ports (ICMP) has all of them or
-// none.
+// A Region is a set of pairs of transport protocol and destination port: disjoint spans in order,
+// none of which follows another without a gap. It is a value: nothing here changes one. What has no
+// ports (ICMP) has all of them or none.
 type Region []Span
 
 // A Span is a range of a Region: protocol<<16 | port, both ends included.
@@ -30,8 +29,7 @@ func Ports(proto uint8, first, last uint16) Region {
 	return Region{{at | uint32(first), at | uint32(last)}}
 }
 
-// Union is the region that holds exactly what the spans do. The argument is
-// sorted in place.
+// Union is the region that holds exactly what the spans do. The argument is sorted in place.
 func Union(spans []Span) Region {
 	slices.SortFunc(spans, func(a, b Span) int { return int(a.First) - int(b.First) })
 	var out Region

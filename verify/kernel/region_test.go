@@ -31,7 +31,8 @@ func TestRegionsAreSets(t *testing.T) {
 		for i := range uint32(22) {
 			at := kernel.Region{{First: i, Last: i}}
 			if a.Contains(at) != inA[i] || a.And(b).Contains(at) != (inA[i] && inB[i]) ||
-				a.Or(b).Contains(at) != (inA[i] || inB[i]) || a.Minus(b).Contains(at) != (inA[i] && !inB[i]) {
+				a.Or(b).Contains(at) != (inA[i] || inB[i]) ||
+				a.Minus(b).Contains(at) != (inA[i] && !inB[i]) {
 				t.Fatalf("%v and %v at %d", a, b, i)
 			}
 		}

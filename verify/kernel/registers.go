@@ -59,8 +59,7 @@ func (m *machine) load(register uint32, v *loaded) error {
 	return nil
 }
 
-// read returns the value that begins in a register, of which length bytes are
-// wanted.
+// read returns the value that begins in a register, of which length bytes are wanted.
 func (m *machine) read(register uint32, length int) (*loaded, error) {
 	at, err := registerIndex(register)
 	if err != nil {
@@ -78,8 +77,7 @@ func (m *machine) read(register uint32, length int) (*loaded, error) {
 	return v, nil
 }
 
-// parts returns the values that make a key of length bytes, each padded to
-// whole words.
+// parts returns the values that make a key of length bytes, each padded to whole words.
 func (m *machine) parts(register uint32, length int) ([]source, error) {
 	at, err := registerIndex(register)
 	if err != nil {

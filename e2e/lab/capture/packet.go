@@ -18,14 +18,17 @@ type Packet struct {
 	SrcMAC   net.HardwareAddr
 	DstMAC   net.HardwareAddr
 
-	Src, Dst     netip.AddrPort // port 0 if the protocol has none
-	Protocol     uint8          // unix.IPPROTO_TCP, ...; of IPv6 the one behind fragment headers and options
-	TTL          uint8          // or hop limit
-	DontFragment bool           // IPv6 always has it
-	Length       int            // bytes of the IP packet; more than the MTU where the kernel leaves it to the link to cut segments
-	Fragment     bool
-	Checksum     uint16 // of UDP; 0: none
-	Flags        uint8  // of TCP, as in its header: FIN 1, SYN 2, RST 4, ACK 16
+	Src, Dst netip.AddrPort // port 0 if the protocol has none
+	// unix.IPPROTO_TCP, ...; of IPv6 the one behind fragment headers and options
+	Protocol     uint8
+	TTL          uint8 // or hop limit
+	DontFragment bool  // IPv6 always has it
+	// bytes of the IP packet; more than the MTU where the kernel leaves it to the link to cut
+	// segments
+	Length   int
+	Fragment bool
+	Checksum uint16 // of UDP; 0: none
+	Flags    uint8  // of TCP, as in its header: FIN 1, SYN 2, RST 4, ACK 16
 
 	VXLAN *VXLANHeader // of UDP to VXLANPort, else nil
 }
@@ -55,7 +58,8 @@ func (p Packet) Innermost() Packet {
 // String is the packet in a line.
 func (p Packet) String() string {
 	protocol := map[uint8]string{
-		unix.IPPROTO_TCP: "TCP", unix.IPPROTO_UDP: "UDP", unix.IPPROTO_SCTP: "SCTP", unix.IPPROTO_ICMP: "ICMP", unix.IPPROTO_ICMPV6: "ICMPv6",
+		unix.IPPROTO_TCP: "TCP", unix.IPPROTO_UDP: "UDP", unix.IPPROTO_SCTP: "SCTP",
+		unix.IPPROTO_ICMP: "ICMP", unix.IPPROTO_ICMPV6: "ICMPv6",
 	}[p.Protocol]
 	if protocol == "" {
 		protocol = fmt.Sprintf("protocol %d", p.Protocol)

@@ -158,7 +158,8 @@ func (c *ControlPlane) StartAPIServer() error {
 			"--service-account-key-file=" + c.file("serviceaccounts.key"),
 			"--service-account-signing-key-file=" + c.file("serviceaccounts.key"),
 			"--service-cluster-ip-range=" + strings.Join(c.services, ","),
-			"--disable-admission-plugins=ServiceAccount", // nobody makes the accounts that it waits for
+			// nobody makes the accounts that it waits for
+			"--disable-admission-plugins=ServiceAccount",
 			"--allow-privileged",
 			"--profiling=false",
 		},

@@ -133,7 +133,8 @@ func (s *podStatus) container(container corev1.Container, initOnly bool) corev1.
 func (s *podStatus) conditions(values map[corev1.PodConditionType]bool) []corev1.PodCondition {
 	var conditions []corev1.PodCondition
 	for _, kind := range []corev1.PodConditionType{
-		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+		corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady,
+		corev1.ContainersReady, corev1.PodScheduled,
 	} {
 		condition := corev1.PodCondition{Type: kind, Status: corev1.ConditionFalse}
 		if values[kind] {

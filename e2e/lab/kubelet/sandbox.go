@@ -36,14 +36,15 @@ const (
 
 // sandbox is a pod's network and the program in it.
 type sandbox struct {
-	kubelet      *Kubelet
-	pod          Pod
-	containerID  string
-	network      *libcni.NetworkConfigList // as it was for CNI ADD
-	config       *libcni.RuntimeConf       // nil on the host's network
-	process      *process.Process
-	firstConnect chan *FirstConnect // gets the outcome of the first connection, if the pod makes one
-	power        context.Context    // ends when the node goes off
+	kubelet     *Kubelet
+	pod         Pod
+	containerID string
+	network     *libcni.NetworkConfigList // as it was for CNI ADD
+	config      *libcni.RuntimeConf       // nil on the host's network
+	process     *process.Process
+	// gets the outcome of the first connection, if the pod makes one
+	firstConnect chan *FirstConnect
+	power        context.Context // ends when the node goes off
 }
 
 // newSandbox sets up the network by CNI ADD and starts the program. When it fails, or ctx ends,

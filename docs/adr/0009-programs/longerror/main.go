@@ -18,7 +18,8 @@ func main() {
 	table := conn.AddTable(&nftables.Table{Name: "long", Family: nftables.TableFamilyINet})
 	const each = 16 // bytes of an element in the message
 	for _, count := range []int{65535/each - 1, 65536/each + 1, 10_000} {
-		set := &nftables.Set{Table: table, Name: fmt.Sprint("of-", count), KeyType: nftables.TypeIPAddr}
+		set := &nftables.Set{Table: table, Name: fmt.Sprint("of-", count),
+			KeyType: nftables.TypeIPAddr}
 		elements := make([]nftables.SetElement, count)
 		for i := range elements {
 			elements[i].Key = binary.BigEndian.AppendUint32(nil, 10<<24|uint32(i))
@@ -29,6 +30,7 @@ func main() {
 		added := conn.SetAddElements(set, elements)
 		flushed := conn.Flush()
 		got, err := conn.GetSetElements(set)
-		fmt.Printf("%d elements: SetAddElements says %v, Flush says %v, the kernel has %d (%v)\n", count, added, flushed, len(got), err)
+		fmt.Printf("%d elements: SetAddElements says %v, Flush says %v, the kernel has %d (%v)\n",
+			count, added, flushed, len(got), err)
 	}
 }

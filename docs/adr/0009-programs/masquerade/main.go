@@ -25,10 +25,14 @@ func main() {
 	); err != nil {
 		log.Fatal(err)
 	}
-	const byNft = "table ip nat { chain out { type nat hook postrouting priority srcnat; meta l4proto udp masquerade to :6000-6001 fully-random; }; }"
-	for port, with := range []func() error{masquerade, func() error { return run("nft", "flush ruleset; "+byNft) }} {
-		fmt.Printf("%s asked for: masquerade to :6000-6001 fully-random; the kernel has\n", []string{"google/nftables is", "nft is"}[port])
-		err := errors.Join(with(), send(5000+port), run("nft", "list", "ruleset"), run("conntrack", "-L", "-p", "udp", "--sport", fmt.Sprint(5000+port)))
+	const byNft = "table ip nat { chain out { type nat hook postrouting priority srcnat; meta " +
+		"l4proto udp masquerade to :6000-6001 fully-random; }; }"
+	for port, with := range []func() error{masquerade,
+		func() error { return run("nft", "flush ruleset; "+byNft) }} {
+		fmt.Printf("%s asked for: masquerade to :6000-6001 fully-random; the kernel has\n",
+			[]string{"google/nftables is", "nft is"}[port])
+		err := errors.Join(with(), send(5000+port), run("nft", "list", "ruleset"),
+			run("conntrack", "-L", "-p", "udp", "--sport", fmt.Sprint(5000+port)))
 		if err != nil {
 			log.Fatal(err)
 		}

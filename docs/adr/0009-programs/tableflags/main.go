@@ -17,7 +17,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	conn.AddTable(&nftables.Table{Name: "flags", Family: nftables.TableFamilyINet, Flags: owner | persist})
+	conn.AddTable(&nftables.Table{Name: "flags", Family: nftables.TableFamilyINet,
+		Flags: owner | persist})
 	if err := conn.Flush(); err != nil {
 		log.Fatal(err)
 	}
