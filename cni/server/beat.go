@@ -54,6 +54,11 @@ func (s *Server) beatUntil(ctx context.Context) {
 			s.beat()
 			s.reportHostEnds()
 		case <-ctx.Done():
+			select {
+			case <-s.changed: // what STATUS says while no agent runs is what it said last
+				s.beat()
+			default:
+			}
 			return
 		}
 	}
