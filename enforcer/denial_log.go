@@ -70,14 +70,14 @@ func (l *DenialLog) read(ctx context.Context, opened func()) error {
 		if !ours {
 			return
 		}
-		l.Enforcer.opts.Metrics.denialsUntold.Add(float64(r.Lost))
+		l.Enforcer.opts.Metrics.denialsLeftOut.Add(float64(r.Lost))
 		leftOut, ok := budget.take(time.Now(), l.Enforcer.namespaceAt(judgedEnd(direction, &r)),
 			uint64(r.Lost))
 		if !ok {
-			l.Enforcer.opts.Metrics.denialsUntold.Inc()
+			l.Enforcer.opts.Metrics.denialsLeftOut.Inc()
 			return
 		}
-		l.Enforcer.opts.Metrics.denialsTold.Inc()
+		l.Enforcer.opts.Metrics.denialsLogged.Inc()
 		answer := l.Enforcer.Explain(policy.Flow{Source: r.Source, Destination: r.Destination,
 			Protocol: r.Protocol, Port: r.DestinationPort})
 		l.Log.Info("Denied", denialLine(direction, &r, answer, leftOut)...)

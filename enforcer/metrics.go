@@ -20,8 +20,8 @@ type Metrics struct {
 	sweepErrors   prometheus.Counter
 
 	// Of the records of denied packets.
-	denialsTold   prometheus.Counter
-	denialsUntold prometheus.Counter
+	denialsLogged  prometheus.Counter
+	denialsLeftOut prometheus.Counter
 }
 
 // NewMetrics returns Metrics that have counted nothing.
@@ -74,11 +74,11 @@ func NewMetrics() *Metrics {
 			Name: "sluice_connection_sweep_errors_total",
 			Help: "Looks through the node's connections that failed and were tried again.",
 		}),
-		denialsTold: prometheus.NewCounter(prometheus.CounterOpts{
+		denialsLogged: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_denial_lines_total",
 			Help: "Sampled packets of denied connections that were logged.",
 		}),
-		denialsUntold: prometheus.NewCounter(prometheus.CounterOpts{
+		denialsLeftOut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_denial_lines_left_out_total",
 			Help: "Sampled packets of denied connections that were not logged, because there " +
 				"were too many at once.",
@@ -90,7 +90,7 @@ func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.commitSeconds, m.applyErrors, m.rulesetRepairs, m.rulesetRefused, m.policiesShed,
 		m.endpointsEnforced,
-		m.flowsCut, m.flowsRestored, m.sweepSeconds, m.sweepErrors, m.denialsTold, m.denialsUntold,
+		m.flowsCut, m.flowsRestored, m.sweepSeconds, m.sweepErrors, m.denialsLogged, m.denialsLeftOut,
 	}
 }
 

@@ -111,7 +111,7 @@ func (cfg *Config) base() *nft.Ruleset {
 			})
 		}
 		out.AddSet(&nft.Set{
-			Name: rangeSet(f.suffix), Key: []nft.Field{nft.SrcAddr4 + boolField(!f.is4)},
+			Name: rangeSet(f.suffix), Key: []nft.Field{addrField(true, f.is4)},
 			Interval: true, Guard: true,
 			Comment: "addresses of pods that another CNI plugin wires: " +
 				"dropped where not dispatched",
@@ -148,13 +148,6 @@ func (cfg *Config) base() *nft.Ruleset {
 	addErrors(out)
 	cfg.Network.addTo(out)
 	return out
-}
-
-func boolField(b bool) nft.Field {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // ranges returns the elements of an interval set, those of one family, merged: the kernel refuses

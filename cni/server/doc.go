@@ -11,7 +11,7 @@
 // truth about what is attached: a server starts with them, and drops an attachment whose file is
 // gone. Beside them are the addresses that were given last and cool down (the ledger), and how the
 // agent is (the heartbeat). A directory that can't be written keeps new pods out, and nobody else;
-// it is told once, and tried again at each beat.
+// it is reported once, and tried again at each beat.
 //
 // As runtimes lose a DEL now and then, the reaper looks for pods that are gone; in doubt, a pod
 // lives. The host ends of the pods' links are kept as they should be by a podlink.Keeper.

@@ -52,8 +52,8 @@ func (s *Server) keepHostEnds() {
 	if s.opts.PolicyOnly {
 		return
 	}
-	s.telling.Lock() // so that what is told last is what holds
-	defer s.telling.Unlock()
+	s.reporting.Lock() // so that what is told last is what holds
+	defer s.reporting.Unlock()
 	attachments := s.Attachments()
 	s.mu.Lock()
 	nodeAddrs, prefixes := s.nodeAddrs, s.addresses.prefixes

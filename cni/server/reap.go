@@ -34,7 +34,7 @@ func (s *Server) Reap(ctx context.Context) {
 	}
 	links, err := s.hostLinks()
 	if err != nil {
-		s.opts.Log.Error(err, "Pods that are gone can't be told from others")
+		s.opts.Log.Error(err, "It isn't known which pods are gone")
 		return
 	}
 	s.reapGone(ctx, links)
@@ -43,11 +43,11 @@ func (s *Server) Reap(ctx context.Context) {
 // reapGone drops what these links, which are all that pods have on the node, show to be gone as
 // they did before.
 func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
-	suspects := map[string]bool{}
+	goneBefore := map[string]bool{}
 	for _, a := range s.Attachments() {
 		if s.isPodGone(a, links) {
-			suspects[a.ID()] = true
-			if s.wasSuspect(a.ID()) {
+			goneBefore[a.ID()] = true
+			if s.wasGoneBefore(a.ID()) {
 				s.reapIf(ctx, a, "its pod is gone", func(a cni.Attachment) bool {
 					return s.isPodGone(a, links)
 				})
@@ -56,15 +56,15 @@ func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
 	}
 	for _, link := range links {
 		if s.isLeftOver(link) {
-			suspects[link.MAC] = true
-			if s.wasSuspect(link.MAC) {
+			goneBefore[link.MAC] = true
+			if s.wasGoneBefore(link.MAC) {
 				s.removeLeftOver(link)
 			}
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.suspects = suspects
+	s.goneBefore = goneBefore
 }
 
 // unfinished are the attachments that leave.
@@ -78,10 +78,10 @@ func (s *Server) unfinished() []cni.Attachment {
 	return all
 }
 
-func (s *Server) wasSuspect(name string) bool {
+func (s *Server) wasGoneBefore(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.suspects[name]
+	return s.goneBefore[name]
 }
 
 // reapIf drops an attachment if it is true of it that it should go, also with its lock held.
@@ -101,7 +101,7 @@ func (s *Server) reapIf(
 	}
 	err := s.dropAndUnlock(ctx, a.ID(), unlock)
 	if errors.Is(err, errRecordStays) {
-		return // which is told
+		return // which is reported
 	}
 	if err != nil {
 		s.opts.Log.Error(err, "An attachment without a DEL can't be dropped yet", "reason", reason,

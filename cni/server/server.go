@@ -38,10 +38,10 @@ type Options struct {
 	// served, and no host end is kept.
 	PolicyOnly bool
 
-	// OnProblem is told what a person should hear of, once when it begins: reason is one word in
+	// OnProblem gets what a person should know, once when it begins: reason is one word in
 	// CamelCase, such as AddressPoolExhausted. It must not block. May be nil.
 	OnProblem func(reason, message string)
-	// OnSolved is told likewise of the end of what OnProblem was told. May be nil.
+	// OnSolved gets the end of it likewise. May be nil.
 	OnSolved func(reason, message string)
 
 	// how long an ADD may wait for its policy; 45 s by default, below the plugin's own limit
@@ -73,9 +73,9 @@ type Server struct {
 
 	connections connectionForgetter
 
-	hostEnds *podlink.Keeper
-	telling  sync.Mutex // of calls of its set
-	reported []string   // its problems, as far as they were reported
+	hostEnds  *podlink.Keeper
+	reporting sync.Mutex // of calls of its set
+	reported  []string   // its problems, as far as they were reported
 
 	background sync.WaitGroup  // of DELs that are answered
 	life       context.Context // of background; set by Run
@@ -97,9 +97,9 @@ type Server struct {
 	wasReady       bool   // once since the boot
 	exhausted      bool   // the latest ADD found no free address
 
-	placed   map[string]time.Duration // by attachment: when its latest ADD began, or this server
-	suspects map[string]bool          // what the reaper's last look found without a pod
-	seen     map[string]bool          // by attachment: this process has seen its network namespace
+	placed     map[string]time.Duration // by attachment: when its latest ADD began, or this server
+	goneBefore map[string]bool          // what the reaper's last look found without a pod
+	seen       map[string]bool          // by attachment: this process has seen its network namespace
 }
 
 // New makes a server and reads the records in the state directory. Records that can't be read or
@@ -136,7 +136,7 @@ func New(opts Options) (*Server, error) {
 			SysctlDir: opts.SysctlDir, NetNS: opts.NetNS}),
 		datapathReason: "the agent has only just started",
 		placed:         map[string]time.Duration{},
-		suspects:       map[string]bool{},
+		goneBefore:     map[string]bool{},
 		seen:           map[string]bool{},
 	}
 	s.connections.walk = func(addrs []netip.Addr) error {

@@ -18,11 +18,11 @@ type stateDir struct {
 	writing       sync.Mutex // of the ledger and the heartbeat. Taken before mu.
 	isLedgerStale bool       // guarded by writing
 
-	mu        sync.Mutex
-	troubles  map[string]trouble // by what can't be written
-	count     int                // of troubles that were noted
-	isTold    bool               // that there is one which keeps new pods from starting
-	staysTold bool               // that a record stays
+	mu            sync.Mutex
+	troubles      map[string]trouble // by what can't be written
+	count         int                // of troubles that were noted
+	isReported    bool               // that there is one which keeps new pods from starting
+	staysReported bool               // that a record stays
 }
 
 // trouble is why something can't be written, and when that was noted, by the count.
@@ -41,9 +41,9 @@ const (
 	troubleStays = "a record of a pod that is gone"
 )
 
-// note remembers whether something could be written, and tells of a trouble once, when it begins.
-// What can be written again is told by noteBeat alone, or a full directory would be told of again
-// and again.
+// note remembers whether something could be written, and reports a trouble once, when it begins.
+// What can be written again is reported by noteBeat alone, or a full directory would be reported
+// again and again.
 func (s *Server) note(what string, err error) {
 	if err == nil {
 		return
@@ -54,17 +54,17 @@ func (s *Server) note(what string, err error) {
 	d.count++
 	d.troubles[what] = trouble{err.Error(), d.count}
 	switch {
-	case d.isTold: // which says more than that a record stays
+	case d.isReported: // which says more than that a record stays
 	case what != troubleStays:
-		d.isTold = true
+		d.isReported = true
 		s.opts.Log.Error(err,
 			"The state directory can't be written: new pods don't start until it can", "directory",
 			s.opts.StateDir)
 		s.opts.OnProblem("StateNotWritten",
 			fmt.Sprintf("the state directory %s can't be written, so that new pods don't start: %s",
 				s.opts.StateDir, err))
-	case !d.staysTold:
-		d.staysTold = true
+	case !d.staysReported:
+		d.staysReported = true
 		s.opts.Log.Error(err,
 			"A record of a pod that is gone can't be removed: its addresses stay taken until it "+
 				"can", "directory", s.opts.StateDir)
@@ -101,13 +101,13 @@ func (s *Server) noteBeat(begun int, again map[string]error) {
 		return isLooked && err == nil && t.when <= begun
 	})
 	_, stays := d.troubles[troubleStays]
-	if d.isTold && (len(d.troubles) == 0 || stays && len(d.troubles) == 1) {
-		d.isTold = false
+	if d.isReported && (len(d.troubles) == 0 || stays && len(d.troubles) == 1) {
+		d.isReported = false
 		s.opts.Log.Info("The state directory is written again", "directory", s.opts.StateDir)
 		s.opts.OnSolved("StateWritten", "the state directory "+s.opts.StateDir+" is written again")
 	}
-	if d.staysTold && !stays {
-		d.staysTold = false
+	if d.staysReported && !stays {
+		d.staysReported = false
 		s.opts.Log.Info("The records of pods that are gone are removed again", "directory",
 			s.opts.StateDir)
 		s.opts.OnSolved("StateWritten",

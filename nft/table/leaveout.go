@@ -70,7 +70,7 @@ func (t *Table) applyWithout(ctx context.Context, p nft.Patch) error {
 		return err
 	}
 	t.desired.Merge(p)
-	t.forgive(p)
+	t.retryChanged(p)
 	after, err := t.goal()
 	if err != nil {
 		t.stale = true
@@ -79,8 +79,8 @@ func (t *Table) applyWithout(ctx context.Context, p nft.Patch) error {
 	return t.carryOut(ctx, nft.Plan(before, nft.Diff(before, after)), nil)
 }
 
-// forgive tries again what a patch changes.
-func (t *Table) forgive(p nft.Patch) {
+// retryChanged has what a patch changes tried again, though it was left out.
+func (t *Table) retryChanged(p nft.Patch) {
 	maps.DeleteFunc(t.left, func(o nft.Object, _ struct{}) bool {
 		if o.Chain != "" {
 			_, changes := p.Chains[o.Chain]

@@ -24,7 +24,7 @@ func (t *Table) Repair(ctx context.Context) ([]string, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	again, err := t.bring(ctx, got, goal)
+	again, err := t.converge(ctx, got, goal)
 	if err == nil && again {
 		settle()
 		err = t.sync(ctx)

@@ -117,7 +117,7 @@ func (t *Table) Apply(ctx context.Context, p nft.Patch) error {
 	}
 	if t.stale {
 		t.desired.Merge(p)
-		t.forgive(p)
+		t.retryChanged(p)
 		return t.sync(ctx)
 	}
 	if len(t.left) > 0 {
@@ -165,12 +165,12 @@ func (t *Table) syncOnce(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return t.bring(ctx, got, goal)
+	return t.converge(ctx, got, goal)
 }
 
-// bring makes the goal of what the kernel has. It reports whether it has left something for another
-// round.
-func (t *Table) bring(ctx context.Context, got *wire.Installed,
+// converge makes the goal of what the kernel has. It reports whether it has left something for
+// another round.
+func (t *Table) converge(ctx context.Context, got *wire.Installed,
 	goal *nft.Ruleset) (again bool, err error) {
 	if !got.Exists && t.own.possible {
 		// it may have gone since it was claimed

@@ -225,7 +225,7 @@ func (r *run) rule(c *chain, rule *rule, in Region, out *walked) (Region, error)
 			tcp := in.And(Protocol(unix.IPPROTO_TCP))
 			out.Reset = out.Reset.Or(tcp)
 			out.Drop = out.Drop.Or(in.Minus(tcp))
-			r.tell(c, rule)
+			r.note(c, rule)
 			return in, nil
 		case translate:
 			if applies(s.version, r.class.is4()) {
@@ -281,11 +281,11 @@ func (r *run) verdict(c *chain, rule *rule, v verdict, in Region, out *walked) (
 		out.add(&w.Outcome)
 		return in.Minus(w.next), nil
 	}
-	r.tell(c, rule)
+	r.note(c, rule)
 	return in, nil
 }
 
-func (r *run) tell(c *chain, rule *rule) {
+func (r *run) note(c *chain, rule *rule) {
 	if r.saw == nil {
 		return
 	}
