@@ -90,7 +90,8 @@ func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.commitSeconds, m.applyErrors, m.rulesetRepairs, m.rulesetRefused, m.policiesShed,
 		m.endpointsEnforced,
-		m.flowsCut, m.flowsRestored, m.sweepSeconds, m.sweepErrors, m.denialsLogged, m.denialsLeftOut,
+		m.flowsCut, m.flowsRestored, m.sweepSeconds, m.sweepErrors, m.denialsLogged,
+		m.denialsLeftOut,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +33,7 @@ func (a Address) Put(k *Kernel, _ []Item) error {
 	if err != nil {
 		return err
 	}
-	address := &netlink.Addr{IPNet: IPNet(a.Prefix)}
+	address := &netlink.Addr{IPNet: netipx.PrefixIPNet(a.Prefix)}
 	if a.Prefix.Addr().Is6() {
 		address.Flags = unix.IFA_F_NODAD
 	}
@@ -45,7 +46,7 @@ func (a Address) Drop(k *Kernel) error {
 	if err != nil {
 		return err
 	}
-	return k.AddrDel(on, &netlink.Addr{IPNet: IPNet(a.Prefix)})
+	return k.AddrDel(on, &netlink.Addr{IPNet: netipx.PrefixIPNet(a.Prefix)})
 }
 
 // Addresses lists the addresses of all links.

@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -130,8 +131,8 @@ func IsGone(err error) bool {
 
 // Addr is an address of either family. What is none becomes the zero Addr.
 func Addr(ip []byte) netip.Addr {
-	addr, _ := netip.AddrFromSlice(ip)
-	return addr.Unmap()
+	addr, _ := netipx.FromStdIP(ip)
+	return addr
 }
 
 // Prefix is a prefix of either family. What is none becomes the zero Prefix.
@@ -139,13 +140,8 @@ func Prefix(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}
 	}
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(Addr(n.IP), bits)
-}
-
-// IPNet is a prefix for libraries that know another type.
-func IPNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	prefix, _ := netipx.FromStdIPNet(n)
+	return prefix
 }
 
 // Everywhere is the prefix of a default route in addr's family.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,7 +79,9 @@ func (r Route) Put(k *Kernel, _ []Item) error {
 
 // clear removes what is in the place of a route, whoever put it there.
 func (r Route) clear(k *Kernel) error {
-	inTheWay := &netlink.Route{Dst: IPNet(r.To), Priority: r.Metric, Table: unix.RT_TABLE_MAIN}
+	inTheWay := &netlink.Route{
+		Dst: netipx.PrefixIPNet(r.To), Priority: r.Metric, Table: unix.RT_TABLE_MAIN,
+	}
 	const most = 16
 	for range most {
 		if err := k.RouteDel(inTheWay); IsGone(err) {
@@ -93,7 +96,7 @@ func (r Route) clear(k *Kernel) error {
 // Drop removes the route by what is its own: destination, TOS, metric and protocol.
 func (r Route) Drop(k *Kernel) error {
 	return k.RouteDel(&netlink.Route{
-		Dst: IPNet(r.To), Tos: r.TOS, Protocol: r.Protocol, Priority: r.Metric,
+		Dst: netipx.PrefixIPNet(r.To), Tos: r.TOS, Protocol: r.Protocol, Priority: r.Metric,
 		Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_NOWHERE, // any
 	})
 }
@@ -101,7 +104,7 @@ func (r Route) Drop(k *Kernel) error {
 // Netlink is the route for the netlink library's functions.
 func (r Route) Netlink(k *Kernel) (*netlink.Route, error) {
 	route := &netlink.Route{
-		Dst: IPNet(r.To), Priority: r.Metric, Tos: r.TOS, Protocol: r.Protocol,
+		Dst: netipx.PrefixIPNet(r.To), Priority: r.Metric, Tos: r.TOS, Protocol: r.Protocol,
 		Table: unix.RT_TABLE_MAIN, Gw: r.Via.AsSlice(), Src: r.Src.AsSlice(),
 	}
 	if r.Link == "" {

@@ -12,6 +12,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/containernetworking/plugins/pkg/ns"
+	"go4.org/netipx"
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/cni/podlink"
@@ -218,10 +219,10 @@ func result(w podlink.Wiring, sandbox string) *types100.Result {
 		gateway := podlink.Gateway(addr)
 		r.IPs = append(r.IPs, &types100.IPConfig{
 			Interface: types100.Int(podEnd),
-			Address:   *link.IPNet(cni.SingleHost(addr)),
+			Address:   *netipx.PrefixIPNet(cni.SingleHost(addr)),
 			Gateway:   gateway.AsSlice(),
 		})
-		r.Routes = append(r.Routes, &types.Route{Dst: *link.IPNet(link.Everywhere(addr)),
+		r.Routes = append(r.Routes, &types.Route{Dst: *netipx.PrefixIPNet(link.Everywhere(addr)),
 			GW: gateway.AsSlice()})
 	}
 	return r

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/cni"
@@ -75,7 +76,7 @@ func addDefaultRoute(pod *link.Kernel, name string, gateway netip.Addr) error {
 	}
 	route := &netlink.Route{
 		LinkIndex: index,
-		Dst:       link.IPNet(link.Everywhere(gateway)),
+		Dst:       netipx.PrefixIPNet(link.Everywhere(gateway)),
 		Gw:        gateway.AsSlice(),
 		Flags:     int(netlink.FLAG_ONLINK),
 	}

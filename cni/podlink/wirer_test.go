@@ -14,9 +14,9 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"go.uber.org/goleak"
+	"go4.org/netipx"
 
 	"github.com/sluice-net/sluice/cni"
-	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
@@ -79,7 +79,7 @@ func (w *wirer) Add(args *skel.CmdArgs) (types.Result, error) {
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	for _, addr := range a.Addresses {
 		result.IPs = append(result.IPs,
-			&types100.IPConfig{Address: *link.IPNet(cni.SingleHost(addr))})
+			&types100.IPConfig{Address: *netipx.PrefixIPNet(cni.SingleHost(addr))})
 	}
 	return result, nil
 }

@@ -99,7 +99,7 @@ type Server struct {
 
 	placed     map[string]time.Duration // by attachment: when its latest ADD began, or this server
 	goneBefore map[string]bool          // what the reaper's last look found without a pod
-	seen       map[string]bool          // by attachment: this process has seen its network namespace
+	seen       map[string]bool          // by attachment: its network namespace was seen
 }
 
 // New makes a server and reads the records in the state directory. Records that can't be read or
