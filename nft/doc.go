@@ -67,7 +67,7 @@
 // All this holds for packets that see one transaction. A slow packet could see two, if the second
 // followed at once. Where that would let it pass, [Batch] says so, and table.Table waits for
 // packets under way, by an RCU grace period (about 10 ms; membarrier(2)). There is no wait for a
-// pod that is added, or for elements that join or leave.
+// pod that is added, or for elements that only join or only leave.
 //
 // # What the promise needs, and where it ends
 //

@@ -10,18 +10,19 @@
 // prints as the commands a person would type.
 //
 // A node has one tunnel device, sluice.<VNI>, on one underlay family; it carries pods of both
-// families. Nothing about it has to be agreed: every node derives the same family from the Nodes,
-// the device's MAC follows from the node's name, its addresses are the network addresses of the
-// node's pod CIDRs. For each peer there is a permanent neighbour (tunnel address to MAC), a
-// forwarding database entry (MAC to underlay address), and then a route. They go in the reverse
-// order.
+// families. Beyond net-conf.json, nothing about it has to be agreed: every node derives the same
+// family from the Nodes, the device's MAC follows from the node's name, its addresses are the
+// network addresses of the node's pod CIDRs. For each peer there is a permanent neighbour (tunnel
+// address to MAC), a forwarding database entry (MAC to underlay address), and then a route. They
+// are removed in the reverse order.
 //
 // What is ours is known by the device's name and by the route protocol (RouteProtocol). Everything
 // on the device that isn't desired is removed; other devices, and routes of other protocols, are
 // left alone, except that a route to a peer's pods replaces any other with the same destination and
-// metric.
+// metric. The node's switches for forwarding are set, with what uplinks need then (sysctl.go).
 //
-// It is not for: pods' own links and routes (package cni), packet filtering, masquerading and
-// anti-spoofing (package nft), or anything of Kubernetes: callers turn their Node objects into
-// Nodes.
+// The package also reads net-conf.json and writes subnet.env, as flannel does.
+//
+// It is not for: pods' own links and routes (cni/podlink), packet filtering, masquerading and
+// anti-spoofing (ruleset), or anything of Kubernetes: callers turn their Node objects into Nodes.
 package overlay

@@ -1,4 +1,5 @@
-// Package podlink makes a pod's link in the kernel, and says what differs from it.
+// Package podlink makes a pod's link in the kernel, keeps its host end as it was made, and says
+// what differs from that.
 //
 // # Model
 //
@@ -11,9 +12,10 @@
 // The plugin wires a link ([Wire]) and compares both of its ends ([Differences]). The agent can't
 // enter a pod's namespace; its [Keeper] looks after the host's end alone, where whatever somebody
 // alters heals. The host's end is described once ([Wiring], and in hostend.go what follows from
-// it): Wire applies the description to a link that is new, Differences is what a Keeper would
-// change, and a Keeper changes it. What is others' stays theirs for Wire alone: a route that leads
-// to a pod's address already is a pod's that lives, while a Keeper knows whose the address is.
+// it): Wire applies the description to a new link, a Keeper applies what differs from it, and
+// Differences says that in words. Wire takes nothing from others: a route that leads to a pod's
+// address already belongs to a pod that lives, and is an error. A Keeper knows whose the address
+// is, and replaces such a route.
 //
 // A [Keeper] gathers what there is, computes what should be from the attachments (pure functions,
 // hostend.go and desired.go), and has package link apply the difference, in its own goroutine.

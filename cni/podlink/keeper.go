@@ -30,7 +30,7 @@ type KeeperOptions struct {
 // a link appears, so as not to be in the way of the plugin, which makes the link and wires it;
 // shaping, which the plugin has no part in, begins at once.
 //
-// The methods are safe for concurrent use; run runs once.
+// The methods are safe for concurrent use; Run runs once.
 type Keeper struct {
 	options KeeperOptions
 	loop    *link.Loop
@@ -48,7 +48,7 @@ type Keeper struct {
 	lastErr   string
 }
 
-// NewKeeper makes one that does nothing until run and set are called.
+// NewKeeper makes one that does nothing until Run and Set are called.
 func NewKeeper(o KeeperOptions) *Keeper {
 	if o.FreshFor == 0 {
 		o.FreshFor = time.Second
@@ -64,7 +64,7 @@ func NewKeeper(o KeeperOptions) *Keeper {
 // Set says what should be: the pods that there are (those that another plugin wired are left out),
 // the addresses that the node uses towards them, the first of each family, and the node's podCIDRs,
 // whose unused addresses become unreachable. An attachment must be in it before its link is made,
-// as routes of our protocol that belong to none are removed. Once set returns nothing is done any
+// as routes of our protocol that belong to none are removed. Once Set returns nothing is done any
 // more that only the last one asked for: a link that is set down after its attachment was left out
 // stays down.
 func (h *Keeper) Set(

@@ -10,8 +10,8 @@
 // container runtime: it starts pods with the CNI configuration that the agent leaves and the real
 // CNI plugin, and in each pod one program that serves every containerPort (TCP, UDP, SCTP) in the
 // place of the pod's containers; it probes readiness, reports the status of pods and node, and
-// deletes. A scheduler binds pods round robin. There are no other controllers: no Deployments, no
-// Services, no ServiceAccounts.
+// deletes. A scheduler binds pods round robin, and deleted namespaces are emptied. There are no
+// other controllers: no Deployments, no Services, no ServiceAccounts.
 //
 //	host:     etcd, kube-apiserver, the process that called Up
 //	switch:   bridges:  node1 | node3 | ... | outside      node2 | node4 | ...
@@ -19,7 +19,7 @@
 //	          what carries packets to the other nodes' pods
 //
 // Nothing of the pod network is the lab's own, except that Outside has routes to the pods by way of
-// their nodes.
+// their nodes. With Options.NoAgent there is no agent, and the lab makes the routes between nodes.
 //
 // Places are named in one way everywhere: a pod as "namespace/name", a node by its name, and
 // "outside".

@@ -3,5 +3,6 @@
 // each one program that serves every containerPort in the place of the pod's containers. It probes
 // readiness, reports the status of pods and of the node's network, and deletes.
 //
-// It knows nothing of images, volumes or resources, and never restarts what has ended.
+// It knows nothing of images, volumes or resources, and restarts what has ended only after a reboot
+// of its node.
 package kubelet
