@@ -238,7 +238,8 @@ func (r Records) ReadLedger() (Ledger, error) {
 
 // WriteHeartbeat replaces the heartbeat.
 func (r Records) WriteHeartbeat(h Heartbeat) error {
-	if err := writeJSON(HeartbeatPath(r.stateDir), h); err != nil {
+	// It isn't synced: what it says ends with the machine, and without content it says "not ready".
+	if err := writeFile(HeartbeatPath(r.stateDir), h, true); err != nil {
 		return fmt.Errorf("telling the plugin that the agent runs: %w", err)
 	}
 	return nil
@@ -247,7 +248,9 @@ func (r Records) WriteHeartbeat(h Heartbeat) error {
 // writeJSON replaces a file as a whole, or fails and leaves it as it is. It is on the disk then. A
 // reboot ends what it says, but the state directory may outlive that: a file without content would
 // be read as damaged, not as of another boot, and such a ledger has every address rest.
-func writeJSON(path string, value any) (err error) {
+func writeJSON(path string, value any) error { return writeFile(path, value, false) }
+
+func writeFile(path string, value any, noSync bool) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("writing %s: %w", path, err)
@@ -257,7 +260,7 @@ func writeJSON(path string, value any) (err error) {
 	if err != nil {
 		return err
 	}
-	file := atomicfile.File{Path: path, Passing: temporary + "*", Mode: 0o600}
+	file := atomicfile.File{Path: path, Passing: temporary + "*", Mode: 0o600, NoSync: noSync}
 	return file.Write(append(data, '\n'))
 }
 

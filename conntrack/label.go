@@ -18,7 +18,7 @@ const maxLabel = 127
 // byte order.
 type Labels [16]byte
 
-// Has reports whether a bit (0 to MaxLabel) is set.
+// Has reports whether a bit (0 to 127) is set.
 func (l Labels) Has(bit uint8) bool {
 	mask := labelBit(bit)
 	for i := range l {
@@ -41,7 +41,7 @@ func labelBit(bit uint8) (l Labels) {
 // labels.
 var ErrNoRoom = errors.New("the entry has no room for labels")
 
-// SetLabel sets or clears one bit (0 to MaxLabel) of an entry's label, and leaves all other bits as
+// SetLabel sets or clears one bit (0 to 127) of an entry's label, and leaves all other bits as
 // they are. An entry that is gone is no error; one without room is ErrNoRoom. A newer entry, of
 // another connection with the same tuple, is taken for it.
 func (t *Table) SetLabel(e *Entry, bit uint8, on bool) error {

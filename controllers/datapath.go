@@ -55,6 +55,7 @@ func (d *Datapath) SetState(s NetworkState) {
 	d.mu.Lock()
 	d.state = s
 	d.mu.Unlock()
+	d.Server.SetOwnPodCIDRs(s.PodCIDRs)
 	if s.Ready {
 		d.Server.SetPodCIDRs(s.PodCIDRs)
 		d.Server.SetMTU(s.MTU)

@@ -104,7 +104,9 @@ func byKey(s State) map[key][]Item {
 	all := make(map[key][]Item, len(s))
 	for _, item := range s {
 		k := key{item.Kind(), item.Key()}
-		all[k] = append(all[k], item)
+		if !slices.Contains(all[k], item) { // a dump can name an entry twice while a table grows
+			all[k] = append(all[k], item)
+		}
 	}
 	return all
 }

@@ -110,8 +110,11 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // pass is false if it can't enter the namespace either.
 func (l *Loop) pass(k *Kernel) (done bool) {
-	err := In(l.NetNS, func() error { done = l.Pass(k); return nil })
-	return done && err == nil
+	if err := In(l.NetNS, func() error { done = l.Pass(k); return nil }); err != nil {
+		l.Log.Error(err, "Entering the node's network namespace")
+		return false
+	}
+	return done
 }
 
 // watch asks for a pass at each change that concerns the owner, until stop is called.

@@ -97,3 +97,43 @@ func FuzzMessages(f *testing.F) {
 		}
 	})
 }
+
+// TestLoopTriesAgain: a pass that fails is repeated long before the tick, and one that doesn't
+// isn't.
+func TestLoopTriesAgain(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	l := NewLoop(s.netns, "", time.Hour, 0, logr.Discard())
+	passes := make(chan int, 10)
+	count := 0
+	l.Concerns = func(Notice) bool { return false }
+	l.Pass = func(*Kernel) bool {
+		count++
+		passes <- count
+		return count >= 3
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	for i := range 3 {
+		select {
+		case <-passes:
+		case <-ctx.Done():
+			t.Fatalf("%d passes", i)
+		}
+	}
+	l.Wake()
+	select {
+	case <-passes:
+	case <-ctx.Done():
+		t.Fatal("no pass after Wake")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if count != 4 {
+		t.Errorf("%d passes, want 4", count)
+	}
+}

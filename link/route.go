@@ -139,7 +139,8 @@ func (k *Kernel) Routes(wanted func(netlink.Route) bool) ([]netlink.Route, error
 	})
 }
 
-// RouteOf is one of Routes as an Item. What an Item can't say of it makes it different.
+// RouteOf is one of Routes as an Item. What leads elsewhere, or makes packets smaller, and isn't in
+// an Item, makes it different; other metrics (initcwnd and so on) don't.
 func (k *Kernel) RouteOf(r netlink.Route) Route {
 	route := Route{
 		To: Prefix(r.Dst), Via: Addr(r.Gw), Onlink: r.Flags&unix.RTNH_F_ONLINK != 0,

@@ -43,7 +43,7 @@ const maxExtensions = 16
 var errNoIP = errors.New("it is no IPv4 or IPv6 packet")
 
 // parsePacket reads the beginning of an IP packet, which may end anywhere: fields behind the end
-// are zero in the result. A packet without its addresses is an error. ParsePacket doesn't check
+// are zero in the result. A packet without its addresses is an error. parsePacket doesn't check
 // lengths and checksums: the kernel has done that, and the result doesn't depend on them.
 func parsePacket(b []byte) (Packet, error) {
 	if len(b) == 0 {

@@ -1,9 +1,12 @@
 package overlay
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -42,7 +45,7 @@ func (s *sight) readRoutes() (err error) {
 func isDefault(r netlink.Route) bool { return r.Dst == nil || link.Prefix(r.Dst).Bits() == 0 }
 
 // links is those on which the node can have its addresses: all but tunnels that have one that isn't
-// link-local.
+// link-local. Their order is always the same: of two with one address, the first counts.
 func (s sight) links() []Link {
 	prefixes := map[string][]netip.Prefix{}
 	for _, a := range s.addresses {
@@ -52,7 +55,9 @@ func (s sight) links() []Link {
 		}
 	}
 	var links []Link
-	for name, found := range s.kernel.Links() {
+	byIndex := func(a, b link.Found) int { return cmp.Compare(a.Index, b.Index) }
+	for _, found := range slices.SortedFunc(maps.Values(s.kernel.Links()), byIndex) {
+		name := found.Name
 		if len(prefixes[name]) > 0 && !isDevice(name) {
 			links = append(links, Link{
 				Name: name, MTU: found.MTU, Prefixes: prefixes[name],

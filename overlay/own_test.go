@@ -48,3 +48,30 @@ func TestOwnAddresses(t *testing.T) {
 		t.Errorf("ready %t, own %v", s.Ready, s.Own)
 	}
 }
+
+// TestAddressTwice: where two links have the node's address, the first one counts, at each pass.
+func TestAddressTwice(t *testing.T) {
+	t.Parallel()
+	m := lone(t)
+	m.run(`ip link add br1 up type bridge
+		ip addr add 192.168.77.1/24 dev br1
+		ip addr add 192.168.77.1/32 dev lo`)
+	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
+	m.awaitReady(1)
+	before := m.rec.Status()
+	const passes = 20
+	for i := range passes {
+		addr := fmt.Sprintf("203.0.113.%d", i+1)
+		m.run("ip addr add " + addr + "/32 dev eth0")
+		m.await(patience, "pass", func() error {
+			if own := m.rec.Status().Own; !slices.Contains(own, netip.MustParseAddr(addr)) {
+				return fmt.Errorf("own addresses %v", own)
+			}
+			return nil
+		})
+	}
+	if after := m.rec.Status(); after.Changes != before.Changes || after.Device != before.Device {
+		t.Errorf("%d changes and %s before, then %d and %s", before.Changes, before.Device,
+			after.Changes, after.Device)
+	}
+}

@@ -23,7 +23,8 @@ type Options struct {
 	SysctlDir string        // where /proc/sys/net is writable; empty: there
 	Tick      time.Duration // how often to look without a cause; 0: 30 s
 	Log       logr.Logger
-	OnStatus  func(Status) // called after each change of the status, by Run's goroutine; may be nil
+	// called after each change of the status, by one goroutine at a time; may be nil
+	OnStatus func(Status)
 }
 
 // Status is what came of the last pass. While the node itself can't take part, all but the first
@@ -182,12 +183,12 @@ func (r *Reconciler) round(k *link.Kernel, in inputs,
 		return Plan{}, true, err
 	}
 	links := seen.links()
+	if i := slices.IndexFunc(in.nodes, func(n Node) bool { return n.Name == in.own }); i >= 0 {
+		status.Own = ownAddresses(in.nodes[i], links)
+	}
 	local, endpoints := r.noteEndpoints(in, links)
 	if err := seen.readRoutes(); err != nil {
 		return Plan{}, true, err
-	}
-	if i := slices.IndexFunc(in.nodes, func(n Node) bool { return n.Name == in.own }); i >= 0 {
-		status.Own = ownAddresses(in.nodes[i], links)
 	}
 	if links, err = seen.addWays(links, local, endpoints); err != nil {
 		return Plan{}, true, err

@@ -178,7 +178,7 @@ func TestTakesOverRoutes(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
 	m.run(`ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 9999 local 192.168.77.1
-		ip route replace 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
+		ip route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
 		ip -6 route add fd00:10:244:2::/64 via fd00:10:244:2:: dev flannel.1 onlink`)
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 	m.awaitReady(1)

@@ -46,8 +46,8 @@ func (e SubnetEnv) String() string {
 // file that is right already is left alone. Callers don't write the same path at the same time.
 func (e SubnetEnv) WriteFile(path string) error {
 	content := e.String()
-	if now, err := os.ReadFile(path); err == nil &&
-		string(now) == content { //nolint:gosec // the caller's path
+	now, err := os.ReadFile(path) //nolint:gosec // the caller's path
+	if err == nil && string(now) == content {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // others read it

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/sluice-net/sluice/cni"
@@ -50,4 +51,24 @@ func TestAnswerFields(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnusedAddressesAreUnreachable: from when the node's podCIDRs are known, also while no address
+// can be given out.
+func TestUnusedAddressesAreUnreachable(t *testing.T) {
+	t.Parallel()
+	n := newHealingNode(t)
+	routes := func() string {
+		return strings.Join(cnitest.Lines(t, n.NetNS, "ip -N route; ip -N -6 route"), "\n")
+	}
+	cnitest.Eventually(t, "routes for where addresses come from", func() bool {
+		return strings.Contains(routes(), "7 10.1.0.0/24 proto 83")
+	})
+	n.server.SetPodCIDRs(nil)
+	n.server.SetOwnPodCIDRs(cnitest.Prefixes("10.3.0.0/24", "fd00:3::/64"))
+	cnitest.Eventually(t, "routes for the podCIDRs", func() bool {
+		now := routes()
+		return strings.Contains(now, "7 10.3.0.0/24 proto 83") &&
+			strings.Contains(now, "7 fd00:3::/64") && !strings.Contains(now, "10.1.0.0/24")
+	})
 }

@@ -14,6 +14,7 @@ type sight struct {
 	kernel    *link.Kernel
 	routes    []netlink.Route // of our protocol
 	addresses []netlink.Addr  // of all links
+	local     map[netip.Addr]bool
 }
 
 // look reads the network namespace of the calling thread. Links are listed after routes: a route
@@ -29,18 +30,15 @@ func look(k *link.Kernel, links func() error) (s sight, err error) {
 		return sight{}, err
 	}
 	s.addresses, err = k.Addresses()
+	s.local = make(map[netip.Addr]bool, len(s.addresses))
+	for _, a := range s.addresses {
+		s.local[link.Addr(a.IP)] = true
+	}
 	return s, err
 }
 
 // isLocal says whether the node has an address.
-func (s sight) isLocal(addr netip.Addr) bool {
-	for _, a := range s.addresses {
-		if link.Addr(a.IP) == addr {
-			return true
-		}
-	}
-	return false
-}
+func (s sight) isLocal(addr netip.Addr) bool { return s.local[addr] }
 
 // isOurs says whether a link's name is that of a pod's link or of a shaping device.
 func isOurs(name string) bool { return cni.IsInterfaceName(name) || isShapeName(name) }

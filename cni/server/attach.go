@@ -185,6 +185,9 @@ func (s *Server) place(request cni.AddRequest) (a, before cni.Attachment, err er
 		return a, before, err
 	}
 	if err := s.writeRecords(a); err != nil {
+		if before.ContainerID == "" { // the record may be there: what failed can be what came after
+			_ = s.records.Remove(a.ContainerID, a.IfName)
+		}
 		s.untake(a, before)
 		return a, before, tryAgain("the pod can't be recorded", err)
 	}

@@ -15,16 +15,18 @@ const heartbeatInterval = 10 * time.Second
 func (s *Server) beat() {
 	s.dir.writing.Lock()
 	defer s.dir.writing.Unlock()
+	var ledger error
+	if s.dir.isLedgerStale {
+		ledger = s.writeLedgerLocked()
+		s.note(troubleLedger, ledger) // before the heartbeat, which may have to say it
+	}
 	s.mu.Lock()
 	s.wasReady = s.wasReady || s.lacks() == ""
 	h := cni.Heartbeat{BootID: s.records.BootID, Beat: cni.SinceBoot(), Ready: s.wasReady,
 		Reason: s.lacks()}
 	s.mu.Unlock()
 	begun := s.dir.begin()
-	again := map[string]error{troubleHeartbeat: s.records.WriteHeartbeat(h), troubleLedger: nil}
-	if s.dir.isLedgerStale {
-		again[troubleLedger] = s.writeLedgerLocked()
-	}
+	again := map[string]error{troubleHeartbeat: s.records.WriteHeartbeat(h), troubleLedger: ledger}
 	if s.dir.has(troubleRecord) {
 		again[troubleRecord] = s.records.TryWriting()
 	}

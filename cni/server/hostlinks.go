@@ -56,7 +56,10 @@ func (s *Server) keepHostEnds() {
 	defer s.reporting.Unlock()
 	attachments := s.Attachments()
 	s.mu.Lock()
-	nodeAddrs, prefixes := s.nodeAddrs, s.addresses.prefixes
+	nodeAddrs, prefixes := s.nodeAddrs, s.podCIDRs
+	if len(prefixes) == 0 {
+		prefixes = s.addresses.prefixes
+	}
 	s.mu.Unlock()
 	s.hostEnds.Set(attachments, nodeAddrs, prefixes)
 }

@@ -43,10 +43,10 @@ func (s *Server) Reap(ctx context.Context) {
 // reapGone drops what these links, which are all that pods have on the node, show to be gone as
 // they did before.
 func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
-	goneBefore := map[string]bool{}
+	goneNow := map[string]bool{}
 	for _, a := range s.Attachments() {
 		if s.isPodGone(a, links) {
-			goneBefore[a.ID()] = true
+			goneNow[a.ID()] = true
 			if s.wasGoneBefore(a.ID()) {
 				s.reapIf(ctx, a, "its pod is gone", func(a cni.Attachment) bool {
 					return s.isPodGone(a, links)
@@ -56,7 +56,7 @@ func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
 	}
 	for _, link := range links {
 		if s.isLeftOver(link) {
-			goneBefore[link.MAC] = true
+			goneNow[link.MAC] = true
 			if s.wasGoneBefore(link.MAC) {
 				s.removeLeftOver(link)
 			}
@@ -64,7 +64,7 @@ func (s *Server) reapGone(ctx context.Context, links []podlink.Link) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.goneBefore = goneBefore
+	s.goneBefore = goneNow
 }
 
 // unfinished are the attachments that leave.

@@ -89,6 +89,7 @@ type Server struct {
 	leaving     map[string]*leaver // the attachments that are being dropped
 	addresses   *allocator
 	nodeAddrs   []netip.Addr
+	podCIDRs    []netip.Prefix // the node's, whose unused addresses are unreachable
 	mtu         int
 	tunnelPort  uint16 // 0: there is no tunnel
 
@@ -181,7 +182,7 @@ func (s *Server) load() error {
 	s.wasReady = last.Ready
 	s.keepHostEnds()
 	s.note(troubleRecord, s.records.MakeDirectories())
-	_ = s.writeLedger() // it is noted, and tried again
+	s.dir.isLedgerStale = true // the first beat writes it: the start waits for no disk
 	return nil
 }
 
@@ -195,6 +196,15 @@ func (s *Server) SetPodCIDRs(prefixes []netip.Prefix) {
 	s.mu.Unlock()
 	s.keepHostEnds()
 	s.beatSoon()
+}
+
+// SetOwnPodCIDRs says which podCIDRs the node has, also while addresses can't be given: those of
+// their addresses that no pod has are unreachable.
+func (s *Server) SetOwnPodCIDRs(prefixes []netip.Prefix) {
+	s.mu.Lock()
+	s.podCIDRs = slices.Clone(prefixes)
+	s.mu.Unlock()
+	s.keepHostEnds()
 }
 
 // SetNodeAddresses says which addresses the node uses towards its pods: the first of each family.

@@ -26,12 +26,15 @@ type File struct {
 	// as of os.CreateTemp. Without a * it is the name itself; what has it is written over.
 	Passing string
 	Mode    fs.FileMode // whatever the umask
+	// NoSync leaves to the kernel when the content is on the disk: a machine that stops may lose
+	// it.
+	NoSync bool
 }
 
-// Write replaces the file's content, and returns when that is on the disk. A symbolic link at Path
-// is replaced, not followed. After an error the old content may be there or the new one, and no
-// other file is left. Errors don't name the passing file: one that is the same each time can be
-// told once.
+// Write replaces the file's content, and returns when that is on the disk, unless with NoSync. A
+// symbolic link at Path is replaced, not followed. After an error the old content may be there or
+// the new one, and no other file is left. Errors don't name the passing file: one that is the same
+// each time can be told once.
 func (f File) Write(content []byte) error {
 	return f.WriteBy(func(w io.Writer) error {
 		_, err := w.Write(content)
@@ -45,7 +48,7 @@ func (f File) WriteBy(write func(io.Writer) error) error {
 	if err != nil {
 		return pathless.Error(err)
 	}
-	err = finish(file, f.Mode, write)
+	err = f.finish(file, write)
 	if err == nil {
 		err = pathless.Error(os.Rename(file.Name(), f.Path))
 	}
@@ -53,8 +56,14 @@ func (f File) WriteBy(write func(io.Writer) error) error {
 		_ = os.Remove(file.Name()) // it takes room
 		return err
 	}
+	if f.NoSync {
+		return nil
+	}
 	return pathless.Error(SyncDir(filepath.Dir(f.Path)))
 }
+
+// created is the mode of a new passing file, which os.CreateTemp gives too.
+const created fs.FileMode = 0o600
 
 func (f File) create() (*os.File, error) {
 	dir := filepath.Dir(f.Path)
@@ -62,18 +71,18 @@ func (f File) create() (*os.File, error) {
 		return os.CreateTemp(dir, f.Passing)
 	}
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC | unix.O_NOFOLLOW
-	return os.OpenFile(filepath.Join(dir, f.Passing), flags, 0o600)
+	return os.OpenFile(filepath.Join(dir, f.Passing), flags, created)
 }
 
 // finish writes a file and closes it. It is on the disk before it gets its name: a disk may keep
 // the new name and lose the content, and an empty file would have taken the old one's place. Nobody
 // may find a program open for writing, or it can't be executed.
-func finish(file *os.File, mode fs.FileMode, write func(io.Writer) error) error {
+func (f File) finish(file *os.File, write func(io.Writer) error) error {
 	err := write(writer{file})
-	if err == nil {
-		err = pathless.Error(file.Chmod(mode))
+	if err == nil && f.Mode != created {
+		err = pathless.Error(file.Chmod(f.Mode))
 	}
-	if err == nil {
+	if err == nil && !f.NoSync {
 		err = pathless.Error(file.Sync())
 	}
 	return errors.Join(err, pathless.Error(file.Close()))

@@ -31,10 +31,10 @@ func (p *Program) decodeSet(body []byte) error {
 		unix.NFTA_SET_KEY_TYPE, unix.NFTA_SET_DATA_LEN, unix.NFTA_SET_POLICY, unix.NFTA_SET_DESC,
 		unix.NFTA_SET_ID, unix.NFTA_SET_GC_INTERVAL, unix.NFTA_SET_USERDATA, unix.NFTA_SET_PAD,
 		setHandle, setKind, setCount)
-	s := &set{name: text(f[unix.NFTA_SET_NAME])}
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.name, err)
+		return err
 	}
+	s := &set{name: text(f[unix.NFTA_SET_NAME])}
 	if p.sets[s.name] != nil || s.name == "" {
 		return fmt.Errorf("%q is there twice, or has no name", s.name)
 	}
