@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -65,7 +66,7 @@ func awaitStates(t *testing.T, node *testnet.Node, from netip.Addr, want map[uin
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var got map[uint16]State
-	for deadline := time.Now().Add(time.Minute); !maps.Equal(got, want); <-tick.C {
+	for deadline := time.Now().Add(stretch.By(time.Minute)); !maps.Equal(got, want); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("connections from %s are %v, want %v", from, got, want)
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // Each change is announced with what says whom it concerns.
@@ -64,7 +66,7 @@ func TestNotices(t *testing.T) {
 			Type: unix.RTM_NEWNETCONF, Index: AllLinks},
 	} {
 		s.run(command)
-		deadline := time.Now().Add(time.Minute)
+		deadline := time.Now().Add(stretch.By(time.Minute))
 		for isSeen := false; !isSeen; {
 			mu.Lock()
 			isSeen = seen[want]
@@ -112,7 +114,7 @@ func TestLoopTriesAgain(t *testing.T) {
 		passes <- count
 		return count >= 3
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), stretch.By(time.Minute))
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- l.Run(ctx) }()

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -59,7 +60,7 @@ func (w *world) next(t *testing.T) Record {
 	select {
 	case r := <-w.records:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(stretch.By(20 * time.Second)):
 		t.Fatal("no record came")
 	}
 	return Record{}
@@ -216,7 +217,7 @@ func TestLostRecordsAreCounted(t *testing.T) {
 	}
 	// Once the buffer was full, the kernel drops until it is empty. So markers follow, numbered by
 	// their source port, until one comes through.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), stretch.By(time.Minute))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

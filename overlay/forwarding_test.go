@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // A link of the node that doesn't forward is named, for as long as it doesn't, if packets for pods
@@ -76,7 +77,7 @@ func TestForwardingOfSingleLinks(t *testing.T) {
 			b.awaitReady(1)
 			connect := func() error {
 				return a.netns.Do(func(ns.NetNS) error {
-					dialer := net.Dialer{Timeout: time.Second,
+					dialer := net.Dialer{Timeout: stretch.By(time.Second),
 						LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 244, 1, 2)}}
 					conn, err := dialer.Dial("tcp", far.String())
 					if err == nil {

@@ -19,11 +19,12 @@ import (
 
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/test/needroot"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = time.Minute
+var patience = stretch.By(time.Minute)
 
 // space is a network namespace of a test's own.
 type space struct {
@@ -262,14 +263,14 @@ func (m *machine) serve() {
 // reach sends some data from a pod to the one of another node and back.
 func (m *machine) reach(from, to netip.Prefix, size int) error {
 	return m.netns.Do(func(ns.NetNS) error {
-		dialer := net.Dialer{Timeout: time.Second,
+		dialer := net.Dialer{Timeout: stretch.By(time.Second),
 			LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(pod(from), 0))}
 		conn, err := dialer.Dial("tcp", netip.AddrPortFrom(pod(to), 7).String())
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(stretch.By(2 * time.Second))); err != nil {
 			return err
 		}
 		data := bytes.Repeat([]byte("x"), size)

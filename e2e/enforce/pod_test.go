@@ -10,10 +10,11 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
 	"github.com/sluice-net/sluice/e2e/lab/kubelet"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // startLimit is how long a pod may take to run and report on a machine where many start at once.
-const startLimit = 3 * time.Minute
+var startLimit = stretch.By(3 * time.Minute)
 
 // deletePod deletes a pod and waits until it is gone.
 func (w *world) deletePod(name string) error {

@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // newLab starts a lab that ends with the test.
@@ -46,7 +47,7 @@ func newLab(t testing.TB, name string, options lab.Options) *lab.Lab {
 // dump logs what helps to find why a test failed.
 func dump(t testing.TB, l *lab.Lab) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), stretch.By(10*time.Second))
 	defer cancel()
 	for _, node := range l.Nodes() {
 		log, err := os.ReadFile(filepath.Join(node.Dir(), "agent.log"))
@@ -203,7 +204,7 @@ func (w *world) connect(f cases.Flow, family int) probe.Result {
 
 // settleTime is how long a change of policy may take until it is in force on a busy machine; that
 // it takes less is shown elsewhere.
-const settleTime = time.Minute
+var settleTime = stretch.By(time.Minute)
 
 // expect waits until every flow has its verdict, and then holds each to it once more.
 func (w *world) expect(flows []cases.Flow, connects bool) {

@@ -12,13 +12,14 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab/namespace"
 	"github.com/sluice-net/sluice/e2e/lab/process"
 	"github.com/sluice-net/sluice/e2e/lab/wait"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
-const (
+var (
 	// orderlyTimeout is how long a lab's process may take to remove the lab when it is asked to.
-	orderlyTimeout = 30 * time.Second
+	orderlyTimeout = stretch.By(30 * time.Second)
 	// dyingTimeout is how long killed processes may take to be gone.
-	dyingTimeout = 10 * time.Second
+	dyingTimeout = stretch.By(10 * time.Second)
 )
 
 // Down removes a lab that another process has brought up, also if that process, or any other, was

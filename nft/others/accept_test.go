@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -323,7 +324,7 @@ func (w world) await(done func() bool) {
 	w.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !done(); <-tick.C {
+	for deadline := time.Now().Add(stretch.By(time.Minute)); !done(); <-tick.C {
 		if time.Now().After(deadline) {
 			w.t.Fatal("it takes too long")
 		}

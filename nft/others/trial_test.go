@@ -10,12 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // The kernel is sometimes slow where many tests run; where packets are blocked the tests wait less.
 var (
-	patient = TrialOptions{IPv4: path4, IPv6: path6, timeout: 5 * time.Second}
+	patient = TrialOptions{IPv4: path4, IPv6: path6, timeout: stretch.By(5 * time.Second)}
 	brief   = TrialOptions{IPv4: path4, IPv6: path6, timeout: 300 * time.Millisecond}
 )
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -72,7 +73,7 @@ func passes(t *testing.T, n *testnet.Node, from *testnet.Host, match string, pac
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !counted("came"); <-tick.C {
+	for deadline := time.Now().Add(stretch.By(time.Minute)); !counted("came"); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("the packet didn't come as far as the rules")
 		}

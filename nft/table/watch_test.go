@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // counted runs a watch until the test ends and counts its calls.
@@ -134,7 +135,7 @@ func TestWatchThatLosesSomething(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(stretch.By(10 * time.Second)):
 		t.Error("the watch goes on")
 	}
 }

@@ -17,11 +17,12 @@ import (
 	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/overlay"
 	"github.com/sluice-net/sluice/test/needroot"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+var patience = stretch.By(20 * time.Second)
 
 var (
 	dualStack = overlay.Config{

@@ -14,10 +14,11 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/sluice-net/sluice/cni"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // Patience is how long a test waits for what must happen.
-const Patience = time.Minute
+var Patience = stretch.By(time.Minute)
 
 // Noon is when the tests' clocks start, since the boot.
 const Noon = 12 * time.Hour

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/test/needroot"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // A Namespace is a fresh network namespace with nothing but a loopback.
@@ -50,7 +51,7 @@ func Eventually(t testing.TB, f func() error) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(stretch.By(10 * time.Second))
 	for {
 		err := f()
 		if err == nil {

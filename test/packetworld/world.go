@@ -16,11 +16,12 @@ import (
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // Patience is how long a test waits for what must come, on the busiest machine.
-const Patience = 2 * time.Minute
+var Patience = stretch.By(2 * time.Minute)
 
 // World is the world of the meaning cases with real packets: a node in a network namespace, its
 // pods and outside hosts around it, and the table in its kernel.

@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // echoTimeout is how long Flow.Echo waits unless WithTimeout says otherwise. Within it TCP sends
 // again of itself.
-const echoTimeout = time.Second
+var echoTimeout = stretch.By(time.Second)
 
 // Flow is a lasting connection: one source port, one conntrack entry. It isn't safe for concurrent
 // use.

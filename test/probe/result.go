@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // Protocol is what a connection is made with.
@@ -54,7 +56,7 @@ func (r Result) String() string {
 
 // Patience is how long Reach and Open go on trying unless Within says otherwise: a busy machine
 // isn't a denial.
-const Patience = 5 * time.Second
+var Patience = stretch.By(5 * time.Second)
 
 // DefaultTimeout is how long a connection waits for an answer before it counts as refused in
 // silence.

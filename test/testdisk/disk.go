@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/test/needroot"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // Disk is one such file system. Its methods are for the test's goroutine.
@@ -61,7 +62,7 @@ func (d *Disk) ReadOnly(is bool) {
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(stretch.By(10 * time.Second)); ; <-tick.C {
 		err := unix.MountSetattr(d.root, "", unix.AT_EMPTY_PATH, &change)
 		if err == nil {
 			return
@@ -92,7 +93,7 @@ func (d *Disk) Full(is bool) {
 	defer tick.Stop()
 	// What was deleted before may be held by a process that another test starts at this moment, and
 	// come free later.
-	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(stretch.By(10 * time.Second)); ; <-tick.C {
 		for err = nil; err == nil; {
 			_, err = f.Write(make([]byte, os.Getpagesize()))
 		}

@@ -50,7 +50,7 @@ const (
 const DefaultTimeout = probe.DefaultTimeout
 
 // patience is how long MustReach and Open go on trying unless Within says otherwise.
-const patience = probe.Patience
+var patience = probe.Patience
 
 // Why a connection failed, see package probe.
 var (

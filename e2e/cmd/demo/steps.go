@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // podsManifest is the pods: one of each namespace on each node.
@@ -185,7 +186,7 @@ func (d *demo) walk(ctx context.Context, number int, s step) error {
 }
 
 // enforceLimit is how long a change may take to be in force.
-const enforceLimit = 10 * time.Second
+var enforceLimit = stretch.By(10 * time.Second)
 
 // tryFor is how long one try may take. A try that succeeds takes less, and a longer denied one
 // would show no more.

@@ -10,10 +10,11 @@ import (
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/e2e/lab/capture"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // captureLimit is how long a captured packet may take to be seen.
-const captureLimit = 10 * time.Second
+var captureLimit = stretch.By(10 * time.Second)
 
 // tcpSYN is the flag of a connection's first packet.
 const tcpSYN = 2

@@ -22,17 +22,17 @@ import (
 	"github.com/sluice-net/sluice/e2e/internal/podprogram"
 	"github.com/sluice-net/sluice/e2e/lab/namespace"
 	"github.com/sluice-net/sluice/e2e/lab/process"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // FirstConnect is the outcome of what FirstConnectAnnotation asks for.
 type FirstConnect = podprogram.FirstConnect
 
-const (
-	// cniTimeout is how long a verb of the plugin may take: as long as containerd and kubelet wait.
-	cniTimeout = 2 * time.Minute
-	// servingTimeout is how long a pod's program may take to open its ports.
-	servingTimeout = 30 * time.Second
-)
+// cniTimeout is how long a verb of the plugin may take: as long as containerd and kubelet wait.
+const cniTimeout = 2 * time.Minute
+
+// servingTimeout is how long a pod's program may take to open its ports.
+var servingTimeout = stretch.By(30 * time.Second)
 
 // sandbox is a pod's network and the program in it.
 type sandbox struct {

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // PollEvery is how often a condition is asked.
 const PollEvery = 50 * time.Millisecond
 
 // ReadyTimeout is how long a part of the lab may take to become ready, on a busy machine.
-const ReadyTimeout = 2 * time.Minute
+var ReadyTimeout = stretch.By(2 * time.Minute)
 
 // RetryEvery is how soon the API server is asked again when it doesn't answer. An informer backs
 // off to half a minute; a lab stops and starts its API server within seconds.
@@ -54,7 +56,7 @@ func Pause(ctx context.Context, d time.Duration) bool {
 
 // AnswersOK says whether a GET is answered with 200.
 func AnswersOK(ctx context.Context, client *http.Client, url string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, stretch.By(2*time.Second))
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
