@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// labelRule makes room for labels in the entries that come after it.
-const labelRule = "table inet t {\n chain c {\n ct label 127 drop\n }\n}\n"
+// labelRule makes room for labels in the entries that come after it. It sets one, as the agent's
+// table does: where a rule only matches one, older kernels (6.1) make no room.
+const labelRule = "table inet t {\n chain c {\n ct label set 127\n }\n}\n"
 
 var someFlows = []testnet.Tracked{
 	testnet.Plain(tcp, "10.1.0.2:1000", "198.51.100.1:80"),
