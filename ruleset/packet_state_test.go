@@ -335,3 +335,39 @@ func TestListingReadsBack(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLargeListingReadsBack: the same with 1,000 policies, and blocks that make sets of 5,000
+// elements.
+func TestLargeListingReadsBack(t *testing.T) {
+	t.Parallel()
+	const policies, blocks = 1000, 2500 // a block of an interval set is two elements
+	specs := map[string]string{}
+	for i := range policies {
+		specs[fmt.Sprintf("dev/policy-%d",
+			i)] = fmt.Sprintf(`{podSelector: {matchLabels: {app: db}},
+			ingress: [{from: [{ipBlock: {cidr: 172.16.%d.%d/32}}], ports: [{port: %d}]}]}`, i/250,
+			i%250, 1+i)
+	}
+	var cidrs strings.Builder
+	for i := range blocks {
+		fmt.Fprintf(&cidrs,
+			"{ipBlock: {cidr: 100.64.%d.%d/31}}, {ipBlock: {cidr: 'fd64::%x:0/112'}}, ",
+			i/60, i%60*4, 2*i)
+	}
+	specs["dev/blocks"] = fmt.Sprintf(`{podSelector: {matchLabels: {app: db}},
+		ingress: [{from: [%s], ports: [{port: 80}]}]}`, strings.TrimSuffix(cidrs.String(), ", "))
+	w := newPacketWorld(t, ruleset.Config{})
+	w.SetPolicy(specs)
+	listing := w.Node.Nft("list", "table", "inet", "sluice")
+	for what, want := range map[string]int{"chain policy/": policies, "fd64::": blocks,
+		"100.64.": blocks} {
+		if got := strings.Count(listing, what); got < want {
+			t.Errorf("the listing has %q %d times, fewer than %d", what, got, want)
+		}
+	}
+	other := testnet.NewNode(t)
+	other.NftInput(listing)
+	if again := other.Nft("list", "table", "inet", "sluice"); again != listing {
+		t.Error("loaded elsewhere, the listing is another")
+	}
+}
