@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -14,7 +15,13 @@ type Programs struct {
 	Agent   string // sluice-agent
 	Plugins string // folder of the CNI plugins
 	Pod     string // what runs in a pod
+	// KubeProxy is Kubernetes', for networks of others.
+	KubeProxy string
 }
+
+// BuiltVariable is the environment variable that, if it isn't empty, says that the programs were
+// built before (make programs) and are taken as they are: where they run, building is too slow.
+const BuiltVariable = "SLUICE_PROGRAMS_BUILT"
 
 // Wiring builds this repository's programs. With stock, these are the pod's alone, and for plugins
 // there are ptp and host-local of the CNI project.
@@ -39,8 +46,17 @@ func Wiring(ctx context.Context, progress io.Writer, stock bool) (Programs, erro
 }
 
 // Foreign builds what networks of others need, into the same folder of plugins: bridge, ptp,
-// macvlan and host-local of the CNI project, and multus, which takes a minute the first time.
+// macvlan and host-local of the CNI project; multus, which takes a minute the first time, and
+// kube-proxy.
 func Foreign(ctx context.Context, progress io.Writer) (Programs, error) {
+	repo, err := findRepository()
+	if err != nil {
+		return Programs{}, err
+	}
+	pins, err := readPins(repo)
+	if err != nil {
+		return Programs{}, err
+	}
 	return build(ctx, progress, func(repo repository, dir string) []goBuild {
 		return []goBuild{
 			stockPlugins(repo, dir, "main/bridge", "main/ptp", "main/macvlan", "ipam/host-local"),
@@ -50,6 +66,12 @@ func Foreign(ctx context.Context, progress io.Writer) (Programs, error) {
 				packages: []string{"gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus"},
 				output:   dir + "/",
 				ldflags:  "-s -w",
+			}, {
+				what:     "kube-proxy",
+				module:   repo.file("e2e", "assets", "kubernetes"),
+				packages: []string{kubernetesModule + "/cmd/kube-proxy"},
+				output:   dir + "/",
+				ldflags:  kubernetesLdflags(pins.kubernetes),
 			},
 		}
 	})
@@ -83,6 +105,9 @@ func build(ctx context.Context, progress io.Writer,
 	sum := sha256.Sum256([]byte(repo))
 	dir := filepath.Join(cache, "bin-"+hex.EncodeToString(sum[:])[:12])
 	for _, b := range builds(repo, dir) {
+		if os.Getenv(BuiltVariable) != "" {
+			break
+		}
 		if err := b.alone(ctx, progress, dir+"-"+strings.ReplaceAll(b.what, " ", "-")); err != nil {
 			return Programs{}, err
 		}
@@ -91,5 +116,7 @@ func build(ctx context.Context, progress io.Writer,
 		Agent:   filepath.Join(dir, "sluice-agent"),
 		Plugins: dir,
 		Pod:     filepath.Join(dir, "labpod"),
+
+		KubeProxy: filepath.Join(dir, "kube-proxy"),
 	}, nil
 }

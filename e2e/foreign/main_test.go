@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-net/sluice/e2e/assets"
 )
 
-// plugins is the folder of all plugins, ours among them.
-var plugins string
+// plugins is the folder of all plugins, ours among them, and kubeProxy the program.
+var plugins, kubeProxy string
 
 func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 
 // build makes everything that the tests run, so that their time limits are about what they test.
 func build() error {
-	fmt.Fprintln(os.Stderr, "e2e/foreign: these tests run a lab, the stock CNI plugins and "+
-		"multus; what is missing is built")
+	fmt.Fprintln(os.Stderr, "e2e/foreign: these tests run a lab, the stock CNI plugins, "+
+		"multus and kube-proxy; what is missing is built")
 	if _, err := assets.ControlPlane(context.Background(), os.Stderr); err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func build() error {
 		return err
 	}
 	programs, err := assets.Foreign(context.Background(), os.Stderr)
-	plugins = programs.Plugins
+	plugins, kubeProxy = programs.Plugins, programs.KubeProxy
 	return err
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/probe"
@@ -94,17 +93,11 @@ func (w *world) installMultus(node *lab.Node) {
 	must(w.t, err)
 	var ours object
 	must(w.t, json.Unmarshal(text, &ours))
-	access, err := clientcmd.LoadFromFile(w.Kubeconfig())
-	must(w.t, err)
-	for _, cluster := range access.Clusters {
-		cluster.Server = "https://127.0.0.1:6443" // the node's way to the API server
-	}
-	kubeconfig := filepath.Join(node.Dir(), "multus.kubeconfig")
-	must(w.t, clientcmd.WriteToFile(*access, kubeconfig))
 	install(w.t, node, object{"cniVersion": "1.1.0", "name": "multus", "plugins": []any{object{
 		"type": "multus", "capabilities": object{"portMappings": true, "bandwidth": true},
 		"delegates":  []any{ours},
-		"kubeconfig": kubeconfig, "cniDir": multusCache(node), "binDir": plugins,
+		"kubeconfig": w.kubeconfigOn(node, "multus"), "cniDir": multusCache(node),
+		"binDir": plugins,
 	}}})
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
@@ -21,6 +23,7 @@ type world struct {
 	*lab.Lab
 	t         *testing.T
 	strangers map[string]*stranger
+	served    map[string][]netip.Addr // what Services have, by the names that tests give them
 }
 
 // newWorld starts a lab with a node for each wiring, on which agents run with --policy-only and
@@ -60,7 +63,8 @@ func newLab(t *testing.T, name string, options lab.Options) *world {
 
 func inLab(t *testing.T, l *lab.Lab) *world {
 	t.Helper()
-	return &world{Lab: l, t: t, strangers: map[string]*stranger{}}
+	return &world{Lab: l, t: t, strangers: map[string]*stranger{},
+		served: map[string][]netip.Addr{service: serviceAddrs}}
 }
 
 // dump logs what helps to find why a test failed.
@@ -140,8 +144,8 @@ func (w *world) addrs(place string) []netip.Addr {
 		return w.OutsideAddrs()
 	case len(w.NodeAddrs(place)) > 0:
 		return w.NodeAddrs(place)
-	case place == service:
-		return serviceAddrs
+	case w.served[place] != nil:
+		return w.served[place]
 	case w.strangers[place] != nil:
 		return w.strangers[place].addrs
 	}
@@ -225,3 +229,16 @@ func (w *world) eventually(what string, holds func() bool) {
 
 // on names a pod by its node: every node has one of each.
 func on(node *lab.Node, name string) string { return fmt.Sprintf("%s-%s", name, node.Name()) }
+
+// kubeconfigOn writes, for a program on a node, the administrator's access to the API server.
+func (w *world) kubeconfigOn(node *lab.Node, program string) string {
+	w.t.Helper()
+	access, err := clientcmd.LoadFromFile(w.Kubeconfig())
+	must(w.t, err)
+	for _, cluster := range access.Clusters {
+		cluster.Server = "https://127.0.0.1:6443" // the node's way to the API server
+	}
+	path := filepath.Join(node.Dir(), program+".kubeconfig")
+	must(w.t, clientcmd.WriteToFile(*access, path))
+	return path
+}
