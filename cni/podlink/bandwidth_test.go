@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
 )
 
@@ -190,4 +191,39 @@ func TestShapingGoesWithThePod(t *testing.T) {
 	cnitest.Lines(t, w.NetNS, "ip link add slubx type ifb") // not of ours, by its name
 	w.ends.Set(nil, nil, podCIDRs)
 	cnitest.Eventually(t, "the other goes", func() bool { return devices() == 1 })
+}
+
+// TestStrangersShapingName: a link of another kind with the name of a shaping device is another's:
+// it stays as it is, and a pass has nothing to do about it. The control is a shaping device, which
+// goes.
+func TestStrangersShapingName(t *testing.T) {
+	t.Parallel()
+	w := newBareWorld(t)
+	const name = "slub0123456789a"
+	links := func() string { return strings.Join(cnitest.Lines(t, w.NetNS, "ip -o link"), "\n") }
+	for kind, stays := range map[string]bool{"bridge": true, ifb: false} {
+		cnitest.Lines(t, w.NetNS, "ip link add "+name+" up type "+kind+
+			"; tc qdisc add dev "+name+" root tbf rate 1gbit burst 1mb limit 1mb")
+		keeper := NewKeeper(KeeperOptions{NetNS: w.NetNS})
+		keeper.Set(nil, nil, podCIDRs)
+		w.InNode(func() error {
+			k, err := link.Open(link.ProcSys)
+			if err != nil {
+				return err
+			}
+			defer k.Close()
+			for range 2 {
+				if !keeper.pass(k) {
+					t.Errorf("%s: the pass fails: %s", kind, keeper.lastErr)
+				}
+			}
+			return nil
+		})
+		if strings.Contains(links(), ": "+name) != stays {
+			t.Errorf("%s: it stays should be %t: %s", kind, stays, links())
+		}
+		if stays {
+			cnitest.Lines(t, w.NetNS, "ip link del "+name)
+		}
+	}
 }
