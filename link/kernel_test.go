@@ -4,66 +4,43 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 
-	"github.com/sluice-net/sluice/test/needroot"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // space is a network namespace of a test's own, with the links v0 and v1, and the tunnel vx0.
 type space struct {
-	t     *testing.T
-	netns ns.NetNS
+	testnet.Space
 	*Kernel
+
+	t *testing.T
 }
 
 func newSpace(t *testing.T) space {
 	t.Helper()
-	needroot.Skip(t)
-	netns, err := ns.TempNetNS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = netns.Close() })
-	s := space{t: t, netns: netns}
-	s.run(`ip link set lo up
-		ip link add v0 up type veth peer name v1
+	s := space{Space: testnet.NewSpace(t), t: t}
+	s.Run(`ip link add v0 up type veth peer name v1
 		ip link set v1 up
 		ip addr add 10.0.0.1/24 dev v0
 		ip link add vx0 up type vxlan id 5 dstport 4789 local 10.0.0.1`)
-	s.do(func() error { s.Kernel, err = Open(ProcSys); return err })
+	s.do(func() (err error) { s.Kernel, err = Open(ProcSys); return err })
 	t.Cleanup(s.Close)
 	s.look()
 	return s
 }
 
+// do is Do by the package's own way into a namespace.
 func (s space) do(f func() error) {
 	s.t.Helper()
-	if err := In(s.netns, f); err != nil {
+	if err := In(s.NetNS, f); err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-func (s space) run(commands string) {
-	s.t.Helper()
-	for command := range strings.SplitSeq(strings.TrimSpace(commands), "\n") {
-		words := strings.Fields(command)
-		s.do(func() error {
-			out, err := exec.Command(words[0], words[1:]...).
-				CombinedOutput() //nolint:noctx // it ends by itself
-			if err != nil {
-				err = fmt.Errorf("%s: %w: %s", command, err, out)
-			}
-			return err
-		})
 	}
 }
 
@@ -180,7 +157,7 @@ func TestItemsAreReadBack(t *testing.T) {
 				}
 				converge(desired)
 			}
-			s.run(c.alter)
+			s.Run(c.alter)
 			if left := Diff(desired, s.state(sysctls...), nil); len(left) == 0 {
 				t.Errorf("%s: nothing differs", c.alter)
 			}
@@ -214,7 +191,7 @@ func TestWithoutLink(t *testing.T) {
 func TestFound(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.run("ip link set v0 alias dev/pod-a mtu 1400 arp off address 02:00:00:00:00:01")
+	s.Run("ip link set v0 alias dev/pod-a mtu 1400 arp off address 02:00:00:00:00:01")
 	s.look()
 	want := Found{
 		Name: "v0", Type: "veth", MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1400, Up: true, Carrier: true,

@@ -20,7 +20,7 @@ func TestNotices(t *testing.T) {
 	s := newSpace(t)
 	var mu sync.Mutex
 	seen := map[Notice]bool{}
-	l := NewLoop(s.netns, "", time.Hour, 0, logr.Discard())
+	l := NewLoop(s.NetNS, "", time.Hour, 0, logr.Discard())
 	started := make(chan struct{}, 100)
 	l.Pass = func(*Kernel) bool {
 		started <- struct{}{}
@@ -65,7 +65,7 @@ func TestNotices(t *testing.T) {
 		"sysctl -w net.ipv4.conf.all.forwarding=0\nsysctl -w net.ipv4.conf.all.forwarding=1": {
 			Type: unix.RTM_NEWNETCONF, Index: AllLinks},
 	} {
-		s.run(command)
+		s.Run(command)
 		deadline := time.Now().Add(stretch.By(time.Minute))
 		for isSeen := false; !isSeen; {
 			mu.Lock()
@@ -105,7 +105,7 @@ func FuzzMessages(f *testing.F) {
 func TestLoopTriesAgain(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	l := NewLoop(s.netns, "", time.Hour, 0, logr.Discard())
+	l := NewLoop(s.NetNS, "", time.Hour, 0, logr.Discard())
 	passes := make(chan int, 10)
 	count := 0
 	l.Concerns = func(Notice) bool { return false }

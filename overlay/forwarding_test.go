@@ -20,7 +20,7 @@ import (
 func TestLinksThatDontForward(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
-	m.run(`ip link add eth1 up type veth peer name peer1
+	m.Run(`ip link add eth1 up type veth peer name peer1
 		ip link set peer1 up
 		ip addr add 203.0.113.1/24 dev eth1
 		ip route add default via 203.0.113.9
@@ -76,7 +76,7 @@ func TestForwardingOfSingleLinks(t *testing.T) {
 			a.awaitReady(1)
 			b.awaitReady(1)
 			connect := func() error {
-				return a.netns.Do(func(ns.NetNS) error {
+				return a.NetNS.Do(func(ns.NetNS) error {
 					dialer := net.Dialer{Timeout: stretch.By(time.Second),
 						LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 244, 1, 2)}}
 					conn, err := dialer.Dial("tcp", far.String())
@@ -107,15 +107,15 @@ func (m *machine) podBehind(addr netip.Addr) netip.AddrPort {
 	m.t.Helper()
 	pod := newSpace(m.t)
 	m.sysctl("ipv4/ip_forward", "1")
-	m.run(fmt.Sprintf(`ip link add pod0 up type veth peer name eth0 netns /proc/%d/fd/%d
+	m.Run(fmt.Sprintf(`ip link add pod0 up type veth peer name eth0 netns /proc/%d/fd/%d
 		ip addr add 169.254.1.1/32 dev pod0
-		ip route add %s dev pod0`, os.Getpid(), pod.netns.Fd(), addr))
-	pod.run(fmt.Sprintf(`ip link set eth0 up
+		ip route add %s dev pod0`, os.Getpid(), pod.NetNS.Fd(), addr))
+	pod.Run(fmt.Sprintf(`ip link set eth0 up
 		ip addr add %s/32 dev eth0
 		ip route add 169.254.1.1 dev eth0
 		ip route add default via 169.254.1.1`, addr))
 	var l net.Listener
-	err := pod.netns.Do(func(ns.NetNS) (err error) {
+	err := pod.NetNS.Do(func(ns.NetNS) (err error) {
 		l, err = net.Listen("tcp",
 			netip.AddrPortFrom(addr, 7).String()) //nolint:noctx // it doesn't wait
 		return err

@@ -19,7 +19,7 @@ func TestOwnAddresses(t *testing.T) {
 	own := changed(node(1), func(n *overlay.Node) {
 		n.Addresses = append(n.Addresses, addrs("203.0.113.1", "198.51.100.1")...)
 	})
-	m.run(`ip addr add 203.0.113.1/32 dev lo
+	m.Run(`ip addr add 203.0.113.1/32 dev lo
 		ip addr add 203.0.113.2/32 dev lo
 		ip addr add 192.168.77.201/24 dev eth0
 		ip addr add 192.168.77.200/32 dev eth0
@@ -37,11 +37,11 @@ func TestOwnAddresses(t *testing.T) {
 		})
 	}
 	are("172.17.0.1", "192.168.77.1", "192.168.77.201", "203.0.113.1", "fd77::1")
-	m.run("ip addr add 192.168.77.202/24 dev eth0\nip addr del 203.0.113.1/32 dev lo")
+	m.Run("ip addr add 192.168.77.202/24 dev eth0\nip addr del 203.0.113.1/32 dev lo")
 	are("172.17.0.1", "192.168.77.1", "192.168.77.201", "192.168.77.202", "fd77::1")
 	m.rec.Set("node1", []overlay.Node{changed(own, func(n *overlay.Node) { n.PodCIDRs = nil }),
 		node(2)}, dual(nil))
-	m.run("ip addr del 192.168.77.202/24 dev eth0")
+	m.Run("ip addr del 192.168.77.202/24 dev eth0")
 	are("172.17.0.1", "192.168.77.1", "192.168.77.201", "fd77::1")
 	s := m.rec.Status()
 	if s.Ready || !slices.Contains(s.Own, netip.MustParseAddr("192.168.77.1")) {
@@ -53,7 +53,7 @@ func TestOwnAddresses(t *testing.T) {
 func TestAddressTwice(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
-	m.run(`ip link add br1 up type bridge
+	m.Run(`ip link add br1 up type bridge
 		ip addr add 192.168.77.1/24 dev br1
 		ip addr add 192.168.77.1/32 dev lo`)
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
@@ -62,7 +62,7 @@ func TestAddressTwice(t *testing.T) {
 	const passes = 20
 	for i := range passes {
 		addr := fmt.Sprintf("203.0.113.%d", i+1)
-		m.run("ip addr add " + addr + "/32 dev eth0")
+		m.Run("ip addr add " + addr + "/32 dev eth0")
 		m.await(patience, "pass", func() error {
 			if own := m.rec.Status().Own; !slices.Contains(own, netip.MustParseAddr(addr)) {
 				return fmt.Errorf("own addresses %v", own)

@@ -72,7 +72,7 @@ func TestPodsReachEachOther(t *testing.T) {
 func TestDirectRoutingAcrossSubnets(t *testing.T) {
 	t.Parallel()
 	u := newUnderlay(t)
-	u.run(`sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+	u.Run(`sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 		ip link add br1 up type bridge mcast_snooping 0 forward_delay 0
 		ip addr add 192.168.77.254/24 dev br0
 		ip addr add 192.168.88.254/24 dev br1
@@ -81,9 +81,9 @@ func TestDirectRoutingAcrossSubnets(t *testing.T) {
 	near, same := u.newMachine(1), u.newMachine(2)
 	far := u.newMachineOn("br1", 3, prefixes("192.168.88.3/24", "fd88::3/64"))
 	for _, m := range []*machine{near, same} {
-		m.run("ip route add default via 192.168.77.254\nip -6 route add default via fd77::fe")
+		m.Run("ip route add default via 192.168.77.254\nip -6 route add default via fd77::fe")
 	}
-	far.run("ip route add default via 192.168.88.254\nip -6 route add default via fd88::fe")
+	far.Run("ip route add default via 192.168.88.254\nip -6 route add default via fd88::fe")
 	config := dual(func(c *overlay.Config) { c.DirectRouting = true })
 	nodes := []overlay.Node{node(1), node(2),
 		changed(node(3), func(n *overlay.Node) { n.Addresses = addrs("192.168.88.3", "fd88::3") })}
@@ -125,7 +125,7 @@ func TestHeaders(t *testing.T) {
 			capture := make(chan string, 1)
 			go func() {
 				defer close(capture)
-				capture <- b.run("timeout 8 tcpdump -n -c 3 -i eth0 " + filter)
+				capture <- b.Run("timeout 8 tcpdump -n -c 3 -i eth0 " + filter)
 			}()
 			a.await(patience, "captured packets", func() error {
 				a.mustReach(b, config)
@@ -213,10 +213,10 @@ func TestHeals(t *testing.T) {
 			want := m.dump()
 			if strings.Contains(name, whileDown) {
 				stop()
-				m.run(edit)
+				m.Run(edit)
 				m.start(nodes, dual(nil))
 			} else {
-				m.run(edit)
+				m.Run(edit)
 			}
 			start := time.Now()
 			m.awaitDump(2*time.Second, want)
@@ -254,7 +254,7 @@ func TestStalePeersAreRemovedAtStart(t *testing.T) {
 
 	m.start([]overlay.Node{node(1), node(2)}, dual(func(c *overlay.Config) { c.VNI = 7 }))
 	m.awaitReady(1)
-	links := m.run("ip link")
+	links := m.Run("ip link")
 	if strings.Contains(links, "sluice.1:") || !strings.Contains(links, "sluice.7:") {
 		t.Errorf("the tunnel of the old configuration is left:\n%s", links)
 	}
@@ -268,7 +268,7 @@ func TestRemove(t *testing.T) {
 	m.awaitReady(1)
 	stop()
 	for range 2 {
-		if err := overlay.Remove(overlay.Options{NetNS: m.netns}); err != nil {
+		if err := overlay.Remove(overlay.Options{NetNS: m.NetNS}); err != nil {
 			t.Fatal(err)
 		}
 		if got := m.dump(); got != before {

@@ -94,7 +94,7 @@ func TestStatesInRandomOrder(t *testing.T) {
 func TestWaitsWithAReason(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
-	m.run("ip addr del 192.168.77.1/24 dev eth0")
+	m.Run("ip addr del 192.168.77.1/24 dev eth0")
 	noCIDR := changed(node(1), func(n *overlay.Node) { n.PodCIDRs = nil })
 	m.start([]overlay.Node{noCIDR, node(2)}, dual(nil))
 	awaitReason := func(want string) {
@@ -106,7 +106,7 @@ func TestWaitsWithAReason(t *testing.T) {
 		})
 	}
 	awaitReason("no link has the underlay address 192.168.77.1")
-	m.run("ip addr add 192.168.77.1/24 dev eth0")
+	m.Run("ip addr add 192.168.77.1/24 dev eth0")
 	awaitReason("node1 has no pod CIDR yet")
 	if dump := strings.TrimSpace(m.dump()); dump != "" {
 		t.Errorf("something was changed:\n%s", dump)
@@ -130,10 +130,10 @@ func TestFollowsTheUnderlaysMTU(t *testing.T) {
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 	m.awaitReady(1)
 	for _, mtu := range []int{1500, 1400, 9000, 1350} {
-		m.run(fmt.Sprintf("ip link set eth0 mtu %d", mtu))
+		m.Run(fmt.Sprintf("ip link set eth0 mtu %d", mtu))
 		m.await(2*time.Second, "change of MTU", func() error {
 			s := m.rec.Status()
-			link := m.run("ip link show sluice.1")
+			link := m.Run("ip link show sluice.1")
 			if !strings.Contains(link, fmt.Sprintf("mtu %d ", mtu-50)) || s.MTU != mtu-50 ||
 				!s.Ready {
 				return fmt.Errorf("got %d (%s), %s", s.MTU, s.Reason, link)
@@ -158,7 +158,7 @@ func TestNamesTheDeviceInTheWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := lone(t)
-			m.run(link)
+			m.Run(link)
 			m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 			m.await(patience, "name", func() error {
 				reason := m.rec.Status().Reason
@@ -167,7 +167,7 @@ func TestNamesTheDeviceInTheWay(t *testing.T) {
 				}
 				return nil
 			})
-			m.run("ip link del flannel.1")
+			m.Run("ip link del flannel.1")
 			m.awaitReady(1)
 		})
 	}
@@ -177,14 +177,14 @@ func TestNamesTheDeviceInTheWay(t *testing.T) {
 func TestTakesOverRoutes(t *testing.T) {
 	t.Parallel()
 	m := lone(t)
-	m.run(`ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 9999 local 192.168.77.1
+	m.Run(`ip link add flannel.1 up type vxlan id 1 dev eth0 dstport 9999 local 192.168.77.1
 		ip route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
 		ip -6 route add fd00:10:244:2::/64 via fd00:10:244:2:: dev flannel.1 onlink`)
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 	m.awaitReady(1)
 	for _, command := range []string{"ip route show root 10.244.0.0/16",
 		"ip -6 route show root fd00:10:244::/56"} {
-		routes := m.run(command)
+		routes := m.Run(command)
 		if strings.Contains(routes, "flannel.1") || !strings.Contains(routes, "sluice.1") {
 			t.Errorf("%s:\n%s", command, routes)
 		}
@@ -221,7 +221,7 @@ func TestSysctls(t *testing.T) {
 	m.sysctl("ipv6/conf/all/forwarding", "0")
 	// Another uplink that has its default route from a router, one that doesn't, and one that
 	// userspace looks after.
-	m.run(`ip link add eth1 up type veth peer name peer1
+	m.Run(`ip link add eth1 up type veth peer name peer1
 		ip link add eth2 up type veth peer name peer2
 		ip link add eth3 up type veth peer name peer3
 		ip link set peer1 up
@@ -231,7 +231,7 @@ func TestSysctls(t *testing.T) {
 		m.sysctl("ipv6/conf/"+link+"/accept_ra", "1")
 	}
 	m.sysctl("ipv6/conf/eth3/accept_ra", "0")
-	m.run(`ip -6 route add default via fe80::9 dev eth1 proto ra
+	m.Run(`ip -6 route add default via fe80::9 dev eth1 proto ra
 		ip -6 route add 2001:db8::/64 dev eth3 proto ra`)
 	m.start([]overlay.Node{node(1), node(2)}, dual(nil))
 	m.awaitReady(1)
@@ -250,7 +250,7 @@ func TestSysctls(t *testing.T) {
 			t.Errorf("%s is %s, want %s", key, got, want)
 		}
 	}
-	if routes := m.run("ip -6 route show default"); !strings.Contains(routes, "eth1 proto ra") {
+	if routes := m.Run("ip -6 route show default"); !strings.Contains(routes, "eth1 proto ra") {
 		t.Errorf("the default route from a router advertisement is gone: %q", routes)
 	}
 	if got := m.rec.Status().ReversePathFilters; got["eth0"] == "" || got["all"] == "" {
@@ -308,7 +308,7 @@ func TestOnePeerFails(t *testing.T) {
 	m.start([]overlay.Node{node(1), bad, node(3)},
 		overlay.Config{Network: net4, Backend: overlay.HostGW})
 	m.await(patience, "way to the other peer", func() error {
-		routes, reason := m.run("ip route"), m.rec.Status().Reason
+		routes, reason := m.Run("ip route"), m.rec.Status().Reason
 		if !strings.Contains(routes, "10.244.3.0/24 via 192.168.77.3") ||
 			!strings.Contains(reason, "10.244.2.0/24 via 192.168.77.255") {
 			return fmt.Errorf("%s, routes:\n%s", reason, routes)

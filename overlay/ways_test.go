@@ -23,14 +23,14 @@ func TestAddressesOnLo(t *testing.T) {
 		t.Run(family.String(), func(t *testing.T) {
 			t.Parallel()
 			u := newUnderlay(t)
-			u.run("ip link add br1 up type bridge mcast_snooping 0 forward_delay 0")
+			u.Run("ip link add br1 up type bridge mcast_snooping 0 forward_delay 0")
 			config := dual(nil)
 			var machines []*machine
 			var nodes []overlay.Node
 			for i := 1; i <= 2; i++ {
 				m := u.newMachineOn("br0", i, nil)
 				address := netip.MustParsePrefix(fmt.Sprintf(world.address, i))
-				m.run(fmt.Sprintf("ip addr add %s dev lo\nip addr add %s dev eth0", address,
+				m.Run(fmt.Sprintf("ip addr add %s dev lo\nip addr add %s dev eth0", address,
 					fmt.Sprintf(world.link, i)))
 				machines = append(machines, m)
 				nodes = append(nodes, changed(node(i), func(n *overlay.Node) {
@@ -51,7 +51,7 @@ func TestAddressesOnLo(t *testing.T) {
 				return nil
 			})
 			way := func(m *machine, verb string, prefix string) {
-				m.run(fmt.Sprintf("ip %s route %s %s via %s dev eth0",
+				m.Run(fmt.Sprintf("ip %s route %s %s via %s dev eth0",
 					map[overlay.Family]string{overlay.IPv4: "-4", overlay.IPv6: "-6"}[family], verb,
 					prefix, fmt.Sprintf(world.gateway, 3-m.i)))
 			}
@@ -72,7 +72,7 @@ func TestAddressesOnLo(t *testing.T) {
 
 			way(a, "add",
 				"default") // by which the node still has a way out when the one to its peer goes
-			a.run(fmt.Sprintf("ip route add unreachable %s metric 5", other(a)))
+			a.Run(fmt.Sprintf("ip route add unreachable %s metric 5", other(a)))
 			way(a, "del", other(a))
 			a.await(2*time.Second, "skipping of the peer", func() error {
 				if s := a.rec.Status(); len(s.Peers) != 0 ||
@@ -83,7 +83,7 @@ func TestAddressesOnLo(t *testing.T) {
 				}
 				return nil
 			})
-			a.run(fmt.Sprintf("ip route del unreachable %s metric 5",
+			a.Run(fmt.Sprintf("ip route del unreachable %s metric 5",
 				other(a))) // now by the default route
 			a.awaitReady(1)
 			a.mustReach(b, config)

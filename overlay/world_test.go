@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -18,8 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-net/sluice/overlay"
-	"github.com/sluice-net/sluice/test/needroot"
 	"github.com/sluice-net/sluice/test/stretch"
+	"github.com/sluice-net/sluice/test/testnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,76 +27,44 @@ var patience = stretch.By(time.Minute)
 
 // space is a network namespace of a test's own.
 type space struct {
-	t     *testing.T
-	netns ns.NetNS
+	testnet.Space
+
+	t *testing.T
 }
 
 func newSpace(t *testing.T) space {
 	t.Helper()
-	needroot.Skip(t)
-	netns, err := ns.TempNetNS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = netns.Close() })
-	s := space{t, netns}
+	s := space{testnet.NewSpace(t), t}
 	s.sysctl("ipv6/conf/all/accept_dad", "0")
 	s.sysctl("ipv6/conf/default/accept_dad", "0")
-	s.run("ip link set lo up")
 	return s
 }
 
 func (s space) sysctl(key, value string) {
 	s.t.Helper()
-	err := s.netns.Do(func(ns.NetNS) error {
-		return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
-	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) })
 }
 
 func (s space) readSysctl(key string) string {
 	s.t.Helper()
 	var value []byte
-	err := s.netns.Do(func(ns.NetNS) (err error) {
+	s.Do(func() (err error) {
 		value, err = os.ReadFile("/proc/sys/net/" + key)
 		return err
 	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	return strings.TrimSpace(string(value))
-}
-
-// run runs commands, one a line, and returns what the last one printed.
-func (s space) run(commands string) string {
-	s.t.Helper()
-	var out []byte
-	for command := range strings.SplitSeq(strings.TrimSpace(commands), "\n") {
-		words := strings.Fields(command)
-		err := s.netns.Do(func(ns.NetNS) (err error) {
-			out, err = exec.Command(words[0], words[1:]...).
-				CombinedOutput() //nolint:noctx // it ends by itself
-			return err
-		})
-		if err != nil {
-			s.t.Fatalf("%s: %v: %s", command, err, out)
-		}
-	}
-	return string(out)
 }
 
 // dump is what is there of ours, by the tools that people use; without indexes of links.
 func (s space) dump() string {
 	s.t.Helper()
 	return strings.Join([]string{
-		withoutIndex(s.run("ip -d link show type vxlan")),
-		onlyTunnels(withoutIndex(s.run("ip -o addr show"))),
-		s.run("ip route show proto 84"),
-		s.run("ip -6 route show proto 84"),
-		onlyTunnels(s.run("ip neigh show nud permanent")),
-		onlyTunnels(s.run("bridge fdb show")),
+		withoutIndex(s.Run("ip -d link show type vxlan")),
+		onlyTunnels(withoutIndex(s.Run("ip -o addr show"))),
+		s.Run("ip route show proto 84"),
+		s.Run("ip -6 route show proto 84"),
+		onlyTunnels(s.Run("ip neigh show nud permanent")),
+		onlyTunnels(s.Run("bridge fdb show")),
 	}, "\n")
 }
 
@@ -131,7 +98,7 @@ type underlay struct{ space }
 func newUnderlay(t *testing.T) underlay {
 	t.Helper()
 	u := underlay{newSpace(t)}
-	u.run("ip link add br0 up type bridge mcast_snooping 0 forward_delay 0")
+	u.Run("ip link add br0 up type bridge mcast_snooping 0 forward_delay 0")
 	return u
 }
 
@@ -151,15 +118,15 @@ func (u underlay) newMachine(i int) *machine {
 func (u underlay) newMachineOn(bridge string, i int, addresses []netip.Prefix) *machine {
 	u.t.Helper()
 	m := &machine{space: newSpace(u.t), i: i}
-	u.run(
+	u.Run(
 		fmt.Sprintf("ip link add port%d up master %s type veth peer name eth0 netns /proc/%d/fd/%d",
-			i, bridge, os.Getpid(), m.netns.Fd()))
-	m.run("ip link set eth0 up")
+			i, bridge, os.Getpid(), m.NetNS.Fd()))
+	m.Run("ip link set eth0 up")
 	for _, p := range addresses {
-		m.run(fmt.Sprintf("ip addr add %s dev eth0", p))
+		m.Run(fmt.Sprintf("ip addr add %s dev eth0", p))
 	}
 	for _, p := range node(i).PodCIDRs { // a pod, as far as this package is concerned
-		m.run(fmt.Sprintf("ip addr add %s/%d dev lo", pod(p), p.Addr().BitLen()))
+		m.Run(fmt.Sprintf("ip addr add %s/%d dev lo", pod(p), p.Addr().BitLen()))
 	}
 	return m
 }
@@ -176,7 +143,7 @@ func lone(t *testing.T) *machine {
 // start runs a Reconciler until the test ends or stop is called.
 func (m *machine) start(nodes []overlay.Node, c overlay.Config) (stop func()) {
 	m.t.Helper()
-	m.rec = overlay.New(overlay.Options{NetNS: m.netns, Tick: time.Hour})
+	m.rec = overlay.New(overlay.Options{NetNS: m.NetNS, Tick: time.Hour})
 	m.rec.Set(node(m.i).Name, nodes, c)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -240,7 +207,7 @@ func (m *machine) serve() {
 		var l net.Listener
 		m.await(patience, "address of the pod's",
 			func() error { // the kernel takes its time with IPv6
-				return m.netns.Do(func(ns.NetNS) (err error) {
+				return m.NetNS.Do(func(ns.NetNS) (err error) {
 					l, err = net.Listen("tcp",
 						netip.AddrPortFrom(pod(p), 7).String()) //nolint:noctx // it doesn't wait
 					return err
@@ -262,7 +229,7 @@ func (m *machine) serve() {
 
 // reach sends some data from a pod to the one of another node and back.
 func (m *machine) reach(from, to netip.Prefix, size int) error {
-	return m.netns.Do(func(ns.NetNS) error {
+	return m.NetNS.Do(func(ns.NetNS) error {
 		dialer := net.Dialer{Timeout: stretch.By(time.Second),
 			LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(pod(from), 0))}
 		conn, err := dialer.Dial("tcp", netip.AddrPortFrom(pod(to), 7).String())
@@ -297,7 +264,7 @@ func (m *machine) mustReach(peer *machine, c overlay.Config) {
 // tunnelled is how many packets have left through the tunnel.
 func (m *machine) tunnelled() string {
 	m.t.Helper()
-	_, counters, _ := strings.Cut(m.run("cat /proc/net/dev"), "sluice.")
+	_, counters, _ := strings.Cut(m.Run("cat /proc/net/dev"), "sluice.")
 	_, counters, _ = strings.Cut(counters, ":")
 	const sent = 9 // the tenth column
 	return strings.Fields(counters)[sent]

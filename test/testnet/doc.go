@@ -8,6 +8,8 @@
 // has for that, in the host's namespace. Every packet between two hosts crosses the node's
 // namespace, so rules installed there (Node.NSFd, Node.Do, Node.Nft) judge it.
 //
+// A Space is a bare namespace, in which commands run.
+//
 // A denial only means something next to its control: first MustReach without the rule, then
 // MustNotReach with it.
 //
