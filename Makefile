@@ -58,6 +58,20 @@ proof: packages programs ## The long forms of the tests that prove enforcement, 
 	@hack/proof $(PROOF)
 	@hack/fuzz
 
+# The kernels that users boot: KERNELS="bookworm trixie-backports" picks some of hack/kernels' list.
+KERNELS ?=
+kernel-packages := qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod xz=xz-utils /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+
+.PHONY: kernels
+kernels: packages programs ## The tests of the kernel's tables, of packets and of a lab on Debian's stock kernels (5.10 to the newest), in virtual machines
+	@hack/ensure-packages $(kernel-packages)
+	@go run ./hack/kernels $(KERNELS)
+
+.PHONY: kernels-fast
+kernels-fast: packages programs ## The short form of that on one kernel, 6.1
+	@hack/ensure-packages $(kernel-packages)
+	@go run ./hack/kernels -short bookworm
+
 .PHONY: bench
 bench: packages programs ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
 	@hack/bench

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// apt is Debian's package manager with a state of its own, apart from this machine's.
+type apt struct {
+	folder  string
+	options []string
+}
+
+// mirror is where Debian's packages come from: $DEBIAN_MIRROR, or where this machine's own come
+// from if it is a Debian, or Debian's own.
+func mirror() string {
+	if url := os.Getenv("DEBIAN_MIRROR"); url != "" {
+		return url
+	}
+	if release, err := os.ReadFile("/etc/os-release"); err == nil &&
+		bytes.Contains(release, []byte("\nID=debian\n")) {
+		files, _ := filepath.Glob("/etc/apt/sources.list.d/*") // the pattern is well-formed
+		for _, file := range append(files, "/etc/apt/sources.list") {
+			if text, err := os.ReadFile(file); err == nil {
+				if url := firstSource(string(text)); url != "" {
+					return url
+				}
+			}
+		}
+	}
+	return "http://mirror.example/debian"
+}
+
+var source = regexp.MustCompile(`(?m)^(?:URIs:|deb(?: \[[^]]*\])?)\s+(https?://\S+)`)
+
+// firstSource is the first URL of a file of apt's sources, in either of its two forms.
+func firstSource(text string) string {
+	if found := source.FindStringSubmatch(text); found != nil {
+		return strings.TrimSuffix(found[1], "/")
+	}
+	return ""
+}
+
+func newApt(ctx context.Context, folder, suite string) (*apt, error) {
+	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(folder, sub), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	list := filepath.Join(folder, "sources.list")
+	line := fmt.Sprintf(
+		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n",
+		mirror(), suite)
+	if err := os.WriteFile(list, []byte(line), 0o644); err != nil {
+		return nil, err
+	}
+	a := &apt{folder: folder, options: []string{"-qq", "-o", "Dir::Etc::sourcelist=" + list,
+		"-o", "Dir::Etc::sourceparts=-", "-o",
+		"Dir::State::lists=" + filepath.Join(folder, "lists"),
+		"-o", "Dir::Cache=" + filepath.Join(folder, "cache"), "-o", "APT::Sandbox::User=",
+		// nothing is installed: what is needed is downloaded whole
+		"-o", "Dir::State::status=/dev/null"}}
+	_, err := a.run(ctx, "", "apt-get", "update")
+	return a, err
+}
+
+func (a *apt) run(ctx context.Context, dir, program string, args ...string) (string, error) {
+	return command(ctx, dir, program, append(args, a.options...)...)
+}
+
+var depends = regexp.MustCompile(`(?m)^\s+Depends: (linux-(?:image|binary|modules)-[0-9]\S*)`)
+
+func (a *apt) depends(ctx context.Context, name string) ([]string, error) {
+	text, err := a.run(ctx, "", "apt-cache", "depends", name)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, found := range depends.FindAllStringSubmatch(text, -1) {
+		names = append(names, found[1])
+	}
+	return names, nil
+}
+
+// kernel names the packages of the suite's kernel. linux-image-amd64 depends on the image of a
+// version, which holds everything; since 7.x that one depends on two packages that do.
+func (a *apt) kernel(ctx context.Context) ([]string, error) {
+	images, err := a.depends(ctx, "linux-image-amd64")
+	if err != nil {
+		return nil, err
+	}
+	if len(images) == 0 {
+		return nil, errors.New("linux-image-amd64 depends on no linux-image of a version")
+	}
+	parts, err := a.depends(ctx, images[0])
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) > 0 {
+		return parts, nil
+	}
+	return images[:1], nil
+}
+
+func (a *apt) version(ctx context.Context, name string) (string, error) {
+	text, err := a.run(ctx, "", "apt-cache", "show", "--no-all-versions", name)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(text) {
+		if version, ok := strings.CutPrefix(line, "Version: "); ok {
+			return strings.TrimSpace(version), nil
+		}
+	}
+	return "", fmt.Errorf("apt-cache names no version of %s", name)
+}
+
+// unpack downloads packages and unpacks them into tree.
+func (a *apt) unpack(ctx context.Context, tree string, names []string) error {
+	if _, err := a.run(ctx, a.folder, "apt-get",
+		append([]string{"download"}, names...)...); err != nil {
+		return err
+	}
+	packages, err := filepath.Glob(filepath.Join(a.folder, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, p := range packages {
+		if _, err := command(ctx, "", "dpkg-deb", "--extract", p, tree); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nftScript runs nft with the libraries that are beside it. Releases have their loader in one of
+// two places.
+const nftScript = `#!/bin/sh
+tree=%s
+for folder in lib64 usr/lib64; do
+	loader=$tree/$folder/ld-linux-x86-64.so.2
+	[ ! -e "$loader" ] || exec "$loader" --library-path \
+		"$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/sbin/nft" "$@"
+done
+echo "$tree has no ld-linux-x86-64.so.2" >&2
+exit 1
+`
+
+// unpackNft unpacks the suite's nft with all its libraries, and leaves FOLDER/bin/nft, which runs
+// it with those.
+func (a *apt) unpackNft(ctx context.Context, folder string) error {
+	tree := filepath.Join(folder, "userland")
+	if _, err := a.run(ctx, "", "apt-get", "install", "--download-only", "--yes",
+		"--no-install-recommends", "-o", "Debug::NoLocking=true", "nftables"); err != nil {
+		return err
+	}
+	packages, err := filepath.Glob(filepath.Join(a.folder, "cache/archives/*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, p := range packages {
+		if _, err := command(ctx, "", "dpkg-deb", "--extract", p, tree); err != nil {
+			return err
+		}
+	}
+	script := fmt.Sprintf(nftScript, quote(strings.Replace(tree, ".new/", "/", 1)))
+	if err := os.MkdirAll(filepath.Join(folder, "bin"), 0o755); err != nil {
+		return err
+	}
+	//nolint:gosec // runs
+	return os.WriteFile(filepath.Join(folder, "bin/nft"), []byte(script), 0o755)
+}
+
+// command runs a program in a folder and returns what it printed; its error has what it complained.
+func command(ctx context.Context, dir, program string, args ...string) (string, error) {
+	//nolint:gosec // the programs that this one names
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	var out, complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err,
+			strings.TrimSpace(complaint.String()))
+	}
+	return out.String(), nil
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMarks: what a machine says of itself is heard, whatever its kernel writes between.
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	var heard []string
+	f := &follower{commands: make([]Command, 2), limit: time.AfterFunc(time.Hour, func() {}),
+		watcher: Watcher{
+			Up:    func(_ int, version string) { heard = append(heard, "up", version) },
+			Begin: func(int) { heard = append(heard, "begin") },
+			End: func(n, status, seconds int) {
+				if n == 0 && status == 0 && seconds == 12 {
+					heard = append(heard, "passed")
+				}
+				if n == 1 && status == 124 && seconds == 60 {
+					heard = append(heard, "out of time")
+				}
+			},
+		}}
+	f.read(strings.NewReader("\x1bcBooting from ROM\r\n@up 5 #1 SMP Debian 6.1.176-1\r\n" +
+		"@begin 0\r\n[   8.1] nf_conntrack: a word of the kernel\r\n@end 0 0 12\r\n" +
+		"@begin 1\r\n@begin 7\r\n@begin x\r\n@end\r\n@end 7 0 1\r\n@end 1 124 60\r\n[  9.2] " +
+		"reboot: Power down"))
+	want := "up,#1 SMP Debian 6.1.176-1,begin,passed,begin,out of time"
+	if got := strings.Join(heard, ","); got != want || f.ended != 2 {
+		t.Errorf("heard %s, %d ended; want %s", got, f.ended, want)
+	}
+}
+
+// TestScript: the script is one that a shell takes, and each word of it stays one, whatever is in
+// it.
+func TestScript(t *testing.T) {
+	t.Parallel()
+	m := &Machine{Kernel: &Kernel{Modules: "/a folder/it's modules"}, Out: t.TempDir()}
+	script := m.script([]Command{{Dir: "/a $(touch x) b", Line: `echo 'a "b'; false`,
+		Log: "a.log", Limit: time.Minute}})
+	if out, err := exec.CommandContext(t.Context(), "sh", "-n", "-c", script).
+		CombinedOutput(); err != nil {
+		t.Errorf("sh -n: %v: %s\n%s", err, out, script)
+	}
+	const hostile = `it's $HOME "and" $(more) \`
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+quote(hostile)).Output()
+	if err != nil || string(out) != hostile {
+		t.Errorf("got %q, error %v, want %q", out, err, hostile)
+	}
+}
+
+// TestStatus: the script tells each command's own exit status, and that of one that is out of time.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	commands := []Command{
+		{Dir: "/", Line: "echo said; exit 0", Log: "a", Limit: time.Minute},
+		{Dir: "/", Line: "exit 3", Log: "b", Limit: time.Minute},
+		{Dir: "/", Line: "sleep 60", Log: "c", Limit: time.Second},
+		{Dir: "/no such folder", Line: "true", Log: "d", Limit: time.Minute},
+	}
+	console, err := exec.CommandContext(t.Context(), "sh", "-c", runScript(commands, out)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var statuses []int
+	f := &follower{commands: commands, limit: time.AfterFunc(time.Hour, func() {}),
+		watcher: Watcher{Begin: func(int) {},
+			End: func(_, status, _ int) { statuses = append(statuses, status) }}}
+	f.read(bytes.NewReader(console))
+	if len(statuses) != 4 || statuses[0] != 0 || statuses[1] != 3 || statuses[2] != 124 ||
+		statuses[3] == 0 {
+		t.Errorf("got %v, want 0, 3, 124 and a failure", statuses)
+	}
+	if said, err := os.ReadFile(filepath.Join(out, "a")); err != nil || string(said) != "said\n" {
+		t.Errorf("got %q, error %v", said, err)
+	}
+}
+
+// TestCollect: what tests say becomes counts, reasons and figures.
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	log := "\x16=== RUN   TestA\n\x16=== RUN   TestA/part\n    a_test.go:7: proof: 3 cases\n" +
+		"\x16--- PASS: TestA (0.10s)\n    \x16--- PASS: TestA/part (0.10s)\n" +
+		"\x16=== RUN   TestB\n    b_test.go:12: needs the module sctp, which this kernel lacks\n" +
+		"\x16--- SKIP: TestB (0.00s)\n\x16=== RUN   TestC\n    c_test.go:3: got 1, want 2\n" +
+		"\x16--- FAIL: TestC (0.00s)\n\x16FAIL\n"
+	tests, err := readTests(t.Context(), []byte(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	skipped := map[string]string{"TestB": "needs the module sctp, which this kernel lacks"}
+	if len(tests.Passed) != 1 || tests.Passed[0] != "TestA" ||
+		len(tests.Failed) != 1 || tests.Failed[0] != "TestC" ||
+		!maps.Equal(tests.Skipped, skipped) ||
+		len(tests.Figures) != 1 || tests.Figures[0] != "3 cases" {
+		t.Errorf("got %+v", tests)
+	}
+}
+
+// TestOK: only tests that ran and passed are a success.
+func TestOK(t *testing.T) {
+	t.Parallel()
+	passed := Tests{Passed: []string{"TestA"}}
+	for name, tc := range map[string]struct {
+		result Result
+		want   bool
+	}{
+		"passed":            {Result{Tests: passed}, true},
+		"nothing ran":       {Result{}, false},
+		"failed":            {Result{Status: 1, Tests: Tests{Failed: []string{"TestB"}}}, false},
+		"a part didn't end": {Result{Status: 124, Tests: passed}, false},
+		"the machine died":  {Result{Died: true, Tests: passed}, false},
+		"everything skipped": {
+			Result{Tests: Tests{Skipped: map[string]string{"TestA": "no"}}}, false},
+		"a panic after a pass": {Result{Status: 2, Tests: passed}, false},
+	} {
+		if got := tc.result.OK(); got != tc.want {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+// TestTable: the table has each result, and each reason of a skip once.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	result := func() *Result {
+		return &Result{Suite: "nft/table", Seconds: 7, Tests: Tests{Passed: []string{"TestA"},
+			Skipped: map[string]string{"TestB": "tables with an owner came with 6.9"},
+			Figures: []string{"3 cases"}}}
+	}
+	failed := &Result{Suite: "e2e/enforce", Tests: Tests{Failed: []string{"TestC"}}, Status: 1}
+	got := table([]*Report{
+		{Kernel: &Kernel{Suite: "one", Release: "1.0", Package: "1.0-1"},
+			Results: []*Result{result()}},
+		{Kernel: &Kernel{Suite: "two", Release: "2.0", Package: "2.0-1"},
+			Results: []*Result{result(), failed, {Suite: "link", Died: true}}},
+	})
+	for _, want := range []string{
+		"| **1.0** (Debian's one, 1.0-1) |", "| | nft/table | 1 | 0 | 1 | 7 s |\n",
+		"| | e2e/enforce | 0 | 1: `TestC` | 0 | 0 s |\n", "| | link | 0 | didn't end | 0 | 0 s |\n",
+		"- nft/table `TestB`: tables with an owner came with 6.9 (one, two)\n",
+		"Figures on 1.0:\n\n- nft/table: 3 cases\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q isn't in\n%s", want, got)
+		}
+	}
+}
+
+// TestInsert: the table takes the place of the last one, and nothing else changes; twice is once.
+func TestInsert(t *testing.T) {
+	t.Parallel()
+	got := "before\n" + tableBegin + "old\n" + tableEnd + "after\n"
+	want := "before\n" + tableBegin + "\n| new |\n\n" + tableEnd + "after\n"
+	for range 2 {
+		var err error
+		if got, err = insert(got, "| new |\n"); err != nil || got != want {
+			t.Fatalf("got %q, error %v, want %q", got, err, want)
+		}
+	}
+	if _, err := insert("nothing marked", "x"); err == nil {
+		t.Error("a document without marks is taken")
+	}
+}
+
+// TestSources: a mirror is found in both forms of apt's files.
+func TestSources(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"Types: deb\nURIs: https://a.example/debian/\nSuites: x\n":      "https://a.example/debian",
+		"# deb http://no.example x\ndeb http://b.example/debian x main": "http://b.example/debian",
+		"deb [signed-by=/k arch=amd64] http://c.example/d x main\n":     "http://c.example/d",
+		"deb cdrom:[Debian]/ x main\n":                                  "",
+	} {
+		if got := firstSource(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestBadArguments: each is refused, and the message names it and what is expected.
+func TestBadArguments(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ args, want string }{
+		{"slackware", `kernel "slackware" isn't one of bullseye, `},
+		{"-at-once 0", "-at-once is 0; it has to be 1 or more"},
+		{"-suites (", "-suites: error parsing regexp"},
+		{"-suites nothing bookworm", `-suites: no suite has a name like "nothing"`},
+	} {
+		_, err := parse(strings.Fields(tc.args))
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", tc.args, err, tc.want)
+		}
+	}
+}
+
+// parts are those of a test, in an expression.
+var parts = regexp.MustCompile(`/\^\([^)]*\)\$`)
+
+// TestSuitesExist: what runs on the kernels are packages with tests that are there.
+func TestSuitesExist(t *testing.T) {
+	t.Parallel()
+	for _, s := range append(suites(), suitesBelow()...) {
+		if s.Program {
+			continue
+		}
+		list := exec.CommandContext(t.Context(), "grep", "-rhoE", `^func Test\w+`,
+			"../../"+s.Name(),
+			"--include=*_test.go")
+		names, err := list.Output()
+		if err != nil {
+			t.Errorf("%s has no tests: %v", s.Name(), err)
+		}
+		for _, short := range []bool{false, true} {
+			tests := bytes.ReplaceAll(names, []byte("func "), nil)
+			expression := "(?m)" + parts.ReplaceAllString(s.expression(short), "")
+			if which, err := regexp.Compile(expression); err != nil || !which.Match(tests) {
+				t.Errorf("%s: no test has a name like %q, error %v", s.Name(), expression, err)
+			}
+		}
+	}
+}
