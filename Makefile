@@ -160,13 +160,17 @@ fmt: bin/golangci-lint ## Format every module and sort its imports
 ##@ Generate
 
 .PHONY: generate
-generate: manifests install-manifest ## Write everything that is generated
+generate: manifests install-manifest kernel-page ## Write everything that is generated
 
 RBAC_DIR ?= config/rbac
 
 .PHONY: manifests
 manifests: bin/controller-gen ## Write config/rbac/role.yaml from the +kubebuilder:rbac markers in controllers/
 	@controller-gen rbac:roleName=sluice-agent paths=./controllers/... output:rbac:dir=$(RBAC_DIR)
+
+.PHONY: kernel-page
+kernel-page: # the parts of docs/kernels.md that internal/kernels knows
+	@page=$$(mktemp); trap 'rm -f "$$page"' EXIT; go run ./hack/kernelpage <docs/kernels.md >"$$page"; cat "$$page" >docs/kernels.md
 
 .PHONY: verify-generated
 verify-generated: bin/controller-gen bin/kustomize ## Fail if a generated file is not what make generate would write
@@ -175,6 +179,7 @@ verify-generated: bin/controller-gen bin/kustomize ## Fail if a generated file i
 	diff -u config/rbac/role.yaml "$$dir/role.yaml" || { echo "config/rbac/role.yaml is stale: run make generate" >&2; exit 1; }; \
 	hack/render "$$dir/dist"; \
 	for file in dist/*.yaml; do diff -u "$$file" "$$dir/$$file" || { echo "$$file is stale: run make generate" >&2; exit 1; }; done; \
+	go run ./hack/kernelpage <docs/kernels.md | diff -u docs/kernels.md - || { echo "docs/kernels.md is stale: run make generate" >&2; exit 1; }; \
 	echo "generated files are up to date"
 
 .PHONY: build-config

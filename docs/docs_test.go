@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sluice-net/sluice/internal/kernels"
 )
 
 var repository = os.DirFS("..")
@@ -254,6 +256,21 @@ func TestFlagsAreListed(t *testing.T) {
 	}
 	if len(rows) < 20 {
 		t.Errorf("only %d flags are listed", len(rows))
+	}
+}
+
+// TestOldestKernelIsNamed: the documents and the agent agree on the oldest Linux.
+func TestOldestKernelIsNamed(t *testing.T) {
+	t.Parallel()
+	oldest := kernels.Minimum().String()
+	for name, sentence := range map[string]string{
+		"README.md":           "Linux " + oldest + " or later",
+		"docs/fail-closed.md": "older than Linux " + oldest,
+		"docs/install.md":     "| Linux | " + oldest + " or newer",
+	} {
+		if !strings.Contains(document(t, name), sentence) {
+			t.Errorf("%s lacks %q", name, sentence)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/controllers/apiguard"
 	"github.com/sluice-net/sluice/controllers/notify"
+	"github.com/sluice-net/sluice/internal/kernels"
 	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/ruleset"
@@ -62,11 +63,23 @@ func command(args []string) (run func(context.Context, []string) error, rest []s
 
 // runAgent runs until ctx ends or a part of the agent fails for good.
 func runAgent(ctx context.Context, args []string) error {
+	k, err := runningKernel()
+	if err != nil {
+		return err
+	}
+	return runAgentOn(ctx, k, args)
+}
+
+// runAgentOn is runAgent on a kernel. One that it can't work on it leaves as it is.
+func runAgentOn(ctx context.Context, k kernels.Kernel, args []string) error {
 	o, err := parseFlags(args)
 	if err != nil {
 		return err
 	}
 	log := setLogger(o)
+	if err := checkKernel(ctx, k, o.policyOnly, table.Missing, log); err != nil {
+		return err
+	}
 	setMemoryLimit(log)
 	cfg, err := restConfig(o.kubeconfig)
 	if err != nil {

@@ -59,28 +59,39 @@ const (
 // AskForOwnedTables queues a transaction that makes an owned table which persists, and that is
 // refused whatever the kernel has: OwnedTables reads the answer.
 func (c *Conn) AskForOwnedTables() error {
-	queue := func(label, name string) error {
-		return c.queue(label, unix.NFT_MSG_NEWTABLE, create,
-			func(body *netlink.AttributeEncoder) error {
-				if name != "" {
-					body.String(unix.NFTA_TABLE_NAME, name)
-				}
-				body.Uint32(unix.NFTA_TABLE_FLAGS, TableOwner|TablePersist)
-				return nil
-			})
+	err := c.queue(asksForOwned, unix.NFT_MSG_NEWTABLE, create,
+		func(body *netlink.AttributeEncoder) error {
+			body.String(unix.NFTA_TABLE_NAME, nft.TableName+"-probe")
+			body.Uint32(unix.NFTA_TABLE_FLAGS, TableOwner|TablePersist)
+			return nil
+		})
+	return errors.Join(err, c.EndQuestion())
+}
+
+// EndQuestion queues what the kernel refuses in any case, a table without a name: with it at its
+// end, a transaction changes nothing, and only asks whether the kernel takes all before it.
+func (c *Conn) EndQuestion() error {
+	return c.queue(endsQuestion, unix.NFT_MSG_NEWTABLE, create,
+		func(*netlink.AttributeEncoder) error { return nil })
+}
+
+// TakesAll reports whether the kernel took all of a question but its end, by the error with which
+// Flush has failed; refusal is what it said otherwise. Another error is returned.
+func TakesAll(answer error) (refusal *nft.RefusedError, err error) {
+	switch {
+	case answer == nil:
+		return nil, errors.New("the kernel took a table without a name")
+	case !errors.As(answer, &refusal):
+		return nil, answer
+	case refusal.Doing == endsQuestion:
+		return nil, nil
 	}
-	return errors.Join(queue(asksForOwned, nft.TableName+"-probe"), queue(endsQuestion, ""))
+	return refusal, nil
 }
 
 // OwnedTables reports whether the kernel has owned tables that persist, by the error with which
 // Flush of what AskForOwnedTables queued has failed. Another error is returned.
 func OwnedTables(answer error) (bool, error) {
-	var refusal *nft.RefusedError
-	switch {
-	case answer == nil:
-		return false, errors.New("the kernel took a table without a name")
-	case !errors.As(answer, &refusal):
-		return false, answer
-	}
-	return refusal.Doing == endsQuestion, nil
+	refusal, err := TakesAll(answer)
+	return refusal == nil && err == nil, err
 }
