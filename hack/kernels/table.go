@@ -76,8 +76,8 @@ func writeFigures(s *strings.Builder, reports []*Report) {
 
 // Marks in a document, between which the table stands.
 const (
-	tableBegin = "<!-- make kernels writes from here -->\n"
-	tableEnd   = "<!-- to here -->\n"
+	tableBegin = "<!-- runs: written by make kernels -->\n"
+	tableEnd   = "<!-- end of runs -->\n"
 )
 
 // insert returns the document with text in the place of what stands between its marks.
