@@ -19,3 +19,10 @@ func (w *World) DNAT(family int, from netip.Addr, port uint16, to string, toPort
 	w.Node.DNAT(testnet.TCP, netip.AddrPortFrom(from, port),
 		netip.AddrPortFrom(w.Addr(to, family), toPort))
 }
+
+// IPVS is DNAT by IPVS, as kube-proxy in IPVS mode has it.
+func (w *World) IPVS(family int, from netip.Addr, port uint16, to string, toPort uint16) {
+	w.T.Helper()
+	w.Node.IPVS(testnet.TCP, netip.AddrPortFrom(from, port),
+		netip.AddrPortFrom(w.Addr(to, family), toPort))
+}
