@@ -95,7 +95,7 @@ func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string,
 	addresses []netip.Addr) {
 	for _, a := range addresses {
 		family := familySuffix(a)
-		if cfg.byAddress(veth) {
+		if cfg.knownByAddress(veth) {
 			elements[dispatchKey{sendersGuard(family), nft.AddrElement(a)}] = nft.Verdict{}
 		}
 		for _, end := range addresses {
@@ -106,13 +106,13 @@ func (cfg *Config) addEnds(elements map[dispatchKey]nft.Verdict, veth string,
 				elements[dispatchKey{vethEnds(family),
 					nft.AddrIfacePairElement(a, veth, end)}] = nft.Verdict{}
 			}
-			if cfg.byAddress(veth) {
+			if cfg.knownByAddress(veth) {
 				elements[dispatchKey{addrEnds(family), nft.AddrPairElement(a, end)}] = nft.Verdict{}
 			}
 		}
 	}
 }
 
-// byAddress reports whether a pod is known by its address alone, too: there is no known veth of a
-// pod that another CNI plugin wired, and none on output.
-func (cfg *Config) byAddress(veth string) bool { return veth == "" || cfg.IPVS }
+// knownByAddress reports whether a pod is known by its address alone, too: there is no known veth
+// of a pod that another CNI plugin wired, and none on output.
+func (cfg *Config) knownByAddress(veth string) bool { return veth == "" || cfg.IPVS }

@@ -12,9 +12,7 @@ import (
 // by these addresses, so no other rule would judge the packets.
 func linkScope(d policy.Direction) []nft.Rule {
 	const what = "on a bridge, to or from no known pod"
-	drop := func(match nft.Statement) nft.Rule {
-		return rule(what, match, nft.Count{}, do(nft.Drop))
-	}
+	drop := func(match nft.Statement) nft.Rule { return drop(what, match) }
 	if d == policy.Egress {
 		return []nft.Rule{drop(nft.MatchPrefix{Field: nft.SrcAddr6, Prefix: linkLocal6})}
 	}

@@ -24,7 +24,7 @@ func newErrorWorld(t *testing.T, cfg ruleset.Config) *errorWorld {
 	w := &errorWorld{newPacketWorld(t, cfg)}
 	w.Node.NftInput(`table inet passed {
 	chain forward { type filter hook forward priority 10; meta l4proto { icmp, ipv6-icmp } ct state related,invalid counter; }
-	chain input { type filter hook input priority 10; meta l4proto { icmp, ipv6-icmp } ct state related,invalid counter; }
+	chain input { type filter hook input priority 110; meta l4proto { icmp, ipv6-icmp } ct state related,invalid counter; }
 }`)
 	return w
 }

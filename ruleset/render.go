@@ -27,10 +27,10 @@ type Renderer struct {
 	// holders are the endpoints that have an entry in a dispatch map. Several happen only by odd
 	// reports of another plugin; the first by ID counts.
 	holders map[dispatchKey]map[string]struct{}
-	// hostPorts are the host ports of endpoints, by ID; portsChanged are those endpoints whose
-	// ports the ruleset doesn't have yet.
-	hostPorts    map[string][]HostPort
-	portsChanged map[string]struct{}
+	// hostPorts are the host ports of endpoints, by ID; stale are those endpoints that the next
+	// patch renders anew, whatever the cluster says.
+	hostPorts map[string][]HostPort
+	stale     map[string]struct{}
 	// rendered is the configuration of the last patch, if it has changed since then.
 	rendered *Config
 }
@@ -73,7 +73,7 @@ func NewRenderer(cfg Config) *Renderer {
 		cfg: cfg, endpoints: map[string]renderedEndpoint{},
 		rules:    map[policy.Ref]map[string]renderedPart{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
-		hostPorts: map[string][]HostPort{}, portsChanged: map[string]struct{}{},
+		hostPorts: map[string][]HostPort{}, stale: map[string]struct{}{},
 	}
 }
 
@@ -86,18 +86,35 @@ func (r *Renderer) CutBit() uint8 { return r.cfg.CutBit() }
 // SetNetwork changes what the ruleset knows of the pod network, and the guarded addresses of pods
 // that another plugin wires. The next patch has it.
 func (r *Renderer) SetNetwork(n Network, podRanges []netip.Prefix) {
+	r.keepRendered()
+	r.cfg.Network, r.cfg.PodRanges = n, podRanges
+}
+
+// SetIPVS says whether IPVS may send packets on. The next patch has it.
+func (r *Renderer) SetIPVS(on bool) {
+	if r.cfg.IPVS == on {
+		return
+	}
+	r.keepRendered()
+	r.cfg.IPVS = on
+	for id := range r.endpoints {
+		r.stale[id] = struct{}{} // whether it is known by its address alone has changed
+	}
+}
+
+// keepRendered keeps the configuration of the last patch, which is about to change.
+func (r *Renderer) keepRendered() {
 	if r.rendered == nil {
 		old := r.cfg
 		r.rendered = &old
 	}
-	r.cfg.Network, r.cfg.PodRanges = n, podRanges
 }
 
 // SetHostPorts sets the host ports of an endpoint, which needn't be in the cluster yet. The next
 // patch has them.
 func (r *Renderer) SetHostPorts(id string, ports []HostPort) {
 	if !slices.Equal(r.hostPorts[id], ports) {
-		r.portsChanged[id] = struct{}{}
+		r.stale[id] = struct{}{}
 	}
 	delete(r.hostPorts, id)
 	if len(ports) > 0 {
@@ -132,12 +149,12 @@ func (r *Renderer) Patch(c *cluster.Cluster, ch cluster.Changes) nft.Patch {
 	}
 	for _, id := range ch.Endpoints {
 		r.patchEndpoint(&out, c, id)
-		delete(r.portsChanged, id)
+		delete(r.stale, id)
 	}
-	for id := range r.portsChanged {
+	for id := range r.stale {
 		r.patchEndpoint(&out, c, id)
 	}
-	clear(r.portsChanged)
+	clear(r.stale)
 	return out
 }
 
@@ -250,7 +267,7 @@ func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 				out.elements[dispatchKey{vethMap(d, family),
 					nft.AddrIfaceElement(a, e.Interface)}] = verdict
 			}
-			if cfg.byAddress(e.Interface) {
+			if cfg.knownByAddress(e.Interface) {
 				out.elements[dispatchKey{addrMap(d, family), nft.AddrElement(a)}] = verdict
 			}
 		}

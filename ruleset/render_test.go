@@ -39,6 +39,10 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 				cfg.Network = ruleworld.DrawNetwork(t)
 				r.SetNetwork(cfg.Network, cfg.PodRanges)
 			}
+			if rapid.IntRange(0, 7).Draw(t, "ipvs comes or goes") == 0 {
+				cfg.IPVS = !cfg.IPVS
+				r.SetIPVS(cfg.IPVS)
+			}
 			if rapid.IntRange(0, 3).Draw(t, "render") == 0 {
 				have.Merge(r.Patch(c, c.Take()))
 			}

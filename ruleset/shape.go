@@ -33,8 +33,7 @@ type Config struct {
 	PodRanges []netip.Prefix
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
-	// IPVS adds base chains on output, for packets that IPVS takes on input and sends on from
-	// there.
+	// IPVS says that IPVS may take packets on input, and send them on from output: see ipvs.go.
 	IPVS bool
 	// Network is the pod network, where it is ours.
 	Network Network
@@ -94,6 +93,12 @@ func rangeSet(family string) string { return nft.Name("pod-ranges", family) }
 // baseChain names a base chain of the current shape.
 func baseChain(name string) string { return nft.Name(name, fmt.Sprint(shape)) }
 
+// addBase adds a filter chain of the current shape.
+func addBase(out *nft.Ruleset, name string, hook nft.Hook, priority int, rules []nft.Rule) {
+	out.AddChain(&nft.Chain{Name: baseChain(name),
+		Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
+}
+
 // base returns the part of the ruleset that doesn't depend on any pod: base chains, empty dispatch
 // maps, the guarded ranges.
 func (cfg *Config) base() *nft.Ruleset {
@@ -118,31 +123,25 @@ func (cfg *Config) base() *nft.Ruleset {
 			Elements: ranges(cfg.PodRanges, f.is4),
 		})
 	}
-	add := func(name string, hook nft.Hook, priority int, d policy.Direction, byVeth bool,
-		first ...nft.Rule) {
-		rules := slices.Concat(first, judge(d, byVeth))
+	add := func(name string, hook nft.Hook, priority int, d policy.Direction, first ...nft.Rule) {
+		rules := slices.Concat(first, judge(d))
 		if hook == nft.HookForward && len(cfg.PodRanges) > 0 {
 			rules = append(rules, linkScope(d)...)
 		}
-		out.AddChain(&nft.Chain{Name: baseChain(name),
-			Base: &nft.Base{Hook: hook, Priority: priority}, Rules: rules})
+		addBase(out, name, hook, priority, rules)
 	}
-	add("egress", nft.HookForward, -2, policy.Egress, true,
+	add("egress", nft.HookForward, -2, policy.Egress,
 		slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress),
 			cfg.Network.toForwarded())...)
-	add("ingress", nft.HookForward, -1, policy.Ingress, true, passing(policy.Ingress)...)
+	add("ingress", nft.HookForward, -1, policy.Ingress, passing(policy.Ingress)...)
 	toItself := rule("the node to itself", nft.MatchIface{Field: nft.InIface, Name: loopback},
 		do(nft.Accept))
-	add("input", nft.HookInput, -1, policy.Egress, true,
-		slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(), passing(policy.Egress),
-			[]nft.Rule{toItself})...)
+	input := slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(),
+		passing(policy.Egress), []nft.Rule{toItself})
 	if cfg.IPVS {
-		local := rule("the node's own packets", nft.MatchLocalSrc{},
-			nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}})
-		add("ipvs-egress", nft.HookOutput, -2, policy.Egress, false,
-			append(passing(policy.Egress), resets(), local)...)
-		add("ipvs-ingress", nft.HookOutput, -1, policy.Ingress, false,
-			append(passing(policy.Ingress), resets(), local)...)
+		addIPVS(out, input, append(passing(policy.Egress), toItself))
+	} else {
+		add("input", nft.HookInput, -1, policy.Egress, input...)
 	}
 	cfg.addCut(out)
 	addErrors(out)
@@ -187,41 +186,38 @@ func passing(d policy.Direction) []nft.Rule {
 
 // judge dispatches to the pods' chains. A packet of a pod of this node is dropped if the pod's
 // chain doesn't decide, or if it has none.
-func judge(d policy.Direction, byVeth bool) []nft.Rule {
+func judge(d policy.Direction) []nft.Rule {
 	var out []nft.Rule
-	end := func(what string, match nft.Statement) {
-		out = append(out, rule(what, match, nft.Count{}, do(nft.Drop)))
-	}
-	if byVeth {
-		for _, f := range families {
-			out = append(out,
-				rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4), vethField(d)},
-					Map: vethMap(d, f.suffix)}))
-		}
-	}
-	// On output there is no veth of a sender, and the receiver's may belong to a pod that isn't
-	// programmed.
 	for _, f := range families {
-		if !byVeth {
-			out = append(out,
-				rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)},
-					Map: addrMap(d, f.suffix)}))
-		}
+		out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4),
+			vethField(d)}, Map: vethMap(d, f.suffix)}))
 	}
-	if byVeth || d == policy.Ingress {
-		end("a pod that isn't programmed, or not its address",
-			nft.MatchIface{Field: vethField(d), Name: vethPattern})
-	}
+	out = append(out, drop("a pod that isn't programmed, or not its address",
+		nft.MatchIface{Field: vethField(d), Name: vethPattern}))
+	return append(append(out, byAddress(d)...), outOfRanges(d)...)
+}
+
+// byAddress dispatches to the chains of pods that are known by their address alone.
+func byAddress(d policy.Direction) []nft.Rule {
+	var out []nft.Rule
 	for _, f := range families {
-		if byVeth {
-			out = append(out,
-				rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)},
-					Map: addrMap(d, f.suffix)}))
-		}
-	}
-	for _, f := range families {
-		end("a pod that isn't programmed",
-			nft.InSet{Fields: []nft.Field{podField(d, f.is4)}, Set: rangeSet(f.suffix)})
+		out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4)},
+			Map: addrMap(d, f.suffix)}))
 	}
 	return out
+}
+
+// outOfRanges drops what is of a guarded range, and no pod's that is known.
+func outOfRanges(d policy.Direction) []nft.Rule {
+	var out []nft.Rule
+	for _, f := range families {
+		out = append(out, drop("a pod that isn't programmed",
+			nft.InSet{Fields: []nft.Field{podField(d, f.is4)}, Set: rangeSet(f.suffix)}))
+	}
+	return out
+}
+
+// drop drops, and counts, what matches.
+func drop(what string, match nft.Statement) nft.Rule {
+	return rule(what, match, nft.Count{}, do(nft.Drop))
 }

@@ -284,9 +284,11 @@ func (w *packetSpace) each(hooks map[nft.Hook]bool, f func(p *tracedPacket) bool
 				}
 			}
 			for _, hook := range []nft.Hook{nft.HookOutput, nft.HookPostrouting} {
-				if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Oif: "up",
-					LocalSrc: true}, hook: hook}) {
-					return false
+				for _, local := range []bool{true, false} {
+					if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Oif: "up",
+						LocalSrc: local}, hook: hook}) {
+						return false
+					}
 				}
 			}
 		}
@@ -351,7 +353,7 @@ func (w *packetSpace) kinds(p tracedPacket, f func(p *tracedPacket) bool) bool {
 // ends are the connections that an error can be about, where that is asked. In what is sent to one
 // address either end can be anybody; to the others, the sender or not.
 func (w *packetSpace) ends(p tracedPacket) [][2]netip.Addr {
-	if p.hook != nft.HookForward && p.hook != nft.HookInput {
+	if p.hook == nft.HookPostrouting {
 		return nil
 	}
 	stranger := w.addresses[slices.IndexFunc(w.addresses, func(a netip.Addr) bool {

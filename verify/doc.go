@@ -5,7 +5,7 @@
 // besides: no one poses as a pod, pods that aren't programmed carry nothing, and packets of no pod
 // aren't touched. A [Pass] goes through all classes of packets that one of the sides could
 // distinguish and compares, for each, the protocols and ports that pass: see expect.go for what has
-// to pass, and work.go for the classes.
+// to pass, and work.go for the classes. What IPVS sends on is in senton.go.
 //
 // Addresses are cut at every boundary that the policies, the node or the table name. Of those that
 // neither side can distinguish, one is judged for all.
@@ -33,6 +33,8 @@ type Node struct {
 	PodRanges []netip.Prefix
 	// CutLabel is the bit in the label of a cut connection.
 	CutLabel uint8
+	// IPVS says that what goes out, and isn't the node's own, is judged by its addresses.
+	IPVS bool
 
 	// The pod network, where it is ours; without it there are no Pods.
 	Pods      []netip.Prefix

@@ -27,8 +27,8 @@ type link struct {
 type expectations struct {
 	node    *Node
 	meaning *cluster.Meaning
-	// links are the addresses behind our veths, alone those of pods that others wired. A pod in
-	// neither isn't programmed.
+	// links are the addresses behind our veths, alone those of pods that others wired, and with
+	// IPVS of all pods. A pod in neither isn't programmed.
 	links map[link]*cluster.Attachment
 	alone map[netip.Addr]*cluster.Attachment
 	// own are, for each of these places of a pod (no veth: alone), the addresses by which the pod
@@ -45,21 +45,26 @@ func newExpectations(n *Node, m *cluster.Meaning) *expectations {
 			continue
 		}
 		for _, a := range list[i].Addresses {
-			if list[i].Interface == "" {
-				x.alone[a] = &list[i]
-			} else {
+			if list[i].Interface != "" {
 				x.links[link{a, list[i].Interface}] = &list[i]
+				x.addOwn(link{a, list[i].Interface}, list[i].Addresses)
 			}
-			at := link{a, list[i].Interface}
-			if x.own[at] == nil {
-				x.own[at] = map[netip.Addr]bool{}
-			}
-			for _, end := range list[i].Addresses {
-				x.own[at][end] = true
+			if list[i].Interface == "" || n.IPVS {
+				x.alone[a] = &list[i]
+				x.addOwn(link{address: a}, list[i].Addresses)
 			}
 		}
 	}
 	return x
+}
+
+func (x *expectations) addOwn(at link, ends []netip.Addr) {
+	if x.own[at] == nil {
+		x.own[at] = map[netip.Addr]bool{}
+	}
+	for _, end := range ends {
+		x.own[at][end] = true
+	}
 }
 
 // progress is a class on its way through the stages of judgement.
@@ -183,11 +188,14 @@ func (x *expectations) toTunnel() kernel.Region {
 	return kernel.Ports(protocolUDP, x.node.Port, x.node.Port)
 }
 
-// output: no policy judges what the node itself sends.
+// output: no policy judges what the node itself sends. What IPVS sends on for others is.
 func (x *expectations) output(c *kernel.Class, p *progress) {
 	n := x.node
 	if n.Tunnel && n.Local.IsValid() && c.Src == n.Local && x.isEndpoint(c.Dst) {
 		p.Untracked = x.toTunnel().And(p.open)
+	}
+	if n.IPVS {
+		x.sentOn(c, p)
 	}
 }
 
@@ -288,22 +296,28 @@ func (x *expectations) sender(c *kernel.Class, p *progress) {
 		x.judge(at, policy.Egress, c, p)
 	case isVeth(c.In) || contains(x.node.PodRanges, c.Src):
 		p.drop(p.open, notProgrammed)
-	case len(x.node.PodRanges) > 0 && linkLocal6.Contains(c.Src) && c.Out != "":
+	case len(x.node.PodRanges) > 0 && linkLocal6.Contains(c.Src) && c.In != "" && c.Out != "":
 		p.drop(p.open, "on a bridge, from no known pod") // to the node itself: it is no other's
 	}
 }
 
-func (x *expectations) receiver(c *kernel.Class, p *progress) {
-	at := x.alone[c.Dst]
-	if isVeth(c.Out) {
-		at = x.links[link{c.Dst, c.Out}]
+// receiverOf is the pod of this node to which a packet goes. What goes out, from wherever IPVS had
+// it, is known by its address alone.
+func (x *expectations) receiverOf(c *kernel.Class) *cluster.Attachment {
+	if isVeth(c.Out) && c.In != "" {
+		return x.links[link{c.Dst, c.Out}]
 	}
+	return x.alone[c.Dst]
+}
+
+func (x *expectations) receiver(c *kernel.Class, p *progress) {
+	at := x.receiverOf(c)
 	switch {
 	case at != nil:
 		x.judge(at, policy.Ingress, c, p)
 	case isVeth(c.Out) || contains(x.node.PodRanges, c.Dst):
 		p.drop(p.open, notProgrammed)
-	case len(x.node.PodRanges) > 0 &&
+	case len(x.node.PodRanges) > 0 && c.In != "" &&
 		(multicast4.Contains(c.Dst) || c.Dst == broadcast4 || multicast6.Contains(c.Dst) ||
 			linkLocal6.Contains(c.Dst)):
 		p.drop(p.open, "on a bridge, to no known pod")

@@ -152,17 +152,15 @@ func (p *Pass) differ(hook kernel.Hook, c kernel.Class, region kernel.Region, ke
 // ends are the pods that judge a class.
 func (x *expectations) ends(hook kernel.Hook,
 	c *kernel.Class) (sender, receiver *cluster.Attachment) {
-	if hook != kernel.Forward && hook != kernel.Input {
+	sentOn := hook == kernel.Output && x.node.IPVS && !c.SrcLocal
+	if hook != kernel.Forward && hook != kernel.Input && !sentOn {
 		return nil, nil
 	}
 	if sender = x.alone[c.Src]; isVeth(c.In) {
 		sender = x.links[link{c.Src, c.In}]
 	}
-	if receiver = x.alone[c.Dst]; isVeth(c.Out) {
-		receiver = x.links[link{c.Dst, c.Out}]
-	}
-	if hook == kernel.Input {
-		receiver = nil
+	if hook != kernel.Input {
+		receiver = x.receiverOf(c)
 	}
 	return sender, receiver
 }

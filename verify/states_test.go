@@ -32,6 +32,7 @@ type verifyState struct {
 // drawVerifyState draws a state of one of the kinds of nodes that there are.
 func drawVerifyState(t *rapid.T) *verifyState {
 	s := &verifyState{cfg: ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
+	s.cfg.IPVS = rapid.IntRange(0, 2).Draw(t, "ipvs") == 0
 	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
 	opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only"),
 		AllowPodToNode: s.cfg.AllowPodToNode}

@@ -33,6 +33,9 @@ func (p *Pass) plan() {
 				func() error { return p.errors(at, groups) },
 				func() error { return p.neighbours(at.face(), at.address) },
 			)
+			if p.x.node.IPVS {
+				p.work = append(p.work, func() error { return p.sentOnOf(at, groups) })
+			}
 		}
 		p.work = append(p.work,
 			func() error { return p.unprogrammed(is4, groups) },
@@ -41,9 +44,14 @@ func (p *Pass) plan() {
 			func() error { return p.strangersForward(is4, groups) },
 			func() error { return p.strangersInput(is4, groups) },
 		)
-		for hook, compare := range map[kernel.Hook]func(src, dst netip.Addr) error{
+		hooks := map[kernel.Hook]func(src, dst netip.Addr) error{
 			kernel.Prerouting: p.origins, kernel.Output: p.fromNode, kernel.Postrouting: p.leaving,
-		} {
+		}
+		if p.x.node.IPVS { // which makes each address on output a kind of its own
+			delete(hooks, kernel.Output)
+			p.work = append(p.work, func() error { return p.sentByNone(is4, groups) })
+		}
+		for hook, compare := range hooks {
 			kinds := p.kindsAt(hook, groups)
 			for _, src := range kinds {
 				p.work = append(p.work, func() error { return p.toEach(kinds, src, compare) })
@@ -176,6 +184,14 @@ func (p *Pass) posing(at place, groups []netip.Addr) error {
 				}
 			}
 		}
+		// errors about the pod's connections, by others
+		for _, ends := range [][2]netip.Addr{{at.address, other}, {other, at.address}} {
+			c := fresh(kernel.Class{In: at.face(), Out: uplink, Src: a, Dst: other})
+			c.State, c.OrigSrc, c.ReplySrc = kernel.Related, ends[0], ends[1]
+			if err := p.compare(kernel.Forward, c); err != nil {
+				return err
+			}
+		}
 		for _, end := range p.nodeEnds(other.Is4())[1:] {
 			if err := p.newOnly(kernel.Forward,
 				kernel.Class{In: at.face(), Out: uplink, Src: a, Dst: end}); err != nil {
@@ -197,12 +213,16 @@ func (p *Pass) toLocals(at place) error {
 		if err := p.compareKinds(kernel.Forward, c); err != nil {
 			return err
 		}
-		// To a veth where that pod isn't: even there no error passes by a pod that is no end.
+		// To a veth where that pod isn't: there errors by a pod that is an end pass, and no others.
+		other := stranger(at.address.Is4())
 		c = fresh(c)
-		c.Out, c.State, c.OrigSrc, c.ReplySrc = noPod, kernel.Related, stranger(at.address.Is4()),
-			stranger(at.address.Is4())
-		if err := p.compare(kernel.Forward, c); err != nil {
-			return err
+		c.Out, c.State = noPod, kernel.Related
+		for _, ends := range [][2]netip.Addr{{other, other}, {at.address, other},
+			{other, at.address}} {
+			c.OrigSrc, c.ReplySrc = ends[0], ends[1]
+			if err := p.compare(kernel.Forward, c); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ func VerifiedNode(cfg *ruleset.Config) *verify.Node {
 	n := &cfg.Network
 	return &verify.Node{
 		AllowPodToNode: cfg.AllowPodToNode, CutLabel: cfg.CutBit(), PodRanges: cfg.PodRanges,
+		IPVS: cfg.IPVS,
 		Pods: n.Pods, Tunnel: n.Enabled() && n.Tunnel != "", Port: n.Port, Local: n.Local,
 		Endpoints: n.Endpoints,
 	}

@@ -2,7 +2,9 @@ package ruleworld
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/nft"
@@ -20,6 +22,10 @@ type Packet struct {
 	OrigSrc, ReplySrc netip.Addr
 }
 
+// firstFilter is a priority before all chains that judge, and after those that translate on the way
+// in.
+const firstFilter = -10
+
 // Traverse sends a packet through the base chains of a hook, in order, and says whether it passes.
 // It knows the typed ruleset and nothing else.
 func Traverse(rs *nft.Ruleset, hook nft.Hook, p Packet) (passes bool, err error) {
@@ -33,9 +39,9 @@ func Traverse(rs *nft.Ruleset, hook nft.Hook, p Packet) (passes bool, err error)
 		}
 		byPriority[c.Base.Priority] = c
 	}
-	for priority := -10; priority <= 10; priority++ {
+	for _, priority := range slices.Sorted(maps.Keys(byPriority)) {
 		c := byPriority[priority]
-		if c == nil {
+		if priority < firstFilter {
 			continue
 		}
 		verdict, err := walk(rs, c, p, 0)
