@@ -66,14 +66,14 @@ func NewCutter(e *Enforcer, opts CutterOptions) *Cutter {
 	return c
 }
 
-// note records which connections changes of the model concern; the first changes concern those of
-// every pod of the node. A new pod on a veth of ours has none: ADD forgets the connections of its
+// note records which connections changes of the model concern, or those of every pod of the node,
+// as the first changes do. A new pod on a veth of ours has none: ADD forgets the connections of its
 // addresses. note is called with the Enforcer's lock held.
-func (c *Cutter) note(m *Model, changes cluster.Changes, first bool, enforced map[string]struct{}) {
+func (c *Cutter) note(m *Model, changes cluster.Changes, all bool, enforced map[string]struct{}) {
 	if c == nil {
 		return
 	}
-	if first {
+	if all {
 		changes = m.All()
 	} else {
 		changes.Endpoints = slices.DeleteFunc(slices.Clone(changes.Endpoints),

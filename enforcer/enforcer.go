@@ -40,6 +40,7 @@ type Enforcer struct {
 	updates, isolated, done uint64
 	pace                    pace
 	more                    bool // the last commit left something
+	ipvsCame                bool // what IPVS sent on until now wasn't judged
 	// enforced are the endpoints whose policy is in the kernel. pending are the endpoints of
 	// commits that haven't succeeded, or whose policies' rules have to wait, as they will be.
 	enforced map[string]struct{}
@@ -107,6 +108,12 @@ func (e *Enforcer) Update(f func(m *Model)) {
 // for pods'.
 func (e *Enforcer) SetNetwork(n ruleset.Network) {
 	e.Update(func(m *Model) { m.setNetwork(n) })
+}
+
+// SetIPVS says whether IPVS may send packets on. Connections that it led to pods before are looked
+// at once the ruleset judges what it sends.
+func (e *Enforcer) SetIPVS(on bool) {
+	e.Update(func(m *Model) { e.ipvsCame = m.setIPVS(on) && on || e.ipvsCame })
 }
 
 // AwaitFirstCommit returns once the first ruleset is in the kernel, or with the reason why it isn't
@@ -184,7 +191,8 @@ func (e *Enforcer) commit(ctx context.Context) error {
 	start := time.Now()
 	changes, whole, patch := e.model.Next(e.pace.next(first))
 	e.more = e.model.Backlog()
-	e.cutter.note(e.model, changes, first, e.enforced)
+	e.cutter.note(e.model, changes, first || e.ipvsCame, e.enforced)
+	e.ipvsCame = false
 	e.departures.Leave(changes.Left)
 	for _, id := range changes.Endpoints {
 		_, e.pending[id] = e.model.Endpoint(id)

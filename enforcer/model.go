@@ -42,6 +42,13 @@ func (m *Model) SetGuard(ranges []netip.Prefix) {
 	}
 }
 
+// setIPVS says whether IPVS may send packets on, and reports whether that is new.
+func (m *Model) setIPVS(on bool) (changed bool) {
+	changed = m.render.Config().IPVS != on
+	m.render.SetIPVS(on)
+	return changed
+}
+
 // setAttachment adds an attachment of a pod to this node, or changes it.
 func (m *Model) setAttachment(a cni.Attachment) {
 	m.render.SetHostPorts(a.ID(), hostPortsOf(a))

@@ -131,8 +131,22 @@ func TestTighteningCuts(t *testing.T) {
 // its pod, and the resets find both ends.
 func TestCutThroughTranslation(t *testing.T) {
 	t.Parallel()
+	cutThroughTranslation(t, ruleset.Config{}, (*packetworld.World).DNAT)
+}
+
+// TestCutThroughIPVS: the same where IPVS leads to the backends.
+func TestCutThroughIPVS(t *testing.T) {
+	t.Parallel()
+	cutThroughTranslation(t, ruleset.Config{IPVS: true}, (*packetworld.World).IPVS)
+}
+
+// cutThroughTranslation has Services made by lead, which leads from an address and port to a host's
+// port.
+func cutThroughTranslation(t *testing.T, cfg ruleset.Config, lead func(w *packetworld.World,
+	family int, from netip.Addr, port uint16, to string, toPort uint16)) {
+	t.Helper()
 	for _, serverFirst := range []bool{false, true} {
-		w := newCutWorld(t, ruleset.Config{}, CutterOptions{}, func(w *cutWorld) {
+		w := newCutWorld(t, cfg, CutterOptions{}, func(w *cutWorld) {
 			w.Node.NftInput(`table inet outward {
 				chain p {
 					type nat hook postrouting priority srcnat
@@ -144,15 +158,15 @@ func TestCutThroughTranslation(t *testing.T) {
 		var all, stays []*connection
 		for _, family := range packetworld.BothFamilies {
 			port := w.freePort(7000)
-			w.DNAT(family, packetworld.Service[family], port, "dev/db", port)
+			lead(w.World, family, packetworld.Service[family], port, "dev/db", port)
 			all = append(all, w.open(policy.ProtocolTCP, "dev/web", "dev/db", family, port,
 				netip.AddrPortFrom(packetworld.Service[family], port)))
 			nodePort := w.freePort(7000)
-			w.DNAT(family, w.Addr("node", family), nodePort, "dev/db", nodePort)
+			lead(w.World, family, w.Addr("node", family), nodePort, "dev/db", nodePort)
 			all = append(all, w.open(policy.ProtocolTCP, "out", "dev/db", family, nodePort,
 				netip.AddrPortFrom(w.Addr("node", family), nodePort)))
 			backend := w.freePort(8000)
-			w.DNAT(family, packetworld.Service[family], port+500, "prod/web", backend)
+			lead(w.World, family, packetworld.Service[family], port+500, "prod/web", backend)
 			stays = append(stays, w.open(policy.ProtocolTCP, "dev/web", "prod/web", family, backend,
 				netip.AddrPortFrom(packetworld.Service[family], port+500)))
 			for _, proto := range cutProtocols {

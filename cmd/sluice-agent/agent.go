@@ -77,6 +77,10 @@ func newAgent(
 	datapath := t.newDatapath(e, server, forwarding, reserveTunnel)
 	cutOptions := enforcer.CutterOptions{Off: !o.cutEstablished, Log: log.WithName("cutter")}
 	cutter := enforcer.NewCutter(e, cutOptions)
+	ipvs := enforcer.NewIPVSWatch(e, nil, log.WithName("ipvs"))
+	if err := ipvs.Start(); err != nil {
+		return nil, err
+	}
 	departures := enforcer.NewDepartures(e, server.ForgetConnections, o.forgetEvery())
 	tracking := &controllers.TrackingCheck{
 		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Metrics: t.metrics,
@@ -84,7 +88,7 @@ func newAgent(
 	}
 	out := &agent{enforcer: e, parts: []manager.RunnableFunc{
 		server.Run, server.KeepHostEnds, every(reapInterval, server.Reap), datapath.Run, cutter.Run,
-		departures.Run, tracking.Run, eventQueue.Run,
+		departures.Run, ipvs.Run, tracking.Run, eventQueue.Run,
 	}}
 	if o.verify == "continuous" {
 		out.parts = append(out.parts, verifier.Run)

@@ -34,6 +34,7 @@ func TestFaults(t *testing.T) { //nolint:tparallel // the parts take turns on on
 		{"the agent starts while the API server is away", agentStartsWithoutAPIServer},
 		{"the agent starts on directories that are read-only", agentStartsReadOnly},
 		{"a second agent is started on a node", secondAgent},
+		{"IPVS comes and goes", ipvsComesAndGoes},
 		{"the connection to the API server is dead", connectionIsDead},
 		{"the API server answers late", apiAnswersLate},
 		{"the API server comes back with other objects and without history", otherHistory},
