@@ -84,15 +84,9 @@ func (t legacyTable) blocker() Blocker {
 // tables is read first.
 func (f legacyFamily) read(procNet string, h Hook) (legacyTable, error) {
 	t := legacyTable{family: f, hook: h}
-	names, err := os.ReadFile(filepath.Join(procNet, f.names))
-	if errors.Is(err, os.ErrNotExist) {
-		return t, nil // a kernel without legacy iptables, or a module that isn't loaded
-	}
-	if err != nil {
-		return t, fmt.Errorf("looking for legacy %s tables: %w", f.program, err)
-	}
-	if !slices.Contains(strings.Fields(string(names)), legacyFilter) {
-		return t, nil
+	tables, err := f.tables(procNet)
+	if err != nil || !slices.Contains(tables, legacyFilter) {
+		return t, err
 	}
 	if err := t.load(); err != nil {
 		return t, fmt.Errorf("reading legacy %s table %s: %w", f.program, legacyFilter, err)
@@ -102,38 +96,14 @@ func (f legacyFamily) read(procNet string, h Hook) (legacyTable, error) {
 }
 
 func (t *legacyTable) load() error {
-	fd, err := unix.Socket(t.family.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	info, entries, err := t.family.fetch(legacyFilter)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	const attempts = 5 // the table may change between its size and itself
-	for range attempts {
-		if err = t.loadOnce(fd); !errors.Is(err, unix.EAGAIN) {
-			break
-		}
-	}
-	return err
-}
-
-func (t *legacyTable) loadOnce(fd int) error {
-	info := make([]byte, infoLen)
-	copy(info, legacyFilter)
-	if err := getsockopt(fd, t.family.level, optGetInfo, info); err != nil {
 		return err
 	}
 	number := binary.NativeEndian.Uint32
-	size := number(info[infoSize:])
 	hook := 4 * int(t.hook.number)
 	first, policy := number(info[infoEntries+hook:]), number(info[infoUnderflow+hook:])
-
-	table := make([]byte, entriesHeader+size)
-	copy(table, legacyFilter)
-	binary.NativeEndian.PutUint32(table[tableNameLen:], size)
-	if err := getsockopt(fd, t.family.level, optGetEntries, table); err != nil {
-		return err
-	}
-	t.entries = table[entriesHeader:]
+	t.entries = entries
 	t.rules = first != policy
 	verdict, err := t.verdict(int(policy))
 	if err != nil {
@@ -145,6 +115,49 @@ func (t *legacyTable) loadOnce(fd int) error {
 	}
 	t.lastRule, err = t.lastOf(int(first), int(policy))
 	return err
+}
+
+// tables names the tables that exist: none on a kernel without legacy iptables, or where its module
+// isn't loaded.
+func (f legacyFamily) tables(procNet string) ([]string, error) {
+	names, err := os.ReadFile(filepath.Join(procNet, f.names))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("looking for legacy %s tables: %w", f.program, err)
+	}
+	return strings.Fields(string(names)), nil
+}
+
+// fetch returns what the kernel says of a table that exists, and all its rules.
+func (f legacyFamily) fetch(table string) (info, entries []byte, err error) {
+	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	const attempts = 5 // the table may change between its size and itself
+	for range attempts {
+		info, entries, err = f.fetchOnce(fd, table)
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
+	return info, entries, err
+}
+
+func (f legacyFamily) fetchOnce(fd int, table string) (info, entries []byte, err error) {
+	info = make([]byte, infoLen)
+	copy(info, table)
+	if err := getsockopt(fd, f.level, optGetInfo, info); err != nil {
+		return nil, nil, err
+	}
+	size := binary.NativeEndian.Uint32(info[infoSize:])
+	all := make([]byte, entriesHeader+size)
+	copy(all, table)
+	binary.NativeEndian.PutUint32(all[tableNameLen:], size)
+	if err := getsockopt(fd, f.level, optGetEntries, all); err != nil {
+		return nil, nil, err
+	}
+	return info, all[entriesHeader:], nil
 }
 
 var errMalformed = errors.New("entries that aren't laid out as expected")

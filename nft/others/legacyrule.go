@@ -34,6 +34,30 @@ func (t *legacyTable) lastOf(first, policy int) (string, error) {
 	return t.takesAll(last)
 }
 
+// chainsOf names the chains that people have made in a table with these entries. Each begins with
+// an entry that has its name behind the target ERROR, as has the entry that ends the table.
+func (f legacyFamily) chainsOf(entries []byte) (names []string, err error) {
+	const marker = "ERROR"
+	t := legacyTable{family: f, entries: entries}
+	for at := 0; at < len(entries); {
+		target, next, err := t.offsets(at)
+		if err != nil {
+			return nil, err
+		}
+		if target < f.entryLen || target+targetHeader > next || at+next > len(entries) {
+			return nil, errMalformed
+		}
+		entry := entries[at : at+next]
+		name := entry[target+targetHeader:]
+		if legacyName(entry[target+targetNameAt:]) == marker && len(name) >= legacyNameLen &&
+			legacyName(name) != marker {
+			names = append(names, legacyName(name))
+		}
+		at += next
+	}
+	return names, nil
+}
+
 // offsets returns the offsets of an entry's target and of the next entry from its start.
 func (t *legacyTable) offsets(at int) (target, next int, err error) {
 	if at < 0 || at+t.family.entryLen > len(t.entries) {
