@@ -40,7 +40,7 @@ func planOf(t testing.TB, nodes []*corev1.Node, c overlay.Config) overlay.Plan {
 	t.Helper()
 	var all []overlay.Node
 	for _, n := range nodes {
-		out, _ := overlayNode(n) // what can't be read is left out
+		out, _ := OverlayNode(n) // what can't be read is left out
 		all = append(all, out)
 	}
 	links := []overlay.Link{{Name: "eth0", MTU: 1500,
@@ -94,7 +94,7 @@ func FuzzNode(f *testing.F) {
 		}
 		var out ruleset.Network
 		n := &PodNetwork{options: NetworkOptions{Masquerade: true, ToNodes: MasqueradeNever}}
-		one, _ := overlayNode(hostile)
+		one, _ := OverlayNode(hostile)
 		plan := planOf(t, append(nodes, hostile), config)
 		out = n.rules(NetworkState{Config: config,
 			Status: overlay.Status{Tunnel: "sluice.1", Local: plan.Local, Peers: plan.Peers}},
@@ -110,7 +110,7 @@ func FuzzNode(f *testing.F) {
 }
 
 func overlayPodCIDRs(n *corev1.Node) []netip.Prefix {
-	out, _ := overlayNode(n)
+	out, _ := OverlayNode(n)
 	return out.PodCIDRs
 }
 

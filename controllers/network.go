@@ -112,7 +112,7 @@ func NewPodNetwork(o NetworkOptions) *PodNetwork {
 
 // SetNode adds or updates a node.
 func (n *PodNetwork) SetNode(node *corev1.Node) {
-	next, err := overlayNode(node)
+	next, err := OverlayNode(node)
 	n.mu.Lock()
 	same := reflect.DeepEqual(n.nodes[node.Name], next)
 	n.nodes[node.Name] = next
@@ -397,9 +397,9 @@ func podCIDRsOf(node overlay.Node, c overlay.Config) []netip.Prefix {
 	return out
 }
 
-// overlayNode is what the overlay has to know of a Node. An unreadable annotation counts as none,
+// OverlayNode is what the overlay has to know of a Node. An unreadable annotation counts as none,
 // and is an error besides.
-func overlayNode(node *corev1.Node) (overlay.Node, error) {
+func OverlayNode(node *corev1.Node) (overlay.Node, error) {
 	out := overlay.Node{
 		Name: node.Name, PodCIDRs: podCIDRs(node), Addresses: internalIPs(node),
 		Created: node.CreationTimestamp.Time,

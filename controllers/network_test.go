@@ -60,7 +60,7 @@ func TestOverlayNode(t *testing.T) {
 			{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
 		}},
 	}
-	got, err := overlayNode(node)
+	got, err := OverlayNode(node)
 	if err != nil || got.UnderlayIP != netip.MustParseAddr("192.0.2.9") || len(got.PodCIDRs) != 1 ||
 		!slices.Equal(got.Addresses,
 			[]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}) {
@@ -68,7 +68,7 @@ func TestOverlayNode(t *testing.T) {
 	}
 	for _, text := range []string{"eth1", "", "fe80::1%eth0", strings.Repeat("9", 1000)} {
 		node.Annotations[policy.UnderlayAnnotation] = text
-		got, err := overlayNode(node)
+		got, err := OverlayNode(node)
 		if err == nil ||
 			!strings.HasPrefix(err.Error(), "annotation sluice.network/underlay-ip: ") ||
 			len(err.Error()) > 200 || got.UnderlayIP.IsValid() {

@@ -186,14 +186,7 @@ func (r *Reconciler) round(k *link.Kernel, in inputs,
 	if i := slices.IndexFunc(in.nodes, func(n Node) bool { return n.Name == in.own }); i >= 0 {
 		status.Own = ownAddresses(in.nodes[i], links)
 	}
-	local, endpoints := r.noteEndpoints(in, links)
-	if err := seen.readRoutes(); err != nil {
-		return Plan{}, true, err
-	}
-	if links, err = seen.addWays(links, local, endpoints); err != nil {
-		return Plan{}, true, err
-	}
-	plan, err = Desired(in.own, in.nodes, in.config, links)
+	plan, err = r.plan(&seen, in, links)
 	if err != nil {
 		return Plan{}, true, err
 	}
@@ -211,6 +204,19 @@ func (r *Reconciler) round(k *link.Kernel, in inputs,
 	status.Changes += uint64(len(ops))
 	r.loop.Log.Info("Changing the node's links and routes", "changes", link.Summary(ops))
 	return plan, false, errors.Join(errSysctl, k.Apply(ops, nil))
+}
+
+// plan reads the routes, and says what is desired with these links.
+func (r *Reconciler) plan(seen *sight, in inputs, links []Link) (Plan, error) {
+	local, endpoints := r.noteEndpoints(in, links)
+	if err := seen.readRoutes(); err != nil {
+		return Plan{}, err
+	}
+	links, err := seen.addWays(links, local, endpoints)
+	if err != nil {
+		return Plan{}, err
+	}
+	return Desired(in.own, in.nodes, in.config, links)
 }
 
 func (r *Reconciler) setSysctls(s sight, c Config, underlay []string) error {

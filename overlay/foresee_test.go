@@ -1,0 +1,52 @@
+package overlay_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-net/sluice/overlay"
+)
+
+// TestForesee: what is foreseen is what a Reconciler then comes to, with the Nodes or by a guess,
+// and foreseeing changes nothing.
+func TestForesee(t *testing.T) {
+	t.Parallel()
+	m := lone(t)
+	m.Run("ip route add default via 192.168.77.254")
+	nodes := []overlay.Node{node(1), node(2)}
+	foresee := func(nodes []overlay.Node) overlay.Foresight {
+		t.Helper()
+		f, err := overlay.Foresee(overlay.Options{NetNS: m.NetNS}, node(1).Name, nodes, dual(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	look := func() string { return m.dump() + withoutIndex(m.Run("ip -o link")) }
+	before := look()
+	guessed, told := foresee(nil), foresee(nodes)
+	if after := look(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if told.HasTunnel || len(told.Peers) != 1 {
+		t.Errorf("foreseen: %+v", told)
+	}
+	m.start(nodes, dual(nil))
+	m.awaitReady(1)
+	s := m.rec.Status()
+	type outcome struct {
+		MTU           int
+		Local, Device string
+	}
+	is := outcome{s.MTU, s.Local.String(), s.Device}
+	for name, f := range map[string]overlay.Foresight{"guessed": guessed, "told": told} {
+		got := outcome{f.MTU, f.Local.String(), f.Device}
+		if diff := cmp.Diff(is, got); diff != "" {
+			t.Errorf("%s, -is +foreseen:\n%s", name, diff)
+		}
+	}
+	if f := foresee(nodes); !f.HasTunnel || f.LinkMTU != 1500 {
+		t.Errorf("foreseen of a node with an agent: %+v", f)
+	}
+}
