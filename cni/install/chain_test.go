@@ -72,7 +72,7 @@ func TestAppendedPluginsStay(t *testing.T) {
 			strings.Repeat(" ", mostConflist), ConflistOptions{}, nil, "at most 65536 bytes"},
 	} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, conflistName)
+		path := filepath.Join(dir, ConflistName)
 		if err := writeConflist(path, c.found); err != nil {
 			t.Fatal(err)
 		}
@@ -129,12 +129,12 @@ func writeConflist(path, content string) error {
 func TestRemoveConflistKeepsOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := writeConflist(filepath.Join(dir, conflistName),
+	if err := writeConflist(filepath.Join(dir, ConflistName),
 		conflistOf(ourPlugin, meshPlugin, tunePlugin)); err != nil {
 		t.Fatal(err)
 	}
 	kept, err := RemoveConflist(dir)
-	if err != nil || kept != filepath.Join(dir, conflistName+othersEnding) {
+	if err != nil || kept != filepath.Join(dir, ConflistName+othersEnding) {
 		t.Fatalf("kept %q, %v", kept, err)
 	}
 	data, err := os.ReadFile(kept)

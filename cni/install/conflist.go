@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-net/sluice/internal/atomicfile"
 )
 
-// conflistName sorts before the usual names of other networks' files, as a runtime takes the first.
-const conflistName = "05-sluice.conflist"
+// ConflistName sorts before the usual names of other networks' files, as a runtime takes the first.
+const ConflistName = "05-sluice.conflist"
 
 const conflistMode fs.FileMode = 0o644
 
@@ -85,7 +85,7 @@ func (o ConflistOptions) content(appended []json.RawMessage) ([]byte, error) {
 // layout: some runtimes reload everything at each change. What others have put behind our plugin
 // stays, in their order, unless the options say otherwise.
 func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
-	path := filepath.Join(dir, conflistName)
+	path := filepath.Join(dir, ConflistName)
 	found := readChain(path)
 	if o.Exclusive {
 		found.exclude()
@@ -106,7 +106,7 @@ func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
 			return state, fmt.Errorf("writing the network configuration %s: %w", path, err)
 		}
 	}
-	state.Before, err = configurationsBefore(dir)
+	state.Before, _, err = Configurations(dir)
 	return state, err
 }
 
@@ -115,7 +115,7 @@ func Conflist(dir string, o ConflistOptions) (ConflistState, error) {
 // it. RemoveConflist keeps them in a file that no runtime reads, for another network's
 // configuration; kept is its path, if there is one.
 func RemoveConflist(dir string) (kept string, err error) {
-	path := filepath.Join(dir, conflistName)
+	path := filepath.Join(dir, ConflistName)
 	if appended := readChain(path).appended; len(appended) > 0 {
 		kept = path + othersEnding
 		content, err := json.MarshalIndent(map[string]any{"plugins": appended}, "", "  ")
@@ -135,22 +135,25 @@ func RemoveConflist(dir string) (kept string, err error) {
 // configurationEndings are the endings of the files that runtimes read.
 func configurationEndings() []string { return []string{".conf", ".conflist", ".json"} }
 
-// configurationsBefore are the files that a runtime takes first: it takes any with these endings,
-// in the order of their names.
-func configurationsBefore(dir string) ([]string, error) {
+// Configurations are others' network configurations in a runtime's directory: those that it takes
+// before ours, and those after. It takes the first of all files with these endings, in the order of
+// their names. A missing directory is an error that is fs.ErrNotExist.
+func Configurations(dir string) (before, after []string, err error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
-		return nil, fmt.Errorf("looking for other network configurations: %w", err)
+		return nil, nil, fmt.Errorf("looking for other network configurations: %w", err)
 	}
-	var before []string
 	for _, entry := range entries {
 		name := entry.Name()
-		isConfiguration := slices.Contains(configurationEndings(), filepath.Ext(name))
-		if name < conflistName && isConfiguration && !entry.IsDir() {
+		switch {
+		case entry.IsDir() || !slices.Contains(configurationEndings(), filepath.Ext(name)):
+		case name < ConflistName:
 			before = append(before, name)
+		case name > ConflistName:
+			after = append(after, name)
 		}
 	}
-	return before, nil
+	return before, after, nil
 }
 
 // replaceFile gives a file this content, readable by all, so that it survives a crash. It reports

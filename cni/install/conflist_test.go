@@ -128,8 +128,8 @@ func TestSortedBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(files)
-	if got := filepath.Base(files[len(want)]); got != conflistName {
-		t.Errorf("after those the library has %s, want %s", got, conflistName)
+	if got := filepath.Base(files[len(want)]); got != ConflistName {
+		t.Errorf("after those the library has %s, want %s", got, ConflistName)
 	}
 }
 
@@ -141,7 +141,7 @@ func TestInstallConflistInTheWay(t *testing.T) {
 	if err := os.WriteFile(elsewhere, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(elsewhere, filepath.Join(dir, conflistName)); err != nil {
+	if err := os.Symlink(elsewhere, filepath.Join(dir, ConflistName)); err != nil {
 		t.Fatal(err)
 	}
 	if state, err := Conflist(dir, ConflistOptions{}); err != nil || !state.Changed {
@@ -155,7 +155,7 @@ func TestInstallConflistInTheWay(t *testing.T) {
 		t.Errorf("got %v, want an error that the directory is missing", err)
 	}
 	inTheWay := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(inTheWay, conflistName, "full"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(inTheWay, ConflistName, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Conflist(inTheWay, ConflistOptions{}); err == nil {

@@ -82,7 +82,7 @@ func PluginUsers(confDir string) ([]string, error) {
 	var users []string
 	for _, entry := range entries {
 		name := entry.Name()
-		if name == conflistName || entry.IsDir() ||
+		if name == ConflistName || entry.IsDir() ||
 			!slices.Contains(configurationEndings(), filepath.Ext(name)) {
 			continue
 		}
