@@ -51,7 +51,7 @@ func suites() []Suite {
 			ShortRun: "^(TestTighteningCuts|TestRepair|TestOwnedTableHolds)$"},
 		{Package: "verify", Run: "Kernel", Limit: 5 * minute},
 		{Module: "e2e", Package: "cmd/demo", Program: true, Args: "../config/samples",
-			Limit: 10 * minute, Short: true},
+			Limit: 15 * minute, Short: true},
 		{Module: "e2e", Package: "foreign", Run: "^TestKubeProxy$", Limit: 10 * minute},
 		{Module: "e2e", Package: "enforce", Run: "^(TestStarts|TestEstablished)$",
 			Limit: 20 * minute},
