@@ -16,10 +16,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // patience is how long pods and namespaces may take to come and go.
-const patience = time.Minute
+var patience = stretch.By(time.Minute)
 
 // labCluster is a lab as cyclonus' interpreter asks for it. Its methods may be called concurrently.
 // What takes time in a cluster is done when they return: a pod that was created is ready, one that

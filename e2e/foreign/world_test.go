@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // world is a lab whose pods other plugins wire.
@@ -167,7 +168,7 @@ func (w *world) addr(place string, is4 bool) netip.Addr {
 }
 
 // settleTime is how long a change may take until it is in force on a busy machine.
-const settleTime = time.Minute
+var settleTime = stretch.By(time.Minute)
 
 // expect waits until each flow connects, or doesn't, and then holds what is denied to it once more.
 func (w *world) expect(connects bool, flows ...flow) {

@@ -16,11 +16,12 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/internal/killpoint"
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // settleTime is how long a change may take until it is in force on a busy machine; that it takes
 // less is shown elsewhere.
-const settleTime = 60 * time.Second
+var settleTime = stretch.By(time.Minute)
 
 // subject is the node whose agent dies; the agent of neighbour doesn't.
 const subject, neighbour = "node1", "node2"

@@ -18,10 +18,11 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // patience is how long what must happen may take on a busy machine.
-const patience = time.Minute
+var patience = stretch.By(time.Minute)
 
 // world is a lab and the test that it is for.
 type world struct {
