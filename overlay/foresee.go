@@ -13,7 +13,7 @@ type Foresight struct {
 	Plan
 
 	HasTunnel bool   // the tunnel device is there: an agent has been
-	InTheWay  string // another link that has the tunnel's port, for people; empty if none
+	InTheWay  string // a link beside which the kernel doesn't take the tunnel; empty if none
 	LinkMTU   int    // of the uplinks, the lowest, bytes
 	// addresses of links, but the tunnel's and pods', that are in the pods' networks: such as
 	// "10.244.0.1/24 on cni0"
@@ -46,8 +46,8 @@ func Foresee(o Options, own string, nodes []Node, c Config) (f Foresight, err er
 		f.Overlapping = overlapping(links, c)
 		_, f.HasTunnel = k.Links()[c.Device()]
 		if c.Backend == VXLAN {
-			tunnel := Tunnel{Name: c.Device(), Port: c.Port}
-			if other := tunnel.inTheWay(k); other != nil {
+			tunnel := Tunnel{Name: c.Device(), VNI: c.VNI, Port: c.Port, ZeroRx6: true}
+			if other := tunnel.inTheWay(k, tunnel.collides); other != nil {
 				f.InTheWay = fmt.Sprintf("link %s has VNI %d and UDP port %d", other.Name,
 					other.VxlanId, other.Port)
 			}

@@ -1,6 +1,8 @@
 package overlay_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,5 +50,52 @@ func TestForesee(t *testing.T) {
 	}
 	if f := foresee(nodes); !f.HasTunnel || f.LinkMTU != 1500 {
 		t.Errorf("foreseen of a node with an agent: %+v", f)
+	}
+}
+
+// TestForeseeCollisions: a device of others with the tunnel's port is in the way if, and only if,
+// the kernel refuses the tunnel beside it.
+func TestForeseeCollisions(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]bool{
+		"id 1 dstport 8472":                                   true,
+		"id 1 dstport 8472 udp6zerocsumrx":                    true,
+		"id 7 dstport 8472":                                   true,
+		"id 7 dstport 8472 udp6zerocsumrx gbp":                true,
+		"dstport 8472 udp6zerocsumrx external":                true,
+		"id 7 dstport 8472 udp6zerocsumrx":                    false,
+		"id 1 dstport 4789":                                   false,
+		"id 7 dstport 8472 udp6zerocsumrx nolearning udpcsum": false,
+	} {
+		t.Run(options, func(t *testing.T) {
+			t.Parallel()
+			m := lone(t)
+			local := " local 192.168.77.1"
+			if strings.HasSuffix(options, "external") {
+				local = ""
+			}
+			m.Run("ip link add other type vxlan " + options + local + "\nip link set other up")
+			nodes := []overlay.Node{node(1), node(2)}
+			f, err := overlay.Foresee(overlay.Options{NetNS: m.NetNS}, node(1).Name, nodes,
+				dual(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.start(nodes, dual(nil))
+			if (f.InTheWay != "") != want {
+				t.Errorf("in the way: %q, want that there is one: %t", f.InTheWay, want)
+			}
+			if !want {
+				m.awaitReady(1)
+				return
+			}
+			m.await(patience, "refusal", func() error {
+				s := m.rec.Status()
+				if s.Ready || !strings.Contains(s.Reason, "link other has VNI") {
+					return fmt.Errorf("ready %t, reason %q", s.Ready, s.Reason)
+				}
+				return nil
+			})
+		})
 	}
 }

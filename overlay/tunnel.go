@@ -18,7 +18,8 @@ import (
 func (t Tunnel) Put(k *link.Kernel, now []link.Item) error {
 	err := t.put(k, now)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRINUSE) {
-		if other := t.inTheWay(k); other != nil {
+		one := func(*netlink.Vxlan) bool { return true } // the kernel has said that there is one
+		if other := t.inTheWay(k, one); other != nil {
 			return fmt.Errorf(
 				"link %s has VNI %d and UDP port %d: remove it, or configure others: %w",
 				other.Name, other.VxlanId, other.Port, err)
@@ -173,17 +174,24 @@ func uint32Attr(n int) []byte {
 
 // inTheWay is another VXLAN device beside which the kernel doesn't take ours, such as flannel's:
 // one with the same VNI and port, or one that has the port with other ideas about checksums. It is
-// nil if there is none.
-func (t Tunnel) inTheWay(k *link.Kernel) *netlink.Vxlan {
+// nil if there is none of those that are meant.
+func (t Tunnel) inTheWay(k *link.Kernel, is func(*netlink.Vxlan) bool) *netlink.Vxlan {
 	for name, found := range k.Links() {
 		if found.Type != "vxlan" || name == t.Name {
 			continue
 		}
 		device, err := k.LinkByIndex(found.Index)
 		other, isVXLAN := device.(*netlink.Vxlan)
-		if err == nil && isVXLAN && other.Port == int(t.Port) {
+		if err == nil && isVXLAN && other.Port == int(t.Port) && is(other) {
 			return other
 		}
 	}
 	return nil
+}
+
+// collides says whether the kernel would refuse the tunnel because of another device with its port:
+// devices share a port if they want the same of what they receive.
+func (t Tunnel) collides(other *netlink.Vxlan) bool {
+	return other.VxlanId == int(t.VNI) || other.GBP || other.FlowBased ||
+		other.UDP6ZeroCSumRx != t.ZeroRx6
 }

@@ -193,6 +193,9 @@ func FuzzLegacyEntries(f *testing.F) {
 		if last, err := table.lastOf(0, policy); err != nil && last != "" {
 			t.Errorf("%q with error %v", last, err)
 		}
+		if chains, err := family.chainsOf(entries); err != nil && len(chains) > 0 {
+			t.Errorf("%q with error %v", chains, err)
+		}
 	})
 }
 
