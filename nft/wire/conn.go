@@ -72,18 +72,12 @@ func (c *Conn) Close() error { return c.raw.Close() }
 
 // Flush sends what is queued as one transaction. The channel that it returns is closed when the
 // socket isn't in use any more: later than the call's end only after a timeout.
-func (c *Conn) Flush() (idle <-chan struct{}, err error) { return c.flush(true) }
-
-// Rehearse is Flush without the message that ends a transaction: the kernel checks all of it, says
-// what it would refuse, and takes it back (as for nft --check).
-func (c *Conn) Rehearse() (idle <-chan struct{}, err error) { return c.flush(false) }
-
-func (c *Conn) flush(commit bool) (idle <-chan struct{}, err error) {
+func (c *Conn) Flush() (idle <-chan struct{}, err error) {
 	messages, subjects := c.messages, c.subjects
 	first := c.next + 1 // after the message that begins the batch
 	c.messages, c.subjects = nil, nil
 	c.next += uint32(len(subjects)) + 2
-	idle, err = c.withDeadline(func() error { return c.send(messages, commit) })
+	idle, err = c.withDeadline(func() error { return c.send(messages) })
 	if err != nil {
 		return idle, flushError(err, first, messages, subjects)
 	}

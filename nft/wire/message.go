@@ -53,14 +53,11 @@ func border(kind uint16) netlink.Message {
 
 // send sends messages as one transaction, and reads what the kernel says to each. It goes on after
 // what the kernel refuses, so that nothing of this is taken for the answer to what is asked next.
-// Unless it is to commit, the transaction has no end.
-func (c *Conn) send(messages []netlink.Message, commit bool) error {
+func (c *Conn) send(messages []netlink.Message) error {
 	batch := make([]netlink.Message, 0, len(messages)+2)
 	batch = append(batch, border(unix.NFNL_MSG_BATCH_BEGIN))
 	batch = append(batch, messages...)
-	if commit {
-		batch = append(batch, border(unix.NFNL_MSG_BATCH_END))
-	}
+	batch = append(batch, border(unix.NFNL_MSG_BATCH_END))
 	if _, err := c.raw.SendMessages(batch); err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}
