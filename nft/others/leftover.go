@@ -10,6 +10,9 @@ import (
 	"github.com/google/nftables"
 )
 
+// Flannel is a network without policies, as Leftover.Of.
+const Flannel = "flannel"
+
 // Leftover is a table in which there are chains of another policy engine or pod network.
 type Leftover struct {
 	Of     string // who makes such chains, such as Calico
@@ -36,7 +39,7 @@ func engines() map[string][]string {
 	return map[string][]string{
 		"Calico":         {"cali-", "cali_", "felix-"},
 		"Cilium":         {"CILIUM_", "OLD_CILIUM_"},
-		"flannel":        {"FLANNEL-"},
+		Flannel:          {"FLANNEL-"},
 		"kube-router":    {"KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"},
 		"Weave Net":      {"WEAVE"},
 		"Antrea":         {"ANTREA-"},
@@ -48,8 +51,8 @@ func engines() map[string][]string {
 func theirTables() map[string]string {
 	return map[string]string{
 		"calico":                "Calico",
-		"flannel-ipv4":          "flannel",
-		"flannel-ipv6":          "flannel",
+		"flannel-ipv4":          Flannel,
+		"flannel-ipv6":          Flannel,
 		"kube-network-policies": "kube-network-policies",
 		"ovn-kubernetes":        "OVN-Kubernetes",
 	}
