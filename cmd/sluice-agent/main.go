@@ -1,7 +1,8 @@
 // Command sluice-agent enforces NetworkPolicy on one Kubernetes node and answers the node's CNI
 // plugin. Its first argument may be a command instead: why asks a running agent about a connection,
-// verify asks it whether the kernel does what the policies mean, install puts the plugin on a node,
-// uninstall takes everything off it, and version prints the version.
+// verify asks it whether the kernel does what the policies mean, check says whether a node is fit
+// for an agent, install puts the plugin on a node, uninstall takes everything off it, and version
+// prints the version.
 package main
 
 import (
@@ -53,6 +54,8 @@ func command(args []string) (run func(context.Context, []string) error, rest []s
 		run = runInstall
 	case "uninstall":
 		run = runUninstall
+	case "check":
+		run = runCheck
 	case "version", "--version", "-version":
 		run = runVersion
 	default:

@@ -63,7 +63,7 @@ func parseFlags(args []string) (*options, error) {
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("argument %q: expected flags only, or a command (why, verify, "+
-			"install, uninstall, version)", fs.Arg(0))
+			"check, install, uninstall, version)", fs.Arg(0))
 	}
 	if o.socket == "" {
 		o.socket = filepath.Join(o.stateDir, cni.SocketName)
