@@ -65,6 +65,7 @@ func (v variant) name() string { return filepath.Base(v.kustomization) }
 
 const (
 	uninstall = "config/uninstall"
+	checking  = "config/check"
 	chart     = "charts/sluice"
 )
 
@@ -73,7 +74,7 @@ func everything() (all []string) {
 	for _, v := range variants {
 		all = append(all, v.kustomization)
 	}
-	return append(all, uninstall)
+	return append(all, uninstall, checking)
 }
 
 func kustomize(t *testing.T, kustomization string) []object {

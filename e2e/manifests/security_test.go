@@ -82,8 +82,16 @@ func TestPods(t *testing.T) {
 	if a, b := hostPaths(agent), hostPaths(remover); !maps.Equal(a, b) {
 		t.Errorf("the agent writes %v, and uninstalling reaches %v", a, b)
 	}
-	if account := remover.AutomountServiceAccountToken; account == nil || *account {
-		t.Error("uninstalling has a token")
+	for _, kustomization := range []string{uninstall, checking} {
+		account := podOf(t, kustomization).AutomountServiceAccountToken
+		if account == nil || *account {
+			t.Errorf("%s has a token", kustomization)
+		}
+	}
+	for _, m := range podOf(t, checking).InitContainers[0].VolumeMounts {
+		if !m.ReadOnly {
+			t.Errorf("who checks may write to %s", m.MountPath)
+		}
 	}
 }
 
@@ -242,13 +250,14 @@ func TestPodProblems(t *testing.T) {
 	}
 }
 
-// TestPermissions: the agent reads what policy needs and reports; uninstalling may nothing.
+// TestPermissions: the agent reads what policy needs and reports; uninstalling and checking may
+// nothing.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	for _, kustomization := range everything() {
 		objects := kustomize(t, kustomization)
 		roles := only[*rbacv1.ClusterRole](t, objects)
-		if kustomization == uninstall {
+		if kustomization == uninstall || kustomization == checking {
 			bindings := only[*rbacv1.ClusterRoleBinding](t, objects)
 			if len(roles)+len(bindings) != 0 {
 				t.Errorf("%s has permissions", kustomization)

@@ -13,6 +13,7 @@ func TestVersion(t *testing.T) {
 	for file, pattern := range map[string]string{
 		"config/agent/kustomization.yaml":     `newTag: (\S+)`,
 		"config/uninstall/kustomization.yaml": `newTag: (\S+)`,
+		"config/check/kustomization.yaml":     `newTag: (\S+)`,
 		"charts/sluice/Chart.yaml":            `(?m)^appVersion: (\S+)$`,
 		"hack/build-image":                    `(?m)^VERSION=\$\{VERSION:-(\S+)\}$`,
 	} {
