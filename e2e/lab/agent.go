@@ -36,7 +36,7 @@ func (n *Node) agentLog() string { return filepath.Join(n.dir, "agent.log") }
 func (n *Node) agentArgs() []string {
 	args := []string{
 		"--node-name=" + n.name,
-		"--kubeconfig=" + n.kubeconfig(),
+		"--kubeconfig=" + n.Kubeconfig(),
 		"--state-dir=" + n.stateDir(),
 		"--socket=" + n.Socket(),
 		"--http-address=" + agentHTTPAddress,

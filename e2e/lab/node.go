@@ -106,7 +106,7 @@ func (l *Lab) newNode(state nodeState) (*Node, error) {
 		}
 	}
 	user := pkix.Name{CommonName: agentUser, Organization: []string{"system:serviceaccounts"}}
-	err := l.control.WriteKubeconfig(n.kubeconfig(), l.name, proxy.Address, user)
+	err := l.control.WriteKubeconfig(n.Kubeconfig(), l.name, proxy.Address, user)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,8 @@ func (n *Node) reportNetwork(ctx context.Context, problem string) error {
 	return n.lab.patchNodeStatus(ctx, n.name, types.StrategicMergePatchType, status)
 }
 
-func (n *Node) kubeconfig() string { return filepath.Join(n.dir, kubeconfigFile) }
+// Kubeconfig returns the path of the file by which the agent reaches the API server, as it may.
+func (n *Node) Kubeconfig() string { return filepath.Join(n.dir, kubeconfigFile) }
 
 // powerOn makes the node's namespace, with its cable and its way to the API server.
 func (n *Node) powerOn() error {

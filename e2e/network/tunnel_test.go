@@ -2,11 +2,14 @@ package network
 
 import (
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/e2e/assets"
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
@@ -41,7 +44,12 @@ func TestTunnelBlocked(t *testing.T) {
 		}
 	}
 
+	for _, node := range nodes {
+		w.check(node, "12 checks: 12 passed, 0 warned")
+	}
+
 	w.nft("node2", closedInput)
+	w.check("node2", "accept UDP port 8472", "table inet fw, chain in (policy drop)")
 	for _, pair := range [][2]string{{"default/a", "default/b"}, {"default/b", "default/c"}} {
 		if n := w.working(pair[0], pair[1]); n != 0 {
 			t.Errorf("%s connects to %s over %d families: the firewall doesn't block the tunnel",
@@ -75,6 +83,30 @@ func TestTunnelBlocked(t *testing.T) {
 		w.awaitEvent(node, "TunnelPasses", "2 answer")
 	}
 	w.talk("default/b", "default/c")
+}
+
+// check runs sluice-agent check on a node beside its agent, where nothing may fail, and wants it to
+// say something.
+func (w *world) check(node string, says ...string) {
+	w.t.Helper()
+	programs, err := assets.Wiring(w.t.Context(), w.t.Output(), false)
+	must(w.t, err)
+	n := w.Node(node)
+	var out []byte
+	err = n.Do(func() (err error) {
+		out, err = exec.CommandContext(w.t.Context(), programs.Agent, "check", "--node-name="+node,
+			"--kubeconfig="+n.Kubeconfig(), "--net-conf="+w.NetConf(),
+			"--state-dir="+filepath.Dir(n.Socket()), "--cni-conf-dir="+n.ConfDir()).CombinedOutput()
+		return err
+	})
+	if err != nil {
+		w.t.Errorf("%s: %v", node, err)
+	}
+	for _, text := range says {
+		if !strings.Contains(string(out), text) {
+			w.t.Errorf("%s: it doesn't say %q:\n%s", node, text, out)
+		}
+	}
 }
 
 // awaitTunnel waits until a node counts so many others as answering, as silent, and as not asked.
