@@ -42,12 +42,13 @@ func AddrIfacePairElement(a netip.Addr, iface string, b netip.Addr) Element {
 	return Element{First: AddrIfaceElement(a, iface).First + string(b.Unmap().AsSlice())}
 }
 
-// ProtoPortsElement is the member of an interval set keyed by protocol . destination port: first to
-// last, both included.
-func ProtoPortsElement(proto uint8, first, last uint16) Element {
+// PortsElement is the member of an interval set keyed by destination port . protocol: the ports
+// first to last, both included. The port comes first as it has the most masks in the kernel: some
+// match wrongly where a later field has more than the first (docs/kernels.md, port-ranges).
+func PortsElement(proto uint8, first, last uint16) Element {
 	return Element{
-		First: string(append(protoBytes(proto), portBytes(first)...)),
-		Last:  string(append(protoBytes(proto), portBytes(last)...)),
+		First: string(append(portBytes(first), protoBytes(proto)...)),
+		Last:  string(append(portBytes(last), protoBytes(proto)...)),
 	}
 }
 

@@ -25,8 +25,8 @@ func TestElementText(t *testing.T) {
 		{AddrIfaceElement(v4, "slup0123456789a"), []Field{SrcAddr4, InIface},
 			`10.0.0.1 . "slup0123456789a"`},
 		{AddrIfaceElement(v6, "eth0"), []Field{DstAddr6, OutIface}, `fd00::1 . "eth0"`},
-		{ProtoPortsElement(6, 80, 90), []Field{L4Proto, DstPort}, "tcp . 80-90"},
-		{ProtoPortsElement(132, 0, 65535), []Field{L4Proto, DstPort}, "sctp . 0-65535"},
+		{PortsElement(6, 80, 90), []Field{DstPort, L4Proto}, "80-90 . tcp"},
+		{PortsElement(132, 0, 65535), []Field{DstPort, L4Proto}, "0-65535 . sctp"},
 		{AddrProtoPortElement(v6, 17, 53), []Field{DstAddr6, L4Proto, DstPort},
 			"fd00::1 . udp . 53"},
 		{AddrElement(v4), []Field{SrcAddr6}, "0x0a000001-0x"},
@@ -40,7 +40,7 @@ func TestElementText(t *testing.T) {
 	}
 }
 
-// genRanges draws disjoint ranges of (protocol 6 or 7) . port, or of ports alone, near both ends of
+// genRanges draws disjoint ranges of port . (protocol 0 or 1), or of ports alone, near both ends of
 // the numbers.
 func genRanges(t *rapid.T, label string, key []Field) []Element {
 	ports := []uint16{0, 1, 2, 255, 256, 257, 65534, 65535}
@@ -52,9 +52,9 @@ func genRanges(t *rapid.T, label string, key []Field) []Element {
 			}
 			first := ports[i]
 			i = rapid.IntRange(i, len(ports)-1).Draw(t, label)
-			e := ProtoPortsElement(proto, first, ports[i])
+			e := PortsElement(proto, first, ports[i])
 			if len(key) == 1 {
-				e = Element{First: e.First[4:], Last: e.Last[4:]}
+				e = Element{First: e.First[:4], Last: e.Last[:4]}
 			}
 			list = append(list, e)
 		}
@@ -64,9 +64,9 @@ func genRanges(t *rapid.T, label string, key []Field) []Element {
 
 // in reports whether a point is in any of the ranges, and in how many.
 func in(list []Element, proto uint8, port uint16, key []Field) int {
-	p := ProtoPortsElement(proto, port, port)
+	p := PortsElement(proto, port, port)
 	if len(key) == 1 {
-		p = Element{First: p.First[4:], Last: p.Last[4:]}
+		p = Element{First: p.First[:4], Last: p.Last[:4]}
 	}
 	n := 0
 	for _, e := range list {
@@ -80,7 +80,7 @@ func in(list []Element, proto uint8, port uint16, key []Field) int {
 func TestRangeAlgebra(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		key := rapid.SampledFrom([][]Field{{DstPort}, {L4Proto, DstPort}}).Draw(t, "key")
+		key := rapid.SampledFrom([][]Field{{DstPort}, {DstPort, L4Proto}}).Draw(t, "key")
 		a, b := genRanges(t, "a", key), genRanges(t, "b", key)
 		both := shared(key, slices.Clone(a), slices.Clone(b))
 		rest := without(key, a, b)

@@ -18,16 +18,19 @@ type portSet struct {
 }
 
 func newPortSet(ranges []selector.PortRange) portSet {
-	return portSet{nft.Name("ports", portsText(ranges)), ranges}
+	return portSet{nft.Name("port-ranges", portsText(ranges)), ranges}
 }
+
+// portSetKey has the ports first: see nft.PortsElement.
+func portSetKey() []nft.Field { return []nft.Field{nft.DstPort, nft.L4Proto} }
 
 func (p portSet) set() *nft.Set {
 	s := &nft.Set{
-		Name: p.name, Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true,
+		Name: p.name, Key: portSetKey(), Interval: true,
 		Comment: portsText(p.ranges), Elements: map[nft.Element]nft.Verdict{},
 	}
 	for _, r := range p.ranges {
-		s.Elements[nft.ProtoPortsElement(r.Protocol, r.First, r.Last)] = nft.Verdict{}
+		s.Elements[nft.PortsElement(r.Protocol, r.First, r.Last)] = nft.Verdict{}
 	}
 	return s
 }
@@ -191,7 +194,7 @@ func portMatch(ports []selector.PortRange) []nft.Statement {
 	case len(ports) == 0:
 		return nil
 	case len(ports) > 1:
-		return []nft.Statement{nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort},
+		return []nft.Statement{nft.InSet{Fields: portSetKey(),
 			Set: newPortSet(ports).name}}
 	case ports[0].First == 0 && ports[0].Last == 65535:
 		return []nft.Statement{nft.MatchProto{Proto: ports[0].Protocol}}

@@ -37,7 +37,7 @@ func TestHandEditsHeal(t *testing.T) {
 		{"last range deleted",
 			`delete element inet sluice set/blocks4 { 192.168.0.7-255.255.255.255 }`,
 			"192.168.0.7-255.255.255.255 is missing"},
-		{"ports added", `add element inet sluice set/ports { tcp . 443 }`, "tcp . 443 isn't ours"},
+		{"ports added", `add element inet sluice set/ports { 443 . tcp }`, "443 . tcp isn't ours"},
 		{
 			"verdict changed", `delete element inet sluice map/veth4 { 10.0.0.3 . "slup3" }
 			add element inet sluice map/veth4 { 10.0.0.3 . "slup3" : accept }`,

@@ -23,8 +23,8 @@ func node() *nft.Ruleset {
 				nft.AddrElement(addr("10.0.0.8")): {}, nft.AddrElement(addr("10.0.0.9")): {},
 			}})
 	}
-	r.AddSet(&nft.Set{Name: "ports/a", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true,
-		Elements: map[nft.Element]nft.Verdict{nft.ProtoPortsElement(6, 80, 90): {}}})
+	r.AddSet(&nft.Set{Name: "ports/a", Key: []nft.Field{nft.DstPort, nft.L4Proto}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{nft.PortsElement(6, 80, 90): {}}})
 	r.AddSet(&nft.Set{Name: "block/b", Key: []nft.Field{nft.SrcAddr4}, Interval: true,
 		Elements: map[nft.Element]nft.Verdict{
 			nft.RangeElement(addr("192.0.2.0"), addr("192.0.2.9")):   {},
@@ -39,7 +39,7 @@ func node() *nft.Ruleset {
 	src := []nft.Field{nft.SrcAddr4}
 	r.AddChain(&nft.Chain{Name: "policy/a",
 		Rules: []nft.Rule{rule(nft.InSet{Fields: src, Set: "pods/a"},
-			nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "ports/a"}, accept)}})
+			nft.InSet{Fields: []nft.Field{nft.DstPort, nft.L4Proto}, Set: "ports/a"}, accept)}})
 	r.AddChain(&nft.Chain{Name: "policy/b",
 		Rules: []nft.Rule{rule(nft.InSet{Fields: src, Set: "pods/b"}, accept),
 			rule(nft.InSet{Fields: src, Set: "block/b"}, accept)}})
@@ -71,14 +71,14 @@ var refusals = []struct {
 	change string
 }{
 	{nft.Object{Chain: "policy/a"},
-		`- jump policy/a; - ip saddr @pods/a meta l4proto . th dport @ports/a accept; - chain policy/a {`},
+		`- jump policy/a; - ip saddr @pods/a th dport . meta l4proto @ports/a accept; - chain policy/a {`},
 	{nft.Object{Chain: "profile/b"}, `- jump profile/b; - jump policy/b; - chain profile/b {`},
 	{nft.Object{Chain: "pod/1"},
 		`- jump profile/ab; - counter; - drop; - chain pod/1 {; + 10.0.0.1 : drop; - 10.0.0.1 : jump pod/1`},
 	{nft.Object{Set: "pods/b"},
 		`- ip saddr @pods/b accept; - 10.0.0.8; - 10.0.0.9; - set pods/b {`},
 	{nft.Object{Set: "ports/a"},
-		`- ip saddr @pods/a meta l4proto . th dport @ports/a accept; - set ports/a {; - tcp . 80-90`},
+		`- ip saddr @pods/a th dport . meta l4proto @ports/a accept; - set ports/a {; - 80-90 . tcp`},
 	{nft.Object{Set: "block/b", Element: nft.RangeElement(addr("192.0.2.20"), addr("192.0.2.29"))},
 		`- 192.0.2.20-192.0.2.29`},
 	{nft.Object{Set: "pods/b", Element: nft.AddrElement(addr("10.0.0.9"))}, `- 10.0.0.9`},

@@ -90,8 +90,8 @@ func sampleOf(feature string) *nft.Ruleset {
 	drop := nft.Do{Verdict: nft.Verdict{Kind: nft.Drop}}
 	switch feature {
 	case kernels.Sets:
-		ports, key := []nft.Field{nft.L4Proto, nft.DstPort}, []nft.Field{nft.SrcAddr6, nft.InIface}
-		elements := map[nft.Element]nft.Verdict{nft.ProtoPortsElement(unix.IPPROTO_TCP, 1, 9): {}}
+		ports, key := []nft.Field{nft.DstPort, nft.L4Proto}, []nft.Field{nft.SrcAddr6, nft.InIface}
+		elements := map[nft.Element]nft.Verdict{nft.PortsElement(unix.IPPROTO_TCP, 1, 9): {}}
 		r.AddSet(&nft.Set{Name: "ports", Key: ports, Interval: true, Elements: elements})
 		r.AddSet(&nft.Set{Name: "map", Key: key, Verdicts: true})
 		chain([]nft.Statement{nft.InSet{Fields: ports, Set: "ports"}, nft.Count{}, drop},

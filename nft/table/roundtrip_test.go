@@ -83,7 +83,7 @@ func TestTextIsWhatNFTReads(t *testing.T) {
 	}
 	for _, line := range got.Differences(want) {
 		// nft 1.0.6 adds an expression that swaps the bytes of the one byte.
-		if !strings.Contains(line, "meta l4proto . th dport @set/ports") {
+		if !strings.Contains(line, "th dport . meta l4proto @set/ports") {
 			t.Error(line)
 		}
 	}

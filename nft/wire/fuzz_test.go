@@ -172,8 +172,8 @@ func aLittle() *nft.Ruleset {
 			nft.RangeElement(nfttest.Addr("10.0.0.1"), nfttest.Addr("10.0.0.4")):        {},
 			nft.RangeElement(nfttest.Addr("10.0.0.9"), nfttest.Addr("255.255.255.255")): {},
 		}})
-	r.AddSet(&nft.Set{Name: "p", Key: []nft.Field{nft.L4Proto, nft.DstPort}, Interval: true,
-		Elements: map[nft.Element]nft.Verdict{nft.ProtoPortsElement(6, 1, 9): {}}})
+	r.AddSet(&nft.Set{Name: "p", Key: []nft.Field{nft.DstPort, nft.L4Proto}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{nft.PortsElement(6, 1, 9): {}}})
 	r.AddSet(&nft.Set{Name: "m", Key: []nft.Field{nft.SrcAddr4}, Verdicts: true,
 		Elements: map[nft.Element]nft.Verdict{
 			nft.AddrElement(nfttest.Addr("10.0.0.1")): nft.JumpTo("c")}})

@@ -164,9 +164,9 @@ func Everything() *nft.Ruleset {
 		nft.RangeElement(Addr("::"), Addr("::1")),
 		nft.RangeElement(Addr("fd00::"), Addr("fd00::ffff")),
 		nft.RangeElement(Addr("ffff::"), Addr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")))
-	set("set/ports", true, []nft.Field{nft.L4Proto, nft.DstPort},
-		nft.ProtoPortsElement(6, 80, 90), nft.ProtoPortsElement(17, 53, 53),
-		nft.ProtoPortsElement(132, 0, 65535))
+	set("set/ports", true, []nft.Field{nft.DstPort, nft.L4Proto},
+		nft.PortsElement(6, 80, 90), nft.PortsElement(17, 53, 53),
+		nft.PortsElement(132, 0, 65535))
 	set("set/named4", false, []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort},
 		nft.AddrProtoPortElement(Addr("10.0.0.1"), 6, 80))
 	set("set/named6", false, []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort},
@@ -238,12 +238,12 @@ func Everything() *nft.Ruleset {
 		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4}, Set: "set/blocks4"},
 			nft.MatchPort{Proto: 6, First: 80, Last: 90}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/hosts4"},
-			nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "set/ports"}, Accept),
+			nft.InSet{Fields: []nft.Field{nft.DstPort, nft.L4Proto}, Set: "set/ports"}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "set/hosts6"},
 			nft.MatchPort{Proto: 17, First: 53, Last: 53}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr6}, Set: "set/blocks6"},
 			nft.MatchPort{Proto: 132, First: 1, Last: 65535}, Accept),
-		Rule(nft.InSet{Fields: []nft.Field{nft.L4Proto, nft.DstPort}, Set: "set/ports"}, Accept),
+		Rule(nft.InSet{Fields: []nft.Field{nft.DstPort, nft.L4Proto}, Set: "set/ports"}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr4, nft.L4Proto, nft.DstPort},
 			Set: "set/named4"}, Accept),
 		Rule(nft.InSet{Fields: []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort},

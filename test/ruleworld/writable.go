@@ -63,12 +63,15 @@ func refersWell(r *nft.Ruleset, s nft.Statement) error {
 
 func elementsFit(r *nft.Ruleset, s *nft.Set) error {
 	var last nft.Element
-	for _, e := range slices.SortedFunc(maps.Keys(s.Elements),
-		func(a, b nft.Element) int { return strings.Compare(a.First, b.First) }) {
+	by := func(a, b nft.Element) int {
+		return strings.Compare(inOrder(s, a).First, inOrder(s, b).First)
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(s.Elements), by) {
 		if strings.HasPrefix(e.Text(s.Key), "0x") || s.Interval == (e.Last == "") {
 			return fmt.Errorf("%s isn't of its type", e)
 		}
-		if s.Interval && (e.Last < e.First || last.Last >= e.First) {
+		this := inOrder(s, e)
+		if s.Interval && (this.Last < this.First || inOrder(s, last).Last >= this.First) {
 			return fmt.Errorf("%s after %s", e.Text(s.Key), last.Text(s.Key))
 		}
 		if v := s.Elements[e]; v.Kind == nft.Jump && r.Chains[v.Chain] == nil {
@@ -77,4 +80,14 @@ func elementsFit(r *nft.Ruleset, s *nft.Set) error {
 		last = e
 	}
 	return nil
+}
+
+// inOrder is an element of which the first field, a range, comes after the others, which are single
+// values, so that ranges are disjoint if they are as numbers.
+func inOrder(s *nft.Set, e nft.Element) nft.Element {
+	if !s.Interval || len(s.Key) == 1 || e.First == "" {
+		return e
+	}
+	n := 4 * s.Key[0].Words()
+	return nft.Element{First: e.First[n:] + e.First[:n], Last: e.Last[n:] + e.Last[:n]}
 }

@@ -16,9 +16,9 @@ func FuzzDecode(f *testing.F) {
 	n := testnet.NewNode(f)
 	n.NftInput(`table inet sluice {
 		set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/24 }; }
-		set p { type inet_proto . inet_service; flags interval; elements = { tcp . 80-90 }; }
+		set p { type inet_service . inet_proto; flags interval; elements = { 80-90 . tcp }; }
 		map m { type ipv4_addr . ifname : verdict; elements = { 10.1.0.1 . "slup1" : jump c }; }
-		chain c { ip saddr @s meta l4proto . th dport @p accept; ct state invalid drop; }
+		chain c { ip saddr @s th dport . meta l4proto @p accept; ct state invalid drop; }
 		chain b { type filter hook forward priority 0; ip daddr . oifname vmap @m; oifname "slup*" counter drop; }
 	}
 `)
