@@ -1,0 +1,130 @@
+package table
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/testnet"
+)
+
+// TestFloodWhileBlocksAreReplaced: blocks around an address change again and again, as those of an
+// ipBlock do while Nodes come and go. One set has the client in each of its states, another the
+// second client in none: of the first one's packets none is lost, of the second one's none passes.
+//
+// Kernels with the bug interval-ends of docs/kernels.md fail, such as Linux 6.1.
+// SLUICE_REPLACEMENTS is how often blocks are replaced without a wait between.
+func TestFloodWhileBlocksAreReplaced(t *testing.T) {
+	const short = 1000 // it is slower than the others
+	each(t, noLimit, func(f *floodNet, n int) {
+		if os.Getenv("SLUICE_LONG") == "" {
+			n = min(n, short)
+		}
+		if text := os.Getenv("SLUICE_REPLACEMENTS"); text != "" && f.hasty {
+			number, err := strconv.Atoi(text)
+			if err != nil || number < 1 {
+				t.Fatalf("SLUICE_REPLACEMENTS=%q: expected a number from 1 on", text)
+			}
+			n = number
+		}
+		floodBlocks(f, n)
+	})
+}
+
+// blockStates are the states of the set that has the client, 10.244.1.2, and of the one that
+// doesn't have the other one, 10.244.1.3: the range around it grows and shrinks at either end, is
+// split beside it, and ranges come and go next to it.
+var blockStates = [][2]string{
+	{"10.244.1.0-10.244.1.3", "10.244.1.0-10.244.1.2 10.244.1.4-10.244.1.9"},
+	{"10.244.1.2-10.244.1.9", "10.244.1.1-10.244.1.2 10.244.1.4-10.244.1.5"},
+	{"0.0.0.0-10.244.1.3 10.244.1.5-255.255.255.255",
+		"0.0.0.0-10.244.1.2 10.244.1.4-255.255.255.255"},
+	{"0.0.0.0-10.244.1.0 10.244.1.2-255.255.255.255",
+		"0.0.0.0-10.244.1.0 10.244.1.5-255.255.255.255"},
+	{"10.244.1.2-10.244.1.2", "10.244.1.2-10.244.1.2"},
+	{"10.244.1.1-10.244.1.1 10.244.1.2-10.244.1.2 10.244.1.3-10.244.1.3",
+		"10.244.1.2-10.244.1.2 10.244.1.4-10.244.1.4"},
+}
+
+// blocks is a set of ranges, some of which are elsewhere and stay.
+func blocks(name, ranges string) *nft.Set {
+	s := &nft.Set{Name: name, Key: []nft.Field{nft.SrcAddr4}, Interval: true,
+		Elements: map[nft.Element]nft.Verdict{}}
+	for r := range strings.FieldsSeq(ranges) {
+		first, last, _ := strings.Cut(r, "-")
+		s.Elements[nft.RangeElement(netip.MustParseAddr(first), netip.MustParseAddr(last))] =
+			nft.Verdict{}
+	}
+	return s
+}
+
+func floodBlocks(f *floodNet, n int) {
+	f.t.Helper()
+	const withClient, withoutOther = "blocks/client", "blocks/other"
+	state := func(i int) *nft.Ruleset {
+		only := func(chain, set string) *nft.Chain {
+			return &nft.Chain{Name: chain, Rules: []nft.Rule{
+				rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: set}, do(nft.Accept)),
+				rule(do(nft.Drop)),
+			}}
+		}
+		rs := f.ruleset(1, only("pod/server", withoutOther))
+		rs.AddChain(only("pod/victim", withClient))
+		now := blockStates[i%len(blockStates)]
+		rs.AddSet(blocks(withClient, now[0]))
+		rs.AddSet(blocks(withoutOther, now[1]))
+		return rs
+	}
+	patches := make([]func() nft.Patch, len(blockStates))
+	for i := range blockStates { // a Table takes ownership of what it is given
+		patches[i] = func() nft.Patch {
+			return nft.Diff(state(i+len(blockStates)-1), state(i))
+		}
+	}
+	f.must(f.table.Sync(context.Background(), state(0)))
+	f.node.NftInput(`add table inet behind
+add chain inet behind forward { type filter hook forward priority 10; }
+add rule inet behind forward ip daddr ` + victimAddr.String() + ` udp dport 9000 counter
+add rule inet behind forward ip daddr ` + serverAddr.String() + ` udp dport 9000 counter`)
+	f.hosts[victimAddr].Sink(testnet.UDP, floodPort)
+	f.hosts[serverAddr].Sink(testnet.UDP, floodPort)
+	to := func(from, to netip.Addr) *testnet.Flood {
+		return f.hosts[from].Flood(netip.AddrPortFrom(to, floodPort), testnet.OnCPU(clientCPU))
+	}
+	allowed, denied := to(clientAddr, victimAddr), to(otherAddr, serverAddr)
+	for i := range n {
+		f.must(f.apply(patches[(i+1)%len(blockStates)]()))
+	}
+	sent, sentDenied := allowed.Stop(), denied.Stop()
+	passed := passedBehind(f)
+	f.t.Logf("proof: %d replacements of blocks, %d packets allowed, %d passed; "+
+		"%d denied, %d passed", n, sent, passed[0], sentDenied, passed[1])
+	if sent < uint64(n) || sentDenied < uint64(n) {
+		f.t.Errorf("only %d and %d packets were sent over %d changes", sent, sentDenied, n)
+	}
+	if passed[0] == 0 || sent > passed[0]+1 {
+		f.t.Errorf("of %d allowed packets %d passed", sent, passed[0])
+	}
+	if passed[1] > 0 {
+		f.t.Errorf("%d of %d denied packets passed", passed[1], sentDenied)
+	}
+}
+
+// passedBehind is what has passed our chains, counted behind them.
+func passedBehind(f *floodNet) (packets []uint64) {
+	f.t.Helper()
+	list := f.node.Nft("list", "table", "inet", "behind")
+	for _, part := range strings.Split(list, "counter packets ")[1:] {
+		var count uint64
+		if _, err := fmt.Sscan(part, &count); err != nil {
+			f.t.Fatalf("%v in %s", err, list)
+		}
+		packets = append(packets, count)
+	}
+	return packets
+}
