@@ -274,5 +274,14 @@ func TestOldestKernelIsNamed(t *testing.T) {
 	}
 }
 
+// TestKernelPageIsCurrent: make generate writes it.
+func TestKernelPageIsCurrent(t *testing.T) {
+	t.Parallel()
+	page := document(t, "docs/kernels.md")
+	if filled, err := kernels.FillPage(page); err != nil || filled != page {
+		t.Errorf("docs/kernels.md is stale, run make generate (error %v)", err)
+	}
+}
+
 // computed are flags whose default is the name of a constant.
 var computed = map[string]bool{"log-group": true}
