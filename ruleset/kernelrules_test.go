@@ -3,9 +3,13 @@ package ruleset_test
 import (
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/randomcluster"
@@ -18,7 +22,7 @@ import (
 // anew in one transaction. There are no timeouts: no operation of nft can say one.
 func TestWhatKernelsGetWrong(t *testing.T) {
 	t.Parallel()
-	edits := 0
+	var seen sets
 	rapid.Check(t, func(t *rapid.T) {
 		world := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
 		c, w := cluster.New(world), randomcluster.NewWorld(world)
@@ -26,17 +30,8 @@ func TestWhatKernelsGetWrong(t *testing.T) {
 		if rapid.Bool().Draw(t, "network") {
 			cfg.Network = ruleworld.DrawNetwork(t)
 		}
-		r := ruleset.NewRenderer(cfg)
-		first := r.Ruleset(c)
-		have := nft.NewRuleset()
-		apply := func(p nft.Patch) {
-			b := nft.Plan(have, p)
-			for _, transaction := range [][]nft.Op{b.Prepare, b.Switch, b.Finish} {
-				edits += checkTransaction(t, have, transaction)
-			}
-			have.Merge(p)
-		}
-		apply(nft.Diff(have, first))
+		r, have := ruleset.NewRenderer(cfg), nft.NewRuleset()
+		seen.apply(t, have, nft.Diff(have, r.Ruleset(c)))
 		for range rapid.IntRange(1, 30).Draw(t, "events") {
 			w.Event(t, c)
 			if cfg.Network.Enabled() && rapid.Bool().Draw(t, "changed") {
@@ -44,41 +39,73 @@ func TestWhatKernelsGetWrong(t *testing.T) {
 				r.SetNetwork(cfg.Network, cfg.PodRanges)
 			}
 			if rapid.IntRange(0, 3).Draw(t, "render") == 0 {
-				apply(r.Patch(c, c.Take()))
+				seen.apply(t, have, r.Patch(c, c.Take()))
 			}
 		}
-		apply(r.Patch(c, c.Take()))
+		seen.apply(t, have, r.Patch(c, c.Take()))
 	})
-	if edits < 100 {
-		t.Errorf("only %d edits of sets were seen", edits)
+	outer := t
+	rapid.Check(t, func(t *rapid.T) { // random clusters have few rules of several ports
+		w := ruleworld.New(outer)
+		for range rapid.IntRange(1, 10).Draw(t, "edits") {
+			np := ruleworld.MustDecode[networkingv1.NetworkPolicy](outer,
+				`{"metadata":{"namespace":"dev","name":"ports"},"spec":{"podSelector":{},"ingress":[{}]}}`)
+			for range rapid.IntRange(0, 4).Draw(t, "ports") {
+				first, protocol := rapid.Int32Range(1, 9).Draw(t, "first"),
+					rapid.SampledFrom([]corev1.Protocol{"TCP", "UDP"}).Draw(t, "protocol")
+				last := rapid.Int32Range(first, 9).Draw(t, "last")
+				np.Spec.Ingress[0].Ports = append(np.Spec.Ingress[0].Ports,
+					networkingv1.NetworkPolicyPort{Protocol: &protocol, EndPort: &last,
+						Port: &intstr.IntOrString{IntVal: first}})
+			}
+			w.Cluster.SetPolicy(policy.Parse(&np))
+			seen.apply(t, w.Have, w.Render.Patch(w.Cluster, w.Cluster.Take()))
+		}
+	})
+	if seen.edits < 100 || seen.severalRanges < 100 {
+		t.Errorf("only %d edits of sets were seen, and %d sets of several fields with ranges",
+			seen.edits, seen.severalRanges)
 	}
 }
 
-// checkTransaction returns how many edits of sets it has seen.
-func checkTransaction(t *rapid.T, have *nft.Ruleset, ops []nft.Op) (edits int) {
+// sets are the numbers of what was seen.
+type sets struct{ edits, severalRanges int }
+
+// apply plans a patch, looks at each transaction, and has them done.
+func (s *sets) apply(t *rapid.T, have *nft.Ruleset, p nft.Patch) {
+	b := nft.Plan(have, p)
+	for _, transaction := range [][]nft.Op{b.Prepare, b.Switch, b.Finish} {
+		s.check(t, have, transaction)
+	}
+	have.Merge(p)
+}
+
+func (s *sets) check(t *rapid.T, have *nft.Ruleset, transaction []nft.Op) {
 	made := map[string]bool{}
-	for _, op := range ops {
+	for _, op := range transaction {
 		if op.Set == nil {
 			continue
 		}
-		s := op.Set
-		severalRanges := s.Interval && len(s.Key) > 1
+		name, key := op.Set.Name, op.Set.Key
+		severalRanges := op.Set.Interval && len(key) > 1
 		if op.Kind == nft.AddSet {
-			made[s.Name] = true
-			if have.Sets[s.Name] != nil {
-				t.Fatalf("%s is deleted and made anew in one transaction", s.Name)
+			made[name] = true
+			if have.Sets[name] != nil {
+				t.Fatalf("%s is deleted and made anew in one transaction", name)
 			}
-			if severalRanges && s.Key[0] != nft.DstPort {
+			if severalRanges {
+				s.severalRanges++
+			}
+			if severalRanges && key[0] != nft.DstPort {
 				t.Fatalf("%s has ranges in %v: the field with the most masks isn't the first",
-					s.Name, s.Key)
+					name, key)
 			}
 		}
 		if op.Kind == nft.SetElements {
-			edits++
-			if severalRanges && (!made[s.Name] || len(op.Leave) > 0) {
-				t.Fatalf("%s is changed: %v", s.Name, op)
+			s.edits++
+			if severalRanges && (!made[name] || len(op.Leave) > 0) {
+				t.Fatalf("%s is changed: %v", name, op)
 			}
 		}
 	}
-	return edits
 }
