@@ -41,8 +41,8 @@ func judgeKinds(kinds []string, has map[string]bool) Result {
 	case len(lacks) == 0:
 		return passed("the kernel makes %s", strings.Join(kinds, ", "))
 	case len(lacks) == 1 && lacks[0] == "ifb":
-		return warned(remedy, "the kernel has no links of kind ifb: pods with the annotation "+
-			"kubernetes.io/egress-bandwidth don't start")
+		return warned(remedy, "the kernel has no links of kind ifb: what pods send isn't limited "+
+			"by the annotation kubernetes.io/egress-bandwidth")
 	default:
 		return failed(remedy, "the kernel has no links of kind %s", strings.Join(lacks, ", "))
 	}
