@@ -35,13 +35,18 @@ func expect(t *testing.T, what string, r Result, status Status, says ...string) 
 func TestJudgeKernel(t *testing.T) {
 	t.Parallel()
 	for release, want := range map[string]Status{
-		"5.13": Pass, "5.14.0-427.el9.x86_64": Pass, "6.1.0-18-amd64": Pass,
+		"99.1": Pass, "5.14.0-427.el9.x86_64": Pass, "5.13.1": Warn,
 		"5.12.19": Fail, "4.19.0-25-amd64": Fail, "testing": Warn, "": Warn,
 	} {
 		expect(t, release, judgeKernel(kernels.Identify(release, "")), want, release)
 	}
-	debian := kernels.Identify("5.10.0-32-amd64", "#1 SMP Debian 5.10.223-1 (2024-08-10)")
-	expect(t, "Debian's", judgeKernel(debian), Fail, "5.10.223", "expected Linux 5.13 or newer")
+	debian := func(release, number string) Result {
+		return judgeKernel(kernels.Identify(release, "#1 SMP Debian "+number+"-1 (2026-01-01)"))
+	}
+	expect(t, "too old", debian("5.10.0-32-amd64", "5.10.223"), Fail, "5.10.223",
+		"expected Linux 5.13 or newer")
+	expect(t, "with a bug", debian("6.1.0-50-amd64", "6.1.176"), Warn, "may have the bug interval",
+		"docs/kernels.md")
 }
 
 func TestJudgeCapabilities(t *testing.T) {

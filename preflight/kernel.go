@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -24,7 +25,8 @@ func checkKernel(Options) Result {
 		unix.ByteSliceToString(name.Version[:])))
 }
 
-// judgeKernel holds a kernel against the oldest on which an agent starts.
+// judgeKernel holds a kernel against the oldest on which an agent starts, and names the bugs that
+// the agent's Event KernelBug names.
 func judgeKernel(k kernels.Kernel) Result {
 	switch {
 	case k.TooOld():
@@ -33,6 +35,19 @@ func judgeKernel(k kernels.Kernel) Result {
 	case !k.Known():
 		return warned(fmt.Sprintf("see that it is Linux %s or newer", kernels.Minimum()),
 			"%s: it doesn't say which Linux it is", k)
+	}
+	bugs, _ := k.Concerns(runtime.GOARCH)
+	var notes []string
+	for _, b := range bugs {
+		verb := "has"
+		if k.Of(b, runtime.GOARCH) == kernels.MayHave {
+			verb = "may have"
+		}
+		notes = append(notes, fmt.Sprintf("%s the bug %s (%s)", verb, b.Name, b.Effect))
+	}
+	if len(notes) > 0 {
+		return warned("boot a newer one of its line, if that has the mend: docs/kernels.md",
+			"%s: %s", k, strings.Join(notes, ", and "))
 	}
 	return passed("%s", k)
 }
