@@ -17,7 +17,7 @@ import (
 // ipBlock do while Nodes come and go. One set has the client in each of its states, another the
 // second client in none: of the first one's packets none is lost, of the second one's none passes.
 //
-// Kernels with the bug interval-ends of docs/kernels.md fail, such as Linux 6.1.
+// Kernels with the bug interval-sets of docs/kernels.md fail, such as Linux 6.1 and 6.12.
 // SLUICE_REPLACEMENTS is how often blocks are replaced without a wait between.
 func TestFloodWhileBlocksAreReplaced(t *testing.T) {
 	const short = 1000 // it is slower than the others
