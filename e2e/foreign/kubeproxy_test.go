@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -25,31 +26,10 @@ var proxyModes = []struct{ name, module, program string }{
 
 // TestKubeProxy: the real kube-proxy serves Services beside us, on a node with the client and on
 // one with the pod behind the Service. Policies judge the pod, and neither keeps the other from
-// writing: each Service is served, and kube-proxy counts no failure.
+// writing: each Service is served, and kube-proxy complains of nothing. One mode follows the other
+// on the same nodes.
 func TestKubeProxy(t *testing.T) {
-	for _, mode := range proxyModes {
-		t.Run(mode.name, func(t *testing.T) {
-			if mode.module != "" &&
-				exec.CommandContext(t.Context(), "modprobe", mode.module).Run() != nil {
-				t.Skipf("needs the kernel's module %s", mode.module)
-			}
-			if _, err := exec.LookPath(mode.program); err != nil {
-				t.Skipf("needs %s: %v", mode.program, err)
-			}
-			w := newLab(t, "proxy-"+mode.name, lab.Options{Nodes: 2})
-			for _, node := range w.Nodes() {
-				w.runKubeProxy(node, mode.name)
-			}
-			w.testServices()
-			for _, node := range w.Nodes() {
-				w.noFailedSyncs(node)
-			}
-		})
-	}
-}
-
-// testServices: from the node of the pod behind the Service and from the other.
-func (w *world) testServices() {
+	w := newLab(t, "proxy", lab.Options{Nodes: 2})
 	near, far := w.Nodes()[0], w.Nodes()[1]
 	w.namespaces("shop")
 	client := map[string]string{"app": "client"}
@@ -61,6 +41,29 @@ func (w *world) testServices() {
 		pod("shop/other-far", far.Name(), nil, nil))
 	w.serve("web", service, "shop/web")
 	w.serve("decoy", decoy, "shop/decoy")
+	for _, mode := range proxyModes {
+		t.Run(mode.name, func(t *testing.T) {
+			if mode.module != "" &&
+				exec.CommandContext(t.Context(), "modprobe", mode.module).Run() != nil {
+				t.Skipf("needs the kernel's module %s", mode.module)
+			}
+			if _, err := exec.LookPath(mode.program); err != nil {
+				t.Skipf("needs %s: %v", mode.program, err)
+			}
+			w := &world{Lab: w.Lab, t: t, served: maps.Clone(w.served)}
+			for _, node := range w.Nodes() {
+				w.runKubeProxy(node, mode.name)
+			}
+			w.testServices(mode.name)
+			for _, node := range w.Nodes() {
+				w.noFailedSyncs(node)
+			}
+		})
+	}
+}
+
+// testServices: from the node of the pod behind the Service and from the other.
+func (w *world) testServices(mode string) {
 	var clients, others, decoys []flow
 	for _, place := range []string{"near", "far"} {
 		clients = append(clients, tcp("shop/client-"+place, service, 80))
@@ -79,20 +82,29 @@ func (w *world) testServices() {
 	w.allowed(clients...)
 
 	// Both write, by turns and at once.
-	for i := range 10 {
-		w.serve(fmt.Sprintf("web-%d", i), numbered(i), "shop/web")
-		w.apply(strings.ReplaceAll(toWeb, "to-web", fmt.Sprintf("to-web-%d", i)))
+	const more = 10
+	numbered := func(i int) string { return fmt.Sprintf("%s-%d", mode, i) }
+	again := func(i int) string {
+		return strings.ReplaceAll(toWeb, "to-web", "to-web-"+numbered(i))
 	}
-	for i := range 10 {
+	for i := range more {
+		w.serve(numbered(i), numbered(i), "shop/web")
+		w.apply(again(i))
+	}
+	for i := range more {
 		w.allowed(tcp("shop/client-far", numbered(i), 80))
 	}
 	w.denied(others...)
+	for i := range more {
+		must(w.t, w.Delete(w.t.Context(), again(i)))
+	}
+	must(w.t, w.Delete(w.t.Context(), fromClient))
+	must(w.t, w.Delete(w.t.Context(), toWeb))
+	w.allowed(others...)
 }
 
-// Places of Services.
+// decoy is the place of a Service, as service is.
 const decoy = "service decoy"
-
-func numbered(i int) string { return fmt.Sprintf("service %d", i) }
 
 // serve makes a Service, with the pod behind it.
 func (w *world) serve(name, place, behind string) {
@@ -127,7 +139,7 @@ func (w *world) serve(name, place, behind string) {
 	}
 }
 
-// runKubeProxy runs kube-proxy on a node until the test ends.
+// runKubeProxy runs kube-proxy on a node until the test ends, and removes what it leaves there.
 func (w *world) runKubeProxy(node *lab.Node, mode string) {
 	w.t.Helper()
 	log, err := os.Create(proxyLog(node))
@@ -143,6 +155,11 @@ func (w *world) runKubeProxy(node *lab.Node, mode string) {
 		_ = proxy.Process.Kill() // it may have ended
 		_ = proxy.Wait()
 		must(w.t, log.Close())
+		//nolint:gosec // likewise
+		cleanup := exec.Command(kubeProxy, "--cleanup")
+		if err := w.Do(node.Name(), cleanup.Run); err != nil {
+			w.t.Errorf("%s: kube-proxy --cleanup: %v", node.Name(), err)
+		}
 		if text, err := os.ReadFile(log.Name()); w.t.Failed() && err == nil {
 			w.t.Logf("kube-proxy of %s:\n%s", node.Name(), text[max(0, len(text)-8000):])
 		}
