@@ -141,11 +141,11 @@ func (a *apt) unpack(ctx context.Context, tree string, names []string) error {
 }
 
 // nftScript runs nft with the libraries that are beside it. Releases have their loader in one of
-// two places.
+// two places, and links to it that are absolute.
 const nftScript = `#!/bin/sh
 tree=%s
-for folder in lib64 usr/lib64; do
-	loader=$tree/$folder/ld-linux-x86-64.so.2
+for folder in lib usr/lib; do
+	loader=$tree/$folder/x86_64-linux-gnu/ld-linux-x86-64.so.2
 	[ ! -e "$loader" ] || exec "$loader" --library-path \
 		"$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/sbin/nft" "$@"
 done

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -34,7 +36,7 @@ func Fetch(ctx context.Context, cache, suite string, waiting func()) (*Kernel, e
 		return nil, err
 	}
 	defer unlock()
-	folder := filepath.Join(cache, suite)
+	folder := filepath.Join(cache, suite+"-"+recipe())
 	if _, err := os.Stat(folder); errors.Is(err, os.ErrNotExist) {
 		passing := folder + ".new"
 		if err := os.RemoveAll(passing); err != nil {
@@ -48,6 +50,12 @@ func Fetch(ctx context.Context, cache, suite string, waiting func()) (*Kernel, e
 		}
 	}
 	return open(folder, suite)
+}
+
+// recipe changes when what unpack leaves does.
+func recipe() string {
+	sum := sha256.Sum256(append([]byte(nftScript), early...))
+	return hex.EncodeToString(sum[:4])
 }
 
 // lock waits until nobody else has the file's lock, and returns what gives it back. It calls
