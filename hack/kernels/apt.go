@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -140,42 +142,55 @@ func (a *apt) unpack(ctx context.Context, tree string, names []string) error {
 	return nil
 }
 
-// nftScript runs nft with the libraries that are beside it. Releases have their loader in one of
-// two places, and links to it that are absolute.
-const nftScript = `#!/bin/sh
+// programs of the suite's userland come first in the machine's PATH, each with its package.
+var programs = map[string]string{"nft": "nftables", "ipset": "ipset", "ipvsadm": "ipvsadm"}
+
+// programScript runs a program with the libraries that are beside it. Releases have their loader in
+// one of two places, and links to it that are absolute.
+const programScript = `#!/bin/sh
 tree=%s
+program=usr/sbin/%s
+[ -e "$tree/$program" ] || program=sbin/%[2]s
 for folder in lib usr/lib; do
 	loader=$tree/$folder/x86_64-linux-gnu/ld-linux-x86-64.so.2
 	[ ! -e "$loader" ] || exec "$loader" --library-path \
-		"$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu" "$tree/usr/sbin/nft" "$@"
+		"$tree/lib/x86_64-linux-gnu:$tree/usr/lib/x86_64-linux-gnu" "$tree/$program" "$@"
 done
 echo "$tree has no ld-linux-x86-64.so.2" >&2
 exit 1
 `
 
-// unpackNft unpacks the suite's nft with all its libraries, and leaves FOLDER/bin/nft, which runs
-// it with those.
-func (a *apt) unpackNft(ctx context.Context, folder string) error {
-	tree := filepath.Join(folder, "userland")
-	if _, err := a.run(ctx, "", "apt-get", "install", "--download-only", "--yes",
-		"--no-install-recommends", "-o", "Debug::NoLocking=true", "nftables"); err != nil {
+// unpackPrograms unpacks the suite's programs with all their libraries, and leaves in FOLDER/bin a
+// script for each, which runs it with those.
+func (a *apt) unpackPrograms(ctx context.Context, folder string) error {
+	args := []string{"install", "--download-only", "--yes", "--no-install-recommends",
+		"-o", "Debug::NoLocking=true"}
+	args = append(args, slices.Sorted(maps.Values(programs))...)
+	if _, err := a.run(ctx, "", "apt-get", args...); err != nil {
 		return err
 	}
 	packages, err := filepath.Glob(filepath.Join(a.folder, "cache/archives/*.deb"))
 	if err != nil {
 		return err
 	}
+	tree := filepath.Join(folder, "userland")
 	for _, p := range packages {
 		if _, err := command(ctx, "", "dpkg-deb", "--extract", p, tree); err != nil {
 			return err
 		}
 	}
-	script := fmt.Sprintf(nftScript, quote(strings.Replace(tree, ".new/", "/", 1)))
 	if err := os.MkdirAll(filepath.Join(folder, "bin"), 0o755); err != nil {
 		return err
 	}
-	//nolint:gosec // runs
-	return os.WriteFile(filepath.Join(folder, "bin/nft"), []byte(script), 0o755)
+	tree = quote(strings.Replace(tree, ".new/", "/", 1)) // where it will be
+	for program := range programs {
+		script := fmt.Sprintf(programScript, tree, program)
+		err := os.WriteFile(filepath.Join(folder, "bin", program), []byte(script), 0o755) //nolint:gosec // runs
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // command runs a program in a folder and returns what it printed; its error has what it complained.

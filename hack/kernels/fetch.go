@@ -21,7 +21,7 @@ type Kernel struct {
 	Image   string // the compressed kernel
 	Modules string // the folder that becomes /lib/modules
 	Initrd  string // what finds the root file system
-	Nft     string // the folder of the suite's nft, which comes first in PATH
+	Bin     string // the folder of the suite's programs, which comes first in PATH
 }
 
 // Fetch returns the newest kernel of a suite of Debian. The first time, it is downloaded with apt,
@@ -54,7 +54,7 @@ func Fetch(ctx context.Context, cache, suite string, waiting func()) (*Kernel, e
 
 // recipe changes when what unpack leaves does.
 func recipe() string {
-	sum := sha256.Sum256(append([]byte(nftScript), early...))
+	sum := sha256.Sum256(append([]byte(programScript), early...))
 	return hex.EncodeToString(sum[:4])
 }
 
@@ -90,11 +90,11 @@ func open(folder, suite string) (*Kernel, error) {
 	}
 	return &Kernel{Suite: suite, Release: filepath.Base(releases[0]), Package: string(version),
 		Image: filepath.Join(folder, "vmlinuz"), Modules: filepath.Join(folder, "modules"),
-		Initrd: filepath.Join(folder, "initrd.gz"), Nft: filepath.Join(folder, "bin")}, nil
+		Initrd: filepath.Join(folder, "initrd.gz"), Bin: filepath.Join(folder, "bin")}, nil
 }
 
 // unpack downloads the packages of a suite's kernel and leaves of them, in the folder, vmlinuz,
-// initrd.gz, modules/RELEASE and version; and the suite's nft.
+// initrd.gz, modules/RELEASE and version; and the suite's programs.
 func unpack(ctx context.Context, folder, suite string) error {
 	apt, err := newApt(ctx, filepath.Join(folder, "apt"), suite)
 	if err != nil {
@@ -124,7 +124,7 @@ func unpack(ctx context.Context, folder, suite string) error {
 	if err := arrange(ctx, folder, tree); err != nil {
 		return err
 	}
-	if err := release.unpackNft(ctx, folder); err != nil {
+	if err := release.unpackPrograms(ctx, folder); err != nil {
 		return err
 	}
 	for _, done := range []string{apt.folder, release.folder, tree} {

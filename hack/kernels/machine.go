@@ -179,7 +179,7 @@ modprobe -a nf_tables nft_ct nft_log nft_limit nft_masq nft_nat nft_fib_inet nft
 	nft_reject_inet nf_conntrack_netlink nfnetlink_log nf_log_syslog veth vxlan bridge 2>/dev/null
 echo
 echo "%s$(cut -d . -f 1 /proc/uptime) $(uname -v), $(nft --version)"
-`, quote(m.Kernel.Nft+":"+os.Getenv("PATH")+":/usr/sbin:/sbin"), quote(os.Getenv("HOME")),
+`, quote(m.Kernel.Bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin"), quote(os.Getenv("HOME")),
 		quote(m.Kernel.Modules), markUp)
 	s.WriteString(runScript(commands, "/run/out"))
 	s.WriteString(

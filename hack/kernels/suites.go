@@ -44,6 +44,9 @@ func suites() []Suite {
 		{Package: "overlay/reach", Limit: 4 * minute},
 		{Package: "cni/podlink", Limit: 6 * minute},
 		{Package: "cni/server", Limit: 6 * minute},
+		{Package: "cmd/sluice-agent", Run: "^(TestCheck|TestWhatAKernelLacks|TestWithoutTheRight)",
+			Limit: 4 * minute},
+		{Package: "preflight", Limit: 6 * minute},
 		{Package: "ruleset", Limit: 10 * minute, Short: true,
 			ShortRun: "^TestPackets$/^(replies|selector_peers|ipBlock_with_except)$|" +
 				"^TestListingReadsBack$"},

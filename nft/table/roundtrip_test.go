@@ -18,6 +18,11 @@ import (
 // counters is what a listing has besides what the ruleset says.
 var counters = regexp.MustCompile(`counter packets \d+ bytes \d+`)
 
+// asBefore puts what nft 1.1 lists in the words of nft 1.0, which are those of String: it names all
+// priorities, and says each burst.
+var asBefore = strings.NewReplacer("hook output priority dstnat", "hook output priority -100",
+	"hook input priority srcnat", "hook input priority 100", " burst 5 packets", "")
+
 // listedRules are the lines of a chain in nft's listing.
 func listedRules(t *testing.T, listing, chain string) []string {
 	t.Helper()
@@ -28,7 +33,8 @@ func listedRules(t *testing.T, listing, chain string) []string {
 	body, _, _ := strings.Cut(rest, "\t}\n")
 	var lines []string
 	for line := range strings.Lines(body) {
-		lines = append(lines, counters.ReplaceAllString(strings.TrimSpace(line), "counter"))
+		line = asBefore.Replace(strings.TrimSpace(line))
+		lines = append(lines, counters.ReplaceAllString(line, "counter"))
 	}
 	return lines
 }
@@ -82,8 +88,10 @@ func TestTextIsWhatNFTReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range got.Differences(want) {
-		// nft 1.0.6 adds an expression that swaps the bytes of the one byte.
-		if !strings.Contains(line, "th dport . meta l4proto @set/ports") {
+		// nft 1.0.6 adds an expression that swaps the bytes of the one byte; nft 1.1 has an
+		// expression of its own for a range, where ours compares twice.
+		if !strings.Contains(line, "th dport . meta l4proto @set/ports") &&
+			!strings.Contains(line, "[ range ") {
 			t.Error(line)
 		}
 	}
