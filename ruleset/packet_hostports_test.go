@@ -25,7 +25,7 @@ func TestHostPorts(t *testing.T) {
 	for _, family := range packetworld.BothFamilies {
 		node := w.Addr("node", family)
 		for _, from := range []string{"out", "dev/db", "prod/web", "node", "dev/web"} {
-			for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP} {
+			for _, proto := range []testnet.Protocol{testnet.TCP, testnet.UDP, testnet.SCTP} {
 				ends = append(ends, hostPortEnd{from, proto, netip.AddrPortFrom(node, 30080)})
 			}
 		}
@@ -44,6 +44,7 @@ func TestHostPorts(t *testing.T) {
 	w.Render.SetHostPorts(id, []ruleset.HostPort{
 		{HostPort: 30080, ContainerPort: 80, Protocol: policy.ProtocolTCP},
 		{HostPort: 30080, ContainerPort: 80, Protocol: policy.ProtocolUDP},
+		{HostPort: 30080, ContainerPort: 80, Protocol: policy.ProtocolSCTP},
 		{HostIP: w.Addr("node", 4), HostPort: 30081, ContainerPort: 81,
 			Protocol: policy.ProtocolTCP},
 		{HostIP: w.Addr("out", 4), HostPort: 30082, ContainerPort: 81,
@@ -69,7 +70,7 @@ func TestHostPorts(t *testing.T) {
 	}
 	w.SetPolicy(
 		map[string]string{
-			"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}]}`})
+			"dev/p": `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: 80, protocol: UDP}, {port: 80, protocol: SCTP}]}]}`})
 	for _, e := range ends {
 		switch e.from {
 		case "dev/db", "dev/web", "node":

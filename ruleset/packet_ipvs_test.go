@@ -24,6 +24,8 @@ func TestIPVS(t *testing.T) {
 		w.IPVS(family, w.Addr("node", family), nodePort, "dev/db", 8080)
 		w.Node.IPVS(testnet.UDP, netip.AddrPortFrom(vip, here),
 			netip.AddrPortFrom(w.Addr("dev/db", family), 81))
+		w.Node.IPVS(testnet.SCTP, netip.AddrPortFrom(vip, here),
+			netip.AddrPortFrom(w.Addr("dev/db", family), 80))
 	}
 	all := []ipvsFlow{
 		{"dev/web", here}, {"prod/web", here}, {"node", here}, {"out", here}, {"dev/db", here},
@@ -37,7 +39,8 @@ func TestIPVS(t *testing.T) {
 	}{
 		{"egress to the pod behind", `{podSelector: {matchLabels: {app: web}},
 			policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: db}}}],
-			ports: [{port: 8080}, {port: 81, protocol: UDP}]}]}`,
+			ports: [{port: 8080}, {port: 81, protocol: UDP},
+			{port: 80, protocol: SCTP}]}]}`,
 			[]ipvsFlow{{"dev/web", elsewhere}}},
 		{"egress to the Service's address and port", `{podSelector: {matchLabels: {app: web}},
 			policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.96.0.0/16}},
@@ -69,7 +72,8 @@ type ipvsFlow struct {
 	port uint16
 }
 
-// throughIPVS tries all flows, in each family, and in TCP and, to the Service here, in UDP.
+// throughIPVS tries all flows, in each family, and in TCP and, to the Service here, in UDP and
+// SCTP.
 func (w *packetWorld) throughIPVS(all, denied []ipvsFlow) {
 	w.T.Helper()
 	for _, f := range all {
@@ -87,6 +91,7 @@ func (w *packetWorld) throughIPVS(all, denied []ipvsFlow) {
 			try(w.T, testnet.TCP, netip.AddrPortFrom(to, f.port))
 			if f.port == 1080 {
 				try(w.T, testnet.UDP, netip.AddrPortFrom(to, f.port))
+				try(w.T, testnet.SCTP, netip.AddrPortFrom(to, f.port))
 			}
 		}
 	}

@@ -143,7 +143,7 @@ func (w *world) serve(place string) {
 	}))
 	w.t.Cleanup(sctp.Close)
 	for _, port := range cases.SCTPPorts {
-		sctp.Open(port)
+		w.must(w.Do(place, func() error { return sctp.Open(port) }))
 	}
 }
 

@@ -59,7 +59,9 @@ func alone(t *testing.T, f func()) {
 			return err
 		}
 		defer sctp.Close()
-		sctp.Open(openPort)
+		if err := sctp.Open(openPort); err != nil {
+			t.Fatal(err)
+		}
 		f()
 		return nil
 	})

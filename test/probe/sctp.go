@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// SCTP is spoken on raw sockets, since a kernel may have no SCTP sockets: of the handshake of RFC
-// 9260 only INIT and INIT ACK, with a correct checksum, which is what makes conntrack see a new
-// flow and its reply.
+// SCTP is spoken on raw sockets where the kernel has no SCTP sockets: of the handshake of RFC 9260
+// only INIT and INIT ACK, with a correct checksum, which is what makes conntrack see a new flow and
+// its reply.
 
 const (
 	sctpHeaderLen    = 12
@@ -98,6 +98,9 @@ func sctpChecksum(packet []byte) uint32 {
 }
 
 func connectSCTP(dst netip.AddrPort, o options) (string, error) {
+	if HasSCTPSockets() {
+		return connectSCTPSocket(dst, o)
+	}
 	deadline := time.Now().Add(o.timeout)
 	conn, err := dial("ip:132", dst, o.source, deadline)
 	if err != nil {

@@ -10,22 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SCTPServer answers INIT chunks sent to any address of its namespace: on an open port with an INIT
-// ACK whose state cookie holds the line that servers answer with, on others with an ABORT. There
-// should be one in a namespace.
+// SCTPServer serves SCTP at any address of its namespace. By sockets, if the kernel has them, it
+// sends the line that servers answer with. Otherwise it answers INIT chunks: on an open port with
+// an INIT ACK whose state cookie holds that line, on others with an ABORT. There should be one in a
+// namespace.
 type SCTPServer struct {
-	name  string
-	conns []*net.IPConn
-	done  sync.WaitGroup
+	name      string
+	conns     []*net.IPConn
+	listeners []*sctpListener // where the kernel has sockets
+	sockets   bool
+	done      sync.WaitGroup
 
 	mu    sync.Mutex
 	ports map[uint16]bool
 }
 
-// ListenSCTP starts a server with no port open. Until then the kernel answers with protocol
-// unreachable.
+// ListenSCTP starts a server with no port open. Until then a kernel without SCTP sockets answers
+// with protocol unreachable.
 func ListenSCTP(name string) (*SCTPServer, error) {
-	s := &SCTPServer{name: name, ports: map[uint16]bool{}}
+	s := &SCTPServer{name: name, ports: map[uint16]bool{}, sockets: HasSCTPSockets()}
+	if s.sockets {
+		return s, nil
+	}
 	for _, network := range []string{"ip4:132", "ip6:132"} {
 		conn, err := listenIP(network)
 		if err != nil {
@@ -51,17 +57,32 @@ func listenIP(network string) (*net.IPConn, error) {
 	return conn, nil
 }
 
-// Open has port answered with an INIT ACK from now on.
-func (s *SCTPServer) Open(port uint16) {
+// Open has a port served from now on. It is called in the server's namespace, by one goroutine.
+func (s *SCTPServer) Open(port uint16) error {
+	if s.sockets {
+		for _, is4 := range []bool{true, false} {
+			l, err := listenSCTPSocket(is4, port)
+			if err != nil {
+				return err
+			}
+			s.listeners = append(s.listeners, l)
+			s.done.Go(func() { l.serve(s.name) })
+		}
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ports[port] = true
+	return nil
 }
 
 // Close ends the server. Closing twice is no error.
 func (s *SCTPServer) Close() {
 	for _, conn := range s.conns {
 		_ = conn.Close()
+	}
+	for _, l := range s.listeners {
+		_ = l.socket.Close()
 	}
 	s.done.Wait()
 }

@@ -37,7 +37,9 @@ func (h *Host) ServeSCTP(port uint16) {
 	if err != nil {
 		h.t.Fatalf("%s: %v", h.name, err)
 	}
-	server.Open(port)
+	if err := h.Do(func() error { return server.Open(port) }); err != nil {
+		h.t.Fatalf("%s: %v", h.name, err)
+	}
 }
 
 // sctpServer returns the host's one server, which it starts at the first call.

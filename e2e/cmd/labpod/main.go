@@ -74,7 +74,7 @@ func serve(name string, ports []podprogram.Port) error {
 				sctp, err = probe.ListenSCTP(name)
 			}
 			if err == nil {
-				sctp.Open(port.Number)
+				err = sctp.Open(port.Number)
 			}
 		default:
 			err = fmt.Errorf("no such protocol: %s", strings.ToUpper(string(port.Protocol)))

@@ -70,10 +70,8 @@ func supported(protocol string, addr netip.Addr) error {
 	switch protocol {
 	case testprogram.ICMP:
 	case testprogram.SCTP:
-		if kernelSpeaksSCTP() {
-			return fmt.Errorf(
-				"%w: this kernel answers SCTP itself, in the way of the hand-made packets",
-				errUnsupported)
+		if probe.HasSCTPSockets() {
+			return nil
 		}
 		number = unix.IPPROTO_SCTP
 	default:
@@ -84,13 +82,6 @@ func supported(protocol string, addr netip.Addr) error {
 		return fmt.Errorf("%w: opening a raw socket for %s: %w", errUnsupported, protocol, err)
 	}
 	return unix.Close(fd)
-}
-
-// kernelSpeaksSCTP says whether the kernel's own SCTP is loaded: then it aborts what it doesn't
-// know of.
-func kernelSpeaksSCTP() bool {
-	_, err := os.Stat("/proc/net/sctp")
-	return err == nil
 }
 
 func failed(target testprogram.Target, err error) testprogram.Result {

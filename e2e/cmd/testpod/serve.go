@@ -89,8 +89,7 @@ func (s *server) openSCTP(port uint16) error {
 		}
 		s.stops = append(s.stops, s.sctp.Close)
 	}
-	s.sctp.Open(port)
-	return nil
+	return s.sctp.Open(port)
 }
 
 // close ends what was opened.
