@@ -26,6 +26,21 @@ func Module(t testing.TB, name string) {
 	}
 }
 
+// Unload takes a module out of the kernel, and has it back when the test ends. That touches all of
+// the machine: so it skips the test unless SLUICE_KERNEL=own says that nobody else uses the kernel.
+// The test must not run beside others.
+func Unload(t testing.TB, name string) {
+	t.Helper()
+	if os.Getenv("SLUICE_KERNEL") != "own" {
+		t.Skipf("unloads the module %s: needs a machine of its own, and SLUICE_KERNEL=own", name)
+	}
+	if out, err := exec.Command("rmmod", name).CombinedOutput(); err != nil {
+		t.Skipf("needs the module %s to be one that can be unloaded: %v, %s", name, err,
+			strings.TrimSpace(string(out)))
+	}
+	t.Cleanup(func() { Module(t, name) })
+}
+
 // loaded also knows what is built in, if it has a parameter or a version.
 func loaded(t testing.TB, name string) bool {
 	t.Helper()
