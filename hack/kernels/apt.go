@@ -185,8 +185,8 @@ func (a *apt) unpackPrograms(ctx context.Context, folder string) error {
 	tree = quote(strings.Replace(tree, ".new/", "/", 1)) // where it will be
 	for program := range programs {
 		script := fmt.Sprintf(programScript, tree, program)
-		err := os.WriteFile(filepath.Join(folder, "bin", program), []byte(script), 0o755) //nolint:gosec // runs
-		if err != nil {
+		path := filepath.Join(folder, "bin", program)
+		if err := os.WriteFile(path, []byte(script), 0o755); err != nil { //nolint:gosec // it runs
 			return err
 		}
 	}
