@@ -15,7 +15,7 @@ type Suite struct {
 	Package string // its folder in the module
 	Run     string // a regular expression of tests; empty: all
 	Program bool   // it is a program, and passes if it exits with 0
-	Args    string
+	Args    string // its arguments, or more of a test program's
 	// Short says that it is part of the short form too, with the tests that ShortRun picks.
 	Short    bool
 	ShortRun string
@@ -31,33 +31,34 @@ func (s *Suite) file() string { return strings.ReplaceAll(s.Name(), "/", "-") }
 // suites returns what runs on a kernel that Sluice supports. The kernel's own tables come first,
 // then packets, then labs of several nodes.
 func suites() []Suite {
-	const minute = time.Minute
+	const usual = 10 * time.Minute // it ends what hangs
 	return []Suite{
-		{Package: "nft/wire", Limit: 3 * minute, Short: true},
-		{Package: "nft/table", Limit: 8 * minute, Short: true,
+		{Package: "nft/wire", Limit: usual, Short: true},
+		{Package: "nft/table", Limit: usual, Short: true,
 			ShortRun: "Owned|Unowned|Batch|Delete|Diff"},
-		{Package: "nft/others", Limit: 5 * minute},
-		{Package: "conntrack", Limit: 3 * minute, Short: true},
-		{Package: "nflog", Limit: 3 * minute, Short: true},
-		{Package: "link", Limit: 3 * minute, Short: true},
-		{Package: "overlay", Limit: 6 * minute},
-		{Package: "overlay/reach", Limit: 4 * minute},
-		{Package: "cni/podlink", Limit: 6 * minute},
-		{Package: "cni/server", Limit: 6 * minute},
+		{Package: "nft/others", Limit: usual},
+		{Package: "conntrack", Limit: usual, Short: true},
+		{Package: "nflog", Limit: usual, Short: true},
+		{Package: "link", Limit: usual, Short: true},
+		{Package: "overlay", Limit: usual},
+		{Package: "overlay/reach", Limit: usual},
+		{Package: "cni/podlink", Limit: usual},
+		{Package: "cni/server", Limit: usual},
 		{Package: "cmd/sluice-agent", Run: "^(TestCheck|TestWhatAKernelLacks|TestWithoutTheRight)",
-			Limit: 4 * minute},
-		{Package: "preflight", Limit: 6 * minute},
-		{Package: "ruleset", Limit: 10 * minute, Short: true,
+			Limit: usual},
+		{Package: "preflight", Limit: usual},
+		{Package: "ruleset", Limit: usual, Short: true,
 			ShortRun: "^TestPackets$/^(replies|selector_peers|ipBlock_with_except)$|" +
 				"^TestListingReadsBack$"},
-		{Package: "enforcer", Limit: 8 * minute, Short: true,
+		{Package: "enforcer", Limit: usual, Short: true,
 			ShortRun: "^(TestTighteningCuts|TestRepair|TestOwnedTableHolds)$"},
-		{Package: "verify", Run: "Kernel", Limit: 5 * minute},
+		{Package: "verify", Run: "Kernel", Args: "-rapid.checks=5",
+			Limit: usual},
 		{Module: "e2e", Package: "cmd/demo", Program: true, Args: "../config/samples",
-			Limit: 15 * minute, Short: true},
-		{Module: "e2e", Package: "foreign", Run: "^TestKubeProxy$", Limit: 10 * minute},
+			Limit: 2 * usual, Short: true},
+		{Module: "e2e", Package: "foreign", Run: "^TestKubeProxy$", Limit: 3 * usual},
 		{Module: "e2e", Package: "enforce", Run: "^(TestStarts|TestEstablished)$",
-			Limit: 20 * minute},
+			Limit: 3 * usual},
 	}
 }
 
@@ -92,17 +93,17 @@ func (s *Suite) build(ctx context.Context, folder string) error {
 // command is what runs the suite in a machine; stretch is the factor of deadlines.
 func (s *Suite) command(root, folder string, short bool, stretch int) Command {
 	limit := s.Limit
-	line := fmt.Sprintf("SLUICE_STRETCH=%d SLUICE_PROGRAMS_BUILT=1 %s", stretch,
+	line := fmt.Sprintf("SLUICE_STRETCH=%d SLUICE_PROGRAMS_BUILT=1 SLUICE_KERNEL=own %s", stretch,
 		quote(s.binary(folder)))
 	dir := filepath.Join(root, s.Module, s.Package)
 	if s.Program {
 		dir = filepath.Join(root, s.Module)
-		line += " " + s.Args
 	} else {
 		line += fmt.Sprintf(" -test.v=test2json -test.timeout=%s -test.run=%s",
 			limit-10*time.Second,
 			quote(s.expression(short)))
 	}
+	line += " " + s.Args
 	return Command{Dir: dir, Line: line, Log: s.file() + ".log", Limit: limit}
 }
 
