@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 func TestShapeName(t *testing.T) {
@@ -152,6 +153,9 @@ func TestBandwidthHolds(t *testing.T) {
 					control/got)
 				if got > 1.3*direction.want || got < 0.7*direction.want {
 					t.Errorf("got %.0f bytes per second, want %.0f ± 30 %%", got, direction.want)
+				}
+				if control < 5*direction.want && stretch.Factor() > 1 {
+					t.Skip("needs a processor that sends five times as much: this one is emulated")
 				}
 				if control < 5*direction.want {
 					t.Errorf("without a limit it is only %.0f bytes per second, so this test "+
