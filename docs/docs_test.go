@@ -198,7 +198,7 @@ func TestEventsAreListed(t *testing.T) {
 		}
 	}
 	for _, folder := range []string{"controllers", "controllers/answers", "controllers/apiguard",
-		"enforcer"} {
+		"enforcer", "cmd/sluice-agent"} {
 		calls(t, folder, func(name string, args []ast.Expr) {
 			position := map[string]int{"Warn": 0, "Say": 0, "report": 0, "WarnAbout": 1, "putOn": 2,
 				"Eventf": 3}

@@ -24,9 +24,9 @@ type Kernel struct {
 	Bin     string // the folder of the suite's programs, which comes first in PATH
 }
 
-// Fetch returns the newest kernel of a suite of Debian. The first time, it is downloaded with apt,
-// which checks Debian's signature, and unpacked below cache: nothing is installed. Others may call
-// it at the same time; waiting is called if one of them does.
+// Fetch returns a kernel of a suite of Debian: the newest when it was fetched. The first time, it
+// is downloaded with apt, which checks Debian's signature, and unpacked below cache: nothing is
+// installed. Others may call it at the same time; waiting is called if one of them does.
 func Fetch(ctx context.Context, cache, suite string, waiting func()) (*Kernel, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err

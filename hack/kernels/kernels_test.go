@@ -172,21 +172,6 @@ func TestInsert(t *testing.T) {
 	}
 }
 
-// TestSources: a mirror is found in both forms of apt's files.
-func TestSources(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{
-		"Types: deb\nURIs: https://a.example/debian/\nSuites: x\n":      "https://a.example/debian",
-		"# deb http://no.example x\ndeb http://b.example/debian x main": "http://b.example/debian",
-		"deb [signed-by=/k arch=amd64] http://c.example/d x main\n":     "http://c.example/d",
-		"deb cdrom:[Debian]/ x main\n":                                  "",
-	} {
-		if got := firstSource(text); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
-		}
-	}
-}
-
 // TestBadArguments: each is refused, and the message names it and what is expected.
 func TestBadArguments(t *testing.T) {
 	t.Parallel()

@@ -3,11 +3,15 @@
 //
 //	go run ./hack/kernels [-short] [-suites REGEXP] [-at-once N] [KERNEL…]    default: all kernels
 //
-// A kernel is named by its suite of Debian, such as bookworm (6.1). Its package is downloaded once
-// and unpacked, never installed. The machine has the files of the one that it runs on, read-only,
-// with a file system in memory above them: so it needs no image, runs the test programs that are
-// built here, and leaves nothing behind. qemu emulates its processor where KVM can't be had, which
-// makes it 5 to 20 times slower: tests stretch their deadlines by a factor (package test/stretch).
+// A kernel is named by its suite of Debian, such as bookworm (6.1), for amd64. Its package is
+// downloaded once, and unpacked into the user's cache (sluice/kernels): never installed. Remove the
+// folder there to have the newest again. The machine has the files of the one that it runs on,
+// read-only, with a file system in memory above them: so it needs no image, runs the test programs
+// that are built here, and leaves nothing behind. qemu emulates its processor where KVM can't be
+// had, which makes it 5 to 20 times slower: tests stretch their deadlines by a factor (package
+// test/stretch).
+//
+// A machine has 4 GiB of memory, and -at-once of them run at a time.
 //
 // Results, logs and consoles are in bin/kernels. With all kernels in the long form, the table in
 // docs/kernels.md is written anew.
@@ -22,6 +26,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +59,10 @@ type job struct {
 }
 
 func parse(args []string) (*job, error) {
+	if runtime.GOARCH != "amd64" {
+		return nil, fmt.Errorf("the machine's architecture is %s; the kernels are for amd64",
+			runtime.GOARCH)
+	}
 	flags := flag.NewFlagSet("kernels", flag.ContinueOnError)
 	j := &job{}
 	flags.BoolVar(&j.short, "short", false, "run the short form of the suites")

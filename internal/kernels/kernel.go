@@ -20,6 +20,9 @@ type Kernel struct {
 
 var debianVersion = regexp.MustCompile(`\bDebian (\d+\.\d+\.\d+)-`)
 
+// countsOn is what follows the version where a distribution adds mends of its own to it.
+var countsOn = regexp.MustCompile(`^-\d.*-(default|pve)$`)
+
 // Identify reads uname -r and uname -v. What it can't read it leaves out.
 func Identify(release, version string) Kernel {
 	k := Kernel{Release: strings.TrimSpace(release)}
@@ -31,8 +34,9 @@ func Identify(release, version string) Kernel {
 	v, rest, _ := ParseVersion(k.Release)
 	k.Version = v
 	// Of distributions, those that count for themselves say 0, and those that name Linux' own
-	// release also write the last number. A release candidate of 6.1 is older than 6.1.
-	k.Comparable = k.Known() && (rest == "" || v.Patch > 0)
+	// release also write the last number. A release candidate of 6.1 is older than 6.1. SUSE and
+	// Proxmox write a last number and count on from there.
+	k.Comparable = k.Known() && (rest == "" || v.Patch > 0) && !countsOn.MatchString(rest)
 	return k
 }
 
