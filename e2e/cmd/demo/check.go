@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
 )
 
-// check prints the matrix and holds every cell of it to what must hold. Silence on a busy machine
-// isn't a denial, so a cell that ought to connect is asked once more.
+// check prints the matrix and holds every cell of it to what must hold. A cell that isn't as it
+// ought to be is asked again: silence on a busy machine isn't a denial, and a change that is in
+// force on one node may need a moment on another.
 func (d *demo) check(ctx context.Context, s step) error {
 	takesPart := func(place string) bool {
 		return place == lab.Outside || strings.Contains(place, "/")
@@ -30,6 +32,8 @@ func (d *demo) check(ctx context.Context, s step) error {
 		want := s.holds(*cell)
 		if want && !cell.Result.OK {
 			cell.Result = d.lab.Reach(ctx, cell.From, cell.Protocol, cell.Dst)
+		} else if !want && !cell.Denied() {
+			d.untilDenied(ctx, cell)
 		}
 		if cell.Result.OK != want || !want && !cell.Denied() {
 			wrong = append(wrong, describe(*cell, want))
@@ -43,6 +47,16 @@ func (d *demo) check(ctx context.Context, s step) error {
 	}
 	fmt.Printf("all %d connections as expected\n", len(matrix.Cells))
 	return nil
+}
+
+// untilDenied asks again until the connection is denied, as long as a change may take.
+func (d *demo) untilDenied(ctx context.Context, cell *lab.Cell) {
+	for deadline := time.Now().Add(enforceLimit); !cell.Denied(); {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return
+		}
+		cell.Result = d.lab.Connect(ctx, cell.From, cell.Protocol, cell.Dst)
+	}
 }
 
 func describe(c lab.Cell, want bool) string {

@@ -190,7 +190,7 @@ var enforceLimit = stretch.By(10 * time.Second)
 
 // tryFor is how long one try may take. A try that succeeds takes less, and a longer denied one
 // would show no more.
-const tryFor = 10 * time.Millisecond
+var tryFor = stretch.By(10 * time.Millisecond)
 
 // enforce makes the change and tries one connection over and over until its verdict is the new one.
 // The time until the first such try began counts.
