@@ -1,6 +1,7 @@
 package ruleset_test
 
 import (
+	"net/netip"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,9 +18,9 @@ import (
 )
 
 // TestWhatKernelsGetWrong holds the plans of random events to the rules by which bugs of kernels
-// are avoided (docs/kernels.md). A set of several fields with ranges has the ports first, gets its
-// elements in the transactions that make it, and never changes. No set at all is deleted and made
-// anew in one transaction. There are no timeouts: no operation of nft can say one.
+// are avoided (docs/kernels.md). A set of ranges gets its elements in the transactions that make
+// it, and never changes; one of several fields has the ports first. No set at all is deleted and
+// made anew in one transaction. There are no timeouts: no operation of nft can say one.
 func TestWhatKernelsGetWrong(t *testing.T) {
 	t.Parallel()
 	var seen sets
@@ -27,15 +28,21 @@ func TestWhatKernelsGetWrong(t *testing.T) {
 		world := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
 		c, w := cluster.New(world), randomcluster.NewWorld(world)
 		cfg := ruleset.Config{}
-		if rapid.Bool().Draw(t, "network") {
+		if world.PolicyOnly {
+			cfg.PodRanges = drawRanges(t)
+		} else if rapid.Bool().Draw(t, "network") {
 			cfg.Network = ruleworld.DrawNetwork(t)
 		}
 		r, have := ruleset.NewRenderer(cfg), nft.NewRuleset()
 		seen.apply(t, have, nft.Diff(have, r.Ruleset(c)))
 		for range rapid.IntRange(1, 30).Draw(t, "events") {
 			w.Event(t, c)
-			if cfg.Network.Enabled() && rapid.Bool().Draw(t, "changed") {
-				cfg.Network = ruleworld.DrawNetwork(t)
+			if rapid.Bool().Draw(t, "changed") {
+				if cfg.Network.Enabled() {
+					cfg.Network = ruleworld.DrawNetwork(t)
+				} else if world.PolicyOnly {
+					cfg.PodRanges = drawRanges(t)
+				}
 				r.SetNetwork(cfg.Network, cfg.PodRanges)
 			}
 			if rapid.IntRange(0, 3).Draw(t, "render") == 0 {
@@ -62,14 +69,20 @@ func TestWhatKernelsGetWrong(t *testing.T) {
 			seen.apply(t, w.Have, w.Render.Patch(w.Cluster, w.Cluster.Take()))
 		}
 	})
-	if seen.edits < 100 || seen.severalRanges < 100 {
-		t.Errorf("only %d edits of sets were seen, and %d sets of several fields with ranges",
-			seen.edits, seen.severalRanges)
+	if seen.edits < 100 || seen.severalRanges < 100 || seen.replaced < 100 {
+		t.Errorf("only %d edits of sets were seen, %d sets of several fields with ranges, and %d "+
+			"of one field that another replaced", seen.edits, seen.severalRanges, seen.replaced)
 	}
 }
 
-// sets are the numbers of what was seen.
-type sets struct{ edits, severalRanges int }
+func drawRanges(t *rapid.T) []netip.Prefix {
+	return rapid.SliceOfDistinct(rapid.SampledFrom([]netip.Prefix{
+		netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("10.88.1.0/24"),
+		netip.MustParsePrefix("fd88::/64")}), rapid.ID).Draw(t, "ranges")
+}
+
+// sets are the numbers of what was seen; replaced are sets of ranges of one field that went.
+type sets struct{ edits, severalRanges, replaced int }
 
 // apply plans a patch, looks at each transaction, and has them done.
 func (s *sets) apply(t *rapid.T, have *nft.Ruleset, p nft.Patch) {
@@ -87,7 +100,10 @@ func (s *sets) check(t *rapid.T, have *nft.Ruleset, transaction []nft.Op) {
 			continue
 		}
 		name, key := op.Set.Name, op.Set.Key
-		severalRanges := op.Set.Interval && len(key) > 1
+		ranges, severalRanges := op.Set.Interval, op.Set.Interval && len(key) > 1
+		if op.Kind == nft.DeleteSet && ranges && !severalRanges {
+			s.replaced++
+		}
 		if op.Kind == nft.AddSet {
 			made[name] = true
 			if have.Sets[name] != nil {
@@ -103,7 +119,7 @@ func (s *sets) check(t *rapid.T, have *nft.Ruleset, transaction []nft.Op) {
 		}
 		if op.Kind == nft.SetElements {
 			s.edits++
-			if severalRanges && (!made[name] || len(op.Leave) > 0) {
+			if ranges && (!made[name] || len(op.Leave) > 0) {
 				t.Fatalf("%s is changed: %v", name, op)
 			}
 		}

@@ -32,7 +32,8 @@ type Renderer struct {
 	hostPorts map[string][]HostPort
 	stale     map[string]struct{}
 	// rendered is the configuration of the last patch, if it has changed since then.
-	rendered *Config
+	rendered  *Config
+	byContent byContent
 }
 
 // renderedEndpoint is what stands in the ruleset for an endpoint.
@@ -74,6 +75,7 @@ func NewRenderer(cfg Config) *Renderer {
 		rules:    map[policy.Ref]map[string]renderedPart{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
 		hostPorts: map[string][]HostPort{}, stale: map[string]struct{}{},
+		byContent: newByContent(),
 	}
 }
 
@@ -128,7 +130,10 @@ func (r *Renderer) Ruleset(c *cluster.Cluster) *nft.Ruleset {
 	hostPorts := r.hostPorts
 	*r = *NewRenderer(r.cfg)
 	r.hostPorts = hostPorts
-	out := r.cfg.base()
+	out := nft.NewRuleset()
+	base := nft.Diff(out, r.cfg.base())
+	r.byContent.rename(&base)
+	out.Merge(base)
 	out.Merge(r.Patch(c, c.All()))
 	return out
 }
@@ -155,6 +160,7 @@ func (r *Renderer) Patch(c *cluster.Cluster, ch cluster.Changes) nft.Patch {
 		r.patchEndpoint(&out, c, id)
 	}
 	clear(r.stale)
+	r.byContent.rename(&out)
 	return out
 }
 

@@ -21,6 +21,7 @@ func (r *Renderer) Origin(o nft.Object) Origin {
 }
 
 func (r *Renderer) policiesOf(o nft.Object) []policy.Key {
+	o.Set = r.byContent.nameOf(o.Set)
 	found := map[policy.Key]bool{}
 	for ref, parts := range r.rules {
 		_, isPart := parts[o.Chain]

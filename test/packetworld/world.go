@@ -103,7 +103,7 @@ func Serve(h *testnet.Host) {
 // sync opens the table and writes the cluster's state to it.
 func (w *World) sync() {
 	w.T.Helper()
-	table, err := table.Open(table.Options{NetNS: w.Node.NSFd()})
+	table, err := table.Open(table.Options{NetNS: w.Node.NSFd(), FlushTimeout: Patience})
 	if err != nil {
 		w.T.Fatal(err)
 	}
