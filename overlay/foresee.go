@@ -2,8 +2,11 @@ package overlay
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/sluice-net/sluice/link"
 )
@@ -14,6 +17,7 @@ type Foresight struct {
 
 	HasTunnel bool   // the tunnel device is there: an agent has been
 	InTheWay  string // a link beside which the kernel doesn't take the tunnel; empty if none
+	Sharer    string // a link that has the tunnel's port, and shares it; empty if none
 	LinkMTU   int    // of the uplinks, the lowest, bytes
 	// addresses of links, but the tunnel's and pods', that are in the pods' networks: such as
 	// "10.244.0.1/24 on cni0"
@@ -45,14 +49,12 @@ func Foresee(o Options, own string, nodes []Node, c Config) (f Foresight, err er
 		links := seen.links()
 		f.Overlapping = overlapping(links, c)
 		_, f.HasTunnel = k.Links()[c.Device()]
-		if c.Backend == VXLAN {
-			tunnel := Tunnel{Name: c.Device(), VNI: c.VNI, Port: c.Port, ZeroRx6: true}
-			if other := tunnel.inTheWay(k, tunnel.collides); other != nil {
-				f.InTheWay = fmt.Sprintf("link %s has VNI %d and UDP port %d", other.Name,
-					other.VxlanId, other.Port)
-			}
-		}
 		f.Plan, err = r.plan(&seen, inputs{own, nodes, c}, links)
+		if c.Backend == VXLAN {
+			f.meet(k, Tunnel{
+				Name: c.Device(), VNI: c.VNI, Port: c.Port, Local: f.Local, ZeroRx6: true,
+			})
+		}
 		for _, name := range f.Uplinks {
 			if mtu := k.Links()[name].MTU; f.LinkMTU == 0 || mtu < f.LinkMTU {
 				f.LinkMTU = mtu
@@ -61,6 +63,20 @@ func Foresee(o Options, own string, nodes []Node, c Config) (f Foresight, err er
 		return err
 	})
 	return f, err
+}
+
+// meet says which others' devices the tunnel would meet.
+func (f *Foresight) meet(k *link.Kernel, t Tunnel) {
+	if other := t.beside(k, t.collides); other != nil {
+		f.InTheWay = fmt.Sprintf("link %s has VNI %d and UDP port %d", other.Name,
+			other.VxlanId, other.Port)
+	}
+	shares := func(other *netlink.Vxlan) bool { // a device has its port while it is up
+		return !t.collides(other) && other.Flags&net.FlagUp != 0
+	}
+	if other := t.beside(k, shares); other != nil {
+		f.Sharer = other.Name
+	}
 }
 
 // guess is a node by what its kernel says of it.

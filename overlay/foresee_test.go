@@ -66,12 +66,14 @@ func TestForeseeCollisions(t *testing.T) {
 		"id 7 dstport 8472 udp6zerocsumrx":                    false,
 		"id 1 dstport 4789":                                   false,
 		"id 7 dstport 8472 udp6zerocsumrx nolearning udpcsum": false,
+		"id 1 dstport 8472 local fd00::1":                     false,
+		"id 7 dstport 8472 local fd00::1":                     false,
 	} {
 		t.Run(options, func(t *testing.T) {
 			t.Parallel()
 			m := lone(t)
 			local := " local 192.168.77.1"
-			if strings.HasSuffix(options, "external") {
+			if strings.HasSuffix(options, "external") || strings.Contains(options, "local") {
 				local = ""
 			}
 			m.Run("ip link add other type vxlan " + options + local + "\nip link set other up")

@@ -19,7 +19,7 @@ func (t Tunnel) Put(k *link.Kernel, now []link.Item) error {
 	err := t.put(k, now)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EADDRINUSE) {
 		one := func(*netlink.Vxlan) bool { return true } // the kernel has said that there is one
-		if other := t.inTheWay(k, one); other != nil {
+		if other := t.beside(k, one); other != nil {
 			return fmt.Errorf(
 				"link %s has VNI %d and UDP port %d: remove it, or configure others: %w",
 				other.Name, other.VxlanId, other.Port, err)
@@ -172,25 +172,31 @@ func uint32Attr(n int) []byte {
 	return binary.NativeEndian.AppendUint32(nil, uint32(n)) //nolint:gosec // an MTU or an index
 }
 
-// inTheWay is another VXLAN device beside which the kernel doesn't take ours, such as flannel's:
-// one with the same VNI and port, or one that has the port with other ideas about checksums. It is
-// nil if there is none of those that are meant.
-func (t Tunnel) inTheWay(k *link.Kernel, is func(*netlink.Vxlan) bool) *netlink.Vxlan {
+// beside is another VXLAN device with our port, such as flannel's, of those that are meant; nil if
+// there is none. One of the other IP family has a socket of its own, and is never meant.
+func (t Tunnel) beside(k *link.Kernel, is func(*netlink.Vxlan) bool) *netlink.Vxlan {
 	for name, found := range k.Links() {
 		if found.Type != "vxlan" || name == t.Name {
 			continue
 		}
 		device, err := k.LinkByIndex(found.Index)
 		other, isVXLAN := device.(*netlink.Vxlan)
-		if err == nil && isVXLAN && other.Port == int(t.Port) && is(other) {
+		if err == nil && isVXLAN && other.Port == int(t.Port) && t.meets(other) && is(other) {
 			return other
 		}
 	}
 	return nil
 }
 
+// meets says whether another device's socket is of our IP family, as its addresses are: one without
+// any has IPv4's, and one for packets of any VNI both. Without our address both count.
+func (t Tunnel) meets(other *netlink.Vxlan) bool {
+	is6 := len(other.SrcAddr) == net.IPv6len || len(other.Group) == net.IPv6len
+	return !t.Local.IsValid() || other.FlowBased || is6 == t.Local.Is6()
+}
+
 // collides says whether the kernel would refuse the tunnel because of another device with its port:
-// devices share a port if they want the same of what they receive.
+// one with the same VNI, or with other ideas of what it receives. Otherwise they share the port.
 func (t Tunnel) collides(other *netlink.Vxlan) bool {
 	return other.VxlanId == int(t.VNI) || other.GBP || other.FlowBased ||
 		other.UDP6ZeroCSumRx != t.ZeroRx6

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +18,8 @@ func checkTunnel(o Options) Result {
 	}
 	f, _ := foresee(o) // why the node can't take part is another check's
 	var err error
-	if !f.HasTunnel && f.InTheWay == "" {
-		err = bindUDP(o.Config.Port)
+	if !f.HasTunnel && f.InTheWay == "" && f.Sharer == "" {
+		err = bindUDP(o.Config.Port, families(f.Local))
 	}
 	return judgeTunnel(o.Config, f, err)
 }
@@ -32,6 +33,9 @@ func judgeTunnel(c overlay.Config, f overlay.Foresight, err error) Result {
 			"%s, where the tunnel is to have VNI %d and port %d", f.InTheWay, c.VNI, c.Port)
 	case f.HasTunnel:
 		return passed("%s is there, with UDP port %d", c.Device(), c.Port)
+	case f.Sharer != "":
+		return passed("VNI %d is free, and UDP port %d is shared with link %s", c.VNI, c.Port,
+			f.Sharer)
 	case errors.Is(err, unix.EADDRINUSE):
 		return failed(fmt.Sprintf("end the program that has it (ss -ulpn sport = :%d), %s", c.Port,
 			elsewhere), "UDP port %d is in use", c.Port)
@@ -42,9 +46,20 @@ func judgeTunnel(c overlay.Config, f overlay.Foresight, err error) Result {
 	return passed("VNI %d and UDP port %d are free", c.VNI, c.Port)
 }
 
-// bindUDP has a port for a moment, of both families where there are both, as a tunnel has.
-func bindUDP(port uint16) error {
-	for _, family := range []string{"udp4", "udp6"} {
+// families are those of the tunnel's socket: its address' alone. As long as that isn't known, both.
+func families(local netip.Addr) []string {
+	switch {
+	case local.Is4():
+		return []string{"udp4"}
+	case local.Is6():
+		return []string{"udp6"}
+	}
+	return []string{"udp4", "udp6"}
+}
+
+// bindUDP has a port for a moment, of these families, as far as they are there.
+func bindUDP(port uint16, families []string) error {
+	for _, family := range families {
 		conn, err := new(net.ListenConfig).ListenPacket(context.Background(), family,
 			fmt.Sprintf(":%d", port))
 		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
