@@ -69,7 +69,11 @@ func TestWhatKernelsGetWrong(t *testing.T) {
 			seen.apply(t, w.Have, w.Render.Patch(w.Cluster, w.Cluster.Take()))
 		}
 	})
-	if seen.edits < 100 || seen.severalRanges < 100 || seen.replaced < 100 {
+	want := 100
+	if testing.Short() { // fewer random events
+		want = 10
+	}
+	if seen.edits < want || seen.severalRanges < want || seen.replaced < want {
 		t.Errorf("only %d edits of sets were seen, %d sets of several fields with ranges, and %d "+
 			"of one field that another replaced", seen.edits, seen.severalRanges, seen.replaced)
 	}
