@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -16,12 +17,19 @@ func checkConfigurations(o Options) Result {
 	if errors.Is(err, fs.ErrNotExist) {
 		return passed("%s isn't there yet", o.ConfDir)
 	}
-	return judgeConfigurations(o, before, after, err)
+	multus := len(before) > 0 && isMultus(filepath.Join(o.ConfDir, before[0]))
+	return judgeConfigurations(o, files{before, after, multus}, err)
+}
+
+// files are others' network configurations, by the order in which a runtime looks for the first.
+type files struct {
+	before, after []string // before and after ours
+	multus        bool     // the first is Multus'
 }
 
 // judgeConfigurations says which network the container runtime would take.
-func judgeConfigurations(o Options, before, after []string, err error) Result {
-	switch {
+func judgeConfigurations(o Options, f files, err error) Result {
+	switch before, after := f.before, f.after; {
 	case err != nil:
 		return failed("let root read it", "%v", err)
 	case o.PolicyOnly && len(before)+len(after) == 0:
@@ -29,6 +37,11 @@ func judgeConfigurations(o Options, before, after []string, err error) Result {
 			"--policy-only makes none", o.ConfDir)
 	case o.PolicyOnly:
 		return passed("the container runtime takes %s", append(before, after...)[0])
+	case f.multus:
+		return warned(fmt.Sprintf("see that it delegates to %s, by its clusterNetwork or its "+
+			"delegates", install.ConflistName), "in %s, these come before Sluice's %s: %s. The "+
+			"first is of Multus: pods get the network to which it delegates", o.ConfDir,
+			install.ConflistName, firstFew(before))
 	case len(before) > 0:
 		return failed("move it out of the folder: runtimes take the first by name", "in %s, %s "+
 			"comes before Sluice's %s: pods would get that network", o.ConfDir,

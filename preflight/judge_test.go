@@ -210,7 +210,8 @@ func TestJudgeConfigurations(t *testing.T) {
 		"policy alone, after":  {true, none, one, nil, Pass},
 	} {
 		o := Options{PolicyOnly: c.policyOnly, ConfDir: "/conf"}
-		expect(t, name, judgeConfigurations(o, c.before, c.after, c.err), c.want)
+		f := files{before: c.before, after: c.after}
+		expect(t, name, judgeConfigurations(o, f, c.err), c.want)
 	}
 }
 
