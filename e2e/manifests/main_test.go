@@ -64,9 +64,10 @@ var variants = []variant{
 func (v variant) name() string { return filepath.Base(v.kustomization) }
 
 const (
-	uninstall = "config/uninstall"
-	checking  = "config/check"
-	chart     = "charts/sluice"
+	uninstall      = "config/uninstall"
+	checking       = "config/check"
+	checkingPolicy = "config/check-policy-only"
+	chart          = "charts/sluice"
 )
 
 // everything is all kustomizations that users apply.
@@ -74,7 +75,7 @@ func everything() (all []string) {
 	for _, v := range variants {
 		all = append(all, v.kustomization)
 	}
-	return append(all, uninstall, checking)
+	return append(all, uninstall, checking, checkingPolicy)
 }
 
 func kustomize(t *testing.T, kustomization string) []object {

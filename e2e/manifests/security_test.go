@@ -82,7 +82,7 @@ func TestPods(t *testing.T) {
 	if a, b := hostPaths(agent), hostPaths(remover); !maps.Equal(a, b) {
 		t.Errorf("the agent writes %v, and uninstalling reaches %v", a, b)
 	}
-	for _, kustomization := range []string{uninstall, checking} {
+	for _, kustomization := range []string{uninstall, checking, checkingPolicy} {
 		account := podOf(t, kustomization).AutomountServiceAccountToken
 		if account == nil || *account {
 			t.Errorf("%s has a token", kustomization)
@@ -257,7 +257,7 @@ func TestPermissions(t *testing.T) {
 	for _, kustomization := range everything() {
 		objects := kustomize(t, kustomization)
 		roles := only[*rbacv1.ClusterRole](t, objects)
-		if kustomization == uninstall || kustomization == checking {
+		if slices.Contains([]string{uninstall, checking, checkingPolicy}, kustomization) {
 			bindings := only[*rbacv1.ClusterRoleBinding](t, objects)
 			if len(roles)+len(bindings) != 0 {
 				t.Errorf("%s has permissions", kustomization)
