@@ -39,11 +39,8 @@ func judgeKernel(k kernels.Kernel) Result {
 	bugs, _ := k.Concerns(runtime.GOARCH)
 	var notes []string
 	for _, b := range bugs {
-		verb := "has"
-		if k.Of(b, runtime.GOARCH) == kernels.MayHave {
-			verb = "may have"
-		}
-		notes = append(notes, fmt.Sprintf("%s the bug %s (%s)", verb, b.Name, b.Effect))
+		notes = append(notes, fmt.Sprintf("%s the bug %s (%s)", k.Of(b, runtime.GOARCH), b.Name,
+			b.Effect))
 	}
 	if len(notes) > 0 {
 		return warned("boot a newer one of its line, if that has the mend: docs/kernels.md",
@@ -55,12 +52,7 @@ func judgeKernel(k kernels.Kernel) Result {
 // checkNFTables asks what an agent asks when it starts.
 func checkNFTables(o Options) Result {
 	const patience = time.Minute // it may load a dozen modules, from a slow disk
-	var features []kernels.Feature
-	for _, f := range kernels.Features() {
-		if !f.PodNetwork || !o.PolicyOnly {
-			features = append(features, f)
-		}
-	}
+	features := kernels.Needed(o.PolicyOnly)
 	lacks, err := table.Missing(context.Background(), table.Options{FlushTimeout: patience},
 		features)
 	return judgeNFTables(len(features), lacks, err)

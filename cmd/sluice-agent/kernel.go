@@ -45,7 +45,7 @@ func checkKernel(ctx context.Context, k kernels.Kernel, policyOnly bool, missing
 	if err := checkVersion(k); err != nil {
 		return err
 	}
-	lacks, err := missing(ctx, table.Options{}, needed(policyOnly))
+	lacks, err := missing(ctx, table.Options{}, kernels.Needed(policyOnly))
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("expected the capability NET_ADMIN, as root or in the manifest's "+
@@ -65,14 +65,4 @@ func checkKernel(ctx context.Context, k kernels.Kernel, policyOnly bool, missing
 	}
 	return fmt.Errorf("kernel %s: expected nf_tables with %s; the modules may be missing",
 		k, strings.Join(names, ", and "))
-}
-
-// needed lists the features without which the table can't be written.
-func needed(policyOnly bool) (out []kernels.Feature) {
-	for _, f := range kernels.Features() {
-		if !f.PodNetwork || !policyOnly {
-			out = append(out, f)
-		}
-	}
-	return out
 }

@@ -171,16 +171,3 @@ func TestWithoutTheRightToAsk(t *testing.T) {
 		t.Errorf("without capabilities: %v", err)
 	}
 }
-
-// TestOnlyWhatIsNeededIsAskedFor: an agent without a pod network needs no address translation.
-func TestOnlyWhatIsNeededIsAskedFor(t *testing.T) {
-	t.Parallel()
-	for _, f := range needed(true) {
-		if f.Name == kernels.Translation {
-			t.Errorf("with --policy-only, %s is asked for", f.Name)
-		}
-	}
-	if all := needed(false); len(all) != len(kernels.Features()) {
-		t.Errorf("asked for %v only", all)
-	}
-}

@@ -29,10 +29,7 @@ func reportBugs(k kernels.Kernel, events notify.NodeEvents,
 	notes := make([]string, 0, len(bugs))
 	for _, b := range bugs {
 		metric.WithLabelValues(b.Name).Set(1)
-		verb := "has"
-		if k.Of(b, runtime.GOARCH) == kernels.MayHave {
-			verb = "may have"
-		}
+		verb := k.Of(b, runtime.GOARCH).String()
 		notes = append(notes, verb+" the bug "+b.Name+": "+b.Effect)
 	}
 	if len(bugs) > 0 {

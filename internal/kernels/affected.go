@@ -13,6 +13,20 @@ const (
 	Unknown              // its number says nothing
 )
 
+// String is what a kernel does with a bug in this state: "has", say.
+func (s State) String() string {
+	switch s {
+	case Mended:
+		return "doesn't have"
+	case Has:
+		return "has"
+	case MayHave:
+		return "may have"
+	case Unknown:
+	}
+	return "has or doesn't have"
+}
+
 // Of says whether the kernel, of an architecture as Go calls it, has a bug.
 func (k Kernel) Of(b Bug, arch string) State {
 	v := k.Version

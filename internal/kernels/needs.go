@@ -45,3 +45,13 @@ func Features() []Feature {
 			PodNetwork: true},
 	}
 }
+
+// Needed lists those of Features without which an agent can't write its table.
+func Needed(policyOnly bool) (needed []Feature) {
+	for _, f := range Features() {
+		if !f.PodNetwork || !policyOnly {
+			needed = append(needed, f)
+		}
+	}
+	return needed
+}
