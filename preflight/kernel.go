@@ -22,12 +22,12 @@ func checkKernel(Options) Result {
 		return warned("look at uname -r", "the kernel doesn't say its release: %v", err)
 	}
 	return judgeKernel(kernels.Identify(unix.ByteSliceToString(name.Release[:]),
-		unix.ByteSliceToString(name.Version[:])))
+		unix.ByteSliceToString(name.Version[:])), kernels.Bugs())
 }
 
 // judgeKernel holds a kernel against the oldest on which an agent starts, and names the bugs that
-// the agent's Event KernelBug names.
-func judgeKernel(k kernels.Kernel) Result {
+// the agent's Event KernelBug names, of all that are known.
+func judgeKernel(k kernels.Kernel, known []kernels.Bug) Result {
 	switch {
 	case k.TooOld():
 		return failed("upgrade the node's kernel", "%s: expected Linux %s or newer", k,
@@ -36,7 +36,7 @@ func judgeKernel(k kernels.Kernel) Result {
 		return warned(fmt.Sprintf("see that it is Linux %s or newer", kernels.Minimum()),
 			"%s: it doesn't say which Linux it is", k)
 	}
-	bugs, _ := k.Concerns(runtime.GOARCH)
+	bugs, _ := k.Concerns(known, runtime.GOARCH)
 	var notes []string
 	for _, b := range bugs {
 		notes = append(notes, fmt.Sprintf("%s the bug %s (%s)", k.Of(b, runtime.GOARCH), b.Name,

@@ -11,17 +11,18 @@ import (
 	"github.com/sluice-net/sluice/internal/kernels"
 )
 
-// reportBugs reports the bugs of the kernel that concern Sluice, once, and returns their metric.
+// reportBugs reports those of the known bugs that the kernel has and that concern Sluice, once, and
+// returns their metric.
 // A kernel whose number doesn't say what is mended in it is worth a line of the log, no Event: its
 // distribution may have mended all.
-func reportBugs(k kernels.Kernel, events notify.NodeEvents,
+func reportBugs(k kernels.Kernel, known []kernels.Bug, events notify.NodeEvents,
 	log logr.Logger) []prometheus.Collector {
 	metric := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "sluice_kernel_bug",
 		Help: "1 for each bug that this node's kernel has or may have, and that concerns Sluice; " +
 			"docs/kernels.md has the list.",
 	}, []string{"bug"})
-	bugs, unknown := k.Concerns(runtime.GOARCH)
+	bugs, unknown := k.Concerns(known, runtime.GOARCH)
 	if unknown {
 		log.Info("The kernel's number doesn't say which bugs of Linux are mended in it; "+
 			"docs/kernels.md has those that concern Sluice", "kernel", k.String())

@@ -109,7 +109,8 @@ func runAgentOn(ctx context.Context, k kernels.Kernel, args []string) error {
 	defer table.Close()
 	eventQueue := notify.NewEventQueue(recorder)
 	api.SetEvents(notify.NodeEvents{Node: o.node, Recorder: eventQueue})
-	bugs := reportBugs(k, notify.NodeEvents{Node: o.node, Recorder: eventQueue}, log)
+	bugs := reportBugs(k, kernels.Bugs(),
+		notify.NodeEvents{Node: o.node, Recorder: eventQueue}, log)
 	if err := registerMetrics(api.Metrics(), bugs); err != nil {
 		return err
 	}

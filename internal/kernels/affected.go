@@ -58,10 +58,10 @@ func (k Kernel) Of(b Bug, arch string) State {
 	return Has
 }
 
-// Concerns lists the bugs of the kernel that a user can meet: those that it has or may have, and
-// that aren't avoided. unknown says that its number can't say that of some.
-func (k Kernel) Concerns(arch string) (bugs []Bug, unknown bool) {
-	for _, b := range Bugs() {
+// Concerns lists those of some bugs that a user of the kernel can meet: those that it has or may
+// have, and that aren't avoided. unknown says that its number can't say that of some.
+func (k Kernel) Concerns(some []Bug, arch string) (bugs []Bug, unknown bool) {
+	for _, b := range some {
 		if b.Avoided != "" {
 			continue
 		}

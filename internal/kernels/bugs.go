@@ -46,9 +46,8 @@ func Bugs() []Bug {
 				"6.1.176 and 6.12.95, not on 6.18.44 and 7.3.4; a60f7bf4a152, in 6.12.48 and " +
 				"6.17, doesn't mend all of it",
 			Since: Version{3, 13, 0}, Fixed: []Version{{7, 0, 0}}, Open: true,
-			Effect: "while a Node joins, leaves or changes its addresses, a packet of an " +
-				"address right behind an ipBlock, such as one of its exceptions, can pass, and " +
-				"one that the ipBlock allows can be dropped, for a moment",
+			Avoided: "sets of ranges are named by what they hold, and never change: another set " +
+				"replaces them",
 		},
 		{
 			Name: "pipapo-generation", Commit: "c4eaca2e1052",
