@@ -14,8 +14,9 @@ import (
 )
 
 // TestFloodWhileBlocksAreReplaced: blocks around an address change again and again, as those of an
-// ipBlock do while Nodes come and go: a new set and new rules replace the old. One
-// set has the client in each of its states, another the second client in none: of the first one's packets none is lost, of the second one's none passes.
+// ipBlock do while Nodes come and go: a new set and new rules replace the old. One set has the
+// client in each of its states, another the second client in none: of the first one's packets none
+// is lost, of the second one's none passes.
 //
 // Were the sets changed in place, kernels with the bug interval-sets of docs/kernels.md would fail,
 // such as Linux 6.1 and 6.12.
