@@ -60,7 +60,7 @@ proof: packages programs ## The long forms of the tests that prove enforcement, 
 
 # The kernels that users boot: KERNELS="bookworm trixie-backports" picks some of hack/kernels' list.
 KERNELS ?=
-kernel-packages := qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod xz=xz-utils /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+kernel-packages := qemu-system-x86_64=qemu-system-x86 cpio=cpio debootstrap=debootstrap depmod=kmod xz=xz-utils /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
 
 .PHONY: kernels
 kernels: packages programs ## The tests of the kernel's tables, of packets and of a lab on Debian's stock kernels (5.10 to the newest), in virtual machines

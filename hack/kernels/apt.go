@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +20,29 @@ type apt struct {
 	options []string
 }
 
-// mirror is where Debian's packages come from: $DEBIAN_MIRROR, or Debian's own.
-func mirror() string {
-	return cmp.Or(os.Getenv("DEBIAN_MIRROR"), "http://mirror.example/debian")
+var defaultMirror = regexp.MustCompile(`(?m)^DEF_MIRROR="(\S+)"$`)
+
+// mirror is where Debian's packages come from: $DEBIAN_MIRROR, or what debootstrap takes if nothing
+// is said.
+func mirror() (string, error) {
+	if url := os.Getenv("DEBIAN_MIRROR"); url != "" {
+		return url, nil
+	}
+	path, err := exec.LookPath("debootstrap")
+	if err != nil {
+		return "", err
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	found := defaultMirror.FindSubmatch(program)
+	if found == nil {
+		return "",
+			fmt.Errorf("DEBIAN_MIRROR is empty, and %s names no mirror: expected the URL of one",
+				path)
+	}
+	return string(found[1]), nil
 }
 
 func newApt(ctx context.Context, folder, suite string) (*apt, error) {
@@ -32,10 +51,14 @@ func newApt(ctx context.Context, folder, suite string) (*apt, error) {
 			return nil, err
 		}
 	}
+	url, err := mirror()
+	if err != nil {
+		return nil, err
+	}
 	list := filepath.Join(folder, "sources.list")
 	line := fmt.Sprintf(
 		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n",
-		mirror(), suite)
+		url, suite)
 	if err := os.WriteFile(list, []byte(line), 0o644); err != nil {
 		return nil, err
 	}
@@ -45,7 +68,7 @@ func newApt(ctx context.Context, folder, suite string) (*apt, error) {
 		"-o", "Dir::Cache=" + filepath.Join(folder, "cache"), "-o", "APT::Sandbox::User=",
 		// nothing is installed: what is needed is downloaded whole
 		"-o", "Dir::State::status=/dev/null"}}
-	_, err := a.run(ctx, "", "apt-get", "update")
+	_, err = a.run(ctx, "", "apt-get", "update")
 	return a, err
 }
 
