@@ -25,9 +25,8 @@ var oldKernel = kernels.Identify("5.10.0-32-amd64", "#1 SMP Debian 5.10.223-1 (2
 
 // TestOldKernelIsLeftAsItIs: on a kernel below the minimum neither the agent nor the init container
 // starts, each with one line, and nothing is changed: no table, no link, no route, no sysctl and no
-// file. On such a kernel the test is about that one.
+// file. On such a kernel the test is about that one. It runs alone, as the agent sets the logger.
 func TestOldKernelIsLeftAsItIs(t *testing.T) {
-	t.Parallel()
 	needroot.Skip(t)
 	old := oldKernel
 	if k, err := runningKernel(); err != nil {
