@@ -13,10 +13,16 @@ import (
 	"github.com/sluice-net/sluice/internal/attribute"
 	"github.com/sluice-net/sluice/internal/nftsocket"
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/nfttest"
 )
 
 // counters is what a listing has besides what the ruleset says.
 var counters = regexp.MustCompile(`counter packets \d+ bytes \d+`)
+
+// isNFT11 reports whether the stock tool is of 1.1, which says some things in other words.
+func isNFT11(n *nfttest.Namespace) bool {
+	return strings.HasPrefix(n.Nft("--version"), "nftables v1.1.")
+}
 
 // asBefore puts what nft 1.1 lists in the words of nft 1.0, which are those of String: it names all
 // priorities, and says each burst.
@@ -33,8 +39,7 @@ func listedRules(t *testing.T, listing, chain string) []string {
 	body, _, _ := strings.Cut(rest, "\t}\n")
 	var lines []string
 	for line := range strings.Lines(body) {
-		line = asBefore.Replace(strings.TrimSpace(line))
-		lines = append(lines, counters.ReplaceAllString(line, "counter"))
+		lines = append(lines, counters.ReplaceAllString(strings.TrimSpace(line), "counter"))
 	}
 	return lines
 }
@@ -50,9 +55,13 @@ func TestEverythingRoundTrips(t *testing.T) {
 	mustMatch(t, table)
 
 	listing := n.Nft("list", "table", "inet", nft.TableName)
+	inOldWords := listing
+	if isNFT11(n.Namespace) {
+		inOldWords = asBefore.Replace(listing)
+	}
 	for name := range want.Chains {
 		lines := listedRules(t, want.String(), name)
-		if got := listedRules(t, listing, name); !slices.Equal(got, lines) {
+		if got := listedRules(t, inOldWords, name); !slices.Equal(got, lines) {
 			t.Errorf("chain %s: nft lists\n%s\nString says\n%s", name, strings.Join(got, "\n"),
 				strings.Join(lines, "\n"))
 		}
@@ -90,8 +99,9 @@ func TestTextIsWhatNFTReads(t *testing.T) {
 	for _, line := range got.Differences(want) {
 		// nft 1.0.6 adds an expression that swaps the bytes of the one byte; nft 1.1 has an
 		// expression of its own for a range, where ours compares twice.
-		if !strings.Contains(line, "th dport . meta l4proto @set/ports") &&
-			!strings.Contains(line, "[ range ") {
+		isSwap := strings.Contains(line, "th dport . meta l4proto @set/ports")
+		isRange := isNFT11(n.Namespace) && strings.Contains(line, "[ range ")
+		if !isSwap && !isRange {
 			t.Error(line)
 		}
 	}
