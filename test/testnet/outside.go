@@ -40,7 +40,7 @@ func (n *Node) wireOutside(h *Host, v veth) error {
 		if err := n.space.addAddr(v.outside, netip.PrefixFrom(nodeEnd, bits)); err != nil {
 			return err
 		}
-		if err := h.space.addAddr(v.inside, netip.PrefixFrom(hostEnd, bits)); err != nil {
+		if err := h.space.addAddr(v.inside, singleHost(hostEnd)); err != nil {
 			return err
 		}
 		if err := n.routeOutside(h, v, nodeEnd, hostEnd); err != nil {
@@ -64,6 +64,11 @@ func (n *Node) routeOutside(h *Host, v veth, nodeEnd, hostEnd netip.Addr) error 
 		}
 	}
 	source := h.firstAddr(sameFamily(nodeEnd))
+	// Also to the node's end: SCTP answers from the route's source, wherever it was asked.
+	err := h.space.addRoute(v.inside, singleHost(nodeEnd), netip.Addr{}, source)
+	if err != nil {
+		return err
+	}
 	return h.space.addRoute(v.inside, everywhere(nodeEnd), nodeEnd, source)
 }
 
