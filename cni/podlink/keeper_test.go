@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // What Wire makes is what Differences wants and what a Keeper would have: it changes nothing but
@@ -160,7 +161,7 @@ func TestHostEndsHeal(t *testing.T) {
 		w.do(meddling[i])
 		heal(meddling[i])
 	}
-	for range 15 {
+	for range stretch.Fewer(15) {
 		var commands []string
 		for range 2 + random.IntN(4) {
 			command := meddling[random.IntN(len(meddling))]
@@ -174,7 +175,8 @@ func TestHostEndsHeal(t *testing.T) {
 	t.Logf("healed within %s, 9 of 10 times within %s", worst.Round(time.Millisecond),
 		usual.Round(time.Millisecond))
 	promised := 2 * time.Second
-	if usual > promised { // the worst is the machine's, when other tests keep it busy
+	// The worst is the machine's, when other tests keep it busy. An emulated one shows nothing.
+	if usual > promised && stretch.Factor() == 1 {
 		t.Errorf("that isn't %s", promised)
 	}
 	if w.ends.Healed() == 0 {
@@ -328,7 +330,8 @@ func TestCutLinkStaysDown(t *testing.T) {
 		return now.Up
 	}
 	var healed int
-	const rounds = 60
+	rounds := stretch.Fewer(60)
+	step := stretch.By(60*time.Millisecond) / time.Duration(rounds)
 	w.InNode(func() error {
 		end, err := host.LinkByName(name)
 		if err != nil {
@@ -339,8 +342,8 @@ func TestCutLinkStaysDown(t *testing.T) {
 				return err
 			}
 			w.ends.Set(all, nil, podCIDRs)
-			<-time.After(time.Duration(i) *
-				time.Millisecond) // passes are 50 ms apart: the cut meets each moment of one
+			// Passes are 50 ms apart: the cut meets each moment of one.
+			<-time.After(time.Duration(i) * step)
 			if isUp() {
 				healed++
 			}

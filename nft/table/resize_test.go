@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // TestListsWhileTheKernelResizes: what is read of a large set is what is in it. Some time after a
@@ -17,7 +18,8 @@ func TestListsWhileTheKernelResizes(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	table := n.open(Options{})
-	const size, stay, changes = 6000, 100, 60
+	const size, stay = 6000, 100
+	changes := stretch.Fewer(60)
 	all, come, leave := map[nft.Element]nft.Verdict{}, map[nft.Element]nft.Verdict{},
 		map[nft.Element]struct{}{}
 	for i := range uint16(size) {

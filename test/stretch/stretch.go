@@ -1,7 +1,8 @@
-// Package stretch makes the deadlines of tests longer where everything is slower, such as in an
-// emulated machine (make kernels). The factor is read here and nowhere else.
+// Package stretch makes the deadlines of tests longer, and their repetitions fewer, where everything
+// is slower, such as in an emulated machine (make kernels). The factor is read here and nowhere
+// else.
 //
-// It is for how long a test waits for what must come. What a test asserts of time, such as that
+// It is for how long a test waits for what must come, and how often it looks. What a test asserts of time, such as that
 // something takes less than the agent promises, it asserts without this, or not at all.
 package stretch
 
@@ -33,3 +34,6 @@ var Factor = sync.OnceValue(func() int {
 
 // By is d, stretched.
 func By(d time.Duration) time.Duration { return d * time.Duration(Factor()) }
+
+// Fewer is n, divided by the factor: how often a test does again what takes long. It is 1 or more.
+func Fewer(n int) int { return max(1, n/Factor()) }

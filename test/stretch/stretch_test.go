@@ -1,6 +1,7 @@
 package stretch
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,12 +13,13 @@ import (
 // is read once in a process, so that each case is one.
 func TestBy(t *testing.T) {
 	if os.Getenv("STRETCH_TEST") != "" {
-		_, _ = os.Stdout.WriteString("two seconds are " + By(2*time.Second).String() + "\n")
+		fmt.Printf("two seconds are %s, 60 times are %d\n", By(2*time.Second), Fewer(60))
 		return
 	}
 	t.Parallel()
 	for factor, want := range map[string]string{
-		"": "are 2s\n", "1": "are 2s\n", "10": "are 20s\n", "0": `SLUICE_STRETCH is "0"`,
+		"": "are 2s, 60 times are 60\n", "1": "are 2s, 60 times are 60\n",
+		"10": "are 20s, 60 times are 6\n", "100": "are 3m20s, 60 times are 1\n", "0": `SLUICE_STRETCH is "0"`,
 		"1.5": `SLUICE_STRETCH is "1.5"`, "much": `it has to be a whole number of 1 or more`,
 	} {
 		self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBy$")
