@@ -317,6 +317,30 @@ func TestCloseLeavesAnOrphan(t *testing.T) {
 	}
 }
 
+// TestListingOfOrphan: nft lists a table without its owner so that it reads it back; nft 1.0, which
+// doesn't know the flag persist, if its empty line of flags is taken out.
+func TestListingOfOrphan(t *testing.T) {
+	t.Parallel()
+	canOwn(t)
+	n := newNamespace(t)
+	table := n.open(Options{Own: true})
+	mustSync(t, table, everything())
+	if err := table.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listing := n.Nft("list", "table", "inet", nft.TableName)
+	const noFlags = "\tflags \n"
+	if isNFT11(n.Namespace) {
+		if !strings.Contains(listing, "flags persist") {
+			t.Errorf("nft 1.1 doesn't list persist:\n%s", listing)
+		}
+	} else if out, err := n.Try(listing, "-c", "-f", "-"); err == nil ||
+		!strings.Contains(listing, noFlags) {
+		t.Errorf("nft 1.0 reads it back: %v: %s", err, out)
+	}
+	newNamespace(t).MustParse(strings.Replace(listing, noFlags, "", 1)) // where it isn't yet
+}
+
 // Owned reports whether nobody but this Table can change the table at the moment.
 func (t *Table) Owned() bool {
 	t.mu.Lock()
