@@ -68,8 +68,11 @@ func newApt(ctx context.Context, folder, suite string) (*apt, error) {
 		"-o", "Dir::Cache=" + filepath.Join(folder, "cache"), "-o", "APT::Sandbox::User=",
 		// nothing is installed: what is needed is downloaded whole
 		"-o", "Dir::State::status=/dev/null"}}
-	_, err = a.run(ctx, "", "apt-get", "update")
-	return a, err
+	if _, err = a.run(ctx, "", "apt-get", "update"); err != nil {
+		return nil, fmt.Errorf("%w\nReleases that Debian has given up move to its archive: "+
+			"DEBIAN_MIRROR can name one that still has %s", err, suite)
+	}
+	return a, nil
 }
 
 func (a *apt) run(ctx context.Context, dir, program string, args ...string) (string, error) {

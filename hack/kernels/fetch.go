@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,7 @@ type Kernel struct {
 	Modules string // the folder that becomes /lib/modules
 	Initrd  string // what finds the root file system
 	Bin     string // the folder of the suite's programs, which comes first in PATH
+	Fetched time.Time
 }
 
 // Fetch returns a kernel of a suite of Debian: the newest when it was fetched. The first time, it
@@ -84,13 +86,19 @@ func open(folder, suite string) (*Kernel, error) {
 			fmt.Errorf("%s has %d folders of modules instead of one; remove %s to fetch it anew",
 				filepath.Join(folder, "modules"), len(releases), folder)
 	}
-	version, err := os.ReadFile(filepath.Join(folder, "version"))
+	path := filepath.Join(folder, "version")
+	version, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	return &Kernel{Suite: suite, Release: filepath.Base(releases[0]), Package: string(version),
 		Image: filepath.Join(folder, "vmlinuz"), Modules: filepath.Join(folder, "modules"),
-		Initrd: filepath.Join(folder, "initrd.gz"), Bin: filepath.Join(folder, "bin")}, nil
+		Initrd: filepath.Join(folder, "initrd.gz"), Bin: filepath.Join(folder, "bin"),
+		Fetched: info.ModTime()}, nil
 }
 
 // unpack downloads the packages of a suite's kernel and leaves of them, in the folder, vmlinuz,

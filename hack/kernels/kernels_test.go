@@ -199,8 +199,7 @@ func TestSuitesExist(t *testing.T) {
 			continue
 		}
 		list := exec.CommandContext(t.Context(), "grep", "-rhoE", `^func Test\w+`,
-			"../../"+s.Name(),
-			"--include=*_test.go")
+			filepath.Join("../..", s.Module, s.Package), "--include=*_test.go")
 		names, err := list.Output()
 		if err != nil {
 			t.Errorf("%s has no tests: %v", s.Name(), err)
@@ -212,5 +211,31 @@ func TestSuitesExist(t *testing.T) {
 				t.Errorf("%s: no test has a name like %q, error %v", s.Name(), expression, err)
 			}
 		}
+	}
+}
+
+// TestShifts: each suite is in one shift, with those that need a machine like its own.
+func TestShifts(t *testing.T) {
+	t.Parallel()
+	report, all := &Report{}, suites()
+	var names []string
+	count := 0
+	for _, s := range shifts(report, all) {
+		names = append(names, s.name)
+		count += len(s.suites)
+		for _, suite := range s.suites {
+			isLab, isFlood := suite.Module != "", suite.Processors > 1
+			if isLab != (s.name == "labs") || isFlood != (s.name == "floods") {
+				t.Errorf("%s is in the shift %s", suite.Name(), s.name)
+			}
+		}
+		s.took, s.results = time.Minute, make([]*Result, len(s.suites))
+		report.add(s)
+	}
+	if strings.Join(names, ",") != "tables,floods,labs" || count != len(all) {
+		t.Errorf("got %v with %d of %d suites", names, count, len(all))
+	}
+	if report.Total != 3*time.Minute || len(report.Results) != len(all) {
+		t.Errorf("%d results in %s", len(report.Results), report.Total)
 	}
 }

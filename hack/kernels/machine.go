@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +19,9 @@ import (
 type Machine struct {
 	Kernel *Kernel
 	// Out is the one folder that it shares with the host: the machine writes to it.
-	Out    string
-	Memory int // MiB
+	Out        string
+	Memory     int // MiB
+	Processors int
 }
 
 // The lines by which the machine says, on its serial console, where it is.
@@ -151,23 +151,25 @@ func hasKVM() bool {
 		(bytes.Contains(info, []byte(" vmx")) || bytes.Contains(info, []byte(" svm")))
 }
 
-// arguments are qemu's. One processor: with two, emulated by several threads, newer kernels panic.
+// arguments are qemu's. Emulated processors take turns in one thread: with a thread each, newer
+// kernels panic (in sched_clock_cpu).
 func (m *Machine) arguments() []string {
 	args := []string{"-m", strconv.Itoa(m.Memory), "-nographic", "-no-reboot", "-nodefaults",
 		"-serial", "stdio", "-kernel", m.Kernel.Image, "-initrd", m.Kernel.Initrd,
-		"-append", "console=ttyS0 panic=-1 quiet",
+		"-append", "console=ttyS0 panic=-1 quiet", "-smp", strconv.Itoa(m.Processors),
 		"-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
 		"-virtfs", "local,path=" + m.Out + ",mount_tag=out,security_model=none"}
 	if hasKVM() {
-		return append(args, "-enable-kvm", "-cpu", "host", "-smp", strconv.Itoa(runtime.NumCPU()))
+		return append(args, "-enable-kvm", "-cpu", "host")
 	}
-	return append(args, "-cpu", "max", "-smp", "1")
+	return append(args, "-accel", "tcg,thread=single", "-cpu", "max")
 }
 
 // script is what runs in the machine.
 func (m *Machine) script(commands []Command) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, `export PATH=%s HOME=%s
+	// Collecting garbage costs time, which there is less of than memory.
+	fmt.Fprintf(&s, `export PATH=%s HOME=%s GOGC=400
 mkdir -p /lib/modules /run/netns
 mount --bind %s /lib/modules
 mount -t cgroup2 none /sys/fs/cgroup

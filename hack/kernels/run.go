@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,18 +61,86 @@ func (j *job) run(ctx context.Context) ([]*Report, error) {
 		return nil, err
 	}
 	reports := make([]*Report, len(fetched))
-	failures := make([]error, len(fetched))
-	slots := make(chan struct{}, j.atOnce)
-	var all sync.WaitGroup
+	var todo []*shift
 	for i, k := range fetched {
+		reports[i] = &Report{Kernel: k}
+		todo = append(todo, shifts(reports[i], j.suitesOn(j.kernels[i]))...)
+	}
+	slices.SortStableFunc(todo, func(a, b *shift) int { return cmp.Compare(b.limit(), a.limit()) })
+	queue := make(chan *shift, len(todo))
+	for _, s := range todo {
+		queue <- s
+	}
+	close(queue)
+	failures := make(chan error, len(todo))
+	var all sync.WaitGroup
+	for range j.atOnce {
 		all.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			reports[i], failures[i] = j.runOn(ctx, k, j.suitesOn(j.kernels[i]))
+			for s := range queue {
+				failures <- j.work(ctx, s)
+			}
 		})
 	}
 	all.Wait()
-	return reports, errors.Join(failures...)
+	close(failures)
+	for f := range failures {
+		err = errors.Join(err, f)
+	}
+	for _, s := range todo {
+		s.report.add(s)
+	}
+	return reports, err
+}
+
+// A shift is what one machine does: suites of a kernel that run one after the other.
+type shift struct {
+	report *Report
+	name   string // of its folder
+	suites []Suite
+
+	version string
+	boot    int
+	took    time.Duration
+	results []*Result
+}
+
+// shifts has the suites of a kernel done by several machines, so that two of them at a time are
+// busy to the end: by how many processors they need, and whether they are labs.
+func shifts(report *Report, suites []Suite) []*shift {
+	var all []*shift
+	for _, s := range suites {
+		name := "tables"
+		switch {
+		case s.Processors > 1:
+			name = "floods"
+		case s.Module != "":
+			name = "labs"
+		}
+		i := slices.IndexFunc(all, func(s *shift) bool { return s.name == name })
+		if i < 0 {
+			i = len(all)
+			all = append(all, &shift{report: report, name: name})
+		}
+		all[i].suites = append(all[i].suites, s)
+	}
+	return all
+}
+
+// limit is how long the shift's suites may take.
+func (s *shift) limit() (sum time.Duration) {
+	for i := range s.suites {
+		sum += s.suites[i].Limit
+	}
+	return sum
+}
+
+// add takes what a shift has seen into the kernel's report.
+func (r *Report) add(s *shift) {
+	if s.version != "" {
+		r.Version, r.Boot = s.version, s.boot
+	}
+	r.Total += s.took
+	r.Results = append(r.Results, s.results...)
 }
 
 func (j *job) fetch(ctx context.Context) ([]*Kernel, error) {
@@ -88,6 +157,8 @@ func (j *job) fetch(ctx context.Context) ([]*Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
+		j.say("kernel %d of %d: %s, fetched on %s", i+1, len(j.kernels), one.Package,
+			one.Fetched.Format(time.DateOnly))
 		fetched = append(fetched, one)
 	}
 	return fetched, nil
@@ -100,7 +171,8 @@ func (j *job) suitesOn(k kernel) []Suite {
 		all = suitesBelow()
 	}
 	return slices.DeleteFunc(all, func(s Suite) bool {
-		return j.short && !s.Short || !j.which.MatchString(s.Name())
+		return j.short && !s.Short || !j.which.MatchString(s.Name()) ||
+			s.On != "" && s.On != k.suite
 	})
 }
 
@@ -112,10 +184,10 @@ func (j *job) build(ctx context.Context) error {
 	for _, k := range j.kernels {
 		all := j.suitesOn(k)
 		for i, s := range all {
-			if built[s.Name()] {
+			if built[s.file()] {
 				continue
 			}
-			built[s.Name()] = true
+			built[s.file()] = true
 			j.say("building %s, %d of %d", s.Name(), i+1, len(all))
 			if err := s.build(ctx, j.tests); err != nil {
 				return err
@@ -128,55 +200,57 @@ func (j *job) build(ctx context.Context) error {
 // memory of a machine, in MiB: a lab has a control plane and several agents.
 const memory = 4096
 
-// runOn runs suites on a kernel. A machine that dies costs the suite that ran in it; what comes
-// after runs in a new one.
-func (j *job) runOn(ctx context.Context, k *Kernel, todo []Suite) (*Report, error) {
-	out := filepath.Join(j.out, k.Suite)
+// work does a shift. A machine that dies costs the suite that ran in it; what comes after runs in a
+// new one. The error says that something couldn't be done.
+func (j *job) work(ctx context.Context, s *shift) error {
+	k := s.report.Kernel
+	out := filepath.Join(j.out, k.Suite, s.name)
 	if err := errors.Join(os.RemoveAll(out), os.MkdirAll(out, 0o755)); err != nil {
-		return nil, err
+		return err
 	}
 	begun := time.Now()
-	report := &Report{Kernel: k}
-	for done := 0; done < len(todo); {
+	defer func() { s.took = time.Since(begun) }()
+	for done := 0; done < len(s.suites); {
 		running := -1
 		var failure error
-		commands := make([]Command, 0, len(todo)-done)
-		for _, s := range todo[done:] {
-			commands = append(commands, s.command(j.root, j.tests, j.short, stretch()))
+		commands := make([]Command, 0, len(s.suites)-done)
+		for _, suite := range s.suites[done:] {
+			commands = append(commands, suite.command(j.root, j.tests, j.short, stretch()))
 		}
-		m := &Machine{Kernel: k, Out: out, Memory: memory}
+		m := &Machine{Kernel: k, Out: out, Memory: memory,
+			Processors: max(1, s.suites[0].Processors)}
 		err := m.Run(ctx, commands, Watcher{
 			Up: func(seconds int, version string) {
-				report.Boot, report.Version = seconds, version
-				j.say("%s: %s is up, after %d s", k.Suite, k.Release, seconds)
+				s.boot, s.version = seconds, version
+				j.say("%s %s: %s is up, after %d s", k.Suite, s.name, k.Release, seconds)
 			},
 			Begin: func(n int) { running = n },
 			End: func(n, status, seconds int) {
 				running = -1
-				result, err := todo[done+n].result(ctx, out, status, seconds)
+				result, err := s.suites[done+n].result(ctx, out, status, seconds)
 				failure = errors.Join(failure, err)
 				if err == nil {
-					report.Results = append(report.Results, result)
-					j.say("%s: %d of %d: %s", k.Suite, done+n+1, len(todo), result)
+					s.results = append(s.results, result)
+					j.say("%s %s, %d of %d: %s", k.Suite, s.name, done+n+1, len(s.suites), result)
 				}
 			},
 		})
 		switch {
 		case ctx.Err() != nil || failure != nil:
-			return nil, errors.Join(ctx.Err(), failure)
+			return errors.Join(ctx.Err(), failure)
 		case err != nil && running < 0:
-			return nil, fmt.Errorf("%s: %w", k.Suite, err)
+			return fmt.Errorf("%s: %w", k.Suite, err)
 		case err != nil:
-			result := &Result{Suite: todo[done+running].Name(), Died: true}
-			report.Results = append(report.Results, result)
-			j.say("%s: %d of %d: %s: %v", k.Suite, done+running+1, len(todo), result, err)
+			result := &Result{Suite: s.suites[done+running].Name(), Died: true}
+			s.results = append(s.results, result)
+			j.say("%s %s, %d of %d: %s: %v", k.Suite, s.name, done+running+1, len(s.suites),
+				result, err)
 			done += running + 1
 		default:
-			done = len(todo)
+			done = len(s.suites)
 		}
 	}
-	report.Total = time.Since(begun)
-	return report, nil
+	return nil
 }
 
 // stretch is the factor of deadlines in the machines.
