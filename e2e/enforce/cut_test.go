@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/test/cases"
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -29,7 +30,9 @@ func TestEstablished(t *testing.T) { //nolint:tparallel // the parts take turns 
 	l := newLab(t, labName(t, "cut"), lab.Options{Nodes: 2})
 	w := newWorld(t, l, apart)
 	for _, node := range l.Nodes() {
-		w.must(node.Do(func() error { return testnet.Track(testnet.Crowd(50_000, 1000)...) }))
+		w.must(node.Do(func() error {
+			return testnet.Track(testnet.Crowd(stretch.Fewer(50_000), 1000)...)
+		}))
 	}
 	var latencies []time.Duration
 	rounds := 1

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // stream is a connection over which both ends send a byte every 2 ms.
@@ -84,7 +85,7 @@ func (w *world) stream(f cases.Flow, family int) *stream {
 
 // send sends for the end that receives as number i, until a reset.
 func (s *stream) send(ctx context.Context, i int, write func([]byte) error) {
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(2 * time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {

@@ -63,7 +63,7 @@ func (w *world) firstConnect(name string) (out podprogram.FirstConnect, done boo
 
 // awaitFirstConnect waits for the outcome of a pod's first act.
 func (w *world) awaitFirstConnect(name string) (out podprogram.FirstConnect, done bool) {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(100 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(startLimit); time.Now().Before(deadline); <-tick.C {
 		if out, done = w.firstConnect(name); done {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // storm kills the agents of all nodes again and again, and changes policies meanwhile, in ways that
@@ -64,12 +65,12 @@ func (s *storm) haunt(node *lab.Node, random *rand.Rand) {
 			// An agent that needs longer than the storm lasts is killed when it ends.
 			_ = node.WaitAgentReady(s.ctx)
 		}
-		if !between(0, 6*time.Second) {
+		if !between(0, stretch.By(6*time.Second)) {
 			return
 		}
 		node.KillAgent()
 		s.kills[node.Name()].Add(1)
-		between(0, 500*time.Millisecond)
+		between(0, stretch.By(500*time.Millisecond))
 		if err := node.StartAgent(); err != nil {
 			s.t.Errorf("starting the agent of %s: %v", node.Name(), err)
 			return
@@ -113,7 +114,7 @@ var (
 // meddle adds, edits and deletes policies.
 func (s *storm) meddle(random *rand.Rand) {
 	pick := func(specs []string) string { return specs[random.IntN(len(specs))] }
-	for pause(s.ctx, time.Duration(random.IntN(100))*time.Millisecond) {
+	for pause(s.ctx, stretch.By(time.Duration(random.IntN(100))*time.Millisecond)) {
 		namespace := []string{"shut", "server", "open"}[random.IntN(3)]
 		noise := fmt.Sprintf("%s/noise-%d", namespace, random.IntN(3))
 		var err error

@@ -4,12 +4,14 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // eventually waits until the condition holds.
 func (w *world) eventually(what string, holds func() bool) {
 	w.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(50 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(settleTime); !holds(); <-tick.C {
 		if time.Now().After(deadline) {

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/e2e/lab"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // proxyModes are the modes of kube-proxy, each with a module of the kernel and a program that it
@@ -54,6 +55,10 @@ func TestKubeProxy(t *testing.T) {
 			for _, node := range w.Nodes() {
 				w.runKubeProxy(node, mode.name)
 			}
+			for _, node := range w.Nodes() {
+				w.eventually("kube-proxy of "+node.Name()+" to write its rules",
+					func() bool { return synced.Match(readProxyLog(t, node)) })
+			}
 			w.testServices(mode.name)
 			for _, node := range w.Nodes() {
 				w.noFailedSyncs(node)
@@ -82,7 +87,7 @@ func (w *world) testServices(mode string) {
 	w.allowed(clients...)
 
 	// Both write, by turns and at once.
-	const more = 10
+	more := stretch.Fewer(10)
 	numbered := func(i int) string { return fmt.Sprintf("%s-%d", mode, i) }
 	again := func(i int) string {
 		return strings.ReplaceAll(toWeb, "to-web", "to-web-"+numbered(i))
@@ -148,7 +153,7 @@ func (w *world) runKubeProxy(node *lab.Node, mode string) {
 	proxy := exec.CommandContext(w.t.Context(), kubeProxy, "--proxy-mode="+mode,
 		"--hostname-override="+node.Name(), "--kubeconfig="+w.kubeconfigOn(node, "kube-proxy"),
 		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s",
-		"--conntrack-tcp-timeout-close-wait=0s", "--bind-address=127.0.0.1", "--v=2")
+		"--conntrack-tcp-timeout-close-wait=0s", "--bind-address=127.0.0.1", "--v=4")
 	proxy.Stdout, proxy.Stderr = log, log
 	must(w.t, w.Do(node.Name(), proxy.Start))
 	w.t.Cleanup(func() {
@@ -169,7 +174,7 @@ func (w *world) runKubeProxy(node *lab.Node, mode string) {
 // Lines of kube-proxy's log: one that says that it has written what it wanted, and those by which
 // it says that it couldn't.
 var (
-	synced     = regexp.MustCompile(`"SyncProxyRules complete"`)
+	synced     = regexp.MustCompile(`"[Ss]yncProxyRules complete"`)
 	complaints = regexp.MustCompile(
 		`.*"(?:nftables sync failed|Sync failed|Failed to (?:sync|execute|ensure|` +
 			`list nftables elements|create|bind|add|update|delete) ?.*)"`)
@@ -178,14 +183,16 @@ var (
 // noFailedSyncs reads kube-proxy's log.
 func (w *world) noFailedSyncs(node *lab.Node) {
 	w.t.Helper()
-	text, err := os.ReadFile(proxyLog(node))
-	must(w.t, err)
-	if !synced.Match(text) {
-		w.t.Errorf("%s: kube-proxy doesn't say that it has written its rules", node.Name())
-	}
-	for _, line := range complaints.FindAll(text, -1) {
+	for _, line := range complaints.FindAll(readProxyLog(w.t, node), -1) {
 		w.t.Errorf("%s: kube-proxy says: %s", node.Name(), line)
 	}
+}
+
+func readProxyLog(t *testing.T, node *lab.Node) []byte {
+	t.Helper()
+	text, err := os.ReadFile(proxyLog(node))
+	must(t, err)
+	return text
 }
 
 func proxyLog(node *lab.Node) string { return filepath.Join(node.Dir(), "kube-proxy.log") }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab/kubelet"
 	"github.com/sluice-net/sluice/test/probe"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // Ports of the start test: denied pods try one, their controls another, so that arriving packets
@@ -127,7 +128,7 @@ func (w *world) start(s start) {
 
 // firstConnect waits for the outcome of a pod's first connection.
 func (w *world) firstConnect(name string) (out kubelet.FirstConnect, done bool) {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(100 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		p, err := w.object(name)

@@ -194,7 +194,9 @@ func (w *world) expect(connects bool, flows ...flow) {
 func (w *world) expectOne(f flow, dst netip.AddrPort, connects, isAgain bool) {
 	var r probe.Result
 	asWanted := func() bool { return r.OK == connects && (r.OK || (lab.Cell{Result: r}).Denied()) }
-	for deadline := time.Now().Add(settleTime); time.Now().Before(deadline); {
+	tick := time.NewTicker(stretch.By(20 * time.Millisecond))
+	defer tick.Stop()
+	for deadline := time.Now().Add(settleTime); time.Now().Before(deadline); <-tick.C {
 		r = w.connect(f.from, f.protocol, dst)
 		if asWanted() || isAgain {
 			break
@@ -219,7 +221,7 @@ func (w *world) denied(flows ...flow) {
 // eventually waits until the condition holds.
 func (w *world) eventually(what string, holds func() bool) {
 	w.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(50 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(settleTime); !holds(); <-tick.C {
 		if time.Now().After(deadline) {

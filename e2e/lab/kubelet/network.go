@@ -10,16 +10,18 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/sluice-net/sluice/e2e/lab/wait"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
-const (
+var (
 	// statusEagerly and statusEvery are how often the plugin is asked for its status: while the
 	// node isn't ready, and while it is.
-	statusEagerly = 250 * time.Millisecond
-	statusEvery   = 2 * time.Second
-	// statusTimeout is how long it may take to answer.
-	statusTimeout = 10 * time.Second
+	statusEagerly = stretch.By(250 * time.Millisecond)
+	statusEvery   = stretch.By(2 * time.Second)
 )
+
+// statusTimeout is how long it may take to answer.
+var statusTimeout = stretch.By(10 * time.Second)
 
 // networkStatus is what the plugin said last.
 type networkStatus struct {

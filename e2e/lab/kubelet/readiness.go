@@ -14,11 +14,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // eagerPeriod is how often a container that was never ready is probed: nobody should wait ten
 // seconds for a lab's pod.
-const eagerPeriod = 250 * time.Millisecond
+var eagerPeriod = stretch.By(250 * time.Millisecond)
 
 // dialFunc connects from the node.
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)

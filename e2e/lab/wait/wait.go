@@ -12,7 +12,7 @@ import (
 )
 
 // PollEvery is how often a condition is asked.
-const PollEvery = 50 * time.Millisecond
+var PollEvery = stretch.By(50 * time.Millisecond)
 
 // ReadyTimeout is how long a part of the lab may take to become ready, on a busy machine.
 var ReadyTimeout = stretch.By(2 * time.Minute)
