@@ -58,6 +58,11 @@ proof: packages programs ## The long forms of the tests that prove enforcement, 
 	@hack/proof $(PROOF)
 	@hack/fuzz
 
+.PHONY: daemons
+daemons: packages programs ## Tests beside Docker, ufw, firewalld, NetworkManager and systemd-networkd themselves, of Debian's packages in a folder; once it is there, make test runs them too
+	@cd e2e && go run ./cmd/lab build --debian
+	@cd e2e && go test -race -count=1 -v -run '^(TestFirewalls|TestNetworkManagers)$$' ./foreign
+
 # The kernels that users boot: KERNELS="bookworm trixie-backports" picks some of hack/kernels' list.
 KERNELS ?=
 kernel-packages := qemu-system-x86_64=qemu-system-x86 cpio=cpio debootstrap=debootstrap depmod=kmod xz=xz-utils /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring

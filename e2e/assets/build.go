@@ -74,23 +74,29 @@ func (b goBuild) run(ctx context.Context, progress io.Writer) error {
 			}
 		})
 	})
+	speak := func(sofar time.Duration) {
+		ask()
+		linef(progress, "building %s: %s so far%s", b.what, sofar, packages.text(time.Now()))
+	}
+	if err := during(speak, cmd.Run); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", b.what, err, withoutPackages(output.String()))
+	}
+	return nil
+}
+
+// during has speak say, every few seconds, that what do does goes on, and since when.
+func during(speak func(sofar time.Duration), do func() error) error {
 	done := make(chan error, 1)
 	start := time.Now()
-	go func() { done <- cmd.Run() }()
+	go func() { done <- do() }()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			ask()
-			linef(progress, "building %s: %s so far%s", b.what,
-				time.Since(start).Round(time.Second), packages.text(time.Now()))
+			speak(time.Since(start).Round(time.Second))
 		case err := <-done:
-			if err != nil {
-				return fmt.Errorf("building %s: %w\n%s", b.what, err,
-					withoutPackages(output.String()))
-			}
-			return nil
+			return err
 		}
 	}
 }

@@ -67,7 +67,7 @@ func builtName(version string) (string, error) {
 	}
 	sum := sha256.New()
 	for _, part := range [][]byte{[]byte(key), nodeSetup, proxyHelpersScript,
-		[]byte(fmt.Sprint(debianSuite, debianPackages))} {
+		[]byte(fmt.Sprint(assets.DebianSuite, debianPackages))} {
 		_, _ = sum.Write(part) // a hash takes anything
 	}
 	return "sluice-net/kind-node:" + version + "-" + hex.EncodeToString(sum.Sum(nil))[:12], nil

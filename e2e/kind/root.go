@@ -11,12 +11,6 @@ import (
 	"github.com/sluice-net/sluice/e2e/assets"
 )
 
-// debianSuite is the last whose systemd still takes cgroups of version 1 as they come.
-const debianSuite = "bookworm"
-
-// keyring is what Debian's packages are checked by, on hosts of any kind.
-const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
 // debianPackages are those of kind's own image that the suites use, and Debian's runc.
 var debianPackages = []string{
 	"systemd", "systemd-sysv", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool",
@@ -27,24 +21,7 @@ var debianPackages = []string{
 
 // makeRoot makes the file system of a node in dir, but for what node-setup.sh does.
 func makeRoot(ctx context.Context, progress io.Writer, node assets.Node, dir string) error {
-	ensure, err := assets.File("hack", "ensure-packages")
-	if err != nil {
-		return err
-	}
-	if _, err := command(ctx, ensure, "debootstrap=debootstrap",
-		keyring+"=debian-archive-keyring"); err != nil {
-		return err
-	}
-	err = during(progress, "installing Debian's packages for the image of nodes", func() error {
-		args := []string{"--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,
-			"--include=" + strings.Join(debianPackages, ","), debianSuite, dir}
-		if mirror := os.Getenv("DEBIAN_MIRROR"); mirror != "" {
-			args = append(args, mirror)
-		}
-		_, err := command(ctx, "debootstrap", args...)
-		return err
-	})
-	if err != nil {
+	if err := assets.Debootstrap(ctx, progress, debianPackages, dir); err != nil {
 		return err
 	}
 	copies := [][]string{ // cp's arguments

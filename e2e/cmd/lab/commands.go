@@ -27,6 +27,8 @@ func build(ctx context.Context, args []string) error {
 	others := flags.Bool("others", false,
 		"also what networks of others need, for tests beside them: the stock CNI plugins and "+
 			"multus")
+	debian := flags.Bool("debian", false,
+		"also a Debian with the firewalls and network managers that nodes may have")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -36,6 +38,9 @@ func build(ctx context.Context, args []string) error {
 	}
 	if err == nil && *others {
 		_, err = assets.Foreign(ctx, os.Stderr)
+	}
+	if err == nil && *debian {
+		_, err = assets.Debian(ctx, os.Stderr)
 	}
 	if err == nil {
 		fmt.Println("etcd and kube-apiserver are in", filepath.Dir(control.APIServer))
