@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-net/sluice/e2e/lab"
 	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/test/needkernel"
 )
 
 // bridgeSwitches have what is bridged seen by the rules for what is forwarded; a network namespace
@@ -67,6 +68,30 @@ func TestBypassIsFound(t *testing.T) {
 		switchBridges(t, node, true)
 	}
 	w.denied(slices.Concat(near, far)...)
+}
+
+// TestBridgeModule: the same where the module that shows bridged packets to those rules is unloaded
+// under the agent, and loaded again.
+func TestBridgeModule(t *testing.T) { // the module is the machine's: not parallel
+	needkernel.Module(t, "br_netfilter")
+	w := newWorld(t, "bridgemodule", nil, wiring{bridge, false})
+	w.shop()
+	w.apply(noWeb)
+	node := w.Nodes()[0]
+	web := on(node, "shop/web")
+	near, far := tcp(on(node, "shop/client"), web, 80), tcp(lab.Outside, web, 80)
+	w.denied(near, far)
+	for range 2 {
+		needkernel.Unload(t, "br_netfilter")
+		w.allowed(near)
+		w.denied(far)
+		w.eventually("the agent to name the module", func() bool {
+			return slices.ContainsFunc(w.events(node.Name(), "PolicyBypassed"),
+				func(note string) bool { return strings.Contains(note, "modprobe br_netfilter") })
+		})
+		needkernel.Module(t, "br_netfilter") // whose switches are on, as it comes
+		w.denied(near, far)
+	}
 }
 
 // reports counts how often the agents of a node have logged that it is bypassed, once there are as

@@ -69,8 +69,9 @@ func suites() []Suite {
 			Limit: usual},
 		{Module: "e2e", Package: "cmd/demo", Program: true, Args: "../config/samples",
 			Limit: 2 * usual},
-		// Each of three modes takes minutes to start, as kube-proxy first removes those before it.
-		{Module: "e2e", Package: "foreign", Run: "^TestKubeProxy$", On: "bookworm",
+		// On one: each of kube-proxy's three modes takes minutes to start, as it first removes what
+		// the others may have left.
+		{Module: "e2e", Package: "foreign", Run: "^(TestKubeProxy|TestBridgeModule)$", On: "bookworm",
 			Limit: 3 * usual},
 		{Module: "e2e", Package: "enforce", Run: "^(TestStarts|TestEstablished)$",
 			Limit: 3 * usual},
