@@ -8,6 +8,8 @@ import (
 	"hash/crc32"
 	"math/big"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -138,9 +140,18 @@ func stripHeader4(packet []byte) []byte {
 	return packet[min(len(packet), int(packet[0]&15)*4):]
 }
 
-// privatePort is a random source port.
+// lastPrivate is the last one that privatePort gave, counted from firstPrivatePort. It begins
+// anywhere, as other processes have theirs.
+var lastPrivate = sync.OnceValue(func() *atomic.Uint32 {
+	var n atomic.Uint32
+	n.Store(randomUint32())
+	return &n
+})
+
+// privatePort is a source port, or an echo's identifier. They follow each other: one that repeats
+// would belong to a connection that the kernel still knows, and what isn't allowed any more passed.
 func privatePort() uint16 {
-	return uint16(firstPrivatePort + randomUint32()%(65536-firstPrivatePort))
+	return uint16(firstPrivatePort + lastPrivate().Add(1)%(65536-firstPrivatePort))
 }
 
 // randomUint32 is never zero, as a verification tag must not be.
