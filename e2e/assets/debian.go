@@ -86,13 +86,14 @@ func Debootstrap(ctx context.Context, progress io.Writer, packages []string, dir
 	if out, err := ensureIt.CombinedOutput(); err != nil {
 		return fmt.Errorf("installing debootstrap: %w\n%s", err, out)
 	}
-	args := []string{"--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,
+	// What it mounts ends with it, whatever ends it.
+	args := []string{"--mount", "--propagation=private", "debootstrap", "--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,
 		"--include=" + strings.Join(packages, ","), DebianSuite, dir}
 	if mirror := os.Getenv("DEBIAN_MIRROR"); mirror != "" {
 		args = append(args, mirror)
 	}
 	var output bytes.Buffer
-	cmd := exec.CommandContext(ctx, "debootstrap", args...)
+	cmd := exec.CommandContext(ctx, "unshare", args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
 	speak := func(sofar time.Duration) {
 		linef(progress, "installing Debian's packages into a folder: %s so far", sofar)

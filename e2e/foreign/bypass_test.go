@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -70,27 +71,30 @@ func TestBypassIsFound(t *testing.T) {
 	w.denied(slices.Concat(near, far)...)
 }
 
-// TestBridgeModule: the same where the module that shows bridged packets to those rules is unloaded
-// under the agent, and loaded again.
+// TestBridgeModule: the same where the module that shows bridged packets to those rules isn't there
+// yet, comes, and is unloaded under the agent.
 func TestBridgeModule(t *testing.T) { // the module is the machine's: not parallel
 	needkernel.Module(t, "br_netfilter")
+	needkernel.Unload(t, "br_netfilter")
 	w := newWorld(t, "bridgemodule", nil, wiring{bridge, false})
 	w.shop()
 	w.apply(noWeb)
 	node := w.Nodes()[0]
 	web := on(node, "shop/web")
 	near, far := tcp(on(node, "shop/client"), web, 80), tcp(lab.Outside, web, 80)
-	w.denied(near, far)
-	for range 2 {
-		needkernel.Unload(t, "br_netfilter")
+	for round := range 2 {
 		w.allowed(near)
 		w.denied(far)
 		w.eventually("the agent to name the module", func() bool {
-			return slices.ContainsFunc(w.events(node.Name(), "PolicyBypassed"),
-				func(note string) bool { return strings.Contains(note, "modprobe br_netfilter") })
+			return w.reports(node) == round+1 &&
+				strings.Contains(node.AgentLog(), "modprobe br_netfilter")
 		})
 		needkernel.Module(t, "br_netfilter") // whose switches are on, as it comes
 		w.denied(near, far)
+		if out, err := exec.CommandContext(t.Context(), "rmmod", "br_netfilter").
+			CombinedOutput(); err != nil {
+			t.Fatalf("rmmod: %v: %s", err, out)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -74,9 +75,9 @@ func startFirewalld(s *system) (stop func()) {
 	return stop
 }
 
-// TestFirewalls: real firewalls beside our pod network, which come after the agent and before it. What
-// blocks is named; with --forward-accept pods get through, also once it has written its rules anew.
-// What policy denies is denied all the time.
+// TestFirewalls: real firewalls beside our pod network, which come after the agent and before it.
+// What blocks pods, as a connection shows, is named. With --forward-accept they get through, also
+// when the firewall writes its rules anew, or starts. What policy denies is denied whenever they do.
 func TestFirewalls(t *testing.T) {
 	debian := needDebian(t)
 	w := newLab(t, "firewalls", lab.Options{Nodes: 2})
@@ -94,8 +95,8 @@ func TestFirewalls(t *testing.T) {
 		systems = append(systems, w.boot(node, debian))
 	}
 	for _, f := range firewalls {
-		t.Run(f.name, func(t *testing.T) {
-			w := &besideFirewall{world: inLab(t, w.Lab), wall: f}
+		passed := t.Run(f.name, func(t *testing.T) {
+			w := &besideFirewall{world: inLab(t, w.Lab), wall: f, clients: clients}
 			for _, s := range systems {
 				own := *s
 				own.w = w.world
@@ -114,6 +115,7 @@ func TestFirewalls(t *testing.T) {
 			}
 
 			w.stop()
+			w.remove()
 			w.killAgents()
 			w.start()
 			w.startAgents()
@@ -128,13 +130,21 @@ func TestFirewalls(t *testing.T) {
 				w.allowed(clients...)
 				w.denied(others...)
 			}
+			w.stop()
+			w.start()
+			w.allowed(clients...)
+			w.denied(others...)
 
 			w.stop()
+			w.remove()
 			w.killAgents()
 			w.startAgents()
 			must(t, w.Delete(t.Context(), toWeb))
 			w.allowed(slices.Concat(clients, others)...)
 		})
+		if !passed {
+			return // its rules may still be there
+		}
 	}
 }
 
@@ -143,6 +153,7 @@ type besideFirewall struct {
 	*world
 	wall    firewall
 	systems []*system
+	clients []flow   // that no policy denies
 	stops   []func() // of what runs
 }
 
@@ -153,13 +164,17 @@ func (w *besideFirewall) start() {
 	}
 }
 
-// stop stops the firewalls and removes what they leave.
 func (w *besideFirewall) stop() {
 	w.t.Helper()
 	for _, stop := range w.stops {
 		stop()
 	}
 	w.stops = nil
+}
+
+// remove removes what the firewalls leave when they stop.
+func (w *besideFirewall) remove() {
+	w.t.Helper()
 	for _, command := range w.wall.remains {
 		w.run(command)
 	}
@@ -179,7 +194,8 @@ func (w *besideFirewall) killAgents() {
 	for _, node := range w.Nodes() {
 		node.KillAgent()
 	}
-	w.run([]string{"sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"})
+	w.run([]string{"sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward; " +
+		"echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"})
 }
 
 // startAgents starts an agent on each node, with more arguments than usual.
@@ -196,9 +212,15 @@ func (w *besideFirewall) startAgents(more ...string) {
 	}
 }
 
-// isNamed waits until each agent says, by an Event, that the firewall blocks.
+// isNamed waits until the firewall blocks IPv4, which each of them does, and each agent says so by
+// an Event.
 func (w *besideFirewall) isNamed() {
 	w.t.Helper()
+	for _, f := range w.clients {
+		dst := netip.AddrPortFrom(w.addr(f.to, true), f.port)
+		w.eventually(f.from+" to be blocked by "+w.wall.name,
+			func() bool { return !w.connect(f.from, f.protocol, dst).OK })
+	}
 	for _, node := range w.Nodes() {
 		w.eventually("the agent of "+node.Name()+" to name "+w.wall.name, func() bool {
 			return slices.ContainsFunc(w.events(node.Name(), "ForwardingBlocked"),

@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,10 +95,7 @@ func TestNetworkManagers(t *testing.T) {
 			}
 			w.addOrdinary(node)
 			stop := s.start(m.daemon...)
-			takes := func(link string) bool { return slices.Contains(m.taken(s), link) }
-			w.eventually(m.name+" to take "+ordinary, func() bool { return takes(ordinary) })
-			w.eventually(m.name+" to take a link of ours, the control",
-				func() bool { return slices.ContainsFunc(m.taken(s), isOurs) })
+			w.takes(s, m, true)
 			flows = append(flows, w.pair("unaware-"+node.Name())...)
 			w.allowed(flows...)
 
@@ -105,24 +103,29 @@ func TestNetworkManagers(t *testing.T) {
 			must(t, err)
 			s.write(filepath.Join("run", m.dropIn), string(dropIn))
 			s.run(m.reload...)
-			for _, link := range m.taken(s) {
-				if isOurs(link) && m.release != nil {
+			if m.release != nil {
+				stop()
+				stop = s.start(m.daemon...)
+				w.takes(s, m, true) // still
+				links, err := m.taken(s)
+				must(t, err)
+				for _, link := range slices.DeleteFunc(links, isNotOurs) {
 					s.run(m.release(link)...)
 				}
 			}
-			w.eventually(m.name+" to leave our links alone",
-				func() bool { return !slices.ContainsFunc(m.taken(s), isOurs) })
+			w.takes(s, m, false)
 			for _, round := range []string{"aware", "anew"} {
 				flows = append(flows, w.pair(round+"-"+node.Name())...)
 				w.allowed(flows...)
-				for _, link := range m.taken(s) {
-					if isOurs(link) || link == "eth0" {
-						t.Errorf("%s, %s: takes %s", m.name, round, link)
-					}
+				links, err := m.taken(s)
+				must(t, err)
+				if !slices.Contains(links, ordinary) || slices.Contains(links, "eth0") ||
+					slices.ContainsFunc(links, isOurs) {
+					t.Errorf("%s, %s: takes %q", m.name, round, links)
 				}
 				stop()
 				stop = s.start(m.daemon...)
-				w.eventually(m.name+" to take "+ordinary, func() bool { return takes(ordinary) })
+				w.takes(s, m, false)
 			}
 		})
 	}
@@ -156,12 +159,19 @@ func (w *world) addOrdinary(node *lab.Node) {
 	}))
 }
 
+// takes waits until the daemon has the ordinary link, and some of ours or none.
+func (w *world) takes(s *system, m manager, ours bool) {
+	w.t.Helper()
+	w.eventually(fmt.Sprintf("%s to take %s, and ours: %t", m.name, ordinary, ours), func() bool {
+		links, err := m.taken(s) // an error: it has just started
+		return err == nil && slices.Contains(links, ordinary) &&
+			slices.ContainsFunc(links, isOurs) == ours
+	})
+}
+
 // taken lists the links that the daemon has made its own.
-func (m *manager) taken(s *system) []string {
+func (m *manager) taken(s *system) ([]string, error) {
 	out, err := s.try(m.list...)
-	if err != nil {
-		return nil // it has just started
-	}
 	var links []string
 	for line := range strings.Lines(out) {
 		words := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == ':' })
@@ -169,7 +179,7 @@ func (m *manager) taken(s *system) []string {
 			links = append(links, words[m.column])
 		}
 	}
-	return links
+	return links, err
 }
 
 // isOurs reports whether a link's name is one that Sluice gives.
@@ -178,3 +188,5 @@ func isOurs(link string) bool {
 		[]string{names.PodLink, names.ShapingLink, names.TrialLink, names.Tunnel},
 		func(begin string) bool { return strings.HasPrefix(link, begin) })
 }
+
+func isNotOurs(link string) bool { return !isOurs(link) }

@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluice-net/sluice/e2e/assets"
 	"github.com/sluice-net/sluice/e2e/lab"
@@ -62,19 +64,23 @@ func (w *world) boot(node *lab.Node, debian string) *system {
 	folder := filepath.Join(node.Dir(), "system")
 	must(w.t, os.MkdirAll(folder, 0o755))
 	first := exec.Command("sh", "-c", bootScript, "sh", debian, folder)
-	first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	first.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS}
 	input, err := first.StdinPipe()
 	must(w.t, err)
-	var complaint bytes.Buffer
-	first.Stderr = &complaint
+	log, err := os.Create(filepath.Join(folder, "boot.log"))
+	must(w.t, err)
+	first.Stdout, first.Stderr = log, log
 	must(w.t, node.Do(first.Start))
 	w.t.Cleanup(func() {
 		_ = input.Close()
 		_ = first.Wait() // it has no status of its own
+		must(w.t, log.Close())
+		logTail(w.t, "the system of "+node.Name(), log.Name())
 	})
 	pid := strconv.Itoa(first.Process.Pid)
 	s := &system{w: w, node: node, pid: pid, root: filepath.Join("/proc", pid, "root")}
-	w.eventually("the system of "+node.Name()+" "+complaint.String(), func() bool {
+	w.eventually("the system of "+node.Name(), func() bool {
 		_, err := os.Stat(filepath.Join(s.root, "run/booted"))
 		return err == nil
 	})
@@ -87,18 +93,19 @@ func (w *world) boot(node *lab.Node, debian string) *system {
 }
 
 // command is a program of the system.
-func (s *system) command(args ...string) *exec.Cmd {
+func (s *system) command(ctx context.Context, args ...string) *exec.Cmd {
 	//nolint:gosec // a test's own words
-	cmd := exec.Command("nsenter", append([]string{"--target", s.pid, "--mount", "--pid", "--net",
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--target", s.pid, "--mount", "--pid", "--net",
 		"--root", "--wd=/", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, args...)...)
-	return cmd
 }
 
 // try runs a program of the system to its end, and returns what it printed; the error has what it
 // complained of.
 func (s *system) try(args ...string) (string, error) {
-	cmd := s.command(args...)
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	cmd := s.command(ctx, args...)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	out, err := cmd.Output()
@@ -130,22 +137,35 @@ func (s *system) write(path, content string) {
 func (s *system) start(args ...string) (stop func()) {
 	s.w.t.Helper()
 	name := filepath.Base(args[0])
-	log, err := os.Create(filepath.Join(s.node.Dir(), name+".log"))
+	path := filepath.Join(s.node.Dir(), name+".log")
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(s.w.t, err)
 	file := "/run/" + name + ".started" // of its number in the system
-	cmd := s.command(append([]string{"sh", "-c", `echo $$ >"$0"; exec "$@"`, file}, args...)...)
+	cmd := s.command(context.Background(),
+		append([]string{"sh", "-c", `echo $$ >"$0"; exec "$@"`, file}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	must(s.w.t, cmd.Start())
 	stop = sync.OnceFunc(func() {
-		_, _ = s.try("sh", "-c", `kill "$(cat "$0")"`, file) // it may have ended
+		if _, err := s.try("sh", "-c", `kill "$(cat "$0")"`, file); err != nil {
+			s.w.t.Errorf("%s of %s has ended by itself: %v", name, s.node.Name(), err)
+		}
+		kill := time.AfterFunc(settleTime, func() { _ = cmd.Process.Kill() })
+		defer kill.Stop()
 		_ = cmd.Wait()
 		must(s.w.t, log.Close())
 	})
 	s.w.t.Cleanup(func() {
 		stop()
-		if text, err := os.ReadFile(log.Name()); s.w.t.Failed() && err == nil {
-			s.w.t.Logf("%s of %s:\n%s", name, s.node.Name(), text[max(0, len(text)-4000):])
-		}
+		logTail(s.w.t, name+" of "+s.node.Name(), path)
 	})
 	return stop
+}
+
+// logTail logs the end of a file if the test has failed.
+func logTail(t *testing.T, what, path string) {
+	t.Helper()
+	const most = 4000
+	if text, err := os.ReadFile(path); t.Failed() && err == nil {
+		t.Logf("%s:\n%s", what, text[max(0, len(text)-most):])
+	}
 }
