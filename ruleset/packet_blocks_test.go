@@ -21,6 +21,7 @@ import (
 // If the set of the block changed in place, kernels with the bug interval-sets of docs/kernels.md
 // would let some pass.
 func TestFloodWhileNodesComeAndGo(t *testing.T) {
+	testnet.NeedTwoProcessors(t)
 	w := newPacketWorld(t, ruleset.Config{}) // it wants both cores: not parallel
 	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}},
 		ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.10/32]}}]}]}`})

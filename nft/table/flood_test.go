@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,9 +81,7 @@ type floodNet struct {
 
 func newFloodNet(t *testing.T, hasty bool) *floodNet {
 	t.Helper()
-	if runtime.NumCPU() < 2 {
-		t.Skip("needs two processors: on one, no packet is under way while the table changes")
-	}
+	testnet.NeedTwoProcessors(t)
 	f := &floodNet{t: t, hasty: hasty, node: testnet.NewNode(t),
 		hosts: map[netip.Addr]*testnet.Host{}, shape: 1}
 	for i, a := range []netip.Addr{clientAddr, otherAddr, serverAddr, victimAddr} {

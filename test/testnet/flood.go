@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/sluice-net/sluice/test/probe"
 )
@@ -107,4 +109,13 @@ func conntrackOverflows() (uint64, error) {
 		}
 	}
 	return total, nil
+}
+
+// NeedTwoProcessors skips a test that changes a table under a flood: on one processor no packet is
+// under way meanwhile.
+func NeedTwoProcessors(t testing.TB) {
+	t.Helper()
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two processors: on one, no packet is under way while the table changes")
+	}
 }
