@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/packetworld"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // cutWorld is a packetworld.World whose table an Enforcer writes, with a Cutter.
@@ -130,7 +131,7 @@ const cutPatience = 20 * time.Second
 
 func (w *cutWorld) eventually(what string, is func() bool) {
 	w.T.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(2 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(cutPatience); !is(); <-tick.C {
 		if time.Now().After(deadline) {

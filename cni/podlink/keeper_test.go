@@ -331,7 +331,7 @@ func TestCutLinkStaysDown(t *testing.T) {
 	}
 	var healed int
 	rounds := stretch.Fewer(60)
-	step := stretch.By(60*time.Millisecond) / time.Duration(rounds)
+	step := stretch.By(70*time.Millisecond) / time.Duration(rounds)
 	w.InNode(func() error {
 		end, err := host.LinkByName(name)
 		if err != nil {
@@ -342,7 +342,7 @@ func TestCutLinkStaysDown(t *testing.T) {
 				return err
 			}
 			w.ends.Set(all, nil, podCIDRs)
-			// Passes are 50 ms apart: the cut meets each moment of one.
+			// Passes are 50 ms apart, and no multiple of the step is: the cut meets each moment.
 			<-time.After(time.Duration(i) * step)
 			if isUp() {
 				healed++

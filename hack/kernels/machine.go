@@ -152,7 +152,8 @@ func hasKVM() bool {
 }
 
 // arguments are qemu's. Emulated processors take turns in one thread: with a thread each, newer
-// kernels panic (in sched_clock_cpu).
+// kernels panic (in sched_clock_cpu). They copy memory by words and not by bytes, which is seven
+// times as fast.
 func (m *Machine) arguments() []string {
 	args := []string{"-m", strconv.Itoa(m.Memory), "-nographic", "-no-reboot", "-nodefaults",
 		"-serial", "stdio", "-kernel", m.Kernel.Image, "-initrd", m.Kernel.Initrd,
@@ -162,7 +163,7 @@ func (m *Machine) arguments() []string {
 	if hasKVM() {
 		return append(args, "-enable-kvm", "-cpu", "host")
 	}
-	return append(args, "-accel", "tcg,thread=single", "-cpu", "max")
+	return append(args, "-accel", "tcg,thread=single", "-cpu", "max,erms=off,fsrm=off")
 }
 
 // script is what runs in the machine.

@@ -125,11 +125,11 @@ func run(ctx context.Context, args []string) error {
 			append(args, int(time.Since(begun).Seconds()))...)
 	}
 	reports, err := j.run(ctx)
+	text := table(reports)
+	fmt.Print("\n" + text)
 	if err != nil {
 		return err
 	}
-	text := table(reports)
-	fmt.Print("\n" + text)
 	if j.whole() {
 		if err := writeDocument(text); err != nil {
 			return err

@@ -43,8 +43,8 @@ func (r *Report) OK() bool {
 	return !slices.ContainsFunc(r.Results, func(s *Result) bool { return !s.OK() })
 }
 
-// run builds what the flags ask for, runs it on the kernels, and returns what was seen there. The
-// error says that something couldn't be done; failed tests are in the reports.
+// run builds what the flags ask for, runs it on the kernels, and returns what was seen there, also
+// with an error: that says that something couldn't be done. Failed tests are in the reports.
 func (j *job) run(ctx context.Context) ([]*Report, error) {
 	unlock, err := lock(filepath.Join(j.out, "lock"), func() {
 		j.say("waiting for another one that runs in this folder")
@@ -63,6 +63,9 @@ func (j *job) run(ctx context.Context) ([]*Report, error) {
 	reports := make([]*Report, len(fetched))
 	var todo []*shift
 	for i, k := range fetched {
+		if err := os.RemoveAll(filepath.Join(j.out, k.Suite)); err != nil {
+			return nil, err
+		}
 		reports[i] = &Report{Kernel: k}
 		todo = append(todo, shifts(reports[i], j.suitesOn(j.kernels[i]))...)
 	}
@@ -205,7 +208,7 @@ const memory = 4096
 func (j *job) work(ctx context.Context, s *shift) error {
 	k := s.report.Kernel
 	out := filepath.Join(j.out, k.Suite, s.name)
-	if err := errors.Join(os.RemoveAll(out), os.MkdirAll(out, 0o755)); err != nil {
+	if err := errors.Join(ctx.Err(), os.MkdirAll(out, 0o755)); err != nil {
 		return err
 	}
 	begun := time.Now()
@@ -239,7 +242,7 @@ func (j *job) work(ctx context.Context, s *shift) error {
 		case ctx.Err() != nil || failure != nil:
 			return errors.Join(ctx.Err(), failure)
 		case err != nil && running < 0:
-			return fmt.Errorf("%s: %w", k.Suite, err)
+			return fmt.Errorf("%s %s: %w", k.Suite, s.name, err)
 		case err != nil:
 			result := &Result{Suite: s.suites[done+running].Name(), Died: true}
 			s.results = append(s.results, result)

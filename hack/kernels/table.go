@@ -15,7 +15,7 @@ func table(reports []*Report) string {
 	s.WriteString(
 		"| Kernel | What ran | Passed | Failed | Skipped | Took |\n|---|---|---|---|---|---|\n")
 	for _, r := range reports {
-		fmt.Fprintf(&s, "| **%s** (Debian's %s, %s) | up after %d s | | | | %s in all |\n",
+		fmt.Fprintf(&s, "| **%s** (Debian's %s, %s) | up after %d s | | | | %s of machines |\n",
 			r.Kernel.Release,
 			r.Kernel.Suite, r.Kernel.Package, r.Boot, r.Total.Round(time.Second))
 		for _, result := range r.Results {
