@@ -87,7 +87,8 @@ func Debootstrap(ctx context.Context, progress io.Writer, packages []string, dir
 		return fmt.Errorf("installing debootstrap: %w\n%s", err, out)
 	}
 	// What it mounts ends with it, whatever ends it.
-	args := []string{"--mount", "--propagation=private", "debootstrap", "--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,
+	args := []string{"--mount", "--propagation=private", "debootstrap", "--variant=minbase",
+		"--force-check-gpg", "--keyring=" + keyring,
 		"--include=" + strings.Join(packages, ","), DebianSuite, dir}
 	if mirror := os.Getenv("DEBIAN_MIRROR"); mirror != "" {
 		args = append(args, mirror)

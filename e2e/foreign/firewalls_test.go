@@ -77,7 +77,8 @@ func startFirewalld(s *system) (stop func()) {
 
 // TestFirewalls: real firewalls beside our pod network, which come after the agent and before it.
 // What blocks pods, as a connection shows, is named. With --forward-accept they get through, also
-// when the firewall writes its rules anew, or starts. What policy denies is denied whenever they do.
+// when the firewall writes its rules anew, or starts. What policy denies is denied whenever they
+// do.
 func TestFirewalls(t *testing.T) {
 	debian := needDebian(t)
 	w := newLab(t, "firewalls", lab.Options{Nodes: 2})

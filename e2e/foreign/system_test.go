@@ -30,8 +30,8 @@ type system struct {
 // bootScript makes a system's files in the folder $2, of the Debian in $1, and then waits until its
 // standard input ends, which is when the test does. With it end all other processes of the system.
 //
-// Its /sys is read-only, as in a container: so daemons ask the kernel for links, and not udev, which
-// knows the machine's own alone.
+// Its /sys is read-only, as in a container: so daemons ask the kernel for links, and not udev,
+// which knows the machine's own alone.
 const bootScript = `set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$2"
@@ -95,8 +95,8 @@ func (w *world) boot(node *lab.Node, debian string) *system {
 // command is a program of the system.
 func (s *system) command(ctx context.Context, args ...string) *exec.Cmd {
 	//nolint:gosec // a test's own words
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--target", s.pid, "--mount", "--pid", "--net",
-		"--root", "--wd=/", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--target", s.pid, "--mount",
+		"--pid", "--net", "--root", "--wd=/", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, args...)...)
 }
 

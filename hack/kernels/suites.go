@@ -74,8 +74,8 @@ func suites() []Suite {
 			Limit: 2 * usual},
 		// On one: each of kube-proxy's three modes takes minutes to start, as it first removes what
 		// the others may have left.
-		{Module: "e2e", Package: "foreign", Run: "^(TestKubeProxy|TestBridgeModule)$", On: "bookworm",
-			Limit: 3 * usual},
+		{Module: "e2e", Package: "foreign", Run: "^(TestKubeProxy|TestBridgeModule)$",
+			On: "bookworm", Limit: 3 * usual},
 		{Module: "e2e", Package: "enforce", Run: "^(TestStarts|TestEstablished)$",
 			Limit: 3 * usual},
 	}
@@ -122,9 +122,11 @@ func (s *Suite) command(root, folder string, short bool, stretch int) Command {
 			limit-10*time.Second,
 			quote(s.expression(short)))
 	}
+	args := make([]string, 0, len(s.Args))
 	for _, a := range s.Args {
-		line += " " + quote(a)
+		args = append(args, quote(a))
 	}
+	line += " " + strings.Join(args, " ")
 	return Command{Dir: dir, Line: line, Log: s.file() + ".log", Limit: limit}
 }
 

@@ -98,8 +98,8 @@ func blocks(name, ranges string) *nft.Set {
 	return s
 }
 
-// floodBlocks has the blocks change n times, by other sets or in place, and returns how many packets
-// had the wrong fate.
+// floodBlocks has the blocks change n times, by other sets or in place, and returns how many
+// packets had the wrong fate.
 func floodBlocks(f *floodNet, n int, inPlace bool) (lost, passedDenied uint64) {
 	f.t.Helper()
 	state := func(i int) *nft.Ruleset {

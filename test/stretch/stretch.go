@@ -1,9 +1,10 @@
-// Package stretch makes the deadlines of tests longer, and their repetitions fewer, where everything
-// is slower, such as in an emulated machine (make kernels). The factor is read here and nowhere
-// else.
+// Package stretch makes the deadlines of tests longer, and their repetitions fewer, where
+// everything is slower, such as in an emulated machine (make kernels). The factor is read here and
+// nowhere else.
 //
-// It is for how long a test waits for what must come, and how often it looks. What a test asserts of time, such as that
-// something takes less than the agent promises, it asserts without this, or not at all.
+// It is for how long a test waits for what must come, and how often it looks. What a test asserts
+// of time, such as that something takes less than the agent promises, it asserts without this, or
+// not at all.
 package stretch
 
 import (

@@ -19,7 +19,8 @@ func TestBy(t *testing.T) {
 	t.Parallel()
 	for factor, want := range map[string]string{
 		"": "are 2s, 60 times are 60\n", "1": "are 2s, 60 times are 60\n",
-		"10": "are 20s, 60 times are 6\n", "100": "are 3m20s, 60 times are 1\n", "0": `SLUICE_STRETCH is "0"`,
+		"10": "are 20s, 60 times are 6\n", "100": "are 3m20s, 60 times are 1\n",
+		"0":   `SLUICE_STRETCH is "0"`,
 		"1.5": `SLUICE_STRETCH is "1.5"`, "much": `it has to be a whole number of 1 or more`,
 	} {
 		self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBy$")
