@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/nft/table"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // What can happen to the table by hand, or by another program.
@@ -52,7 +53,9 @@ func (w *enforcerWorld) tamper(script string) error {
 }
 
 // TestRepair: any change by others to a table without an owner is put right within a second. So
-// that a busy machine doesn't fail it, the fastest of ten counts, and each has half a minute.
+// that a busy machine doesn't fail it, the fastest of ten counts, and each has half a minute. In an
+// emulated machine no time is promised: ten tries would only use up the repairs that may follow one
+// another at once.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	w := newEnforcerWorld(t, table.Options{})
@@ -61,14 +64,14 @@ func TestRepair(t *testing.T) {
 	w.Denied(dbDenied...)
 	for _, c := range tampering {
 		fastest := time.Hour
-		for tries := 0; tries < 10 && fastest > time.Second; tries++ {
+		for tries := 0; tries < stretch.Fewer(10) && fastest > time.Second; tries++ {
 			start := time.Now()
 			w.must(w.tamper(c.script))
 			w.repaired(before)
 			fastest = min(fastest, time.Since(start))
 		}
-		if t.Logf("%s: put right after %v at best", c.name,
-			fastest.Round(time.Millisecond)); fastest > time.Second {
+		t.Logf("%s: put right after %v at best", c.name, fastest.Round(time.Millisecond))
+		if fastest > time.Second && stretch.Factor() == 1 {
 			t.Errorf("%s: put right after %v only", c.name, fastest)
 		}
 	}
@@ -142,7 +145,7 @@ func TestRepairAtStart(t *testing.T) {
 // holds the slowest to nothing, as the machine may be busy.
 func TestRepairTimes(t *testing.T) {
 	t.Parallel()
-	n := 2
+	n := stretch.Fewer(2)
 	if os.Getenv("SLUICE_LONG") != "" {
 		n = 15
 	}
