@@ -92,6 +92,10 @@ func TestBridgeModule(t *testing.T) { // the module is the machine's: not parall
 		})
 		needkernel.Module(t, "br_netfilter") // whose switches are on, as it comes
 		w.denied(near, far)
+		w.eventually("the agent to see that it is over", func() bool {
+			const over = "What was found about forwarded traffic is over"
+			return strings.Count(node.AgentLog(), over) == round+1
+		})
 		if out, err := exec.CommandContext(t.Context(), "rmmod", "br_netfilter").
 			CombinedOutput(); err != nil {
 			t.Fatalf("rmmod: %v: %s", err, out)
