@@ -44,7 +44,8 @@ type pace struct {
 	short, long int // changes, in the short and in the long form
 }
 
-var paces = []pace{{"waiting", false, 30, 2000}, {"hasty", true, 5000, 100_000}}
+var paces = []pace{{"waiting", false, 30, 2000},
+	{"hasty", true, stretch.Fewer(5000), 100_000}}
 
 // each runs a flood at both paces, with up to most changes.
 func each(t *testing.T, most int, flood func(f *floodNet, n int)) {

@@ -16,7 +16,7 @@ func TestBigNATMap(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t)
 	table := n.open(Options{})
-	const size = 6000
+	const size = 2000
 	key := []nft.Field{nft.DstAddr6, nft.L4Proto, nft.DstPort}
 	ports := func(shift uint16) map[nft.Element]nft.Verdict {
 		elements := map[nft.Element]nft.Verdict{}

@@ -3,7 +3,9 @@ package table
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -52,33 +54,83 @@ func routeBackRules() *nft.Ruleset {
 	return r
 }
 
-// watchTable counts a packet before the rules, and behind them.
-const watchTable = `table inet watch {
-	counter came { }
-	counter passed { }
-	chain before { type filter hook prerouting priority -310; MATCH counter name came; }
-	chain behind { type filter hook prerouting priority -290; MATCH counter name passed; }
-}`
+// A backCase is a packet that somebody sends, and whether it gets past the rules. Packets of cases
+// differ in addresses or in what match matches.
+type backCase struct {
+	name     string
+	from     *testnet.Host
+	src, dst string
+	proto    byte
+	hops     byte
+	match    string
+	payload  []byte
+	want     bool
+}
 
-// passes sends a packet and says whether it gets past the rules.
-func passes(t *testing.T, n *testnet.Node, from *testnet.Host, match string, packet []byte) bool {
+// watchTable has counters for the packets of all cases, before the rules and behind them.
+func watchTable(cases []backCase) string {
+	var counters, before, behind strings.Builder
+	for i, c := range cases {
+		family := "ip"
+		if addr(c.src).Is6() {
+			family = "ip6"
+		}
+		match := fmt.Sprintf("%s saddr %s %[1]s daddr %[3]s %s", family, c.src, c.dst, c.match)
+		fmt.Fprintf(&counters, "\tcounter came%d { }\n\tcounter passed%[1]d { }\n", i)
+		fmt.Fprintf(&before, "\t\t%s counter name came%d\n", match, i)
+		fmt.Fprintf(&behind, "\t\t%s counter name passed%d\n", match, i)
+	}
+	return fmt.Sprintf(`table inet watch {
+%s	chain before {
+		type filter hook prerouting priority -310
+%s	}
+	chain behind {
+		type filter hook prerouting priority -290
+%s	}
+}`, &counters, &before, &behind)
+}
+
+var counterThatCounted = regexp.MustCompile(`counter (\w+) {\s+packets [1-9]`)
+
+// passed sends the packets of all cases, and says which of them got past the rules.
+func passed(t *testing.T, n *testnet.Node, cases []backCase) []bool {
 	t.Helper()
-	n.NftInput(strings.ReplaceAll(watchTable, "MATCH", match))
+	n.NftInput(watchTable(cases))
 	defer n.Nft("delete", "table", "inet", "watch")
-	if err := from.Do(func() error { return sendFrame(packet) }); err != nil {
-		t.Fatal(err)
-	}
-	counted := func(name string) bool {
-		return !strings.Contains(n.Nft("list", "counter", "inet", "watch", name), "packets 0 ")
-	}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(stretch.By(time.Minute)); !counted("came"); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("the packet didn't come as far as the rules")
+	for _, c := range cases {
+		packet := ipPacket(addr(c.src), addr(c.dst), c.proto, c.hops, c.payload)
+		if err := c.from.Do(func() error { return sendFrame(packet) }); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
 		}
 	}
-	return counted("passed") // asked later, by another process
+	counted := func() map[string]bool {
+		names := map[string]bool{}
+		out := n.Nft("list", "counters", "table", "inet", "watch")
+		for _, found := range counterThatCounted.FindAllStringSubmatch(out, -1) {
+			names[found[1]] = true
+		}
+		return names
+	}
+	allCame := func(names map[string]bool) bool {
+		for i := range cases {
+			if !names[fmt.Sprintf("came%d", i)] {
+				return false
+			}
+		}
+		return true
+	}
+	tick := time.NewTicker(stretch.By(time.Millisecond))
+	defer tick.Stop()
+	for deadline := time.Now().Add(stretch.By(time.Minute)); !allCame(counted()); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not all packets came as far as the rules: %v", counted())
+		}
+	}
+	names, got := counted(), make([]bool, len(cases)) // asked later, by another process
+	for i := range cases {
+		got[i] = names[fmt.Sprintf("passed%d", i)]
+	}
+	return got
 }
 
 // sendFrame sends an IP packet as it is, to everybody on the link.
@@ -153,16 +205,7 @@ func TestRouteBack(t *testing.T) {
 
 	const icmpv6, udpProto = unix.IPPROTO_ICMPV6, unix.IPPROTO_UDP
 	solicit := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, natPods[1].AsSlice()...)
-	cases := []struct {
-		name     string
-		from     *testnet.Host
-		src, dst string
-		proto    byte
-		hops     byte
-		match    string
-		payload  []byte
-		want     bool
-	}{
+	cases := []backCase{
 		{"the pod's own address", pod, "10.244.1.2", "203.0.113.9", udpProto, 64, "udp dport 77",
 			udp(7, 77), true},
 		{"its own, IPv6", pod, "fd00:10:244:1::2", "2001:db8:9::9", udpProto, 64, "udp dport 77",
@@ -205,12 +248,10 @@ func TestRouteBack(t *testing.T) {
 			"udp dport 77", udp(7, 77), false},
 	}
 	run := func(what string, ruled bool) {
-		for _, c := range cases {
-			packet := ipPacket(addr(c.src), addr(c.dst), c.proto, c.hops, c.payload)
-			if got, want := passes(t, node, c.from, c.match, packet),
-				c.want || !ruled; got != want {
+		for i, got := range passed(t, node, cases) {
+			if c := cases[i]; got != (c.want || !ruled) {
 				t.Errorf("%s: %s (%s to %s) passes: %v, want %v", what, c.name, c.src, c.dst,
-					got, want)
+					got, !got)
 			}
 		}
 	}
