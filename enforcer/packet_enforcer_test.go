@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/nfttest"
 	"github.com/sluice-net/sluice/test/packetworld"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // enforcerWorld is a packetworld.World whose table a running Enforcer keeps.
@@ -153,7 +154,7 @@ func (w *enforcerWorld) must(err error) {
 // until waits for a condition.
 func (w *enforcerWorld) until(what string, holds func() bool) {
 	w.T.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(2 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(packetworld.Patience); !holds(); <-tick.C {
 		if time.Now().After(deadline) {

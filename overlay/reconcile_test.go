@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/overlay"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // Whatever way a node took to a state, it is the same as on a node that has known no other.
@@ -69,7 +70,7 @@ func TestStatesInRandomOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choice
 	m := lone(t)
 	m.start(states["alone"].nodes, states["alone"].config)
-	const steps = 60
+	steps := stretch.Fewer(60)
 	var path []string
 	for range steps {
 		for range random.IntN(3) { // passed on the way, with or without being reached

@@ -177,7 +177,7 @@ func (m *machine) awaitReady(peers int) {
 // await polls until check has no error.
 func (s space) await(limit time.Duration, what string, check func() error) {
 	s.t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(10 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(limit); ; <-tick.C {
 		err := check()

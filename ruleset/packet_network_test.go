@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/ruleworld"
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -336,9 +337,9 @@ func TestNetworkChangesInPlace(t *testing.T) {
 // waitFor polls until ok.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(5 * time.Millisecond))
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(stretch.By(10 * time.Second))
 	for !ok() {
 		select {
 		case <-tick.C:

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/packetworld"
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -51,7 +52,7 @@ func (c *packetCounter) read() string {
 func (c *packetCounter) expect(n int) {
 	c.w.T.Helper()
 	c.last = fmt.Sprint(n)
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(5 * time.Millisecond))
 	defer tick.Stop()
 	for deadline := time.Now().Add(packetworld.Patience); c.read() != c.last; <-tick.C {
 		if time.Now().After(deadline) {

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/link"
 	"github.com/sluice-net/sluice/test/cnitest"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // hostWorld is a node with pods that the plugin wired, and with host ends looked after.
@@ -149,7 +150,7 @@ func (w *hostWorld) dump() string {
 func (w *hostWorld) awaitDump(what, want string) {
 	w.T.Helper()
 	deadline := time.Now().Add(cnitest.Patience)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(stretch.By(20 * time.Millisecond))
 	defer tick.Stop()
 	for got := w.dump(); got != want; got = w.dump() {
 		if time.Now().After(deadline) {
