@@ -127,7 +127,7 @@ func (w *cutWorld) relabel(name string, labels map[string]string) {
 }
 
 // cutPatience is how long something may take on a busy machine.
-const cutPatience = 20 * time.Second
+var cutPatience = stretch.By(20 * time.Second)
 
 func (w *cutWorld) eventually(what string, is func() bool) {
 	w.T.Helper()
