@@ -2,10 +2,9 @@ package ruleset_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/sluice-net/sluice/policy"
@@ -26,10 +25,10 @@ func TestFloodWhileNodesComeAndGo(t *testing.T) {
 	w.SetPolicy(map[string]string{"dev/p": `{podSelector: {matchLabels: {app: db}},
 		ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.10/32]}}]}]}`})
 	const port = 9000
-	w.Node.NftInput(`add table inet behind
-add chain inet behind forward { type filter hook forward priority 10; }
-add rule inet behind forward ip saddr ` + w.Addr("out", 4).String() + ` udp dport 9000 counter
-add rule inet behind forward ip saddr ` + w.Addr("out2", 4).String() + ` udp dport 9000 counter`)
+	match := func(from string) string {
+		return fmt.Sprintf("ip saddr %s udp dport %d", w.Addr(from, 4), port)
+	}
+	read := w.Node.Watch(match("out"), match("out2"))
 	w.Hosts["dev/db"].Sink(testnet.UDP, port)
 	to := netip.AddrPortFrom(w.Addr("dev/db", 4), port)
 	denied := w.Hosts["out"].Flood(to, testnet.OnCPU(0))
@@ -53,34 +52,18 @@ add rule inet behind forward ip saddr ` + w.Addr("out2", 4).String() + ` udp dpo
 			t.Fatal(err)
 		}
 	}
-	sentDenied, sentAllowed := denied.Stop(), allowed.Stop()
-	passed := passedBehind(w)
+	denied.Stop()
+	allowed.Stop()
+	came, passed := read()
 	t.Logf("proof: %d changes of a block; %d packets denied, %d passed; %d allowed, %d passed",
-		changes, sentDenied, passed[0], sentAllowed, passed[1])
-	if sentDenied < uint64(changes) || passed[1] < uint64(changes) {
-		t.Errorf("only %d and %d packets over %d changes", sentDenied, passed[1], changes)
+		changes, came[0], passed[0], came[1], passed[1])
+	if came[0] < uint64(changes) || passed[1] < uint64(changes) {
+		t.Errorf("only %d and %d packets over %d changes", came[0], passed[1], changes)
 	}
 	if passed[0] > 0 {
-		t.Errorf("%d of %d denied packets passed", passed[0], sentDenied)
+		t.Errorf("%d of %d denied packets passed", passed[0], came[0])
 	}
-	if sentAllowed > passed[1]+1 {
-		t.Errorf("of %d allowed packets %d passed", sentAllowed, passed[1])
+	if came[1] > passed[1]+1 {
+		t.Errorf("of %d allowed packets %d passed", came[1], passed[1])
 	}
-}
-
-// passedBehind is what has passed our chains, counted behind them.
-func passedBehind(w *packetWorld) (packets []uint64) {
-	w.T.Helper()
-	list := w.Node.Nft("list", "table", "inet", "behind")
-	for _, part := range strings.Split(list, "counter packets ")[1:] {
-		count, err := strconv.ParseUint(strings.Fields(part)[0], 10, 64)
-		if err != nil {
-			w.T.Fatalf("%v in %s", err, list)
-		}
-		packets = append(packets, count)
-	}
-	if len(packets) != 2 {
-		w.T.Fatalf("%d counters in %s", len(packets), list)
-	}
-	return packets
 }

@@ -129,10 +129,10 @@ func floodBlocks(f *floodNet, n int, inPlace bool) (lost, passedDenied uint64) {
 		}
 	}
 	f.must(f.table.Sync(context.Background(), state(0)))
-	f.node.NftInput(`add table inet behind
-add chain inet behind forward { type filter hook forward priority 10; }
-add rule inet behind forward ip daddr ` + victimAddr.String() + ` udp dport 9000 counter
-add rule inet behind forward ip daddr ` + serverAddr.String() + ` udp dport 9000 counter`)
+	match := func(to netip.Addr) string {
+		return fmt.Sprintf("ip daddr %s udp dport %d", to, floodPort)
+	}
+	read := f.node.Watch(match(victimAddr), match(serverAddr))
 	f.hosts[victimAddr].Sink(testnet.UDP, floodPort)
 	f.hosts[serverAddr].Sink(testnet.UDP, floodPort)
 	to := func(from, to netip.Addr) *testnet.Flood {
@@ -142,33 +142,20 @@ add rule inet behind forward ip daddr ` + serverAddr.String() + ` udp dport 9000
 	for i := range n {
 		f.must(f.apply(patches[(i+1)%len(blockStates)]()))
 	}
-	sent, sentDenied := allowed.Stop(), denied.Stop()
-	passed := passedBehind(f)
+	allowed.Stop()
+	denied.Stop()
+	came, passed := read()
 	how := "replacements"
 	if inPlace {
 		how = "edits (the control)"
 	}
 	f.t.Logf("proof: %d %s of blocks, %d packets allowed, %d passed; %d denied, %d passed", n, how,
-		sent, passed[0], sentDenied, passed[1])
-	if sent < uint64(n) || sentDenied < uint64(n) || passed[0] == 0 {
-		f.t.Errorf("only %d and %d packets were sent over %d changes", sent, sentDenied, n)
+		came[0], passed[0], came[1], passed[1])
+	if came[0] < uint64(n) || came[1] < uint64(n) || passed[0] == 0 {
+		f.t.Errorf("only %d and %d packets came over %d changes", came[0], came[1], n)
 	}
-	if sent > passed[0]+1 { // one may be under way
-		lost = sent - passed[0]
+	if came[0] > passed[0]+1 { // one may be under way
+		lost = came[0] - passed[0]
 	}
 	return lost, passed[1]
-}
-
-// passedBehind is what has passed our chains, counted behind them.
-func passedBehind(f *floodNet) (packets []uint64) {
-	f.t.Helper()
-	list := f.node.Nft("list", "table", "inet", "behind")
-	for _, part := range strings.Split(list, "counter packets ")[1:] {
-		var count uint64
-		if _, err := fmt.Sscan(part, &count); err != nil {
-			f.t.Fatalf("%v in %s", err, list)
-		}
-		packets = append(packets, count)
-	}
-	return packets
 }

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -254,6 +252,10 @@ func TestFloodWhileRuleAndSetChange(t *testing.T) {
 
 func floodRuleAndSet(f *floodNet, n int) {
 	f.t.Helper()
+	if f.hasty && stretch.Factor() > 1 {
+		f.t.Skip("an emulated processor can rest with a packet on its way, for longer than two " +
+			"transactions take that don't wait for it")
+	}
 	rs, patch := f.ruleAndSet()
 	f.must(f.table.Sync(context.Background(), rs))
 	f.underFlood(n, func(i int) error { return f.apply(patch(i)) })
@@ -331,10 +333,8 @@ func floodAllowed(f *floodNet, n int) {
 	f.t.Helper()
 	old := f.podChain(otherAddr)
 	f.must(f.table.Sync(context.Background(), f.ruleset(1, old)))
-	// Counted in the node, behind our chains: a socket's buffer could overflow.
-	f.node.NftInput(`add table inet behind
-add chain inet behind forward { type filter hook forward priority 10; }
-add rule inet behind forward ip daddr ` + victimAddr.String() + ` udp dport 9000 counter`)
+	// counted in the node: a socket's buffer could overflow
+	read := f.node.Watch(fmt.Sprintf("ip daddr %s udp dport %d", victimAddr, floodPort))
 	f.hosts[victimAddr].Sink(testnet.UDP, floodPort)
 	flood := f.client.Flood(netip.AddrPortFrom(victimAddr, floodPort), testnet.OnCPU(clientCPU))
 	for range n {
@@ -342,13 +342,10 @@ add rule inet behind forward ip daddr ` + victimAddr.String() + ` udp dport 9000
 		f.must(f.apply(f.repoint(old, now)))
 		old = now
 	}
-	sent := flood.Stop()
-	_, after, _ := strings.Cut(f.node.Nft("list", "table", "inet", "behind"), "counter packets ")
-	count, _, _ := strings.Cut(after, " ")
-	passed, err := strconv.ParseUint(count, 10, 64)
-	f.must(err)
-	f.t.Logf("%d repoints, %d packets sent, %d passed", n, sent, passed)
-	if passed == 0 || sent > passed+1 {
-		f.t.Errorf("%d packets sent, %d passed", sent, passed)
+	flood.Stop()
+	came, passed := read()
+	f.t.Logf("%d repoints, %d packets came, %d passed", n, came[0], passed[0])
+	if passed[0] == 0 || came[0] > passed[0]+1 {
+		f.t.Errorf("%d packets came, %d passed", came[0], passed[0])
 	}
 }
