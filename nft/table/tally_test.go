@@ -7,10 +7,12 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // tallied is a ruleset whose input chain counts in n chains.
@@ -26,7 +28,7 @@ func tallied(chains ...string) *nft.Ruleset {
 	return r
 }
 
-// sendLocally sends datagrams of 1 byte over the loopback, which is the whole way before the call
+// sendLocally sends datagrams of 1 byte over the loopback, each of which has arrived when it
 // returns.
 func (n *namespace) sendLocally(count int) {
 	n.Helper()
@@ -35,14 +37,27 @@ func (n *namespace) sendLocally(count int) {
 		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 			return fmt.Errorf("ip: %w: %s", err, out)
 		}
-		c, err := net.Dial("udp", "127.0.0.1:9") //nolint:noctx // it doesn't wait
+		server, err := net.ListenPacket("udp", "127.0.0.1:9") //nolint:noctx // likewise
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+		c, err := net.Dial("udp", "127.0.0.1:9") //nolint:noctx // likewise
 		if err != nil {
 			return err
 		}
 		defer c.Close()
 		for range count {
-			// an answer to the last one, that nobody is there, is no matter
-			_, _ = c.Write([]byte{0})
+			if _, err := c.Write([]byte{0}); err != nil {
+				return err
+			}
+			deadline := time.Now().Add(stretch.By(20 * time.Second))
+			if err := server.SetReadDeadline(deadline); err != nil {
+				return err
+			}
+			if _, _, err := server.ReadFrom(make([]byte, 1)); err != nil {
+				return err
+			}
 		}
 		return nil
 	}); err != nil {
@@ -72,9 +87,8 @@ func TestTally(t *testing.T) {
 	n.sendLocally(10)
 	now, ended := mustTally(t, table)
 	const size = 20 + 8 + 1
-	sent := now["kept/a"].Packets
-	if sent == 0 || len(now) != 2 || now["kept/a"] != now["kept/b"] ||
-		now["kept/a"].Bytes != sent*size || ended != nil {
+	if len(now) != 2 || now["kept/a"] != (nft.Tally{Packets: 10, Bytes: 10 * size}) ||
+		now["kept/a"] != now["kept/b"] || ended != nil {
 		t.Fatalf("%v, %v", now, ended)
 	}
 	before := now["kept/b"]
@@ -101,7 +115,7 @@ func TestTallyOfADeletionThatFails(t *testing.T) {
 	mustSync(t, table, tallied("kept/a", "kept/b"))
 	n.sendLocally(3)
 	before, _ := mustTally(t, table)
-	if before["kept/a"].Packets == 0 {
+	if before["kept/a"].Packets != 3 {
 		t.Fatal("nothing was counted")
 	}
 	table.mu.Lock()
