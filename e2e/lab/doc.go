@@ -29,6 +29,8 @@
 // whatever View.Do can do inside a place. The kubelet isn't affected by Node.CutAPI, only the agent
 // is. View.Capture looks at packets.
 //
+// Lab.Store puts objects into etcd, past the API server: for clusters of many.
+//
 // Labs with different names don't share anything and may run side by side, in one process or
 // several. All that a lab owns is in /run/sluice-lab/NAME, in namespaces whose names begin with
 // "sluice-lab.NAME.", and in processes that end with the one that called Up, whatever ends that. So

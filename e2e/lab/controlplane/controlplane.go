@@ -5,9 +5,11 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"k8s.io/client-go/rest"
 
@@ -27,6 +29,7 @@ type ControlPlane struct {
 
 	etcdPort, apiPort int
 	etcd, api         *process.Process
+	etcdClient        func() (*http.Client, error)
 }
 
 // New returns one whose files are in a folder that it makes. Nothing runs before StartEtcd and
@@ -35,6 +38,7 @@ func New(
 	spawner *process.Spawner, files assets.Control, dir string, services []string,
 ) (*ControlPlane, error) {
 	c := &ControlPlane{spawner: spawner, files: files, dir: dir, services: services}
+	c.etcdClient = sync.OnceValues(c.newEtcdClient)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -113,7 +117,8 @@ func (c *ControlPlane) StartEtcd() error {
 		Log:  c.file("etcd.log"),
 		Args: []string{
 			"--data-dir=" + c.file("etcd"),
-			"--unsafe-no-fsync", // a lab's data needn't outlive the machine
+			"--unsafe-no-fsync",                // a lab's data needn't outlive the machine
+			"--quota-backend-bytes=8589934592", // 8 GiB: a large cluster with its history
 			"--listen-client-urls=" + url,
 			"--advertise-client-urls=" + url,
 			"--cert-file=" + c.file("etcd.crt"),
