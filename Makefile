@@ -81,6 +81,12 @@ kernels-fast: packages programs ## The short form of that on one kernel, 6.1
 bench: packages programs ## Run the benchmarks and print each figure with its ratio to a reference; BENCH=regexp picks some
 	@hack/bench
 
+# SCALE is the number of nodes.
+SCALE ?= 5000
+.PHONY: bench-scale
+bench-scale: packages programs ## One agent among 5,000 nodes, 150,000 pods and 2,000 policies: memory, start, steady changes; SCALE=500 makes it smaller
+	@cd e2e && SLUICE_SCALE=$(SCALE) go test -run '^$$' -bench '^BenchmarkScale$$' -benchtime 1x -timeout 90m ./bench
+
 .PHONY: programs
 programs: # What labs run: a control plane, the agent, the plugin, others' plugins. go test would build them too, but in silence.
 	@cd e2e && go run ./cmd/lab build --others

@@ -8,6 +8,7 @@
 //	BenchmarkNodeToRoute   from a Node object to the first answer of a pod there
 //	BenchmarkAgentMemory   the agent's, alone and with 1,000 nodes and 10,000 pods; only with
 //	                       SLUICE_LONG=1
+//	BenchmarkScale         one agent among 5,000 nodes and 150,000 pods; only by make bench-scale
 //
 // # Model
 //

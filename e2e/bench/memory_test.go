@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -236,12 +240,7 @@ func (m metrics) atMost(series string, most float64) error {
 
 // read returns the sum of the series whose lines begin so.
 func (m metrics) read(series string) (float64, error) {
-	response, err := m.client.Get("http://127.0.0.1:9808/metrics")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
+	text, err := m.text()
 	if err != nil {
 		return 0, err
 	}
@@ -261,4 +260,30 @@ func (m metrics) read(series string) (float64, error) {
 		return 0, fmt.Errorf("no metric %s", series)
 	}
 	return sum, nil
+}
+
+// histogram reads the one without labels that has this name.
+func (m metrics) histogram(name string) (*dto.Histogram, error) {
+	text, err := m.text()
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("reading metrics: %w", err)
+	}
+	if f := families[name]; f != nil && len(f.GetMetric()) == 1 {
+		return f.GetMetric()[0].GetHistogram(), nil
+	}
+	return nil, fmt.Errorf("no histogram %s without labels", name)
+}
+
+func (m metrics) text() ([]byte, error) {
+	response, err := m.client.Get("http://127.0.0.1:9808/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	return io.ReadAll(response.Body)
 }
