@@ -59,7 +59,8 @@ func suites() []Suite {
 		{Package: "cni/server", Limit: usual},
 		{Package: "cmd/sluice-agent", Run: "^(TestCheck|TestWhatAKernelLacks|TestWithoutTheRight)",
 			Limit: usual},
-		// On one: what it finds is what others have left, in the same forms on each kernel.
+		// On one: what it finds is mostly what others have left. cmd/sluice-agent's tests of check
+		// ask each kernel.
 		{Package: "preflight", On: "bookworm", Limit: usual},
 		{Package: "ruleset", Limit: usual, Short: true,
 			ShortRun: "^TestPackets$/^(replies|selector_peers|ipBlock_with_except)$|" +

@@ -116,7 +116,7 @@ func TestTallyOfADeletionThatFails(t *testing.T) {
 	n.sendLocally(3)
 	before, _ := mustTally(t, table)
 	if before["kept/a"].Packets != 3 {
-		t.Fatal("nothing was counted")
+		t.Fatalf("%v were counted, want 3 packets", before)
 	}
 	table.mu.Lock()
 	ops := nft.Plan(table.desired, nft.Diff(table.desired, tallied())).Finish

@@ -9,6 +9,7 @@ import (
 // Watch counts the packets that match each of some expressions of nft, before all chains of the
 // node and behind those for what it forwards. A busy node loses packets before its chains: these
 // aren't counted. The function that is returned reads the counts, as long as the node is there.
+// Once for each node.
 func (n *Node) Watch(matches ...string) func() (came, passed []uint64) {
 	const table = "watch"
 	var script strings.Builder
