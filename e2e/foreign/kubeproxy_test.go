@@ -165,8 +165,13 @@ func (w *world) runKubeProxy(node *lab.Node, mode string) {
 			//nolint:gosec // likewise
 			said, err = exec.Command(kubeProxy, "--cleanup").CombinedOutput()
 			return err
-		}); err != nil && mode != "ipvs" { // where kube-proxy 1.36 removes chains in a wrong order
-			w.t.Errorf("%s: kube-proxy --cleanup: %v: %s", node.Name(), err, said)
+		}); err != nil {
+			// In mode ipvs, with nft's iptables, kube-proxy 1.36 removes chains in a wrong order.
+			wrongOrder := mode == "ipvs" && strings.Contains(string(said), "CHAIN_DEL failed")
+			w.t.Logf("%s: kube-proxy --cleanup: %v: %s", node.Name(), err, said)
+			if !wrongOrder {
+				w.t.Fail()
+			}
 		}
 		if text, err := os.ReadFile(log.Name()); w.t.Failed() && err == nil {
 			w.t.Logf("kube-proxy of %s:\n%s", node.Name(), text[max(0, len(text)-8000):])
