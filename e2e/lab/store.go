@@ -15,12 +15,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-const storesAtOnce = 8
+const (
+	storesAtOnce = 8
+	registry     = "/registry/" // what the API server's keys begin with
+)
 
 // Store writes objects where the API server keeps its own, in minutes where creating them takes
 // hours. Watchers hear of them; but nothing is validated, defaulted or admitted, so they have to be
 // whole, with UID and time of creation. Nodes, Namespaces, Pods and NetworkPolicies can be stored,
-// in no order.
+// in no order. Their kind is set.
 func (l *Lab) Store(ctx context.Context, objects iter.Seq[client.Object]) error {
 	return l.eachStored(ctx, objects,
 		func(ctx context.Context, key string, o client.Object, kind schema.GroupVersionKind) error {
@@ -43,10 +46,10 @@ func (l *Lab) Discard(ctx context.Context, objects iter.Seq[client.Object]) erro
 // eachStored does something with each object, several at a time.
 func (l *Lab) eachStored(ctx context.Context, objects iter.Seq[client.Object],
 	do func(context.Context, string, client.Object, schema.GroupVersionKind) error) error {
-	storing, ctx := errgroup.WithContext(ctx)
+	storing, working := errgroup.WithContext(ctx)
 	storing.SetLimit(storesAtOnce)
 	for o := range objects {
-		if ctx.Err() != nil {
+		if working.Err() != nil {
 			break
 		}
 		storing.Go(func() error {
@@ -54,26 +57,29 @@ func (l *Lab) eachStored(ctx context.Context, objects iter.Seq[client.Object],
 			if err != nil {
 				return err
 			}
-			return do(ctx, key, o, kind)
+			return do(working, key, o, kind)
 		})
 	}
-	return storing.Wait()
+	if err := storing.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx) // some were left out, then
 }
 
 // storedAs is the key of an object in etcd, and its kind.
 func storedAs(o client.Object) (key string, kind schema.GroupVersionKind, err error) {
 	switch o.(type) {
 	case *corev1.Node:
-		return "/registry/" + "minions/" + o.GetName(), corev1.SchemeGroupVersion.WithKind("Node"),
+		return registry + "minions/" + o.GetName(), corev1.SchemeGroupVersion.WithKind("Node"),
 			nil
 	case *corev1.Namespace:
-		return "/registry/" + "namespaces/" + o.GetName(),
+		return registry + "namespaces/" + o.GetName(),
 			corev1.SchemeGroupVersion.WithKind("Namespace"), nil
 	case *corev1.Pod:
-		return "/registry/" + "pods/" + o.GetNamespace() + "/" + o.GetName(),
+		return registry + "pods/" + o.GetNamespace() + "/" + o.GetName(),
 			corev1.SchemeGroupVersion.WithKind("Pod"), nil
 	case *networkingv1.NetworkPolicy:
-		return "/registry/" + "networkpolicies/" + o.GetNamespace() + "/" + o.GetName(),
+		return registry + "networkpolicies/" + o.GetNamespace() + "/" + o.GetName(),
 			networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), nil
 	}
 	return "", kind, fmt.Errorf("storing a %T: its key in etcd isn't known", o)

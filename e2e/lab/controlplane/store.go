@@ -17,28 +17,29 @@ import (
 // call is a revision of its own, as the API server's writes are: of several that share one, its
 // watchers miss some.
 func (c *ControlPlane) Put(ctx context.Context, key string, value []byte) error {
-	return c.askEtcd(ctx, "put", pair{Key: []byte(key), Value: value})
+	return c.askEtcd(ctx, "put", etcdRequest{Key: []byte(key), Value: value})
 }
 
 // Delete removes a key from etcd in the same way. One that isn't there is no error.
 func (c *ControlPlane) Delete(ctx context.Context, key string) error {
-	return c.askEtcd(ctx, "deleterange", pair{Key: []byte(key)})
+	return c.askEtcd(ctx, "deleterange", etcdRequest{Key: []byte(key)})
 }
 
-// pair is etcd's PutRequest or DeleteRangeRequest, in the JSON of its gateway: bytes are in base64.
-type pair struct {
+// etcdRequest is etcd's PutRequest or DeleteRangeRequest, in the JSON of its gateway: bytes are in
+// base64.
+type etcdRequest struct {
 	Key   []byte `json:"key"`
 	Value []byte `json:"value,omitempty"`
 }
 
 // askEtcd asks the gateway that etcd has for HTTP and JSON (etcd's documentation, "gRPC gateway"),
 // so that no client of etcd's is needed.
-func (c *ControlPlane) askEtcd(ctx context.Context, what string, p pair) error {
+func (c *ControlPlane) askEtcd(ctx context.Context, what string, r etcdRequest) error {
 	client, err := c.etcdClient()
 	if err != nil {
 		return fmt.Errorf("making a client of etcd: %w", err)
 	}
-	body, err := json.Marshal(p)
+	body, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("writing a request to etcd: %w", err)
 	}
@@ -49,7 +50,7 @@ func (c *ControlPlane) askEtcd(ctx context.Context, what string, p pair) error {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("etcd: %s %s: %w", what, p.Key, err)
+		return fmt.Errorf("etcd: %s %s: %w", what, r.Key, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(response.Body)
@@ -57,7 +58,7 @@ func (c *ControlPlane) askEtcd(ctx context.Context, what string, p pair) error {
 		err = fmt.Errorf("%s: %s", response.Status, answer)
 	}
 	if err != nil {
-		return fmt.Errorf("etcd: %s %s: %w", what, p.Key, err)
+		return fmt.Errorf("etcd: %s %s: %w", what, r.Key, err)
 	}
 	return nil
 }
@@ -79,6 +80,6 @@ func (c *ControlPlane) newEtcdClient() (*http.Client, error) {
 		TLSClientConfig: &tls.Config{
 			Certificates: []tls.Certificate{pair}, RootCAs: roots, MinVersion: tls.VersionTLS13,
 		},
-		MaxIdleConnsPerHost: 16, // as many as are used at once
+		MaxIdleConnsPerHost: 8, // as many as a Lab uses at once
 	}}, nil
 }
