@@ -223,7 +223,15 @@ func newMetrics(node *lab.Node) metrics {
 }
 
 func (m metrics) atLeast(series string, least float64) error {
-	value, err := m.read(series)
+	text, err := m.text()
+	if err != nil {
+		return err
+	}
+	return text.atLeast(series, least)
+}
+
+func (text scrape) atLeast(series string, least float64) error {
+	value, err := text.sum(series)
 	if err == nil && value < least {
 		err = fmt.Errorf("%s is %g: expected at least %g", series, value, least)
 	}
@@ -244,6 +252,14 @@ func (m metrics) read(series string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return text.sum(series)
+}
+
+// scrape is the text of all metrics at one moment.
+type scrape []byte
+
+// sum is that of the series whose lines begin so.
+func (text scrape) sum(series string) (float64, error) {
 	sum, found := 0.0, false
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, series) {
@@ -262,12 +278,8 @@ func (m metrics) read(series string) (float64, error) {
 	return sum, nil
 }
 
-// histogram reads the one without labels that has this name.
-func (m metrics) histogram(name string) (*dto.Histogram, error) {
-	text, err := m.text()
-	if err != nil {
-		return nil, err
-	}
+// histogram is the one without labels that has this name.
+func (text scrape) histogram(name string) (*dto.Histogram, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
 	if err != nil {
@@ -279,7 +291,7 @@ func (m metrics) histogram(name string) (*dto.Histogram, error) {
 	return nil, fmt.Errorf("no histogram %s without labels", name)
 }
 
-func (m metrics) text() ([]byte, error) {
+func (m metrics) text() (scrape, error) {
 	response, err := m.client.Get("http://127.0.0.1:9808/metrics")
 	if err != nil {
 		return nil, err

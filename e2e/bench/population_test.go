@@ -23,8 +23,8 @@ import (
 // policies.
 //
 // Each namespace has pods of five of the 300 applications. Policies have the shape of kube-burner's
-// workload for network policies: five ports and five ranges of ports, to or from five pods' names
-// in each of five namespaces, and five blocks of addresses, in either direction.
+// workload for network policies: five ports and five ranges of ports, to or from the pods of five
+// namespaces with one of five values of a label, and five blocks of addresses, in either direction.
 type population struct{ nodes int }
 
 const (
@@ -63,7 +63,7 @@ func (p population) meta(kind, namespace, name string, labels map[string]string)
 		}}
 }
 
-func nodeNumber(i int) string { return fmt.Sprintf("ip-node-%05d.example.internal", i) }
+func nodeName(i int) string { return fmt.Sprintf("ip-node-%05d.example.internal", i) }
 
 // node is where lab.CreateNodeObjects would put it on the underlay, with a /24 and a /64 for pods.
 func (p population) node(i int) *corev1.Node {
@@ -71,7 +71,7 @@ func (p population) node(i int) *corev1.Node {
 	addr6 := fmt.Sprintf("fd00:192:168::1:%x", i)
 	cidrs := []string{fmt.Sprintf("10.%d.%d.0/24", 128+i>>8, i&255),
 		fmt.Sprintf("fd00:10:244:%x::/64", 0x1000+i)}
-	name := nodeNumber(i)
+	name := nodeName(i)
 	node := &corev1.Node{ObjectMeta: p.meta("node", "", name, map[string]string{
 		"beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux",
 		"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", "kubernetes.io/hostname": name,
@@ -173,7 +173,7 @@ func (p population) pod(i int, s podState) *corev1.Pod {
 		container.Env = append(container.Env, corev1.EnvVar{
 			Name: fmt.Sprintf("SETTING_%d", env), Value: "a value of some length " + name})
 	}
-	pod.Spec = corev1.PodSpec{NodeName: nodeNumber(node), Containers: []corev1.Container{container},
+	pod.Spec = corev1.PodSpec{NodeName: nodeName(node), Containers: []corev1.Container{container},
 		RestartPolicy: "Always", DNSPolicy: "ClusterFirst", ServiceAccountName: "default",
 		SchedulerName: "default-scheduler", SecurityContext: &corev1.PodSecurityContext{},
 		Volumes: []corev1.Volume{{Name: "kube-api-access-x7k2p", VolumeSource: corev1.VolumeSource{
