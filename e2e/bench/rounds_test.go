@@ -83,7 +83,13 @@ func await(b *testing.B, what string, check func() error) {
 // within is await with a limit of its own.
 func within(b testing.TB, limit time.Duration, what string, check func() error) {
 	b.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
+	poll(b, 5*time.Millisecond, limit, what, check)
+}
+
+// poll is within, with a pause of its own between checks.
+func poll(b testing.TB, every, limit time.Duration, what string, check func() error) {
+	b.Helper()
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for deadline := time.Now().Add(limit); ; <-tick.C {
 		err := check()

@@ -149,17 +149,7 @@ func (s *scale) awaitAll() {
 // within polls rarely, as asking costs the agent something.
 func (s *scale) within(what string, check func() error) {
 	s.b.Helper()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(scalePatience); ; <-tick.C {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.b.Fatalf("no %s within %s: %v", what, scalePatience, err)
-		}
-	}
+	poll(s.b, 200*time.Millisecond, scalePatience, what, check)
 }
 
 // mark makes a change of a pod, behind all others', and waits until the kernel has it: the address
