@@ -18,6 +18,9 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
+// firstNumber is of the first request on a way.
+const firstNumber byte = 0
+
 // The ports of every load; policies allow serverPort only.
 const clientPort, serverPort = 9001, 9000
 
@@ -44,8 +47,12 @@ var (
 // have no part in them.
 type socket struct{ file *os.File }
 
-// lossTimeout is when something that was sent counts as lost, which must not happen to requests.
+// lossTimeout is when a request or its answer counts as lost, and is asked again.
 var lossTimeout = unix.Timeval{Sec: 5}
+
+// asks is how often something is asked before the way counts as broken. On a machine that stands
+// still for longer than the timeout, an answer that has just come loses against it.
+const asks = 3
 
 // blocking takes over a connection.
 func blocking(b *testing.B, conn interface {
@@ -155,13 +162,10 @@ func dialTCP(b *testing.B, w way) *net.TCPConn {
 func udpPair(b *testing.B, w way) (client, server socket) {
 	b.Helper()
 	client, server = udpSockets(b, w)
-	buffer := make([]byte, 1)
 	for _, ends := range [][2]socket{{client, server}, {server, client}} {
 		must(b,
 			unix.SetsockoptTimeval(ends[1].fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
-		must(b, write(ends[0].fd(), buffer))
-		_, err := read(ends[1].fd(), buffer)
-		must(b, err)
+		must(b, exchange(ends[0].fd(), ends[1].fd(), firstNumber))
 	}
 	// it waits for ever
 	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{}))
@@ -297,7 +301,8 @@ func openUDPRequest(b *testing.B, w way) meter {
 	return requests(b, client, server)
 }
 
-// requests sends a byte when the last one has come back.
+// requests sends a byte when the last one has come back. The bytes are numbers, so that a late
+// answer isn't taken for that of the next request.
 func requests(b *testing.B, client, server socket) meter {
 	b.Helper()
 	pipe(b, client, server, func(fd int) {
@@ -310,18 +315,46 @@ func requests(b *testing.B, client, server socket) meter {
 			}
 		}
 	})
+	number := firstNumber
 	return func(d time.Duration) (float64, error) {
-		start, buffer := time.Now(), make([]byte, 1)
-		n := 0
+		start, n := time.Now(), 0
 		for ; time.Since(start) < d; n++ {
-			if err := write(client.fd(), buffer); err != nil {
-				return 0, fmt.Errorf("asking: %w", err)
-			}
-			if _, err := read(client.fd(), buffer); err != nil {
-				return 0, fmt.Errorf("waiting for an answer: %w", err)
+			number++
+			if err := exchange(client.fd(), client.fd(), number); err != nil {
+				return 0, err
 			}
 		}
 		return float64(n) / time.Since(start).Seconds(), nil
+	}
+}
+
+// exchange sends a number until it arrives, here or, sent back, where it came from.
+func exchange(from, to int, number byte) error {
+	for range asks {
+		if err := write(from, []byte{number}); err != nil {
+			return fmt.Errorf("asking: %w", err)
+		}
+		switch err := awaitNumber(to, number); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EAGAIN):
+			return fmt.Errorf("waiting for an answer: %w", err)
+		}
+	}
+	return fmt.Errorf("asked %d times, each time without an answer in %d s", asks, lossTimeout.Sec)
+}
+
+// awaitNumber reads until a number comes. Those before it are late.
+func awaitNumber(fd int, number byte) error {
+	for buffer := make([]byte, 1); ; {
+		switch n, err := read(fd, buffer); {
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		case buffer[0] == number:
+			return nil
+		}
 	}
 }
 
