@@ -58,14 +58,19 @@ func TestPodsElsewhereLeave(t *testing.T) {
 			a := &Agent{Node: "node", Left: func(addrs []netip.Addr) {
 				left = append(left, addrs...)
 			}}
-			a.setPod(m, test.before)
+			setPod(a, m, test.before)
 			if len(left) != 0 {
 				t.Errorf("a new pod leaves %v", left)
 			}
-			a.setPod(m, test.now)
+			setPod(a, m, test.now)
 			if !slices.Equal(left, test.want) {
 				t.Errorf("%v are left, want %v", left, test.want)
 			}
 		})
 	}
+}
+
+func setPod(a *Agent, m *enforcer.Model, pod *corev1.Pod) {
+	p := policy.PodFrom(pod)
+	a.setPod(m, &p)
 }

@@ -5,7 +5,8 @@
 // # Model
 //
 // Reconcilers are thin: each puts one object from the informers' caches into the Enforcer's model
-// (see [Agent]). [PodNetwork] passes what the pod network needs of Node objects and of
+// (see [Agent]). Pods come there as the API server streams them, and aren't cached: the model has
+// what policy reads of them. [PodNetwork] passes what the pod network needs of Node objects and of
 // net-conf.json to package overlay, and its outcome to the ruleset. [Datapath] passes that outcome
 // to the CNI server and to files. Checks look at what others do to pods' packets
 // ([ForwardingCheck], [TunnelCheck], [TrackingCheck]).

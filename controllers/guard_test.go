@@ -89,7 +89,8 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 		t.Fatal("the earlier agent guards nothing")
 	}
 	api := &ownNodeReader{}
-	a := &Agent{Node: cases.NodeName, Reader: api, Enforcer: e, Log: testr.New(t),
+	a := &Agent{Node: cases.NodeName, Reader: api, Pods: new(podServer).listerWatcher(),
+		Enforcer: e, Log: testr.New(t),
 		PolicyOnly: PolicyOnlyPods{Enabled: true, Guard: true}}
 	reconcile := func() {
 		t.Helper()

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -74,6 +75,8 @@ func (s store) List(context.Context, client.ObjectList, ...client.ListOption) er
 type replay struct {
 	agent      *Agent
 	model      *enforcer.Model // the agent's
+	pods       *podFeed
+	lists      bool // pods come by lists alone
 	store      store
 	attached   map[string]cni.Attachment
 	policyOnly bool
@@ -101,9 +104,15 @@ func (r *replay) start() {
 		Enforcer:   enforcer.New(nil, r.model, enforcer.Options{}),
 		PolicyOnly: PolicyOnlyPods{Enabled: r.policyOnly, Guard: r.policyOnly},
 	}
+	r.pods = newPodFeed(r.agent)
 	r.agent.Enforcer.Adopt(slices.Collect(maps.Values(r.attached)))
 	for t := range r.store {
-		r.reconcile(t)
+		if t.kind != "Pod" {
+			r.reconcile(t)
+		}
+	}
+	if err := r.list(); err != nil {
+		panic(err)
 	}
 }
 
@@ -136,7 +145,7 @@ func (r *replay) reconcile(t thing) {
 	case "Node":
 		err = r.agent.reconcileNode(ctx, t.key)
 	case "Pod":
-		err = r.agent.reconcilePod(ctx, t.key)
+		err = r.feed(t)
 	case "NetworkPolicy":
 		err = r.agent.reconcilePolicy(ctx, t.key)
 	case "Attachment":
@@ -151,6 +160,30 @@ func (r *replay) reconcile(t thing) {
 	if err != nil {
 		panic(err)
 	}
+}
+
+// feed has the agent hear of a pod: by an event, or by a new list of all pods.
+func (r *replay) feed(t thing) error {
+	switch pod := r.store[t]; {
+	case r.lists:
+		return r.list()
+	case pod == nil:
+		return r.pods.Delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: t.key.Namespace, Name: t.key.Name}})
+	default:
+		return r.pods.Update(pod)
+	}
+}
+
+// list has the agent hear of all pods that exist, and so of those that don't any more.
+func (r *replay) list() error {
+	var pods []any
+	for t, o := range r.store {
+		if t.kind == "Pod" {
+			pods = append(pods, o)
+		}
+	}
+	return r.pods.Replace(pods, "")
 }
 
 // commit does what the Enforcer does with its model, without a kernel: the first ruleset of an

@@ -161,13 +161,15 @@ func (r *replay) applyAll(events []event, commit func(i int) bool) {
 func always(int) bool       { return true }
 func neverCommits(int) bool { return false }
 
-// ways are where a path begins and when it is committed: after each event, or only after the last.
-// With SLUICE_LONG=1 each with each.
+// ways are where a path begins, when it is committed, after each event or only after the last, and
+// how pods are heard of. With SLUICE_LONG=1 each with each.
 func ways() []way {
-	out := []way{{"what was before", true}, {"what was before", false}, {"nothing", false},
-		{"a restart", true}}
+	out := []way{{from: "what was before", commit: true}, {from: "what was before"},
+		{from: "what was before", commit: true, lists: true}, {from: "nothing"},
+		{from: "a restart", commit: true}}
 	if os.Getenv("SLUICE_LONG") != "" {
-		out = append(out, way{"nothing", true}, way{"a restart", false})
+		out = append(out, way{from: "nothing", commit: true}, way{from: "a restart"},
+			way{from: "nothing", lists: true}, way{from: "a restart", lists: true})
 	}
 	return out
 }
@@ -175,6 +177,7 @@ func ways() []way {
 type way struct {
 	from   string
 	commit bool
+	lists  bool // each time a pod changes, all pods are listed anew
 }
 
 // TestAnyPathOneState: however the events of a scenario come, and whenever they are committed, the
@@ -197,11 +200,11 @@ func TestAnyPathOneState(t *testing.T) {
 							continue
 						}
 						r := newReplay(policyOnly)
+						r.lists = w.lists
 						replayFrom(r, w, s, v)
 						paths.Add(1)
 						if err := r.settled(want, text); err != nil {
-							t.Fatalf("%s, from %s, committed each %v, policy only %v: %v", v.name,
-								w.from, w.commit, policyOnly, err)
+							t.Fatalf("%s, %+v, policy only %v: %v", v.name, w, policyOnly, err)
 						}
 					}
 				}
@@ -260,6 +263,7 @@ func TestRandomPathsOneState(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := newReplay(rapid.Bool().Draw(t, "policy only"))
+		r.lists = rapid.IntRange(0, 4).Draw(t, "lists") == 0
 		before := drawEvents(t, nil, "before")
 		r.applyAll(before, neverCommits)
 		r.commit()

@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
@@ -51,7 +49,7 @@ func (f *PolicyOnlyPods) set(c *cluster.Cluster, p *policy.Pod) {
 	f.hold(id, statusPod{p.ID, p.Addresses})
 }
 
-func (f *PolicyOnlyPods) forget(c *cluster.Cluster, key client.ObjectKey) {
+func (f *PolicyOnlyPods) forget(c *cluster.Cluster, key policy.Key) {
 	if f.Enabled {
 		id := statusID(key.Namespace, key.Name)
 		c.DeleteEndpoint(id)

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/selector"
@@ -50,7 +48,7 @@ func TestPolicyOnlyPodsLeave(t *testing.T) {
 			if test.now != nil {
 				f.set(c, test.now)
 			} else {
-				f.forget(c, client.ObjectKey{Namespace: "dev", Name: "web"})
+				f.forget(c, policy.Key{Namespace: "dev", Name: "web"})
 			}
 			slices.SortFunc(left, netip.Addr.Compare)
 			if !slices.Equal(left, test.want) {

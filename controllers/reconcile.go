@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,10 +23,11 @@ import (
 )
 
 // Agent feeds an Enforcer from the API server. Its reconcilers put one object each from the cache
-// into the model; the Enforcer does the rest.
+// into the model, and pods come there straight from the API server; the Enforcer does the rest.
 type Agent struct {
 	Node     string // this node's name
 	Reader   client.Reader
+	Pods     cache.ListerWatcher // see PodStream
 	Enforcer *enforcer.Enforcer
 	Events   events.EventRecorder
 	Metrics  *Metrics // may be nil
@@ -56,7 +58,6 @@ func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 		object client.Object
 		put    func(ctx context.Context, key client.ObjectKey) error
 	}{
-		{&corev1.Pod{}, a.reconcilePod},
 		{&corev1.Namespace{}, a.reconcileNamespace},
 		{&corev1.Node{}, a.reconcileNode},
 		{&networkingv1.NetworkPolicy{}, a.reconcilePolicy},
@@ -75,14 +76,13 @@ func (r reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	return ctrl.Result{}, r(ctx, req.NamespacedName)
 }
 
-// Start lists everything that exists, which the caches hold when the manager calls it, and then
-// commits until ctx ends.
+// Start lists everything that exists, and then follows pods and commits until ctx ends. The caches
+// hold all but the pods when the manager calls it.
 func (a *Agent) Start(ctx context.Context) error {
 	var namespaces corev1.NamespaceList
 	var nodes corev1.NodeList
-	var pods corev1.PodList
 	var policies networkingv1.NetworkPolicyList
-	lists := []client.ObjectList{&namespaces, &nodes, &pods, &policies}
+	lists := []client.ObjectList{&namespaces, &nodes, &policies}
 	// This waits for the caches, which takes as long as the API server is away. Update would keep
 	// all others out meanwhile.
 	for _, list := range lists {
@@ -104,15 +104,21 @@ func (a *Agent) Start(ctx context.Context) error {
 		for i := range nodes.Items {
 			a.setNode(m, &nodes.Items[i])
 		}
-		for i := range pods.Items {
-			a.setPod(m, &pods.Items[i])
-		}
 		for i := range policies.Items {
 			a.setPolicy(m, &policies.Items[i])
 		}
 	})
 	if err != nil {
 		return err
+	}
+	feed := newPodFeed(a)
+	var following sync.WaitGroup
+	defer following.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	following.Go(func() { feed.run(ctx, a.Pods, a.Log.WithName("pods")) })
+	if !feed.awaitList(ctx) {
+		return nil // the agent ends
 	}
 	if a.Network != nil {
 		a.Network.Listed()
@@ -125,8 +131,10 @@ func (a *Agent) Start(ctx context.Context) error {
 	if a.PolicyOnly.Guard && !a.awaitOwnNode(ctx) {
 		return nil // the agent ends
 	}
-	a.Log.Info("Writing the first ruleset", "pods", len(pods.Items), "namespaces",
-		len(namespaces.Items), "policies", len(policies.Items))
+	var pods int
+	a.Enforcer.Update(func(m *enforcer.Model) { pods = len(m.PodNames()) })
+	a.Log.Info("Writing the first ruleset", "pods", pods, "namespaces", len(namespaces.Items),
+		"policies", len(policies.Items))
 	return a.Enforcer.Run(ctx)
 }
 
@@ -167,17 +175,6 @@ func update[T client.Object](ctx context.Context, a *Agent, key client.ObjectKey
 	return err
 }
 
-func (a *Agent) reconcilePod(ctx context.Context, key client.ObjectKey) error {
-	return update(ctx, a, key, &corev1.Pod{},
-		a.setPod,
-		func(m *enforcer.Model) {
-			before := m.PodAddresses(key.Namespace, key.Name)
-			m.DeletePod(key.Namespace, key.Name)
-			a.moved(before, nil)
-			a.PolicyOnly.forget(m.Cluster, key)
-		})
-}
-
 func (a *Agent) reconcileNamespace(ctx context.Context, key client.ObjectKey) error {
 	return update(ctx, a, key, &corev1.Namespace{},
 		func(m *enforcer.Model, ns *corev1.Namespace) { m.SetNamespace(ns.Name, ns.Labels) },
@@ -201,15 +198,14 @@ func (a *Agent) reconcilePolicy(ctx context.Context, key client.ObjectKey) error
 	})
 }
 
-func (a *Agent) setPod(m *enforcer.Model, in *corev1.Pod) {
-	p := policy.PodFrom(in)
-	before := m.PodAddresses(in.Namespace, in.Name)
-	m.SetPod(p)
-	a.moved(before, m.PodAddresses(in.Namespace, in.Name))
-	if in.Spec.NodeName == a.Node {
-		a.PolicyOnly.set(m.Cluster, &p)
+func (a *Agent) setPod(m *enforcer.Model, p *policy.Pod) {
+	before := m.PodAddresses(p.ID.Namespace, p.ID.Name)
+	m.SetPod(*p)
+	a.moved(before, m.PodAddresses(p.ID.Namespace, p.ID.Name))
+	if p.Node == a.Node {
+		a.PolicyOnly.set(m.Cluster, p)
 	} else { // an earlier pod of its name may have been here, whose end wasn't seen
-		a.PolicyOnly.forget(m.Cluster, client.ObjectKeyFromObject(in))
+		a.PolicyOnly.forget(m.Cluster, p.Key())
 	}
 }
 

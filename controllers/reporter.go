@@ -7,12 +7,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/controllers/notify"
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
 )
 
 // Reporter puts Events on the policies and pods that an Enforcer reports. Its methods may be called
@@ -28,17 +31,13 @@ const patience = 5 * time.Second
 
 // Refused puts an Event on each policy and pod that a refused object concerns.
 func (r *Reporter) Refused(refusal enforcer.Refusal) {
-	put := func(namespace, name string, about client.Object, note string) {
-		r.putOn(policy.Key{Namespace: namespace, Name: name}, about, "RefusedByKernel", note)
-	}
 	for _, k := range refusal.Policies {
-		put(k.Namespace, k.Name, &networkingv1.NetworkPolicy{},
-			fmt.Sprintf(
-				"node %s: the kernel refuses %s, so that less is allowed than this policy says: %v",
-				r.Node, refusal.Object, refusal.Err))
+		r.putOn(k, "RefusedByKernel", fmt.Sprintf(
+			"node %s: the kernel refuses %s, so that less is allowed than this policy says: %v",
+			r.Node, refusal.Object, refusal.Err))
 	}
 	for _, e := range refusal.Endpoints {
-		put(e.Pod.Namespace, e.Pod.Name, &corev1.Pod{},
+		r.put(podObject(e.Pod), "RefusedByKernel",
 			fmt.Sprintf("the kernel refuses %s, so that the pod has no network: %v", refusal.Object,
 				refusal.Err))
 	}
@@ -51,7 +50,7 @@ func (r *Reporter) Shed(s enforcer.Shed) {
 		return
 	}
 	for _, k := range s.Policies[:min(len(s.Policies), notify.MostWaiting)] {
-		r.putOn(k, &networkingv1.NetworkPolicy{}, "TooCostly", "node "+r.Node+": "+s.Reason)
+		r.putOn(k, "TooCostly", "node "+r.Node+": "+s.Reason)
 	}
 }
 
@@ -59,12 +58,23 @@ func (r *Reporter) Shed(s enforcer.Shed) {
 // Each node has its own bound of costs, so one reporter may not be enough.
 const shedReporters = 3
 
-// putOn puts an Event on an object, if that is there.
-func (r *Reporter) putOn(k policy.Key, about client.Object, reason, note string) {
+// putOn puts an Event on a policy, if that is there.
+func (r *Reporter) putOn(k policy.Key, reason, note string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	about := &networkingv1.NetworkPolicy{}
 	if r.Reader.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: k.Name}, about) == nil {
-		r.Events.Eventf(about, nil, corev1.EventTypeWarning, reason, "Enforce", "%s",
-			notify.Clamp(note))
+		r.put(about, reason, note)
 	}
+}
+
+func (r *Reporter) put(about client.Object, reason, note string) {
+	r.Events.Eventf(about, nil, corev1.EventTypeWarning, reason, "Enforce", "%s",
+		notify.Clamp(note))
+}
+
+// podObject is as much of a pod as an Event needs.
+func podObject(p selector.Pod) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID)}}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -18,13 +17,12 @@ import (
 )
 
 // TestRefusedIsReported: an Event on each policy and each pod that an object which the kernel
-// refuses concerns; none on what is gone.
+// refuses concerns; none on a policy that is gone.
 func TestRefusedIsReported(t *testing.T) {
 	t.Parallel()
 	recorder := events.NewFakeRecorder(10)
 	objects := clientfake.NewClientBuilder().WithObjects(
 		&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db"}},
-		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "db-0"}},
 	).Build()
 	r := &Reporter{Node: "n1", Reader: objects, Events: recorder}
 	pod := func(name string) *cluster.EndpointPolicy {
@@ -34,7 +32,7 @@ func TestRefusedIsReported(t *testing.T) {
 	r.Refused(enforcer.Refusal{
 		Object: nft.Object{Chain: "ingress/1"}, Err: errors.New("no such file"),
 		Policies:  []policy.Key{{Namespace: "dev", Name: "db"}, {Namespace: "dev", Name: "gone"}},
-		Endpoints: []*cluster.EndpointPolicy{pod("db-0"), pod("gone")},
+		Endpoints: []*cluster.EndpointPolicy{pod("db-0")},
 	})
 	for _, want := range []string{
 		"Warning RefusedByKernel node n1: the kernel refuses chain ingress/1, so that less is " +

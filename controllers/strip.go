@@ -12,11 +12,10 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// CacheOptions strips what is cached down to what is used: an agent holds every pod of the cluster,
-// 150,000 of them at the most.
+// CacheOptions strips what is cached down to what is used: an agent holds every node and namespace
+// of the cluster. Pods aren't cached, see podFeed.
 func CacheOptions() cache.Options {
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
-		&corev1.Pod{}:                 {Transform: strip},
 		&corev1.Namespace{}:           {Transform: strip},
 		&corev1.Node{}:                {Transform: strip},
 		&networkingv1.NetworkPolicy{}: {Transform: strip},
@@ -27,7 +26,6 @@ func CacheOptions() cache.Options {
 // that starts while that is away.
 func RESTMapper() meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(nil)
-	m.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
 	m.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
 	m.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
 	m.Add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), meta.RESTScopeNamespace)
@@ -40,8 +38,6 @@ func RESTMapper() meta.RESTMapper {
 // alone, such as the cache's tombstones.
 func strip(in any) (any, error) {
 	switch in := in.(type) {
-	case *corev1.Pod:
-		return stripPod(in), nil
 	case *corev1.Namespace:
 		return &corev1.Namespace{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}, nil
 	case *corev1.Node:
@@ -71,35 +67,4 @@ func stripMeta(in metav1.ObjectMeta) metav1.ObjectMeta {
 		Labels:     in.Labels, CreationTimestamp: in.CreationTimestamp,
 		DeletionTimestamp: in.DeletionTimestamp,
 	}
-}
-
-func stripPod(in *corev1.Pod) *corev1.Pod {
-	out := &corev1.Pod{TypeMeta: in.TypeMeta, ObjectMeta: stripMeta(in.ObjectMeta)}
-	if mirror, ok := in.Annotations[corev1.MirrorPodAnnotationKey]; ok {
-		out.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: mirror}
-	}
-	out.Spec.NodeName, out.Spec.HostNetwork = in.Spec.NodeName, in.Spec.HostNetwork
-	out.Spec.Containers = stripContainers(in.Spec.Containers)
-	out.Spec.InitContainers = stripContainers(in.Spec.InitContainers)
-	out.Status.Phase, out.Status.PodIP, out.Status.PodIPs = in.Status.Phase, in.Status.PodIP,
-		in.Status.PodIPs
-	return out
-}
-
-// stripContainers keeps the containers that have named ports.
-func stripContainers(in []corev1.Container) []corev1.Container {
-	var out []corev1.Container
-	for i := range in {
-		var ports []corev1.ContainerPort
-		for _, p := range in[i].Ports {
-			if p.Name != "" {
-				ports = append(ports, p)
-			}
-		}
-		if len(ports) > 0 {
-			out = append(out, corev1.Container{Name: in[i].Name, Ports: ports,
-				RestartPolicy: in[i].RestartPolicy})
-		}
-	}
-	return out
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Key names a policy.
+// Key names a policy, or a pod.
 type Key struct{ Namespace, Name string }
 
 func (k Key) String() string { return k.Namespace + "/" + k.Name }

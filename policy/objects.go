@@ -28,6 +28,9 @@ type Pod struct {
 	Ports []PodPort
 }
 
+// Key is the pod's name, which another pod can have after it.
+func (p *Pod) Key() Key { return Key{p.ID.Namespace, p.ID.Name} }
+
 // PodPort is a named container port.
 type PodPort struct {
 	NamedPort

@@ -273,6 +273,15 @@ func (b *podBook) within(nodes []policy.Node, out map[selector.Pod]struct{}) {
 	}
 }
 
+// PodNames are the pods that exist now.
+func (c *Cluster) PodNames() map[policy.Key]struct{} {
+	out := make(map[policy.Key]struct{}, len(c.pods.current))
+	for name := range c.pods.current {
+		out[name] = struct{}{}
+	}
+	return out
+}
+
 // PodAddresses lists the addresses of the pod which has this namespace and name now, sorted.
 func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
 	c.settle()
