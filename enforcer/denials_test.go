@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
+	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/cases"
 	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/testnet"
@@ -64,7 +65,7 @@ func (w *denialWorld) start(specs ...string) {
 	w.enforcer.Adopt([]cni.Attachment{w.attachment()})
 	w.enforcer.Update(func(c *Model) {
 		pod := testPod()
-		pod.Labels = map[string]string{"app": "web"}
+		pod.Labels = selector.LabelSetOf(map[string]string{"app": "web"})
 		pod.Addresses = w.attachment().Addresses
 		c.SetPod(pod)
 		for i, spec := range specs {

@@ -13,7 +13,7 @@ import (
 // Pod is what policy needs of a pod, wherever it runs.
 type Pod struct {
 	ID     selector.Pod
-	Labels map[string]string
+	Labels selector.LabelSet
 	// Addresses are what its status says, of either family, never IPv4-mapped.
 	Addresses []netip.Addr
 	// Node is the name of the pod's node, empty while it is not scheduled.
@@ -88,7 +88,7 @@ func PodFrom(in *corev1.Pod) Pod {
 	}
 	return Pod{
 		ID:          selector.Pod{Namespace: in.Namespace, Name: in.Name, UID: uid},
-		Labels:      in.Labels,
+		Labels:      selector.LabelSetOf(in.Labels),
 		Addresses:   podAddresses(in.Status),
 		Node:        in.Spec.NodeName,
 		HostNetwork: in.Spec.HostNetwork,

@@ -21,6 +21,7 @@ func TestPodFrom(t *testing.T) {
 	got := policy.PodFrom(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "dev", Name: "web", UID: "mirror", DeletionTimestamp: &now,
+			Labels:      map[string]string{"app": "web"},
 			Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "static"},
 		},
 		Spec: corev1.PodSpec{
@@ -45,12 +46,14 @@ func TestPodFrom(t *testing.T) {
 	})
 	want := policy.Pod{
 		ID:        selector.Pod{Namespace: "dev", Name: "web", UID: "static"},
+		Labels:    selector.LabelSetOf(map[string]string{"app": "web"}),
 		Addresses: addrs("10.0.0.1", "fd00::1", "10.0.0.2"),
 		Node:      "n1", Terminating: true, Finished: true,
 		Ports: []policy.PodPort{{policy.NamedPort{policy.ProtocolTCP, "http"}, 80},
 			{policy.NamedPort{policy.ProtocolUDP, "side"}, 90}},
 	}
-	diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}))
+	diff := cmp.Diff(want, got,
+		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, selector.LabelSet{}))
 	if diff != "" {
 		t.Error(diff)
 	}

@@ -185,7 +185,7 @@ func TestChangesOnRunningPods(t *testing.T) {
 			server = p
 		}
 	}
-	client.Labels = map[string]string{"role": "client"}
+	client.Labels = selector.LabelSetOf(map[string]string{"role": "client"})
 	w.Cluster.SetPod(client)
 	w.Apply()
 	w.Allowed(flow)
@@ -199,7 +199,7 @@ func TestChangesOnRunningPods(t *testing.T) {
 		"dev/p": `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 81}]}]}`})
 	w.Denied(flow)
 	w.Allowed("prod/web > dev/db tcp/81")
-	server.Labels = map[string]string{"app": "free"}
+	server.Labels = selector.LabelSetOf(map[string]string{"app": "free"})
 	w.Cluster.SetPod(server)
 	w.Apply()
 	w.Allowed(flow)

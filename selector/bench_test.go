@@ -15,15 +15,15 @@ const (
 	benchTeams            = 20
 )
 
-func benchLabels(i int, version string) map[string]string {
+func benchLabels(i int, version string) LabelSet {
 	workload := i / benchReplicas
-	return map[string]string{
+	return LabelSetOf(map[string]string{
 		"app":                          fmt.Sprint("app-", workload%200),
 		"app.kubernetes.io/managed-by": "Helm",
 		"pod-template-hash":            fmt.Sprintf("%x", 1<<20+workload),
 		"role":                         []string{"web", "api", "db", "cache", "job"}[workload%5],
 		"version":                      version,
-	}
+	})
 }
 
 func benchPod(i int) Pod {
@@ -34,8 +34,9 @@ func benchPod(i int) Pod {
 	}
 }
 
-func benchNamespace(n int, team string) map[string]string {
-	return map[string]string{"kubernetes.io/metadata.name": fmt.Sprint("ns-", n), "team": team}
+func benchNamespace(n int, team string) LabelSet {
+	return LabelSetOf(
+		map[string]string{"kubernetes.io/metadata.name": fmt.Sprint("ns-", n), "team": team})
 }
 
 func benchSelectors() []Selector {
@@ -119,7 +120,7 @@ func BenchmarkSetPod(b *testing.B) {
 func benchRelabel(b *testing.B, ix *Index) func() {
 	b.Helper()
 	p := benchPod(0)
-	versions := []map[string]string{benchLabels(0, "v0"), benchLabels(0, "v1")}
+	versions := []LabelSet{benchLabels(0, "v0"), benchLabels(0, "v1")}
 	i := 0
 	return func() {
 		if len(ix.SetPod(p, versions[i%2])) != 1 {
@@ -158,7 +159,7 @@ func BenchmarkNewPod(b *testing.B) {
 // A namespace of 100 pods moves from one team to another.
 func BenchmarkSetNamespace(b *testing.B) {
 	benchSizes(b, func(ix *Index) func() {
-		teams := []map[string]string{benchNamespace(1, "team-2"), benchNamespace(1, "team-1")}
+		teams := []LabelSet{benchNamespace(1, "team-2"), benchNamespace(1, "team-1")}
 		i := 0
 		return func() {
 			if len(ix.SetNamespace("ns-1", teams[i%2])) < 2*benchPodsPerNamespace {
@@ -176,7 +177,7 @@ func BenchmarkAddInNamespace(b *testing.B) {
 
 // A selector for one workload in all namespaces comes and goes.
 func BenchmarkAddEverywhere(b *testing.B) {
-	hash := benchLabels(0, "")["pod-template-hash"]
+	hash, _ := benchLabels(0, "").Get("pod-template-hash")
 	benchAdd(b,
 		Selector{Pods: Labels{{"pod-template-hash", In, []string{hash}}, {"role", Exists, nil}}})
 }
@@ -209,7 +210,7 @@ func benchAdd(b *testing.B, s Selector) {
 func BenchmarkFill(b *testing.B) {
 	const pods = 150_000
 	ids := make([]Pod, pods)
-	labels := make([]map[string]string, pods)
+	labels := make([]LabelSet, pods)
 	for i := range pods {
 		ids[i], labels[i] = benchPod(i), benchLabels(i, "v1")
 	}

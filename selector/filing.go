@@ -72,7 +72,7 @@ func (f filing) crowd(terms []term) int {
 // namespace.
 func (f filing) each(p *pod, scopes []*scope, visit func(*entry)) {
 	f[term{}].each(p.ns, scopes, visit)
-	for key, value := range p.labels {
+	for key, value := range p.labels.All() {
 		f[term{hasKey, key, ""}].each(p.ns, scopes, visit)
 		f[term{hasValue, key, value}].each(p.ns, scopes, visit)
 	}

@@ -3,7 +3,6 @@ package selector
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"math"
 	"slices"
 )
@@ -154,16 +153,14 @@ func (ix *Index) Remove(k Key) {
 	ix.release(e.scope)
 }
 
-// SetPod adds a pod or replaces its labels, and returns the memberships that changed. The index
-// refers to labels until the pod is set anew or deleted, and the caller must not modify them.
-func (ix *Index) SetPod(p Pod, labels map[string]string) []Change {
+// SetPod adds a pod or replaces its labels, and returns the memberships that changed.
+func (ix *Index) SetPod(p Pod, labels LabelSet) []Change {
 	known := ix.pods[p]
 	if known == nil {
 		known = &pod{id: p, ns: ix.namespace(p.Namespace)}
 		known.ns.pods.add(known)
 		ix.pods[p] = known
-	} else if maps.Equal(known.labels, labels) {
-		known.labels = labels // lets go of the old object
+	} else if known.labels == labels {
 		return nil
 	}
 	ix.postings.move(known, known.labels, labels)
@@ -196,7 +193,7 @@ func (ix *Index) DeletePod(p Pod) []Change {
 		return nil
 	}
 	changes := known.leave(func(*entry) bool { return true }, nil)
-	ix.postings.move(known, known.labels, nil)
+	ix.postings.move(known, known.labels, LabelSet{})
 	known.ns.pods.remove(known)
 	ix.tidy(known.ns)
 	delete(ix.pods, p)
@@ -204,11 +201,10 @@ func (ix *Index) DeletePod(p Pod) []Change {
 }
 
 // SetNamespace makes a namespace known or replaces its labels, and returns the memberships of its
-// pods that changed. Nil labels are no labels. The index refers to labels until the namespace is
-// set anew or deleted, and the caller must not modify them.
-func (ix *Index) SetNamespace(name string, labels map[string]string) []Change {
+// pods that changed.
+func (ix *Index) SetNamespace(name string, labels LabelSet) []Change {
 	ns := ix.namespace(name)
-	same := ns.known && maps.Equal(ns.labels, labels)
+	same := ns.known && ns.labels == labels
 	ns.known, ns.labels = true, labels
 	if same {
 		return nil
@@ -224,7 +220,7 @@ func (ix *Index) DeleteNamespace(name string) []Change {
 	if ns == nil || !ns.known {
 		return nil
 	}
-	ns.known, ns.labels = false, nil
+	ns.known, ns.labels = false, LabelSet{}
 	changes := ix.rescope(ns)
 	ix.tidy(ns)
 	return changes

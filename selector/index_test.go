@@ -18,8 +18,8 @@ var (
 	web0 = Pod{Namespace: "shop", Name: "web-0", UID: "1"}
 	db0  = Pod{Namespace: "shop", Name: "db-0", UID: "2"}
 
-	webLabels = map[string]string{"app": "web"}
-	dbLabels  = map[string]string{"app": "db"}
+	webLabels = labelled("app", "web")
+	dbLabels  = labelled("app", "db")
 )
 
 // Each step is an event and the changes it must report.
@@ -30,10 +30,10 @@ func TestIndexEvents(t *testing.T) {
 		do    func(*Index) []Change
 		want  []Change
 	}
-	setPod := func(p Pod, labels map[string]string) func(*Index) []Change {
+	setPod := func(p Pod, labels LabelSet) func(*Index) []Change {
 		return func(ix *Index) []Change { return ix.SetPod(p, labels) }
 	}
-	setNamespace := func(labels map[string]string) func(*Index) []Change {
+	setNamespace := func(labels LabelSet) func(*Index) []Change {
 		return func(ix *Index) []Change { return ix.SetNamespace("shop", labels) }
 	}
 	deletePod := func(p Pod) func(*Index) []Change {
@@ -55,35 +55,35 @@ func TestIndexEvents(t *testing.T) {
 		{"exact namespace, never known", inShop, []step{
 			{"pod appears", setPod(web0, webLabels), []Change{joined(inShop, web0)}},
 			{"other pod appears", setPod(db0, dbLabels), nil},
-			{"same labels again", setPod(web0, maps.Clone(webLabels)), nil},
-			{"unrelated label", setPod(web0, map[string]string{"app": "web", "x": "y"}), nil},
+			{"same labels again", setPod(web0, labelled("app", "web")), nil},
+			{"unrelated label", setPod(web0, labelled("app", "web", "x", "y")), nil},
 			{"label changes", setPod(web0, dbLabels), []Change{gone(inShop, web0)}},
 			{"label changes back", setPod(web0, webLabels), []Change{joined(inShop, web0)}},
-			{"namespace becomes known", setNamespace(nil), nil},
+			{"namespace becomes known", setNamespace(LabelSet{}), nil},
 			{"namespace becomes unknown", deleteNamespace, nil},
 			{"pod goes", deletePod(web0), []Change{gone(inShop, web0)}},
 			{"pod goes again", deletePod(web0), nil},
 		}},
 		{"every namespace, known late", everywhere, []step{
-			{"pod appears", setPod(web0, nil), nil},
-			{"namespace becomes known", setNamespace(nil), []Change{joined(everywhere, web0)}},
+			{"pod appears", setPod(web0, LabelSet{}), nil},
+			{"namespace becomes known", setNamespace(LabelSet{}), []Change{joined(everywhere, web0)}},
 			{"second pod appears", setPod(db0, dbLabels), []Change{joined(everywhere, db0)}},
-			{"namespace relabelled", setNamespace(map[string]string{"team": "a"}), nil},
+			{"namespace relabelled", setNamespace(labelled("team", "a")), nil},
 			{"second pod goes", deletePod(db0), []Change{gone(everywhere, db0)}},
 			{"namespace becomes unknown", deleteNamespace, []Change{gone(everywhere, web0)}},
 			{"namespace becomes unknown again", deleteNamespace, nil},
 			{"pod relabelled meanwhile", setPod(web0, webLabels), nil},
-			{"namespace is back", setNamespace(nil), []Change{joined(everywhere, web0)}},
+			{"namespace is back", setNamespace(LabelSet{}), []Change{joined(everywhere, web0)}},
 		}},
 		{"namespaces by label", inTeam, []step{
-			{"namespace of another team", setNamespace(map[string]string{"team": "b"}), nil},
+			{"namespace of another team", setNamespace(labelled("team", "b")), nil},
 			{"pod appears", setPod(web0, webLabels), nil},
 			{"other pod appears", setPod(db0, dbLabels), nil},
-			{"namespace changes team", setNamespace(map[string]string{"team": "a"}),
+			{"namespace changes team", setNamespace(labelled("team", "a")),
 				[]Change{joined(inTeam, web0)}},
 			{"pod doesn't match any more", setPod(web0, dbLabels), []Change{gone(inTeam, web0)}},
 			{"other pod matches", setPod(db0, webLabels), []Change{joined(inTeam, db0)}},
-			{"namespace loses its label", setNamespace(nil), []Change{gone(inTeam, db0)}},
+			{"namespace loses its label", setNamespace(LabelSet{}), []Change{gone(inTeam, db0)}},
 			{"pod goes", deletePod(db0), nil},
 		}},
 	} {
@@ -103,7 +103,7 @@ func TestIndexEvents(t *testing.T) {
 func TestIndexAddFindsPods(t *testing.T) {
 	t.Parallel()
 	ix := NewIndex()
-	ix.SetNamespace("shop", map[string]string{"team": "a"})
+	ix.SetNamespace("shop", labelled("team", "a"))
 	ix.SetPod(web0, webLabels)
 	ix.SetPod(db0, dbLabels)
 	for _, tc := range []struct {
@@ -199,12 +199,12 @@ func TestIndexLooksAtFew(t *testing.T) {
 	}
 	for i := range others {
 		n := fmt.Sprint(i)
-		ix.SetNamespace("ns-"+n, map[string]string{"kubernetes.io/metadata.name": "ns-" + n})
+		ix.SetNamespace("ns-"+n, labelled("kubernetes.io/metadata.name", "ns-"+n))
 		ix.SetPod(Pod{"ns-" + n, "web-0", n},
-			map[string]string{"app": "web", "everyone": "yes", "rare": n})
+			labelled("app", "web", "everyone", "yes", "rare", n))
 	}
-	ix.SetNamespace("shop", nil)
-	ix.SetPod(web0, map[string]string{"app": "web", "everyone": "yes"})
+	ix.SetNamespace("shop", LabelSet{})
+	ix.SetPod(web0, labelled("app", "web", "everyone", "yes"))
 	ix.SetPod(db0, dbLabels)
 	wanted := []Selector{{Namespace: "shop"}, {Namespace: "shop", Pods: appWeb},
 		{Pods: Labels{{"rare", DoesNotExist, nil}}}}
@@ -270,8 +270,8 @@ type model struct {
 	ix         *Index
 	selectors  map[Key]Selector
 	refs       map[Key]int
-	pods       map[Pod]map[string]string
-	namespaces map[string]map[string]string
+	pods       map[Pod]LabelSet
+	namespaces map[string]LabelSet
 	replayed   map[Key]map[Pod]bool // members by the changes
 }
 
@@ -280,8 +280,8 @@ func newModel() *model {
 		ix:         NewIndex(),
 		selectors:  make(map[Key]Selector),
 		refs:       make(map[Key]int),
-		pods:       make(map[Pod]map[string]string),
-		namespaces: make(map[string]map[string]string),
+		pods:       make(map[Pod]LabelSet),
+		namespaces: make(map[string]LabelSet),
 		replayed:   make(map[Key]map[Pod]bool),
 	}
 }
@@ -338,9 +338,9 @@ func (m *model) remove(k Key) {
 }
 
 func (m *model) setPod(t *rapid.T) {
-	p, labels := drawPod(t), drawObject(t, plain)
+	p, labels := drawPod(t), LabelSetOf(drawObject(t, plain))
 	m.pods[p] = labels
-	m.replay(t, m.ix.SetPod(p, maps.Clone(labels)))
+	m.replay(t, m.ix.SetPod(p, labels))
 }
 
 func (m *model) deletePod(t *rapid.T) {
@@ -350,18 +350,21 @@ func (m *model) deletePod(t *rapid.T) {
 }
 
 func (m *model) setNamespace(t *rapid.T) {
-	name, labels := namespaceNames.Draw(t, "namespace"), drawObject(t, plain)
+	name := namespaceNames.Draw(t, "namespace")
+	labels := LabelSetOf(drawObject(t, plain)) // known, also with no labels
 	m.namespaces[name] = labels
-	if len(labels) == 0 {
-		labels = nil // no labels, but known
-	}
-	m.replay(t, m.ix.SetNamespace(name, maps.Clone(labels)))
+	m.replay(t, m.ix.SetNamespace(name, labels))
 }
 
 func (m *model) deleteNamespace(t *rapid.T) {
 	name := namespaceNames.Draw(t, "namespace")
 	delete(m.namespaces, name)
 	m.replay(t, m.ix.DeleteNamespace(name))
+}
+
+func (m *model) namespace(name string) Namespace {
+	labels, known := m.namespaces[name]
+	return Namespace{Name: name, Known: known, Labels: labels}
 }
 
 // replay applies reported changes. Each must change something.
@@ -387,7 +390,7 @@ func (m *model) check(t *rapid.T) {
 	for _, k := range slices.Sorted(maps.Keys(m.selectors)) {
 		var want []Pod
 		for p, labels := range m.pods {
-			if m.selectors[k].Matches(p.Namespace, m.namespaces[p.Namespace], labels) {
+			if m.selectors[k].Matches(m.namespace(p.Namespace), labels) {
 				want = append(want, p)
 				picking[p] = append(picking[p], k)
 			}

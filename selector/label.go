@@ -28,8 +28,8 @@ type Requirement struct {
 }
 
 // matches reports whether the labels meet the requirement.
-func (r Requirement) matches(labels map[string]string) bool {
-	value, found := labels[r.Key]
+func (r Requirement) matches(labels LabelSet) bool {
+	value, found := labels.Get(r.Key)
 	switch r.Op {
 	case In:
 		return found && slices.Contains(r.Values, value)
@@ -68,7 +68,7 @@ type Labels []Requirement
 
 // Matches reports whether an object with these labels is selected. NotIn and DoesNotExist match
 // objects that don't have the key.
-func (l Labels) Matches(labels map[string]string) bool {
+func (l Labels) Matches(labels LabelSet) bool {
 	for i := range l {
 		if !l[i].matches(labels) {
 			return false

@@ -10,15 +10,15 @@ import (
 
 func TestLabelsMatches(t *testing.T) {
 	t.Parallel()
-	web := map[string]string{"app": "web", "empty": ""}
+	web := labelled("app", "web", "empty", "")
 	for _, tc := range []struct {
 		name   string
 		labels Labels
-		object map[string]string
+		object LabelSet
 		want   bool
 	}{
 		{"empty selects a labelled object", Labels{}, web, true},
-		{"nil selects an unlabelled object", nil, nil, true},
+		{"nil selects an unlabelled object", nil, LabelSet{}, true},
 
 		{"In with the value", Labels{{"app", In, []string{"db", "web"}}}, web, true},
 		{"In with other values", Labels{{"app", In, []string{"db"}}}, web, false},
@@ -28,7 +28,7 @@ func TestLabelsMatches(t *testing.T) {
 		{"In with the empty value on an absent key", Labels{{"tier", In, []string{""}}},
 			web, false},
 		{"In with the empty value on an unlabelled object", Labels{{"tier", In, []string{""}}},
-			nil, false},
+			LabelSet{}, false},
 
 		{"NotIn with the value", Labels{{"app", NotIn, []string{"db", "web"}}}, web, false},
 		{"NotIn with other values", Labels{{"app", NotIn, []string{"db"}}}, web, true},
@@ -110,7 +110,7 @@ func TestCanonical(t *testing.T) {
 		if diff := cmp.Diff(canonical, canonical.Canonical()); diff != "" {
 			t.Fatalf("Canonical of a canonical selector differs (-once +twice):\n%s", diff)
 		}
-		object := drawObject(t, hostile)
+		object := LabelSetOf(drawObject(t, hostile))
 		if got, want := canonical.Matches(object), labels.Matches(object); got != want {
 			t.Fatalf("canonical selector matches %v: %v, the original: %v", object, got, want)
 		}

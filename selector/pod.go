@@ -8,7 +8,7 @@ import (
 // pod is what the index knows of one pod.
 type pod struct {
 	id     Pod
-	labels map[string]string // the caller's
+	labels LabelSet
 	ns     *namespace
 	in     []*entry // the selectors that pick it
 }
@@ -36,8 +36,11 @@ type podSet struct {
 	many map[*pod]struct{} // takes over beyond maxFew, until the set is empty
 }
 
-// len returns the number of pods.
+// len returns the number of pods; a nil set has none.
 func (s *podSet) len() int {
+	if s == nil {
+		return 0
+	}
 	if s.many != nil {
 		return len(s.many)
 	}
@@ -89,9 +92,12 @@ func (s *podSet) remove(p *pod) {
 	s.few = s.few[:last]
 }
 
-// all yields the pods in any order. The set must not change meanwhile.
+// all yields the pods in any order; a nil set has none. The set must not change meanwhile.
 func (s *podSet) all() iter.Seq[*pod] {
 	return func(yield func(*pod) bool) {
+		if s == nil {
+			return
+		}
 		for _, p := range s.few {
 			if !yield(p) {
 				return

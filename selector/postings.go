@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // postings finds pods by label: for every key and value, the pods that have it.
@@ -12,18 +13,18 @@ type postings map[string]*posting
 // posting is the part of one label key.
 type posting struct {
 	pods   int // with the key, with any value
-	values map[string]podSet
+	values map[string]*podSet
 }
 
 // move files the pod under its new labels instead of its old ones. It touches only what differs.
-func (ps postings) move(p *pod, from, to map[string]string) {
-	for key, value := range from {
-		if kept, found := to[key]; !found || kept != value {
+func (ps postings) move(p *pod, from, to LabelSet) {
+	for key, value := range from.All() {
+		if kept, found := to.Get(key); !found || kept != value {
 			ps.remove(p, key, value)
 		}
 	}
-	for key, value := range to {
-		if had, found := from[key]; !found || had != value {
+	for key, value := range to.All() {
+		if had, found := from.Get(key); !found || had != value {
 			ps.add(p, key, value)
 		}
 	}
@@ -33,12 +34,15 @@ func (ps postings) move(p *pod, from, to map[string]string) {
 func (ps postings) add(p *pod, key, value string) {
 	post := ps[key]
 	if post == nil {
-		post = &posting{values: make(map[string]podSet)}
-		ps[key] = post
+		post = &posting{values: make(map[string]*podSet)}
+		ps[strings.Clone(key)] = post // as it is, it would keep its whole label set
 	}
 	set := post.values[value]
+	if set == nil {
+		set = new(podSet)
+		post.values[strings.Clone(value)] = set
+	}
 	set.add(p)
-	post.values[value] = set
 	post.pods++
 }
 
@@ -49,8 +53,6 @@ func (ps postings) remove(p *pod, key, value string) {
 	set.remove(p)
 	if set.len() == 0 {
 		delete(post.values, value)
-	} else {
-		post.values[value] = set
 	}
 	if post.pods--; post.pods == 0 {
 		delete(ps, key)
@@ -68,8 +70,7 @@ func (ps postings) count(r Requirement) int {
 	}
 	n := 0
 	for _, value := range r.Values {
-		set := post.values[value]
-		n += set.len()
+		n += post.values[value].len()
 	}
 	return n
 }
@@ -86,8 +87,7 @@ func (ps postings) all(r Requirement) iter.Seq[*pod] {
 			values = maps.Keys(post.values)
 		}
 		for value := range values {
-			set := post.values[value]
-			for p := range set.all() {
+			for p := range post.values[value].all() {
 				if !yield(p) {
 					return
 				}

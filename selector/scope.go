@@ -10,7 +10,7 @@ import (
 type namespace struct {
 	name   string
 	known  bool
-	labels map[string]string // the caller's; meaningful only if known
+	labels LabelSet // meaningful only if known
 	pods   podSet
 	exact  *scope   // the scope of the selectors that name this namespace, or nil
 	scopes []*scope // every scope the namespace is in, exact included

@@ -35,17 +35,21 @@ func (s Selector) scope() string {
 	return "namespaces " + s.Namespaces.String()
 }
 
-// Matches reports whether the selector picks a pod with these labels in this namespace. Nil
-// namespaceLabels mean that the namespace isn't known; one that is known but has no labels is an
-// empty map.
-func (s Selector) Matches(namespace string, namespaceLabels map[string]string,
-	podLabels map[string]string) bool {
+// Namespace is a namespace as selectors see it.
+type Namespace struct {
+	Name   string
+	Known  bool // otherwise it has no labels to judge
+	Labels LabelSet
+}
+
+// Matches reports whether the selector picks a pod with these labels in this namespace.
+func (s Selector) Matches(ns Namespace, pod LabelSet) bool {
 	if s.Namespace != "" {
-		if namespace != s.Namespace {
+		if ns.Name != s.Namespace {
 			return false
 		}
-	} else if namespaceLabels == nil || !s.Namespaces.Matches(namespaceLabels) {
+	} else if !ns.Known || !s.Namespaces.Matches(ns.Labels) {
 		return false
 	}
-	return s.Pods.Matches(podLabels)
+	return s.Pods.Matches(pod)
 }

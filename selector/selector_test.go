@@ -16,40 +16,41 @@ func TestSelectorMatches(t *testing.T) {
 		web     = Labels{{"app", In, []string{"web"}}}
 		teamA   = Labels{{"team", In, []string{"a"}}}
 		notTeam = Labels{{"team", DoesNotExist, nil}}
-		pod     = map[string]string{"app": "web"}
-		shop    = map[string]string{"team": "a"}
-		bare    = map[string]string{}
+		pod     = labelled("app", "web")
+		shop    = Namespace{"shop", true, labelled("team", "a")}
+		bare    = Namespace{"shop", true, LabelSet{}}
+		unknown = Namespace{Name: "shop"}
 	)
 	for _, tc := range []struct {
 		name      string
 		selector  Selector
-		namespace map[string]string
-		pod       map[string]string
+		namespace Namespace
+		pod       LabelSet
 		want      bool
 	}{
 		{"everything", Selector{}, shop, pod, true},
-		{"everything, unlabelled", Selector{}, bare, nil, true},
-		{"everything, namespace unknown", Selector{}, nil, pod, false},
+		{"everything, unlabelled", Selector{}, bare, LabelSet{}, true},
+		{"everything, namespace unknown", Selector{}, unknown, pod, false},
 		{"exact namespace", Selector{Namespace: "shop"}, shop, pod, true},
-		{"exact namespace, unknown", Selector{Namespace: "shop"}, nil, pod, true},
+		{"exact namespace, unknown", Selector{Namespace: "shop"}, unknown, pod, true},
 		{"other namespace", Selector{Namespace: "bank"}, shop, pod, false},
 		{"exact namespace ignores Namespaces", Selector{Namespace: "shop", Namespaces: notTeam},
 			shop, pod, true},
 		{"other namespace ignores Namespaces", Selector{Namespace: "bank", Namespaces: teamA}, shop,
 			pod, false},
-		{"exact namespace and pods", Selector{Namespace: "shop", Pods: web}, nil, pod, true},
-		{"exact namespace, other pods", Selector{Namespace: "shop", Pods: web}, nil, nil, false},
+		{"exact namespace and pods", Selector{Namespace: "shop", Pods: web}, unknown, pod, true},
+		{"exact namespace, other pods", Selector{Namespace: "shop", Pods: web}, unknown, LabelSet{}, false},
 		{"namespaces by label", Selector{Namespaces: teamA}, shop, pod, true},
 		{"namespaces by other label", Selector{Namespaces: teamA}, bare, pod, false},
 		{"namespaces without a label", Selector{Namespaces: notTeam}, bare, pod, true},
-		{"namespaces without a label, unknown", Selector{Namespaces: notTeam}, nil, pod, false},
+		{"namespaces without a label, unknown", Selector{Namespaces: notTeam}, unknown, pod, false},
 		{"namespaces and pods", Selector{Namespaces: teamA, Pods: web}, shop, pod, true},
-		{"namespaces but not pods", Selector{Namespaces: teamA, Pods: web}, shop, nil, false},
+		{"namespaces but not pods", Selector{Namespaces: teamA, Pods: web}, shop, LabelSet{}, false},
 		{"pods but not namespaces", Selector{Namespaces: teamA, Pods: web}, bare, pod, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			if got := tc.selector.Matches("shop", tc.namespace, tc.pod); got != tc.want {
+			if got := tc.selector.Matches(tc.namespace, tc.pod); got != tc.want {
 				t.Errorf("%s matches: %v, want %v", tc.selector.Key(), got, tc.want)
 			}
 		})

@@ -88,7 +88,7 @@ func TestKnownErrors(t *testing.T) {
 			pod := func(name, address string) *randomPod {
 				return &randomPod{policy.Pod{
 					ID:        selector.Pod{Namespace: "x", Name: name, UID: name},
-					Labels:    map[string]string{"app": name},
+					Labels:    selector.LabelSetOf(map[string]string{"app": name}),
 					Addresses: []netip.Addr{netip.MustParseAddr(address)}, Node: "node1",
 				}, namespaceLabels}
 			}

@@ -179,7 +179,7 @@ func (e end) peer() *matcher.TrafficPeer {
 	out := &matcher.TrafficPeer{IP: e.String()}
 	if e.pod != nil {
 		out.Internal = &matcher.InternalPeer{
-			PodLabels: e.pod.Labels, NamespaceLabels: e.pod.namespaceLabels,
+			PodLabels: maps.Collect(e.pod.Labels.All()), NamespaceLabels: e.pod.namespaceLabels,
 			Namespace: e.pod.ID.Namespace,
 		}
 	}
@@ -219,7 +219,7 @@ func drawPod(t *rapid.T, namespace string, number int) policy.Pod {
 	name := fmt.Sprintf("pod%d", number)
 	out := policy.Pod{
 		ID:     selector.Pod{Namespace: namespace, Name: name, UID: name},
-		Labels: drawLabels(t, name),
+		Labels: selector.LabelSetOf(drawLabels(t, name)),
 		Node:   "node1",
 		Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", number)),
 			netip.MustParseAddr(fmt.Sprintf("fd00::%d", number))},

@@ -24,7 +24,7 @@ func TestAffectedByMembers(t *testing.T) {
 	pod := func(name, app string, a netip.Addr) policy.Pod {
 		return policy.Pod{
 			ID:     selector.Pod{Namespace: "a", Name: name, UID: name},
-			Labels: map[string]string{"app": app}, Addresses: []netip.Addr{a}, Node: "n2",
+			Labels: selector.LabelSetOf(map[string]string{"app": app}), Addresses: []netip.Addr{a}, Node: "n2",
 		}
 	}
 	allow := func(app string) {

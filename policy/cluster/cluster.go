@@ -25,7 +25,7 @@ type Options struct {
 // concurrent use. Objects handed to it must not be modified afterwards.
 type Cluster struct {
 	opts       Options
-	namespaces map[string]map[string]string
+	namespaces map[string]selector.LabelSet
 	nodes      nodeBook
 	policies   map[policy.Key]*policy.Policy
 	bySubject  map[selector.Key]map[policy.Key]struct{}
@@ -53,7 +53,7 @@ func New(opts Options) *Cluster {
 	opts.Bounds = opts.Bounds.withDefaults()
 	return &Cluster{
 		opts:       opts,
-		namespaces: map[string]map[string]string{},
+		namespaces: map[string]selector.LabelSet{},
 		nodes: nodeBook{
 			told:     map[string]policy.Node{},
 			standing: newStanding(nil, opts, nil),
@@ -89,8 +89,15 @@ func (c *Cluster) SetNamespace(name string, labels map[string]string) {
 		}
 		labels[namespaceName] = name
 	}
-	c.namespaces[name] = labels
-	c.applyPeerChanges(c.peers.SetNamespace(name, labels))
+	set := selector.LabelSetOf(labels)
+	c.namespaces[name] = set
+	c.applyPeerChanges(c.peers.SetNamespace(name, set))
+}
+
+// namespace is a namespace as selectors see it.
+func (c *Cluster) namespace(name string) selector.Namespace {
+	labels, known := c.namespaces[name]
+	return selector.Namespace{Name: name, Known: known, Labels: labels}
 }
 
 // DeleteNamespace forgets a namespace; its pods are matched by no namespaceSelector from now on.

@@ -174,7 +174,7 @@ func (c *Cluster) decide(pod *podRecord, d policy.Direction, f policy.Flow) *Dec
 	for _, k := range c.Policies() {
 		p := c.policies[k]
 		section := p.Section(d)
-		if section == nil || !p.Subject.Matches(pod.ID.Namespace, nil, pod.Labels) {
+		if section == nil || !p.Subject.Matches(c.namespace(pod.ID.Namespace), pod.Labels) {
 			continue
 		}
 		out.Isolating = append(out.Isolating, k)

@@ -80,7 +80,7 @@ func pod(name, uid, app string, addresses ...string) policy.Pod {
 	}
 	return policy.Pod{
 		ID:        selector.Pod{Namespace: "dev", Name: name, UID: uid},
-		Labels:    map[string]string{"app": app},
+		Labels:    selector.LabelSetOf(map[string]string{"app": app}),
 		Addresses: addrs(addresses...), Node: node,
 	}
 }
@@ -162,7 +162,7 @@ func TestFinishedOrForceDeletedPodKeepsItsPolicyUntilDetached(t *testing.T) {
 		"finished":      func(c *cluster.Cluster, p policy.Pod) { p.Finished = true; c.SetPod(p) },
 		"force-deleted": func(c *cluster.Cluster, p policy.Pod) { c.DeletePod("dev", p.ID.Name) },
 		"replaced under the same name": func(c *cluster.Cluster, p policy.Pod) {
-			p.ID.UID, p.Addresses, p.Labels = "other", nil, nil
+			p.ID.UID, p.Addresses, p.Labels = "other", nil, selector.LabelSet{}
 			c.SetPod(p)
 		},
 	} {
@@ -363,16 +363,16 @@ func TestLabelsChangeOnRunningPods(t *testing.T) {
 	b.c.SetEndpoint(attach(db, dbAddr))
 	b.c.SetPod(web)
 	b.expect(outAddr, dbAddr, true)
-	db.Labels = map[string]string{"app": "db"}
+	db.Labels = selector.LabelSetOf(map[string]string{"app": "db"})
 	b.c.SetPod(db)
 	b.expect(outAddr, dbAddr, false)
 	b.expect(remoteAddr, dbAddr, false)
 	b.c.SetNamespace("dev", map[string]string{"env": "good"})
 	b.expect(remoteAddr, dbAddr, true)
-	web.Labels = map[string]string{"app": "other"}
+	web.Labels = selector.LabelSetOf(map[string]string{"app": "other"})
 	b.c.SetPod(web)
 	b.expect(remoteAddr, dbAddr, false)
-	web.Labels = map[string]string{"app": "web"}
+	web.Labels = selector.LabelSetOf(map[string]string{"app": "web"})
 	b.c.SetPod(web)
 	b.expect(remoteAddr, dbAddr, true)
 	b.c.DeleteNamespace("dev")

@@ -33,7 +33,7 @@ func (c *Cluster) otherEndOf(pod *podRecord, d policy.Direction, other *podRecor
 	o := &otherEnd{pod: other, destination: pod, known: true}
 	if d == policy.Egress {
 		o.destination = other
-		o.known = other != nil && c.namespaces[other.ID.Namespace] != nil
+		o.known = other != nil && c.namespace(other.ID.Namespace).Known
 	}
 	return o
 }
@@ -81,7 +81,7 @@ func (c *Cluster) matchesPeer(p *policy.Peer, o *otherEnd) bool {
 	case o.pod == nil:
 		return false
 	}
-	return p.Selector.Matches(o.pod.ID.Namespace, c.namespaces[o.pod.ID.Namespace], o.pod.Labels)
+	return p.Selector.Matches(c.namespace(o.pod.ID.Namespace), o.pod.Labels)
 }
 
 // matchesBlock: a tunnel address stands for its node.

@@ -132,7 +132,7 @@ func (m *Meaning) newSubject(rec *podRecord, ordered []policy.Key) *subject {
 		var profile strings.Builder
 		for _, k := range ordered {
 			p := m.c.policies[k]
-			if p.Section(d) == nil || !p.Subject.Matches(rec.ID.Namespace, nil, rec.Labels) {
+			if p.Section(d) == nil || !p.Subject.Matches(m.c.namespace(rec.ID.Namespace), rec.Labels) {
 				continue
 			}
 			s.policies[d] = append(s.policies[d], p)
@@ -226,7 +226,7 @@ func (m *Meaning) look(a netip.Addr) View {
 		}
 		out.pod = rec
 		if len(rec.Ports) > 0 {
-			text = fmt.Sprint(rec.Ports, m.c.namespaces[rec.ID.Namespace] != nil)
+			text = fmt.Sprint(rec.Ports, m.c.namespace(rec.ID.Namespace).Known)
 		}
 	}
 	key := string(out.peers) + text
@@ -245,7 +245,7 @@ func (m *Meaning) selectors(rec *podRecord) []byte {
 	var text strings.Builder
 	text.WriteString(rec.ID.Namespace)
 	for _, k := range slices.Sorted(maps.Keys(m.keys)) {
-		if value, ok := rec.Labels[k]; ok {
+		if value, ok := rec.Labels.Get(k); ok {
 			fmt.Fprintf(&text, "\x00%s=%s", k, value)
 		}
 	}

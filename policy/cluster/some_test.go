@@ -84,7 +84,7 @@ func boundsWorld(b cluster.Bounds) (*cluster.Cluster, *replica) {
 	for i, namespace := range []string{"tenant", "other"} {
 		c.SetNamespace(namespace, nil)
 		p := policy.Pod{ID: selector.Pod{Namespace: namespace, Name: "pod", UID: namespace},
-			Labels: map[string]string{"app": "web"}, Node: "n1",
+			Labels: selector.LabelSetOf(map[string]string{"app": "web"}), Node: "n1",
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, byte(1 + i)})}}
 		c.SetPod(p)
 		c.SetEndpoint(policy.Endpoint{ID: namespace, Pod: p.ID,
@@ -135,7 +135,7 @@ func TestWhatIsLeftAllowsNothing(t *testing.T) {
 	}
 	peer := func(name string, last byte) netip.Addr {
 		p := policy.Pod{ID: selector.Pod{Namespace: "tenant", Name: name, UID: name}, Node: "n2",
-			Labels:    map[string]string{"x": "1"},
+			Labels:    selector.LabelSetOf(map[string]string{"x": "1"}),
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, last})}}
 		c.SetPod(p)
 		return p.Addresses[0]

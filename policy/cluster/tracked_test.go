@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
+	"github.com/sluice-net/sluice/selector"
 	"github.com/sluice-net/sluice/test/randomcluster"
 )
 
@@ -118,7 +119,7 @@ func TestJudgeExemptions(t *testing.T) {
 		}))
 		p := policy.Pod{Addresses: []netip.Addr{pod}, Node: "n1"}
 		p.ID.Namespace, p.ID.Name, p.ID.UID = "a", "p", "u"
-		p.Labels = map[string]string{}
+		p.Labels = selector.LabelSetOf(map[string]string{})
 		c.SetPod(p)
 		c.SetNode(policy.Node{Name: "n1", Addresses: []netip.Addr{addr("192.0.2.1")}})
 		c.SetNode(policy.Node{Name: "n2", Addresses: []netip.Addr{addr("192.0.2.2")}})

@@ -54,8 +54,8 @@ func Pod(i int) policy.Pod {
 	name := fmt.Sprintf("pod-%d", i)
 	return policy.Pod{
 		ID: selector.Pod{Namespace: fmt.Sprintf("ns-%d", i/100), Name: name, UID: name}, Node: Node,
-		Labels: map[string]string{"app": fmt.Sprint(i % 20), "tier": fmt.Sprint(i % 3),
-			"pod": name},
+		Labels: selector.LabelSetOf(map[string]string{
+			"app": fmt.Sprint(i % 20), "tier": fmt.Sprint(i % 3), "pod": name}),
 		Addresses: []netip.Addr{
 			netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)}),
 			netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}),

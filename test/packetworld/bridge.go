@@ -20,7 +20,7 @@ func (w *World) BridgePods(names ...string) (pods []policy.Pod) {
 		octet := byte(10 + i)
 		p := policy.Pod{
 			ID: selector.Pod{Namespace: "ops", Name: name, UID: name}, Node: cases.NodeName,
-			Labels: map[string]string{"app": name},
+			Labels: selector.LabelSetOf(map[string]string{"app": name}),
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 88, 0, octet}),
 				netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x88, 15: octet})},
 		}

@@ -136,7 +136,7 @@ func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 		return policy.Pod{
 			ID: selector.Pod{Namespace: namespace, Name: name,
 				UID: rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "uid")},
-			Labels: labelsGen().Draw(t, "labels"),
+			Labels: selector.LabelSetOf(labelsGen().Draw(t, "labels")),
 			Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 0, 2,
 				rapid.ID[netip.Addr]).Draw(t, "addresses"),
 			Node:        rapid.SampledFrom([]string{"n1", "n2", "n2", "n3", ""}).Draw(t, "node"),
