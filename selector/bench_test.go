@@ -26,13 +26,7 @@ func benchLabels(i int, version string) LabelSet {
 	})
 }
 
-func benchPod(i int) Pod {
-	return Pod{
-		Namespace: fmt.Sprint("ns-", i/benchPodsPerNamespace),
-		Name:      fmt.Sprint("pod-", i),
-		UID:       fmt.Sprintf("00000000-0000-0000-0000-%012x", i),
-	}
-}
+func benchNamespaceOf(i int) string { return fmt.Sprint("ns-", i/benchPodsPerNamespace) }
 
 func benchNamespace(n int, team string) LabelSet {
 	return LabelSetOf(
@@ -79,7 +73,7 @@ func benchIndex(pods int) *Index {
 		ix.Add(s)
 	}
 	for i := range pods {
-		ix.SetPod(benchPod(i), benchLabels(i, "v1"))
+		ix.SetPod(Number(i), benchNamespaceOf(i), benchLabels(i, "v1"))
 	}
 	return ix
 }
@@ -119,11 +113,10 @@ func BenchmarkSetPod(b *testing.B) {
 
 func benchRelabel(b *testing.B, ix *Index) func() {
 	b.Helper()
-	p := benchPod(0)
 	versions := []LabelSet{benchLabels(0, "v0"), benchLabels(0, "v1")}
 	i := 0
 	return func() {
-		if len(ix.SetPod(p, versions[i%2])) != 1 {
+		if len(ix.SetPod(0, "ns-0", versions[i%2])) != 1 {
 			b.Fatal("the version doesn't decide one membership")
 		}
 		i++
@@ -146,10 +139,10 @@ func BenchmarkSetPodManyNamespaceSelectors(b *testing.B) {
 // One pod comes and goes.
 func BenchmarkNewPod(b *testing.B) {
 	benchSizes(b, func(ix *Index) func() {
-		p := Pod{Namespace: "ns-1", Name: "new", UID: "new"}
+		n := Number(len(ix.pods))
 		labels := benchLabels(100, "v1")
 		return func() {
-			if len(ix.SetPod(p, labels)) == 0 || len(ix.DeletePod(p)) == 0 {
+			if len(ix.SetPod(n, "ns-1", labels)) == 0 || len(ix.DeletePod(n)) == 0 {
 				b.Fatal("no selector picks the pod")
 			}
 		}
@@ -205,14 +198,13 @@ func benchAdd(b *testing.B, s Selector) {
 	})
 }
 
-// The memory of the largest cluster, without the labels, which are the caller's, and the time to
-// fill it.
+// The memory of the largest cluster, without the label sets, which the caller has too, and the time
+// to fill it.
 func BenchmarkFill(b *testing.B) {
 	const pods = 150_000
-	ids := make([]Pod, pods)
 	labels := make([]LabelSet, pods)
 	for i := range pods {
-		ids[i], labels[i] = benchPod(i), benchLabels(i, "v1")
+		labels[i] = benchLabels(i, "v1")
 	}
 	var before, after runtime.MemStats
 	var filled struct{ *Index }
@@ -224,10 +216,10 @@ func BenchmarkFill(b *testing.B) {
 		for i := range pods {
 			if i%benchPodsPerNamespace == 0 {
 				n := i / benchPodsPerNamespace
-				ix.SetNamespace(ids[i].Namespace,
+				ix.SetNamespace(benchNamespaceOf(i),
 					benchNamespace(n, fmt.Sprint("team-", n%benchTeams)))
 			}
-			ix.SetPod(ids[i], labels[i])
+			ix.SetPod(Number(i), benchNamespaceOf(i), labels[i])
 		}
 		filled.Index = ix
 	}

@@ -15,10 +15,14 @@ type Pod struct {
 	UID       string
 }
 
+// Number stands for a pod in an [Index]. Who uses an index numbers the pods, from 0 on and without
+// large gaps: sets of pods are bitmaps.
+type Number uint32
+
 // Change says that a pod joined (Member is true) or left the members of a selector.
 type Change struct {
 	Selector Key
-	Pod      Pod
+	Pod      Number
 	Member   bool
 }
 
@@ -30,7 +34,7 @@ type Change struct {
 // only if the membership is not what it was before the event.
 type Index struct {
 	selectors  map[Key]*entry
-	pods       map[Pod]*pod
+	pods       map[Number]*pod
 	namespaces map[string]*namespace
 	scopes     map[string]*scope // those by label, by name
 	filing     filing            // pod → selectors that may pick it
@@ -64,7 +68,7 @@ func (e *entry) picks(p *pod) bool {
 func NewIndex() *Index {
 	return &Index{
 		selectors:  make(map[Key]*entry),
-		pods:       make(map[Pod]*pod),
+		pods:       make(map[Number]*pod),
 		namespaces: make(map[string]*namespace),
 		scopes:     make(map[string]*scope),
 		filing:     make(filing),
@@ -86,9 +90,9 @@ func (ix *Index) Add(s Selector) Key {
 	e.filed = ix.drawerFor(e.pods)
 	ix.selectors[key] = e
 	ix.filing.add(e)
-	for p := range ix.candidates(e) {
-		if e.picks(p) {
-			e.members.add(p)
+	for n := range ix.candidates(e) {
+		if p := ix.pods[n]; e.picks(p) {
+			e.members.add(n)
 			p.in = append(p.in, e)
 		}
 	}
@@ -118,7 +122,7 @@ func (ix *Index) compareDrawers(a, b Requirement) int {
 
 // candidates yields at least the pods that the selector picks: the smallest group that its
 // namespaces or one of its requirements give.
-func (ix *Index) candidates(e *entry) iter.Seq[*pod] {
+func (ix *Index) candidates(e *entry) iter.Seq[Number] {
 	fewest, rarest := math.MaxInt, -1
 	for i, r := range e.pods {
 		if !r.positive() {
@@ -145,7 +149,8 @@ func (ix *Index) Remove(k Key) {
 	if e.refs > 0 {
 		return
 	}
-	for p := range e.members.all() {
+	for n := range e.members.all() {
+		p := ix.pods[n]
 		p.in = slices.DeleteFunc(p.in, func(o *entry) bool { return o == e })
 	}
 	ix.filing.remove(e)
@@ -153,13 +158,14 @@ func (ix *Index) Remove(k Key) {
 	ix.release(e.scope)
 }
 
-// SetPod adds a pod or replaces its labels, and returns the memberships that changed.
-func (ix *Index) SetPod(p Pod, labels LabelSet) []Change {
-	known := ix.pods[p]
+// SetPod adds a pod or replaces its labels, and returns the memberships that changed. The namespace
+// is that of the pod until it is deleted.
+func (ix *Index) SetPod(n Number, namespace string, labels LabelSet) []Change {
+	known := ix.pods[n]
 	if known == nil {
-		known = &pod{id: p, ns: ix.namespace(p.Namespace)}
-		known.ns.pods.add(known)
-		ix.pods[p] = known
+		known = &pod{number: n, ns: ix.namespace(namespace)}
+		known.ns.pods.add(n)
+		ix.pods[n] = known
 	} else if known.labels == labels {
 		return nil
 	}
@@ -176,27 +182,27 @@ func (ix *Index) join(p *pod, scopes []*scope, changes []Change) []Change {
 		return changes
 	}
 	ix.filing.each(p, scopes, func(e *entry) {
-		if !e.pods.Matches(p.labels) || e.members.has(p) {
+		if !e.pods.Matches(p.labels) || e.members.has(p.number) {
 			return
 		}
-		e.members.add(p)
+		e.members.add(p.number)
 		p.in = append(p.in, e)
-		changes = append(changes, Change{Selector: e.key, Pod: p.id, Member: true})
+		changes = append(changes, Change{Selector: e.key, Pod: p.number, Member: true})
 	})
 	return changes
 }
 
 // DeletePod forgets a pod and returns the memberships it had. A pod that isn't known is ignored.
-func (ix *Index) DeletePod(p Pod) []Change {
-	known := ix.pods[p]
+func (ix *Index) DeletePod(n Number) []Change {
+	known := ix.pods[n]
 	if known == nil {
 		return nil
 	}
 	changes := known.leave(func(*entry) bool { return true }, nil)
 	ix.postings.move(known, known.labels, LabelSet{})
-	known.ns.pods.remove(known)
+	known.ns.pods.remove(n)
 	ix.tidy(known.ns)
-	delete(ix.pods, p)
+	delete(ix.pods, n)
 	return changes
 }
 
@@ -240,24 +246,17 @@ func (ix *Index) Len(k Key) int {
 }
 
 // Members returns the pods the selector picks, in any order; none if it isn't in use.
-func (ix *Index) Members(k Key) iter.Seq[Pod] {
-	return func(yield func(Pod) bool) {
-		e := ix.selectors[k]
-		if e == nil {
-			return
-		}
-		for p := range e.members.all() {
-			if !yield(p.id) {
-				return
-			}
-		}
+func (ix *Index) Members(k Key) iter.Seq[Number] {
+	if e := ix.selectors[k]; e != nil {
+		return e.members.all()
 	}
+	return func(func(Number) bool) {}
 }
 
 // Selectors returns the selectors that pick the pod, in any order; none if the pod isn't known.
-func (ix *Index) Selectors(p Pod) iter.Seq[Key] {
+func (ix *Index) Selectors(n Number) iter.Seq[Key] {
 	return func(yield func(Key) bool) {
-		known := ix.pods[p]
+		known := ix.pods[n]
 		if known == nil {
 			return
 		}

@@ -1,7 +1,6 @@
 package selector
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,8 +14,7 @@ var (
 	appWeb = Labels{{"app", In, []string{"web"}}}
 	teamA  = Labels{{"team", In, []string{"a"}}}
 
-	web0 = Pod{Namespace: "shop", Name: "web-0", UID: "1"}
-	db0  = Pod{Namespace: "shop", Name: "db-0", UID: "2"}
+	db0, web0 Number = 0, 1 // in namespace shop
 
 	webLabels = labelled("app", "web")
 	dbLabels  = labelled("app", "db")
@@ -30,13 +28,13 @@ func TestIndexEvents(t *testing.T) {
 		do    func(*Index) []Change
 		want  []Change
 	}
-	setPod := func(p Pod, labels LabelSet) func(*Index) []Change {
-		return func(ix *Index) []Change { return ix.SetPod(p, labels) }
+	setPod := func(p Number, labels LabelSet) func(*Index) []Change {
+		return func(ix *Index) []Change { return ix.SetPod(p, "shop", labels) }
 	}
 	setNamespace := func(labels LabelSet) func(*Index) []Change {
 		return func(ix *Index) []Change { return ix.SetNamespace("shop", labels) }
 	}
-	deletePod := func(p Pod) func(*Index) []Change {
+	deletePod := func(p Number) func(*Index) []Change {
 		return func(ix *Index) []Change { return ix.DeletePod(p) }
 	}
 	deleteNamespace := func(ix *Index) []Change { return ix.DeleteNamespace("shop") }
@@ -44,8 +42,8 @@ func TestIndexEvents(t *testing.T) {
 	inShop := Selector{Namespace: "shop", Pods: appWeb}
 	everywhere := Selector{}
 	inTeam := Selector{Namespaces: teamA, Pods: appWeb}
-	joined := func(s Selector, p Pod) Change { return Change{s.Key(), p, true} }
-	gone := func(s Selector, p Pod) Change { return Change{s.Key(), p, false} }
+	joined := func(s Selector, p Number) Change { return Change{s.Key(), p, true} }
+	gone := func(s Selector, p Number) Change { return Change{s.Key(), p, false} }
 
 	for _, tc := range []struct {
 		name     string
@@ -104,20 +102,20 @@ func TestIndexAddFindsPods(t *testing.T) {
 	t.Parallel()
 	ix := NewIndex()
 	ix.SetNamespace("shop", labelled("team", "a"))
-	ix.SetPod(web0, webLabels)
-	ix.SetPod(db0, dbLabels)
+	ix.SetPod(web0, "shop", webLabels)
+	ix.SetPod(db0, "shop", dbLabels)
 	for _, tc := range []struct {
 		selector Selector
-		want     []Pod
+		want     []Number
 	}{
-		{Selector{}, []Pod{db0, web0}},
-		{Selector{Namespace: "shop"}, []Pod{db0, web0}},
-		{Selector{Namespace: "shop", Pods: appWeb}, []Pod{web0}},
+		{Selector{}, []Number{db0, web0}},
+		{Selector{Namespace: "shop"}, []Number{db0, web0}},
+		{Selector{Namespace: "shop", Pods: appWeb}, []Number{web0}},
 		{Selector{Namespace: "bank", Pods: appWeb}, nil},
-		{Selector{Namespaces: teamA, Pods: Labels{{"app", Exists, nil}}}, []Pod{db0, web0}},
+		{Selector{Namespaces: teamA, Pods: Labels{{"app", Exists, nil}}}, []Number{db0, web0}},
 		{Selector{Namespaces: teamA, Pods: Labels{{"app", In, []string{"db", "none", "web"}}}},
-			[]Pod{db0, web0}},
-		{Selector{Namespaces: teamA, Pods: Labels{{"app", NotIn, []string{"web"}}}}, []Pod{db0}},
+			[]Number{db0, web0}},
+		{Selector{Namespaces: teamA, Pods: Labels{{"app", NotIn, []string{"web"}}}}, []Number{db0}},
 		{Selector{Namespaces: teamA, Pods: Labels{{"app", In, nil}}}, nil},
 		{Selector{Namespaces: Labels{{"team", DoesNotExist, nil}}}, nil},
 	} {
@@ -134,7 +132,7 @@ func TestIndexAddFindsPods(t *testing.T) {
 func TestIndexReferences(t *testing.T) {
 	t.Parallel()
 	ix := NewIndex()
-	ix.SetPod(web0, webLabels)
+	ix.SetPod(web0, "shop", webLabels)
 	k := ix.Add(Selector{Namespace: "shop", Pods: appWeb})
 	same := ix.Add(Selector{Namespace: "shop", Pods: slices.Concat(appWeb, appWeb)})
 	if k != same {
@@ -200,12 +198,11 @@ func TestIndexLooksAtFew(t *testing.T) {
 	for i := range others {
 		n := fmt.Sprint(i)
 		ix.SetNamespace("ns-"+n, labelled("kubernetes.io/metadata.name", "ns-"+n))
-		ix.SetPod(Pod{"ns-" + n, "web-0", n},
-			labelled("app", "web", "everyone", "yes", "rare", n))
+		ix.SetPod(Number(2+i), "ns-"+n, labelled("app", "web", "everyone", "yes", "rare", n))
 	}
 	ix.SetNamespace("shop", LabelSet{})
-	ix.SetPod(web0, labelled("app", "web", "everyone", "yes"))
-	ix.SetPod(db0, dbLabels)
+	ix.SetPod(web0, "shop", labelled("app", "web", "everyone", "yes"))
+	ix.SetPod(db0, "shop", dbLabels)
 	wanted := []Selector{{Namespace: "shop"}, {Namespace: "shop", Pods: appWeb},
 		{Pods: Labels{{"rare", DoesNotExist, nil}}}}
 	for _, s := range wanted {
@@ -270,9 +267,9 @@ type model struct {
 	ix         *Index
 	selectors  map[Key]Selector
 	refs       map[Key]int
-	pods       map[Pod]LabelSet
+	pods       map[Number]LabelSet
 	namespaces map[string]LabelSet
-	replayed   map[Key]map[Pod]bool // members by the changes
+	replayed   map[Key]map[Number]bool // members by the changes
 }
 
 func newModel() *model {
@@ -280,22 +277,21 @@ func newModel() *model {
 		ix:         NewIndex(),
 		selectors:  make(map[Key]Selector),
 		refs:       make(map[Key]int),
-		pods:       make(map[Pod]LabelSet),
+		pods:       make(map[Number]LabelSet),
 		namespaces: make(map[string]LabelSet),
-		replayed:   make(map[Key]map[Pod]bool),
+		replayed:   make(map[Key]map[Number]bool),
 	}
 }
 
 // Pods concentrate in the first namespace, so that sets grow large there.
-var namespaceNames = rapid.SampledFrom([]string{"a", "a", "a", "a", "b", "c"})
+var (
+	namespacesByPod = []string{"a", "a", "a", "a", "b", "c"}
+	namespaceNames  = rapid.SampledFrom(namespacesByPod)
+)
 
-func drawPod(t *rapid.T) Pod {
-	return Pod{
-		Namespace: namespaceNames.Draw(t, "namespace"),
-		Name:      fmt.Sprint("pod-", rapid.IntRange(0, 20).Draw(t, "name")),
-		UID:       rapid.SampledFrom([]string{"1", "1", "1", "2"}).Draw(t, "uid"),
-	}
-}
+func drawPod(t *rapid.T) Number { return Number(rapid.IntRange(0, 89).Draw(t, "pod")) }
+
+func namespaceOf(p Number) string { return namespacesByPod[int(p)%len(namespacesByPod)] }
 
 func (m *model) add(t *rapid.T) {
 	s := Selector{
@@ -312,7 +308,7 @@ func (m *model) add(t *rapid.T) {
 	m.selectors[k] = s
 	m.refs[k]++
 	if m.refs[k] == 1 {
-		m.replayed[k] = make(map[Pod]bool)
+		m.replayed[k] = make(map[Number]bool)
 		for p := range m.ix.Members(k) {
 			m.replayed[k][p] = true
 		}
@@ -340,7 +336,7 @@ func (m *model) remove(k Key) {
 func (m *model) setPod(t *rapid.T) {
 	p, labels := drawPod(t), LabelSetOf(drawObject(t, plain))
 	m.pods[p] = labels
-	m.replay(t, m.ix.SetPod(p, labels))
+	m.replay(t, m.ix.SetPod(p, namespaceOf(p), labels))
 }
 
 func (m *model) deletePod(t *rapid.T) {
@@ -386,21 +382,21 @@ func (m *model) replay(t *rapid.T, changes []Change) {
 }
 
 func (m *model) check(t *rapid.T) {
-	picking := make(map[Pod][]Key)
+	picking := make(map[Number][]Key)
 	for _, k := range slices.Sorted(maps.Keys(m.selectors)) {
-		var want []Pod
+		var want []Number
 		for p, labels := range m.pods {
-			if m.selectors[k].Matches(m.namespace(p.Namespace), labels) {
+			if m.selectors[k].Matches(m.namespace(namespaceOf(p)), labels) {
 				want = append(want, p)
 				picking[p] = append(picking[p], k)
 			}
 		}
-		sortPods(want)
+		slices.Sort(want)
 		if diff := gocmp.Diff(want, members(m.ix, k)); diff != "" {
 			t.Fatalf("members of %s (-brute force +index):\n%s", k, diff)
 		}
 		replayed := slices.Collect(maps.Keys(m.replayed[k]))
-		sortPods(replayed)
+		slices.Sort(replayed)
 		if diff := gocmp.Diff(want, replayed); diff != "" {
 			t.Fatalf("changes of %s (-brute force +replayed):\n%s", k, diff)
 		}
@@ -450,15 +446,4 @@ func checkEmpty(t interface{ Errorf(string, ...any) }, ix *Index) {
 	}
 }
 
-func members(ix *Index, k Key) []Pod {
-	out := slices.Collect(ix.Members(k))
-	sortPods(out)
-	return out
-}
-
-func sortPods(pods []Pod) {
-	slices.SortFunc(pods, func(a, b Pod) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
-			cmp.Compare(a.UID, b.UID))
-	})
-}
+func members(ix *Index, k Key) []Number { return slices.Sorted(ix.Members(k)) }

@@ -20,18 +20,18 @@ type posting struct {
 func (ps postings) move(p *pod, from, to LabelSet) {
 	for key, value := range from.All() {
 		if kept, found := to.Get(key); !found || kept != value {
-			ps.remove(p, key, value)
+			ps.remove(p.number, key, value)
 		}
 	}
 	for key, value := range to.All() {
 		if had, found := from.Get(key); !found || had != value {
-			ps.add(p, key, value)
+			ps.add(p.number, key, value)
 		}
 	}
 }
 
 // add files the pod under one label.
-func (ps postings) add(p *pod, key, value string) {
+func (ps postings) add(n Number, key, value string) {
 	post := ps[key]
 	if post == nil {
 		post = &posting{values: make(map[string]*podSet)}
@@ -42,15 +42,15 @@ func (ps postings) add(p *pod, key, value string) {
 		set = new(podSet)
 		post.values[strings.Clone(value)] = set
 	}
-	set.add(p)
+	set.add(n)
 	post.pods++
 }
 
 // remove takes the pod away from one label it is filed under.
-func (ps postings) remove(p *pod, key, value string) {
+func (ps postings) remove(n Number, key, value string) {
 	post := ps[key]
 	set := post.values[value]
-	set.remove(p)
+	set.remove(n)
 	if set.len() == 0 {
 		delete(post.values, value)
 	}
@@ -76,8 +76,8 @@ func (ps postings) count(r Requirement) int {
 }
 
 // all yields the pods that meet a positive canonical requirement, in any order.
-func (ps postings) all(r Requirement) iter.Seq[*pod] {
-	return func(yield func(*pod) bool) {
+func (ps postings) all(r Requirement) iter.Seq[Number] {
+	return func(yield func(Number) bool) {
 		post := ps[r.Key]
 		if post == nil {
 			return
@@ -87,8 +87,8 @@ func (ps postings) all(r Requirement) iter.Seq[*pod] {
 			values = maps.Keys(post.values)
 		}
 		for value := range values {
-			for p := range post.values[value].all() {
-				if !yield(p) {
+			for n := range post.values[value].all() {
+				if !yield(n) {
 					return
 				}
 			}

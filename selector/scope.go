@@ -63,11 +63,11 @@ func (sc *scope) holdsFewerThan(limit int) bool {
 }
 
 // pods yields the pods of the scope's namespaces, in any order.
-func (sc *scope) pods() iter.Seq[*pod] {
-	return func(yield func(*pod) bool) {
+func (sc *scope) pods() iter.Seq[Number] {
+	return func(yield func(Number) bool) {
 		for ns := range sc.namespaces {
-			for p := range ns.pods.all() {
-				if !yield(p) {
+			for n := range ns.pods.all() {
+				if !yield(n) {
 					return
 				}
 			}
@@ -164,7 +164,8 @@ func (ix *Index) rescope(ns *namespace) []Change {
 	}
 	outside := func(e *entry) bool { return !e.scope.has(ns) }
 	var changes []Change
-	for p := range ns.pods.all() {
+	for n := range ns.pods.all() {
+		p := ix.pods[n]
 		changes = p.leave(outside, changes)
 		changes = ix.join(p, entered, changes)
 	}

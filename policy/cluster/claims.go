@@ -42,44 +42,51 @@ func (r *podRecord) wiredTo(a netip.Addr) bool {
 	return false
 }
 
-// owner returns the pod whose policies govern an address. An attachment to this node decides; then
+// owner returns the pod whose policies govern an address, nil if there is none. An attachment to this node decides; then
 // a live pod that was wired with it wins over others, a live pod over one that isn't, an attachment
 // whose pod isn't known yet over one whose pod has come to its end, a wired one over others, and
 // one that stays over one that ends. Of those left, the oldest says on which node the address is,
 // and the newest there has it: addresses go from pod to pod of one node, and nobody takes one away
 // from a node.
-func (b *podBook) owner(a netip.Addr) (selector.Pod, bool) {
-	return b.choose(a, b.claims[a], func(r *podRecord) bool { return r.attachedTo(a) })
+func (b *podBook) owner(a netip.Addr) *podRecord {
+	return b.choose(a, b.claims.of(a), func(r *podRecord) bool { return r.attachedTo(a) })
 }
 
-// peer returns the pod that others meet at an address: the owner, unless that has nothing to show
-// for it but a status that can't be true, or an older pod elsewhere has the address.
-func (b *podBook) peer(a netip.Addr) (selector.Pod, bool) {
-	p, ok := b.owner(a)
-	if !ok {
-		return p, false
+// peer returns the pod that others meet at an address, nil if there is none: the owner, unless that
+// has nothing to show for it but a status that can't be true, or an older pod elsewhere has the
+// address.
+func (b *podBook) peer(a netip.Addr) *podRecord {
+	r := b.owner(a)
+	switch {
+	case r == nil:
+		return nil
+	case r.wiredTo(a) || !r.attachedTo(a):
+		if !r.live() {
+			return nil
+		}
+		return r
 	}
-	r := b.records[p]
-	if r.wiredTo(a) || !r.attachedTo(a) {
-		return p, r.live()
-	}
-	believed := slices.DeleteFunc(slices.Clone(b.claims[a]), func(q selector.Pod) bool {
-		r := b.records[q]
+	believed := slices.DeleteFunc(slices.Clone(b.claims.of(a)), func(n selector.Number) bool {
+		r := b.records[n]
 		return !r.live() || !slices.Contains(r.believed, a)
 	})
 	return b.choose(a, believed, func(*podRecord) bool { return false })
 }
 
-// choose picks one of the pods that claim an address; those that are here come first.
+// choose picks one of the pods that claim an address, nil if none does; those that are here come
+// first.
 func (b *podBook) choose(
-	a netip.Addr, claims []selector.Pod, here func(*podRecord) bool,
-) (selector.Pod, bool) {
-	if len(claims) < 2 {
-		return append(claims, selector.Pod{})[0], len(claims) > 0
+	a netip.Addr, claims []selector.Number, here func(*podRecord) bool,
+) *podRecord {
+	switch len(claims) {
+	case 0:
+		return nil
+	case 1:
+		return b.records[claims[0]]
 	}
 	records := make([]*podRecord, len(claims))
-	for i, p := range claims {
-		records[i] = b.records[p]
+	for i, n := range claims {
+		records[i] = b.records[n]
 	}
 	rank := func(x, y *podRecord) int {
 		return cmp.Or(
@@ -96,7 +103,7 @@ func (b *podBook) choose(
 	if node := slices.MinFunc(records, byAge).Node; !here(first) {
 		records = slices.DeleteFunc(records, func(r *podRecord) bool { return r.Node != node })
 	}
-	return slices.MaxFunc(records, byAge).ID, true
+	return slices.MaxFunc(records, byAge)
 }
 
 // byAge orders pods from the oldest on.
@@ -119,45 +126,37 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-// has reports whether an address is the pod's own: it was wired with it, or others meet it there.
-func (b *podBook) has(p selector.Pod, a netip.Addr) bool {
-	at := b.peer
-	if b.lookup(p).wiredTo(a) {
-		at = b.owner
+// has reports whether an address is a pod's own: it was wired with it, or others meet it there.
+// Like the functions below, it is for a nil record too: such a pod has nothing.
+func (b *podBook) has(r *podRecord, a netip.Addr) bool {
+	switch {
+	case r == nil:
+		return false
+	case r.wiredTo(a):
+		return b.owner(a) == r
 	}
-	q, ok := at(a)
-	return ok && p == q
+	return b.peer(a) == r
 }
 
 // governed lists the addresses that are under the pod's policies.
-func (b *podBook) governed(p selector.Pod) []netip.Addr {
-	return slices.DeleteFunc(b.lookup(p).addresses(), func(a netip.Addr) bool {
-		o, _ := b.owner(a)
-		return o != p
-	})
+func (b *podBook) governed(r *podRecord) []netip.Addr {
+	return r.those(func(a netip.Addr) bool { return b.owner(a) == r })
 }
 
 // met lists the addresses at which others meet the pod.
-func (b *podBook) met(p selector.Pod) []netip.Addr {
-	return slices.DeleteFunc(b.lookup(p).addresses(), func(a netip.Addr) bool {
-		o, ok := b.peer(a)
-		return !ok || o != p
-	})
+func (b *podBook) met(r *podRecord) []netip.Addr {
+	return r.those(func(a netip.Addr) bool { return b.peer(a) == r })
 }
 
 // own lists the addresses that the pod has.
-func (b *podBook) own(p selector.Pod) []netip.Addr {
-	return slices.DeleteFunc(
-		b.lookup(p).addresses(),
-		func(a netip.Addr) bool { return !b.has(p, a) },
-	)
+func (b *podBook) own(r *podRecord) []netip.Addr {
+	return r.those(func(a netip.Addr) bool { return b.has(r, a) })
 }
 
-// claimants adds to out every pod that claims one of the addresses.
-func (b *podBook) claimants(addresses []netip.Addr, out map[selector.Pod]struct{}) {
-	for _, a := range addresses {
-		for _, p := range b.claims[a] {
-			out[p] = struct{}{}
-		}
+// those lists the pod's addresses that are so.
+func (r *podRecord) those(are func(netip.Addr) bool) []netip.Addr {
+	if r == nil {
+		return nil
 	}
+	return slices.DeleteFunc(r.addresses(), func(a netip.Addr) bool { return !are(a) })
 }

@@ -111,7 +111,7 @@ func (c *Cluster) DeleteNamespace(name string) {
 func (c *Cluster) applyPeerChanges(changes []selector.Change) {
 	type pick struct {
 		set policy.SetID
-		pod selector.Pod
+		pod selector.Number
 	}
 	changed := map[pick]int{} // how many selectors more pick the pod
 	for _, ch := range changes {
@@ -188,11 +188,12 @@ func (c *Cluster) policyChanged(p *policy.Policy) {
 	}
 }
 
-func (c *Cluster) markPod(p selector.Pod) {
-	if rec := c.pods.records[p]; rec != nil {
-		for id := range rec.endpoints {
-			c.dirtyEndpoints[id] = struct{}{}
-		}
+func (c *Cluster) markPod(n selector.Number) {
+	if int(n) >= len(c.pods.records) || c.pods.records[n] == nil {
+		return // it has just gone
+	}
+	for id := range c.pods.records[n].endpoints {
+		c.dirtyEndpoints[id] = struct{}{}
 	}
 }
 

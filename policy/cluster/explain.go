@@ -115,12 +115,9 @@ func (c *Cluster) Whose(a netip.Addr) Whose {
 // podAt returns the pod whose policies govern an address, if they can select it or if it must wait
 // until they can.
 func (c *Cluster) podAt(a netip.Addr) *podRecord {
-	p, ok := c.pods.owner(a)
-	if !ok {
-		return nil
-	}
-	if rec := c.pods.lookup(p); rec.live() || rec.subject() || !rec.known {
-		return rec
+	r := c.pods.owner(a)
+	if r != nil && (r.live() || r.subject() || !r.known) {
+		return r
 	}
 	return nil
 }
@@ -134,12 +131,7 @@ func (c *Cluster) NamespaceAt(a netip.Addr) string {
 }
 
 // peerAt returns the pod that selectors mean by an address.
-func (c *Cluster) peerAt(a netip.Addr) *podRecord {
-	if p, ok := c.pods.peer(a); ok {
-		return c.pods.lookup(p)
-	}
-	return nil
-}
+func (c *Cluster) peerAt(a netip.Addr) *podRecord { return c.pods.peer(a) }
 
 // nodeOf returns the name of a pod's node. What is attached here is here, also where the object was
 // last seen before it was scheduled.
@@ -153,8 +145,8 @@ func (c *Cluster) nodeOf(r *podRecord) string {
 // attachedAt reports whether a pod is attached here by an address: what comes from there is under
 // its policies, also where this node's object has the address.
 func (c *Cluster) attachedAt(a netip.Addr) bool {
-	p, ok := c.pods.owner(a)
-	return ok && c.pods.lookup(p).attachedTo(a)
+	r := c.pods.owner(a)
+	return r != nil && r.attachedTo(a)
 }
 
 // isNode reports whether a node, as far as that is believed, has an address.

@@ -13,7 +13,7 @@ import (
 type Judge struct {
 	c     *Cluster
 	own   map[netip.Addr]bool // addresses of the node
-	pods  map[selector.Pod]*judged
+	pods  map[selector.Number]*judged
 	known map[judgedFlow]bool
 }
 
@@ -36,7 +36,7 @@ func (c *Cluster) NewJudge(own []netip.Addr) *Judge {
 	j := &Judge{
 		c:     c,
 		own:   map[netip.Addr]bool{},
-		pods:  map[selector.Pod]*judged{},
+		pods:  map[selector.Number]*judged{},
 		known: map[judgedFlow]bool{},
 	}
 	for _, a := range own {
@@ -66,24 +66,20 @@ func (j *Judge) isOwn(a netip.Addr) bool {
 
 // podAt returns the pod at an address, if it is attached here by it.
 func (j *Judge) podAt(a netip.Addr) *judged {
-	p, ok := j.c.pods.owner(a)
-	if !ok {
+	rec := j.c.pods.owner(a)
+	if rec == nil || !rec.subject() || !rec.attachedTo(a) {
 		return nil
 	}
-	if known, ok := j.pods[p]; ok && known.attachedTo(a) {
+	if known := j.pods[rec.number]; known != nil {
 		return known
-	}
-	rec := j.c.pods.lookup(p)
-	if !rec.subject() || !rec.attachedTo(a) {
-		return nil
 	}
 	out := &judged{podRecord: rec}
 	for _, d := range policy.Directions {
-		for _, stage := range j.c.isolation(policy.Endpoint{Pod: p}, d) {
+		for _, stage := range j.c.isolation(rec.number, d) {
 			out.policies[d] = append(out.policies[d], stage.Policies...)
 		}
 	}
-	j.pods[p] = out
+	j.pods[rec.number] = out
 	return out
 }
 

@@ -138,7 +138,7 @@ func (c *Cluster) exempt(
 	pod *podRecord, d policy.Direction, other netip.Addr, isNode func(netip.Addr) bool,
 ) string {
 	switch {
-	case c.pods.has(pod.ID, other):
+	case c.pods.has(pod, other):
 		return "a pod may always reach itself"
 	case d == policy.Ingress && isNode(other):
 		return "a node may always reach its own pods"

@@ -87,17 +87,23 @@ func (c *Cluster) Snapshot() *Cluster {
 		policies:   maps.Clone(c.policies),
 		endpoints:  maps.Clone(c.endpoints),
 	}
-	out.pods.records = maps.Clone(c.pods.records)
+	out.pods.records = slices.Clone(c.pods.records)
 	return out
 }
 
 // Meaning says what the policies mean. The Cluster must be a Snapshot, and is the Meaning's from
 // then on.
 func (c *Cluster) Meaning() *Meaning {
-	c.pods.claims = make(map[netip.Addr][]selector.Pod, len(c.pods.records))
-	for p, rec := range c.pods.records {
-		for _, a := range rec.addresses() {
-			c.pods.claims[a] = append(c.pods.claims[a], p)
+	c.pods.claims, c.pods.former = newClaimBook(), map[selector.Pod]selector.Number{}
+	for _, r := range c.pods.records {
+		if r == nil {
+			continue
+		}
+		for _, a := range r.addresses() {
+			c.pods.claims.add(a, r.number)
+		}
+		if len(r.endpoints) > 0 { // nobody asks for others by name
+			c.pods.former[r.ID] = r.number
 		}
 	}
 	m := &Meaning{
@@ -113,9 +119,9 @@ func (c *Cluster) Meaning() *Meaning {
 	ordered := c.Policies()
 	for _, id := range slices.Sorted(maps.Keys(c.endpoints)) {
 		e := c.endpoints[id]
-		rec := c.pods.lookup(e.Pod)
+		rec := c.pods.find(e.Pod)
 		a := Attachment{Endpoint: e, Known: rec.subject()}
-		a.Addresses = slices.DeleteFunc(c.pods.governed(e.Pod), func(x netip.Addr) bool {
+		a.Addresses = slices.DeleteFunc(c.pods.governed(rec), func(x netip.Addr) bool {
 			return !slices.Contains(e.Addresses, x)
 		})
 		m.endpoints = append(m.endpoints, a)
@@ -198,7 +204,7 @@ func (m *Meaning) Open(p selector.Pod, d policy.Direction) bool {
 
 // Itself reports whether an address is one of the pod's own.
 func (m *Meaning) Itself(p selector.Pod, a netip.Addr) bool {
-	return m.c.pods.has(p, a)
+	return m.c.pods.has(m.c.pods.find(p), a)
 }
 
 // View says what policies see of an address.
@@ -312,7 +318,7 @@ func (m *Meaning) allow(s *subject, d policy.Direction, v *view) Allowed {
 // alike.
 func (m *Meaning) Addresses() []netip.Addr {
 	var out []netip.Addr
-	for a := range m.c.pods.claims {
+	for a := range m.c.pods.claims.addresses() {
 		out = append(out, a)
 	}
 	for _, n := range m.c.nodes.standing.nodes {

@@ -78,10 +78,11 @@ func (c *Cluster) NodesOf(namespaces ...string) map[string][]string {
 		out[namespace] = nil
 	}
 	for node, pods := range c.pods.byNode {
-		for p := range pods {
-			found, asked := out[p.Namespace]
+		for n := range pods {
+			namespace := c.pods.records[n].ID.Namespace
+			found, asked := out[namespace]
 			if asked && (len(found) == 0 || found[len(found)-1] != node) {
-				out[p.Namespace] = append(found, node)
+				out[namespace] = append(found, node)
 			}
 		}
 	}

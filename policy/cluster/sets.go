@@ -132,8 +132,8 @@ func (c *Cluster) members(set *setState) iter.Seq[policy.Member] {
 	index, _ := c.pickers(set.ID.Kind)
 	return func(yield func(policy.Member) bool) {
 		for _, key := range set.Keys {
-			for p := range index.Members(key) {
-				for _, m := range c.contribution(set, p) {
+			for n := range index.Members(key) {
+				for _, m := range c.contribution(set, n) {
 					if !yield(m) {
 						return
 					}
@@ -173,7 +173,7 @@ func (c *Cluster) pickers(
 }
 
 // picks counts the selectors of a set that pick a pod.
-func (c *Cluster) picks(set *setState, p selector.Pod) (n int) {
+func (c *Cluster) picks(set *setState, p selector.Number) (n int) {
 	index, bySelector := c.pickers(set.ID.Kind)
 	for key := range index.Selectors(p) {
 		if _, of := bySelector[key][set.ID]; of {

@@ -146,12 +146,21 @@ func (s *standing) ofPod(p *policy.Pod) []netip.Addr {
 	if _, known := s.nodes[p.Node]; !known {
 		return nil
 	}
-	var out []netip.Addr
-	for _, a := range p.Addresses {
+	canBe := func(a netip.Addr) bool {
 		in := s.rangeOf(a)
-		if !s.taken[a] && (in == p.Node || in == "" && s.policyOnly) {
-			out = append(out, a)
-		}
+		return !s.taken[a] && (in == p.Node || in == "" && s.policyOnly)
 	}
-	return out
+	for i, a := range p.Addresses {
+		if canBe(a) {
+			continue
+		}
+		out := slices.Clone(p.Addresses[:i])
+		for _, a := range p.Addresses[i+1:] {
+			if canBe(a) {
+				out = append(out, a)
+			}
+		}
+		return out
+	}
+	return p.Addresses // nearly always: one list in memory is enough then
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
 )
 
 // Stage is one tier's part of an isolation: the policies asked, in order, and what happens to a
@@ -133,8 +134,7 @@ func (c *Cluster) takeSets(sets map[policy.SetID]SetChange, budget *int) {
 
 func (c *Cluster) takeLeft() []netip.Addr {
 	maps.DeleteFunc(c.left, func(a netip.Addr, _ struct{}) bool {
-		_, again := c.pods.peer(a)
-		return again
+		return c.pods.peer(a) != nil // again
 	})
 	out := slices.SortedFunc(maps.Keys(c.left), netip.Addr.Compare)
 	clear(c.left)
@@ -218,25 +218,26 @@ func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 	if !ok {
 		return EndpointPolicy{}, false
 	}
-	rec := c.pods.lookup(e.Pod)
+	rec := c.pods.find(e.Pod)
 	if !rec.subject() {
 		return EndpointPolicy{}, false
 	}
-	out := EndpointPolicy{Endpoint: e, Self: c.pods.own(e.Pod)}
+	out := EndpointPolicy{Endpoint: e, Self: c.pods.own(rec)}
 	out.Addresses = nil
-	for _, a := range c.pods.governed(e.Pod) {
+	for _, a := range c.pods.governed(rec) {
 		if slices.Contains(e.Addresses, a) {
 			out.Addresses = append(out.Addresses, a)
 		}
 	}
-	out.Ingress, out.Egress = c.isolation(e, policy.Ingress), c.isolation(e, policy.Egress)
+	out.Ingress = c.isolation(rec.number, policy.Ingress)
+	out.Egress = c.isolation(rec.number, policy.Egress)
 	return out, true
 }
 
-// isolation lists the policies that isolate an endpoint's pod in a direction.
-func (c *Cluster) isolation(e policy.Endpoint, d policy.Direction) Isolation {
+// isolation lists the policies that isolate a pod in a direction.
+func (c *Cluster) isolation(n selector.Number, d policy.Direction) Isolation {
 	var keys []policy.Key
-	for s := range c.subjects.Selectors(e.Pod) {
+	for s := range c.subjects.Selectors(n) {
 		for k := range c.bySubject[s] {
 			if c.policies[k].Section(d) != nil {
 				keys = append(keys, k)
