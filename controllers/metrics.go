@@ -11,6 +11,7 @@ import (
 // count nothing.
 type Metrics struct {
 	policyProblems prometheus.Gauge
+	podsKnown      prometheus.Gauge
 
 	// Of the pod network.
 	networkReady       prometheus.Gauge
@@ -42,6 +43,7 @@ func NewMetrics(stats func() server.Stats) *Metrics {
 	return &Metrics{
 		policyProblems: gauge("sluice_policy_problems",
 			"Fields of NetworkPolicies that can't be read; events on the policies name them."),
+		podsKnown: gauge("sluice_pods", "Pods of the cluster that the agent knows."),
 		networkReady: gauge("sluice_network_ready",
 			"1 if the pod network of this node is as it should be; events on the node say why "+
 				"not."),
@@ -83,7 +85,7 @@ func NewMetrics(stats func() server.Stats) *Metrics {
 
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.policyProblems,
+		m.policyProblems, m.podsKnown,
 		m.networkReady, m.networkPeers, m.networkSkipped, m.networkChanges, m.linksNotForwarding,
 		m.podMTU, m.pools,
 		m.forwardBlockers, m.forwardPasses, m.policyBypassed, m.tunnelPeers, m.tunnelProbes,

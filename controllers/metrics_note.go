@@ -14,6 +14,12 @@ func (m *Metrics) noteProblems(total int) {
 	}
 }
 
+func (m *Metrics) notePods(known int) {
+	if m != nil {
+		m.podsKnown.Set(float64(known))
+	}
+}
+
 func (m *Metrics) noteReady(ready bool) {
 	if m != nil {
 		m.networkReady.Set(boolValue(ready))

@@ -83,7 +83,10 @@ func (f *podFeed) Update(in any) error {
 	if err != nil {
 		return err
 	}
-	f.agent.Enforcer.Update(func(m *enforcer.Model) { f.agent.setPod(m, p) })
+	f.agent.Enforcer.Update(func(m *enforcer.Model) {
+		f.agent.setPod(m, p)
+		f.agent.Metrics.notePods(m.PodCount())
+	})
 	return nil
 }
 
@@ -103,6 +106,7 @@ func (f *podFeed) delete(pod policy.Key) {
 		m.DeletePod(pod.Namespace, pod.Name)
 		f.agent.moved(before, nil)
 		f.agent.PolicyOnly.forget(m.Cluster, pod)
+		f.agent.Metrics.notePods(m.PodCount())
 	})
 }
 

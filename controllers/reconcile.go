@@ -132,7 +132,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return nil // the agent ends
 	}
 	var pods int
-	a.Enforcer.Update(func(m *enforcer.Model) { pods = len(m.PodNames()) })
+	a.Enforcer.Update(func(m *enforcer.Model) { pods = m.PodCount() })
 	a.Log.Info("Writing the first ruleset", "pods", pods, "namespaces", len(namespaces.Items),
 		"policies", len(policies.Items))
 	return a.Enforcer.Run(ctx)

@@ -91,8 +91,12 @@ func runAgentOn(ctx context.Context, k kernels.Kernel, args []string) error {
 	api := apiguard.New(o.apiSilence, log.WithName("api"))
 	cfg.Wrap(api.Wrap)
 	var a *agent // made after the manager, and before the first question
-	mgr, err := newManager(cfg, o.httpAddress, func() error { return a.networkReady() },
+	handlers := controllers.HealthHandlers(func() error { return a.networkReady() },
 		func() error { return a.enforcer.Ready() })
+	if o.profiling {
+		addProfiling(handlers)
+	}
+	mgr, err := newManager(cfg, o.httpAddress, handlers)
 	if err != nil {
 		return err
 	}
@@ -137,7 +141,9 @@ func ignoreEnd(ctx context.Context, err error) error {
 // forever is longer than any node runs.
 const forever = 100 * 365 * 24 * time.Hour
 
-func newManager(cfg *rest.Config, httpAddress string, ready ...func() error) (ctrl.Manager, error) {
+func newManager(
+	cfg *rest.Config, httpAddress string, handlers map[string]http.Handler,
+) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("building the scheme: %w", err)
@@ -152,7 +158,7 @@ func newManager(cfg *rest.Config, httpAddress string, ready ...func() error) (ct
 		},
 		Controller: config.Controller{CacheSyncTimeout: forever},
 		Metrics: metricsserver.Options{
-			BindAddress: httpAddress, ExtraHandlers: controllers.HealthHandlers(ready...),
+			BindAddress: httpAddress, ExtraHandlers: handlers,
 		},
 	})
 	if err != nil {

@@ -29,6 +29,7 @@ type options struct {
 	cutEstablished bool
 	cutLabel       uint
 	verify         string
+	profiling      bool
 
 	netConf, underlayFamily, masqueradeToNodes string
 	masquerade, forwardAccept                  bool
@@ -52,6 +53,8 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&o.socket, "socket", "", "socket of the CNI server (default STATE-DIR/cni.sock)")
 	fs.StringVar(&o.httpAddress, "http-address", "127.0.0.1:9808",
 		"where /healthz, /readyz and /metrics are served; 0: nowhere")
+	fs.BoolVar(&o.profiling, "profiling", false,
+		"serve /debug/pprof/ at --http-address: what the agent does, and what its memory is for")
 	fs.DurationVar(&o.apiSilence, "api-silence", 3*time.Minute,
 		"how long the API server, which sends something in each watch each minute, may send "+
 			"nothing before it is asked anew")

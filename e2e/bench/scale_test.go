@@ -45,6 +45,7 @@ func BenchmarkScale(b *testing.B) {
 	s := newScale(b, population{nodes})
 	s.populate()
 	s.report("grown", s.memory())
+	s.reportHeap("grown")
 	s.restart()
 	c := &podChurn{scale: s, states: map[int]podState{}}
 	for _, rate := range []int{100, 1000} {
@@ -75,7 +76,8 @@ type scale struct {
 func newScale(b *testing.B, p population) *scale {
 	b.Helper()
 	l, err := lab.Up(b.Context(),
-		lab.Options{Name: fmt.Sprintf("scale-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
+		lab.Options{Name: fmt.Sprintf("scale-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr,
+			AgentArgs: []string{"--profiling"}})
 	must(b, err)
 	b.Cleanup(func() {
 		if err := l.Down(); err != nil {
@@ -140,8 +142,7 @@ func (s *scale) awaitAll() {
 		}
 		return errors.Join(
 			text.atLeast("sluice_network_peers ", float64(s.nodes)),
-			text.atLeast(`controller_runtime_reconcile_total{controller="pod",result="success"}`,
-				float64(s.pods())))
+			text.atLeast("sluice_pods ", float64(s.pods())))
 	})
 	s.mark()
 }
@@ -182,6 +183,7 @@ func (s *scale) restart() {
 	s.awaitAll()
 	maps.Copy(figures, s.memory())
 	s.report("restarted", figures)
+	s.reportHeap("restarted")
 }
 
 // cpu is the time that the agent has had on a CPU.

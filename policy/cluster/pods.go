@@ -176,6 +176,9 @@ func (c *Cluster) PodNames() map[policy.Key]struct{} {
 	return out
 }
 
+// PodCount is how many pods exist now.
+func (c *Cluster) PodCount() int { return len(c.pods.current) }
+
 // PodAddresses lists the addresses of the pod which has this namespace and name now, sorted.
 func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
 	c.settle()
