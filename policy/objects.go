@@ -25,17 +25,11 @@ type Pod struct {
 	// Created decides between pods that claim one address.
 	Created time.Time
 	// Ports are the named ports of containers and sidecars.
-	Ports []PodPort
+	Ports PodPorts
 }
 
 // Key is the pod's name, which another pod can have after it.
 func (p *Pod) Key() Key { return Key{p.ID.Namespace, p.ID.Name} }
-
-// PodPort is a named container port.
-type PodPort struct {
-	NamedPort
-	Number uint16
-}
 
 // Endpoint is a pod's attachment to the network of this node.
 type Endpoint struct {
@@ -118,7 +112,7 @@ func podAddresses(s corev1.PodStatus) []netip.Addr {
 
 // podPorts lists the named ports of containers and of sidecars, which are init containers that are
 // always restarted (KEP-753). Other init containers serve nobody once the pod runs.
-func podPorts(s corev1.PodSpec) []PodPort {
+func podPorts(s corev1.PodSpec) PodPorts {
 	var out []PodPort
 	add := func(ports []corev1.ContainerPort) {
 		for _, p := range ports {
@@ -138,7 +132,7 @@ func podPorts(s corev1.PodSpec) []PodPort {
 			add(s.InitContainers[i].Ports)
 		}
 	}
-	return out
+	return PodPortsOf(out...)
 }
 
 // UnderlayAnnotation of a Node names the address that its tunnel uses, where that isn't its first

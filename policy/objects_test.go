@@ -49,11 +49,12 @@ func TestPodFrom(t *testing.T) {
 		Labels:    selector.LabelSetOf(map[string]string{"app": "web"}),
 		Addresses: addrs("10.0.0.1", "fd00::1", "10.0.0.2"),
 		Node:      "n1", Terminating: true, Finished: true,
-		Ports: []policy.PodPort{{policy.NamedPort{policy.ProtocolTCP, "http"}, 80},
-			{policy.NamedPort{policy.ProtocolUDP, "side"}, 90}},
+		Ports: policy.PodPortsOf(policy.PodPort{policy.NamedPort{policy.ProtocolTCP, "http"}, 80},
+			policy.PodPort{policy.NamedPort{policy.ProtocolUDP, "side"}, 90}),
 	}
 	diff := cmp.Diff(want, got,
-		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, selector.LabelSet{}))
+		cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, selector.LabelSet{},
+			policy.PodPorts{}))
 	if diff != "" {
 		t.Error(diff)
 	}

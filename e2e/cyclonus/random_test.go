@@ -166,7 +166,7 @@ func trafficOf(from, to end, port int, protocol corev1.Protocol) *matcher.Traffi
 		Protocol: protocol}
 	if to.pod != nil {
 		number := flowOf(traffic).Protocol
-		for _, p := range to.pod.Ports {
+		for p := range to.pod.Ports.All() {
 			if p.Protocol == number && int(p.Number) == port {
 				traffic.ResolvedPortName = p.Name
 			}
@@ -224,6 +224,7 @@ func drawPod(t *rapid.T, namespace string, number int) policy.Pod {
 		Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", number)),
 			netip.MustParseAddr(fmt.Sprintf("fd00::%d", number))},
 	}
+	var ports []policy.PodPort
 	taken := map[string]bool{} // cyclonus knows one name of a port
 	for range rapid.IntRange(0, 3).Draw(t, "ports of "+name) {
 		p := policy.PodPort{
@@ -236,9 +237,10 @@ func drawPod(t *rapid.T, namespace string, number int) policy.Pod {
 		}
 		if key := fmt.Sprint(p.Protocol, p.Number); !taken[key] {
 			taken[key] = true
-			out.Ports = append(out.Ports, p)
+			ports = append(ports, p)
 		}
 	}
+	out.Ports = policy.PodPortsOf(ports...)
 	return out
 }
 

@@ -264,8 +264,8 @@ func TestHostNetworkPodIsItsNode(t *testing.T) {
 	db, web := pod("db", "u1", "db", dbAddr), pod("web", "u2", "web", webAddr)
 	host := pod("host", "u3", "web", "198.51.100.2")
 	host.HostNetwork = true
-	host.Ports = []policy.PodPort{
-		{NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}, Number: 80}}
+	host.Ports = policy.PodPortsOf(policy.PodPort{
+		NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}, Number: 80})
 	for _, p := range []policy.Pod{db, web, host} {
 		b.c.SetPod(p)
 	}
@@ -387,8 +387,10 @@ func TestAllNumbersOfANamedPort(t *testing.T) {
 		map[string]string{"dev/p": `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`})
 	db := pod("db", "u1", "db", dbAddr)
 	http := policy.NamedPort{Protocol: policy.ProtocolTCP, Name: "http"}
-	db.Ports = []policy.PodPort{{NamedPort: http, Number: 80}, {NamedPort: http, Number: 8080},
-		{NamedPort: policy.NamedPort{Protocol: policy.ProtocolUDP, Name: "http"}, Number: 53}}
+	first := policy.PodPort{NamedPort: http, Number: 80}
+	db.Ports = policy.PodPortsOf(first, policy.PodPort{NamedPort: http, Number: 8080},
+		policy.PodPort{NamedPort: policy.NamedPort{Protocol: policy.ProtocolUDP, Name: "http"},
+			Number: 53})
 	b.c.SetPod(db)
 	b.c.SetEndpoint(attach(db, dbAddr))
 	a, out := netip.MustParseAddr(dbAddr), netip.MustParseAddr(outAddr)
@@ -398,7 +400,7 @@ func TestAllNumbersOfANamedPort(t *testing.T) {
 		Port: 8080}, true)
 	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolUDP,
 		Port: 53}, false)
-	db.Ports = db.Ports[:1]
+	db.Ports = policy.PodPortsOf(first)
 	b.c.SetPod(db)
 	b.expectFlow(policy.Flow{Source: out, Destination: a, Protocol: policy.ProtocolTCP,
 		Port: 80}, true)

@@ -112,7 +112,7 @@ func portsOf(r *policy.Rule, o *otherEnd, names bool) iter.Seq[selector.PortRang
 		if !names || len(r.Named) == 0 || o.destination == nil {
 			return
 		}
-		for _, p := range o.destination.Ports {
+		for p := range o.destination.Ports.All() {
 			if !containsPort(r.Named, p.NamedPort) {
 				continue
 			}

@@ -31,8 +31,8 @@ func TestAllReadersMatchAlike(t *testing.T) {
 			t.Parallel()
 			c := worldCluster()
 			web := policy.PodFrom(findPod(t, "prod", "web"))
-			web.Ports = []policy.PodPort{{NamedPort: policy.NamedPort{Protocol: policy.ProtocolTCP,
-				Name: "http"}, Number: 8080}}
+			web.Ports = policy.PodPortsOf(policy.PodPort{NamedPort: policy.NamedPort{
+				Protocol: policy.ProtocolTCP, Name: "http"}, Number: 8080})
 			c.SetPod(web)
 			c.SetPolicy(policy.Parse(render(t, "dev/out", policies)))
 			tt.destroy(c)

@@ -231,7 +231,7 @@ func (m *Meaning) look(a netip.Addr) View {
 			out.peers[i] |= b
 		}
 		out.pod = rec
-		if len(rec.Ports) > 0 {
+		if rec.Ports != (policy.PodPorts{}) {
 			text = fmt.Sprint(rec.Ports, m.c.namespace(rec.ID.Namespace).Known)
 		}
 	}

@@ -134,7 +134,7 @@ func (c *Cluster) contribution(set *setState, n selector.Number) []policy.Member
 			out = append(out, policy.Member{First: a, Last: a})
 			continue
 		}
-		for _, port := range r.Ports {
+		for port := range r.Ports.All() {
 			if containsPort(set.Ports, port.NamedPort) {
 				m := policy.Member{First: a, Last: a, Protocol: port.Protocol, Port: port.Number}
 				out = append(out, m)

@@ -144,7 +144,7 @@ func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 			Terminating: rapid.IntRange(0, 4).Draw(t, "terminating") == 0,
 			Finished:    rapid.IntRange(0, 9).Draw(t, "finished") == 0,
 			Created:     time.Unix(int64(rapid.IntRange(0, 2).Draw(t, "created")), 0),
-			Ports: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) policy.PodPort {
+			Ports: policy.PodPortsOf(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) policy.PodPort {
 				return policy.PodPort{
 					NamedPort: policy.NamedPort{
 						Protocol: rapid.SampledFrom([]uint8{policy.ProtocolTCP,
@@ -153,7 +153,7 @@ func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 					},
 					Number: rapid.SampledFrom(Ports).Draw(t, "number"),
 				}
-			}), 0, 2).Draw(t, "ports"),
+			}), 0, 2).Draw(t, "ports")...),
 		}
 	})
 }
