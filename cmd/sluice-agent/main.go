@@ -83,6 +83,7 @@ func runAgentOn(ctx context.Context, k kernels.Kernel, args []string) error {
 	if err := checkKernel(ctx, k, o.policyOnly, table.Missing, log); err != nil {
 		return err
 	}
+	limitGarbage()
 	setMemoryLimit(log)
 	cfg, err := restConfig(o.kubeconfig)
 	if err != nil {

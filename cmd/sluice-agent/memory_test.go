@@ -14,6 +14,22 @@ import (
 	"github.com/sluice-net/sluice/test/memorygroup"
 )
 
+// TestGarbage: what is collected when, unless GOGC says otherwise.
+//
+//nolint:paralleltest // the percentage is everybody's
+func TestGarbage(t *testing.T) {
+	was := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(was)
+	for setting, want := range map[string]int{"70": 100, "": garbagePercent} {
+		debug.SetGCPercent(100)
+		t.Setenv("GOGC", setting)
+		limitGarbage()
+		if got := debug.SetGCPercent(100); got != want {
+			t.Errorf("GOGC=%s: %d %%, want %d", setting, got, want)
+		}
+	}
+}
+
 // TestMemoryLimit: the garbage collector knows the container's limit, unless GOMEMLIMIT says
 // otherwise.
 //
