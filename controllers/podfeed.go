@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-net/sluice/policy"
 )
 
-// PodStream lists and watches the pods of the cluster, by the manager's connections.
-func PodStream(mgr ctrl.Manager) (cache.ListerWatcher, error) {
+// podsOf lists and watches the pods of the cluster, by the manager's connections.
+func podsOf(mgr ctrl.Manager) (cache.ListerWatcher, error) {
 	pods, err := apiutil.RESTClientForGVK(corev1.SchemeGroupVersion.WithKind("Pod"), false, false,
 		mgr.GetConfig(), serializer.NewCodecFactory(mgr.GetScheme()), mgr.GetHTTPClient())
 	if err != nil {

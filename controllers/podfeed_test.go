@@ -134,13 +134,13 @@ func TestPodFeed(t *testing.T) {
 			if !feed.awaitList(ctx) {
 				t.Fatal("it has ended")
 			}
-			if got := podsOf(e); got != "dev/a=10.0.0.1 dev/b=10.0.0.1" {
+			if got := podsIn(e); got != "dev/a=10.0.0.1 dev/b=10.0.0.1" {
 				t.Errorf("after the first list: %s", got)
 			}
 			eventually := func(want string) {
 				t.Helper()
 				nfttest.Eventually(t, func() error {
-					if got := podsOf(e); got != want {
+					if got := podsIn(e); got != want {
 						return fmt.Errorf("the model has %s, want %s", got, want)
 					}
 					return nil
@@ -164,8 +164,8 @@ func TestPodFeed(t *testing.T) {
 	}
 }
 
-// podsOf lists the pods of a model with their addresses.
-func podsOf(e *enforcer.Enforcer) string {
+// podsIn lists the pods of a model with their addresses.
+func podsIn(e *enforcer.Enforcer) string {
 	var out []string
 	e.Update(func(m *enforcer.Model) {
 		for _, name := range slices.SortedFunc(maps.Keys(m.PodNames()), policy.Key.Compare) {

@@ -27,7 +27,7 @@ import (
 type Agent struct {
 	Node     string // this node's name
 	Reader   client.Reader
-	Pods     cache.ListerWatcher // see PodStream
+	Pods     cache.ListerWatcher // of the cluster; SetupWithManager sets it
 	Enforcer *enforcer.Enforcer
 	Events   events.EventRecorder
 	Metrics  *Metrics // may be nil
@@ -52,8 +52,12 @@ type Agent struct {
 }
 
 // SetupWithManager adds the agent's reconcilers and its first write to the manager, which runs the
-// latter when all caches have synced.
+// latter when all caches have synced, and takes pods from the manager's API server.
 func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
+	var err error
+	if a.Pods, err = podsOf(mgr); err != nil {
+		return err
+	}
 	for _, kind := range []struct {
 		object client.Object
 		put    func(ctx context.Context, key client.ObjectKey) error
@@ -117,18 +121,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	following.Go(func() { feed.run(ctx, a.Pods, a.Log.WithName("pods")) })
-	if !feed.awaitList(ctx) {
-		return nil // the agent ends
-	}
-	if a.Network != nil {
-		a.Network.Listed()
-		// The first ruleset replaces an earlier agent's, so it has to be complete.
-		if err := a.Network.awaitSettled(ctx); err != nil {
-			return nil //nolint:nilerr // the agent ends
-		}
-	}
-	// Likewise: only the node's object says which addresses to guard.
-	if a.PolicyOnly.Guard && !a.awaitOwnNode(ctx) {
+	if !a.awaitComplete(ctx, feed) {
 		return nil // the agent ends
 	}
 	var pods int
@@ -136,6 +129,22 @@ func (a *Agent) Start(ctx context.Context) error {
 	a.Log.Info("Writing the first ruleset", "pods", pods, "namespaces", len(namespaces.Items),
 		"policies", len(policies.Items))
 	return a.Enforcer.Run(ctx)
+}
+
+// awaitComplete returns when the model has what the first ruleset needs, which replaces an earlier
+// agent's, or false when ctx ends. Everything but the pods is listed.
+func (a *Agent) awaitComplete(ctx context.Context, feed *podFeed) bool {
+	if !feed.awaitList(ctx) {
+		return false
+	}
+	if a.Network != nil {
+		a.Network.Listed()
+		if a.Network.awaitSettled(ctx) != nil {
+			return false
+		}
+	}
+	// Only the node's object says which addresses to guard.
+	return !a.PolicyOnly.Guard || a.awaitOwnNode(ctx)
 }
 
 // awaitOwnNode returns when this node's object was read, or false when ctx ends.

@@ -48,8 +48,8 @@ func (p PodPorts) All() iter.Seq[PodPort] {
 		const head = 4 // bytes before the name
 		for text := p.text.Value(); text != ""; {
 			end := head + int(text[3])
-			port := PodPort{NamedPort{text[0], text[head:end]}, uint16(text[1])<<8 | uint16(text[2])}
-			if !yield(port) {
+			number := uint16(text[1])<<8 | uint16(text[2])
+			if !yield(PodPort{NamedPort{text[0], text[head:end]}, number}) {
 				return
 			}
 			text = text[end:]

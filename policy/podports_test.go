@@ -31,8 +31,9 @@ func TestPodPorts(t *testing.T) {
 		if got := slices.Collect(made.All()); !slices.Equal(got, list) {
 			t.Fatalf("made of %v, they have %v", list, got)
 		}
-		if got, want := made == policy.PodPortsOf(other...), slices.Equal(list, other); got != want {
-			t.Fatalf("%v == %v: %v, want %v", list, other, got, want)
+		equal := made == policy.PodPortsOf(other...)
+		if want := slices.Equal(list, other); equal != want {
+			t.Fatalf("%v == %v: %v, want %v", list, other, equal, want)
 		}
 		tooLong := policy.PodPort{NamedPort: policy.NamedPort{Name: strings.Repeat("x", 256)}}
 		if made != policy.PodPortsOf(append(list, tooLong)...) {

@@ -64,7 +64,8 @@ func TestIndexEvents(t *testing.T) {
 		}},
 		{"every namespace, known late", everywhere, []step{
 			{"pod appears", setPod(web0, LabelSet{}), nil},
-			{"namespace becomes known", setNamespace(LabelSet{}), []Change{joined(everywhere, web0)}},
+			{"namespace becomes known", setNamespace(LabelSet{}),
+				[]Change{joined(everywhere, web0)}},
 			{"second pod appears", setPod(db0, dbLabels), []Change{joined(everywhere, db0)}},
 			{"namespace relabelled", setNamespace(labelled("team", "a")), nil},
 			{"second pod goes", deletePod(db0), []Change{gone(everywhere, db0)}},

@@ -39,13 +39,15 @@ func TestSelectorMatches(t *testing.T) {
 		{"other namespace ignores Namespaces", Selector{Namespace: "bank", Namespaces: teamA}, shop,
 			pod, false},
 		{"exact namespace and pods", Selector{Namespace: "shop", Pods: web}, unknown, pod, true},
-		{"exact namespace, other pods", Selector{Namespace: "shop", Pods: web}, unknown, LabelSet{}, false},
+		{"exact namespace, other pods", Selector{Namespace: "shop", Pods: web}, unknown, LabelSet{},
+			false},
 		{"namespaces by label", Selector{Namespaces: teamA}, shop, pod, true},
 		{"namespaces by other label", Selector{Namespaces: teamA}, bare, pod, false},
 		{"namespaces without a label", Selector{Namespaces: notTeam}, bare, pod, true},
 		{"namespaces without a label, unknown", Selector{Namespaces: notTeam}, unknown, pod, false},
 		{"namespaces and pods", Selector{Namespaces: teamA, Pods: web}, shop, pod, true},
-		{"namespaces but not pods", Selector{Namespaces: teamA, Pods: web}, shop, LabelSet{}, false},
+		{"namespaces but not pods", Selector{Namespaces: teamA, Pods: web}, shop, LabelSet{},
+			false},
 		{"pods but not namespaces", Selector{Namespaces: teamA, Pods: web}, bare, pod, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -109,13 +109,9 @@ func newAgent(
 		}
 		out.parts = append(out.parts, denials.Run)
 	}
-	pods, err := controllers.PodStream(mgr)
-	if err != nil {
-		return nil, err
-	}
 	reconcilers := &controllers.Agent{
-		Node: o.node, Reader: mgr.GetClient(), Pods: pods, Enforcer: e, Events: eventQueue,
-		Metrics: t.metrics, Log: log.WithName("agent"),
+		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Metrics: t.metrics,
+		Log:     log.WithName("agent"),
 		Network: out.network, Tunnel: tunnel, Left: departures.Leave,
 		PolicyOnly: controllers.PolicyOnlyPods{
 			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop",

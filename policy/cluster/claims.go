@@ -42,12 +42,12 @@ func (r *podRecord) wiredTo(a netip.Addr) bool {
 	return false
 }
 
-// owner returns the pod whose policies govern an address, nil if there is none. An attachment to this node decides; then
-// a live pod that was wired with it wins over others, a live pod over one that isn't, an attachment
-// whose pod isn't known yet over one whose pod has come to its end, a wired one over others, and
-// one that stays over one that ends. Of those left, the oldest says on which node the address is,
-// and the newest there has it: addresses go from pod to pod of one node, and nobody takes one away
-// from a node.
+// owner returns the pod whose policies govern an address, nil if there is none. An attachment to
+// this node decides; then a live pod that was wired with it wins over others, a live pod over one
+// that isn't, an attachment whose pod isn't known yet over one whose pod has come to its end, a
+// wired one over others, and one that stays over one that ends. Of those left, the oldest says on
+// which node the address is, and the newest there has it: addresses go from pod to pod of one node,
+// and nobody takes one away from a node.
 func (b *podBook) owner(a netip.Addr) *podRecord {
 	return b.choose(a, b.claims.of(a), func(r *podRecord) bool { return r.attachedTo(a) })
 }

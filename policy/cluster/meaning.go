@@ -133,12 +133,12 @@ func (c *Cluster) Meaning() *Meaning {
 }
 
 func (m *Meaning) newSubject(rec *podRecord, ordered []policy.Key) *subject {
-	s := &subject{pod: rec}
+	s, namespace := &subject{pod: rec}, m.c.namespace(rec.ID.Namespace)
 	for _, d := range policy.Directions {
 		var profile strings.Builder
 		for _, k := range ordered {
 			p := m.c.policies[k]
-			if p.Section(d) == nil || !p.Subject.Matches(m.c.namespace(rec.ID.Namespace), rec.Labels) {
+			if p.Section(d) == nil || !p.Subject.Matches(namespace, rec.Labels) {
 				continue
 			}
 			s.policies[d] = append(s.policies[d], p)

@@ -80,8 +80,8 @@ func largePod(node, onNode, deployment int) *corev1.Pod {
 			UID:    types.UID(fmt.Sprintf("%08d-0000-4000-8000-%012d", node, onNode)),
 			Labels: labels, CreationTimestamp: metav1.Unix(int64(1_800_000_000+node), 0)},
 		Spec: corev1.PodSpec{NodeName: fmt.Sprintf("node-%d", node),
-			Containers: []corev1.Container{{Ports: []corev1.ContainerPort{
-				{Name: strings.Clone("http"), ContainerPort: 8080, Protocol: corev1.ProtocolTCP}}}}},
+			Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{
+				Name: strings.Clone("http"), ContainerPort: 8080, Protocol: corev1.ProtocolTCP}}}}},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: ips[0].IP, PodIPs: ips},
 	}
 }
