@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ type podServer struct {
 	mu      sync.Mutex
 	pods    map[string]*corev1.Pod
 	version int
+	events  []watch.Event              // those that aren't lost
 	watcher *watch.RaceFreeFakeWatcher // nil if nobody watches
 	lists   int
 }
@@ -66,13 +68,25 @@ func (s *podServer) listerWatcher() cache.ListerWatcher {
 				s.watcher.Action(watch.Bookmark, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 					ResourceVersion: s.now(),
 					Annotations:     map[string]string{metav1.InitialEventsAnnotationKey: "true"}}})
+				return s.watcher, nil
 			}
-			return s.watcher, nil
+			since, err := strconv.Atoi(o.ResourceVersion)
+			for _, e := range s.events {
+				if versionOf(e) > since {
+					s.watcher.Action(e.Type, e.Object)
+				}
+			}
+			return s.watcher, err
 		},
 	}
 }
 
 func (s *podServer) now() string { return fmt.Sprint(s.version) }
+
+func versionOf(e watch.Event) int {
+	version, _ := strconv.Atoi(e.Object.(*corev1.Pod).ResourceVersion)
+	return version
+}
 
 // change has a pod be there with an address, or not be there if that is "". The watcher is told,
 // unless that is lost.
@@ -91,16 +105,19 @@ func (s *podServer) change(name, addr string, lost bool) {
 	if addr == "" {
 		delete(s.pods, name)
 	}
-	if lost || s.watcher == nil {
+	if lost {
 		return
 	}
+	e := watch.Event{Type: watch.Modified, Object: p.DeepCopy()}
 	switch {
 	case addr == "":
-		s.watcher.Delete(p)
+		e.Type = watch.Deleted
 	case was == nil:
-		s.watcher.Add(p.DeepCopy())
-	default:
-		s.watcher.Modify(p.DeepCopy())
+		e.Type = watch.Added
+	}
+	s.events = append(s.events, e)
+	if s.watcher != nil {
+		s.watcher.Action(e.Type, e.Object)
 	}
 }
 
@@ -157,6 +174,8 @@ func TestPodFeed(t *testing.T) {
 			eventually("dev/c=10.0.0.1 dev/d=10.0.0.1")
 			s.change("d", "", false)
 			eventually("dev/c=10.0.0.1")
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			if s.lists != 2 {
 				t.Errorf("%d lists, want 2", s.lists)
 			}
