@@ -123,6 +123,38 @@ func benchRelabel(b *testing.B, ix *Index) func() {
 	}
 }
 
+// One of a pod's labels takes another value and back, at two numbers of labels: what that costs in
+// comparison with 100 labels. Kubernetes doesn't limit how many a pod has.
+func BenchmarkSetPodManyLabels(b *testing.B) {
+	var base float64
+	for _, n := range []int{100, 10_000} {
+		b.Run(fmt.Sprint("labels=", n), func(b *testing.B) {
+			labels := map[string]string{}
+			for i := range n {
+				labels[fmt.Sprint("key-", i)] = "v0"
+			}
+			versions := []LabelSet{LabelSetOf(labels)}
+			labels["key-0"] = "v1"
+			versions = append(versions, LabelSetOf(labels))
+			ix := NewIndex()
+			ix.Add(Selector{Namespace: "ns", Pods: Labels{{"key-0", In, []string{"v1"}}}})
+			ix.SetPod(0, "ns", versions[0])
+			i := 0
+			for b.Loop() {
+				i++
+				if len(ix.SetPod(0, "ns", versions[i%2])) != 1 {
+					b.Fatal("the label doesn't decide one membership")
+				}
+			}
+			perOp := float64(b.Elapsed()) / float64(b.N)
+			if base == 0 {
+				base = perOp
+			}
+			b.ReportMetric(perOp/base, "x100labels")
+		})
+	}
+}
+
 // The same among 500 namespace selectors that pick the pod's namespace, each for the pods of
 // another application.
 func BenchmarkSetPodManyNamespaceSelectors(b *testing.B) {

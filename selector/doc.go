@@ -10,7 +10,8 @@
 //
 // An [Index] holds selectors, pods and namespaces. Every event (a pod or a namespace appears, is
 // relabelled or goes away) returns the memberships it changed, as a list of [Change], and nothing
-// when it changed none. The members depend only on what the index holds now, never on the order of
+// when it changed none. It knows pods by numbers, see [Number]; equal labels of them are one
+// [LabelSet] in memory. The members depend only on what the index holds now, never on the order of
 // the events: they are the pods for which [Selector.Matches] is true.
 //
 // The cost of an event follows what it touches: the labels of the pod and the selectors that ask

@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// Pod identifies a pod. A pod that is deleted and created again with the same name has another UID
-// and is another pod.
+// Pod identifies a pod for users of this package. A pod that is deleted and created again with the
+// same name has another UID and is another pod.
 type Pod struct {
 	Namespace string
 	Name      string
 	UID       string
 }
 
-// Number stands for a pod in an [Index]. Who uses an index numbers the pods, from 0 on and without
-// large gaps: sets of pods are bitmaps.
+// Number stands for a pod in an [Index]. The caller numbers the pods, from 0 on and without large
+// gaps: sets of pods are bitmaps.
 type Number uint32
 
 // Change says that a pod joined (Member is true) or left the members of a selector.

@@ -269,6 +269,7 @@ type model struct {
 	selectors  map[Key]Selector
 	refs       map[Key]int
 	pods       map[Number]LabelSet
+	homes      map[Number]string // the namespaces of pods
 	namespaces map[string]LabelSet
 	replayed   map[Key]map[Number]bool // members by the changes
 }
@@ -279,20 +280,16 @@ func newModel() *model {
 		selectors:  make(map[Key]Selector),
 		refs:       make(map[Key]int),
 		pods:       make(map[Number]LabelSet),
+		homes:      make(map[Number]string),
 		namespaces: make(map[string]LabelSet),
 		replayed:   make(map[Key]map[Number]bool),
 	}
 }
 
 // Pods concentrate in the first namespace, so that sets grow large there.
-var (
-	namespacesByPod = []string{"a", "a", "a", "a", "b", "c"}
-	namespaceNames  = rapid.SampledFrom(namespacesByPod)
-)
+var namespaceNames = rapid.SampledFrom([]string{"a", "a", "a", "a", "b", "c"})
 
 func drawPod(t *rapid.T) Number { return Number(rapid.IntRange(0, 89).Draw(t, "pod")) }
-
-func namespaceOf(p Number) string { return namespacesByPod[int(p)%len(namespacesByPod)] }
 
 func (m *model) add(t *rapid.T) {
 	s := Selector{
@@ -336,8 +333,11 @@ func (m *model) remove(k Key) {
 
 func (m *model) setPod(t *rapid.T) {
 	p, labels := drawPod(t), LabelSetOf(drawObject(t, plain))
+	if _, known := m.pods[p]; !known { // another pod can have had the number, anywhere
+		m.homes[p] = namespaceNames.Draw(t, "namespace")
+	}
 	m.pods[p] = labels
-	m.replay(t, m.ix.SetPod(p, namespaceOf(p), labels))
+	m.replay(t, m.ix.SetPod(p, m.homes[p], labels))
 }
 
 func (m *model) deletePod(t *rapid.T) {
@@ -387,7 +387,7 @@ func (m *model) check(t *rapid.T) {
 	for _, k := range slices.Sorted(maps.Keys(m.selectors)) {
 		var want []Number
 		for p, labels := range m.pods {
-			if m.selectors[k].Matches(m.namespace(namespaceOf(p)), labels) {
+			if m.selectors[k].Matches(m.namespace(m.homes[p]), labels) {
 				want = append(want, p)
 				picking[p] = append(picking[p], k)
 			}

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"iter"
 	"maps"
+	"math"
 	"slices"
+	"sort"
 	"strings"
 	"unique"
 )
@@ -12,47 +14,43 @@ import (
 // LabelSet is the labels of an object. It doesn't change, and equal sets are ==. Objects with equal
 // sets, such as the pods of a Deployment, share them in memory; one that no object has is given
 // back. The zero value has no labels.
-type LabelSet struct {
-	// Keys and values, sorted by key, each behind its length as an unsigned varint.
-	text unique.Handle[string]
-}
+type LabelSet struct{ text unique.Handle[string] }
 
 // LabelSetOf returns the set of these labels.
 func LabelSetOf(labels map[string]string) LabelSet {
 	if len(labels) == 0 {
 		return LabelSet{}
 	}
-	var text []byte
+	var words []string
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		for _, word := range [...]string{key, labels[key]} {
-			text = append(binary.AppendUvarint(text, uint64(len(word))), word...)
-		}
+		words = append(words, key, labels[key])
 	}
-	return LabelSet{unique.Make(string(text))}
+	return LabelSet{unique.Make(encodeWords(words))}
 }
 
 // All yields the labels, by key.
 func (s LabelSet) All() iter.Seq2[string, string] {
 	return func(yield func(key, value string) bool) {
-		var key, value string
-		for rest := s.rest(); rest != ""; {
-			key, rest = cutWord(rest)
-			value, rest = cutWord(rest)
-			if !yield(key, value) {
+		words := s.words()
+		for i := 0; i < words.count; i += 2 {
+			if !yield(words.at(i), words.at(i+1)) {
 				return
 			}
 		}
 	}
 }
 
-// Get returns the value of a key, and whether it is there.
+// Get returns the value of a key, and whether it is there. An object may have thousands of labels,
+// so they aren't walked.
 func (s LabelSet) Get(key string) (value string, found bool) {
-	for k, v := range s.All() {
-		if k == key {
-			return v, true
-		}
+	words := s.words()
+	i, found := sort.Find(words.count/2, func(i int) int {
+		return strings.Compare(key, words.at(2*i))
+	})
+	if !found {
+		return "", false
 	}
-	return "", false
+	return words.at(2*i + 1), true
 }
 
 // String lists the labels for people, by key.
@@ -64,25 +62,71 @@ func (s LabelSet) String() string {
 	return strings.Join(out, ", ")
 }
 
-// rest is the text of the whole set.
-func (s LabelSet) rest() string {
+// words are the keys and values in turn, by key.
+func (s LabelSet) words() words {
 	if s == (LabelSet{}) {
-		return ""
+		return words{}
 	}
-	return s.text.Value()
+	return decodeWords(s.text.Value())
 }
 
-// cutWord takes the first word of a set's text.
-func cutWord(text string) (word, rest string) {
-	length, n := uint64(0), 0
-	for shift := 0; ; shift += 7 {
-		c := text[n]
-		n++
-		length |= uint64(c&0x7f) << shift
-		if c < 0x80 {
-			break
-		}
+// words is a list of texts in one text: the width of its numbers in bytes, then the numbers, then
+// all texts. The numbers are how many texts there are, and where each ends.
+type words struct {
+	count, width int
+	ends, texts  string
+}
+
+func encodeWords(list []string) string {
+	length := 0
+	for _, w := range list {
+		length += len(w)
 	}
-	end := n + int(length)
-	return text[n:end], text[end:]
+	width := 1
+	if largest := max(length, len(list)); largest > math.MaxUint16 {
+		width = 4
+	} else if largest > math.MaxUint8 {
+		width = 2
+	}
+	out := make([]byte, 0, 1+width*(1+len(list))+length)
+	number := func(n int) {
+		all := binary.BigEndian.AppendUint32(nil, uint32(n)) // no object has so many bytes
+		out = append(out, all[len(all)-width:]...)
+	}
+	out = append(out, byte(width))
+	number(len(list))
+	end := 0
+	for _, w := range list {
+		end += len(w)
+		number(end)
+	}
+	for _, w := range list {
+		out = append(out, w...)
+	}
+	return string(out)
+}
+
+func decodeWords(text string) words {
+	w := words{width: int(text[0])}
+	w.count = w.number(text[1:])
+	w.ends = text[1+w.width:]
+	w.texts = w.ends[w.count*w.width:]
+	return w
+}
+
+// at is the text with an index.
+func (w words) at(i int) string {
+	begin := 0
+	if i > 0 {
+		begin = w.number(w.ends[(i-1)*w.width:])
+	}
+	return w.texts[begin:w.number(w.ends[i*w.width:])]
+}
+
+// number is the one that a text begins with.
+func (w words) number(text string) (n int) {
+	for i := range w.width {
+		n = n<<8 | int(text[i])
+	}
+	return n
 }

@@ -12,10 +12,10 @@ import (
 // A LabelSet has the labels that it was made of, and is == to one of equal labels and to no other.
 func TestLabelSet(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", 300) // its length takes two bytes
+	longs := []string{strings.Repeat("x", 300), strings.Repeat("y", 70_000)} // of other widths
 	rapid.Check(t, func(t *rapid.T) {
 		from := hostile
-		from.values = append(slices.Clone(from.values), long)
+		from.values = append(slices.Clone(from.values), longs...)
 		labels, other := drawObject(t, from), drawObject(t, from)
 		set := LabelSetOf(labels)
 		if got := maps.Collect(set.All()); !maps.Equal(got, labels) {
