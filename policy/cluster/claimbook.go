@@ -32,7 +32,8 @@ func (b *claimBook) remove(a netip.Addr, n selector.Number) {
 	b.set(a, slices.DeleteFunc(b.of(a), func(o selector.Number) bool { return o == n }))
 }
 
-// of lists the pods that claim an address. What is made of the list must be set.
+// of lists the pods that claim an address. The list may be the book's own: what changes it gives
+// the result to set.
 func (b *claimBook) of(a netip.Addr) []selector.Number {
 	n, ok := selector.Number(0), false
 	switch {
@@ -68,7 +69,7 @@ func (b *claimBook) set(a netip.Addr, claimants []selector.Number) {
 	}
 }
 
-// addresses are all that are claimed, in any order.
+// addresses yields the addresses that pods claim, in any order.
 func (b *claimBook) addresses() iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for a := range b.one4 {

@@ -52,7 +52,9 @@ func (r *podRecord) live() bool { return r.exists() && !r.Finished && !r.HostNet
 
 // subject reports whether policies select the pod on this node: from its attachment to its
 // detachment, also when its object is already gone.
-func (r *podRecord) subject() bool { return r.known && !r.HostNetwork && len(r.endpoints) > 0 }
+func (r *podRecord) subject() bool {
+	return r != nil && r.known && !r.HostNetwork && len(r.endpoints) > 0
+}
 
 // find returns the record of a pod, nil if it isn't known.
 func (b *podBook) find(p selector.Pod) *podRecord {

@@ -154,7 +154,7 @@ func (s *standing) ofPod(p *policy.Pod) []netip.Addr {
 		if canBe(a) {
 			continue
 		}
-		out := slices.Clone(p.Addresses[:i])
+		out := append([]netip.Addr(nil), p.Addresses[:i]...)
 		for _, a := range p.Addresses[i+1:] {
 			if canBe(a) {
 				out = append(out, a)
