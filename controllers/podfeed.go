@@ -10,11 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
 )
 
 // podsOf lists and watches the pods of the cluster, by the manager's connections.
@@ -31,7 +33,8 @@ func podsOf(mgr ctrl.Manager) (cache.ListerWatcher, error) {
 // podFeed puts pods into the model as the API server streams them. The model has the only copy: a
 // cluster may have 150,000 pods, and a cache of their objects would be most of the agent's memory.
 //
-// It is what a reflector of client-go writes to, by one goroutine.
+// One goroutine, a reflector's, writes to it, in the order of the stream. So of two updates of one
+// pod the later wins, though pods are read outside of Enforcer.Update.
 type podFeed struct {
 	agent *Agent
 	once  sync.Once
@@ -43,11 +46,13 @@ func newPodFeed(a *Agent) *podFeed { return &podFeed{agent: a, first: make(chan 
 // run follows the pods until ctx ends.
 func (f *podFeed) run(ctx context.Context, pods cache.ListerWatcher, log logr.Logger) {
 	cache.NewReflectorWithOptions(pods, &corev1.Pod{}, f,
-		cache.ReflectorOptions{Name: "pods", Logger: &log}).RunWithContext(ctx)
+		cache.ReflectorOptions{Name: "pods", Logger: &log}).
+		RunWithContext(klog.NewContext(ctx, log))
 }
 
 // awaitList returns when the model has all pods, or false when ctx ends.
-func (f *podFeed) awaitList(ctx context.Context) bool {
+func (f *podFeed) awaitList(ctx context.Context, log logr.Logger) bool {
+	log.V(1).Info("Waiting for the list of all pods. Until then the last ruleset stays")
 	select {
 	case <-f.first:
 		return true
@@ -111,23 +116,27 @@ func (f *podFeed) delete(pod policy.Key) {
 }
 
 // Replace makes a list the pods of the model: the first, or one after a watch has missed something.
-// It goes pod by pod, so that others don't have to wait for the model meanwhile.
+// It goes pod by pod, so that others don't have to wait for the model meanwhile. What is gone goes
+// first: others may have its addresses by now.
 func (f *podFeed) Replace(list []any, _ string) error {
-	var gone map[policy.Key]struct{}
-	f.agent.Enforcer.Update(func(m *enforcer.Model) { gone = m.PodNames() })
-	for i, in := range list {
-		p, err := readPod(in)
+	var gone map[selector.Pod]struct{}
+	f.agent.Enforcer.Update(func(m *enforcer.Model) { gone = m.Pods() })
+	for i := range list {
+		p, err := readPod(list[i])
 		if err != nil {
 			return err
 		}
-		list[i] = nil // the model has it then
-		delete(gone, p.Key())
-		if err := f.Update(p); err != nil {
-			return err
-		}
+		list[i] = p
+		delete(gone, p.ID)
 	}
 	for pod := range gone {
-		f.delete(pod)
+		f.delete(policy.Key{Namespace: pod.Namespace, Name: pod.Name})
+	}
+	for i := range list {
+		if err := f.Update(list[i]); err != nil {
+			return err
+		}
+		list[i] = nil // the model has it
 	}
 	f.once.Do(func() { close(f.first) })
 	return nil

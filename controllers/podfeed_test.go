@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +20,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sluice-net/sluice/enforcer"
-	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
 	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/nfttest"
@@ -148,7 +146,7 @@ func TestPodFeed(t *testing.T) {
 			defer running.Wait()
 			defer cancel()
 			running.Go(func() { feed.run(ctx, s.listerWatcher(), testr.New(t)) })
-			if !feed.awaitList(ctx) {
+			if !feed.awaitList(ctx, testr.New(t)) {
 				t.Fatal("it has ended")
 			}
 			if got := podsIn(e); got != "dev/a=10.0.0.1 dev/b=10.0.0.1" {
@@ -187,11 +185,12 @@ func TestPodFeed(t *testing.T) {
 func podsIn(e *enforcer.Enforcer) string {
 	var out []string
 	e.Update(func(m *enforcer.Model) {
-		for _, name := range slices.SortedFunc(maps.Keys(m.PodNames()), policy.Key.Compare) {
-			said, _ := m.PodClaims(name.Namespace, name.Name)
-			out = append(out, fmt.Sprintf("%s=%s", name, said[0]))
+		for p := range m.Pods() {
+			said, _ := m.PodClaims(p.Namespace, p.Name)
+			out = append(out, fmt.Sprintf("%s/%s=%s", p.Namespace, p.Name, said[0]))
 		}
 	})
+	slices.Sort(out)
 	return strings.Join(out, " ")
 }
 

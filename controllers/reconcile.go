@@ -134,7 +134,7 @@ func (a *Agent) Start(ctx context.Context) error {
 // awaitComplete returns when the model has what the first ruleset needs, which replaces an earlier
 // agent's, or false when ctx ends. Everything but the pods is listed.
 func (a *Agent) awaitComplete(ctx context.Context, feed *podFeed) bool {
-	if !feed.awaitList(ctx) {
+	if !feed.awaitList(ctx, a.Log) {
 		return false
 	}
 	if a.Network != nil {

@@ -167,11 +167,11 @@ func (c *Cluster) reconsiderPods(changed []policy.Node) {
 	}
 }
 
-// PodNames are the pods that exist now.
-func (c *Cluster) PodNames() map[policy.Key]struct{} {
-	out := make(map[policy.Key]struct{}, len(c.pods.current))
-	for name := range c.pods.current {
-		out[name] = struct{}{}
+// Pods are those that exist now.
+func (c *Cluster) Pods() map[selector.Pod]struct{} {
+	out := make(map[selector.Pod]struct{}, len(c.pods.current))
+	for _, n := range c.pods.current {
+		out[c.pods.records[n].ID] = struct{}{}
 	}
 	return out
 }
