@@ -92,12 +92,8 @@ func runAgentOn(ctx context.Context, k kernels.Kernel, args []string) error {
 	api := apiguard.New(o.apiSilence, log.WithName("api"))
 	cfg.Wrap(api.Wrap)
 	var a *agent // made after the manager, and before the first question
-	handlers := controllers.HealthHandlers(func() error { return a.networkReady() },
-		func() error { return a.enforcer.Ready() })
-	if o.profiling {
-		addProfiling(handlers)
-	}
-	mgr, err := newManager(cfg, o.httpAddress, handlers)
+	mgr, err := newManager(cfg, o.httpAddress, handlersOf(o,
+		func() error { return a.networkReady() }, func() error { return a.enforcer.Ready() }))
 	if err != nil {
 		return err
 	}

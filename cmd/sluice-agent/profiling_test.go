@@ -4,20 +4,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-
-	"github.com/sluice-net/sluice/controllers"
 )
 
 // Profiles are served only where they were asked for.
 func TestProfiling(t *testing.T) {
 	t.Parallel()
 	for _, profiling := range []bool{false, true} {
-		handlers := controllers.HealthHandlers()
-		if profiling {
-			addProfiling(handlers)
-		}
 		mux := http.NewServeMux()
-		for path, h := range handlers {
+		for path, h := range handlersOf(&options{profiling: profiling}) {
 			mux.Handle(path, h)
 		}
 		answer := httptest.NewRecorder()
