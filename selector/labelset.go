@@ -11,29 +11,33 @@ import (
 	"unique"
 )
 
-// LabelSet is the labels of an object. It doesn't change, and equal sets are ==. Objects with equal
-// sets, such as the pods of a Deployment, share them in memory; one that no object has is given
-// back. The zero value has no labels.
-type LabelSet struct{ text unique.Handle[string] }
+// LabelSet is the labels of an object. It doesn't change, and equal sets are ==. Objects with the
+// same keys, such as the pods of one Helm chart, share them in memory; the values are each set's own
+// until somebody keeps one of several equal sets. The zero value has no labels.
+type LabelSet struct {
+	keys   unique.Handle[string] // sorted; see words
+	values string
+}
 
 // LabelSetOf returns the set of these labels.
 func LabelSetOf(labels map[string]string) LabelSet {
 	if len(labels) == 0 {
 		return LabelSet{}
 	}
-	var words []string
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		words = append(words, key, labels[key])
+	keys := slices.Sorted(maps.Keys(labels))
+	values := make([]string, len(keys))
+	for i, key := range keys {
+		values[i] = labels[key]
 	}
-	return LabelSet{unique.Make(encodeWords(words))}
+	return LabelSet{unique.Make(encodeWords(keys)), encodeWords(values)}
 }
 
 // All yields the labels, by key.
 func (s LabelSet) All() iter.Seq2[string, string] {
 	return func(yield func(key, value string) bool) {
-		words := s.words()
-		for i := 0; i < words.count; i += 2 {
-			if !yield(words.at(i), words.at(i+1)) {
+		keys, values := s.words()
+		for i := range keys.count {
+			if !yield(keys.at(i), values.at(i)) {
 				return
 			}
 		}
@@ -43,14 +47,12 @@ func (s LabelSet) All() iter.Seq2[string, string] {
 // Get returns the value of a key, and whether it is there. An object may have thousands of labels,
 // so they aren't walked.
 func (s LabelSet) Get(key string) (value string, found bool) {
-	words := s.words()
-	i, found := sort.Find(words.count/2, func(i int) int {
-		return strings.Compare(key, words.at(2*i))
-	})
+	keys, values := s.words()
+	i, found := sort.Find(keys.count, func(i int) int { return strings.Compare(key, keys.at(i)) })
 	if !found {
 		return "", false
 	}
-	return words.at(2*i + 1), true
+	return values.at(i), true
 }
 
 // String lists the labels for people, by key.
@@ -62,12 +64,12 @@ func (s LabelSet) String() string {
 	return strings.Join(out, ", ")
 }
 
-// words are the keys and values in turn, by key.
-func (s LabelSet) words() words {
+// words are the keys, and the value of each.
+func (s LabelSet) words() (keys, values words) {
 	if s == (LabelSet{}) {
-		return words{}
+		return words{}, words{}
 	}
-	return decodeWords(s.text.Value())
+	return decodeWords(s.keys.Value()), decodeWords(s.values)
 }
 
 // words is a list of texts in one text: the width of its numbers in bytes, then the numbers, then

@@ -25,7 +25,7 @@ type Options struct {
 // concurrent use. Objects handed to it must not be modified afterwards.
 type Cluster struct {
 	opts       Options
-	namespaces map[string]selector.LabelSet
+	namespaces map[string]selector.Namespace // those that are known
 	nodes      nodeBook
 	policies   map[policy.Key]*policy.Policy
 	bySubject  map[selector.Key]map[policy.Key]struct{}
@@ -53,7 +53,7 @@ func New(opts Options) *Cluster {
 	opts.Bounds = opts.Bounds.withDefaults()
 	return &Cluster{
 		opts:       opts,
-		namespaces: map[string]selector.LabelSet{},
+		namespaces: map[string]selector.Namespace{},
 		nodes: nodeBook{
 			told:     map[string]policy.Node{},
 			standing: newStanding(nil, opts, nil),
@@ -90,14 +90,16 @@ func (c *Cluster) SetNamespace(name string, labels map[string]string) {
 		labels[namespaceName] = name
 	}
 	set := selector.LabelSetOf(labels)
-	c.namespaces[name] = set
+	c.namespaces[name] = selector.Namespace{Name: name, Known: true, Labels: set}
 	c.applyPeerChanges(c.peers.SetNamespace(name, set))
 }
 
 // namespace is a namespace as selectors see it.
 func (c *Cluster) namespace(name string) selector.Namespace {
-	labels, known := c.namespaces[name]
-	return selector.Namespace{Name: name, Known: known, Labels: labels}
+	if ns, known := c.namespaces[name]; known {
+		return ns
+	}
+	return selector.Namespace{Name: name}
 }
 
 // DeleteNamespace forgets a namespace; its pods are matched by no namespaceSelector from now on.

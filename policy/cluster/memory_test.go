@@ -15,8 +15,15 @@ import (
 )
 
 // BenchmarkMemory is what a pod of a large cluster costs in memory, everything that is kept of it
-// included: 1,000 nodes with 30 dual-stack pods each, of 1,500 Deployments.
+// included: 1,000 nodes with 30 dual-stack pods each, of 1,500 Deployments, or of as many
+// StatefulSets, whose pods have a label of their own.
 func BenchmarkMemory(b *testing.B) {
+	b.Run("Deployments", func(b *testing.B) { benchMemory(b, false) })
+	b.Run("StatefulSets", func(b *testing.B) { benchMemory(b, true) })
+}
+
+func benchMemory(b *testing.B, ownLabel bool) {
+	b.Helper()
 	const nodes, podsPerNode, deployments = 1000, 30, 1500
 	for b.Loop() {
 		before := heap()
@@ -30,7 +37,11 @@ func BenchmarkMemory(b *testing.B) {
 		c.Take()
 		empty := heap()
 		for i := range nodes * podsPerNode {
-			c.SetPod(policy.PodFrom(largePod(i/podsPerNode, i%podsPerNode, i%deployments)))
+			pod := largePod(i/podsPerNode, i%podsPerNode, i%deployments)
+			if ownLabel {
+				pod.Labels["apps.kubernetes.io/pod-name"] = pod.Name
+			}
+			c.SetPod(policy.PodFrom(pod))
 		}
 		c.Take()
 		b.ReportMetric(float64(heap()-empty)/(nodes*podsPerNode), "B/pod")

@@ -19,6 +19,7 @@ type podBook struct {
 	current map[policy.Key]selector.Number
 	former  map[selector.Pod]selector.Number
 	claims  claimBook
+	labels  labelBook
 	// byNode are the known pods of each node.
 	byNode map[string]map[selector.Number]struct{}
 }
@@ -40,6 +41,7 @@ func newPodBook() podBook {
 		current: map[policy.Key]selector.Number{},
 		former:  map[selector.Pod]selector.Number{},
 		claims:  newClaimBook(),
+		labels:  labelBook{},
 		byNode:  map[string]map[selector.Number]struct{}{},
 	}
 }
@@ -86,8 +88,12 @@ func (b *podBook) newRecord(p selector.Pod) *podRecord {
 
 // store replaces a pod's record and its claims.
 func (b *podBook) store(old, next *podRecord) {
+	isKept := next.exists() || len(next.endpoints) > 0
+	if isKept { // first, as old may have the only equal set
+		next.Labels = b.labels.take(next.Labels)
+	}
 	b.remove(old)
-	if !next.exists() && len(next.endpoints) == 0 {
+	if !isKept {
 		return
 	}
 	n := next.number
@@ -121,6 +127,7 @@ func (b *podBook) remove(r *podRecord) {
 	}
 	b.records[n] = nil
 	b.free = append(b.free, n)
+	b.labels.release(r.Labels)
 	for _, a := range r.addresses() {
 		b.claims.remove(a, n)
 	}

@@ -17,7 +17,8 @@ func TestNumbersAreReused(t *testing.T) {
 		return selector.Pod{Namespace: "dev", Name: fmt.Sprint(i), UID: fmt.Sprint(i)}
 	}
 	for i := range all {
-		c.SetPod(policy.Pod{ID: id(i), Node: "n2"})
+		c.SetPod(policy.Pod{ID: id(i), Node: "n2",
+			Labels: selector.LabelSetOf(map[string]string{"app": fmt.Sprint(i % 3)})})
 		if i%3 == 0 { // attached here, and for a while without an object
 			c.SetEndpoint(policy.Endpoint{ID: fmt.Sprint(i), Pod: id(i)})
 		}
@@ -33,8 +34,9 @@ func TestNumbersAreReused(t *testing.T) {
 		c.DeletePod("dev", fmt.Sprint(i))
 		c.DeleteEndpoint(fmt.Sprint(i))
 	}
-	if b := c.pods; len(b.free) != len(b.records) || len(b.current)+len(b.former) > 0 {
-		t.Errorf("left in an empty book: %d numbers, of which %d are free; %v and %v",
-			len(b.records), len(b.free), b.current, b.former)
+	if b := c.pods; len(b.free) != len(b.records) ||
+		len(b.current)+len(b.former)+len(b.labels)+len(b.byNode) > 0 {
+		t.Errorf("left in an empty book: %d numbers, of which %d are free; %v, %v, %v, %v",
+			len(b.records), len(b.free), b.current, b.former, b.labels, b.byNode)
 	}
 }

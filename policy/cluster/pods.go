@@ -15,8 +15,10 @@ func (c *Cluster) SetPod(in policy.Pod) {
 	if old := c.pods.named(in.Key()); old != nil && old.ID != in.ID {
 		c.dropPod(old.ID)
 	}
+	// The same names, but one text in memory for all pods.
+	in.ID.Namespace = c.namespace(in.ID.Namespace).Name
 	if n, known := c.nodes.told[in.Node]; known {
-		in.Node = n.Name // the same, but one text in memory
+		in.Node = n.Name
 	}
 	c.updatePod(in.ID, func(r *podRecord) {
 		r.Pod, r.known, r.gone = in, true, false
