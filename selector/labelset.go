@@ -12,8 +12,8 @@ import (
 )
 
 // LabelSet is the labels of an object. It doesn't change, and equal sets are ==. Objects with the
-// same keys, such as the pods of one Helm chart, share them in memory; the values are each set's own
-// until somebody keeps one of several equal sets. The zero value has no labels.
+// same keys, such as the pods of one Helm chart, share them in memory; the values are each set's
+// own, until somebody keeps one of several equal sets. The zero value has no labels.
 type LabelSet struct {
 	keys   unique.Handle[string] // sorted; see words
 	values string

@@ -61,6 +61,7 @@ func BenchmarkScale(b *testing.B) {
 		return s.lab.Store(b.Context(), slices.Values(policies))
 	})
 	s.report("afterwards", s.memory())
+	s.reportHeap("afterwards")
 }
 
 // scale is a lab of one node in a population.
