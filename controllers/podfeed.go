@@ -45,8 +45,8 @@ func newPodFeed(a *Agent) *podFeed { return &podFeed{agent: a, first: make(chan 
 
 // run follows the pods until ctx ends.
 func (f *podFeed) run(ctx context.Context, pods cache.ListerWatcher, log logr.Logger) {
-	cache.NewReflectorWithOptions(pods, &corev1.Pod{}, f,
-		cache.ReflectorOptions{Name: "pods", Logger: &log}).
+	options := cache.ReflectorOptions{Name: "pods"}
+	cache.NewReflectorWithOptions(pods, &corev1.Pod{}, f, options).
 		RunWithContext(klog.NewContext(ctx, log))
 }
 

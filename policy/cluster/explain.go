@@ -130,9 +130,6 @@ func (c *Cluster) NamespaceAt(a netip.Addr) string {
 	return ""
 }
 
-// peerAt returns the pod that selectors mean by an address.
-func (c *Cluster) peerAt(a netip.Addr) *podRecord { return c.pods.peer(a) }
-
 // nodeOf returns the name of a pod's node. What is attached here is here, also where the object was
 // last seen before it was scheduled.
 func (c *Cluster) nodeOf(r *podRecord) string {

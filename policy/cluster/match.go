@@ -23,7 +23,7 @@ type otherEnd struct {
 
 // otherEnd looks at who is at an address, for the rules of a pod in a direction.
 func (c *Cluster) otherEnd(pod *podRecord, d policy.Direction, a netip.Addr) *otherEnd {
-	o := c.otherEndOf(pod, d, c.peerAt(a))
+	o := c.otherEndOf(pod, d, c.pods.peer(a))
 	o.address = a
 	return o
 }

@@ -226,7 +226,7 @@ func (m *Meaning) look(a netip.Addr) View {
 		}
 	}
 	text := ""
-	if rec := m.c.peerAt(a); rec != nil {
+	if rec := m.c.pods.peer(a); rec != nil {
 		for i, b := range m.selectors(rec) {
 			out.peers[i] |= b
 		}
