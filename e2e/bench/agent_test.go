@@ -32,6 +32,7 @@ import (
 type agent struct {
 	enforcer *enforcer.Enforcer
 	network  *controllers.PodNetwork
+	stop     func() // may be called again; what it made stays
 
 	mu    sync.Mutex
 	state controllers.NetworkState
@@ -97,14 +98,15 @@ func (a *agent) start(b *testing.B, peers int) controllers.NetworkState {
 	b.Helper()
 	ctx, stop := context.WithCancel(b.Context())
 	var running sync.WaitGroup
+	a.stop = func() {
+		stop()
+		running.Wait()
+	}
+	b.Cleanup(a.stop)
 	running.Go(func() {
 		if err := a.network.Run(ctx); err != nil {
 			b.Error(err)
 		}
-	})
-	b.Cleanup(func() {
-		stop()
-		running.Wait()
 	})
 	var state controllers.NetworkState
 	await(b, "pod network", func() error {
@@ -182,32 +184,39 @@ func (a *agent) setPolicies(b *testing.B) {
 func sluice(backend string, policed bool) func(b *testing.B, name string) way {
 	return func(b *testing.B, name string) way {
 		b.Helper()
-		c := newCable(b)
-		w := c.pods(b, name)
-		for i, host := range []*testnet.Host{w.client, w.server} {
-			a := newAgent(b, c[i], i, backend)
-			a.setNodes(nodeObject(0), nodeObject(1))
-			a.enforcer.Update(func(cluster *enforcer.Model) {
-				cluster.SetNamespace("bench", nil)
-				cluster.SetPod(policy.PodFrom(podObject(0)))
-				cluster.SetPod(policy.PodFrom(podObject(1)))
-			})
-			if policed {
-				a.setPolicies(b)
-			}
-			state := a.start(b, 1)
-			a.attach(b, podObject(i), host)
-			run(b, c[i], "ip link set %s mtu %d", host.Interface(), state.MTU)
-			run(b, host, "ip link set eth0 mtu %d", state.MTU)
-		}
-		// What is measured is allowed by the policies, which deny the rest.
-		other := netip.AddrPortFrom(w.to, serverPort+10)
-		w.server.ServeTCP(other.Port())
-		if policed {
-			w.client.MustNotReach(b, testnet.TCP, other)
-		} else {
-			w.client.MustReach(b, testnet.TCP, other)
-		}
+		w, _ := newCable(b).sluice(b, name, backend, policed)
 		return w
 	}
+}
+
+// sluice is that way over a cable, and the agents of its nodes.
+func (c cable) sluice(b *testing.B, name, backend string, policed bool) (w way, agents [2]*agent) {
+	b.Helper()
+	w = c.pods(b, name)
+	for i, host := range []*testnet.Host{w.client, w.server} {
+		a := newAgent(b, c[i], i, backend)
+		a.setNodes(nodeObject(0), nodeObject(1))
+		a.enforcer.Update(func(cluster *enforcer.Model) {
+			cluster.SetNamespace("bench", nil)
+			cluster.SetPod(policy.PodFrom(podObject(0)))
+			cluster.SetPod(policy.PodFrom(podObject(1)))
+		})
+		if policed {
+			a.setPolicies(b)
+		}
+		state := a.start(b, 1)
+		a.attach(b, podObject(i), host)
+		run(b, c[i], "ip link set %s mtu %d", host.Interface(), state.MTU)
+		run(b, host, "ip link set eth0 mtu %d", state.MTU)
+		agents[i] = a
+	}
+	// What is measured is allowed by the policies, which deny the rest.
+	other := netip.AddrPortFrom(w.to, serverPort+10)
+	w.server.ServeTCP(other.Port())
+	if policed {
+		w.client.MustNotReach(b, testnet.TCP, other)
+	} else {
+		w.client.MustReach(b, testnet.TCP, other)
+	}
+	return w, agents
 }

@@ -111,12 +111,30 @@ func vxlanByHand(b *testing.B, name string) way {
 // single rule, which accepts.
 func vxlanTracked(b *testing.B, name string) way {
 	b.Helper()
+	w, _ := vxlanTrackedOn(b, name)
+	return w
+}
+
+func vxlanTrackedOn(b *testing.B, name string) (way, cable) {
+	b.Helper()
 	c := newVXLAN(b)
 	for _, node := range c {
 		node.NftInput("table inet by-hand { chain forward { type filter hook forward priority " +
 			"filter; ct state established,related accept; }; }")
 	}
-	return c.finish(b, name)
+	return c.finish(b, name), c
+}
+
+// vxlanTranslated has, besides, what nodes with Services have: a chain for address translation,
+// without a rule.
+func vxlanTranslated(b *testing.B, name string) way {
+	b.Helper()
+	w, nodes := vxlanTrackedOn(b, name)
+	for _, node := range nodes {
+		node.NftInput("table inet by-hand { chain source { type nat hook postrouting priority " +
+			"srcnat; }; }")
+	}
+	return w
 }
 
 func newVXLAN(b *testing.B) cable {

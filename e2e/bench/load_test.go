@@ -43,9 +43,9 @@ var (
 	tcpConnect = load{"connections/s", openTCPConnect}
 )
 
-// socket is a connected socket whose calls block the thread: the runtime's poller, and its noise,
-// have no part in them.
-type socket struct{ file *os.File }
+// socket is the descriptor of a connected socket whose calls block the thread. The runtime doesn't
+// know of it: its poller would be woken by what arrives, on the time of whoever sends.
+type socket int
 
 // lossTimeout is when a request or its answer counts as lost, and is asked again.
 var lossTimeout = unix.Timeval{Sec: 5}
@@ -62,12 +62,13 @@ func blocking(b *testing.B, conn interface {
 	b.Helper()
 	file, err := conn.File()
 	must(b, errors.Join(err, conn.Close()))
-	s := socket{file}
-	must(b, unix.SetNonblock(s.fd(), false))
-	return s
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	must(b, errors.Join(err, file.Close())) // the poller forgets it
+	must(b, unix.SetNonblock(fd, false))
+	return socket(fd)
 }
 
-func (s socket) fd() int { return int(s.file.Fd()) }
+func (s socket) fd() int { return int(s) }
 
 // end wakes all that wait for the socket; awaitEnd is called then.
 func (s socket) end(b *testing.B, awaitEnd func()) {
@@ -76,7 +77,7 @@ func (s socket) end(b *testing.B, awaitEnd func()) {
 		b.Error(err)
 	}
 	awaitEnd()
-	if err := s.file.Close(); err != nil {
+	if err := unix.Close(s.fd()); err != nil {
 		b.Error(err)
 	}
 }

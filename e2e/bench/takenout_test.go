@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/test/testnet"
+)
+
+// takenOut is what is missing of Sluice's table: the rules of a chain that have a text, or the
+// whole chain, where it is empty.
+type takenOut struct{ chain, rules string }
+
+var (
+	forwardChains = []takenOut{{"egress/1", ""}, {"ingress/1", ""}}
+	natChains     = []takenOut{{"host-ports/2", ""}, {"own-host-ports/2", ""}, {"masquerade/1", ""}}
+)
+
+// sluiceWithout is the way through Sluice's pod network, with policies, and without a part of the
+// ruleset on both nodes.
+func sluiceWithout(b *testing.B, p part) way {
+	b.Helper()
+	c := newCable(b)
+	w, agents := c.sluice(b, p.name, vxlan, true)
+	for i, a := range agents {
+		a.stop() // it would repair the table
+		for _, out := range p.out {
+			out.from(b, c[i])
+		}
+	}
+	return w
+}
+
+var ruleHandle = regexp.MustCompile(`# handle (\d+)$`)
+
+func (o takenOut) from(b *testing.B, node *testnet.Node) {
+	b.Helper()
+	if o.rules == "" {
+		node.Nft("delete", "chain", "inet", "sluice", o.chain)
+		return
+	}
+	found := false
+	for line := range strings.Lines(node.Nft("-a", "list", "chain", "inet", "sluice", o.chain)) {
+		line = strings.TrimSpace(line)
+		handle := ruleHandle.FindStringSubmatch(line)
+		if handle != nil && strings.Contains(line, o.rules) {
+			node.Nft("delete", "rule", "inet", "sluice", o.chain, "handle", handle[1])
+			found = true
+		}
+	}
+	if !found {
+		b.Fatalf("chain %s has no rule with %q", o.chain, o.rules)
+	}
+}
