@@ -77,6 +77,9 @@ type MatchLocalDst struct{}
 // chains at prerouting, input and forward.
 type MatchNoRouteBack struct{}
 
+// MatchRouteBack matches all packets that MatchNoRouteBack doesn't.
+type MatchRouteBack struct{}
+
 // MatchDNATed matches packets of connections whose destination was translated, by any rule of any
 // table.
 type MatchDNATed struct{}

@@ -317,6 +317,7 @@ func (MatchTCPNoSYN) String() string    { return "tcp flags ! syn" }
 func (MatchLocalSrc) String() string    { return "fib saddr type local" }
 func (MatchLocalDst) String() string    { return "fib daddr type local" }
 func (MatchNoRouteBack) String() string { return "fib saddr . iif oif missing" }
+func (MatchRouteBack) String() string   { return "fib saddr . iif oif exists" }
 func (m InSet) String() string          { return joinFields(m.Fields) + " @" + m.Set }
 func (d Dispatch) String() string       { return joinFields(d.Fields) + " vmap @" + d.Map }
 func (Count) String() string            { return "counter" }

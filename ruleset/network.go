@@ -176,8 +176,8 @@ func originOfPods() []nft.Rule {
 	}
 }
 
-// originRules drop packets with a false source. Most packets meet few of these rules: the tunnel's
-// packets, which are the most, two.
+// originRules drop packets with a false source. The most packets meet few of these rules: what comes
+// out of the tunnel three, and the tunnel's own two.
 func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
 		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
@@ -186,6 +186,11 @@ func (n *Network) originRules() []nft.Rule {
 	if n.Local.IsValid() {
 		rules = append(rules, rule("tunnel packets need no tracking",
 			append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
+	}
+	if n.Tunnel != "" {
+		rules = append(rules, rule("from where it is routed: needs no look into the ranges",
+			nft.MatchIface{Field: nft.InIface, Name: n.Tunnel}, nft.MatchRouteBack{},
+			do(nft.Accept)))
 	}
 	for _, f := range families {
 		rules = append(rules, rule("a pod's address, but not from there",
@@ -199,8 +204,8 @@ func (n *Network) originRules() []nft.Rule {
 func (n *Network) fromPeer() []nft.Statement {
 	family := familySuffix(n.Local)
 	return []nft.Statement{
+		n.toTunnel(), // the cheapest first
 		nft.MatchAddr{Field: addrField(false, n.Local.Is4()), Addr: n.Local},
-		n.toTunnel(),
 		nft.InSet{Fields: []nft.Field{addrField(true, n.Local.Is4())}, Set: endpointsSet(family)},
 	}
 }
@@ -209,8 +214,8 @@ func (n *Network) fromPeer() []nft.Statement {
 func (n *Network) untrack() nft.Rule {
 	is4 := n.Local.Is4()
 	return rule("tunnel packets need no tracking",
-		nft.MatchAddr{Field: addrField(true, is4), Addr: n.Local},
 		n.toTunnel(),
+		nft.MatchAddr{Field: addrField(true, is4), Addr: n.Local},
 		nft.InSet{Fields: []nft.Field{addrField(false, is4)},
 			Set: endpointsSet(familySuffix(n.Local))},
 		nft.NoTrack{})
@@ -253,8 +258,33 @@ func (n *Network) toForwarded() []nft.Rule {
 		nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
 }
 
-// toInput is the input chain's part of that, second after the rule for cut connections: most
-// incoming packets are the tunnel's.
+// throughTunnel accepts, behind passing, what came out of the tunnel, which no pod of this node sent,
+// and what goes into it, which none will get: most packets of the other direction than a pod's.
+func (n *Network) throughTunnel(d policy.Direction) []nft.Rule {
+	if !n.Enabled() || n.Tunnel == "" {
+		return nil
+	}
+	what := "from another node, so from no pod of this one"
+	if d == policy.Ingress {
+		what = "to another node, so to no pod of this one"
+	}
+	return []nft.Rule{rule(what, nft.MatchIface{Field: vethField(d), Name: n.Tunnel},
+		do(nft.Accept))}
+}
+
+// fromTunnel are the first rules of the input chain: most incoming packets are the tunnel's. None of
+// a pod is untracked, as the chain origin leaves only those untracked that come from elsewhere; and
+// what isn't tracked is part of no connection, so of none that is cut.
+func (n *Network) fromTunnel() []nft.Rule {
+	if !n.Enabled() || n.Tunnel == "" || !n.Local.IsValid() {
+		return nil
+	}
+	return []nft.Rule{rule("tunnel packets of peers", slices.Concat(
+		[]nft.Statement{nft.MatchCT{State: nft.CTUntracked}}, n.fromPeer(),
+		[]nft.Statement{do(nft.Accept)})...)}
+}
+
+// toInput is the input chain's part of the tunnel's check, behind the rule for cut connections.
 func (n *Network) toInput() []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" {
 		return nil

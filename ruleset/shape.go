@@ -132,8 +132,9 @@ func (cfg *Config) base() *nft.Ruleset {
 	}
 	add("egress", nft.HookForward, -2, policy.Egress,
 		slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress),
-			cfg.Network.toForwarded())...)
-	add("ingress", nft.HookForward, -1, policy.Ingress, passing(policy.Ingress)...)
+			cfg.Network.throughTunnel(policy.Egress), cfg.Network.toForwarded())...)
+	add("ingress", nft.HookForward, -1, policy.Ingress,
+		slices.Concat(passing(policy.Ingress), cfg.Network.throughTunnel(policy.Ingress))...)
 	toItself := rule("the node to itself", nft.MatchIface{Field: nft.InIface, Name: loopback},
 		do(nft.Accept))
 	input := slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(),
@@ -141,7 +142,8 @@ func (cfg *Config) base() *nft.Ruleset {
 	if cfg.IPVS {
 		addIPVS(out, input, append(passing(policy.Egress), toItself))
 	} else {
-		add("input", nft.HookInput, -1, policy.Egress, input...)
+		add("input", nft.HookInput, -1, policy.Egress,
+			append(cfg.Network.fromTunnel(), input...)...)
 	}
 	cfg.addCut(out)
 	addErrors(out)

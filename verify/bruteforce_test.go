@@ -102,6 +102,8 @@ func (j *trace) rule(r nft.Rule) nft.Verdict {
 			matched = p.noSYN && p.Protocol == policy.ProtocolTCP
 		case nft.MatchNoRouteBack:
 			matched = p.noBack
+		case nft.MatchRouteBack:
+			matched = !p.noBack
 		case nft.ResetTCP:
 			if p.Protocol == policy.ProtocolTCP {
 				j.out.reset = true

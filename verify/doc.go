@@ -38,7 +38,7 @@ type Node struct {
 
 	// The pod network, where it is ours; without it there are no Pods.
 	Pods      []netip.Prefix
-	Tunnel    bool
+	Tunnel    string // its device; empty without one
 	Port      uint16
 	Local     netip.Addr
 	Endpoints []netip.Addr

@@ -172,7 +172,7 @@ func (x *expectations) prerouting(c *kernel.Class, p *progress) {
 
 // fromPeer: where the tunnel's packets from a peer to this node come from and go to.
 func (x *expectations) fromPeer(c *kernel.Class) bool {
-	return x.node.Tunnel && x.node.Local.IsValid() && c.Dst == x.node.Local && x.isEndpoint(c.Src)
+	return x.node.Tunnel != "" && x.node.Local.IsValid() && c.Dst == x.node.Local && x.isEndpoint(c.Src)
 }
 
 func (x *expectations) isEndpoint(a netip.Addr) bool {
@@ -191,7 +191,7 @@ func (x *expectations) toTunnel() kernel.Region {
 // output: no policy judges what the node itself sends. What IPVS sends on for others is.
 func (x *expectations) output(c *kernel.Class, p *progress) {
 	n := x.node
-	if n.Tunnel && n.Local.IsValid() && c.Src == n.Local && x.isEndpoint(c.Dst) {
+	if n.Tunnel != "" && n.Local.IsValid() && c.Src == n.Local && x.isEndpoint(c.Dst) {
 		p.Untracked = x.toTunnel().And(p.open)
 	}
 	if n.IPVS {
@@ -205,21 +205,32 @@ func (x *expectations) forward(c *kernel.Class, p *progress) {
 		return
 	}
 	x.always(c, p, policy.Egress)
-	if x.node.Tunnel && isVeth(c.In) && !contains(x.node.Pods, c.Dst) {
+	if x.throughTunnel(c.In) {
+		p.pass(p.open, "no pod of this node sent it")
+	}
+	if x.node.Tunnel != "" && isVeth(c.In) && !contains(x.node.Pods, c.Dst) {
 		p.drop(x.toTunnel(), "a pod to a tunnel")
 	}
 	x.sender(c, p)
 	p.next()
 	x.always(c, p, policy.Ingress)
+	if x.throughTunnel(c.Out) {
+		p.pass(p.open, "no pod of this node will get it")
+	}
 	x.receiver(c, p)
 }
 
+func (x *expectations) throughTunnel(face string) bool { return face != "" && face == x.node.Tunnel }
+
 // input: what a pod sends to its own node is egress. The tunnel's port is for peers only.
 func (x *expectations) input(c *kernel.Class, p *progress) {
+	if c.State == kernel.Untracked && x.fromPeer(c) && !x.node.IPVS {
+		p.pass(x.toTunnel(), "the tunnel's packets of a peer")
+	}
 	if x.cut(c, p) {
 		return
 	}
-	if x.node.Tunnel {
+	if x.node.Tunnel != "" {
 		switch {
 		case isVeth(c.In):
 			p.drop(x.toTunnel(), "a pod to a tunnel")

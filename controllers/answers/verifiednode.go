@@ -8,10 +8,12 @@ import (
 // VerifiedNode is what verification has to know of a ruleset besides policies.
 func VerifiedNode(cfg *ruleset.Config) *verify.Node {
 	n := &cfg.Network
-	return &verify.Node{
+	out := &verify.Node{
 		AllowPodToNode: cfg.AllowPodToNode, CutLabel: cfg.CutBit(), PodRanges: cfg.PodRanges,
-		IPVS: cfg.IPVS,
-		Pods: n.Pods, Tunnel: n.Enabled() && n.Tunnel != "", Port: n.Port, Local: n.Local,
-		Endpoints: n.Endpoints,
+		IPVS: cfg.IPVS, Pods: n.Pods,
 	}
+	if n.Enabled() {
+		out.Tunnel, out.Port, out.Local, out.Endpoints = n.Tunnel, n.Port, n.Local, n.Endpoints
+	}
+	return out
 }

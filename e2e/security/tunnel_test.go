@@ -60,13 +60,14 @@ func (w *world) wrapped(outer int) {
 		return datagram(w.at(web.place(), family, 4242), w.at(far.place(), family, sinkPort),
 			[]byte("wrapped"))
 	}
-	send := func(from string, node string, dst netip.AddrPort) {
+	sendInner := func(from, node string, dst netip.AddrPort, inner func(string, int) []byte) {
 		src := w.at(from, outer, 40000)
 		for _, family := range families {
 			w.send(from, repeated(datagram(src, dst, inTunnel(mac[node], inner(node, family))),
 				forgeries)...)
 		}
 	}
+	send := func(from, node string, dst netip.AddrPort) { sendInner(from, node, dst, inner) }
 	for _, c := range []struct {
 		from, node, on, comment string
 		dst                     netip.AddrPort
@@ -85,8 +86,16 @@ func (w *world) wrapped(outer int) {
 			w.t.Errorf("%d datagrams that others than nodes wrapped up arrived on %s", n, node)
 		}
 	}
+	peers := map[string]string{"node1": "node2", "node2": "node1"}
+	// No node takes its own pods' packets out of the tunnel.
+	ofOwnPod := func(node string, family int) []byte { return inner(peers[node], family) }
+	for node, peer := range peers {
+		w.drops(node, notFromThere, len(families)*forgeries, func() {
+			sendInner(peer, node, w.at(node, outer, tunnelPort), ofOwnPod)
+		})
+	}
 	// The same from a node's address is what a node takes.
-	for node, peer := range map[string]string{"node1": "node2", "node2": "node1"} {
+	for node, peer := range peers {
 		send(peer, node, w.at(node, outer, tunnelPort))
 		w.eventually("tunnel packets of "+peer+" to arrive", func() bool {
 			return sinks[node].Received() >= uint64(len(families))

@@ -108,6 +108,7 @@ func sampleOf(feature string) *nft.Ruleset {
 		chain([]nft.Statement{nft.Sample{Group: 1, Prefix: "sample", PerSecond: 1}})
 	case kernels.Routes:
 		chain([]nft.Statement{nft.MatchNoRouteBack{}, drop},
+			[]nft.Statement{nft.MatchRouteBack{}},
 			[]nft.Statement{nft.MatchLocalSrc{}, nft.MatchLocalDst{}})
 	case kernels.Untracked:
 		chain([]nft.Statement{nft.NoTrack{}})

@@ -318,9 +318,10 @@ func (e *encoder) matchLocalSrc() error {
 	return nil
 }
 
-func (e *encoder) matchNoRouteBack() error {
+// matchRouteBack matches where there is a way back (1), or where there is none (0).
+func (e *encoder) matchRouteBack(present uint32) error {
 	e.add(&expr.Fib{Register: register1, FlagSADDR: true, FlagIIF: true, ResultOIF: true,
-		FlagPRESENT: true}, equals(0, 0, 0, 0))
+		FlagPRESENT: true}, equals(binary.NativeEndian.AppendUint32(nil, present)...))
 	return nil
 }
 

@@ -43,7 +43,9 @@ func (e *encoder) statement(s nft.Statement) error {
 	case nft.MatchLocalSrc:
 		return e.matchLocalSrc()
 	case nft.MatchNoRouteBack:
-		return e.matchNoRouteBack()
+		return e.matchRouteBack(0)
+	case nft.MatchRouteBack:
+		return e.matchRouteBack(1)
 	case nft.InSet:
 		return e.inSet(s)
 	case nft.MatchLocalDst:

@@ -320,6 +320,7 @@ func Everything() *nft.Ruleset {
 				nft.Count{}, Drop),
 			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"},
 				nft.MatchNoRouteBack{}, Drop),
+			Rule(nft.MatchRouteBack{}, Accept),
 		}},
 		{"output-raw/1", nft.Base{Hook: nft.HookOutput, Priority: -300},
 			[]nft.Rule{Rule(nft.MatchProto{Proto: 17}, nft.NoTrack{})}},

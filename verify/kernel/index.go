@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -31,8 +32,9 @@ func (t *match) check() error {
 			return errors.New("an address type other than local")
 		}
 	case kind == routeBack:
-		if !exact || t.mask != nil || !bytes.Equal(t.first, make([]byte, 4)) {
-			return errors.New("a route other than none")
+		number := binary.NativeEndian
+		if !exact || t.mask != nil || len(t.first) != 4 || number.Uint32(t.first) > 1 {
+			return errors.New("a comparison of a route, but not whether there is one")
 		}
 	case t.from.symbolic():
 		if t.mask != nil || len(t.first) != t.from.length {
