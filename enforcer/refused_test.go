@@ -58,7 +58,7 @@ var refusedKinds = []struct {
 	},
 	{
 		"set of ports", func(_ *enforcerWorld, o nft.Object) bool {
-			return strings.HasPrefix(o.Set, "port-ranges/") && o.Element == nft.Element{}
+			return strings.HasPrefix(o.Set, "ports/") && o.Element == nft.Element{}
 		},
 		dbByPod, dbByBlock, false,
 	},

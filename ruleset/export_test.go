@@ -1,5 +1,10 @@
 package ruleset
 
+import (
+	"github.com/sluice-net/sluice/nft"
+	"github.com/sluice-net/sluice/selector"
+)
+
 // Names that the packet tests look for in the kernel.
 var (
 	AnyHostPortMap = anyHostPortMap
@@ -8,3 +13,6 @@ var (
 
 // FirstMasquerade is the first port of masqueraded UDP.
 const FirstMasquerade = firstMasquerade
+
+// PortSet is the set of a rule's ports.
+func PortSet(ranges []selector.PortRange) *nft.Set { return newPortSet(ranges).set() }

@@ -13,24 +13,49 @@ import (
 
 // portSet is a set of protocols and ports. Its name follows from its content, so it never changes.
 type portSet struct {
-	name   string
-	ranges []selector.PortRange
+	name     string
+	interval bool
+	ranges   []selector.PortRange
 }
+
+// fewPorts is the most ports that are listed one by one: less than half the price of a look-up of
+// ranges, for each packet (ADR 29).
+const fewPorts = 32
 
 func newPortSet(ranges []selector.PortRange) portSet {
-	return portSet{nft.Name("port-ranges", portsText(ranges)), ranges}
+	ports := 0
+	for _, r := range ranges {
+		ports += int(r.Last) - int(r.First) + 1
+	}
+	kind := "ports"
+	if ports > fewPorts {
+		kind = "port-ranges"
+	}
+	return portSet{nft.Name(kind, portsText(ranges)), ports > fewPorts, ranges}
 }
 
-// portSetKey has the ports first: see nft.PortsElement.
-func portSetKey() []nft.Field { return []nft.Field{nft.DstPort, nft.L4Proto} }
+// key has the ports first where they are ranges: see nft.PortsElement.
+func (p portSet) key() []nft.Field {
+	if p.interval {
+		return []nft.Field{nft.DstPort, nft.L4Proto}
+	}
+	return []nft.Field{nft.L4Proto, nft.DstPort}
+}
 
 func (p portSet) set() *nft.Set {
 	s := &nft.Set{
-		Name: p.name, Key: portSetKey(), Interval: true,
+		Name: p.name, Key: p.key(), Interval: p.interval,
 		Comment: portsText(p.ranges), Elements: map[nft.Element]nft.Verdict{},
 	}
 	for _, r := range p.ranges {
-		s.Elements[nft.PortsElement(r.Protocol, r.First, r.Last)] = nft.Verdict{}
+		if s.Interval {
+			s.Elements[nft.PortsElement(r.Protocol, r.First, r.Last)] = nft.Verdict{}
+			continue
+		}
+		for port := int(r.First); port <= int(r.Last); port++ {
+			//nolint:gosec // between two ports
+			s.Elements[nft.ProtoPortElement(r.Protocol, uint16(port))] = nft.Verdict{}
+		}
 	}
 	return s
 }
@@ -194,8 +219,8 @@ func portMatch(ports []selector.PortRange) []nft.Statement {
 	case len(ports) == 0:
 		return nil
 	case len(ports) > 1:
-		return []nft.Statement{nft.InSet{Fields: portSetKey(),
-			Set: newPortSet(ports).name}}
+		s := newPortSet(ports)
+		return []nft.Statement{nft.InSet{Fields: s.key(), Set: s.name}}
 	case ports[0].First == 0 && ports[0].Last == 65535:
 		return []nft.Statement{nft.MatchProto{Proto: ports[0].Protocol}}
 	}
