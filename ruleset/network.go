@@ -176,8 +176,8 @@ func originOfPods() []nft.Rule {
 	}
 }
 
-// originRules drop packets with a false source. The most packets meet few of these rules: what comes
-// out of the tunnel three, and the tunnel's own two.
+// originRules drop packets with a false source. The most packets meet few of these rules: what
+// comes out of the tunnel three, and the tunnel's own two.
 func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
 		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
@@ -258,8 +258,8 @@ func (n *Network) toForwarded() []nft.Rule {
 		nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
 }
 
-// throughTunnel accepts, behind passing, what came out of the tunnel, which no pod of this node sent,
-// and what goes into it, which none will get: most packets of the other direction than a pod's.
+// throughTunnel accepts, behind passing, what came out of the tunnel, which no pod of this node
+// sent, and what goes into it, which none will get.
 func (n *Network) throughTunnel(d policy.Direction) []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" {
 		return nil
@@ -272,9 +272,9 @@ func (n *Network) throughTunnel(d policy.Direction) []nft.Rule {
 		do(nft.Accept))}
 }
 
-// fromTunnel are the first rules of the input chain: most incoming packets are the tunnel's. None of
-// a pod is untracked, as the chain origin leaves only those untracked that come from elsewhere; and
-// what isn't tracked is part of no connection, so of none that is cut.
+// fromTunnel are the first rules of the input chain: most incoming packets are the tunnel's. No
+// packet of a pod is untracked, as the chain origin leaves only those so that come from elsewhere;
+// and what isn't tracked is part of no connection, so of none that is cut.
 func (n *Network) fromTunnel() []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" || !n.Local.IsValid() {
 		return nil

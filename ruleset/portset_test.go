@@ -28,7 +28,8 @@ func TestPortSet(t *testing.T) {
 			[]nft.Element{nft.ProtoPortElement(tcp, 65504), nft.ProtoPortElement(tcp, 65535)}},
 		"one more": {[]selector.PortRange{ports(tcp, 1, 32), ports(udp, 53, 53)}, 2,
 			[]nft.Element{nft.PortsElement(tcp, 1, 32), nft.PortsElement(udp, 53, 53)}},
-		"all of two protocols": {[]selector.PortRange{ports(tcp, 0, 65535), ports(udp, 0, 65535)}, 2,
+		"all of two protocols": {
+			[]selector.PortRange{ports(tcp, 0, 65535), ports(udp, 0, 65535)}, 2,
 			[]nft.Element{nft.PortsElement(tcp, 0, 65535), nft.PortsElement(udp, 0, 65535)}},
 	} {
 		s := ruleset.PortSet(c.ranges)

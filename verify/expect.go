@@ -172,7 +172,8 @@ func (x *expectations) prerouting(c *kernel.Class, p *progress) {
 
 // fromPeer: where the tunnel's packets from a peer to this node come from and go to.
 func (x *expectations) fromPeer(c *kernel.Class) bool {
-	return x.node.Tunnel != "" && x.node.Local.IsValid() && c.Dst == x.node.Local && x.isEndpoint(c.Src)
+	return x.node.Tunnel != "" && x.node.Local.IsValid() && c.Dst == x.node.Local &&
+		x.isEndpoint(c.Src)
 }
 
 func (x *expectations) isEndpoint(a netip.Addr) bool {
@@ -220,7 +221,9 @@ func (x *expectations) forward(c *kernel.Class, p *progress) {
 	x.receiver(c, p)
 }
 
-func (x *expectations) throughTunnel(face string) bool { return face != "" && face == x.node.Tunnel }
+func (x *expectations) throughTunnel(face string) bool {
+	return face != "" && face == x.node.Tunnel
+}
 
 // input: what a pod sends to its own node is egress. The tunnel's port is for peers only.
 func (x *expectations) input(c *kernel.Class, p *progress) {
