@@ -11,7 +11,7 @@ import (
 // BenchmarkPath is what the parts of the ruleset cost a datagram of an allowed connection from pod
 // to pod through the tunnel: the way with all of it, and with one part taken out of both nodes.
 func BenchmarkPath(b *testing.B) {
-	path(b, answered, []part{
+	path(b, udpPair, []part{
 		{"whole", nil},
 		{"no-cut-label", []takenOut{{"egress/1", "ct label"}, {"input/1", "ct label"}}},
 		{"no-pod-fib", []takenOut{{"origin/pods", "fib"}}},
@@ -28,7 +28,7 @@ func BenchmarkPath(b *testing.B) {
 
 // BenchmarkPathJudged is the same for datagrams that are never answered: each is judged.
 func BenchmarkPathJudged(b *testing.B) {
-	path(b, unanswered, []part{
+	path(b, udpSockets, []part{
 		{"whole", nil},
 		{"no-shortcut-of-the-tunnel", []takenOut{{"egress/1", `iifname "sluice`},
 			{"ingress/1", `oifname "sluice`}}},
@@ -88,7 +88,7 @@ func BenchmarkPieces(b *testing.B) {
 		nodes[1].NftInput("table inet pieces {\n" + rules + "}\n")
 		ways = append(ways, w)
 	}
-	columns := fixedLoads(b, ways, answered)
+	columns := fixedLoads(b, ways, udpPair)
 	for i, piece := range pieces {
 		report(b, piece.name, map[string]float64{
 			"extra-ns": (1e9/median(columns[i+1].figures) - 1e9/median(columns[0].figures)) / many})
@@ -183,7 +183,3 @@ func fixedWork(b *testing.B, client, server socket) func() (float64, error) {
 		return fixedLoad / (after - before).Seconds(), nil
 	}
 }
-
-// Loads whose first datagrams have made a connection that is established, or one that never is.
-func answered(b *testing.B, w way) (client, server socket)   { return udpPair(b, w) }
-func unanswered(b *testing.B, w way) (client, server socket) { return udpSockets(b, w) }
