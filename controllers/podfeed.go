@@ -3,12 +3,15 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -21,8 +24,15 @@ import (
 
 // podsOf lists and watches the pods of the cluster, by the manager's connections.
 func podsOf(mgr ctrl.Manager) (cache.ListerWatcher, error) {
+	return WatchPods(mgr.GetConfig(), mgr.GetHTTPClient(), mgr.GetScheme())
+}
+
+// WatchPods lists and watches the pods of the cluster, as an agent does: all of each pod, in the
+// format that is the smallest of those that the API server has. The scheme has to know pods.
+func WatchPods(config *rest.Config, connections *http.Client,
+	scheme *runtime.Scheme) (cache.ListerWatcher, error) {
 	pods, err := apiutil.RESTClientForGVK(corev1.SchemeGroupVersion.WithKind("Pod"), false, false,
-		mgr.GetConfig(), serializer.NewCodecFactory(mgr.GetScheme()), mgr.GetHTTPClient())
+		config, serializer.NewCodecFactory(scheme), connections)
 	if err != nil {
 		return nil, fmt.Errorf("making a client for pods: %w", err)
 	}
