@@ -60,7 +60,7 @@
 // would judge it by that.
 //
 // Rules that take packets out of connection tracking accept nothing either: an untracked packet
-// isn't established, so policy judges it.
+// isn't established, so policy judges it. Whoever accepts what is untracked has to know it by more.
 //
 // # Waiting
 //

@@ -16,8 +16,9 @@ type Statement interface {
 // MatchIface matches packets by the name of an interface. A Name that ends in "*" matches every
 // interface whose name starts with what is before it.
 type MatchIface struct {
-	Field Field // InIface or OutIface
-	Name  string
+	Field  Field // InIface or OutIface
+	Name   string
+	Others bool // matches all interfaces but those
 }
 
 // MatchAddr matches packets by one address.

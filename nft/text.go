@@ -284,7 +284,14 @@ func protoName(p uint8) string {
 	return strconv.Itoa(int(p))
 }
 
-func (m MatchIface) String() string { return m.Field.String() + " " + strconv.Quote(m.Name) }
+func (m MatchIface) String() string {
+	operator := " "
+	if m.Others {
+		operator = " != "
+	}
+	return m.Field.String() + operator + strconv.Quote(m.Name)
+}
+
 func (m MatchAddr) String() string  { return m.Field.String() + " " + m.Addr.Unmap().String() }
 func (m MatchProto) String() string { return "meta l4proto " + protoName(m.Proto) }
 

@@ -176,8 +176,8 @@ func originOfPods() []nft.Rule {
 	}
 }
 
-// originRules drop packets with a false source. The most packets meet few of these rules: what
-// comes out of the tunnel three, and the tunnel's own two.
+// originRules drop packets with a false source. Most packets meet few of these rules: what comes
+// out of the tunnel three, and the tunnel's own two.
 func (n *Network) originRules() []nft.Rule {
 	rules := []nft.Rule{
 		rule("pods", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
@@ -188,7 +188,7 @@ func (n *Network) originRules() []nft.Rule {
 			append(n.fromPeer(), nft.NoTrack{}, do(nft.Accept))...))
 	}
 	if n.Tunnel != "" {
-		rules = append(rules, rule("from where it is routed: needs no look into the ranges",
+		rules = append(rules, rule("from a pod elsewhere, by its way back",
 			nft.MatchIface{Field: nft.InIface, Name: n.Tunnel}, nft.MatchRouteBack{},
 			do(nft.Accept)))
 	}
@@ -204,7 +204,7 @@ func (n *Network) originRules() []nft.Rule {
 func (n *Network) fromPeer() []nft.Statement {
 	family := familySuffix(n.Local)
 	return []nft.Statement{
-		n.toTunnel(), // the cheapest first
+		n.toTunnel(), // first what most other packets fail at
 		nft.MatchAddr{Field: addrField(false, n.Local.Is4()), Addr: n.Local},
 		nft.InSet{Fields: []nft.Field{addrField(true, n.Local.Is4())}, Set: endpointsSet(family)},
 	}
@@ -235,7 +235,8 @@ func (n *Network) tunnelForwardRules() []nft.Rule {
 	return append(rules, rule("a pod to a tunnel", nft.Count{}, do(nft.Drop)))
 }
 
-// tunnelInputRules accept the tunnel's packets from peers alone.
+// tunnelInputRules accept the tunnel's packets from peers alone: here those that were tracked all
+// the same.
 func (n *Network) tunnelInputRules() []nft.Rule {
 	rules := []nft.Rule{
 		rule("a pod to a tunnel", nft.MatchIface{Field: nft.InIface, Name: vethPattern},
@@ -258,9 +259,9 @@ func (n *Network) toForwarded() []nft.Rule {
 		nft.Do{Verdict: nft.JumpTo(tunnelForward)})}
 }
 
-// throughTunnel accepts, behind passing, what came out of the tunnel, which no pod of this node
+// beyondTunnel accepts, behind passing, what came out of the tunnel, which no pod of this node
 // sent, and what goes into it, which none will get.
-func (n *Network) throughTunnel(d policy.Direction) []nft.Rule {
+func (n *Network) beyondTunnel(d policy.Direction) []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" {
 		return nil
 	}
@@ -268,20 +269,21 @@ func (n *Network) throughTunnel(d policy.Direction) []nft.Rule {
 	if d == policy.Ingress {
 		what = "to another node, so to no pod of this one"
 	}
-	return []nft.Rule{rule(what, nft.MatchIface{Field: vethField(d), Name: n.Tunnel},
+	return []nft.Rule{rule(what, nft.MatchIface{Field: linkField(d), Name: n.Tunnel},
 		do(nft.Accept))}
 }
 
-// fromTunnel are the first rules of the input chain: most incoming packets are the tunnel's. No
-// packet of a pod is untracked, as the chain origin leaves only those so that come from elsewhere;
-// and what isn't tracked is part of no connection, so of none that is cut.
+// fromTunnel is the first rule of the input chain, as most packets that come in are the tunnel's.
+// It asks whether they are untracked, as the chain origin leaves them: what isn't tracked is part
+// of no connection, so of none that is cut. All else to the tunnel's port meets tunnelInput.
 func (n *Network) fromTunnel() []nft.Rule {
 	if !n.Enabled() || n.Tunnel == "" || !n.Local.IsValid() {
 		return nil
 	}
 	return []nft.Rule{rule("tunnel packets of peers", slices.Concat(
 		[]nft.Statement{nft.MatchCT{State: nft.CTUntracked}}, n.fromPeer(),
-		[]nft.Statement{do(nft.Accept)})...)}
+		[]nft.Statement{nft.MatchIface{Field: nft.InIface, Name: vethPattern, Others: true},
+			do(nft.Accept)})...)}
 }
 
 // toInput is the input chain's part of the tunnel's check, behind the rule for cut connections.

@@ -187,13 +187,34 @@ func (w *packetWorld) conntrack() string {
 	return string(out)
 }
 
-// TestTunnelPackets: what a node takes for the tunnel's comes from peers only.
+// TestTunnelPackets: what a node takes for the tunnel's comes from peers only, also where another
+// program leaves all that goes to the tunnel's port untracked.
 func TestTunnelPackets(t *testing.T) {
 	t.Parallel()
+	t.Run("alone", func(t *testing.T) {
+		t.Parallel()
+		w := tunnelPackets(t, "")
+		tracked := regexp.MustCompile(`17 \d+ src=192\.0\.2\.10 `) // as who opened it
+		if entries := w.conntrack(); tracked.MatchString(entries) {
+			t.Errorf("the tunnel's packets are tracked:\n%s", entries)
+		}
+	})
+	t.Run("beside one that leaves them untracked", func(t *testing.T) {
+		t.Parallel()
+		tunnelPackets(t, `table inet other { chain raw { type filter hook prerouting priority -310;
+			udp dport 8472 ip daddr 198.51.100.1 notrack; }; }`)
+	})
+}
+
+func tunnelPackets(t *testing.T, other string) *packetWorld {
+	t.Helper()
 	w := newPacketWorld(t, ruleset.Config{Network: ruleworld.Network()})
 	open := newPacketWorld(t, ruleset.Config{})
 	node := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), 8472)
 	for _, world := range []*packetWorld{w, open} {
+		if other != "" {
+			world.Node.NftInput(other)
+		}
 		for _, name := range []string{"node", "out", "out2", "dev/db"} {
 			world.Hosts[name].ServeUDP(8472)
 		}
@@ -222,13 +243,7 @@ func TestTunnelPackets(t *testing.T) {
 			}
 		}
 	}
-	tracked := regexp.MustCompile(`17 \d+ src=192\.0\.2\.10 `) // as who opened it
-	if entries := w.conntrack(); tracked.MatchString(entries) {
-		t.Errorf("the tunnel's packets are tracked:\n%s", entries)
-	}
-	if entries := open.conntrack(); !tracked.MatchString(entries) {
-		t.Errorf("without the rules the tunnel's packets aren't tracked either:\n%s", entries)
-	}
+	return w
 }
 
 // TestTunnelWithoutAnEnd: where the node's end isn't known, no packets are taken for the tunnel's,

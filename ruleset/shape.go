@@ -72,8 +72,8 @@ func peerField(d policy.Direction, is4 bool) nft.Field {
 	return addrField(d == policy.Ingress, is4)
 }
 
-// vethField returns the field that holds the pod's veth.
-func vethField(d policy.Direction) nft.Field {
+// linkField returns the field that holds the link on the pod's side: its veth, where it is ours.
+func linkField(d policy.Direction) nft.Field {
 	if d == policy.Egress {
 		return nft.InIface
 	}
@@ -106,7 +106,7 @@ func (cfg *Config) base() *nft.Ruleset {
 	for _, f := range families {
 		for _, d := range policy.Directions {
 			out.AddSet(&nft.Set{
-				Name: vethMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4), vethField(d)},
+				Name: vethMap(d, f.suffix), Key: []nft.Field{podField(d, f.is4), linkField(d)},
 				Verdicts: true,
 				Comment:  "pods of this node, " + d.String(),
 			})
@@ -132,18 +132,17 @@ func (cfg *Config) base() *nft.Ruleset {
 	}
 	add("egress", nft.HookForward, -2, policy.Egress,
 		slices.Concat([]nft.Rule{cfg.cutting()}, passing(policy.Egress),
-			cfg.Network.throughTunnel(policy.Egress), cfg.Network.toForwarded())...)
+			cfg.Network.beyondTunnel(policy.Egress), cfg.Network.toForwarded())...)
 	add("ingress", nft.HookForward, -1, policy.Ingress,
-		slices.Concat(passing(policy.Ingress), cfg.Network.throughTunnel(policy.Ingress))...)
+		slices.Concat(passing(policy.Ingress), cfg.Network.beyondTunnel(policy.Ingress))...)
 	toItself := rule("the node to itself", nft.MatchIface{Field: nft.InIface, Name: loopback},
 		do(nft.Accept))
-	input := slices.Concat([]nft.Rule{cfg.cutting()}, cfg.Network.toInput(),
-		passing(policy.Egress), []nft.Rule{toItself})
+	input := slices.Concat(cfg.Network.fromTunnel(), []nft.Rule{cfg.cutting()},
+		cfg.Network.toInput(), passing(policy.Egress), []nft.Rule{toItself})
 	if cfg.IPVS {
 		addIPVS(out, input, append(passing(policy.Egress), toItself))
 	} else {
-		add("input", nft.HookInput, -1, policy.Egress,
-			append(cfg.Network.fromTunnel(), input...)...)
+		add("input", nft.HookInput, -1, policy.Egress, input...)
 	}
 	cfg.addCut(out)
 	addErrors(out)
@@ -192,10 +191,10 @@ func judge(d policy.Direction) []nft.Rule {
 	var out []nft.Rule
 	for _, f := range families {
 		out = append(out, rule("", nft.Dispatch{Fields: []nft.Field{podField(d, f.is4),
-			vethField(d)}, Map: vethMap(d, f.suffix)}))
+			linkField(d)}, Map: vethMap(d, f.suffix)}))
 	}
 	out = append(out, drop("a pod that isn't programmed, or not its address",
-		nft.MatchIface{Field: vethField(d), Name: vethPattern}))
+		nft.MatchIface{Field: linkField(d), Name: vethPattern}))
 	return append(append(out, byAddress(d)...), outOfRanges(d)...)
 }
 

@@ -71,6 +71,10 @@ func (p *Pass) group() {
 // nameInterfaces finds the interfaces that rules distinguish.
 func (p *Pass) nameInterfaces() {
 	p.names = []string{uplink, loopback}
+	tunnel := p.x.node.Tunnel
+	if tunnel != "" {
+		p.names = append(p.names, tunnel)
+	}
 	programmed := map[string]bool{}
 	for l := range p.x.links {
 		programmed[l.veth] = true
@@ -84,7 +88,7 @@ func (p *Pass) nameInterfaces() {
 	for _, name := range p.program.Interfaces(kernel.Prerouting, kernel.Input, kernel.Forward,
 		kernel.Output, kernel.Postrouting) {
 		switch {
-		case name == "" || name == loopback || programmed[name] ||
+		case name == "" || name == loopback || name == tunnel || programmed[name] ||
 			strings.HasPrefix(vethPrefix, name):
 		case isVeth(name):
 			veths[name] = true

@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -231,8 +232,9 @@ func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr),
 	port func(uint8, uint16)) {
 	var protocol uint8
 	var address netip.Addr
+	var number []byte // of the port, which may come before its protocol
 	for _, f := range s.Key {
-		if key == "" {
+		if key == "" { // an element of single values has no last one
 			return
 		}
 		switch f {
@@ -250,16 +252,18 @@ func (w *packetSpace) cut(s *nft.Set, key string, around func(netip.Addr),
 		case nft.L4Proto:
 			protocol, key = key[0], key[4:]
 		case nft.DstPort:
-			port(protocol, uint16(key[0])<<8|uint16(key[1]))
-			key = key[4:]
+			number, key = []byte(key[:2]), key[4:]
 		case nft.ForeignField:
 			return
 		}
 	}
+	if number != nil {
+		port(protocol, binary.BigEndian.Uint16(number))
+	}
 }
 
-// wrongVeth belongs to no pod.
-const wrongVeth = "slupwrong"
+// wrongVeth belongs to no pod, and tunnelLink to the pod network.
+const wrongVeth, tunnelLink = "slupwrong", "sluice.1"
 
 // each calls f with every packet of some hooks until it returns false. The packet is f's for the
 // call only.
@@ -270,8 +274,8 @@ func (w *packetSpace) each(hooks map[nft.Hook]bool, f func(p *tracedPacket) bool
 			if src.Is4() != dst.Is4() {
 				continue
 			}
-			for _, iif := range append([]string{"up", wrongVeth}, w.where[src]...) {
-				for _, oif := range append([]string{"up", wrongVeth}, w.where[dst]...) {
+			for _, iif := range append([]string{"up", tunnelLink, wrongVeth}, w.where[src]...) {
+				for _, oif := range append([]string{"up", tunnelLink, wrongVeth}, w.where[dst]...) {
 					if !kinds(tracedPacket{Packet: ruleworld.Packet{Src: src, Dst: dst, Iif: iif,
 						Oif: oif}, hook: nft.HookForward}) {
 						return false

@@ -206,7 +206,7 @@ func (x *expectations) forward(c *kernel.Class, p *progress) {
 		return
 	}
 	x.always(c, p, policy.Egress)
-	if x.throughTunnel(c.In) {
+	if x.beyondTunnel(c.In) {
 		p.pass(p.open, "no pod of this node sent it")
 	}
 	if x.node.Tunnel != "" && isVeth(c.In) && !contains(x.node.Pods, c.Dst) {
@@ -215,19 +215,20 @@ func (x *expectations) forward(c *kernel.Class, p *progress) {
 	x.sender(c, p)
 	p.next()
 	x.always(c, p, policy.Ingress)
-	if x.throughTunnel(c.Out) {
+	if x.beyondTunnel(c.Out) {
 		p.pass(p.open, "no pod of this node will get it")
 	}
 	x.receiver(c, p)
 }
 
-func (x *expectations) throughTunnel(face string) bool {
+// beyondTunnel: other nodes are behind it, and no pod of this one.
+func (x *expectations) beyondTunnel(face string) bool {
 	return face != "" && face == x.node.Tunnel
 }
 
 // input: what a pod sends to its own node is egress. The tunnel's port is for peers only.
 func (x *expectations) input(c *kernel.Class, p *progress) {
-	if c.State == kernel.Untracked && x.fromPeer(c) && !x.node.IPVS {
+	if c.State == kernel.Untracked && x.fromPeer(c) && !isVeth(c.In) {
 		p.pass(x.toTunnel(), "the tunnel's packets of a peer")
 	}
 	if x.cut(c, p) {

@@ -260,6 +260,23 @@ func TestRouteBack(t *testing.T) {
 	mustMatch(t, table)
 	run("with", true)
 
+	// What has a way back is what no way back is missing of.
+	exists := nft.NewRuleset()
+	fromPods := nft.MatchIface{Field: nft.InIface, Name: names.PodLinks}
+	exists.AddChain(&nft.Chain{Name: "raw/1",
+		Base: &nft.Base{Hook: nft.HookPrerouting, Priority: -300}, Rules: []nft.Rule{
+			rule(fromPods, nft.MatchRouteBack{}, nft.Do{Verdict: nft.Verdict{Kind: nft.Accept}}),
+			rule(fromPods, drop),
+		}})
+	mustSync(t, table, exists)
+	mustMatch(t, table)
+	for i, got := range passed(t, node, cases) {
+		if c := cases[i]; c.from == pod && got != c.want {
+			t.Errorf("%s (%s to %s) has a way back: %v", c.name, c.src, c.dst, got)
+		}
+	}
+	mustSync(t, table, routeBackRules())
+
 	// Connections still work, also of the node with itself from an address of the pod network, such
 	// as its tunnel's.
 	pod.ServeTCP(servedPort)

@@ -188,7 +188,11 @@ func (e *encoder) matchIface(m nft.MatchIface) error {
 		data = append(data, make([]byte, unix.IFNAMSIZ-len(prefix))...)
 	}
 	e.load(m.Field, register1)
-	e.add(equals(data...))
+	match := equals(data...)
+	if m.Others {
+		match.Op = expr.CmpOpNeq
+	}
+	e.add(match)
 	return nil
 }
 

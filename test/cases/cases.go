@@ -217,6 +217,16 @@ func portCases() []Case {
 			Deny: []string{"out > dev/web tcp/8080", "out > dev/web udp/81",
 				"out > dev/web sctp/80"},
 		},
+		{
+			Line: "port by number, range, name; TCP, UDP, SCTP, default TCP",
+			Name: "several ranges of many ports",
+			Policies: map[string]string{
+				"dev/p": `{podSelector: {}, ingress: [{ports: [{port: 70, endPort: 80}, {port: 8000, endPort: 8100}, {port: 80, protocol: UDP}]}]}`},
+			Allow: []string{"out > dev/web tcp/80", "out > dev/web tcp/8080",
+				"out > dev/web udp/80"},
+			Deny: []string{"out > dev/web tcp/81", "out > dev/web udp/81",
+				"out > dev/web sctp/80"},
+		},
 	}
 }
 

@@ -321,6 +321,7 @@ func Everything() *nft.Ruleset {
 			Rule(nft.InSet{Fields: []nft.Field{nft.SrcAddr4}, Set: "set/networks4"},
 				nft.MatchNoRouteBack{}, Drop),
 			Rule(nft.MatchRouteBack{}, Accept),
+			Rule(nft.MatchIface{Field: nft.InIface, Name: names.PodLinks, Others: true}, Accept),
 		}},
 		{"output-raw/1", nft.Base{Hook: nft.HookOutput, Priority: -300},
 			[]nft.Rule{Rule(nft.MatchProto{Proto: 17}, nft.NoTrack{})}},

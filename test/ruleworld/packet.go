@@ -139,7 +139,8 @@ func (p Packet) matches(s nft.Statement) (matched, known bool) {
 			name = p.Oif
 		}
 		prefix, wildcard := strings.CutSuffix(s.Name, "*")
-		return name == s.Name || wildcard && strings.HasPrefix(name, prefix), true
+		is := name == s.Name || wildcard && strings.HasPrefix(name, prefix)
+		return is != s.Others, true
 	case nft.MatchAddr:
 		e, ok := p.Key([]nft.Field{s.Field})
 		return ok && e == nft.AddrElement(s.Addr), true
