@@ -99,6 +99,9 @@ func (e *Enforcer) Update(f func(m *Model)) {
 	if e.since.IsZero() {
 		e.since = time.Now()
 	}
+	if e.done == e.updates { // nothing waits yet
+		e.opts.Metrics.noteBehind(e.since)
+	}
 	f(e.model)
 	e.updates++
 	e.signal()
@@ -238,6 +241,7 @@ func (e *Enforcer) noteCommit(updates uint64) {
 	e.isolated = updates
 	if !e.more {
 		e.done = updates
+		e.opts.Metrics.noteBehind(e.since) // of what came meanwhile
 	}
 	for id, exists := range e.pending {
 		if exists && e.refusals.blocked[id] != nil {

@@ -1,6 +1,11 @@
 package enforcer
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics are the metrics of an Enforcer and its parts, of bounded cardinality. They are a
 // prometheus.Collector, which the caller registers.
@@ -12,6 +17,8 @@ type Metrics struct {
 	rulesetRefused    prometheus.Gauge
 	policiesShed      prometheus.Gauge
 	endpointsEnforced prometheus.Gauge
+	behind            prometheus.GaugeFunc
+	behindSince       atomic.Int64 // in Unix nanoseconds; 0: everything is in the kernel
 
 	// Of connections that are cut.
 	flowsCut      prometheus.Counter
@@ -26,7 +33,7 @@ type Metrics struct {
 
 // NewMetrics returns Metrics that have counted nothing.
 func NewMetrics() *Metrics {
-	return &Metrics{
+	m := &Metrics{
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "sluice_event_to_commit_seconds",
 			Help: "Time from the arrival of the oldest event of a batch to the commit of the " +
@@ -84,12 +91,35 @@ func NewMetrics() *Metrics {
 				"were too many at once.",
 		}),
 	}
+	m.behind = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sluice_ruleset_behind_seconds",
+		Help: "How long the oldest change that isn't in the kernel yet has waited; 0 if none " +
+			"waits.",
+	}, m.secondsBehind)
+	return m
+}
+
+// noteBehind notes when the oldest change came that isn't in the kernel yet; the zero Time: none.
+func (m *Metrics) noteBehind(since time.Time) {
+	if since.IsZero() {
+		m.behindSince.Store(0)
+		return
+	}
+	m.behindSince.Store(since.UnixNano())
+}
+
+func (m *Metrics) secondsBehind() float64 {
+	since := m.behindSince.Load()
+	if since == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.Unix(0, since)).Seconds())
 }
 
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.commitSeconds, m.applyErrors, m.rulesetRepairs, m.rulesetRefused, m.policiesShed,
-		m.endpointsEnforced,
+		m.endpointsEnforced, m.behind,
 		m.flowsCut, m.flowsRestored, m.sweepSeconds, m.sweepErrors, m.denialsLogged,
 		m.denialsLeftOut,
 	}

@@ -64,9 +64,14 @@ func TestOthersDontWaitForCostlyPolicies(t *testing.T) {
 	}
 	if updates, done := w.progress(); done == updates {
 		t.Error("the pod was attached only after everything else was done")
+	} else if behind := w.e.opts.Metrics.secondsBehind(); behind <= 0 {
+		t.Errorf("rules wait, and the ruleset is %g s behind", behind)
 	}
 	w.Allowed(dbByPod...)
 	w.settle()
+	if behind := w.e.opts.Metrics.secondsBehind(); behind != 0 {
+		t.Errorf("nothing waits, and the ruleset is %g s behind", behind)
+	}
 	w.Allowed(toTenant...)
 	w.Denied("ops/probe > prod/web tcp/81")
 
