@@ -3,11 +3,15 @@
 //
 //	BenchmarkNetwork...    between pods of two nodes, by backend: of the bare underlay, and of a
 //	                       VXLAN made by hand
+//	BenchmarkPath...       the same way without one part of the ruleset, by CPU
+//	BenchmarkPieces        what one chain or rule costs a packet that it doesn't concern
 //	BenchmarkPlugin...     ADD and DEL through libcni, of ours and of the CNI project's ptp and
 //	                       bridge
 //	BenchmarkNodeToRoute   from a Node object to the first answer of a pod there
 //	BenchmarkAgentMemory   the agent's, alone and with 1,000 nodes and 10,000 pods; only with
 //	                       SLUICE_LONG=1
+//	BenchmarkFanout        what a change of a pod or a Node costs an API server with up to 1,000
+//	                       agents; only with SLUICE_LONG=1
 //	BenchmarkScale         one agent among 5,000 nodes and 150,000 pods; only by make bench-scale
 //
 // # Model

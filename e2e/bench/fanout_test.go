@@ -15,12 +15,16 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/sluice-net/sluice/controllers"
 	"github.com/sluice-net/sluice/e2e/lab"
@@ -28,27 +32,28 @@ import (
 )
 
 const (
-	fanoutPods    = 10 * podsPerNode // that each watcher lists
 	fanoutChanges = 200
 	fanoutRate    = 20 // changes a second, which two cores can take for 1,000 watchers
 	fanoutIdle    = 5 * time.Second
 )
 
-// BenchmarkFanout is what one change of a pod costs a real API server with many agents that watch:
-// CPU, and bytes to each of them. The agents are simulated: each has a connection of its own, and
-// watches as the agent does, but keeps nothing. Changes are written into etcd, so that what writing
-// costs the API server isn't counted.
+// BenchmarkFanout is what one change of a pod, and one of a Node, costs a real API server with many
+// agents that watch: CPU, and bytes to each of them. The agents are simulated: each has a
+// connection of its own, and watches as the agent does, but keeps nothing. Changes are written into
+// etcd, so that what writing costs the API server isn't counted.
 func BenchmarkFanout(b *testing.B) {
 	if !long {
 		b.Skip("only with SLUICE_LONG=1: it takes minutes")
 	}
 	f := newFanout(b)
 	must(b, f.lab.Store(b.Context(), numbered(f.namespaces(), f.namespace)))
-	must(b, f.lab.Store(b.Context(), numbered(fanoutPods,
+	must(b, f.lab.Store(b.Context(), numbered(f.nodes, f.node)))
+	must(b, f.lab.Store(b.Context(), numbered(f.pods(),
 		func(i int) client.Object { return f.pod(i, podState{}) })))
 	for _, watchers := range []int{1, 100, 500, 1000} {
 		f.watch(watchers)
-		f.report()
+		f.report("pod", f.changedPod)
+		f.report("node", f.changedNode)
 	}
 }
 
@@ -88,27 +93,38 @@ func (f *fanout) watch(watchers int) {
 	f.b.Helper()
 	ctx, stop := context.WithCancel(klog.NewContext(f.b.Context(), logr.Discard()))
 	var watching sync.WaitGroup
+	var all []*http.Client
 	f.b.Cleanup(func() {
 		stop()
 		watching.Wait()
+		for _, connections := range all {
+			connections.CloseIdleConnections()
+		}
 	})
 	for ; f.watchers < watchers; f.watchers++ {
 		config := rest.CopyConfig(f.config)
 		config.Dial = f.dial // a function of its own: no two watchers share connections
 		connections, err := rest.HTTPClientFor(config)
 		must(f.b, err)
+		all = append(all, connections)
 		pods, err := controllers.WatchPods(config, connections, scheme.Scheme)
 		must(f.b, err)
-		listed := &watcher{events: &f.events, listed: make(chan struct{})}
-		watching.Go(func() {
-			cache.NewReflectorWithOptions(pods, &corev1.Pod{}, listed,
-				cache.ReflectorOptions{Name: "pods"}).RunWithContext(ctx)
-		})
-		f.b.Cleanup(connections.CloseIdleConnections)
-		select {
-		case <-listed.listed:
-		case <-time.After(patience):
-			f.b.Fatalf("watcher %d has no list within %s", f.watchers, patience)
+		nodes, err := watchNodes(config, connections)
+		must(f.b, err)
+		for _, kind := range []struct {
+			from cache.ListerWatcher
+			of   client.Object
+		}{{pods, &corev1.Pod{}}, {nodes, &corev1.Node{}}} {
+			listed := &watcher{events: &f.events, listed: make(chan struct{})}
+			watching.Go(func() {
+				cache.NewReflectorWithOptions(kind.from, kind.of, listed,
+					cache.ReflectorOptions{}).RunWithContext(ctx)
+			})
+			select {
+			case <-listed.listed:
+			case <-time.After(patience):
+				f.b.Fatalf("watcher %d has no list of %T within %s", f.watchers, kind.of, patience)
+			}
 		}
 	}
 }
@@ -118,16 +134,26 @@ func (f *fanout) dial(ctx context.Context, network, address string) (net.Conn, e
 	return countedConn{conn, &f.bytes}, err
 }
 
+// watchNodes lists and watches all Nodes, as controller-runtime's cache does.
+func watchNodes(config *rest.Config, connections *http.Client) (cache.ListerWatcher, error) {
+	nodes, err := apiutil.RESTClientForGVK(corev1.SchemeGroupVersion.WithKind("Node"), false, false,
+		config, serializer.NewCodecFactory(scheme.Scheme), connections)
+	if err != nil {
+		return nil, err
+	}
+	return cache.NewListWatchFromClient(nodes, "nodes", "", fields.Everything()), nil
+}
+
 // report makes changes at a steady rate, and reports what they cost, without what the API server
 // takes for itself in that time.
-func (f *fanout) report() {
+func (f *fanout) report(kind string, changed func() client.Object) {
 	f.b.Helper()
 	cpu := f.cpu()
 	<-time.After(fanoutIdle)
 	idle := (f.cpu() - cpu) / fanoutIdle.Seconds()
 
 	cpu, bytes, start := f.cpu(), f.bytes.Load(), time.Now()
-	late := f.change()
+	late := f.change(changed)
 	cpu = f.cpu() - cpu - idle*time.Since(start).Seconds()
 	figures := map[string]float64{
 		"CPU-ms/change":    cpu * 1000 / fanoutChanges,
@@ -136,13 +162,27 @@ func (f *fanout) report() {
 		"MiB":              f.metric("process_resident_memory_bytes ") / (1 << 20),
 		"idle-CPU-ms/s":    idle * 1000,
 	}
-	fmt.Fprintf(os.Stderr, "==> %d watchers: %v\n", f.watchers, figures)
-	report(f.b, fmt.Sprintf("watchers=%d", f.watchers), figures)
+	fmt.Fprintf(os.Stderr, "==> %d watchers of a %s: %v\n", f.watchers, kind, figures)
+	report(f.b, fmt.Sprintf("%s/watchers=%d", kind, f.watchers), figures)
 }
 
-// change changes pods one by one, in what no policy reads, as most changes do. It returns how long
-// after the last one all watchers have heard of all.
-func (f *fanout) change() (late time.Duration) {
+// changedPod is the next pod that changes, in what no policy reads, as most changes do.
+func (f *fanout) changedPod() client.Object {
+	return f.pod(f.changes%f.pods(), podState{restarts: f.changes})
+}
+
+// changedNode is the next Node whose kubelet says that it is alive: in its status it does so at
+// least every five minutes.
+func (f *fanout) changedNode() client.Object {
+	n := f.node(f.changes % f.nodes)
+	alive := metav1.NewTime(born.Add(time.Duration(f.changes) * time.Minute))
+	n.Status.Conditions[0].LastHeartbeatTime = alive
+	return n
+}
+
+// change changes objects one by one. It returns how long after the last one all watchers have heard
+// of all.
+func (f *fanout) change(changed func() client.Object) (late time.Duration) {
 	f.b.Helper()
 	events := f.events.Load() + int64(f.watchers*fanoutChanges)
 	tick := time.NewTicker(time.Second / fanoutRate)
@@ -150,8 +190,7 @@ func (f *fanout) change() (late time.Duration) {
 	for range fanoutChanges {
 		<-tick.C
 		f.changes++
-		pod := f.pod(f.changes%fanoutPods, podState{restarts: f.changes})
-		must(f.b, f.lab.Store(f.b.Context(), slices.Values([]client.Object{pod})))
+		must(f.b, f.lab.Store(f.b.Context(), slices.Values([]client.Object{changed()})))
 	}
 	last := time.Now()
 	await(f.b, "last change at all watchers", func() error {
@@ -181,7 +220,7 @@ func (f *fanout) metric(name string) float64 {
 	return value
 }
 
-// watcher reads pods as an agent does, and keeps none.
+// watcher reads objects as an agent does, and keeps none.
 type watcher struct {
 	events *atomic.Int64
 	listed chan struct{}

@@ -64,6 +64,11 @@ func blocking(b *testing.B, conn interface {
 	must(b, errors.Join(err, conn.Close()))
 	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	must(b, errors.Join(err, file.Close())) // the poller forgets it
+	b.Cleanup(func() {
+		if err := unix.Close(fd); err != nil {
+			b.Error(err)
+		}
+	})
 	must(b, unix.SetNonblock(fd, false))
 	return socket(fd)
 }
@@ -77,9 +82,6 @@ func (s socket) end(b *testing.B, awaitEnd func()) {
 		b.Error(err)
 	}
 	awaitEnd()
-	if err := unix.Close(s.fd()); err != nil {
-		b.Error(err)
-	}
 }
 
 // pipe is a client's socket and its server's, which serve is run for until the benchmark ends.

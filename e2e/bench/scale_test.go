@@ -39,8 +39,8 @@ func BenchmarkScale(b *testing.B) {
 		b.Skip("only by make bench-scale: it takes many minutes, and gigabytes of memory")
 	}
 	nodes, err := strconv.Atoi(text)
-	if err != nil || nodes < 1 || nodes > 19_000 {
-		b.Fatalf("SLUICE_SCALE=%q: expected a number of nodes from 1 to 19000", text)
+	if err != nil || nodes < 2 || nodes > 19_000 {
+		b.Fatalf("SLUICE_SCALE=%q: expected a number of nodes from 2 to 19000", text)
 	}
 	s := newScale(b, population{nodes})
 	s.populate()
@@ -62,6 +62,7 @@ func BenchmarkScale(b *testing.B) {
 	})
 	s.report("afterwards", s.memory())
 	s.reportHeap("afterwards")
+	s.worstCases()
 }
 
 // scale is a lab of one node in a population.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -12,9 +13,14 @@ import (
 // whole chain, where it is empty.
 type takenOut struct{ chain, rules string }
 
+// The base chains; those of host ports have a version of their own.
 var (
-	forwardChains = []takenOut{{"egress/1", ""}, {"ingress/1", ""}}
-	natChains     = []takenOut{{"host-ports/2", ""}, {"own-host-ports/2", ""}, {"masquerade/1", ""}}
+	origin, input   = packetworld.BaseChain("origin"), packetworld.BaseChain("input")
+	egress, ingress = packetworld.BaseChain("egress"), packetworld.BaseChain("ingress")
+
+	forwardChains = []takenOut{{egress, ""}, {ingress, ""}}
+	natChains     = []takenOut{{"host-ports/2", ""}, {"own-host-ports/2", ""},
+		{packetworld.BaseChain("masquerade"), ""}}
 )
 
 // sluiceWithout is the way through Sluice's pod network, with policies, and without a part of the
