@@ -22,6 +22,12 @@ func (c *Cluster) CheckCounts() error {
 				return fmt.Errorf("set %s: %v is noted as a member: %t", id, m, t.is)
 			}
 		}
+		for m := range s.waiting {
+			if _, touched := s.touched[m]; touched || !members[m] {
+				return fmt.Errorf("set %s: %v waits, a member: %t, touched: %t", id, m, members[m],
+					touched)
+			}
+		}
 	}
 	for namespace, a := range c.accounts {
 		members := 0

@@ -18,6 +18,8 @@ type setState struct {
 	ranges  []policy.Member  // of a BlockSet: no pod has them
 	size    int              // of the members
 	touched map[policy.Member]touch
+	// waiting are members that no Take has told of, as there were more than it was to tell.
+	waiting map[policy.Member]struct{}
 }
 
 // touch says whether something was a member at the last Take, and whether it is one now.
@@ -26,16 +28,24 @@ type touch struct{ was, is bool }
 func newSetState(s policy.Set) *setState {
 	return &setState{
 		Set: s, fresh: true, payers: map[*account]int{}, touched: map[policy.Member]touch{},
+		waiting: map[policy.Member]struct{}{},
 	}
 }
+
+// untold is how many members may have changed since the last Take, or wait since an earlier one.
+func (s *setState) untold() int { return len(s.touched) + len(s.waiting) }
 
 // put adds or removes a member. What hasn't been touched since the last Take must not have been
 // one, or have been; the rest is idempotent.
 func (s *setState) put(m policy.Member, in bool) {
 	t, touched := s.touched[m]
+	if _, waits := s.waiting[m]; waits {
+		t, touched = touch{was: false, is: true}, true
+	}
 	if touched && t.is == in {
 		return
 	}
+	delete(s.waiting, m)
 	if !touched {
 		t.was = !in
 	}
@@ -78,20 +88,34 @@ func without(members, others []policy.Member) (out []policy.Member) {
 }
 
 // take returns what joined and what left since the last call, of the former as many as the budget
-// says.
+// says. It costs what it returns and what was touched, however many wait: a set may have as many
+// members as the cluster has pods.
 func (s *setState) take(budget *int) SetChange {
 	ch := SetChange{Set: s.Set, Created: s.fresh}
+	for m := range s.waiting {
+		if *budget <= 0 {
+			break
+		}
+		*budget--
+		ch.Add = append(ch.Add, m)
+		delete(s.waiting, m)
+	}
 	for m, t := range s.touched {
-		if t.is && !t.was {
-			if *budget <= 0 {
-				continue
-			}
+		switch {
+		case !t.is && t.was:
+			ch.Remove = append(ch.Remove, m)
+		case t.is && !t.was && *budget > 0:
 			*budget--
 			ch.Add = append(ch.Add, m)
-		} else if !t.is && t.was {
-			ch.Remove = append(ch.Remove, m)
+		case t.is && !t.was:
+			s.waiting[m] = struct{}{}
 		}
-		delete(s.touched, m)
+	}
+	if len(s.touched) > 0 {
+		s.touched = map[policy.Member]touch{} // a map keeps the room that it had
+	}
+	if len(s.waiting) == 0 && len(ch.Add) > 0 {
+		s.waiting = map[policy.Member]struct{}{}
 	}
 	s.fresh = false
 	return ch

@@ -42,6 +42,9 @@ func TestTakeSome(t *testing.T) {
 					t.Fatal(err)
 				}
 				checkAllowsLess(t, r, end)
+				if err := c.CheckCounts(); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 		checkSame(t, r, w)

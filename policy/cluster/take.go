@@ -113,17 +113,17 @@ func (c *Cluster) Waiting(id string) bool {
 func (c *Cluster) takeSets(sets map[policy.SetID]SetChange, budget *int) {
 	var changed []*setState
 	for _, set := range c.sets {
-		if set.fresh || len(set.touched) > 0 {
+		if set.fresh || set.untold() > 0 {
 			changed = append(changed, set)
 		}
 	}
 	slices.SortFunc(changed, func(a, b *setState) int {
-		return cmp.Compare(len(a.touched), len(b.touched))
+		return cmp.Compare(a.untold(), b.untold())
 	})
 	c.unfilled = 0
 	for _, set := range changed {
 		ch := set.take(budget)
-		if len(set.touched) > 0 {
+		if len(set.waiting) > 0 {
 			c.unfilled++
 		}
 		if ch.Created || len(ch.Add)+len(ch.Remove) > 0 {
