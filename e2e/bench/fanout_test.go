@@ -88,7 +88,7 @@ func newFanout(b *testing.B) *fanout {
 		metrics: metrics}
 }
 
-// watch adds watchers up to a number. It returns when all have listed the pods.
+// watch adds watchers up to a number. It returns when all have their lists.
 func (f *fanout) watch(watchers int) {
 	f.b.Helper()
 	ctx, stop := context.WithCancel(klog.NewContext(f.b.Context(), logr.Discard()))
