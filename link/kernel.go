@@ -144,6 +144,9 @@ func Prefix(n *net.IPNet) netip.Prefix {
 	return prefix
 }
 
+// Single is the prefix of one address.
+func Single(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+
 // Everywhere is the prefix of a default route in addr's family.
 func Everywhere(addr netip.Addr) netip.Prefix {
 	if addr.Is4() {

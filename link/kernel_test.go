@@ -81,6 +81,15 @@ func (s space) state(sysctls ...Sysctl) State {
 	return all
 }
 
+// converge makes changes until the state is the wanted one.
+func (s space) converge(want State, sysctls ...Sysctl) {
+	s.t.Helper()
+	s.do(func() error { return s.Apply(Diff(want, s.state(sysctls...), nil), nil) })
+	if left := Diff(want, s.state(sysctls...), nil); len(left) > 0 {
+		s.t.Errorf("%s is left to do, after: %v", Commands(left), s.state(sysctls...))
+	}
+}
+
 // Each thing that is put is read back as it was written, comes back when somebody alters it, and
 // goes when it is dropped. The commands show that what is tested can differ.
 func TestItemsAreReadBack(t *testing.T) {
@@ -138,14 +147,7 @@ func TestItemsAreReadBack(t *testing.T) {
 				sysctls = append(sysctls, setting)
 			}
 			desired := append(s.state(), c.item)
-			converge := func(want State) {
-				t.Helper()
-				s.do(func() error { return s.Apply(Diff(want, s.state(sysctls...), nil), nil) })
-				if left := Diff(want, s.state(sysctls...), nil); len(left) > 0 {
-					t.Errorf("%s is left to do, after: %v", Commands(left), s.state(sysctls...))
-				}
-			}
-			converge(desired)
+			s.converge(desired, sysctls...)
 			if len(sysctls) == 0 {
 				for range 2 { // what isn't there any more can be dropped
 					if err := c.item.Drop(s.Kernel); err != nil && !IsGone(err) {
@@ -155,13 +157,13 @@ func TestItemsAreReadBack(t *testing.T) {
 				if left := Diff(desired, s.state(), nil); len(left) != 1 {
 					t.Errorf("after dropping it, this is to do: %v", left)
 				}
-				converge(desired)
+				s.converge(desired, sysctls...)
 			}
 			s.Run(c.alter)
 			if left := Diff(desired, s.state(sysctls...), nil); len(left) == 0 {
 				t.Errorf("%s: nothing differs", c.alter)
 			}
-			converge(desired)
+			s.converge(desired, sysctls...)
 		})
 	}
 }

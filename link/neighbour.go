@@ -69,17 +69,11 @@ func (f Forward) Add() string {
 		remark(f.Different))
 }
 
-// Put adds the entry. Replacing one would change its first destination only, so the old one goes
-// first.
-func (f Forward) Put(k *Kernel, now []Item) error {
+// Put adds the entry, or replaces its only destination.
+func (f Forward) Put(k *Kernel, _ []Item) error {
 	index, err := k.Index(f.Link)
 	if err != nil {
 		return err
-	}
-	if len(now) == 1 {
-		if err := f.Drop(k); err != nil && !IsGone(err) {
-			return err
-		}
 	}
 	entry := netlinkNeigh(index, unix.AF_BRIDGE, f.To, f.MAC)
 	entry.Flags = netlink.NTF_SELF

@@ -66,31 +66,27 @@ func (r Route) Put(k *Kernel, _ []Item) error {
 		return err
 	}
 	err = k.RouteReplace(route)
-	if errors.Is(err, unix.EINVAL) && r.Via.Is6() {
-		// The kernel refuses an IPv6 gateway to which a route by another link leads, even if that
-		// is the route to be replaced.
-		if err := r.clear(k); err != nil {
-			return err
-		}
-		err = k.RouteReplace(route)
+	if errors.Is(err, unix.EINVAL) && r.Via.Is6() && r.Onlink {
+		return r.putByStep(k, route)
 	}
 	return err
 }
 
-// clear removes what is in the place of a route, whoever put it there.
-func (r Route) clear(k *Kernel) error {
-	inTheWay := &netlink.Route{
-		Dst: netipx.PrefixIPNet(r.To), Priority: r.Metric, Table: unix.RT_TABLE_MAIN,
+// putByStep puts an IPv6 route that the kernel refuses because a route by another link leads to its
+// gateway, even if that is the one to be replaced. While a route by the right link leads to the
+// gateway, the kernel takes it. So there is no moment without a way to the destination.
+func (r Route) putByStep(k *Kernel, route *netlink.Route) error {
+	step := Route{
+		To: Single(r.Via), Link: r.Link, Metric: r.Metric, Protocol: r.Protocol,
 	}
-	const most = 16
-	for range most {
-		if err := k.RouteDel(inTheWay); IsGone(err) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("removing the route in its place: %w", err)
-		}
+	toGateway, err := step.Netlink(k)
+	if err == nil {
+		err = k.RouteAdd(toGateway)
 	}
-	return nil
+	if err != nil {
+		return fmt.Errorf("leading to its gateway for a moment: %w", err)
+	}
+	return errors.Join(k.RouteReplace(route), step.Drop(k))
 }
 
 // Drop removes the route by what is its own: destination, TOS, metric and protocol.

@@ -116,7 +116,7 @@ func (b *builder) takeOwn(n Node, all []Node) error {
 		}
 		b.cidrs.Add(cidr, n.Name)
 		if b.config.Backend == VXLAN {
-			b.add(link.Address{Link: b.config.Device(), Prefix: single(cidr.Addr())})
+			b.add(link.Address{Link: b.config.Device(), Prefix: link.Single(cidr.Addr())})
 		}
 	}
 	return nil

@@ -74,5 +74,3 @@ func TunnelMAC(node string) link.MAC {
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

@@ -118,7 +118,7 @@ func (b *builder) checkPeerAddress(a netip.Addr) string {
 	if _, own := b.linkOf(a); own || slices.Contains(b.own.Addresses, a) || a == b.own.UnderlayIP {
 		return fmt.Sprintf("its address %s is this node's", a)
 	}
-	if owner, within := b.cidrs.Overlapping(single(a)); within {
+	if owner, within := b.cidrs.Overlapping(link.Single(a)); within {
 		return fmt.Sprintf("its address %s is a pod's: it is in the pod CIDR of node %s", a, owner)
 	}
 	return ""
