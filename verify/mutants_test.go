@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/test/packetworld"
 )
 
 // mutator changes one thing of a ruleset, at random. It reports what, or nothing where that can't
@@ -307,7 +308,7 @@ func TestMutantsAreCaught(t *testing.T) {
 }
 
 // TestMutantsOnceMissed: a rule is wrong for a pair of addresses alone, neither of which is a
-// stranger's.
+// stranger's, or for neighbour discovery alone.
 func TestMutantsOnceMissed(t *testing.T) {
 	t.Parallel()
 	k := newKernelTable(t)
@@ -329,6 +330,19 @@ func TestMutantsOnceMissed(t *testing.T) {
 				slices.Reverse(c.Rules)
 			}
 			return c != nil
+		},
+		"neighbour discovery is dropped where IPVS sends on": func(rs *nft.Ruleset) bool {
+			c := rs.Chains[packetworld.BaseChain("ipvs-ingress")]
+			if c == nil {
+				return false
+			}
+			c.Rules = slices.Clone(c.Rules)
+			i := slices.IndexFunc(c.Rules, func(r nft.Rule) bool {
+				return slices.Contains(r.Statements, nft.Statement(nft.MatchND{}))
+			})
+			c.Rules[i].Statements = []nft.Statement{nft.MatchND{},
+				nft.Do{Verdict: nft.Verdict{Kind: nft.Drop}}}
+			return true
 		},
 	} {
 		for example := 0; ; example++ {

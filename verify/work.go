@@ -248,7 +248,7 @@ func (p *Pass) errors(at place, groups []netip.Addr) error {
 	return nil
 }
 
-// neighbours: neighbour discovery and what looks like it.
+// neighbours: neighbour discovery and what looks like it. On output only IPVS has rules for it.
 func (p *Pass) neighbours(face string, address netip.Addr) error {
 	if address.Is4() {
 		return nil
@@ -269,6 +269,15 @@ func (p *Pass) neighbours(face string, address netip.Addr) error {
 			c.In, c.Out, c.Src, c.Dst = face, "", address, other
 			if err := p.compare(kernel.Input, c); err != nil {
 				return err
+			}
+			if !p.x.node.IPVS {
+				continue
+			}
+			c.In, c.Out, c.Src, c.Dst = "", face, other, address
+			for _, c.SrcLocal = range []bool{false, true} {
+				if err := p.compare(kernel.Output, c); err != nil {
+					return err
+				}
 			}
 		}
 	}
