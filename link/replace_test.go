@@ -41,7 +41,8 @@ func TestReplacedWithoutGap(t *testing.T) {
 			s.converge(append(slices.Clone(others), c.other))
 			s.converge(append(slices.Clone(others), c.one))
 			if removed := removals(); slices.ContainsFunc(removed, isAbout(c.one)) {
-				t.Errorf("%s was missing for a moment: the kernel removed %+v", c.one.Key(), removed)
+				t.Errorf("%s was missing for a moment: the kernel removed %+v", c.one.Key(),
+					removed)
 			}
 			s.converge(others)
 			if removed := removals(); !slices.ContainsFunc(removed, isAbout(c.one)) { // the control

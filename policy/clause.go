@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -8,18 +9,18 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Ref names the rules of one policy for one direction.
+// Ref names the rules of one policy for one direction, or those of all policies of a namespace that
+// have one podSelector.
 type Ref struct {
 	Policy    Key
+	Subject   selector.Key // the podSelector; Policy has the namespace only. Empty: one policy's
 	Direction Direction
 }
 
-// Compare orders references by policy, then direction.
+// Compare orders references by policy, then podSelector, then direction.
 func (r Ref) Compare(o Ref) int {
-	if c := r.Policy.Compare(o.Policy); c != 0 {
-		return c
-	}
-	return int(r.Direction) - int(o.Direction)
+	return cmp.Or(r.Policy.Compare(o.Policy), cmp.Compare(r.Subject, o.Subject),
+		cmp.Compare(r.Direction, o.Direction))
 }
 
 // RuleRef points at a rule, and at the peer in it, in a manifest.
@@ -41,8 +42,8 @@ func (r RuleRef) String() string {
 // a rule when it matches any of the rule's clauses, of which there are at most four, however many
 // peers and ports the rule lists.
 type Clause struct {
-	// Rule is the index of the rule in the manifest.
-	Rule    int
+	// Of names the rule, or those that allow alike.
+	Of      string
 	Verdict Verdict
 	// Peer must hold the peer's address. Nil: any address of either family.
 	Peer *Set
@@ -85,7 +86,7 @@ func (p *Policy) Clauses(d Direction) []Clause {
 
 // peerClauses lists a rule's clauses of one set of peers; nil is any peer.
 func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
-	base := Clause{Rule: r.Index, Verdict: r.Verdict, Peer: peer}
+	base := Clause{Of: fmt.Sprintf("%s rule %d", p.Key, r.Index), Verdict: r.Verdict, Peer: peer}
 	if r.AnyPort {
 		return []Clause{base}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sluice-net/sluice/selector"
@@ -38,6 +39,9 @@ func List(keys []Key, separator string) string {
 	}
 	return strings.Join(names, separator)
 }
+
+// NamespaceName is the label by which namespaceSelectors name namespaces (KEP-2161).
+const NamespaceName = "kubernetes.io/metadata.name"
 
 // Direction is seen from the pod a policy selects.
 type Direction uint8
@@ -162,6 +166,10 @@ func (b Block) String() string {
 		excepts[i] = e.String()
 	}
 	return b.CIDR.String() + " except " + strings.Join(excepts, ", ")
+}
+
+func (b Block) same(o Block) bool {
+	return b.CIDR == o.CIDR && slices.Equal(b.Except, o.Except)
 }
 
 // Contains reports whether the block matches the address by itself.

@@ -25,7 +25,7 @@ const (
 	LocalPortSet
 )
 
-// SetID identifies a set: equal IDs mean equal members.
+// SetID identifies a set: at one time, equal IDs mean equal members.
 type SetID struct {
 	Kind SetKind
 	// Peers spells the selectors or blocks, and Ports the named ports, sorted; where that is long,
@@ -47,6 +47,45 @@ type Set struct {
 	Keys   []selector.Key
 	Blocks []Block
 	Ports  []NamedPort
+	// Union says that these are several policies' peers, in the order of their texts. They may
+	// change while the ID stays, which belongs to the rules of one Ref.
+	Union bool
+}
+
+// Equal reports whether two sets have the same members, whichever pods there are. Nil is no set.
+func (s *Set) Equal(o *Set) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	return s.ID == o.ID && (!s.Union ||
+		slices.Equal(s.Keys, o.Keys) && slices.EqualFunc(s.Blocks, o.Blocks, Block.same))
+}
+
+// Nobody reports whether the set has no member, whichever pods there are.
+func (s *Set) Nobody() bool { return s != nil && len(s.Keys)+len(s.Blocks) == 0 }
+
+// Within is a union with only those selectors and blocks that another one has as well.
+func (s *Set) Within(o *Set) *Set {
+	out := *s
+	out.Pods, out.Keys, out.Blocks = nil, nil, nil
+	keys, blocks := map[selector.Key]bool{}, map[string]bool{}
+	for _, k := range o.Keys {
+		keys[k] = true
+	}
+	for _, b := range o.Blocks {
+		blocks[b.String()] = true
+	}
+	for i, k := range s.Keys {
+		if keys[k] {
+			out.Pods, out.Keys = append(out.Pods, s.Pods[i]), append(out.Keys, k)
+		}
+	}
+	for _, b := range s.Blocks {
+		if blocks[b.String()] {
+			out.Blocks = append(out.Blocks, b)
+		}
+	}
+	return &out
 }
 
 // Member is an element of a set: one address (Last equals First), a range of them in a BlockSet, an

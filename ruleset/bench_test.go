@@ -141,30 +141,63 @@ func BenchmarkEditPolicy(b *testing.B) {
 
 // BenchmarkFirstPacket: the time one packet of a new flow takes from a pod through the node to
 // another pod, with policies of which only the last allows it. The reference has no policy. Later
-// packets don't look at policies.
+// packets don't look at policies. The policies differ in their peers alone, or each has a port of
+// its own as well, or a podSelector.
 func BenchmarkFirstPacket(b *testing.B) {
-	for _, policies := range []int{0, 1, 10, 32, 100} {
+	b.Run("policies=0", func(b *testing.B) { benchFirstPacket(b, nil) })
+	ofPeers := func(int) (own, port int) { return 0, 9000 }
+	for _, policies := range []int{1, 10, 32, 100} {
 		b.Run(fmt.Sprintf("policies=%d", policies), func(b *testing.B) {
-			node := testnet.NewNode(b)
-			hosts, c := benchPair(node)
-			for i := range policies {
-				peer := "nobody"
-				if i == policies-1 {
-					peer = "0"
-				}
-				np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/p-%03d", i), fmt.Sprintf(
-					`{podSelector: {matchLabels: {app: "1"}}, ingress: [{from: [{podSelector: {matchLabels: {app: "%s"}}}], ports: [{port: 9000, protocol: UDP}]}]}`, peer), cases.Addr)
-				if err != nil {
-					b.Fatal(err)
-				}
-				c.SetPolicy(policy.Parse(np))
-			}
-			sink := hosts[1].Sink(testnet.UDP, 9000)
-			benchFlood(b, node, c, hosts, 9000)
-			if sink.Received() == 0 {
-				b.Fatal("no packet arrived")
-			}
+			benchFirstPacket(b, benchPolicies(policies, ofPeers))
 		})
+	}
+	const many = 100
+	ofPorts := func(i int) (own, port int) { return 0, 9000 - many + 1 + i }
+	ofSelectors := func(i int) (own, port int) { return i, 9000 }
+	b.Run(fmt.Sprintf("ports=%d", many), func(b *testing.B) {
+		benchFirstPacket(b, benchPolicies(many, ofPorts))
+	})
+	b.Run(fmt.Sprintf("podSelectors=%d", many), func(b *testing.B) {
+		benchFirstPacket(b, benchPolicies(many, ofSelectors))
+	})
+}
+
+// benchPolicies are policies of which the last allows UDP port 9000.
+func benchPolicies(n int, of func(i int) (own, port int)) (specs []string) {
+	for i := range n {
+		peer := fmt.Sprintf("nobody-%d", i)
+		if i == n-1 {
+			peer = "0"
+		}
+		own, port := of(i)
+		specs = append(specs, fmt.Sprintf(
+			`{podSelector: {matchExpressions: [{key: app, operator: In, values: ["1", "own-%d"]}]},
+			ingress: [{from: [{podSelector: {matchLabels: {app: "%s"}}}],
+			ports: [{port: %d, protocol: UDP}]}]}`, own, peer, port))
+	}
+	return specs
+}
+
+func benchSetPolicy(b *testing.B, c *cluster.Cluster, i int, spec string) {
+	b.Helper()
+	np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/p-%03d", i), spec, cases.Addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.SetPolicy(policy.Parse(np))
+}
+
+func benchFirstPacket(b *testing.B, policies []string) {
+	b.Helper()
+	node := testnet.NewNode(b)
+	hosts, c := benchPair(node)
+	for i, spec := range policies {
+		benchSetPolicy(b, c, i, spec)
+	}
+	sink := hosts[1].Sink(testnet.UDP, 9000)
+	benchFlood(b, node, c, hosts, 9000)
+	if sink.Received() == 0 {
+		b.Fatal("no packet arrived")
 	}
 }
 
@@ -229,4 +262,14 @@ func BenchmarkDeniedPacket(b *testing.B) {
 			benchFlood(b, node, c, hosts, 80)
 		})
 	}
+	const many = 500
+	b.Run(fmt.Sprintf("policies=%d", many), func(b *testing.B) {
+		node := testnet.NewNode(b)
+		hosts, c := benchPair(node)
+		ofPeers := func(int) (own, port int) { return 0, 9000 }
+		for i, spec := range benchPolicies(many+1, ofPeers)[:many] {
+			benchSetPolicy(b, c, i, spec)
+		}
+		benchFlood(b, node, c, hosts, 9000)
+	})
 }

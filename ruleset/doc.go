@@ -8,7 +8,7 @@
 //
 //	endpoint   an entry of the dispatch maps and, where isolated, a pod chain
 //	isolation  a profile: a chain of jumps, shared by all pods with the same policies
-//	rules      a policy chain for each policy and direction
+//	rules      a policy chain for each policy and direction, or for many with one podSelector
 //	sets       an nftables set for each family; one of ranges for each of its contents
 //
 // The rest depends on the [Config], and not on pods: base chains, the chains for errors, for cut

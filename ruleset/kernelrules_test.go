@@ -25,7 +25,7 @@ func TestWhatKernelsGetWrong(t *testing.T) {
 	t.Parallel()
 	var seen sets
 	rapid.Check(t, func(t *rapid.T) {
-		world := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		world := randomcluster.Options(t)
 		c, w := cluster.New(world), randomcluster.NewWorld(world)
 		cfg := ruleset.Config{}
 		if world.PolicyOnly {

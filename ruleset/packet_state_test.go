@@ -344,10 +344,10 @@ func TestLargeListingReadsBack(t *testing.T) {
 	const policies, blocks = 1000, 2500 // a block of an interval set is two elements
 	specs := map[string]string{}
 	for i := range policies {
-		specs[fmt.Sprintf("dev/policy-%d",
-			i)] = fmt.Sprintf(`{podSelector: {matchLabels: {app: db}},
-			ingress: [{from: [{ipBlock: {cidr: 172.16.%d.%d/32}}], ports: [{port: %d}]}]}`, i/250,
-			i%250, 1+i)
+		const ownSelector = `{matchExpressions: [{key: app, operator: In, values: [db, "%d"]}]}`
+		specs[fmt.Sprintf("dev/policy-%d", i)] = fmt.Sprintf(`{podSelector: `+ownSelector+`,
+			ingress: [{from: [{ipBlock: {cidr: 172.16.%d.%d/32}}], ports: [{port: %d}]}]}`, i,
+			i/250, i%250, 1+i)
 	}
 	var cidrs strings.Builder
 	for i := range blocks {

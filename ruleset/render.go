@@ -21,7 +21,7 @@ import (
 type Renderer struct {
 	cfg       Config
 	endpoints map[string]renderedEndpoint
-	rules     map[policy.Ref]map[string]renderedPart // by chain
+	rules     map[policy.Ref]renderedRules
 	profiles  counter
 	ports     counter
 	// holders are the endpoints that have an entry in a dispatch map. Several happen only by odd
@@ -72,7 +72,7 @@ func (c counter) drop(name string) (last bool) {
 func NewRenderer(cfg Config) *Renderer {
 	return &Renderer{
 		cfg: cfg, endpoints: map[string]renderedEndpoint{},
-		rules:    map[policy.Ref]map[string]renderedPart{},
+		rules:    map[policy.Ref]renderedRules{},
 		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
 		hostPorts: map[string][]HostPort{}, stale: map[string]struct{}{},
 		byContent: newByContent(),
@@ -303,11 +303,11 @@ func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction,
 	return c
 }
 
-// profile is an ordered list of policies, shared by the pods that have the same one.
+// profile is what isolates a pod in a direction, shared by the pods that have the same one.
 type profile struct {
-	name      string
-	direction policy.Direction
-	policies  []policy.Key
+	name     string
+	rules    []policy.Ref
+	policies []policy.Key // all that the rules are of
 }
 
 // profilesOf returns a profile for each tier of an isolation. The pod chain denies what none of
@@ -316,12 +316,12 @@ func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 	var out []profile
 	for _, stage := range isolation {
 		var list strings.Builder
-		for _, k := range stage.Policies {
-			fmt.Fprintf(&list, "%s\n", k)
+		for _, ref := range stage.Rules {
+			fmt.Fprintf(&list, "%s%s\n", ref.Policy, ref.Subject)
 		}
 		out = append(out, profile{
-			name:      nft.Name("profile", shortHash(list.String()), d.String()),
-			direction: d, policies: stage.Policies,
+			name:  nft.Name("profile", shortHash(list.String()), d.String()),
+			rules: stage.Rules, policies: stage.Policies,
 		})
 	}
 	return out
@@ -329,25 +329,24 @@ func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 
 func (p profile) chain() *nft.Chain {
 	c := &nft.Chain{Name: p.name}
-	for _, k := range p.policies {
-		c.Rules = append(c.Rules,
-			rule("",
-				nft.Do{
-					Verdict: nft.JumpTo(
-						policyChain(policy.Ref{Policy: k, Direction: p.direction}))}))
+	for _, ref := range p.rules {
+		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(policyChain(ref))}))
 	}
 	return c
 }
 
-func policyChain(ref policy.Ref) string {
-	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String())
+// policyChain names the chain of a policy's rules, or of those of all policies with a podSelector.
+func policyChain(ref policy.Ref, part ...string) string {
+	of := []string{"policy", ref.Policy.Namespace, ref.Policy.Name}
+	if ref.Subject != "" {
+		_, labels, _ := strings.Cut(string(ref.Subject), ": ") // the scope is the namespace
+		of = []string{"policies", ref.Policy.Namespace, labels}
+	}
+	return nft.Name(slices.Concat(of, []string{ref.Direction.String()}, part)...)
 }
 
-// partChain names the chain of a part of a policy's rules.
-func partChain(ref policy.Ref, i int) string {
-	return nft.Name("policy", ref.Policy.Namespace, ref.Policy.Name, ref.Direction.String(),
-		strconv.Itoa(i))
-}
+// partChain names the chain of a part of the rules.
+func partChain(ref policy.Ref, i int) string { return policyChain(ref, strconv.Itoa(i)) }
 
 // shortHash distinguishes things whose full text would be too long for a name.
 func shortHash(s string) string {

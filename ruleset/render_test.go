@@ -23,7 +23,7 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode"),
 			IPVS: rapid.Bool().Draw(t, "ipvs")}
-		world := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		world := randomcluster.Options(t)
 		c, w := cluster.New(world), randomcluster.NewWorld(world)
 		if rapid.Bool().Draw(t, "network") { // it never comes or goes while pods are there
 			cfg.Network = ruleworld.DrawNetwork(t)
@@ -68,8 +68,8 @@ func TestPatchesAddUpToTheRuleset(t *testing.T) {
 func TestRulesetDoesWhatPoliciesMean(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only"),
-			AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}
+		opts := randomcluster.Options(t)
+		opts.AllowPodToNode = rapid.Bool().Draw(t, "podToNode")
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(5, 60).Draw(t, "events") {
 			w.Event(t, c)

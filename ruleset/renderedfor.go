@@ -23,10 +23,12 @@ func (r *Renderer) Origin(o nft.Object) Origin {
 func (r *Renderer) policiesOf(o nft.Object) []policy.Key {
 	o.Set = r.byContent.nameOf(o.Set)
 	found := map[policy.Key]bool{}
-	for ref, parts := range r.rules {
-		_, isPart := parts[o.Chain]
-		if isPart || o.Chain == policyChain(ref) || o.Set != "" && lookInto(parts, o.Set) {
-			found[ref.Policy] = true
+	for ref, rules := range r.rules {
+		_, isPart := rules.parts[o.Chain]
+		if isPart || o.Chain == policyChain(ref) || o.Set != "" && lookInto(rules.parts, o.Set) {
+			for _, k := range rules.policies {
+				found[k] = true
+			}
 		}
 	}
 	for _, e := range r.endpoints {
@@ -42,7 +44,7 @@ func (r *Renderer) policiesOf(o nft.Object) []policy.Key {
 	return slices.SortedFunc(maps.Keys(found), policy.Key.Compare)
 }
 
-// lookInto reports whether rules of a policy look into a set.
+// lookInto reports whether rules look into a set.
 func lookInto(parts map[string]renderedPart, set string) bool {
 	for _, part := range parts {
 		if _, found := slices.BinarySearch(part.sets, set); found {

@@ -1,7 +1,10 @@
 package ruleset
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +27,7 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	sets := 0
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		r := NewRenderer(Config{})
 		have := r.Ruleset(c)
@@ -46,7 +49,7 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 			got := r.Origin(o)
 			kind, _, _ := strings.Cut(name, "/")
 			isPods := kind == "pod" || kind == "denied"
-			isPolicys := kind == "policy" || kind == "profile"
+			isPolicys := kind == "policy" || kind == "policies" || kind == "profile"
 			if isPods != (len(got.Endpoints) == 1) || isPolicys != (len(got.Policies) > 0) {
 				t.Errorf("%s is for %+v", o, got)
 			}
@@ -57,9 +60,8 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 	}
 }
 
-// TestOriginOfASet: the set of a policy's peers is that policy's.
-func TestOriginOfASet(t *testing.T) {
-	t.Parallel()
+// originWorld has a pod, dev/db, on this node.
+func originWorld() *cluster.Cluster {
 	c := cluster.New(cluster.Options{Node: "n1"})
 	db := policy.Pod{ID: selector.Pod{Namespace: "dev", Name: "db", UID: "1"}, Node: "n1",
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.3")}}
@@ -69,13 +71,55 @@ func TestOriginOfASet(t *testing.T) {
 	c.SetPod(db)
 	c.SetEndpoint(policy.Endpoint{ID: "a1", Pod: db.ID, Interface: names.PodLink + "1",
 		Addresses: db.Addresses})
-	key := policy.Key{Namespace: "dev", Name: "from-pods"}
-	c.SetPolicy(policy.Parse(&networkingv1.NetworkPolicy{
+	return c
+}
+
+// fromPods is a policy that lets the pods of its namespace in.
+func fromPods(key policy.Key) policy.Policy {
+	return policy.Parse(&networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 		Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{{
 			From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}},
 		}}},
-	}))
+	})
+}
+
+// TestOriginOfMerged: merged rules are for the policies that there are now, also where the rules
+// stay as they are when one takes another's place.
+func TestOriginOfMerged(t *testing.T) {
+	t.Parallel()
+	c, r := originWorld(), NewRenderer(Config{})
+	var all []policy.Key
+	for i := range 10 {
+		all = append(all, policy.Key{Namespace: "dev", Name: fmt.Sprintf("p%d", i)})
+		c.SetPolicy(fromPods(all[i]))
+	}
+	c.Take()
+	have := r.Ruleset(c)
+	c.DeletePolicy(all[9])
+	all[9].Name = "p99"
+	c.SetPolicy(fromPods(all[9]))
+	have.Merge(r.Patch(c, c.Take()))
+	used := usersOf(have, c)
+	for name := range have.Chains {
+		if strings.HasPrefix(name, "policies/") {
+			used[name] = all
+			if got := r.Origin(nft.Object{Chain: name}); keys(got.Policies) != keys(all) {
+				t.Errorf("chain %s is for %+v", name, got)
+			}
+		}
+	}
+	if len(used) != 3 { // the chain and a set of each family
+		t.Fatalf("control: %d objects are of the policies:\n%s", len(used), have)
+	}
+}
+
+// TestOriginOfASet: the set of a policy's peers is that policy's.
+func TestOriginOfASet(t *testing.T) {
+	t.Parallel()
+	c := originWorld()
+	key := policy.Key{Namespace: "dev", Name: "from-pods"}
+	c.SetPolicy(fromPods(key))
 	r := NewRenderer(Config{})
 	c.Take()
 	have := r.Ruleset(c)
@@ -92,25 +136,26 @@ func TestOriginOfASet(t *testing.T) {
 
 // usersOf finds the policies in whose chains a set is used, by the ruleset alone.
 func usersOf(rs *nft.Ruleset, c *cluster.Cluster) map[string][]policy.Key {
-	out := map[string][]policy.Key{}
-	for _, k := range c.Policies() {
-		used := map[string]bool{}
-		for _, d := range policy.Directions {
-			main := policyChain(policy.Ref{Policy: k, Direction: d})
-			for name, chain := range rs.Chains {
-				if name != main && !strings.HasPrefix(name, main+"/") {
-					continue
-				}
-				for _, rule := range chain.Rules {
-					for _, s := range rule.Statements {
-						if in, is := s.(nft.InSet); is && !used[in.Set] {
-							used[in.Set] = true
-							out[in.Set] = append(out[in.Set], k)
-						}
+	users := map[string]map[policy.Key]bool{}
+	for _, ref := range c.All().Rules {
+		main := policyChain(ref)
+		for name, chain := range rs.Chains {
+			if name != main && !strings.HasPrefix(name, main+"/") {
+				continue
+			}
+			for _, set := range setsOf(chain) {
+				for _, k := range c.PoliciesOf(ref) {
+					if users[set] == nil {
+						users[set] = map[policy.Key]bool{}
 					}
+					users[set][k] = true
 				}
 			}
 		}
+	}
+	out := map[string][]policy.Key{}
+	for set, policies := range users {
+		out[set] = slices.SortedFunc(maps.Keys(policies), policy.Key.Compare)
 	}
 	return out
 }

@@ -85,11 +85,18 @@ type renderedPart struct {
 	sets    []string
 }
 
-// patchRules replaces the chain of one policy and direction. Where its rules are in several parts,
-// it replaces the changed parts; the policy's own chain jumps to each part that has rules.
+// renderedRules are the chains of a policy's rules, or of those that are merged, by name.
+type renderedRules struct {
+	parts    map[string]renderedPart
+	policies []policy.Key
+}
+
+// patchRules replaces the chain of one policy and direction, or of merged ones. Where its rules are
+// in several parts, it replaces the changed parts; the chain itself jumps to each part that has
+// rules.
 func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref) {
 	parts, used := c.Parts(ref)
-	main, old, now := policyChain(ref), r.rules[ref], map[string]renderedPart{}
+	main, old, now := policyChain(ref), r.rules[ref].parts, map[string]renderedPart{}
 	jumps := &nft.Chain{Name: main}
 	for i, part := range parts {
 		switch {
@@ -114,7 +121,7 @@ func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref
 	}
 	delete(r.rules, ref)
 	if used {
-		r.rules[ref] = now
+		r.rules[ref] = renderedRules{now, c.PoliciesOf(ref)}
 	}
 	r.patchPorts(out, old, now)
 }
@@ -128,7 +135,7 @@ func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Claus
 	now := renderedPart{clauses: part}
 	chain := &nft.Chain{Name: name}
 	for _, cl := range part {
-		chain.Rules = append(chain.Rules, clauseRules(ref, cl)...)
+		chain.Rules = append(chain.Rules, clauseRules(ref.Direction, cl)...)
 		if len(cl.Ports) > 1 {
 			now.ports = append(now.ports, newPortSet(cl.Ports))
 		}
@@ -179,10 +186,10 @@ func (r *Renderer) dropPorts(out *nft.Patch, s portSet) {
 	out.Sets[s.name] = nil
 }
 
-// clauseRules renders a clause: a rule for each family that it can match, or one for both where it
-// names no address.
-func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
-	comment := fmt.Sprintf("%s rule %d", ref.Policy, cl.Rule)
+// clauseRules renders a clause of a direction: a rule for each family that it can match, or one for
+// both where it names no address.
+func clauseRules(d policy.Direction, cl policy.Clause) []nft.Rule {
+	comment := cl.Of
 	if cl.Peer != nil {
 		comment += ": " + cl.Peer.ID.String()
 	}
@@ -205,7 +212,7 @@ func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
 			})
 		}
 		if cl.Peer != nil {
-			match = append(match, nft.InSet{Fields: []nft.Field{peerField(ref.Direction, f.is4)},
+			match = append(match, nft.InSet{Fields: []nft.Field{peerField(d, f.is4)},
 				Set: setName(cl.Peer.ID, f.suffix)})
 		}
 		out = append(out, rule(comment, append(match, do(nft.Accept))...))

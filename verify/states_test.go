@@ -34,8 +34,8 @@ func drawVerifyState(t *rapid.T) *verifyState {
 	s := &verifyState{cfg: ruleset.Config{AllowPodToNode: rapid.Bool().Draw(t, "podToNode")}}
 	s.cfg.IPVS = rapid.IntRange(0, 2).Draw(t, "ipvs") == 0
 	s.cfg.LogPerSecond = uint64(rapid.IntRange(0, 1).Draw(t, "log"))
-	opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only"),
-		AllowPodToNode: s.cfg.AllowPodToNode}
+	opts := randomcluster.Options(t)
+	opts.AllowPodToNode = s.cfg.AllowPodToNode
 	w := randomcluster.NewWorld(opts)
 	s.cluster = cluster.New(opts)
 	for range rapid.IntRange(5, 60).Draw(t, "events") {

@@ -122,8 +122,8 @@ func memberRole(id policy.SetID, refs map[policy.Ref]bool) (role Role) {
 func (e *EndpointPolicy) uses(rules map[policy.Ref]bool) (role Role) {
 	for _, d := range policy.Directions {
 		for _, stage := range e.Isolation(d) {
-			used := func(k policy.Key) bool { return rules[policy.Ref{Policy: k, Direction: d}] }
-			if slices.ContainsFunc(stage.Policies, used) {
+			used := func(ref policy.Ref) bool { return rules[ref] }
+			if slices.ContainsFunc(stage.Rules, used) {
 				role |= subjectEnd(d)
 			}
 		}

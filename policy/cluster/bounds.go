@@ -70,16 +70,13 @@ func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
 			if costs[namespace] == nil {
 				costs[namespace] = map[policy.Key]int{}
 			}
-			section := c.policies[ref.Policy].Section(ref.Direction)
-			costs[namespace][ref.Policy] += section.CountClauses()
+			for _, p := range c.policiesOf(ref) {
+				costs[namespace][p.Key] += p.Section(ref.Direction).CountClauses()
+			}
 		}
 	}
 	for _, cost := range costs {
-		for sum(cost) > c.opts.Bounds.Clauses {
-			k := costliest(cost)
-			delete(cost, k)
-			c.empty(k, false, changed)
-		}
+		c.empty(costliest(cost, sum(cost)-c.opts.Bounds.Clauses), false, changed)
 	}
 }
 
@@ -92,14 +89,37 @@ func (c *Cluster) keepMemberBound(namespace string, changed map[policy.Ref]struc
 			if ref.Policy.Namespace != namespace {
 				continue
 			}
-			for _, part := range state.parts {
-				eachSet(part, func(s *policy.Set) {
-					cost[ref.Policy] += 1 + c.sets[s.ID].size
-				})
+			for _, p := range c.policiesOf(ref) {
+				if _, shed := c.shed[p.Key]; !shed {
+					cost[p.Key] += c.memberCost(p, ref, state)
+				}
 			}
 		}
-		c.empty(costliest(cost), true, changed)
+		if len(cost) == 0 {
+			return
+		}
+		// Sets that policies share are in the cost of each, so these may be too few.
+		c.empty(costliest(cost, a.members-c.opts.Bounds.Members), true, changed)
 	}
+}
+
+// memberCost is how many addresses a policy's rules look up, as far as the rules in use have them.
+// Those of one that is merged with others are counted without these.
+func (c *Cluster) memberCost(p *policy.Policy, ref policy.Ref, state *rulesState) (cost int) {
+	if ref.Subject == "" {
+		for _, part := range state.parts {
+			eachSet(part, func(s *policy.Set) { cost += 1 + c.sets[s.ID].size })
+		}
+		return cost
+	}
+	eachSet(p.Clauses(ref.Direction), func(s *policy.Set) {
+		cost += 1 + len(s.Blocks)
+		index, _ := c.pickers(s.ID.Kind)
+		for _, key := range s.Keys {
+			cost += index.Len(key)
+		}
+	})
+	return cost
 }
 
 func sum(cost map[policy.Key]int) (out int) {
@@ -109,19 +129,33 @@ func sum(cost map[policy.Key]int) (out int) {
 	return out
 }
 
-func costliest(cost map[policy.Key]int) policy.Key {
-	return slices.MaxFunc(slices.Collect(maps.Keys(cost)), func(a, b policy.Key) int {
-		return cmp.Or(cmp.Compare(cost[a], cost[b]), a.Compare(b))
-	})
+// costliest are the fewest policies that cost as much together as is too much, the costliest first.
+func costliest(cost map[policy.Key]int, tooMuch int) (out []policy.Key) {
+	for _, k := range slices.SortedFunc(maps.Keys(cost), func(a, b policy.Key) int {
+		return cmp.Or(cmp.Compare(cost[b], cost[a]), b.Compare(a))
+	}) {
+		if tooMuch <= 0 {
+			break
+		}
+		tooMuch -= cost[k]
+		out = append(out, k)
+	}
+	return out
 }
 
-// empty takes a policy's rules away, and notes in changed whose.
-func (c *Cluster) empty(k policy.Key, byMembers bool, changed map[policy.Ref]struct{}) {
-	whole := c.policies[k]
-	c.shed[k] = shedPolicy{whole, byMembers}
-	c.policies[k] = whole.Emptied()
-	for _, d := range policy.Directions {
-		c.advance(policy.Ref{Policy: k, Direction: d}, new(int), changed)
+// empty takes policies' rules away, and notes in changed whose.
+func (c *Cluster) empty(keys []policy.Key, byMembers bool, changed map[policy.Ref]struct{}) {
+	refs := map[policy.Ref]struct{}{}
+	for _, k := range keys {
+		whole := c.policies[k]
+		c.shed[k] = shedPolicy{whole, byMembers}
+		c.policies[k] = whole.Emptied()
+		for _, ref := range refsOf(whole) {
+			refs[ref] = struct{}{}
+		}
+	}
+	for ref := range refs {
+		c.advance(ref, new(int), changed)
 	}
 }
 
@@ -135,9 +169,7 @@ func (c *Cluster) restore(namespace string, byMembers bool) {
 		}
 		delete(c.shed, k)
 		c.policies[k] = shed.whole
-		for _, d := range policy.Directions {
-			c.dirtyRules[policy.Ref{Policy: k, Direction: d}] = struct{}{}
-		}
+		c.markRules(shed.whole)
 	}
 }
 

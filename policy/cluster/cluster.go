@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -17,6 +18,9 @@ type Options struct {
 	PolicyOnly bool
 	// AllowPodToNode exempts traffic from a pod to its own node from egress.
 	AllowPodToNode bool
+	// MergeFrom is how many policies of a namespace with one podSelector have their rules merged;
+	// 0: 8. Below that, sets of peers are shared more, and rules are easier to read.
+	MergeFrom int
 	// Bounds are what each namespace's policies may cost.
 	Bounds Bounds
 }
@@ -50,7 +54,7 @@ type Cluster struct {
 
 // New returns an empty Cluster.
 func New(opts Options) *Cluster {
-	opts.Bounds = opts.Bounds.withDefaults()
+	opts.Bounds, opts.MergeFrom = opts.Bounds.withDefaults(), cmp.Or(opts.MergeFrom, 8)
 	return &Cluster{
 		opts:       opts,
 		namespaces: map[string]selector.Namespace{},
@@ -77,17 +81,15 @@ func New(opts Options) *Cluster {
 	}
 }
 
-// namespaceName is the label every namespace has, whatever its object says.
-const namespaceName = "kubernetes.io/metadata.name"
-
-// SetNamespace adds or relabels a namespace.
+// SetNamespace adds or relabels a namespace. It has the label of its name, whatever its object
+// says.
 func (c *Cluster) SetNamespace(name string, labels map[string]string) {
-	if labels[namespaceName] != name {
+	if labels[policy.NamespaceName] != name {
 		labels = maps.Clone(labels)
 		if labels == nil {
 			labels = map[string]string{}
 		}
-		labels[namespaceName] = name
+		labels[policy.NamespaceName] = name
 	}
 	set := selector.LabelSetOf(labels)
 	c.namespaces[name] = selector.Namespace{Name: name, Known: true, Labels: set}
@@ -132,9 +134,7 @@ func (c *Cluster) applyPeerChanges(changes []selector.Change) {
 		if in == was {
 			continue
 		}
-		for _, m := range c.contribution(set, ch.pod) {
-			set.put(m, in)
-		}
+		c.putPod(set, ch.pod, in)
 	}
 }
 
@@ -185,8 +185,12 @@ func (c *Cluster) policyChanged(p *policy.Policy) {
 	for pod := range c.subjects.Members(p.Subject.Key()) {
 		c.markPod(pod)
 	}
-	for _, d := range policy.Directions {
-		c.dirtyRules[policy.Ref{Policy: p.Key, Direction: d}] = struct{}{}
+	c.markRules(p)
+}
+
+func (c *Cluster) markRules(p *policy.Policy) {
+	for _, ref := range refsOf(p) {
+		c.dirtyRules[ref] = struct{}{}
 	}
 }
 

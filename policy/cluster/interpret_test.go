@@ -81,8 +81,8 @@ func (r *replica) allows(e cluster.EndpointPolicy, d policy.Direction, f policy.
 	if d == policy.Egress {
 		peer = f.Destination
 	}
-	for _, k := range isolation[0].Policies {
-		for _, cl := range r.rules[policy.Ref{Policy: k, Direction: d}] {
+	for _, ref := range isolation[0].Rules {
+		for _, cl := range r.rules[ref] {
 			if r.matches(cl, peer, f) {
 				return true
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"pgregory.net/rapid"
 
 	"github.com/sluice-net/sluice/internal/names"
 	"github.com/sluice-net/sluice/selector"
@@ -48,7 +49,7 @@ func newBench(t *testing.T, policies map[string]string) *bench {
 	return b
 }
 
-func render(t *testing.T, key, spec string) *networkingv1.NetworkPolicy {
+func render(t rapid.TB, key, spec string) *networkingv1.NetworkPolicy {
 	t.Helper()
 	np, err := cases.RenderPolicy(key, spec, cases.Addr)
 	if err != nil {

@@ -33,7 +33,7 @@ type allowed cluster.Allowed
 func TestMeaningEqualsExplain(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(5, 60).Draw(t, "events") {
 			w.Event(t, c)

@@ -81,7 +81,7 @@ func checkFlow(t *rapid.T, c *cluster.Cluster, r *replica, f policy.Flow) {
 func TestIncrementalEqualsFromScratch(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, r, w := cluster.New(opts), newReplica(), randomcluster.NewWorld(opts)
 		for i := range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
@@ -109,7 +109,7 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 func TestAllEqualsTheSumOfTakes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, r, w := cluster.New(opts), newReplica(), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 20).Draw(t, "events") {
 			w.Event(t, c)

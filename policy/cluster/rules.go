@@ -7,23 +7,86 @@ import (
 	"slices"
 
 	"github.com/sluice-net/sluice/policy"
+	"github.com/sluice-net/sluice/selector"
 )
 
-// rulesState are the rules of a policy in a direction that local endpoints use.
+// rulesState are the rules of a Ref that local endpoints use.
 type rulesState struct {
 	users int               // endpoints isolated by it
 	told  bool              // the caller knows of it
 	parts [][]policy.Clause // what the caller was told; their sets are in use
-	want  [][]policy.Clause // what a policy says
-	of    *policy.Policy    // that policy
+	want  [][]policy.Clause // what policies say
+	of    []*policy.Policy  // those policies
 }
 
-// wanted are the parts of the rules as the policy has them.
-func (s *rulesState) wanted(p *policy.Policy, d policy.Direction) [][]policy.Clause {
-	if s.of != p {
-		s.want, s.of = partsOf(p.Clauses(d)), p
+// wanted are the parts of the rules as the policies have them; others says that these aren't the
+// same as before.
+func (s *rulesState) wanted(of []*policy.Policy,
+	ref policy.Ref) (want [][]policy.Clause, others bool) {
+	if slices.Equal(s.of, of) {
+		return s.want, false
 	}
-	return s.want
+	others = !slices.EqualFunc(s.of, of, func(a, b *policy.Policy) bool { return a.Key == b.Key })
+	s.of = of
+	if ref.Subject != "" {
+		s.want = partsOf(policy.Merged(of, ref.Direction))
+	} else {
+		s.want = partsOf(of[0].Clauses(ref.Direction))
+	}
+	return s.want, others
+}
+
+// rulesOf are the rules by which the policies with a podSelector isolate in a direction: those of
+// each, or, of many, all together.
+func (c *Cluster) rulesOf(subject selector.Key, d policy.Direction) []policy.Ref {
+	var out []policy.Ref
+	for k := range c.bySubject[subject] {
+		if c.policies[k].Section(d) != nil {
+			out = append(out, policy.Ref{Policy: k, Direction: d})
+		}
+	}
+	if len(out) < c.opts.MergeFrom {
+		return out
+	}
+	return []policy.Ref{mergedRef(out[0].Policy.Namespace, subject, d)}
+}
+
+func mergedRef(namespace string, subject selector.Key, d policy.Direction) policy.Ref {
+	return policy.Ref{Policy: policy.Key{Namespace: namespace}, Subject: subject, Direction: d}
+}
+
+// refsOf are all rules that a policy may be part of.
+func refsOf(p *policy.Policy) (out []policy.Ref) {
+	for _, d := range policy.Directions {
+		out = append(out, policy.Ref{Policy: p.Key, Direction: d},
+			mergedRef(p.Key.Namespace, p.Subject.Key(), d))
+	}
+	return out
+}
+
+// PoliciesOf lists the policies, sorted, whose rules these are now.
+func (c *Cluster) PoliciesOf(ref policy.Ref) []policy.Key {
+	if ref.Subject == "" {
+		return []policy.Key{ref.Policy}
+	}
+	var out []policy.Key
+	for k := range c.bySubject[ref.Subject] {
+		if c.policies[k].Section(ref.Direction) != nil {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, policy.Key.Compare)
+	return out
+}
+
+// policiesOf are the same as objects, those without rules in the direction left out.
+func (c *Cluster) policiesOf(ref policy.Ref) (out []*policy.Policy) {
+	for _, k := range c.PoliciesOf(ref) {
+		if p := c.policies[k]; p != nil && p.Section(ref.Direction) != nil {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // What bringing rules forward counts for, in members of sets.
@@ -68,15 +131,35 @@ func hashOf(cl policy.Clause) uint32 {
 }
 
 func equalClause(cl, o policy.Clause) bool {
-	return cl.Rule == o.Rule && cl.Verdict == o.Verdict &&
-		sameSet(cl.Peer, o.Peer) && sameSet(cl.Named, o.Named) && slices.Equal(cl.Ports, o.Ports)
+	return cl.Of == o.Of && cl.Verdict == o.Verdict &&
+		cl.Peer.Equal(o.Peer) && cl.Named.Equal(o.Named) && slices.Equal(cl.Ports, o.Ports)
 }
 
-func sameSet(a, b *policy.Set) bool {
-	if a == nil || b == nil {
-		return a == b
+// inBoth lists what both allow of what is there and what is wanted: whole clauses, and of peers of
+// several policies those that are in both.
+func inBoth(there, wanted []policy.Clause) (out []policy.Clause) {
+	alike := map[uint32][]policy.Clause{}
+	for _, cl := range wanted {
+		h := hashOf(cl)
+		alike[h] = append(alike[h], cl)
 	}
-	return a.ID == b.ID
+	for _, cl := range there {
+		for _, other := range alike[hashOf(cl)] {
+			if both, some := common(cl, other); some {
+				out = append(out, both)
+				break
+			}
+		}
+	}
+	return out
+}
+
+func common(cl, other policy.Clause) (_ policy.Clause, some bool) {
+	other.Of = cl.Of
+	if cl.Peer != nil && cl.Peer.Union && other.Peer != nil && cl.Peer.ID == other.Peer.ID {
+		cl.Peer, other.Peer = cl.Peer.Within(other.Peer), other.Peer.Within(cl.Peer)
+	}
+	return cl, equalClause(cl, other) && !cl.Peer.Nobody()
 }
 
 func equalClauses(a, b []policy.Clause) bool { return slices.EqualFunc(a, b, equalClause) }
@@ -84,14 +167,18 @@ func equalClauses(a, b []policy.Clause) bool { return slices.EqualFunc(a, b, equ
 // takeRules brings the marked rules in line with their use and their policy, as far as the budget
 // goes, the smallest first.
 func (c *Cluster) takeRules(budget *int) []policy.Ref {
-	size := func(ref policy.Ref) int {
-		if p := c.policies[ref.Policy]; p != nil && p.Section(ref.Direction) != nil {
-			return len(p.Section(ref.Direction).Rules)
+	sizes := make(map[policy.Ref]int, len(c.dirtyRules))
+	for ref := range c.dirtyRules {
+		if state := c.rules[ref]; state == nil || state.users == 0 {
+			sizes[ref] = 0 // it gives back what others may need
+			continue
 		}
-		return 0
+		for _, p := range c.policiesOf(ref) {
+			sizes[ref] += 1 + len(p.Section(ref.Direction).Rules)
+		}
 	}
-	refs := slices.SortedFunc(maps.Keys(c.dirtyRules), func(a, b policy.Ref) int {
-		return cmp.Or(cmp.Compare(size(a), size(b)), a.Compare(b))
+	refs := slices.SortedFunc(maps.Keys(sizes), func(a, b policy.Ref) int {
+		return cmp.Or(cmp.Compare(sizes[a], sizes[b]), a.Compare(b))
 	})
 	changed := map[policy.Ref]struct{}{}
 	c.keepClauseBounds(changed)
@@ -105,8 +192,7 @@ func (c *Cluster) takeRules(budget *int) []policy.Ref {
 }
 
 // advance brings rules forward, and notes in changed those that the caller has to look at. What is
-// left for later allows nothing until then, also not what it allowed before: members may join its
-// sets.
+// left for later allows until then only what it allowed before and will allow.
 func (c *Cluster) advance(ref policy.Ref, budget *int, changed map[policy.Ref]struct{}) {
 	state := c.rules[ref]
 	if state == nil {
@@ -116,9 +202,12 @@ func (c *Cluster) advance(ref policy.Ref, budget *int, changed map[policy.Ref]st
 	used := state.users > 0
 	var want [][]policy.Clause
 	if used {
-		want = state.wanted(c.policies[ref.Policy], ref.Direction)
+		var others bool
+		if want, others = state.wanted(c.policiesOf(ref), ref); others {
+			changed[ref] = struct{}{}
+		}
 	}
-	if resized := c.resize(ref, state, len(want)); resized || used != state.told {
+	if resized := c.resize(ref, state, want, budget); resized || used != state.told {
 		state.told = used
 		changed[ref] = struct{}{}
 	}
@@ -128,21 +217,24 @@ func (c *Cluster) advance(ref policy.Ref, budget *int, changed map[policy.Ref]st
 			continue
 		}
 		if left = left || *budget <= 0; left {
-			if len(state.parts[i]) > 0 {
-				c.takePart(ref, state, i, nil)
-				changed[ref] = struct{}{}
-			}
+			part = keptOf(state.parts[i], part, *budget)
+		}
+		if equalClauses(part, state.parts[i]) {
 			continue
 		}
 		c.takePart(ref, state, i, part)
 		changed[ref] = struct{}{}
 		*budget -= clauseCost * len(part)
+		of := state.of
 		c.keepMemberBound(ref.Policy.Namespace, changed)
-		if _, emptied := c.shed[ref.Policy]; emptied {
-			return // it had its turn
+		if !slices.Equal(of, state.of) { // some are emptied, and want is what they were
+			c.advance(ref, budget, changed)
+			return
 		}
 	}
-	if !left {
+	if left {
+		c.dirtyRules[ref] = struct{}{}
+	} else {
 		delete(c.dirtyRules, ref)
 	}
 	if !used {
@@ -150,16 +242,37 @@ func (c *Cluster) advance(ref policy.Ref, budget *int, changed map[policy.Ref]st
 	}
 }
 
-// resize makes room for n parts. Of another number every part is another one.
-func (c *Cluster) resize(ref policy.Ref, state *rulesState, n int) (changed bool) {
-	if len(state.parts) == n {
+// resize makes room for other parts. Of another number every part is another one: at first with
+// what of it was there.
+func (c *Cluster) resize(ref policy.Ref, state *rulesState, want [][]policy.Clause,
+	budget *int) (changed bool) {
+	if len(state.parts) == len(want) {
 		return false
 	}
-	for i := range state.parts {
-		c.takePart(ref, state, i, nil)
+	old := state.parts
+	there := slices.Concat(old...)
+	state.parts = make([][]policy.Clause, len(want))
+	for i, part := range want {
+		c.takePart(ref, state, i, keptOf(there, part, *budget))
+		*budget -= clauseCost * len(state.parts[i])
 	}
-	state.parts = make([][]policy.Clause, n)
+	for _, part := range old {
+		c.giveUp(ref, part)
+	}
 	return true
+}
+
+// maxDebt is by how much the rules that are kept while they wait may exceed a budget. They are
+// written anew, and others wait for that.
+const maxDebt = 2 * partClauses * clauseCost
+
+// keptOf is what a part has while it waits: what both the old and the wanted one allow, or nothing
+// where the budget is far exceeded.
+func keptOf(there, wanted []policy.Clause, budget int) []policy.Clause {
+	if budget < -maxDebt {
+		return nil
+	}
+	return inBoth(there, wanted)
 }
 
 // takePart replaces a part. The sets of the old one are given up later than those of the new one
@@ -170,11 +283,18 @@ func (c *Cluster) takePart(ref policy.Ref, state *rulesState, i int, part []poli
 		c.acquire(s)
 		a.charge(c.sets[s.ID])
 	})
-	eachSet(state.parts[i], func(s *policy.Set) {
+	old := state.parts[i]
+	state.parts[i] = part
+	c.giveUp(ref, old)
+}
+
+// giveUp gives back the uses of the sets that a part had.
+func (c *Cluster) giveUp(ref policy.Ref, part []policy.Clause) {
+	a := c.account(ref.Policy.Namespace)
+	eachSet(part, func(s *policy.Set) {
 		a.discharge(c.sets[s.ID])
 		c.unused = append(c.unused, s)
 	})
-	state.parts[i] = part
 	if a.sets == 0 {
 		// Or every namespace that ever was would be looked at.
 		delete(c.accounts, ref.Policy.Namespace)

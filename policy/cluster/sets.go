@@ -90,7 +90,13 @@ func without(members, others []policy.Member) (out []policy.Member) {
 // take returns what joined and what left since the last call, of the former as many as the budget
 // says. It costs what it returns and what was touched, however many wait: a set may have as many
 // members as the cluster has pods.
+//
+// Ranges of several policies come whole: one that joins may be another that leaves, made longer.
 func (s *setState) take(budget *int) SetChange {
+	if s.Union && s.ID.Kind == policy.BlockSet {
+		*budget -= len(s.touched)
+		budget = new(Everything)
+	}
 	ch := SetChange{Set: s.Set, Created: s.fresh}
 	for m := range s.waiting {
 		if *budget <= 0 {
@@ -126,6 +132,9 @@ func (c *Cluster) acquire(s *policy.Set) {
 	set := c.sets[s.ID]
 	if set != nil {
 		set.users++
+		if !s.Equal(&set.Set) {
+			c.repick(set, s)
+		}
 		return
 	}
 	set = newSetState(*s)
@@ -135,16 +144,72 @@ func (c *Cluster) acquire(s *policy.Set) {
 		set.replace(c.blockMembers(s.Blocks))
 		return
 	}
-	index, bySelector := c.pickers(s.ID.Kind)
 	for _, picker := range s.Pods {
-		key := index.Add(picker)
-		if bySelector[key] == nil {
-			bySelector[key] = map[policy.SetID]struct{}{}
-		}
-		bySelector[key][s.ID] = struct{}{}
+		c.addPicker(set, picker)
 	}
 	for m := range c.members(set) {
 		set.put(m, true)
+	}
+}
+
+func (c *Cluster) addPicker(set *setState, picker selector.Selector) {
+	index, bySelector := c.pickers(set.ID.Kind)
+	key := index.Add(picker)
+	if bySelector[key] == nil {
+		bySelector[key] = map[policy.SetID]struct{}{}
+	}
+	bySelector[key][set.ID] = struct{}{}
+}
+
+func (c *Cluster) removePicker(set *setState, key selector.Key) {
+	index, bySelector := c.pickers(set.ID.Kind)
+	delete(bySelector[key], set.ID)
+	if len(bySelector[key]) == 0 {
+		delete(bySelector, key)
+	}
+	index.Remove(key)
+}
+
+// repick gives a set that is in use other peers: only what that changes is put.
+func (c *Cluster) repick(set *setState, s *policy.Set) {
+	old := set.Set
+	set.Set = *s
+	if s.ID.Kind == policy.BlockSet {
+		set.replace(c.blockMembers(s.Blocks))
+		return
+	}
+	index, _ := c.pickers(s.ID.Kind)
+	gone := make(map[selector.Key]bool, len(old.Keys))
+	for _, key := range old.Keys {
+		gone[key] = true
+	}
+	for i, key := range s.Keys {
+		if gone[key] {
+			delete(gone, key)
+			continue
+		}
+		c.addPicker(set, s.Pods[i])
+		for n := range index.Members(key) {
+			if c.picks(set, n) == 1 { // by this one alone
+				c.putPod(set, n, true)
+			}
+		}
+	}
+	for key := range gone {
+		lost := slices.Collect(index.Members(key))
+		c.removePicker(set, key)
+		for _, n := range lost {
+			if c.picks(set, n) == 0 {
+				c.putPod(set, n, false)
+			}
+		}
+	}
+}
+
+// putPod adds or removes all that a pod is in a set.
+func (c *Cluster) putPod(set *setState, n selector.Number, in bool) {
+	for _, m := range c.contribution(set, n) {
+		set.put(m, in)
 	}
 }
 
@@ -174,13 +239,8 @@ func (c *Cluster) release(s *policy.Set) (gone bool) {
 		return false
 	}
 	delete(c.sets, s.ID)
-	index, bySelector := c.pickers(s.ID.Kind)
-	for _, key := range s.Keys {
-		delete(bySelector[key], s.ID)
-		if len(bySelector[key]) == 0 {
-			delete(bySelector, key)
-		}
-		index.Remove(key)
+	for _, key := range set.Keys {
+		c.removePicker(set, key)
 	}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -22,7 +23,7 @@ import (
 func TestTakeSome(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, r, w := cluster.New(opts), newReplica(), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 3).Draw(t, "rounds") {
 			for range rapid.IntRange(1, 15).Draw(t, "events") {
@@ -79,8 +80,9 @@ func checkAllowsLess(t *rapid.T, now, end *replica) {
 }
 
 // boundsWorld has a pod in each of two namespaces, both attached here.
-func boundsWorld(b cluster.Bounds) (*cluster.Cluster, *replica) {
-	c := cluster.New(cluster.Options{Node: "n1", Bounds: b})
+func boundsWorld(opts cluster.Options) (*cluster.Cluster, *replica) {
+	opts.Node = "n1"
+	c := cluster.New(opts)
 	for name, cidr := range map[string]string{"n1": "10.244.0.0/24", "n2": "10.244.1.0/24"} {
 		c.SetNode(policy.Node{Name: name, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(cidr)}})
 	}
@@ -124,11 +126,11 @@ func opens(c *cluster.Cluster, r *replica, endpoint string, n int) bool {
 	return allowed
 }
 
-// TestWhatIsLeftAllowsNothing: rules whose change has to wait don't let in a pod that has joined
-// their sets since.
-func TestWhatIsLeftAllowsNothing(t *testing.T) {
+// TestWhatIsLeftWaits: rules whose change has to wait let nobody in by what they have lost, nor a
+// pod that has joined their sets since.
+func TestWhatIsLeftWaits(t *testing.T) {
 	t.Parallel()
-	c, r := boundsWorld(cluster.Bounds{})
+	c, r := boundsWorld(cluster.Options{})
 	set := func(name, rules string) {
 		np, err := cases.RenderPolicy(name, `{podSelector: {}, ingress: [`+rules+`]}`, cases.Addr)
 		if err != nil {
@@ -185,7 +187,7 @@ func TestPolicyBound(t *testing.T) {
 	t.Parallel()
 	for n, open := range map[int]bool{policy.MaxPolicyClauses: true,
 		policy.MaxPolicyClauses + 1: false} {
-		c, r := boundsWorld(cluster.Bounds{})
+		c, r := boundsWorld(cluster.Options{})
 		p := manyRules(t, "tenant/p", n)
 		if told := len(p.Problems) == 1 && p.Problems[0].Field == "spec"; told == open {
 			t.Errorf("%d clauses: problems %v", n, p.Problems)
@@ -204,12 +206,14 @@ func TestPolicyBound(t *testing.T) {
 // nobody else's, and are back when there is room.
 func TestNamespaceBound(t *testing.T) {
 	t.Parallel()
-	for _, budget := range []int{cluster.Everything, 1000} {
-		c, r := boundsWorld(cluster.Bounds{Clauses: 1000})
+	for _, how := range []struct{ budget, mergeFrom int }{{cluster.Everything, 8}, {1000, 8},
+		{cluster.Everything, 1}, {1000, 1}} {
+		c, r := boundsWorld(cluster.Options{MergeFrom: how.mergeFrom,
+			Bounds: cluster.Bounds{Clauses: 1000}})
 		take := func() {
 			t.Helper()
 			for again := true; again; again = c.Backlog() {
-				if err := r.apply(c, c.TakeSome(budget)); err != nil {
+				if err := r.apply(c, c.TakeSome(how.budget)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -246,7 +250,60 @@ func TestNamespaceBound(t *testing.T) {
 // TestMemberBound: pods that come later count as well.
 func TestMemberBound(t *testing.T) {
 	t.Parallel()
-	c, r := boundsWorld(cluster.Bounds{Members: 10})
+	for _, mergeFrom := range []int{1, 8} {
+		t.Run(fmt.Sprintf("merged from %d", mergeFrom), func(t *testing.T) {
+			t.Parallel()
+			testMemberBound(t, mergeFrom)
+		})
+	}
+}
+
+// TestMemberBoundOfMerged: of policies that are merged, in several parts, none of those that are
+// emptied has a rule left.
+func TestMemberBoundOfMerged(t *testing.T) {
+	t.Parallel()
+	const policies, rules, bound = 10, 20, 100
+	c, r := boundsWorld(cluster.Options{MergeFrom: 1, Bounds: cluster.Bounds{Members: bound}})
+	for i := range policies {
+		list := ""
+		for j := range rules {
+			list += fmt.Sprintf("{ports: [{port: %d}], from: [{namespaceSelector: {}, podSelector: "+
+				"{matchExpressions: [{key: x%d-%d, operator: DoesNotExist}]}}]},", 1+j, i, j)
+		}
+		np, err := cases.RenderPolicy(fmt.Sprintf("tenant/p%d", i),
+			`{podSelector: {}, ingress: [`+list+`]}`, cases.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetPolicy(policy.Parse(np))
+	}
+	for again := true; again; again = c.Backlog() {
+		if err := r.apply(c, c.Take()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shed := c.Shed()
+	if len(shed) == 0 || len(shed) == policies {
+		t.Fatalf("control: emptied are %v", shed)
+	}
+	of := strings.Join(rulesOf(c), "\n")
+	for _, k := range shed {
+		if strings.Contains(of, k.String()+" rule") {
+			t.Errorf("%s is emptied, and has rules", k)
+		}
+	}
+	members := 0
+	for id := range r.sets {
+		members += len(r.sets[id])
+	}
+	if members > bound {
+		t.Errorf("%d members, more than %d", members, bound)
+	}
+}
+
+func testMemberBound(t *testing.T, mergeFrom int) {
+	t.Helper()
+	c, r := boundsWorld(cluster.Options{MergeFrom: mergeFrom, Bounds: cluster.Bounds{Members: 10}})
 	set := func(name, labels string) {
 		np, err := cases.RenderPolicy(name,
 			`{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: `+labels+`, operator: DoesNotExist}]}}]}]}`, cases.Addr)

@@ -13,11 +13,12 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Stage is one tier's part of an isolation: the policies asked, in order, and what happens to a
-// flow that none of them decides.
+// Stage is one tier's part of an isolation: the policies asked, and what happens to a flow that
+// none of them decides. In the tier of NetworkPolicies their order doesn't matter.
 type Stage struct {
 	Tier     policy.Tier
 	Policies []policy.Key
+	Rules    []policy.Ref // of these policies, sorted
 	End      policy.Verdict
 }
 
@@ -204,8 +205,8 @@ func (c *Cluster) useRules(e EndpointPolicy, delta int) {
 func (e *EndpointPolicy) eachRef(f func(policy.Ref)) {
 	for _, d := range policy.Directions {
 		for _, stage := range e.Isolation(d) {
-			for _, k := range stage.Policies {
-				f(policy.Ref{Policy: k, Direction: d})
+			for _, ref := range stage.Rules {
+				f(ref)
 			}
 		}
 	}
@@ -236,19 +237,19 @@ func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 
 // isolation lists the policies that isolate a pod in a direction.
 func (c *Cluster) isolation(n selector.Number, d policy.Direction) Isolation {
-	var keys []policy.Key
+	stage := Stage{Tier: policy.TierNetworkPolicy, End: policy.Deny}
 	for s := range c.subjects.Selectors(n) {
-		for k := range c.bySubject[s] {
-			if c.policies[k].Section(d) != nil {
-				keys = append(keys, k)
-			}
-		}
+		stage.Rules = append(stage.Rules, c.rulesOf(s, d)...)
 	}
-	if len(keys) == 0 {
+	if len(stage.Rules) == 0 {
 		return nil
 	}
-	slices.SortFunc(keys, policy.Key.Compare)
-	return Isolation{{Tier: policy.TierNetworkPolicy, Policies: keys, End: policy.Deny}}
+	slices.SortFunc(stage.Rules, policy.Ref.Compare)
+	for _, ref := range stage.Rules {
+		stage.Policies = append(stage.Policies, c.PoliciesOf(ref)...)
+	}
+	slices.SortFunc(stage.Policies, policy.Key.Compare)
+	return Isolation{stage}
 }
 
 // Endpoint returns what is enforced on an endpoint, as of the last Take.
@@ -257,7 +258,7 @@ func (c *Cluster) Endpoint(id string) (EndpointPolicy, bool) {
 	return e, ok
 }
 
-// Parts returns the rules of a policy that some endpoint uses, as of the last Take, in the parts in
+// Parts returns the rules of a Ref that some endpoint uses, as of the last Take, in the parts in
 // which TakeSome brings them: one, unless there is a lot. The order of clauses doesn't matter.
 func (c *Cluster) Parts(ref policy.Ref) ([][]policy.Clause, bool) {
 	r := c.rules[ref]

@@ -46,7 +46,7 @@ func TestJudgeAgreesWithTheEvaluator(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
 			w.Event(t, c)
@@ -69,7 +69,7 @@ func TestAffectedFlows(t *testing.T) {
 	t.Parallel()
 	flows := someFlows()
 	rapid.Check(t, func(t *rapid.T) {
-		opts := cluster.Options{Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only")}
+		opts := randomcluster.Options(t)
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		verdicts := func() map[policy.Flow]bool {
 			out := make(map[policy.Flow]bool, len(flows))

@@ -19,12 +19,12 @@ func VethMap(d policy.Direction, family string) string {
 	return nft.Name("dispatch", d.String(), "veth", family)
 }
 
-// PolicyChain has the rules of a policy.
+// PolicyChain has the rules of a policy that isn't merged with others.
 func PolicyChain(k policy.Key, d policy.Direction) string {
 	return nft.Name("policy", k.Namespace, k.Name, d.String())
 }
 
-// ProfileChain jumps to the chain of one policy, for the pods that have no other.
+// ProfileChain jumps to such a chain alone, for the pods that have no other.
 func ProfileChain(k policy.Key, d policy.Direction) string {
 	sum := sha256.Sum256([]byte(k.String() + "\n"))
 	return nft.Name("profile", hex.EncodeToString(sum[:8]), d.String())

@@ -131,6 +131,32 @@ func policyGen(namespace, name string) *rapid.Generator[*networkingv1.NetworkPol
 	})
 }
 
+// alikeGen draws policies that differ in little: they isolate the same pods, on the same ports.
+func alikeGen(namespace, name string) *rapid.Generator[*networkingv1.NetworkPolicy] {
+	return rapid.Custom(func(t *rapid.T) *networkingv1.NetworkPolicy {
+		peers := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) networkingv1.NetworkPolicyPeer {
+			if rapid.Bool().Draw(t, "block") {
+				return networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{
+					CIDR: rapid.SampledFrom(blocks).Draw(t, "cidr")}}
+			}
+			return networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{
+				MatchLabels: rapid.MapOfN(rapid.SampledFrom([]string{"app", "env"}),
+					rapid.SampledFrom([]string{"", "x", "y"}), 0, 1).Draw(t, "peer")}}
+		}), 0, 3)
+		ports := rapid.SampledFrom([][]networkingv1.NetworkPolicyPort{nil,
+			{{Port: &intstr.IntOrString{IntVal: 80}}},
+			{{Port: &intstr.IntOrString{Type: intstr.String, StrVal: "http"}}}})
+		np := &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		np.Spec.PolicyTypes = []networkingv1.PolicyType{"Ingress", "Egress"}
+		np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{
+			{From: peers.Draw(t, "from"), Ports: ports.Draw(t, "ports")}}
+		np.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{
+			{To: peers.Draw(t, "to"), Ports: ports.Draw(t, "ports")}}
+		return np
+	})
+}
+
 func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 	return rapid.Custom(func(t *rapid.T) policy.Pod {
 		return policy.Pod{

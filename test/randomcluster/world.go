@@ -20,6 +20,14 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
+// Options draws what a Cluster knows of its node, n1.
+func Options(t *rapid.T) cluster.Options {
+	return cluster.Options{
+		Node: "n1", PolicyOnly: rapid.Bool().Draw(t, "policy only"),
+		MergeFrom: rapid.SampledFrom([]int{1, 2, 8}).Draw(t, "merge from"),
+	}
+}
+
 // World is the end state that a sequence of events led to.
 type World struct {
 	opts       cluster.Options
@@ -114,7 +122,8 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 		w.dropPod(key)
 		c.DeletePod(namespace, name)
 	case 5, 6:
-		p := policy.Parse(policyGen(namespace, name).Draw(t, "policy"))
+		p := policy.Parse(rapid.OneOf(policyGen(namespace, name), alikeGen(namespace, name)).
+			Draw(t, "policy"))
 		w.policies[key] = p
 		c.SetPolicy(p)
 	case 7:
