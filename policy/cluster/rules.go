@@ -39,16 +39,25 @@ func (s *rulesState) wanted(of []*policy.Policy,
 // rulesOf are the rules by which the policies with a podSelector isolate in a direction: those of
 // each, or, of many, all together.
 func (c *Cluster) rulesOf(subject selector.Key, d policy.Direction) []policy.Ref {
+	keys := c.selecting(subject, d)
+	if len(keys) >= c.opts.MergeFrom {
+		return []policy.Ref{mergedRef(keys[0].Namespace, subject, d)}
+	}
 	var out []policy.Ref
+	for _, k := range keys {
+		out = append(out, policy.Ref{Policy: k, Direction: d})
+	}
+	return out
+}
+
+// selecting lists the policies with a podSelector that govern a direction, in no order.
+func (c *Cluster) selecting(subject selector.Key, d policy.Direction) (out []policy.Key) {
 	for k := range c.bySubject[subject] {
 		if c.policies[k].Section(d) != nil {
-			out = append(out, policy.Ref{Policy: k, Direction: d})
+			out = append(out, k)
 		}
 	}
-	if len(out) < c.opts.MergeFrom {
-		return out
-	}
-	return []policy.Ref{mergedRef(out[0].Policy.Namespace, subject, d)}
+	return out
 }
 
 func mergedRef(namespace string, subject selector.Key, d policy.Direction) policy.Ref {
@@ -69,12 +78,7 @@ func (c *Cluster) PoliciesOf(ref policy.Ref) []policy.Key {
 	if ref.Subject == "" {
 		return []policy.Key{ref.Policy}
 	}
-	var out []policy.Key
-	for k := range c.bySubject[ref.Subject] {
-		if c.policies[k].Section(ref.Direction) != nil {
-			out = append(out, k)
-		}
-	}
+	out := c.selecting(ref.Subject, ref.Direction)
 	slices.SortFunc(out, policy.Key.Compare)
 	return out
 }
