@@ -7,8 +7,8 @@
 // versions that go.mod in etcd and kubernetes beside this package name. Wiring: this repository's
 // own programs, and the CNI project's plugins for a lab without them, built at every call, which
 // costs a fraction of a second when nothing has changed. Foreign: the plugins of other projects'
-// networks, at the versions of plugins and multus. NodePrograms: Kubernetes, etcd, containerd and
-// CoreDNS.
+// networks, at the versions of plugins and multus. PeerAgents: other projects' node agents, for
+// benchmarks. NodePrograms: Kubernetes, etcd, containerd and CoreDNS.
 //
 // Everything is kept in the user's cache folder. What takes long says so, with a line every few
 // seconds.

@@ -192,8 +192,8 @@ func sluice(backend string, policed bool) func(b *testing.B, name string) way {
 // sluice is that way over a cable, and the agents of its nodes.
 func (c cable) sluice(b *testing.B, name, backend string, policed bool) (w way, agents [2]*agent) {
 	b.Helper()
-	w = c.pods(b, name)
-	for i, host := range []*testnet.Host{w.client, w.server} {
+	w, p := c.pods(name)
+	for i, host := range p {
 		a := newAgent(b, c[i], i, backend)
 		a.setNodes(nodeObject(0), nodeObject(1))
 		a.enforcer.Update(func(cluster *enforcer.Model) {
@@ -212,11 +212,11 @@ func (c cable) sluice(b *testing.B, name, backend string, policed bool) (w way, 
 	}
 	// What is measured is allowed by the policies, which deny the rest.
 	other := netip.AddrPortFrom(w.to, serverPort+10)
-	w.server.ServeTCP(other.Port())
+	p[1].ServeTCP(other.Port())
 	if policed {
-		w.client.MustNotReach(b, testnet.TCP, other)
+		p[0].MustNotReach(b, testnet.TCP, other)
 	} else {
-		w.client.MustReach(b, testnet.TCP, other)
+		p[0].MustReach(b, testnet.TCP, other)
 	}
 	return w, agents
 }

@@ -13,9 +13,12 @@ import (
 // way is where load goes: from a client to a server beyond a cable.
 type way struct {
 	name           string
-	client, server *testnet.Host
+	client, server place
 	from, to       netip.Addr // of the client and of the server
 }
+
+// pods are a client, on the first node, and a server on the second.
+type pods [2]*testnet.Host
 
 // cable is two nodes, numbered 0 and 1, with a veth between them that is called eth0 on both.
 type cable [2]*testnet.Node
@@ -74,22 +77,20 @@ func (c cable) nodes(name string) way {
 		to: underlay4(1)}
 }
 
-// pods adds a pod to each node, and returns the way between them.
-func (c cable) pods(b *testing.B, name string) way {
-	b.Helper()
-	var pods [2]*testnet.Host
+// pods adds a pod to each node, and returns them and the way between them.
+func (c cable) pods(name string) (way, pods) {
+	var p pods
 	for i, node := range c {
-		pods[i] = node.Pod(podName(i), podAddr(podCIDR4(i)), podAddr(podCIDR6(i)))
+		p[i] = node.Pod(podName(i), podAddr(podCIDR4(i)), podAddr(podCIDR6(i)))
 	}
-	return way{name: name, client: pods[0], server: pods[1], from: pods[0].Addr4(),
-		to: pods[1].Addr4()}
+	return way{name: name, client: p[0], server: p[1], from: p[0].Addr4(), to: p[1].Addr4()}, p
 }
 
 func podName(i int) string { return fmt.Sprintf("bench/%s", [...]string{"client", "server"}[i]) }
 
-func (c cable) setMTU(b *testing.B, w way, mtu int) {
+func (c cable) setMTU(b *testing.B, p pods, mtu int) {
 	b.Helper()
-	for i, pod := range []*testnet.Host{w.client, w.server} {
+	for i, pod := range p {
 		run(b, c[i], "ip link set %s mtu %d", pod.Interface(), mtu)
 		run(b, pod, "ip link set eth0 mtu %d", mtu)
 	}
@@ -155,7 +156,7 @@ func newVXLAN(b *testing.B) cable {
 
 func (c cable) finish(b *testing.B, name string) way {
 	b.Helper()
-	w := c.pods(b, name)
-	c.setMTU(b, w, tunnelMTU)
+	w, p := c.pods(name)
+	c.setMTU(b, p, tunnelMTU)
 	return w
 }

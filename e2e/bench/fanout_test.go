@@ -72,14 +72,7 @@ type fanout struct {
 
 func newFanout(b *testing.B) *fanout {
 	b.Helper()
-	l, err := lab.Up(b.Context(), lab.Options{Name: fmt.Sprintf("fanout-%d", os.Getpid()),
-		Nodes: 1, NoAgent: true, Progress: os.Stderr})
-	must(b, err)
-	b.Cleanup(func() {
-		if err := l.Down(); err != nil {
-			b.Error(err)
-		}
-	})
+	l := newLab(b, "fanout", lab.Options{Nodes: 1, NoAgent: true})
 	config, err := clientcmd.BuildConfigFromFlags("", l.Kubeconfig())
 	must(b, err)
 	metrics, err := rest.HTTPClientFor(config)

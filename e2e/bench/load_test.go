@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sluice-net/sluice/test/testnet"
 )
 
 // firstNumber is of the first request on a way.
@@ -113,11 +111,11 @@ func write(fd int, p []byte) (err error) {
 	return err
 }
 
-// in runs f in a host's network namespace.
-func in[T any](b *testing.B, h *testnet.Host, f func() (T, error)) T {
+// in runs f in a network namespace.
+func in[T any](b *testing.B, where place, f func() (T, error)) T {
 	b.Helper()
 	var value T
-	must(b, h.Do(func() (err error) { value, err = f(); return err }))
+	must(b, where.Do(func() (err error) { value, err = f(); return err }))
 	return value
 }
 
@@ -178,8 +176,8 @@ func udpPair(b *testing.B, w way) (client, server socket) {
 func udpSockets(b *testing.B, w way) (client, server socket) {
 	b.Helper()
 	from, to := netip.AddrPortFrom(w.from, clientPort), netip.AddrPortFrom(w.to, serverPort)
-	dial := func(h *testnet.Host, local, remote netip.AddrPort) socket {
-		return blocking(b, in(b, h, func() (*net.UDPConn, error) {
+	dial := func(where place, local, remote netip.AddrPort) socket {
+		return blocking(b, in(b, where, func() (*net.UDPConn, error) {
 			return net.DialUDP("udp", net.UDPAddrFromAddrPort(local),
 				net.UDPAddrFromAddrPort(remote))
 		}))

@@ -45,16 +45,9 @@ func BenchmarkAgentMemory(b *testing.B) {
 	if !long {
 		b.Skip("only with SLUICE_LONG=1: it takes minutes")
 	}
-	l, err := lab.Up(b.Context(),
-		lab.Options{Name: fmt.Sprintf("bench-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr})
-	must(b, err)
-	b.Cleanup(func() {
-		if err := l.Down(); err != nil {
-			b.Error(err)
-		}
-	})
+	l := newLab(b, "bench", lab.Options{Nodes: 1})
 	node := l.Nodes()[0]
-	alone := memoryOf(b, node)
+	alone := memoryOf(b, node.AgentPID())
 
 	names, err := l.CreateNodeObjects(b.Context(), manyNodes)
 	must(b, err)
@@ -65,7 +58,7 @@ func BenchmarkAgentMemory(b *testing.B) {
 			metrics.atLeast("sluice_network_peers ", manyNodes),
 			metrics.atLeast("sluice_pods ", manyPods))
 	})
-	grown := memoryOf(b, node)
+	grown := memoryOf(b, node.AgentPID())
 
 	node.KillAgent()
 	must(b, node.StartAgent())
@@ -73,7 +66,7 @@ func BenchmarkAgentMemory(b *testing.B) {
 	within(b, time.Minute, "agent that has found every node", func() error {
 		return metrics.atLeast("sluice_network_peers ", manyNodes)
 	})
-	restarted := memoryOf(b, node)
+	restarted := memoryOf(b, node.AgentPID())
 
 	report(b, "alone", alone)
 	report(b, fmt.Sprintf("nodes=%d,pods=%d", manyNodes, manyPods), grown)
@@ -129,10 +122,10 @@ func TestStartInLittleMemory(t *testing.T) {
 	node.KillAgent()
 }
 
-// memoryOf reads what the node's agent has in memory now, and the most that it had.
-func memoryOf(b *testing.B, node *lab.Node) map[string]float64 {
+// memoryOf reads what a process has in memory now, and the most that it had.
+func memoryOf(b *testing.B, pid int) map[string]float64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", node.AgentPID()))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	must(b, err)
 	out := map[string]float64{}
 	for lines := bufio.NewScanner(strings.NewReader(string(status))); lines.Scan(); {

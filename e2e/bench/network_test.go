@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -35,14 +36,25 @@ func ways() (names []string, makers []func(*testing.B, string) way) {
 
 func network(b *testing.B, l load) {
 	b.Helper()
+	names, makers := ways()
+	var all []way
+	for i, name := range names {
+		all = append(all, makers[i](b, name))
+	}
+	compare(b, l, all, map[string]string{"of-underlay": names[0], "of-vxlan": names[1]})
+}
+
+// compare reports a load on each way, and its ratios to references: units, by which way is one.
+func compare(b *testing.B, l load, ways []way, references map[string]string) {
+	b.Helper()
 	rounds, slice := 15, 40*time.Millisecond
 	if long {
 		rounds, slice = 101, 100*time.Millisecond
 	}
-	names, makers := ways()
+	var names []string
 	var meters []meter
-	for i, name := range names {
-		meters = append(meters, l.open(b, makers[i](b, name)))
+	for _, w := range ways {
+		names, meters = append(names, w.name), append(meters, l.open(b, w))
 	}
 	for _, m := range meters { // everything is warm then
 		if _, err := m(slice); err != nil {
@@ -53,10 +65,10 @@ func network(b *testing.B, l load) {
 		return meters[i](slice)
 	})
 	for _, c := range columns {
-		report(b, c.name, map[string]float64{
-			l.unit:        median(c.figures),
-			"of-underlay": median(c.ratios(columns[0])),
-			"of-vxlan":    median(c.ratios(columns[1])),
-		})
+		figures := map[string]float64{l.unit: median(c.figures)}
+		for unit, reference := range references {
+			figures[unit] = median(c.ratios(columns[slices.Index(names, reference)]))
+		}
+		report(b, c.name, figures)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -57,10 +58,15 @@ func (p population) meta(kind, namespace, name string, labels map[string]string)
 			Subresource: subresource}
 	}
 	return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels,
-		UID: types.UID(kind + "/" + namespace + "/" + name), CreationTimestamp: born,
+		UID: uidOf(kind + "/" + namespace + "/" + name), CreationTimestamp: born,
 		ManagedFields: []metav1.ManagedFieldsEntry{
 			fields("kube-controller-manager", "", 25), fields("kubelet", "status", 25),
 		}}
+}
+
+// uidOf is one of the form that the API server makes.
+func uidOf(what string) types.UID {
+	return types.UID(uuid.NewSHA1(uuid.NameSpaceURL, []byte(what)).String())
 }
 
 func nodeName(i int) string { return fmt.Sprintf("ip-node-%05d.example.internal", i) }
@@ -154,12 +160,12 @@ func (p population) pod(i int, s podState) *corev1.Pod {
 	labels := podLabels(namespace, which, (order+s.shift)%podNumbers)
 	name := fmt.Sprintf("%s-%s-%05d", app(namespace, which), labels["pod-template-hash"], i)
 	pod := &corev1.Pod{ObjectMeta: p.meta("pod", spaceName(namespace), name, labels)}
-	pod.UID += types.UID(fmt.Sprintf("/%d", s.life))
+	pod.UID = uidOf(fmt.Sprintf("pod/%d/%d", i, s.life))
 	pod.Annotations = map[string]string{"prometheus.io/scrape": "true",
 		"checksum/config": fmt.Sprintf("%064d", i)}
 	yes := true
 	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet",
-		Name: name[:len(name)-6], UID: types.UID("rs-" + name), Controller: &yes,
+		Name: name[:len(name)-6], UID: uidOf("rs/" + name), Controller: &yes,
 		BlockOwnerDeletion: &yes}}
 	container := corev1.Container{Name: "main", Image: "registry.example.com/" + name + ":v1.2.3",
 		Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080, Protocol: "TCP"}},

@@ -34,13 +34,14 @@ func BenchmarkNodeToRoute(b *testing.B) {
 func nodeToRoute(b *testing.B, backend string, rounds int) []float64 {
 	b.Helper()
 	c := newCable(b)
-	w := c.pods(b, backend)
+	w, p := c.pods(backend)
 	there := newAgent(b, c[1], 1, backend)
 	there.setNodes(nodeObject(0), nodeObject(1))
-	there.attachTo(b, w.server, 1, 1)
+	there.attachTo(b, p[1], 1, 1)
 	here := newAgent(b, c[0], 0, backend)
 	here.setNodes(nodeObject(0))
-	here.attachTo(b, w.client, 0, 0)
+	here.attachTo(b, p[0], 0, 0)
+	p[1].ServeUDP(serverPort)
 	pulse := newPulse(b, w)
 	var times []float64
 	for range rounds {
@@ -73,7 +74,6 @@ const pulseEvery = 500 * time.Microsecond
 
 func newPulse(b *testing.B, w way) pulse {
 	b.Helper()
-	w.server.ServeUDP(serverPort)
 	conn := in(b, w.client, func() (*net.UDPConn, error) {
 		return net.DialUDP("udp", nil,
 			net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.to, serverPort)))

@@ -69,12 +69,17 @@ type runtime struct {
 
 func newRuntime(b *testing.B, name, programs, plugin string) *runtime {
 	b.Helper()
+	return newRuntimeOn(b, testnet.NewNode(b), name, programs, plugin)
+}
+
+func newRuntimeOn(b *testing.B, node *testnet.Node, name, programs, plugin string) *runtime {
+	b.Helper()
 	list, err := libcni.ConfListFromBytes(
 		fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": %q, "plugins": [%s]}`, name, plugin))
 	must(b, err)
 	execute := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}
 	return &runtime{
-		name: name, node: testnet.NewNode(b), list: list,
+		name: name, node: node, list: list,
 		cni: libcni.NewCNIConfigWithCacheDir([]string{programs}, inMemory(b), execute),
 	}
 }
@@ -104,6 +109,11 @@ func newSandbox(b *testing.B, number int) sandbox {
 		},
 	}
 	return s
+}
+
+// Do runs f where the pod is.
+func (s sandbox) Do(f func() error) error {
+	return s.netns.Do(func(ns.NetNS) error { return f() })
 }
 
 func (s sandbox) close(b *testing.B) {

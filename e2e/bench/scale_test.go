@@ -15,7 +15,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/e2e/lab"
@@ -77,15 +76,7 @@ type scale struct {
 
 func newScale(b *testing.B, p population) *scale {
 	b.Helper()
-	l, err := lab.Up(b.Context(),
-		lab.Options{Name: fmt.Sprintf("scale-%d", os.Getpid()), Nodes: 1, Progress: os.Stderr,
-			AgentArgs: []string{"--profiling"}})
-	must(b, err)
-	b.Cleanup(func() {
-		if err := l.Down(); err != nil {
-			b.Error(err)
-		}
-	})
+	l := newLab(b, "scale", lab.Options{Nodes: 1, AgentArgs: []string{"--profiling"}})
 	must(b, l.SetNetConf(largeNetConf))
 	node := l.Nodes()[0]
 	return &scale{population: p, b: b, lab: l, real: node, metrics: newMetrics(node)}
@@ -102,7 +93,7 @@ func (s *scale) report(what string, figures map[string]float64) {
 		what), figures)
 }
 
-func (s *scale) memory() map[string]float64 { return memoryOf(s.b, s.real) }
+func (s *scale) memory() map[string]float64 { return memoryOf(s.b, s.real.AgentPID()) }
 
 // populate makes the pods of the real node, which have policies, and then all others.
 func (s *scale) populate() {
@@ -161,7 +152,7 @@ func (s *scale) mark() {
 	s.b.Helper()
 	pod := s.pod(1, podState{})
 	s.marks++
-	pod.Name, pod.UID = "mark", types.UID(fmt.Sprintf("mark/%d", s.marks))
+	pod.Name, pod.UID = "mark", uidOf(fmt.Sprintf("mark/%d", s.marks))
 	address := fmt.Sprintf("10.128.0.%d", 252+s.marks%3) // which no pod of the population has
 	pod.Status.PodIP, pod.Status.PodIPs = address, []corev1.PodIP{{IP: address}}
 	must(s.b, s.lab.Store(s.b.Context(), slices.Values([]client.Object{pod})))
@@ -189,17 +180,23 @@ func (s *scale) restart() {
 }
 
 // cpu is the time that the agent has had on a CPU.
-func (s *scale) cpu() time.Duration {
-	s.b.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.real.AgentPID()))
-	must(s.b, err)
-	// proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks of 10 ms; 2 is in brackets.
+func (s *scale) cpu() time.Duration { return cpuOf(s.b, s.real.AgentPID()) }
+
+// cpuOf is the time that a process has had on a CPU, with the children that it has waited for.
+func cpuOf(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(b, err)
+	// proc_pid_stat(5): fields 14 to 17 are utime, stime, cutime and cstime, in ticks of 10 ms; 2
+	// is in brackets.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	user, err := strconv.Atoi(fields[11])
-	must(s.b, err)
-	system, err := strconv.Atoi(fields[12])
-	must(s.b, err)
-	return time.Duration(user+system) * 10 * time.Millisecond
+	ticks := 0
+	for _, field := range fields[11:15] {
+		n, err := strconv.Atoi(field)
+		must(b, err)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 // churn makes changes at a steady rate, as far as the machine can.

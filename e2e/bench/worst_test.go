@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -189,7 +188,7 @@ func (s *scale) crowdPod(i int) client.Object {
 	node := 1 + i%(s.nodes-1)
 	pod := s.pod(node*podsPerNode, podState{})
 	pod.Namespace, pod.Name = "crowd", fmt.Sprintf("crowd-%d", i)
-	pod.UID = types.UID(fmt.Sprintf("crowd/%d", i))
+	pod.UID = uidOf(fmt.Sprintf("crowd/%d", i))
 	pod.Labels = map[string]string{"app": "crowd"}
 	last := 253 + i/(s.nodes-1)
 	ip4 := fmt.Sprintf("10.%d.%d.%d", 128+node>>8, node&255, last)

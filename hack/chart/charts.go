@@ -1,5 +1,7 @@
 package main
 
+import "strings"
+
 // chart is a picture of bars, in groups.
 type chart struct {
 	file, title string
@@ -27,17 +29,25 @@ func charts() []chart {
 		{"fanout.svg", "CPU of the API server for one change of a pod or a Node", "ms", 0,
 			simple("BenchmarkFanout", "CPU-ms/change")},
 		{"plugin.svg", "How long CNI's verbs take, of the plugin ptp", "", 1, plugins},
+		{"peers-network.svg", "From pod to pod with policies, of flannel, which enforces none", "",
+			1, peersNetwork},
+		{"peers-policy.svg", "From a policy's creation until all that it allows works", "ms", 0,
+			peersPolicy},
+		{"peers-memory.svg", "Memory of agents among 1,000 nodes, 30,000 pods, 400 policies", "MiB",
+			0, peersMemory},
 	}
+}
+
+// loads are the kinds of traffic that ways are compared by.
+var loads = [...]struct{ benchmark, name string }{
+	{"TCPStream", "TCP, a stream"}, {"UDPStream", "UDP, a stream"},
+	{"UDPOneWay", "UDP, each judged, by CPU"}, {"TCPRequest", "TCP, requests"},
+	{"UDPRequest", "UDP, requests"}, {"TCPConnect", "TCP, connections"},
 }
 
 // network compares loads, each by backend.
 func network(r results) []group {
 	const reference, ratio = "vxlan-by-hand-tracked", "of-vxlan"
-	loads := [...]struct{ benchmark, name string }{
-		{"TCPStream", "TCP, a stream"}, {"UDPStream", "UDP, a stream"},
-		{"UDPOneWay", "UDP, each judged, by CPU"}, {"TCPRequest", "TCP, requests"},
-		{"UDPRequest", "UDP, requests"}, {"TCPConnect", "TCP, connections"},
-	}
 	ways := [...]bar{{name: "sluice-vxlan"}, {name: "sluice-vxlan-no-policy"},
 		{name: "sluice-host-gw"}}
 	var out []group
@@ -95,4 +105,49 @@ func plugins(r results) []group {
 		}
 	}
 	return out
+}
+
+// peersNetwork compares each backend with flannel's.
+func peersNetwork(r results) (out []group) {
+	for _, load := range loads {
+		g := group{name: load.name}
+		for _, backend := range [...]string{"vxlan", "host-gw"} {
+			value, ok := r.get("BenchmarkPeersNetwork", load.benchmark+"/sluice-"+backend,
+				"of-flannel-"+backend)
+			if ok {
+				g.bars = append(g.bars, bar{"sluice-" + backend, value})
+			}
+		}
+		if len(g.bars) > 0 {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// peersPolicy has a group for each number of pods.
+func peersPolicy(r results) (out []group) {
+	for _, l := range r["BenchmarkPeersPolicy"] {
+		pods, agent, _ := strings.Cut(l.name, "/")
+		if len(out) == 0 || out[len(out)-1].name != pods {
+			out = append(out, group{name: pods})
+		}
+		g := &out[len(out)-1]
+		g.bars = append(g.bars, bar{agent, l.figures["ns-Ready-p50"] / 1e6})
+	}
+	return out
+}
+
+// peersMemory has those that are compared, and not what else was measured on the way.
+func peersMemory(r results) []group {
+	var g group
+	for _, l := range r["BenchmarkPeersMemory"] {
+		if _, ok := l.figures["of-sluice"]; ok {
+			g.bars = append(g.bars, bar{l.name, l.figures["MiB"]})
+		}
+	}
+	if len(g.bars) == 0 {
+		return nil
+	}
+	return []group{g}
 }

@@ -1,6 +1,7 @@
 // Command chart draws the charts of docs/performance.md from what benchmarks printed:
 //
 //	SLUICE_LONG=1 make bench BENCH='Network|Path|Plugin|Fanout' CHARTS=docs/performance
+//	SLUICE_LONG=1 make bench-peers CHARTS=docs/performance
 //
 // It writes an SVG for each chart whose benchmarks are in its input, and leaves the others alone.
 // Of several figures of one benchmark and unit, the median counts.
