@@ -90,7 +90,7 @@ bench-scale: packages programs ## One agent among 5,000 nodes, 150,000 pods and 
 .PHONY: bench-peers
 bench-peers: packages programs ## Sluice beside real flannel and kube-router, in the same rounds: packets, policies, memory; ten minutes, and ten more the first time
 	@hack/ensure-packages ipset=ipset
-	@SLUICE_PEERS=1 PACKAGES=e2e/bench BENCH='^BenchmarkPeers' BENCHTIME=1x COUNT=1 hack/bench
+	@SLUICE_PEERS=1 BENCH_PACKAGES=e2e/bench BENCH='^BenchmarkPeers' BENCHTIME=1x COUNT=1 hack/bench
 
 .PHONY: programs
 programs: # What labs run: a control plane, the agent, the plugin, others' plugins. go test would build them too, but in silence.

@@ -19,6 +19,9 @@ import (
 // progressEvery is how often a build that goes on says so.
 const progressEvery = 5 * time.Second
 
+// small are the ldflags of programs that nobody debugs.
+const small = "-s -w"
+
 // goBuild is a run of go build.
 type goBuild struct {
 	what     string // for people

@@ -93,7 +93,7 @@ func buildControlPlane(ctx context.Context, progress io.Writer, repo repository,
 			module:   repo.file("e2e", "assets", "etcd"),
 			packages: []string{etcdModule},
 			output:   filepath.Join(unfinished, "etcd"),
-			ldflags:  "-s -w",
+			ldflags:  small,
 		}, {
 			what:   fmt.Sprintf("kube-apiserver and kubectl %s (then cached)", pins.kubernetes),
 			module: repo.file("e2e", "assets", "kubernetes"),

@@ -128,7 +128,7 @@ func nodeBuilds(repo repository, node Node) ([]goBuild, error) {
 			module:   repo.file("e2e", "assets", "etcd"),
 			packages: []string{etcdModule},
 			output:   filepath.Join(node.Programs, "etcd"),
-			ldflags:  "-s -w",
+			ldflags:  small,
 		},
 		{
 			what:   fmt.Sprintf("containerd %s (three minutes)", containerd),
@@ -136,14 +136,14 @@ func nodeBuilds(repo repository, node Node) ([]goBuild, error) {
 			packages: []string{containerdModule + "/cmd/containerd",
 				containerdModule + "/cmd/containerd-shim-runc-v2", containerdModule + "/cmd/ctr"},
 			output:  node.Programs + "/",
-			ldflags: "-s -w -X " + containerdModule + "/version.Version=" + containerd,
+			ldflags: small + " -X " + containerdModule + "/version.Version=" + containerd,
 		},
 		{
 			what:     fmt.Sprintf("CoreDNS %s (five minutes)", node.CoreDNS),
 			module:   repo.file("e2e", "assets", "coredns"),
 			packages: []string{"github.com/coredns/coredns"},
 			output:   node.Programs + "/",
-			ldflags:  "-s -w",
+			ldflags:  small,
 		},
 		stockPlugins(repo, node.Programs, "main/loopback"),
 	}, nil

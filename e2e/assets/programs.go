@@ -65,7 +65,7 @@ func Foreign(ctx context.Context, progress io.Writer) (Programs, error) {
 				module:   repo.file("e2e", "assets", "multus"),
 				packages: []string{"gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus"},
 				output:   dir + "/",
-				ldflags:  "-s -w",
+				ldflags:  small,
 			}, {
 				what:     "kube-proxy",
 				module:   repo.file("e2e", "assets", "kubernetes"),

@@ -13,8 +13,8 @@
 //	BenchmarkFanout        what a change of a pod or a Node costs an API server with up to 1,000
 //	                       agents; only with SLUICE_LONG=1
 //	BenchmarkScale         one agent among 5,000 nodes and 150,000 pods; only by make bench-scale
-//	BenchmarkPeers...      of real flannel and kube-router: packets, policies, memory; only by make
-//	                       bench-peers
+//	BenchmarkPeers...      of real flannel and kube-router: packets, policies, memory; only by
+//	                       make bench-peers
 //
 // # Model
 //

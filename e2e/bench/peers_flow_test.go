@@ -13,7 +13,7 @@ import (
 )
 
 // sender is a pod of a lab. Each of its connections has a port that connection tracking has
-// forgotten, if it ever knew it: others' agents let pass what an old connection's packets look like.
+// forgotten, if it ever knew it: others' agents let pass what looks like an old connection.
 type sender struct {
 	lab  *lab.Lab
 	name string
@@ -21,7 +21,8 @@ type sender struct {
 }
 
 // Ports of senders. At a question by three flows in askEvery, half a minute goes by until one comes
-// again, which is how long the kernel remembers a question with an answer (nf_conntrack_udp_timeout).
+// again. So long the kernel remembers a question with an answer (nf_conntrack_udp_timeout), and
+// more of them by forgetSoon.
 const firstPort, lastPort = 10_000, 65_000
 
 func (s *sender) nextPort() int {
@@ -38,8 +39,8 @@ type flow struct {
 const (
 	askEvery   = 2 * time.Millisecond
 	askTimeout = 200 * time.Millisecond // a new connection without an answer by then is denied
-	cutWithin  = time.Second
-	flowLimit  = time.Minute // a policy without effect by then never has one
+	cutWithin  = time.Second            // from when all are denied
+	flowLimit  = time.Minute            // a policy without effect by then never has one
 )
 
 // renew opens the connection that awaitAnswer and isCut are about, and closes the one before.
@@ -68,23 +69,27 @@ func (f *flow) awaitAnswer() (time.Time, error) {
 			return time.Now(), err
 		}
 	}
-	return time.Time{}, fmt.Errorf("%s has no answer from %s within %s", f.from.name, f.to, flowLimit)
+	return time.Time{}, fmt.Errorf("%s has no answer from %s within %s", f.from.name, f.to,
+		flowLimit)
 }
 
-// awaitDenial makes new connections until one has no answer, and returns when that one began.
+// awaitDenial makes new connections until one and the next have no answer, and returns when the
+// first of the two began: a busy machine may be late once.
 func (f *flow) awaitDenial() (began time.Time, err error) {
 	err = f.from.lab.Do(f.from.name, func() error {
 		tick := time.NewTicker(askEvery)
 		defer tick.Stop()
+		silent := false
 		for start := time.Now(); time.Since(start) < flowLimit; <-tick.C {
-			began = time.Now()
-			conn, err := f.dial()
-			if err != nil {
+			now := time.Now()
+			answers, err := f.askAnew()
+			switch {
+			case err != nil || silent && !answers:
 				return err
-			}
-			answers, err := ask(conn, askTimeout)
-			if err := errors.Join(err, conn.Close()); !answers || err != nil {
-				return err
+			case !answers:
+				began, silent = now, true
+			default:
+				silent = false
 			}
 		}
 		return fmt.Errorf("%s has answers from %s for %s", f.from.name, f.to, flowLimit)
@@ -92,12 +97,25 @@ func (f *flow) awaitDenial() (began time.Time, err error) {
 	return began, err
 }
 
-// isCut says whether the old connection has no answer any more.
+// askAnew asks by a new connection.
+func (f *flow) askAnew() (bool, error) {
+	conn, err := f.dial()
+	if err != nil {
+		return false, err
+	}
+	answers, err := ask(conn, askTimeout)
+	return answers, errors.Join(err, conn.Close())
+}
+
+// isCut says whether the old connection comes to have no answers any more.
 func (f *flow) isCut() (bool, error) {
+	silent := false
 	for start := time.Now(); time.Since(start) < cutWithin; {
-		if answers, err := ask(f.conn, askTimeout); !answers || err != nil {
+		answers, err := ask(f.conn, askTimeout)
+		if err != nil || silent && !answers {
 			return true, err
 		}
+		silent = !answers
 	}
 	return false, nil
 }

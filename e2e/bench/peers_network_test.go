@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
-// BenchmarkPeersNetwork has flannel in the same rounds as Sluice. Flannel's pods have IPv4 alone and
-// are on a bridge, where its CNI plugin puts them, and no policy is enforced there.
+// BenchmarkPeersNetwork has flannel in the same rounds as Sluice. Flannel's pods have IPv4 alone
+// and are on a bridge, where its CNI plugin puts them, and no policy is enforced there.
 func BenchmarkPeersNetwork(b *testing.B) {
 	f := flannel{program: peerAgents(b).Flannel, plugins: buildPlugins(b),
 		lab: newLab(b, "peers", lab.Options{Nodes: 1, NoAgent: true})}
@@ -73,8 +73,8 @@ func (f flannel) way(b *testing.B, name, backend string) way {
 		mtu, _ := f.start(b, node, object.Name, fmt.Sprintf(flannelNetwork, backend))
 		delegate := fmt.Sprintf(flannelDelegate, mtu, inMemory(b), podCIDR4(i))
 		boxes[i] = newSandbox(b, i+1)
-		must(b, newRuntimeOn(b, node, name, f.plugins, delegate).add(b.Context(), boxes[i]))
 		b.Cleanup(func() { boxes[i].close(b) })
+		must(b, newRuntimeOn(b, node, name, f.plugins, delegate).add(b.Context(), boxes[i]))
 	}
 	w := way{name: name, client: boxes[0], server: boxes[1], from: podAddr(podCIDR4(0)),
 		to: podAddr(podCIDR4(1))}

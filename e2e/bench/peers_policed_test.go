@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 
@@ -57,6 +58,7 @@ func startKubeRouter(b *testing.B, l *lab.Lab, where place, node, program string
 func newPoliced(b *testing.B, name string, l *lab.Lab, pid func() int) *policed {
 	b.Helper()
 	c := &policed{name: name, lab: l, pid: pid}
+	must(b, l.Nodes()[0].Do(forgetSoon))
 	must(b, l.Client().Create(b.Context(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: policedSpace}}))
 	var names []string
@@ -85,6 +87,11 @@ func newPoliced(b *testing.B, name string, l *lab.Lab, pid func() int) *policed 
 		must(b, err)
 	}
 	return c
+}
+
+// forgetSoon has a namespace's connection tracking forget a flow of many packets as soon as others.
+func forgetSoon() error {
+	return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream", []byte("30"), 0)
 }
 
 // grow makes more of the other pods, up to a number, and their policies.

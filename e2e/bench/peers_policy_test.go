@@ -9,14 +9,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// BenchmarkPeersPolicy is how long it takes from the request that makes or deletes a policy until it
-// has effect, with kube-router in the same rounds, in a cluster of its own. There are so many other
-// pods, each with a policy of its own; up to 100 of them are on the node.
+// BenchmarkPeersPolicy is how long it takes from the request that makes or deletes a policy until
+// it has effect, with kube-router in the same rounds, in a cluster of its own. There are so many
+// other pods, each with a policy of its own; up to 100 of them are on the node.
 //
 // The policy allows connections from three clients to each of three servers. By kube-burner's terms
 // minReady is when the first of them works, and Ready when all do. Denied is when the last of them
 // fails first, as a new connection, once the policy is deleted. Cut is the share of those made
-// before that carry nothing any more, a second later at most.
+// before that carry nothing any more, a second after all are denied at most.
 func BenchmarkPeersPolicy(b *testing.B) {
 	program := peerAgents(b).KubeRouter
 	rounds := 7
@@ -82,6 +82,7 @@ func (c *policed) round(b *testing.B, e *effects) {
 	cut, err := shareCut(c.flows)
 	must(b, err)
 	e.cut = append(e.cut, cut)
+	awaitRest(b, c.pid(), 300*time.Millisecond) // it may have more to do, and in its own turn
 	e.cpu = append(e.cpu, float64(cpuOf(b, c.pid())-cpu)/2)
 }
 

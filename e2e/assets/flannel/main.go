@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -46,8 +45,10 @@ func main() {
 	}
 }
 
-// run is flannel until ctx ends.
-func run(ctx context.Context, kubeconfig, conf, subnetFile, device string) error {
+// run is flannel until its context ends.
+func run(until context.Context, kubeconfig, conf, subnetFile, device string) error {
+	ctx, stop := context.WithCancel(until)
+	defer stop()
 	manager, err := kube.NewSubnetManager(ctx, "", kubeconfig, annotationPrefix, conf, false)
 	if err != nil {
 		return fmt.Errorf("reaching the API server: %w", err)
@@ -72,12 +73,15 @@ func run(ctx context.Context, kubeconfig, conf, subnetFile, device string) error
 		return fmt.Errorf("writing %s: %w", subnetFile, err)
 	}
 	running.Go(func() { network.Run(ctx) })
-	err = manager.CompleteLease(ctx, own, &running)
+	err = manager.CompleteLease(ctx, own, &running) // of Kubernetes it never ends
+	if err != nil {
+		stop()
+	}
 	running.Wait()
-	if ctx.Err() != nil {
+	if until.Err() != nil {
 		return nil // it was to end
 	}
-	return errors.Join(errors.New("the node's lease ended"), err)
+	return fmt.Errorf("keeping the node's lease: %w", err)
 }
 
 // register makes the backend's network, by the interface that leads to other nodes.
