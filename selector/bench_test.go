@@ -171,7 +171,7 @@ func BenchmarkSetPodManyNamespaceSelectors(b *testing.B) {
 // One pod comes and goes.
 func BenchmarkNewPod(b *testing.B) {
 	benchSizes(b, func(ix *Index) func() {
-		n := Number(len(ix.pods))
+		n := Number(ix.pods.count)
 		labels := benchLabels(100, "v1")
 		return func() {
 			if len(ix.SetPod(n, "ns-1", labels)) == 0 || len(ix.DeletePod(n)) == 0 {

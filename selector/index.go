@@ -34,7 +34,7 @@ type Change struct {
 // only if the membership is not what it was before the event.
 type Index struct {
 	selectors  map[Key]*entry
-	pods       map[Number]*pod
+	pods       podTable
 	namespaces map[string]*namespace
 	scopes     map[string]*scope // those by label, by name
 	filing     filing            // pod → selectors that may pick it
@@ -68,7 +68,6 @@ func (e *entry) picks(p *pod) bool {
 func NewIndex() *Index {
 	return &Index{
 		selectors:  make(map[Key]*entry),
-		pods:       make(map[Number]*pod),
 		namespaces: make(map[string]*namespace),
 		scopes:     make(map[string]*scope),
 		filing:     make(filing),
@@ -91,7 +90,7 @@ func (ix *Index) Add(s Selector) Key {
 	ix.selectors[key] = e
 	ix.filing.add(e)
 	for n := range ix.candidates(e) {
-		if p := ix.pods[n]; e.picks(p) {
+		if p := ix.pods.get(n); e.picks(p) {
 			e.members.add(n)
 			p.in = append(p.in, e)
 		}
@@ -150,7 +149,7 @@ func (ix *Index) Remove(k Key) {
 		return
 	}
 	for n := range e.members.all() {
-		p := ix.pods[n]
+		p := ix.pods.get(n)
 		p.in = slices.DeleteFunc(p.in, func(o *entry) bool { return o == e })
 	}
 	ix.filing.remove(e)
@@ -161,11 +160,10 @@ func (ix *Index) Remove(k Key) {
 // SetPod adds a pod or replaces its labels, and returns the memberships that changed. The namespace
 // is that of the pod until it is deleted.
 func (ix *Index) SetPod(n Number, namespace string, labels LabelSet) []Change {
-	known := ix.pods[n]
+	known := ix.pods.get(n)
 	if known == nil {
-		known = &pod{number: n, ns: ix.namespace(namespace)}
+		known = ix.pods.add(n, ix.namespace(namespace))
 		known.ns.pods.add(n)
-		ix.pods[n] = known
 	} else if known.labels == labels {
 		return nil
 	}
@@ -194,7 +192,7 @@ func (ix *Index) join(p *pod, scopes []*scope, changes []Change) []Change {
 
 // DeletePod forgets a pod and returns the memberships it had. A pod that isn't known is ignored.
 func (ix *Index) DeletePod(n Number) []Change {
-	known := ix.pods[n]
+	known := ix.pods.get(n)
 	if known == nil {
 		return nil
 	}
@@ -202,7 +200,7 @@ func (ix *Index) DeletePod(n Number) []Change {
 	ix.postings.move(known, known.labels, LabelSet{})
 	known.ns.pods.remove(n)
 	ix.tidy(known.ns)
-	delete(ix.pods, n)
+	ix.pods.remove(n)
 	return changes
 }
 
@@ -256,7 +254,7 @@ func (ix *Index) Members(k Key) iter.Seq[Number] {
 // Selectors returns the selectors that pick the pod, in any order; none if the pod isn't known.
 func (ix *Index) Selectors(n Number) iter.Seq[Key] {
 	return func(yield func(Key) bool) {
-		known := ix.pods[n]
+		known := ix.pods.get(n)
 		if known == nil {
 			return
 		}

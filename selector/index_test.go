@@ -211,7 +211,7 @@ func TestIndexLooksAtFew(t *testing.T) {
 	}
 
 	visited := 0
-	p := ix.pods[web0]
+	p := ix.pods.get(web0)
 	ix.filing.each(p, p.ns.scopes, func(*entry) { visited++ })
 	if visited < len(wanted) || visited > len(wanted)+2 {
 		t.Errorf("%d of %d selectors looked at for a pod that %d pick", visited, len(ix.selectors),
@@ -234,7 +234,7 @@ func TestIndexLooksAtFew(t *testing.T) {
 		}
 		if looked > most {
 			t.Errorf("%s: %d of %d pods looked at, want %d at most", s.Key(), looked,
-				len(ix.pods), most)
+				ix.pods.count, most)
 		}
 	}
 }
@@ -435,7 +435,7 @@ func (m *model) clear(t *rapid.T) {
 func checkEmpty(t interface{ Errorf(string, ...any) }, ix *Index) {
 	for what, n := range map[string]int{
 		"selectors":  len(ix.selectors),
-		"pods":       len(ix.pods),
+		"pods":       ix.pods.count,
 		"namespaces": len(ix.namespaces),
 		"scopes":     len(ix.scopes),
 		"filing":     len(ix.filing),
@@ -443,6 +443,11 @@ func checkEmpty(t interface{ Errorf(string, ...any) }, ix *Index) {
 	} {
 		if n > 0 {
 			t.Errorf("%d %s left in an empty index", n, what)
+		}
+	}
+	for i, block := range ix.pods.blocks {
+		if block != nil {
+			t.Errorf("block %d of pods left in an empty index", i)
 		}
 	}
 }

@@ -165,7 +165,7 @@ func (ix *Index) rescope(ns *namespace) []Change {
 	outside := func(e *entry) bool { return !e.scope.has(ns) }
 	var changes []Change
 	for n := range ns.pods.all() {
-		p := ix.pods[n]
+		p := ix.pods.get(n)
 		changes = p.leave(outside, changes)
 		changes = ix.join(p, entered, changes)
 	}

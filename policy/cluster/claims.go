@@ -67,7 +67,7 @@ func (b *podBook) peer(a netip.Addr) *podRecord {
 		return r
 	}
 	believed := slices.DeleteFunc(slices.Clone(b.claims.of(a)), func(n selector.Number) bool {
-		r := b.records[n]
+		r := b.records.get(n)
 		return !r.live() || !slices.Contains(r.believed, a)
 	})
 	return b.choose(a, believed, func(*podRecord) bool { return false })
@@ -82,11 +82,11 @@ func (b *podBook) choose(
 	case 0:
 		return nil
 	case 1:
-		return b.records[claims[0]]
+		return b.records.get(claims[0])
 	}
 	records := make([]*podRecord, len(claims))
 	for i, n := range claims {
-		records[i] = b.records[n]
+		records[i] = b.records.get(n)
 	}
 	rank := func(x, y *podRecord) int {
 		return cmp.Or(
@@ -133,19 +133,19 @@ func (b *podBook) has(r *podRecord, a netip.Addr) bool {
 	case r == nil:
 		return false
 	case r.wiredTo(a):
-		return b.owner(a) == r
+		return r.isThat(b.owner(a))
 	}
-	return b.peer(a) == r
+	return r.isThat(b.peer(a))
 }
 
 // governed lists the addresses that are under the pod's policies.
 func (b *podBook) governed(r *podRecord) []netip.Addr {
-	return r.those(func(a netip.Addr) bool { return b.owner(a) == r })
+	return r.those(func(a netip.Addr) bool { return r.isThat(b.owner(a)) })
 }
 
 // met lists the addresses at which others meet the pod.
 func (b *podBook) met(r *podRecord) []netip.Addr {
-	return r.those(func(a netip.Addr) bool { return b.peer(a) == r })
+	return r.those(func(a netip.Addr) bool { return r.isThat(b.peer(a)) })
 }
 
 // own lists the addresses that the pod has.

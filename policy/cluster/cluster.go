@@ -195,10 +195,10 @@ func (c *Cluster) markRules(p *policy.Policy) {
 }
 
 func (c *Cluster) markPod(n selector.Number) {
-	if int(n) >= len(c.pods.records) || c.pods.records[n] == nil {
+	if !c.pods.records.has(n) {
 		return // it has just gone
 	}
-	for id := range c.pods.records[n].endpoints {
+	for id := range c.pods.records.attachments(n) {
 		c.dirtyEndpoints[id] = struct{}{}
 	}
 }

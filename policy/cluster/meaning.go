@@ -87,7 +87,8 @@ func (c *Cluster) Snapshot() *Cluster {
 		policies:   maps.Clone(c.policies),
 		endpoints:  maps.Clone(c.endpoints),
 	}
-	out.pods.records = slices.Clone(c.pods.records)
+	out.pods.records = c.pods.records.snapshot()
+	out.pods.current = newHashIndex(out.pods.records.key) // empty: see Meaning
 	return out
 }
 
@@ -95,10 +96,7 @@ func (c *Cluster) Snapshot() *Cluster {
 // then on.
 func (c *Cluster) Meaning() *Meaning {
 	c.pods.claims, c.pods.former = newClaimBook(), map[selector.Pod]selector.Number{}
-	for _, r := range c.pods.records {
-		if r == nil {
-			continue
-		}
+	for r := range c.pods.records.all() {
 		for _, a := range r.addresses() {
 			c.pods.claims.add(a, r.number)
 		}

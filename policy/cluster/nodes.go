@@ -79,7 +79,7 @@ func (c *Cluster) NodesOf(namespaces ...string) map[string][]string {
 	}
 	for node, pods := range c.pods.byNode {
 		for n := range pods {
-			namespace := c.pods.records[n].ID.Namespace
+			namespace := c.pods.records.key(n).Namespace
 			found, asked := out[namespace]
 			if asked && (len(found) == 0 || found[len(found)-1] != node) {
 				out[namespace] = append(found, node)

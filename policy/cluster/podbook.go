@@ -13,19 +13,19 @@ import (
 // podBook knows every pod, which of them are attached to this node, and which pods claim an
 // address. Pods are known by numbers in it: a cluster has many, and what names them is long.
 type podBook struct {
-	records []*podRecord // by number; nil where the number is free
+	records *shelf
 	free    []selector.Number
 	// current are the pods whose objects exist; former the others, which are attached here.
-	current map[policy.Key]selector.Number
+	current hashIndex[policy.Key, selector.Number]
 	former  map[selector.Pod]selector.Number
 	claims  claimBook
-	labels  labelBook
+	labels  *labelBook
 	// byNode are the known pods of each node.
 	byNode map[string]map[selector.Number]struct{}
 }
 
 // podRecord is one pod. It outlives its object while it is attached. Records are replaced, never
-// modified.
+// modified; those of one number are of one pod.
 type podRecord struct {
 	policy.Pod
 	// believed are those of the addresses in its status that can be its own.
@@ -37,13 +37,20 @@ type podRecord struct {
 }
 
 func newPodBook() podBook {
+	records := newShelf()
 	return podBook{
-		current: map[policy.Key]selector.Number{},
+		records: records,
+		current: newHashIndex(records.key),
 		former:  map[selector.Pod]selector.Number{},
 		claims:  newClaimBook(),
-		labels:  labelBook{},
+		labels:  newLabelBook(),
 		byNode:  map[string]map[selector.Number]struct{}{},
 	}
+}
+
+// isThat reports whether two records are of one pod. The other may be nil.
+func (r *podRecord) isThat(other *podRecord) bool {
+	return other != nil && r.number == other.number
 }
 
 // exists reports whether the pod's object does.
@@ -64,22 +71,22 @@ func (b *podBook) find(p selector.Pod) *podRecord {
 		return r
 	}
 	if n, ok := b.former[p]; ok {
-		return b.records[n]
+		return b.records.get(n)
 	}
 	return nil
 }
 
 // named returns the record of the pod that has a name now, nil if there is none.
 func (b *podBook) named(name policy.Key) *podRecord {
-	if n, ok := b.current[name]; ok {
-		return b.records[n]
+	if n, ok := b.current.find(name); ok {
+		return b.records.get(n)
 	}
 	return nil
 }
 
 // newRecord is an empty record of a pod that isn't known, with a number that nobody has.
 func (b *podBook) newRecord(p selector.Pod) *podRecord {
-	out := &podRecord{Pod: policy.Pod{ID: p}, number: selector.Number(len(b.records))}
+	out := &podRecord{Pod: policy.Pod{ID: p}, number: selector.Number(b.records.size)}
 	if last := len(b.free) - 1; last >= 0 {
 		out.number = b.free[last]
 	}
@@ -97,17 +104,15 @@ func (b *podBook) store(old, next *podRecord) {
 		return
 	}
 	n := next.number
-	if int(n) == len(b.records) {
-		b.records = append(b.records, next)
-	} else { // it is the last that became free, see newRecord and remove
+	if int(n) < b.records.size { // it is the last that became free, see newRecord and remove
 		b.free = b.free[:len(b.free)-1]
-		b.records[n] = next
 	}
+	b.records.put(next)
 	for _, a := range next.addresses() {
 		b.claims.add(a, n)
 	}
 	if next.exists() {
-		b.current[next.Key()] = n
+		b.current.add(next.Key(), n)
 	} else {
 		b.former[next.ID] = n
 	}
@@ -122,19 +127,19 @@ func (b *podBook) store(old, next *podRecord) {
 // remove takes a record out, if it is stored, and frees its number.
 func (b *podBook) remove(r *podRecord) {
 	n := r.number
-	if int(n) >= len(b.records) || b.records[n] != r {
+	if !b.records.has(n) {
 		return
 	}
-	b.records[n] = nil
+	if r.exists() {
+		b.current.remove(r.Key())
+	} else {
+		delete(b.former, r.ID)
+	}
+	b.records.drop(n)
 	b.free = append(b.free, n)
 	b.labels.release(r.Labels)
 	for _, a := range r.addresses() {
 		b.claims.remove(a, n)
-	}
-	if r.exists() {
-		delete(b.current, r.Key())
-	} else {
-		delete(b.former, r.ID)
 	}
 	if r.Node == "" {
 		return
@@ -160,9 +165,9 @@ func (b *podBook) within(nodes []policy.Node, out map[selector.Number]struct{}) 
 	if err != nil {
 		return // only invalid prefixes fail
 	}
-	for n, r := range b.records {
-		if r != nil && slices.ContainsFunc(r.Addresses, places.Contains) {
-			out[selector.Number(n)] = struct{}{}
+	for r := range b.records.all() {
+		if slices.ContainsFunc(r.Addresses, places.Contains) {
+			out[r.number] = struct{}{}
 		}
 	}
 }

@@ -27,16 +27,22 @@ func TestNumbersAreReused(t *testing.T) {
 			c.DeleteEndpoint(fmt.Sprint(i - atOnce + 1))
 		}
 	}
-	if len(c.pods.records) > atOnce {
-		t.Errorf("%d numbers for %d pods", len(c.pods.records), atOnce)
+	if n := c.pods.records.size; n > atOnce {
+		t.Errorf("%d numbers for %d pods", n, atOnce)
 	}
 	for i := range all {
 		c.DeletePod("dev", fmt.Sprint(i))
 		c.DeleteEndpoint(fmt.Sprint(i))
 	}
-	if b := c.pods; len(b.free) != len(b.records) ||
-		len(b.current)+len(b.former)+len(b.labels)+len(b.byNode) > 0 {
-		t.Errorf("left in an empty book: %d numbers, of which %d are free; %v, %v, %v, %v",
-			len(b.records), len(b.free), b.current, b.former, b.labels, b.byNode)
+	if b := c.pods; len(b.free) != b.records.size || b.current.size()+len(b.records.whole)+
+		len(b.former)+b.labels.size()+len(b.byNode) > 0 {
+		t.Errorf("left in an empty book: %d numbers, of which %d are free; %v, %v, %v, %v, %v",
+			b.records.size, len(b.free), b.current.first, b.records.whole, b.former, b.labels.sets,
+			b.byNode)
+	}
+	for i, block := range c.pods.records.blocks {
+		if block != nil {
+			t.Errorf("left in an empty book: block %d", i)
+		}
 	}
 }

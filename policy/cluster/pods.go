@@ -15,7 +15,7 @@ func (c *Cluster) SetPod(in policy.Pod) {
 	if old := c.pods.named(in.Key()); old != nil && old.ID != in.ID {
 		c.dropPod(old.ID)
 	}
-	// The same names, but one text in memory for all pods.
+	// The same names, but one text in memory for all pods that are kept whole.
 	in.ID.Namespace = c.namespace(in.ID.Namespace).Name
 	if n, known := c.nodes.told[in.Node]; known {
 		in.Node = n.Name
@@ -66,6 +66,9 @@ func (c *Cluster) DeleteEndpoint(id string) {
 	c.updatePod(e.Pod, func(r *podRecord) {
 		r.endpoints = maps.Clone(r.endpoints)
 		delete(r.endpoints, id)
+		if len(r.endpoints) == 0 {
+			r.endpoints = nil // as of others' pods, which are kept small
+		}
 	})
 }
 
@@ -125,7 +128,7 @@ func (c *Cluster) contribute(n selector.Number, in bool) {
 // contribution lists the members that a pod, picked by the set, puts into it; one may be listed
 // twice.
 func (c *Cluster) contribution(set *setState, n selector.Number) []policy.Member {
-	r := c.pods.records[n]
+	r := c.pods.records.get(n)
 	addresses := c.pods.met
 	if set.ID.Kind == policy.LocalPortSet {
 		addresses = c.pods.governed
@@ -154,12 +157,12 @@ func (c *Cluster) reconsiderPods(changed []policy.Node) {
 	for _, n := range changed {
 		maps.Copy(pods, c.pods.byNode[n.Name])
 	}
-	if c.opts.PolicyOnly {
+	if c.opts.PolicyOnly && len(changed) > 0 {
 		c.pods.within(changed, pods)
 	}
 	for n := range pods {
-		p := c.pods.records[n].ID
-		had := c.pods.own(c.pods.records[n])
+		r := c.pods.records.get(n)
+		p, had := r.ID, c.pods.own(r)
 		c.updatePod(p, func(r *podRecord) { r.believed = c.nodes.standing.ofPod(&r.Pod) })
 		for _, a := range had {
 			if !c.pods.has(c.pods.find(p), a) {
@@ -171,15 +174,15 @@ func (c *Cluster) reconsiderPods(changed []policy.Node) {
 
 // Pods are those that exist now.
 func (c *Cluster) Pods() map[selector.Pod]struct{} {
-	out := make(map[selector.Pod]struct{}, len(c.pods.current))
-	for _, n := range c.pods.current {
-		out[c.pods.records[n].ID] = struct{}{}
+	out := make(map[selector.Pod]struct{}, c.pods.current.size())
+	for n := range c.pods.current.all() {
+		out[c.pods.records.id(n)] = struct{}{}
 	}
 	return out
 }
 
 // PodCount is how many pods exist now.
-func (c *Cluster) PodCount() int { return len(c.pods.current) }
+func (c *Cluster) PodCount() int { return c.pods.current.size() }
 
 // PodAddresses lists the addresses of the pod which has this namespace and name now, sorted.
 func (c *Cluster) PodAddresses(namespace, name string) []netip.Addr {
