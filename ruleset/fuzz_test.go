@@ -25,6 +25,7 @@ var hostilePolicies = []string{
 	`{"podSelector":{"matchLabels":{"":"","a/b/c":"x"}},"policyTypes":["ingress","Egress",""],"egress":[{}]}`,
 	`{"ingress":[{"from":[{}]},{"from":[null],"ports":[null]},{"ports":[{"port":0},{"port":-1},{"port":65536},{"port":"a b"},{"port":""}]}]}`,
 	`{"ingress":[{"ports":[{"port":80},{"port":80,"endPort":90},{"port":81}]}]}`,
+	`{"ingress":[{"ports":[{"port":1000},{"port":1000,"endPort":2000},{"port":1500,"endPort":3000}]}]}`,
 	`{"ingress":[{"ports":[{"protocol":"TCP","port":80,"endPort":79},{"endPort":5},{"port":"http","endPort":9},{"protocol":"","port":1}]}]}`,
 	`{"ingress":[{"ports":[{"port":1,"endPort":65535},{"protocol":"UDP"},{"protocol":"SCTP","port":7},{"protocol":"ICMP"},{"port":"http"},{"port":"query","protocol":"UDP"}],
 		"from":[{"ipBlock":{"cidr":"0.0.0.0/0","except":["10.0.0.0/8","0.0.0.0/1","255.255.255.255/32"]}}]}]}`,

@@ -143,7 +143,7 @@ func TestHostilePolicies(t *testing.T) {
 		if err := table.Apply(context.Background(), patch); err != nil {
 			t.Fatalf("the kernel refuses what becomes of %s: %v", spec, err)
 		}
-		if i%10 != 9 { // they add up
+		if i%10 != 9 && i != len(specs)-1 { // they add up
 			continue
 		}
 		if list, err := table.Check(context.Background()); err != nil || len(list) > 0 {
@@ -159,7 +159,7 @@ func TestHostilePolicies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := w.Render.Ruleset(w.Cluster); len(specs)%10 == 0 && got.String() != before.String() {
+	if got := w.Render.Ruleset(w.Cluster); got.String() != before.String() {
 		t.Errorf("they left something:\n%s", got)
 	}
 	t.Logf("proof: %d hostile policies, each as the kernel has it", len(specs))
