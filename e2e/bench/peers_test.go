@@ -70,12 +70,25 @@ func startDaemon(b *testing.B, l *lab.Lab, where place, path string, env []strin
 	must(b, err)
 	cmd := exec.CommandContext(context.WithoutCancel(b.Context()), path, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), env...), log, log
-	must(b, where.Do(cmd.Start)) // it inherits the thread's namespace
-	d.pid = cmd.Process.Pid
+	// Whatever ends the benchmark ends the program: the thread that started it lives as long.
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	started := make(chan error, 1)
 	go func() {
-		_ = cmd.Wait() // of one that is killed
-		close(d.ended)
+		defer close(d.ended)
+		err := where.Do(func() error { // it inherits the thread's namespace
+			err := cmd.Start()
+			started <- err
+			if err == nil {
+				_ = cmd.Wait() // of one that is killed
+			}
+			return nil
+		})
+		if err != nil {
+			started <- err
+		}
 	}()
+	must(b, <-started)
+	d.pid = cmd.Process.Pid
 	b.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGTERM) // unless it has ended
 		select {
