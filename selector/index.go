@@ -167,25 +167,25 @@ func (ix *Index) SetPod(n Number, namespace string, labels LabelSet) []Change {
 	} else if known.labels == labels {
 		return nil
 	}
-	ix.postings.move(known, known.labels, labels)
+	ix.postings.move(n, known.labels, labels)
 	known.labels = labels
-	changes := known.leave(func(e *entry) bool { return !e.pods.Matches(labels) }, nil)
-	return ix.join(known, known.ns.scopes, changes)
+	changes := known.leave(n, func(e *entry) bool { return !e.pods.Matches(labels) }, nil)
+	return ix.join(n, known, known.ns.scopes, changes)
 }
 
 // join makes the pod a member of the selectors of these scopes that pick it, as far as it isn't
 // one, and appends the changes. The pod's namespace must be in all the scopes.
-func (ix *Index) join(p *pod, scopes []*scope, changes []Change) []Change {
+func (ix *Index) join(n Number, p *pod, scopes []*scope, changes []Change) []Change {
 	if len(scopes) == 0 {
 		return changes
 	}
 	ix.filing.each(p, scopes, func(e *entry) {
-		if !e.pods.Matches(p.labels) || e.members.has(p.number) {
+		if !e.pods.Matches(p.labels) || e.members.has(n) {
 			return
 		}
-		e.members.add(p.number)
+		e.members.add(n)
 		p.in = append(p.in, e)
-		changes = append(changes, Change{Selector: e.key, Pod: p.number, Member: true})
+		changes = append(changes, Change{Selector: e.key, Pod: n, Member: true})
 	})
 	return changes
 }
@@ -196,8 +196,8 @@ func (ix *Index) DeletePod(n Number) []Change {
 	if known == nil {
 		return nil
 	}
-	changes := known.leave(func(*entry) bool { return true }, nil)
-	ix.postings.move(known, known.labels, LabelSet{})
+	changes := known.leave(n, func(*entry) bool { return true }, nil)
+	ix.postings.move(n, known.labels, LabelSet{})
 	known.ns.pods.remove(n)
 	ix.tidy(known.ns)
 	ix.pods.remove(n)

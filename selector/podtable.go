@@ -12,7 +12,8 @@ type podBlock struct {
 	count int
 }
 
-const perBlock = 64
+// perBlock makes a block 4 KiB with what Go adds, a size that its memory comes in.
+const perBlock = 72
 
 // get returns the pod of a number, nil if there is none.
 func (t *podTable) get(n Number) *pod {
@@ -36,7 +37,7 @@ func (t *podTable) add(n Number, ns *namespace) *pod {
 		t.blocks[n/perBlock] = block
 	}
 	p := &block.pods[n%perBlock]
-	p.number, p.ns = n, ns
+	p.ns = ns
 	block.count++
 	t.count++
 	return p

@@ -17,15 +17,15 @@ type posting struct {
 }
 
 // move files the pod under its new labels instead of its old ones. It touches only what differs.
-func (ps postings) move(p *pod, from, to LabelSet) {
+func (ps postings) move(n Number, from, to LabelSet) {
 	for key, value := range from.All() {
 		if kept, found := to.Get(key); !found || kept != value {
-			ps.remove(p.number, key, value)
+			ps.remove(n, key, value)
 		}
 	}
 	for key, value := range to.All() {
 		if had, found := from.Get(key); !found || had != value {
-			ps.add(p.number, key, value)
+			ps.add(n, key, value)
 		}
 	}
 }

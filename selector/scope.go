@@ -166,8 +166,8 @@ func (ix *Index) rescope(ns *namespace) []Change {
 	var changes []Change
 	for n := range ns.pods.all() {
 		p := ix.pods.get(n)
-		changes = p.leave(outside, changes)
-		changes = ix.join(p, entered, changes)
+		changes = p.leave(n, outside, changes)
+		changes = ix.join(n, p, entered, changes)
 	}
 	return changes
 }

@@ -8,17 +8,22 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// claimBook says which pods claim an address. Nearly always it is one.
+// claimBook says which pods claim an address. Nearly always it is one, whose record has it.
 type claimBook struct {
-	one4 map[[4]byte]selector.Number
-	one6 map[[16]byte]selector.Number
-	more map[netip.Addr][]selector.Number // of addresses that several claim, or with a zone
+	records *shelf
+	one4    hashIndex[[4]byte, selector.Number]
+	one6    hashIndex[[16]byte, selector.Number]
+	more    map[netip.Addr][]selector.Number // of all other addresses
 }
 
-func newClaimBook() claimBook {
+// newClaimBook is one without claims, of pods whose records are there before they claim anything,
+// and until they don't any more.
+func newClaimBook(records *shelf) claimBook {
 	return claimBook{
-		one4: map[[4]byte]selector.Number{}, one6: map[[16]byte]selector.Number{},
-		more: map[netip.Addr][]selector.Number{},
+		records: records,
+		one4:    newHashIndex(func(n selector.Number) [4]byte { return records.at(n).addr4 }),
+		one6:    newHashIndex(func(n selector.Number) [16]byte { return records.at(n).addr6 }),
+		more:    map[netip.Addr][]selector.Number{},
 	}
 }
 
@@ -37,11 +42,11 @@ func (b *claimBook) remove(a netip.Addr, n selector.Number) {
 func (b *claimBook) of(a netip.Addr) []selector.Number {
 	n, ok := selector.Number(0), false
 	switch {
-	case a.Zone() != "": // it would be lost in the map
+	case a.Zone() != "": // no key has it
 	case a.Is4():
-		n, ok = b.one4[a.As4()]
+		n, ok = b.one4.find(a.As4())
 	default:
-		n, ok = b.one6[a.As16()]
+		n, ok = b.one6.find(a.As16())
 	}
 	if ok {
 		return []selector.Number{n}
@@ -51,20 +56,19 @@ func (b *claimBook) of(a netip.Addr) []selector.Number {
 
 func (b *claimBook) set(a netip.Addr, claimants []selector.Number) {
 	delete(b.more, a)
-	single := len(claimants) == 1
-	switch zone := a.Zone() != ""; {
-	case zone:
-		single = false
-	case a.Is4() && single:
-		b.one4[a.As4()] = claimants[0]
+	switch {
+	case a.Zone() != "":
 	case a.Is4():
-		delete(b.one4, a.As4())
-	case single:
-		b.one6[a.As16()] = claimants[0]
+		b.one4.remove(a.As4())
 	default:
-		delete(b.one6, a.As16())
+		b.one6.remove(a.As16())
 	}
-	if len(claimants) > 0 && !single {
+	switch single := len(claimants) == 1 && b.records.at(claimants[0]).has(a); {
+	case single && a.Is4():
+		b.one4.add(a.As4(), claimants[0])
+	case single:
+		b.one6.add(a.As16(), claimants[0])
+	case len(claimants) > 0:
 		b.more[a] = claimants
 	}
 }
@@ -72,13 +76,13 @@ func (b *claimBook) set(a netip.Addr, claimants []selector.Number) {
 // addresses yields the addresses that pods claim, in any order.
 func (b *claimBook) addresses() iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
-		for a := range b.one4 {
-			if !yield(netip.AddrFrom4(a)) {
+		for n := range b.one4.all() {
+			if !yield(netip.AddrFrom4(b.one4.keyOf(n))) {
 				return
 			}
 		}
-		for a := range b.one6 {
-			if !yield(netip.AddrFrom16(a)) {
+		for n := range b.one6.all() {
+			if !yield(netip.AddrFrom16(b.one6.keyOf(n))) {
 				return
 			}
 		}

@@ -6,12 +6,14 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/selector"
 )
 
-// A claimBook has the claims that were added and not removed.
+// A claimBook has the claims that were added and not removed, whatever the pods' records have.
 func TestClaimBook(t *testing.T) {
 	t.Parallel()
 	addresses := []netip.Addr{
@@ -20,13 +22,20 @@ func TestClaimBook(t *testing.T) {
 		netip.MustParseAddr("fe80::1"), netip.MustParseAddr("fe80::1%eth0"),
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		book, want := newClaimBook(), map[netip.Addr]map[selector.Number]struct{}{}
+		records, pods := newShelf(), selector.Number(4)
+		for n := range pods {
+			r := &podRecord{number: n, known: true, Pod: policy.Pod{ID: selector.Pod{
+				UID: rapid.SampledFrom([]string{uuid.Nil.String(), "kept whole"}).Draw(t, "uid")}}}
+			r.Addresses = rapid.SliceOfN(rapid.SampledFrom(addresses), 1, 2).Draw(t, "addresses")
+			records.put(r)
+		}
+		book, want := newClaimBook(records), map[netip.Addr]map[selector.Number]struct{}{}
 		for _, a := range addresses {
 			want[a] = map[selector.Number]struct{}{}
 		}
 		draw := func(t *rapid.T) (netip.Addr, selector.Number) {
 			return rapid.SampledFrom(addresses).Draw(t, "address"),
-				selector.Number(rapid.IntRange(0, 3).Draw(t, "pod"))
+				selector.Number(rapid.Uint32Range(0, uint32(pods-1)).Draw(t, "pod"))
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {

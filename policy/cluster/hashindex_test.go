@@ -18,38 +18,48 @@ func TestNamesOfOneHash(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := map[selector.Number]policy.Key{}
 		x := newHashIndex(func(n selector.Number) policy.Key { return names[n] })
-		hashes := rapid.Uint32Range(1, 3).Draw(t, "hashes")
-		x.hash = func(k policy.Key) uint32 { return uint32(k.Name[0]) % hashes }
+		// So that their slots are at either end of the table, or in one place.
+		spread := rapid.SampledFrom([]uint32{0, 1, 1 << 28, 1 << 31}).Draw(t, "spread")
+		x.hash = func(k policy.Key) uint32 { return uint32(k.Name[0])*spread - 1 }
 		numbers, next := map[policy.Key]selector.Number{}, selector.Number(0)
 		var free []selector.Number
 		anyName := rapid.Custom(func(t *rapid.T) policy.Key {
 			return policy.Key{Namespace: rapid.SampledFrom([]string{"dev", "prod"}).Draw(t, "ns"),
-				Name: fmt.Sprint(rapid.IntRange(0, 9).Draw(t, "name"))}
+				Name: fmt.Sprint(rapid.IntRange(0, 19).Draw(t, "name"))}
 		})
+		addOrRemove := func(t *rapid.T) {
+			name := anyName.Draw(t, "key")
+			if n, known := numbers[name]; known {
+				x.remove(name)
+				delete(names, n)
+				delete(numbers, name)
+				free = append(free, n)
+				return
+			}
+			n := next
+			if last := len(free) - 1; last >= 0 { // the last that became free, as users do
+				n, free = free[last], free[:last]
+			} else {
+				next++
+			}
+			names[n], numbers[name] = name, n
+			x.add(name, n)
+		}
 		t.Repeat(map[string]func(*rapid.T){
-			"add or remove": func(t *rapid.T) {
-				name := anyName.Draw(t, "key")
-				if n, known := numbers[name]; known {
-					x.remove(name)
-					delete(names, n)
-					delete(numbers, name)
-					free = append(free, n)
-					return
+			"again and again": func(t *rapid.T) {
+				for range 5 {
+					addOrRemove(t)
 				}
-				n := next
-				if last := len(free) - 1; last >= 0 { // the last that became free, as users do
-					n, free = free[last], free[:last]
-				} else {
-					next++
-				}
-				names[n], numbers[name] = name, n
-				x.add(name, n)
 			},
+			"add or remove": addOrRemove,
 			"": func(t *rapid.T) {
 				name := anyName.Draw(t, "asked")
 				n, ok := x.find(name)
 				if want, known := numbers[name]; ok != known || ok && n != want {
 					t.Fatalf("%v is %d (%t), not %d (%t)", name, n, ok, want, known)
+				}
+				if slots := len(x.slots); slots*3 < x.size()*4 {
+					t.Fatalf("%d slots for %d names", slots, x.size())
 				}
 				got := slices.Sorted(x.all())
 				if want := slices.Sorted(maps.Keys(names)); !slices.Equal(got, want) ||
@@ -59,4 +69,27 @@ func TestNamesOfOneHash(t *testing.T) {
 			},
 		})
 	})
+}
+
+// What many names took is given back when they go.
+func TestHashIndexShrinks(t *testing.T) {
+	t.Parallel()
+	const names = 10_000
+	key := func(n selector.Number) policy.Key { return policy.Key{Name: fmt.Sprint(n)} }
+	x := newHashIndex(key)
+	for n := range selector.Number(names) {
+		x.add(key(n), n)
+	}
+	if slots := len(x.slots); slots > 2*names {
+		t.Errorf("%d slots for %d names", slots, names)
+	}
+	for n := range selector.Number(names) {
+		x.remove(key(n))
+		if _, found := x.find(key(n)); found || x.size() != names-1-int(n) {
+			t.Fatalf("%d: found after its removal: %t, %d left", n, found, x.size())
+		}
+	}
+	if slots := len(x.slots); slots >= 2*fewestSlots {
+		t.Errorf("%d slots for nothing", slots)
+	}
 }

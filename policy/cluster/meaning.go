@@ -95,7 +95,8 @@ func (c *Cluster) Snapshot() *Cluster {
 // Meaning says what the policies mean. The Cluster must be a Snapshot, and is the Meaning's from
 // then on.
 func (c *Cluster) Meaning() *Meaning {
-	c.pods.claims, c.pods.former = newClaimBook(), map[selector.Pod]selector.Number{}
+	c.pods.claims = newClaimBook(c.pods.records)
+	c.pods.former = map[selector.Pod]selector.Number{}
 	for r := range c.pods.records.all() {
 		for _, a := range r.addresses() {
 			c.pods.claims.add(a, r.number)

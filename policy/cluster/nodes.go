@@ -78,7 +78,7 @@ func (c *Cluster) NodesOf(namespaces ...string) map[string][]string {
 		out[namespace] = nil
 	}
 	for node, pods := range c.pods.byNode {
-		for n := range pods {
+		for _, n := range pods {
 			namespace := c.pods.records.key(n).Namespace
 			found, asked := out[namespace]
 			if asked && (len(found) == 0 || found[len(found)-1] != node) {

@@ -20,8 +20,8 @@ type podBook struct {
 	former  map[selector.Pod]selector.Number
 	claims  claimBook
 	labels  *labelBook
-	// byNode are the known pods of each node.
-	byNode map[string]map[selector.Number]struct{}
+	// byNode are the known pods of each node, in no order.
+	byNode map[string][]selector.Number
 }
 
 // podRecord is one pod. It outlives its object while it is attached. Records are replaced, never
@@ -42,9 +42,9 @@ func newPodBook() podBook {
 		records: records,
 		current: newHashIndex(records.key),
 		former:  map[selector.Pod]selector.Number{},
-		claims:  newClaimBook(),
+		claims:  newClaimBook(records),
 		labels:  newLabelBook(),
-		byNode:  map[string]map[selector.Number]struct{}{},
+		byNode:  map[string][]selector.Number{},
 	}
 }
 
@@ -117,10 +117,7 @@ func (b *podBook) store(old, next *podRecord) {
 		b.former[next.ID] = n
 	}
 	if next.Node != "" {
-		if b.byNode[next.Node] == nil {
-			b.byNode[next.Node] = map[selector.Number]struct{}{}
-		}
-		b.byNode[next.Node][n] = struct{}{}
+		b.byNode[next.Node] = append(b.byNode[next.Node], n)
 	}
 }
 
@@ -135,18 +132,26 @@ func (b *podBook) remove(r *podRecord) {
 	} else {
 		delete(b.former, r.ID)
 	}
-	b.records.drop(n)
-	b.free = append(b.free, n)
-	b.labels.release(r.Labels)
 	for _, a := range r.addresses() {
 		b.claims.remove(a, n)
 	}
-	if r.Node == "" {
-		return
-	}
-	delete(b.byNode[r.Node], n)
-	if len(b.byNode[r.Node]) == 0 {
-		delete(b.byNode, r.Node)
+	b.records.drop(n)
+	b.free = append(b.free, n)
+	b.labels.release(r.Labels)
+	b.leaveNode(r.Node, n)
+}
+
+// leaveNode forgets that a pod is on a node. The name may be empty.
+func (b *podBook) leaveNode(name string, n selector.Number) {
+	pods := b.byNode[name]
+	i, last := slices.Index(pods, n), len(pods)-1
+	switch {
+	case i < 0:
+	case last == 0:
+		delete(b.byNode, name)
+	default:
+		pods[i] = pods[last]
+		b.byNode[name] = pods[:last]
 	}
 }
 

@@ -37,7 +37,7 @@ func TestNumbersAreReused(t *testing.T) {
 	if b := c.pods; len(b.free) != b.records.size || b.current.size()+len(b.records.whole)+
 		len(b.former)+b.labels.size()+len(b.byNode) > 0 {
 		t.Errorf("left in an empty book: %d numbers, of which %d are free; %v, %v, %v, %v, %v",
-			b.records.size, len(b.free), b.current.first, b.records.whole, b.former, b.labels.sets,
+			b.records.size, len(b.free), b.current.slots, b.records.whole, b.former, b.labels.sets,
 			b.byNode)
 	}
 	for i, block := range c.pods.records.blocks {

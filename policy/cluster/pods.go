@@ -155,7 +155,9 @@ func (c *Cluster) contribution(set *setState, n selector.Number) []policy.Member
 func (c *Cluster) reconsiderPods(changed []policy.Node) {
 	pods := map[selector.Number]struct{}{}
 	for _, n := range changed {
-		maps.Copy(pods, c.pods.byNode[n.Name])
+		for _, p := range c.pods.byNode[n.Name] {
+			pods[p] = struct{}{}
+		}
 	}
 	if c.opts.PolicyOnly && len(changed) > 0 {
 		c.pods.within(changed, pods)

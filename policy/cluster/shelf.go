@@ -33,7 +33,10 @@ type shelfBlock struct {
 	used int
 }
 
-const perBlock, mostRecent = 512, 1024
+// perBlock makes a block 8 KiB with what Go adds, a size that its memory comes in.
+const perBlock = 73
+
+const mostRecent = 1024
 
 // shelvedPod is a record in few bytes. It can hold those of pods that aren't attached here, with a
 // UUID, at most one address of each family, all of which are believed or none.
@@ -256,6 +259,17 @@ func (p *shelvedPod) addresses() []netip.Addr {
 		return []netip.Addr{addr6}
 	}
 	return nil
+}
+
+// has reports whether an address is one of those. Whole records have theirs elsewhere.
+func (p *shelvedPod) has(a netip.Addr) bool {
+	switch {
+	case a.Zone() != "":
+		return false
+	case a.Is4():
+		return p.is(traitAddr4) && p.addr4 == a.As4()
+	}
+	return p.is(traitAddr6) && p.addr6 == a.As16()
 }
 
 func (p *shelvedPod) is(t traits) bool { return p.traits&t != 0 }

@@ -188,6 +188,10 @@ func TestPodsOfOthersAreSmall(t *testing.T) {
 	if size := reflect.TypeFor[shelvedPod]().Size(); size > 112 {
 		t.Errorf("a shelved pod has %d bytes", size)
 	}
+	const added = 8 // by Go to what it allocates
+	if size := reflect.TypeFor[shelfBlock]().Size() + added; size > 8<<10 {
+		t.Errorf("a block of pods has %d bytes, for which Go takes more than 8 KiB", size)
+	}
 	c := New(Options{Node: "node-0"})
 	for n := range 4 {
 		c.SetNode(largeNode(n))
