@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // firstNumber is of the first request on a way.
@@ -46,7 +48,7 @@ var (
 type socket int
 
 // lossTimeout is when a request or its answer counts as lost, and is asked again.
-var lossTimeout = unix.Timeval{Sec: 5}
+var lossTimeout = unix.NsecToTimeval(stretch.By(5 * time.Second).Nanoseconds())
 
 // asks is how often something is asked before the way counts as broken. On a machine that stands
 // still for longer than the timeout, an answer that has just come loses against it.
@@ -274,9 +276,14 @@ func work(b *testing.B, client, server socket) meter {
 }
 
 // threadTime is how long the calling thread has been on a CPU.
-func threadTime() (time.Duration, error) {
+func threadTime() (time.Duration, error) { return clock(unix.CLOCK_THREAD_CPUTIME_ID) }
+
+// uptime is how long the machine has run.
+func uptime() (time.Duration, error) { return clock(unix.CLOCK_MONOTONIC) }
+
+func clock(id int32) (time.Duration, error) {
 	var t unix.Timespec
-	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
+	err := unix.ClockGettime(id, &t)
 	return time.Duration(t.Nano()), err
 }
 

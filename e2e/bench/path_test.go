@@ -155,13 +155,10 @@ func fixedLoads(b *testing.B, ways []way,
 
 func fixedWork(b *testing.B, client, server socket) func() (float64, error) {
 	b.Helper()
-	const buffered = 2 << 10 // of each, at most
-	must(b, unix.SetsockoptInt(server.fd(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE,
-		fixedLoad*buffered))
-	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
+	makeRoom(b, server)
 	return func() (float64, error) {
 		for range asks {
-			took, err := sendAll(client, server)
+			took, err := sendAll(client, server, threadTime)
 			if !errors.Is(err, errLost) {
 				return fixedLoad / took.Seconds(), err
 			}
@@ -170,14 +167,24 @@ func fixedWork(b *testing.B, client, server socket) func() (float64, error) {
 	}
 }
 
+// makeRoom lets a server keep all that is sent before anybody reads.
+func makeRoom(b *testing.B, server socket) {
+	b.Helper()
+	const buffered = 2 << 10 // of each, at most
+	must(b, unix.SetsockoptInt(server.fd(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE,
+		fixedLoad*buffered))
+	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &lossTimeout))
+}
+
 // errLost: on a machine that is busy, the kernel may have no room for one of them.
 var errLost = errors.New("not all datagrams arrived")
 
-// sendAll returns how long the calling thread was on a CPU.
-func sendAll(client, server socket) (took time.Duration, err error) {
+// sendAll returns what the calling thread took to send, by a clock.
+func sendAll(client, server socket, clock func() (time.Duration, error)) (took time.Duration,
+	err error) {
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
-	before, err := threadTime()
+	before, err := clock()
 	if err != nil {
 		return 0, err
 	}
@@ -187,7 +194,7 @@ func sendAll(client, server socket) (took time.Duration, err error) {
 			return 0, fmt.Errorf("sending: %w", err)
 		}
 	}
-	after, err := threadTime()
+	after, err := clock()
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sluice-net/sluice/test/stretch"
 )
 
 // long is whether there is time for exact figures.
@@ -72,7 +74,7 @@ func report(b *testing.B, name string, metrics map[string]float64) {
 }
 
 // patience is how long to wait for what must happen.
-const patience = 20 * time.Second
+var patience = stretch.By(20 * time.Second)
 
 // await polls until check has no error.
 func await(b *testing.B, what string, check func() error) {

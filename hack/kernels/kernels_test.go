@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,32 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// TestReadBenchmarks: their results become figures, and what else is printed doesn't.
+func TestReadBenchmarks(t *testing.T) {
+	t.Parallel()
+	tests := readBenchmarks("goos: linux\nBenchmarkA \nBenchmarkA/with space no result\n" +
+		"BenchmarkA/one-part         \t       1\t     33310 instructions/datagram\t" +
+		"         1.000 of-tracked\nPASS\n")
+	const want = "BenchmarkA/one-part: 33310 instructions/datagram, 1.000 of-tracked"
+	if !slices.Equal(tests.Figures, []string{want}) ||
+		!slices.Equal(tests.Passed, []string{"BenchmarkA/one-part"}) {
+		t.Errorf("got %+v", tests)
+	}
+}
+
+// TestCountingMachine: instructions are counted on an emulated processor only, with and without
+// KVM.
+func TestCountingMachine(t *testing.T) {
+	t.Parallel()
+	for _, counts := range []bool{false, true} {
+		m := &Machine{Kernel: &Kernel{}, Processors: 1, Counts: counts}
+		line := strings.Join(m.arguments(), " ")
+		if strings.Contains(line, "-icount") != counts || counts && strings.Contains(line, "kvm") {
+			t.Errorf("counts %t: qemu %s", counts, line)
+		}
+	}
+}
+
 // TestOK: only tests that ran and passed are a success.
 func TestOK(t *testing.T) {
 	t.Parallel()
@@ -198,7 +225,7 @@ func TestSuitesExist(t *testing.T) {
 		if s.Program {
 			continue
 		}
-		list := exec.CommandContext(t.Context(), "grep", "-rhoE", `^func Test\w+`,
+		list := exec.CommandContext(t.Context(), "grep", "-rhoE", `^func (Test|Benchmark)\w+`,
 			filepath.Join("../..", s.Module, s.Package), "--include=*_test.go")
 		names, err := list.Output()
 		if err != nil {
@@ -224,18 +251,20 @@ func TestShifts(t *testing.T) {
 		names = append(names, s.name)
 		count += len(s.suites)
 		for _, suite := range s.suites {
-			isLab, isFlood := suite.Module != "", suite.Processors > 1
-			if isLab != (s.name == "labs") || isFlood != (s.name == "floods") {
+			isCount, isFlood := suite.Count != "", suite.Processors > 1
+			isLab := suite.Module != "" && !isCount
+			if isLab != (s.name == "labs") || isFlood != (s.name == "floods") ||
+				isCount != (s.name == "counts") {
 				t.Errorf("%s is in the shift %s", suite.Name(), s.name)
 			}
 		}
 		s.took, s.results = time.Minute, make([]*Result, len(s.suites))
 		report.add(s)
 	}
-	if strings.Join(names, ",") != "tables,floods,labs" || count != len(all) {
+	if strings.Join(names, ",") != "tables,floods,labs,counts" || count != len(all) {
 		t.Errorf("got %v with %d of %d suites", names, count, len(all))
 	}
-	if report.Total != 3*time.Minute || len(report.Results) != len(all) {
+	if report.Total != 4*time.Minute || len(report.Results) != len(all) {
 		t.Errorf("%d results in %s", len(report.Results), report.Total)
 	}
 }

@@ -22,6 +22,8 @@ type Machine struct {
 	Out        string
 	Memory     int // MiB
 	Processors int
+	// Counts says that its clock goes by a nanosecond with each instruction. It is emulated, then.
+	Counts bool
 }
 
 // The lines by which the machine says, on its serial console, where it is.
@@ -160,7 +162,10 @@ func (m *Machine) arguments() []string {
 		"-append", "console=ttyS0 panic=-1 quiet", "-smp", strconv.Itoa(m.Processors),
 		"-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
 		"-virtfs", "local,path=" + m.Out + ",mount_tag=out,security_model=none"}
-	if hasKVM() {
+	switch {
+	case m.Counts:
+		args = append(args, "-icount", "shift=0")
+	case hasKVM():
 		return append(args, "-enable-kvm", "-cpu", "host")
 	}
 	return append(args, "-accel", "tcg,thread=single", "-cpu", "max,erms=off,fsrm=off")

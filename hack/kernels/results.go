@@ -26,7 +26,7 @@ type Tests struct {
 	Passed, Failed []string
 	// Skipped has the reason why each test, or part of one, was skipped.
 	Skipped map[string]string
-	// Figures are the lines that tests log as "proof: ".
+	// Figures are the lines that tests log as "proof: ", and the results of benchmarks.
 	Figures []string
 }
 
@@ -44,6 +44,24 @@ func readTests(ctx context.Context, log []byte) (Tests, error) {
 		return Tests{}, err
 	}
 	return collect(events), nil
+}
+
+// readBenchmarks reads what a test program printed of its benchmarks.
+func readBenchmarks(log string) Tests {
+	tests := Tests{}
+	for line := range strings.Lines(log) {
+		words := strings.Fields(line)
+		if len(words) < 4 || !strings.HasPrefix(line, "Benchmark") || words[1] != "1" {
+			continue // not a result of a benchmark that ran once
+		}
+		tests.Passed = append(tests.Passed, words[0])
+		var units []string
+		for i := 2; i+1 < len(words); i += 2 { // behind the name and how often it ran
+			units = append(units, words[i]+" "+words[i+1])
+		}
+		tests.Figures = append(tests.Figures, words[0]+": "+strings.Join(units, ", "))
+	}
+	return tests
 }
 
 var (

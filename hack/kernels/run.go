@@ -108,7 +108,8 @@ type shift struct {
 }
 
 // shifts has the suites of a kernel done by several machines, so that two of them at a time are
-// busy to the end: by how many processors they need, and whether they are labs.
+// busy to the end: by how many processors they need, whether they are labs, and whether they count
+// instructions.
 func shifts(report *Report, suites []Suite) []*shift {
 	var all []*shift
 	for _, s := range suites {
@@ -116,6 +117,8 @@ func shifts(report *Report, suites []Suite) []*shift {
 		switch {
 		case s.Processors > 1:
 			name = "floods"
+		case s.Count != "":
+			name = "counts"
 		case s.Module != "":
 			name = "labs"
 		}
@@ -218,10 +221,10 @@ func (j *job) work(ctx context.Context, s *shift) error {
 		var failure error
 		commands := make([]Command, 0, len(s.suites)-done)
 		for _, suite := range s.suites[done:] {
-			commands = append(commands, suite.command(j.root, j.tests, j.short, stretch()))
+			commands = append(commands, suite.command(j.root, j.tests, j.short, suite.stretch()))
 		}
 		m := &Machine{Kernel: k, Out: out, Memory: memory,
-			Processors: max(1, s.suites[0].Processors)}
+			Processors: max(1, s.suites[0].Processors), Counts: s.suites[0].Count != ""}
 		err := m.Run(ctx, commands, Watcher{
 			Up: func(seconds int, version string) {
 				s.boot, s.version = seconds, version
@@ -256,9 +259,9 @@ func (j *job) work(ctx context.Context, s *shift) error {
 	return nil
 }
 
-// stretch is the factor of deadlines in the machines.
-func stretch() int {
-	if hasKVM() {
+// stretch is the factor of the suite's deadlines in its machine.
+func (s *Suite) stretch() int {
+	if s.Count == "" && hasKVM() {
 		return 2
 	}
 	return 10

@@ -11,9 +11,12 @@ import (
 
 // A Suite is a package's tests, or some of them, or a program, that runs on kernels.
 type Suite struct {
-	Module  string   // the folder of its module
-	Package string   // its folder in the module
-	Run     string   // a regular expression of tests; empty: all
+	Module  string // the folder of its module
+	Package string // its folder in the module
+	Run     string // a regular expression of tests; empty: all
+	// Count is a regular expression of benchmarks, which run instead of tests, once each, in a
+	// machine whose clock counts instructions.
+	Count   string
 	Program bool     // it is a program, and passes if it exits with 0
 	Args    []string // its arguments, or more of a test program's
 	// Short says that it is part of the short form too, with the tests that ShortRun picks.
@@ -80,6 +83,8 @@ func suites() []Suite {
 			On: "bookworm", Limit: 3 * usual},
 		{Module: "e2e", Package: "enforce", Run: "^(TestStarts|TestEstablished)$",
 			Limit: 3 * usual},
+		{Module: "e2e", Package: "bench", Count: "^BenchmarkInstructions$", On: "trixie-backports",
+			Limit: 2 * usual},
 	}
 }
 
@@ -90,8 +95,11 @@ func suitesBelow() []Suite {
 		Limit: 3 * time.Minute}}
 }
 
-// expression is which of the suite's tests run.
+// expression is which of the suite's tests, or benchmarks, run.
 func (s *Suite) expression(short bool) string {
+	if s.Count != "" {
+		return s.Count
+	}
 	if short && s.ShortRun != "" {
 		return s.ShortRun
 	}
@@ -117,9 +125,14 @@ func (s *Suite) command(root, folder string, short bool, stretch int) Command {
 	line := fmt.Sprintf("SLUICE_STRETCH=%d SLUICE_PROGRAMS_BUILT=1 SLUICE_KERNEL=own %s", stretch,
 		quote(s.binary(folder)))
 	dir := filepath.Join(root, s.Module, s.Package)
-	if s.Program {
+	switch {
+	case s.Program:
 		dir = filepath.Join(root, s.Module)
-	} else {
+	case s.Count != "":
+		line = fmt.Sprintf(
+			"SLUICE_INSTRUCTIONS=1 %s -test.run='^$' -test.benchtime=1x -test.bench=%s",
+			line, quote(s.expression(short)))
+	default:
 		line += fmt.Sprintf(" -test.v=test2json -test.timeout=%s -test.run=%s",
 			limit-10*time.Second,
 			quote(s.expression(short)))
@@ -143,6 +156,10 @@ func (s *Suite) result(ctx context.Context, out string, status, seconds int) (*R
 		if status == 0 {
 			r.Tests.Passed = []string{s.Name()}
 		}
+		return r, nil
+	}
+	if s.Count != "" {
+		r.Tests = readBenchmarks(string(log))
 		return r, nil
 	}
 	r.Tests, err = readTests(ctx, log)
