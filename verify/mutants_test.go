@@ -302,7 +302,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		"by the structural diff; %d refused by the kernel",
 		count.differing+count.equal, count.differing, count.caught, count.equal, count.found,
 		count.refused)
-	if count.differing < want/3 {
+	if count.differing < want/4 { // of many clusters two fifths do, and of a few fewer may
 		t.Errorf("only %d of %d mutants differ: they prove little", count.differing, want)
 	}
 }

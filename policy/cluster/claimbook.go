@@ -29,20 +29,43 @@ func newClaimBook(records *shelf) claimBook {
 
 // add notes a pod's claim; it must not be there yet.
 func (b *claimBook) add(a netip.Addr, n selector.Number) {
-	b.set(a, append(b.of(a), n))
+	others := b.of(a)
+	if len(others) == 0 && b.records.at(n).has(a) {
+		b.setOne(a, n)
+		return
+	}
+	if len(others) == 1 {
+		b.forgetOne(a)
+	}
+	b.more[a] = append(others, n)
 }
 
-// remove takes a pod's claim back.
+// remove takes a pod's claim back, if it is there.
 func (b *claimBook) remove(a netip.Addr, n selector.Number) {
-	b.set(a, slices.DeleteFunc(b.of(a), func(o selector.Number) bool { return o == n }))
+	claimants, several := b.more[a]
+	if !several {
+		if one := b.of(a); len(one) > 0 && one[0] == n {
+			b.forgetOne(a)
+		}
+		return
+	}
+	claimants = slices.DeleteFunc(claimants, func(o selector.Number) bool { return o == n })
+	switch {
+	case len(claimants) == 0:
+		delete(b.more, a)
+	case len(claimants) == 1 && b.records.at(claimants[0]).has(a):
+		delete(b.more, a)
+		b.setOne(a, claimants[0])
+	default:
+		b.more[a] = claimants
+	}
 }
 
-// of lists the pods that claim an address. The list may be the book's own: what changes it gives
-// the result to set.
+// of lists the pods that claim an address. The list may be the book's own.
 func (b *claimBook) of(a netip.Addr) []selector.Number {
 	n, ok := selector.Number(0), false
 	switch {
-	case a.Zone() != "": // no key has it
+	case !isKey(a):
 	case a.Is4():
 		n, ok = b.one4.find(a.As4())
 	default:
@@ -54,24 +77,28 @@ func (b *claimBook) of(a netip.Addr) []selector.Number {
 	return b.more[a]
 }
 
-func (b *claimBook) set(a netip.Addr, claimants []selector.Number) {
-	delete(b.more, a)
+// setOne makes a pod whose record has the address its one claimant. There was none.
+func (b *claimBook) setOne(a netip.Addr, n selector.Number) {
+	if a.Is4() {
+		b.one4.add(a.As4(), n)
+	} else {
+		b.one6.add(a.As16(), n)
+	}
+}
+
+// forgetOne forgets the address's one claimant, if there is one whose record has it.
+func (b *claimBook) forgetOne(a netip.Addr) {
 	switch {
-	case a.Zone() != "":
+	case !isKey(a):
 	case a.Is4():
 		b.one4.remove(a.As4())
 	default:
 		b.one6.remove(a.As16())
 	}
-	switch single := len(claimants) == 1 && b.records.at(claimants[0]).has(a); {
-	case single && a.Is4():
-		b.one4.add(a.As4(), claimants[0])
-	case single:
-		b.one6.add(a.As16(), claimants[0])
-	case len(claimants) > 0:
-		b.more[a] = claimants
-	}
 }
+
+// isKey reports whether an address is the same as its bytes.
+func isKey(a netip.Addr) bool { return a.IsValid() && a.Zone() == "" }
 
 // addresses yields the addresses that pods claim, in any order.
 func (b *claimBook) addresses() iter.Seq[netip.Addr] {

@@ -20,14 +20,23 @@ func TestClaimBook(t *testing.T) {
 		netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"),
 		netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("fd00::1"),
 		netip.MustParseAddr("fe80::1"), netip.MustParseAddr("fe80::1%eth0"),
+		netip.IPv4Unspecified(), netip.IPv6Unspecified(), {},
 	}
+	anyRecord := rapid.Custom(func(t *rapid.T) *podRecord {
+		r := &podRecord{known: true, Pod: policy.Pod{ID: selector.Pod{
+			UID: rapid.SampledFrom([]string{uuid.Nil.String(), "kept whole"}).Draw(t, "uid")}}}
+		r.Addresses = rapid.SliceOfN(rapid.SampledFrom(addresses), 1, 2).Draw(t, "addresses")
+		return r
+	})
 	rapid.Check(t, func(t *rapid.T) {
 		records, pods := newShelf(), selector.Number(4)
-		for n := range pods {
-			r := &podRecord{number: n, known: true, Pod: policy.Pod{ID: selector.Pod{
-				UID: rapid.SampledFrom([]string{uuid.Nil.String(), "kept whole"}).Draw(t, "uid")}}}
-			r.Addresses = rapid.SliceOfN(rapid.SampledFrom(addresses), 1, 2).Draw(t, "addresses")
+		put := func(n selector.Number) {
+			r := anyRecord.Draw(t, "record")
+			r.number = n
 			records.put(r)
+		}
+		for n := range pods {
+			put(n)
 		}
 		book, want := newClaimBook(records), map[netip.Addr]map[selector.Number]struct{}{}
 		for _, a := range addresses {
@@ -49,6 +58,19 @@ func TestClaimBook(t *testing.T) {
 				a, n := draw(t)
 				book.remove(a, n)
 				delete(want[a], n)
+			},
+			"replace": func(t *rapid.T) {
+				_, n := draw(t)
+				for a := range want {
+					book.remove(a, n)
+				}
+				records.drop(n)
+				put(n)
+				for a := range want {
+					if _, has := want[a][n]; has {
+						book.add(a, n)
+					}
+				}
 			},
 			"": func(t *rapid.T) {
 				var claimed []netip.Addr

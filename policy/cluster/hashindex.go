@@ -5,9 +5,10 @@ import (
 	"iter"
 )
 
-// hashIndex finds numbers by what they stand for, their keys. It keeps only the numbers, in 6 to 8
-// bytes each, and asks for the keys that it has to compare. It is a hash table with open
-// addressing: a number is in the first slot that was free from the one that its key's hash gives.
+// hashIndex finds numbers by what they stand for, their keys. It keeps only the numbers, in 5 to 8
+// bytes each while there are ever more, and asks for the keys that it has to compare. It is a hash
+// table with open addressing: a number is in the first slot that was free from the one that its
+// key's hash gives.
 type hashIndex[K comparable, N ~uint32] struct {
 	hash  func(K) uint32
 	keyOf func(N) K // of each number in the index
@@ -34,13 +35,12 @@ func (x *hashIndex[K, N]) find(k K) (N, bool) {
 	return x.in(i), true
 }
 
-// add notes the key of a number, which keyOf knows and no other number has.
+// add notes the key of a number. keyOf knows it, and no number has it yet.
 func (x *hashIndex[K, N]) add(k K, n N) {
 	if (x.count+1)*4 > len(x.slots)*3 {
 		x.resize(len(x.slots) * 3 / 2)
 	}
-	i, _ := x.slot(k)
-	x.slots[i] = uint32(n) + 1
+	x.put(k, uint32(n)+1)
 	x.count++
 }
 
@@ -108,8 +108,16 @@ func (x *hashIndex[K, N]) resize(slots int) {
 	x.slots = make([]uint32, slots)
 	for _, taken := range old {
 		if taken != 0 {
-			i, _ := x.slot(x.keyOf(N(taken - 1)))
-			x.slots[i] = taken
+			x.put(x.keyOf(N(taken-1)), taken)
 		}
 	}
+}
+
+// put fills the first free slot for a key.
+func (x *hashIndex[K, N]) put(k K, taken uint32) {
+	i := x.home(k)
+	for x.slots[i] != 0 {
+		i = x.after(i)
+	}
+	x.slots[i] = taken
 }

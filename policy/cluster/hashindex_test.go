@@ -27,13 +27,17 @@ func TestNamesOfOneHash(t *testing.T) {
 			return policy.Key{Namespace: rapid.SampledFrom([]string{"dev", "prod"}).Draw(t, "ns"),
 				Name: fmt.Sprint(rapid.IntRange(0, 19).Draw(t, "name"))}
 		})
+		remove := func(name policy.Key) {
+			n := numbers[name]
+			x.remove(name)
+			delete(names, n)
+			delete(numbers, name)
+			free = append(free, n)
+		}
 		addOrRemove := func(t *rapid.T) {
 			name := anyName.Draw(t, "key")
-			if n, known := numbers[name]; known {
-				x.remove(name)
-				delete(names, n)
-				delete(numbers, name)
-				free = append(free, n)
+			if _, known := numbers[name]; known {
+				remove(name)
 				return
 			}
 			n := next
@@ -52,11 +56,21 @@ func TestNamesOfOneHash(t *testing.T) {
 				}
 			},
 			"add or remove": addOrRemove,
+			"remove most": func(t *rapid.T) {
+				for len(numbers) > 2 {
+					remove(rapid.SampledFrom(slices.SortedFunc(maps.Keys(numbers),
+						policy.Key.Compare)).Draw(t, "goes"))
+				}
+			},
 			"": func(t *rapid.T) {
 				name := anyName.Draw(t, "asked")
-				n, ok := x.find(name)
-				if want, known := numbers[name]; ok != known || ok && n != want {
-					t.Fatalf("%v is %d (%t), not %d (%t)", name, n, ok, want, known)
+				if n, ok := x.find(name); ok != (names[n] == name) {
+					t.Fatalf("%v is %d (%t), of %v", name, n, ok, names)
+				}
+				for name, want := range numbers {
+					if n, ok := x.find(name); !ok || n != want {
+						t.Fatalf("%v is %d (%t), not %d", name, n, ok, want)
+					}
 				}
 				if slots := len(x.slots); slots*3 < x.size()*4 {
 					t.Fatalf("%d slots for %d names", slots, x.size())

@@ -88,15 +88,16 @@ func (c *Cluster) Snapshot() *Cluster {
 		endpoints:  maps.Clone(c.endpoints),
 	}
 	out.pods.records = c.pods.records.snapshot()
-	out.pods.current = newHashIndex(out.pods.records.key) // empty: see Meaning
+	// Meaning fills them, as far as it needs them.
+	out.pods.current = newHashIndex(out.pods.records.key)
+	out.pods.claims = newClaimBook(out.pods.records)
+	out.pods.former = map[selector.Pod]selector.Number{}
 	return out
 }
 
 // Meaning says what the policies mean. The Cluster must be a Snapshot, and is the Meaning's from
 // then on.
 func (c *Cluster) Meaning() *Meaning {
-	c.pods.claims = newClaimBook(c.pods.records)
-	c.pods.former = map[selector.Pod]selector.Number{}
 	for r := range c.pods.records.all() {
 		for _, a := range r.addresses() {
 			c.pods.claims.add(a, r.number)

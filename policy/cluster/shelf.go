@@ -264,7 +264,7 @@ func (p *shelvedPod) addresses() []netip.Addr {
 // has reports whether an address is one of those. Whole records have theirs elsewhere.
 func (p *shelvedPod) has(a netip.Addr) bool {
 	switch {
-	case a.Zone() != "":
+	case !isKey(a):
 		return false
 	case a.Is4():
 		return p.is(traitAddr4) && p.addr4 == a.As4()

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -157,11 +158,25 @@ func alikeGen(namespace, name string) *rapid.Generator[*networkingv1.NetworkPoli
 	})
 }
 
+// UIDs, as API servers give them.
+const (
+	uuid1 = "11111111-1111-4111-8111-111111111111"
+	uuid2 = "22222222-2222-4222-8222-222222222222"
+)
+
+// anyUID is a pod's UID by a text, mostly one that an API server could give.
+func anyUID(t *rapid.T, text string) string {
+	if rapid.IntRange(0, 3).Draw(t, "UID") == 0 {
+		return text
+	}
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(text)).String()
+}
+
 func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 	return rapid.Custom(func(t *rapid.T) policy.Pod {
 		return policy.Pod{
 			ID: selector.Pod{Namespace: namespace, Name: name,
-				UID: rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "uid")},
+				UID: rapid.SampledFrom([]string{uuid1, uuid1, uuid2, "u3"}).Draw(t, "uid")},
 			Labels: selector.LabelSetOf(labelsGen().Draw(t, "labels")),
 			Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 0, 2,
 				rapid.ID[netip.Addr]).Draw(t, "addresses"),

@@ -81,7 +81,8 @@ func ObjectsGen(policyOnly bool) *rapid.Generator[Objects] {
 		ages := rapid.Permutation([]int{0, 1, 2, 3, 4, 5}).Draw(t, "ages")
 		for i := range rapid.IntRange(2, len(ages)).Draw(t, "pods") {
 			name := []string{"p", "q", "r"}[i%3]
-			pod := object(t, []string{"a", "b"}[i/3], name, fmt.Sprintf("u%d", i), ages[i])
+			uid := anyUID(t, fmt.Sprintf("u%d", i))
+			pod := object(t, []string{"a", "b"}[i/3], name, uid, ages[i])
 			out.place(t, pod, policyOnly)
 		}
 		for i := range rapid.IntRange(1, 3).Draw(t, "policies") {
@@ -213,6 +214,7 @@ func (o *Objects) place(t *rapid.T, pod *corev1.Pod, policyOnly bool) {
 		o.Pods = append(o.Pods, pod)
 	case rapid.Bool().Draw(t, "successor"): // of the same name, as in a StatefulSet
 		age := int(pod.CreationTimestamp.Unix()) + 10
-		o.Pods = append(o.Pods, object(t, pod.Namespace, pod.Name, string(pod.UID)+"-next", age))
+		uid := anyUID(t, string(pod.UID)+"-next")
+		o.Pods = append(o.Pods, object(t, pod.Namespace, pod.Name, uid, age))
 	}
 }

@@ -136,7 +136,7 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 			c.DeleteEndpoint(id)
 		} else {
 			e := policy.Endpoint{
-				ID: id, Pod: selector.Pod{Namespace: namespace, Name: name, UID: "u1"},
+				ID: id, Pod: selector.Pod{Namespace: namespace, Name: name, UID: uuid1},
 				Interface: rapid.SampledFrom([]string{names.PodLink + id, ""}).Draw(t, "interface"),
 				Addresses: rapid.SliceOfNDistinct(rapid.SampledFrom(Addresses), 1, 2,
 					rapid.ID[netip.Addr]).Draw(t, "addresses"),
