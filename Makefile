@@ -63,7 +63,8 @@ daemons: packages programs ## Tests beside Docker, ufw, firewalld, NetworkManage
 	@cd e2e && go run ./cmd/lab build --debian
 	@cd e2e && go test -race -count=1 -v -run '^(TestFirewalls|TestNetworkManagers)$$' ./foreign
 
-# The kernels that users boot: KERNELS="bookworm trixie-backports" picks some of hack/kernels' list.
+# The kernels that users boot: KERNELS="bookworm trixie-backports" picks some of hack/kernels' list. It may begin with flags
+# of hack/kernels: KERNELS="-suites e2e/bench trixie-backports" counts a packet's instructions.
 KERNELS ?=
 kernel-packages := qemu-system-x86_64=qemu-system-x86 cpio=cpio debootstrap=debootstrap depmod=kmod xz=xz-utils /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
 

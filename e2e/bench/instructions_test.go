@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/internal/names"
+	"github.com/sluice-net/sluice/test/stretch"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -30,13 +34,18 @@ func BenchmarkInstructions(b *testing.B) {
 		{way: vxlanTranslated(b, "vxlan-by-hand-translated"), open: udpPair},
 		judged,
 	}
-	for _, backend := range []struct{ name, config string }{{"vxlan", vxlan}, {"host-gw", hostGW}} {
+	for _, backend := range []struct {
+		name, config string
+		links        []string
+	}{{"vxlan", vxlan, []string{names.Tunnel + "1"}}, {"host-gw", hostGW, []string{"eth0"}}} {
 		plain := counted{open: udpPair, state: "established"}
 		fast := plain
-		fast.flowtable = true
+		fast.flowLinks = backend.links
 		plain.way, plain.nodes = sluiceStopped(b, "sluice-"+backend.name, backend.config)
 		fast.way, fast.nodes = sluiceStopped(b, plain.name+"-flowtable", backend.config)
-		fast.addFlowtable()
+		for node := range fast.nodes {
+			fast.addFlowtable(node)
+		}
 		ways = append(ways, plain, fast)
 	}
 	var counts []float64
@@ -58,8 +67,9 @@ type counted struct {
 	open  func(*testing.B, way) (client, server socket)
 	nodes cable // none of a way made by hand
 	// state is that of its connections, for connection tracking.
-	state     string
-	flowtable bool
+	state string
+	// flowLinks are the links besides pods' of the flowtables, nil if there are no flowtables.
+	flowLinks []string
 }
 
 // sluiceStopped is the way through Sluice's pod network, with policies. Its agents have ended.
@@ -73,18 +83,17 @@ func sluiceStopped(b *testing.B, name, backend string) (way, cable) {
 	return w, c
 }
 
-// addFlowtable adds one to each node, for all links by which packets of pods come.
-func (w counted) addFlowtable() {
-	for i, end := range []place{w.client, w.server} {
-		link, tunnel := end.(*testnet.Host).Interface(), ""
-		if w.name == "sluice-vxlan-flowtable" {
-			tunnel = ", " + names.Tunnel + "1"
-		}
-		w.nodes[i].NftInput(fmt.Sprintf(`table inet by-hand {
-			flowtable flows { hook ingress priority 0; devices = { eth0, %s%s }; }
+// addFlowtable adds one to a node, for all links by which packets of pods come. One that is there
+// goes in the same transaction.
+func (w counted) addFlowtable(node int) {
+	end := [...]place{w.client, w.server}[node]
+	links := append(slices.Clone(w.flowLinks), end.(*testnet.Host).Interface())
+	w.nodes[node].NftInput(fmt.Sprintf(`table inet by-hand
+		delete table inet by-hand
+		table inet by-hand {
+			flowtable flows { hook ingress priority 0; devices = { %s }; }
 			chain forward { type filter hook forward priority 10; ct state established flow add @flows; }
-		}`, link, tunnel))
-	}
+		}`, strings.Join(links, ", ")))
 }
 
 // count returns how many instructions a datagram takes: the median of some rounds. It goes by the
@@ -101,26 +110,45 @@ func (w counted) count(b *testing.B) float64 {
 		counts = append(counts, float64(took.Nanoseconds())/fixedLoad)
 	}
 	if w.nodes[0] != nil {
-		w.close(b, client, server)
+		for node := range w.nodes {
+			w.closes(b, node, client, server)
+		}
 	}
 	return median(counts[1:])
 }
 
-// close adds a rule that drops the connection's packets, and fails unless it does. Where flows go
-// past all rules, it does only when the flowtable is gone: flows come back to the rules then, and
-// their connections are still known.
-func (w counted) close(b *testing.B, client, server socket) {
+// closes fails unless a rule on one of the nodes drops all packets of the connection. Where flows
+// go past all rules, it does only when the flowtable has been made anew: flows come back to the
+// rules then, and their connections are still known.
+func (w counted) closes(b *testing.B, node int, client, server socket) {
 	b.Helper()
-	w.nodes[0].NftInput(fmt.Sprintf("table inet closed { chain forward { "+
-		"type filter hook forward priority 20; ct state %s drop; }; }", w.state))
-	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO,
-		&unix.Timeval{Sec: 1}))
-	if w.flowtable {
-		_, err := sendAll(client, server, uptime)
-		must(b, err)
-		w.nodes[0].Nft("delete", "table", "inet", "by-hand")
+	w.nodes[node].NftInput(fmt.Sprintf("table inet closed { chain forward { "+
+		"type filter hook forward priority 5; ct state %s drop; }; }", w.state))
+	defer w.nodes[node].Nft("delete", "table", "inet", "closed")
+	if w.flowLinks != nil {
+		w.passes(b, client, server, fixedLoad)
+		w.addFlowtable(node)
 	}
-	if _, err := sendAll(client, server, uptime); !errors.Is(err, errLost) {
-		b.Fatalf("%s: sending against a rule that drops: %v, want %v", w.name, err, errLost)
+	w.passes(b, client, server, 0)
+}
+
+// passes fails unless so many of fixedLoad datagrams arrive.
+func (w counted) passes(b *testing.B, client, server socket, want int) {
+	b.Helper()
+	data, arrived := make([]byte, 64), 0
+	for range fixedLoad {
+		must(b, write(client.fd(), data))
+	}
+	rest := unix.NsecToTimeval(stretch.By(100 * time.Millisecond).Nanoseconds())
+	must(b, unix.SetsockoptTimeval(server.fd(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &rest))
+	for ; ; arrived++ {
+		_, err := read(server.fd(), data)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		must(b, err)
+	}
+	if arrived != want {
+		b.Fatalf("%s: %d of %d datagrams arrived, want %d", w.name, arrived, fixedLoad, want)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ func TestMarks(t *testing.T) {
 	t.Parallel()
 	var heard []string
 	f := &follower{commands: make([]Command, 2), limit: time.AfterFunc(time.Hour, func() {}),
-		watcher: Watcher{
+		slow: 1, watcher: Watcher{
 			Up:    func(_ int, version string) { heard = append(heard, "up", version) },
 			Begin: func(int) { heard = append(heard, "begin") },
 			End: func(n, status, seconds int) {
@@ -107,28 +106,82 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestReadBenchmarks: their results become figures, and what else is printed doesn't.
-func TestReadBenchmarks(t *testing.T) {
+// TestReadBenchmark: the results of its parts become figures, and what else is printed doesn't. It
+// passes only if there are any, and none failed.
+func TestReadBenchmark(t *testing.T) {
 	t.Parallel()
-	tests := readBenchmarks("goos: linux\nBenchmarkA \nBenchmarkA/with space no result\n" +
-		"BenchmarkA/one-part         \t       1\t     33310 instructions/datagram\t" +
-		"         1.000 of-tracked\nPASS\n")
+	const result = "BenchmarkA/one-part  \t       1\t     33310 instructions/datagram\t" +
+		"         1.000 of-tracked\n"
+	for name, tc := range map[string]struct {
+		log                     string
+		figures, passed, failed int
+	}{
+		"passed":        {"goos: linux\nBenchmarkA \nBenchmarkA/no result\n" + result + "PASS\n", 1, 1, 0},
+		"failed":        {result + "--- FAIL: BenchmarkA\n    a_test.go:7: no\nFAIL\n", 1, 0, 1},
+		"a part failed": {"BenchmarkA\n    --- FAIL: BenchmarkA/one-part\nFAIL\n", 0, 0, 1},
+		"skipped":       {"BenchmarkA\n--- SKIP: BenchmarkA\nPASS\n", 0, 0, 0},
+		"another":       {strings.ReplaceAll(result, "kA", "kB"), 0, 0, 0},
+	} {
+		tests := readBenchmark("BenchmarkA", tc.log)
+		if len(tests.Figures) != tc.figures || len(tests.Passed) != tc.passed ||
+			len(tests.Failed) != tc.failed {
+			t.Errorf("%s: got %+v", name, tests)
+		}
+	}
 	const want = "BenchmarkA/one-part: 33310 instructions/datagram, 1.000 of-tracked"
-	if !slices.Equal(tests.Figures, []string{want}) ||
-		!slices.Equal(tests.Passed, []string{"BenchmarkA/one-part"}) {
-		t.Errorf("got %+v", tests)
+	if got := readBenchmark("BenchmarkA", result).Figures[0]; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-// TestCountingMachine: instructions are counted on an emulated processor only, with and without
-// KVM.
-func TestCountingMachine(t *testing.T) {
+// TestMachines: a processor is emulated where there is no KVM, and where it counts instructions.
+func TestMachines(t *testing.T) {
 	t.Parallel()
-	for _, counts := range []bool{false, true} {
-		m := &Machine{Kernel: &Kernel{}, Processors: 1, Counts: counts}
+	for _, tc := range []struct{ kvm, counts, emulated bool }{
+		{false, false, true}, {true, false, false}, {false, true, true}, {true, true, true},
+	} {
+		m := &Machine{Kernel: &Kernel{}, Processors: 1, KVM: tc.kvm, Counts: tc.counts}
 		line := strings.Join(m.arguments(), " ")
-		if strings.Contains(line, "-icount") != counts || counts && strings.Contains(line, "kvm") {
-			t.Errorf("counts %t: qemu %s", counts, line)
+		if strings.Contains(line, "-icount shift=0") != tc.counts ||
+			strings.Contains(line, "-accel tcg") != tc.emulated ||
+			strings.Contains(line, "-enable-kvm") == tc.emulated {
+			t.Errorf("%+v: qemu %s", tc, line)
+		}
+	}
+}
+
+// TestCommands: tests run as tests, and what counts runs as a benchmark that knows.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	tests := Suite{Package: "link", Run: "^TestA$", Limit: time.Minute}
+	count := Suite{Module: "e2e", Package: "bench", Count: "BenchmarkA", Limit: time.Minute}
+	for line, want := range map[string][]string{
+		tests.command("/r", "/t", false, 2).Line: {"SLUICE_STRETCH=2 ", " '/t/link' ",
+			" -test.run='^TestA$'", " -test.v=test2json "},
+		count.command("/r", "/t", false, 2).Line: {"SLUICE_INSTRUCTIONS=1 ", "SLUICE_STRETCH=2 ",
+			" '/t/e2e-bench' ", " -test.run='^$' ", " -test.benchtime=1x ",
+			" -test.bench='^BenchmarkA$'"},
+	} {
+		for _, part := range want {
+			if !strings.Contains(line, part) {
+				t.Errorf("%q isn't in %s", part, line)
+			}
+		}
+	}
+}
+
+// TestCountingClock: how long a kernel takes to boot is told by a clock that doesn't count.
+func TestCountingClock(t *testing.T) {
+	t.Parallel()
+	plain := &shift{suites: []Suite{{}}, version: "v", boot: 7}
+	counts := &shift{suites: []Suite{{Count: "BenchmarkA"}}, version: "v", boot: 4}
+	for _, order := range [][]*shift{{plain}, {plain, counts}, {counts, plain}} {
+		r := &Report{}
+		for _, s := range order {
+			r.add(s)
+		}
+		if r.Boot != plain.boot || r.Version != "v" {
+			t.Errorf("up after %d s, want %d", r.Boot, plain.boot)
 		}
 	}
 }

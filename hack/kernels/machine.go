@@ -22,9 +22,13 @@ type Machine struct {
 	Out        string
 	Memory     int // MiB
 	Processors int
+	KVM        bool // rather than an emulated processor
 	// Counts says that its clock goes by a nanosecond with each instruction. It is emulated, then.
 	Counts bool
 }
+
+// slowClock is how much slower than here the clock of a machine that counts may go.
+const slowClock = 10
 
 // The lines by which the machine says, on its serial console, where it is.
 const (
@@ -36,9 +40,9 @@ const (
 // A Command runs in a machine, as root.
 type Command struct {
 	Dir   string
-	Line  string // for a shell
-	Log   string // the file in Machine.Out that gets what it prints
-	Limit time.Duration
+	Line  string        // for a shell
+	Log   string        // the file in Machine.Out that gets what it prints
+	Limit time.Duration // by the machine's clock
 }
 
 // Watcher is told what happens in a machine, as it happens.
@@ -74,8 +78,11 @@ func (m *Machine) Run(ctx context.Context, commands []Command, w Watcher) error 
 	if err := qemu.Start(); err != nil {
 		return err
 	}
-	f := &follower{commands: commands, watcher: w,
+	f := &follower{commands: commands, watcher: w, slow: 1,
 		limit: time.AfterFunc(bootLimit, func() { cancel(errSilent) })}
+	if m.Counts {
+		f.slow = slowClock
+	}
 	defer f.limit.Stop()
 	f.read(io.TeeReader(lines, console))
 	err = qemu.Wait()
@@ -99,6 +106,7 @@ const bootLimit = 5 * time.Minute
 type follower struct {
 	commands []Command
 	watcher  Watcher
+	slow     int // how much slower than here the machine's clock goes, at most
 	limit    *time.Timer
 	ended    int // how many commands have
 }
@@ -125,7 +133,8 @@ func (f *follower) line(line string) {
 	}
 	if rest, ok := strings.CutPrefix(line, markBegin); ok {
 		if n, err := strconv.Atoi(rest); err == nil && n < len(f.commands) {
-			f.limit.Reset(f.commands[n].Limit + time.Minute) // the machine itself ends it earlier
+			// The machine itself ends it earlier.
+			f.limit.Reset(f.commands[n].Limit*time.Duration(f.slow) + time.Minute)
 			f.watcher.Begin(n)
 		}
 	}
@@ -165,7 +174,7 @@ func (m *Machine) arguments() []string {
 	switch {
 	case m.Counts:
 		args = append(args, "-icount", "shift=0")
-	case hasKVM():
+	case m.KVM:
 		return append(args, "-enable-kvm", "-cpu", "host")
 	}
 	return append(args, "-accel", "tcg,thread=single", "-cpu", "max,erms=off,fsrm=off")

@@ -11,6 +11,8 @@
 // had, which makes it 5 to 20 times slower: tests stretch their deadlines by a factor (package
 // test/stretch).
 //
+// One suite is a benchmark whose machine counts instructions: its clock goes by them.
+//
 // A machine has 4 GiB of memory, and -at-once of them run at a time.
 //
 // Results, logs and consoles are in bin/kernels. With all kernels in the long form, the table in

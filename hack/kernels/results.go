@@ -26,7 +26,7 @@ type Tests struct {
 	Passed, Failed []string
 	// Skipped has the reason why each test, or part of one, was skipped.
 	Skipped map[string]string
-	// Figures are the lines that tests log as "proof: ", and the results of benchmarks.
+	// Figures are the lines that tests log as "proof: ", and the results of a benchmark.
 	Figures []string
 }
 
@@ -46,20 +46,28 @@ func readTests(ctx context.Context, log []byte) (Tests, error) {
 	return collect(events), nil
 }
 
-// readBenchmarks reads what a test program printed of its benchmarks.
-func readBenchmarks(log string) Tests {
+// readBenchmark reads what a test program printed of a benchmark with parts: each is a figure.
+func readBenchmark(name, log string) Tests {
 	tests := Tests{}
+	failed := false
 	for line := range strings.Lines(log) {
 		words := strings.Fields(line)
-		if len(words) < 4 || !strings.HasPrefix(line, "Benchmark") || words[1] != "1" {
-			continue // not a result of a benchmark that ran once
+		switch {
+		case strings.HasPrefix(strings.TrimSpace(line), "--- FAIL: "+name):
+			failed = true
+		case len(words) >= 4 && strings.HasPrefix(line, name+"/"):
+			var units []string
+			for i := 2; i+1 < len(words); i += 2 { // behind the name and how often it ran
+				units = append(units, words[i]+" "+words[i+1])
+			}
+			tests.Figures = append(tests.Figures, words[0]+": "+strings.Join(units, ", "))
 		}
-		tests.Passed = append(tests.Passed, words[0])
-		var units []string
-		for i := 2; i+1 < len(words); i += 2 { // behind the name and how often it ran
-			units = append(units, words[i]+" "+words[i+1])
-		}
-		tests.Figures = append(tests.Figures, words[0]+": "+strings.Join(units, ", "))
+	}
+	switch {
+	case failed:
+		tests.Failed = []string{name}
+	case len(tests.Figures) > 0:
+		tests.Passed = []string{name}
 	}
 	return tests
 }

@@ -132,6 +132,9 @@ func shifts(report *Report, suites []Suite) []*shift {
 	return all
 }
 
+// counts reports whether the shift's machine counts instructions.
+func (s *shift) counts() bool { return s.suites[0].Count != "" }
+
 // limit is how long the shift's suites may take.
 func (s *shift) limit() (sum time.Duration) {
 	for i := range s.suites {
@@ -142,7 +145,8 @@ func (s *shift) limit() (sum time.Duration) {
 
 // add takes what a shift has seen into the kernel's report.
 func (r *Report) add(s *shift) {
-	if s.version != "" {
+	// A clock that counts doesn't tell how long a kernel takes to boot.
+	if s.version != "" && (r.Version == "" || !s.counts()) {
 		r.Version, r.Boot = s.version, s.boot
 	}
 	r.Total += s.took
@@ -217,22 +221,25 @@ func (j *job) work(ctx context.Context, s *shift) error {
 	begun := time.Now()
 	defer func() { s.took = time.Since(begun) }()
 	for done := 0; done < len(s.suites); {
-		running := -1
+		running, runningSince := -1, time.Now()
 		var failure error
 		commands := make([]Command, 0, len(s.suites)-done)
 		for _, suite := range s.suites[done:] {
 			commands = append(commands, suite.command(j.root, j.tests, j.short, suite.stretch()))
 		}
 		m := &Machine{Kernel: k, Out: out, Memory: memory,
-			Processors: max(1, s.suites[0].Processors), Counts: s.suites[0].Count != ""}
+			Processors: max(1, s.suites[0].Processors), KVM: hasKVM(), Counts: s.counts()}
 		err := m.Run(ctx, commands, Watcher{
 			Up: func(seconds int, version string) {
 				s.boot, s.version = seconds, version
 				j.say("%s %s: %s is up, after %d s", k.Suite, s.name, k.Release, seconds)
 			},
-			Begin: func(n int) { running = n },
+			Begin: func(n int) { running, runningSince = n, time.Now() },
 			End: func(n, status, seconds int) {
 				running = -1
+				if s.counts() {
+					seconds = int(time.Since(runningSince).Seconds())
+				}
 				result, err := s.suites[done+n].result(ctx, out, status, seconds)
 				failure = errors.Join(failure, err)
 				if err == nil {
