@@ -72,17 +72,6 @@ type counted struct {
 	flowLinks []string
 }
 
-// sluiceStopped is the way through Sluice's pod network, with policies. Its agents have ended.
-func sluiceStopped(b *testing.B, name, backend string) (way, cable) {
-	b.Helper()
-	c := newCable(b)
-	w, agents := c.sluice(b, name, backend, true)
-	for _, a := range agents {
-		a.stop()
-	}
-	return w, c
-}
-
 // addFlowtable adds one to a node, for all links by which packets of pods come. One that is there
 // goes in the same transaction.
 func (w counted) addFlowtable(node int) {

@@ -27,15 +27,25 @@ var (
 // ruleset on both nodes.
 func sluiceWithout(b *testing.B, p part) way {
 	b.Helper()
-	c := newCable(b)
-	w, agents := c.sluice(b, p.name, vxlan, true)
-	for i, a := range agents {
-		a.stop() // it would repair the table
+	w, nodes := sluiceStopped(b, p.name, vxlan)
+	for _, node := range nodes {
 		for _, out := range p.out {
-			out.from(b, c[i])
+			out.from(b, node)
 		}
 	}
 	return w
+}
+
+// sluiceStopped is the way through Sluice's pod network, with policies. Its agents have ended, as
+// they would repair what is changed.
+func sluiceStopped(b *testing.B, name, backend string) (way, cable) {
+	b.Helper()
+	c := newCable(b)
+	w, agents := c.sluice(b, name, backend, true)
+	for _, a := range agents {
+		a.stop()
+	}
+	return w, c
 }
 
 var ruleHandle = regexp.MustCompile(`# handle (\d+)$`)
