@@ -69,6 +69,11 @@
 // packets under way, by an RCU grace period (about 10 ms; membarrier(2)). There is no wait for a
 // pod that is added, or for elements that only join or only leave.
 //
+// A guard that gets new members is such a case, although it only denies more. A packet that looked
+// it up before them must not find later what the same batch allows: the old state may deny the
+// packet by that alone, and the new one by the guard. So finish waits, and the switch does where a
+// verdict map is looked up after the guard.
+//
 // # What the promise needs, and where it ends
 //
 // The rules have to be made so that fewer members of a set, unless it is a guard, and fewer keys of

@@ -94,18 +94,20 @@ func Plan(have *Ruleset, p Patch) Batch {
 // wait decides where the batch has to wait for packets under way.
 //
 // Before the switch: a packet may have entered the hook before a base chain was added, and then
-// never meets it.
+// never meets it. Or it has looked up a guard before that grew, and must not find a new key.
 //
-// Before the last transaction: a packet with old rules must not look up the elements that this
-// adds, and a packet that has not met a new base chain must still meet the old one. There is no
-// wait where the switch only added keys of new pods: without its key a pod was denied, and no one
-// else.
+// Before the last transaction: a packet with old rules, or of before a guard grew, must not look up
+// the elements that this adds, and a packet that has not met a new base chain must still meet the
+// old one. There is no wait where the switch only added keys of new pods: without its key a pod was
+// denied, and no one else.
 func (pl *planner) wait() {
 	b := &pl.batch
-	hooks := pl.hooksChange()
-	b.WaitBeforeSwitch = len(b.Prepare) > 0 && len(b.Switch) > 0 && hooks
+	hooks, growing := pl.hooksChange(), pl.growing()
+	b.WaitBeforeSwitch = len(b.Prepare) > 0 && len(b.Switch) > 0 &&
+		(hooks || pl.fence.guardBeforeDispatch(growing))
 	b.WaitBeforeFinish = len(b.Finish) > 0 &&
-		(len(b.Switch) > 0 && !pl.onlyNewKeys || len(b.Prepare)+len(b.Switch) > 0 && hooks)
+		(len(b.Switch) > 0 && !pl.onlyNewKeys || len(growing) > 0 ||
+			len(b.Prepare)+len(b.Switch) > 0 && hooks)
 }
 
 // hooksChange reports whether other base chains judge afterwards, where there were some before.

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ switch:
 			}, `
 prepare:
 	add element guard { 10.0.0.7 }
-finish:
+finish (after a wait):
 	delete element guard { 10.0.0.1 }`,
 		},
 		{
@@ -379,6 +380,44 @@ func TestPlanFromNothing(t *testing.T) {
 	}
 	if !base {
 		t.Error("there is no base chain")
+	}
+}
+
+// A new pod's key waits for a guard that grows only where packets look that guard up first; what
+// joins sets waits in any case.
+func TestKeysWaitForGuardsBeforeThem(t *testing.T) {
+	t.Parallel()
+	src, dst := []Field{SrcAddr4}, []Field{DstAddr4}
+	guarded := rule(InSet{dst, "guard"}, drop)
+	dispatched := rule(Dispatch{src, "pods"})
+	for _, c := range []struct {
+		name  string
+		rules []Rule
+		waits bool
+	}{
+		{"before the map", []Rule{guarded, dispatched}, true},
+		{"in a chain before the map", []Rule{rule(jump("guarded")), dispatched}, true},
+		{"after the map", []Rule{dispatched, guarded}, false},
+		{"behind the map's verdicts", []Rule{dispatched, rule(Dispatch{src, "other"})}, false},
+		{"nowhere", []Rule{dispatched}, false},
+	} {
+		have := smallTable()
+		have.AddChain(&Chain{Name: "guarded", Rules: []Rule{guarded}})
+		have.AddSet(&Set{Name: "other", Key: src, Verdicts: true}).
+			Elements[AddrElement(addr("10.0.0.9"))] = JumpTo("guarded")
+		have.Sets["pods"].Elements[AddrElement(addr("10.0.0.1"))] = JumpTo("guarded")
+		have.Chains["egress/1"].Rules = slices.Concat(c.rules, []Rule{rule(drop)})
+		want := have.Clone()
+		want.Sets["pods"].Elements[AddrElement(addr("10.0.0.3"))] = Verdict{Kind: Accept}
+		if b := Plan(have, Diff(have, want)); b.WaitBeforeSwitch {
+			t.Errorf("%s: a key waits for a guard that stays:\n%s", c.name, b)
+		}
+		want.Sets["guard"].Elements[AddrElement(addr("10.0.0.4"))] = Verdict{}
+		want.Sets["hosts"].Elements[AddrElement(addr("10.0.0.4"))] = Verdict{}
+		b := Plan(have, Diff(have, want))
+		if b.WaitBeforeSwitch != c.waits || !b.WaitBeforeFinish {
+			t.Errorf("%s: the switch is to wait: %t; the finish always:\n%s", c.name, c.waits, b)
+		}
 	}
 }
 
