@@ -81,7 +81,11 @@
 // no key, or returns from a dispatch, meets only dispatches for other packets, and a drop. Jumps
 // only, no goto: a chain that is empty for a packet under way then ends in that drop.
 //
-// The promise is for each base chain. A packet may go through egress before a transaction and
+// The promise is for each batch. The next one doesn't wait for packets under way since before the
+// last: one whose processor is taken away for so long, in the middle of a base chain, can meet what
+// one batch took away together with what the next one adds.
+//
+// It is also for each base chain. A packet may go through egress before a transaction and
 // through ingress after it: each chain judged it as of one moment, but not both as of the same;
 // nftables offers no other way. A new version of a base chain must have the old one's priority: the
 // kernel then puts it behind the old one, so that no packet meets the new one before a switch and
