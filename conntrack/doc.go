@@ -20,8 +20,8 @@
 // # Costs
 //
 // The kernel walks through its whole hash table for every listing, 5 to 8 ms, and needs some 3 us
-// for each entry that it copies. A filter by address saves the copying. For IPv6 the filter is of
-// no use: since Linux 5.8 it leaves out the entries that it should find.
+// for each entry that it copies. A filter by address saves the copying. For IPv6 many kernels have
+// it inverted, which Find finds out.
 //
 // # Not for
 //

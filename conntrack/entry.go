@@ -40,6 +40,16 @@ func (e *Entry) name() []byte {
 	return name
 }
 
+// places are the addresses of the entry.
+func (e *Entry) places() map[place]netip.Addr {
+	return map[place]netip.Addr{
+		{nl.CTA_TUPLE_ORIG, source}:       e.Orig.Src,
+		{nl.CTA_TUPLE_ORIG, destination}:  e.Orig.Dst,
+		{nl.CTA_TUPLE_REPLY, source}:      e.Reply.Src,
+		{nl.CTA_TUPLE_REPLY, destination}: e.Reply.Dst,
+	}
+}
+
 // parseEntry reads a message that describes an entry: struct nfgenmsg and attributes. ok is false
 // if it isn't one.
 func parseEntry(m []byte) (e Entry, ok bool) {

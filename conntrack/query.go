@@ -12,7 +12,7 @@ import (
 // Query is a request to the kernel for a list. The list may have more.
 type Query struct {
 	family  uint8      // AF_UNSPEC: both
-	addr    netip.Addr // if valid (IPv4 only), of this place
+	addr    netip.Addr // if valid, of this place
 	place   place
 	udpPort uint16 // if not 0, the destination of the original direction
 }
@@ -20,14 +20,35 @@ type Query struct {
 // place is a place of an address in an entry.
 type place struct {
 	direction uint16 // nl.CTA_TUPLE_ORIG or nl.CTA_TUPLE_REPLY
-	side      uint16 // nl.CTA_IP_V4_SRC or nl.CTA_IP_V4_DST
+	side      side
+}
+
+type side uint32
+
+// The kernel's bits for them (CTA_FILTER).
+const (
+	source      side = 1 << 0
+	destination side = 1 << 1
+)
+
+// attribute is the kernel's for an address on that side.
+func (s side) attribute(addr netip.Addr) int {
+	switch {
+	case addr.Is4() && s == source:
+		return nl.CTA_IP_V4_SRC
+	case addr.Is4():
+		return nl.CTA_IP_V4_DST
+	case s == source:
+		return nl.CTA_IP_V6_SRC
+	}
+	return nl.CTA_IP_V6_DST
 }
 
 // Anywhere lists the queries that find every entry which has the address on either side of either
 // direction.
 func Anywhere(addr netip.Addr) (out []Query) {
 	for _, direction := range []uint16{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
-		for _, side := range []uint16{nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST} {
+		for _, side := range []side{source, destination} {
 			out = append(out, query(addr, place{direction, side}))
 		}
 	}
@@ -36,22 +57,22 @@ func Anywhere(addr netip.Addr) (out []Query) {
 
 // OpenedBy finds every entry whose opener has the address, before source translation.
 func OpenedBy(addr netip.Addr) Query {
-	return query(addr, place{nl.CTA_TUPLE_ORIG, nl.CTA_IP_V4_SRC})
+	return query(addr, place{nl.CTA_TUPLE_ORIG, source})
 }
 
 // AnsweredBy finds every entry in which the address answers, after destination translation.
 func AnsweredBy(addr netip.Addr) Query {
-	return query(addr, place{nl.CTA_TUPLE_REPLY, nl.CTA_IP_V4_SRC})
+	return query(addr, place{nl.CTA_TUPLE_REPLY, source})
 }
 
-// query finds an address at a place. The kernel's filter for IPv6 addresses (since Linux 5.8)
-// selects the entries that it should leave out, so all entries of that family are listed.
+// query finds an address at a place.
 func query(addr netip.Addr, at place) Query {
 	addr = addr.Unmap().WithZone("")
+	family := uint8(unix.AF_INET)
 	if addr.Is6() {
-		return Query{family: unix.AF_INET6}
+		family = unix.AF_INET6
 	}
-	return Query{family: unix.AF_INET, addr: addr, place: at}
+	return Query{family: family, addr: addr, place: at}
 }
 
 // ToUDPPort lists the queries that find every entry opened to a UDP port of an address; an invalid
@@ -105,7 +126,7 @@ const (
 	attrFilterOrigFlags  = 1
 	attrFilterReplyFlags = 2
 
-	filterSrc, filterDst, filterProto, filterDstPort = 1 << 0, 1 << 1, 1 << 3, 1 << 5
+	filterProto, filterDstPort = 1 << 3, 1 << 5
 )
 
 func (q Query) request(t *Table) *nl.NetlinkRequest {
@@ -115,13 +136,9 @@ func (q Query) request(t *Table) *nl.NetlinkRequest {
 	case q.addr.IsValid():
 		tuple := nl.NewRtAttr(int(q.place.direction)|unix.NLA_F_NESTED, nil)
 		tuple.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).
-			AddRtAttr(int(q.place.side), q.addr.AsSlice())
+			AddRtAttr(q.place.side.attribute(q.addr), q.addr.AsSlice())
 		r.AddData(tuple)
-		flag := uint32(filterSrc)
-		if q.place.side == nl.CTA_IP_V4_DST {
-			flag = filterDst
-		}
-		flags[q.place.direction-nl.CTA_TUPLE_ORIG] = flag
+		flags[q.place.direction-nl.CTA_TUPLE_ORIG] = uint32(q.place.side)
 	case q.udpPort != 0:
 		tuple := nl.NewRtAttr(nl.CTA_TUPLE_ORIG|unix.NLA_F_NESTED, nil)
 		proto := tuple.AddRtAttr(nl.CTA_TUPLE_PROTO|unix.NLA_F_NESTED, nil)

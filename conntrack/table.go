@@ -73,14 +73,29 @@ func (t *Table) Find(queries []Query, match func(*Entry) bool) ([]Entry, error) 
 	if err != nil || entries == 0 {
 		return nil, err
 	}
-	queries = plan(queries, entries)
+	queries = plan(asked(queries, FiltersIPv6()), entries)
+	var known *Entry // to test the filter with
+	looked := func(e *Entry) bool {
+		if known == nil && e.family == unix.AF_INET6 {
+			entry := *e
+			known = &entry
+		}
+		return match(e)
+	}
 	var found []Entry
 	for _, q := range queries {
-		more, err := t.list(q, match)
+		more, err := t.list(q, looked)
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, more...)
+	}
+	if known != nil && ipv6Filter.Load() == filterUntested {
+		state, err := t.testIPv6Filter(known)
+		if err != nil {
+			return nil, fmt.Errorf("testing the kernel's filter: %w", err)
+		}
+		ipv6Filter.Store(state)
 	}
 	if len(queries) > 1 {
 		found = unique(found)

@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -72,6 +73,84 @@ func TestFindWithAndWithoutTheKernelsFilter(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Entries are found by their IPv6 addresses, whatever this kernel's filter does; and it is used if
+// and only if it finds what it should.
+func TestFindByIPv6Address(t *testing.T) {
+	t.Parallel()
+	pod := netip.MustParseAddr("fd00:1::2")
+	flows := []testnet.Tracked{
+		testnet.Plain(tcp, "[fd00:1::2]:1000", "[2001:db8::1]:80"),
+		testnet.Plain(udp, "[2001:db8::1]:1000", "[fd00:1::2]:53"),
+		testnet.Translated(tcp, "[2001:db8::1]:1000", "[2001:db8::9]:30080", "[fd00:1::2]:8080",
+			"[2001:db8::1]:1000"),
+		testnet.Translated(udp, "[2001:db8::1]:8", "[2001:db8::2]:8", "[2001:db8::2]:8",
+			"[fd00:1::2]:8"),
+	}
+	other := []testnet.Tracked{
+		testnet.Plain(tcp, "[fd00:1::20]:1000", "[2001:db8::1]:80"),
+		testnet.Plain(udp, "10.1.0.2:1000", "198.51.100.1:53"),
+	}
+	node := testnet.NewNode(t)
+	in(t, node, func() error {
+		table, err := Open()
+		if err != nil {
+			return err
+		}
+		defer table.Close()
+		if err := testnet.Track(other[1]); err != nil {
+			return err
+		}
+		gone := Entry{family: unix.AF_INET6, Orig: Tuple{Src: pod, Dst: pod},
+			Reply: Tuple{Src: pod, Dst: pod}}
+		if state, err := table.testIPv6Filter(&gone); err != nil || state != filterUntested {
+			t.Errorf("by an entry that isn't there the filter has state %d (%v)", state, err)
+		}
+		if err := testnet.Track(slices.Concat(flows, other[:1])...); err != nil {
+			return err
+		}
+		ofPod := func(e *Entry) bool {
+			return slices.Contains(slices.Collect(maps.Values(e.places())), pod)
+		}
+		for range 2 { // the first one tests the filter
+			found, err := table.Find(Anywhere(pod), ofPod)
+			if err != nil || len(found) != len(flows) {
+				t.Errorf("found %d entries (%v), want %d", len(found), err, len(flows))
+			}
+			opened, err := table.Find([]Query{OpenedBy(pod)}, ofPod)
+			if err != nil || !FiltersIPv6() && len(opened) != len(flows) ||
+				FiltersIPv6() && len(opened) != 1 {
+				t.Errorf("opened by the pod, with a filter that works (%t): %d entries (%v)",
+					FiltersIPv6(), len(opened), err)
+			}
+		}
+		opened, err := table.list(OpenedBy(pod), func(*Entry) bool { return true })
+		works := len(opened) == 1 && opened[0].Orig.Src == pod
+		if err != nil || works != FiltersIPv6() {
+			t.Errorf("the filter finds %d entries (%v); it is said to work: %t", len(opened), err,
+				FiltersIPv6())
+		}
+		t.Logf("this kernel's filter works: %t", works)
+		return nil
+	})
+}
+
+// A kernel that doesn't filter IPv6 addresses is asked for all of the family.
+func TestAsked(t *testing.T) {
+	t.Parallel()
+	pod4, pod6 := netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("fd00:1::2")
+	queries := []Query{OpenedBy(pod4), OpenedBy(pod6), AnsweredBy(pod6)}
+	all := Query{family: unix.AF_INET6}
+	if got := asked(queries, true); !slices.Equal(got, queries) {
+		t.Errorf("a kernel that filters is asked for %+v", got)
+	}
+	if got := asked(queries, false); !slices.Equal(got, []Query{queries[0], all, all}) {
+		t.Errorf("a kernel that doesn't filter is asked for %+v", got)
+	}
+	if !slices.Equal(queries[1:], []Query{OpenedBy(pod6), AnsweredBy(pod6)}) {
+		t.Error("the caller's queries have changed")
+	}
 }
 
 // A message that isn't whole names nothing: to delete by no name is to delete everything.

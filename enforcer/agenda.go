@@ -35,6 +35,9 @@ const (
 // with a crowd of connections, which one tenant can make. The zero value is ready. It has no clock:
 // times are its caller's.
 type agenda struct {
+	// filtersIPv6 says that the kernel finds entries also by an IPv6 address.
+	filtersIPv6 bool
+
 	queues  [kinds]queue
 	crowded map[netip.Addr]time.Time // until when
 }
@@ -67,15 +70,14 @@ type look struct {
 	kind kind
 }
 
-// add puts ends of connections on the agenda. The kernel finds entries by their IPv4 addresses
-// alone.
+// add puts ends of connections on the agenda.
 func (a *agenda) add(ends cluster.Ends) {
 	quick, others, crowded := cluster.Ends{}, cluster.Ends{}, cluster.Ends{}
 	quick.Add(a.queues[direct].fresh)
 	for addr, role := range ends {
 		if _, is := a.crowded[addr]; is {
 			crowded[addr] = role
-		} else if addr.Unmap().Is4() {
+		} else if addr.Unmap().Is4() || a.filtersIPv6 {
 			quick[addr] |= role
 		} else {
 			others[addr] = role

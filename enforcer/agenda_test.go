@@ -118,6 +118,7 @@ func TestAgenda(t *testing.T) {
 		start := time.Unix(1e9, 0)
 		t := &agendaTest{T: rt, now: start, quiet: start, waiting: map[netip.Addr]time.Time{},
 			second: map[netip.Addr]time.Time{}, direct: map[netip.Addr]bool{}}
+		t.a.filtersIPv6 = rapid.Bool().Draw(rt, "filters IPv6")
 		for i := range rapid.IntRange(1, 30).Draw(rt, "events") {
 			t.run(
 				t.now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond))
@@ -170,6 +171,22 @@ func TestLooksThroughEverythingRest(t *testing.T) {
 	l, _ = a.next(now)
 	if len(l.ends) != 1 || l.kind != direct {
 		t.Errorf("one address: %+v", l)
+	}
+}
+
+// TestDirectLooksAreByWhatTheKernelFilters: an IPv6 address is looked for among all connections,
+// unless the kernel finds it.
+func TestDirectLooksAreByWhatTheKernelFilters(t *testing.T) {
+	t.Parallel()
+	ends := cluster.Ends{netip.MustParseAddr("10.0.0.1"): cluster.AsSource,
+		netip.MustParseAddr("fd00::1"): cluster.AsSource}
+	for filters, want := range map[bool]int{false: 1, true: 2} {
+		a := agenda{filtersIPv6: filters}
+		a.add(ends)
+		if l, _ := a.next(time.Unix(1e9, 0)); l.kind != direct || len(l.ends) != want {
+			t.Errorf("the kernel filters IPv6 %t: the first look is at %v, of kind %d, want %d",
+				filters, l.ends, l.kind, want)
+		}
 	}
 }
 

@@ -155,6 +155,7 @@ func (c *Cutter) plan() {
 	c.began = true
 	ends := affected.Loosened.Both(c.cut)
 	ends.Add(affected.Tightened)
+	c.agenda.filtersIPv6 = conntrack.FiltersIPv6()
 	c.agenda.add(ends)
 }
 
