@@ -147,17 +147,29 @@ func archive(t *testing.T, root, commit string) (dir string) {
 // withOtherShape gives the base chains of an agent another version.
 func withOtherShape(t *testing.T, dir string) string {
 	t.Helper()
-	const line = "\nconst shape = 1\n"
-	path := filepath.Join(dir, "controllers", "shape.go")
-	text, err := os.ReadFile(path) //nolint:gosec // the test's own folder
-	if err != nil || !bytes.Contains(text, []byte(line)) {
-		t.Fatalf("%s has no %q: %v", path, line, err)
-	}
-	changed := bytes.Replace(text, []byte(line), []byte("\nconst shape = 99\n"), 1)
+	path, changed := otherShape(t, dir)
 	if err := os.WriteFile(path, changed, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// otherShape returns the file that has the version, and its text with another one.
+func otherShape(t *testing.T, dir string) (path string, changed []byte) {
+	t.Helper()
+	const line = "\nconst shape = 1\n"
+	path = filepath.Join(dir, "ruleset", "shape.go")
+	text, err := os.ReadFile(path) //nolint:gosec // the test's own folder
+	if err != nil || bytes.Count(text, []byte(line)) != 1 {
+		t.Fatalf("%s doesn't have %q once: %v", path, line, err)
+	}
+	return path, bytes.Replace(text, []byte(line), []byte("\nconst shape = 99\n"), 1)
+}
+
+// TestOtherShape: what TestUpgrade changes is where it looks for it, also when that isn't run.
+func TestOtherShape(t *testing.T) {
+	t.Parallel()
+	otherShape(t, repositoryRoot(t))
 }
 
 func buildAgent(t *testing.T, dir string) (program string) {
