@@ -54,6 +54,7 @@ func (p *Pass) sentOnOf(at place, groups []netip.Addr) error {
 }
 
 // sentByNone: what the node sends, and what IPVS sends on for no pod, from and to each address.
+// Neighbour discovery passes from each of them: no veth says there whose it is.
 func (p *Pass) sentByNone(is4 bool, groups []netip.Addr) error {
 	faces := append(slices.Clone(p.names), noPod)
 	for _, end := range p.nodeEnds(is4) {
@@ -61,12 +62,16 @@ func (p *Pass) sentByNone(is4 bool, groups []netip.Addr) error {
 			for _, out := range faces {
 				for _, c := range []kernel.Class{{Out: out, Src: a, Dst: end},
 					{Out: out, Src: end, Dst: a}} {
-					if err := p.compareKinds(kernel.Output, c); err != nil {
-						return err
-					}
-					c.SrcLocal = true
-					if err := p.compareKinds(kernel.Output, c); err != nil {
-						return err
+					for _, c.SrcLocal = range []bool{false, true} {
+						if err := p.compareKinds(kernel.Output, c); err != nil {
+							return err
+						}
+						if is4 {
+							continue
+						}
+						if err := p.compare(kernel.Output, discovery(c)); err != nil {
+							return err
+						}
 					}
 				}
 			}

@@ -248,6 +248,13 @@ func (p *Pass) errors(at place, groups []netip.Addr) error {
 	return nil
 }
 
+// discovery is the class as neighbour discovery (RFC 4861).
+func discovery(c kernel.Class) kernel.Class {
+	const solicitation, hops = 135, 255
+	c.State, c.Type, c.Hops, c.RouteBack = kernel.Untracked, solicitation, hops, true
+	return c
+}
+
 // neighbours: neighbour discovery and what looks like it. On output only IPVS has rules for it.
 func (p *Pass) neighbours(face string, address netip.Addr) error {
 	if address.Is4() {
