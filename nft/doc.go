@@ -69,16 +69,17 @@
 // packets under way, by an RCU grace period (about 10 ms; membarrier(2)). There is no wait for a
 // pod that is added, or for elements that only join or only leave.
 //
-// A guard that gets new members is such a case, although it only denies more. A packet that looked
-// it up before them must not find later what the same batch allows: the old state may deny the
-// packet by that alone, and the new one by the guard. So finish waits, and the switch does where a
-// verdict map is looked up after the guard.
+// A guard that gets new members is such a case, although it only denies more. A packet that missed
+// it before must not find later what the same batch allows: the old state may deny the packet by
+// that alone, and the new one by the guard. So the switch waits where a map that changes is looked
+// up after a miss of the guard, and finish where any set is.
 //
 // # What the promise needs, and where it ends
 //
 // The rules have to be made so that fewer members of a set, unless it is a guard, and fewer keys of
 // a verdict map never allow more: sets are matched to accept, guards to drop, a packet that finds
-// no key, or returns from a dispatch, meets only dispatches for other packets, and a drop. Jumps
+// no key, or returns from a dispatch, meets only dispatches for other packets, and a drop; no
+// dispatch is behind another one, or behind the match of a set. Jumps
 // only, no goto: a chain that is empty for a packet under way then ends in that drop.
 //
 // The promise is for each batch. The next one doesn't wait for packets under way since before the

@@ -109,16 +109,24 @@ func exclusive(a, b *Set) bool {
 	return family(a) != 0 && family(b) != 0 && family(a) != family(b)
 }
 
-// refs are the references in the rules of a packet that entered before the switch: the old rules,
-// or those of a new chain.
-func (f fence) refs(chain string) []Ref {
+// rules are those of a packet that entered before the switch: the old rules, or those of a new
+// chain.
+func (f fence) rules(chain string) []Rule {
 	if c := f.pl.have.Chains[chain]; c != nil {
-		return c.refs()
+		return c.Rules
 	}
 	if c := f.pl.patch.Chains[chain]; c != nil {
-		return c.refs()
+		return c.Rules
 	}
 	return nil
+}
+
+// refs are the references in these rules.
+func (f fence) refs(chain string) (refs []Ref) {
+	for _, r := range f.rules(chain) {
+		refs = append(refs, r.refs()...)
+	}
+	return refs
 }
 
 // targets are the chains that a verdict map leads to, before or after.
@@ -146,24 +154,29 @@ func (f fence) targets(name string) []string {
 // A Ref is a reference from a rule to a chain or a set.
 type Ref struct{ Chain, Set string }
 
-func (c *Chain) refs() []Ref {
-	var refs []Ref
+func (c *Chain) refs() (refs []Ref) {
 	for _, r := range c.Rules {
-		for _, s := range r.Statements {
-			switch s := s.(type) {
-			case Do:
-				if s.Kind == Jump {
-					refs = append(refs, Ref{Chain: s.Chain})
-				}
-			case InSet:
-				refs = append(refs, Ref{Set: s.Set})
-			case Dispatch:
-				refs = append(refs, Ref{Set: s.Map})
-			case DNAT:
-				refs = append(refs, Ref{Set: s.Map})
-			case Foreign:
-				refs = append(refs, s.Ref)
+		refs = append(refs, r.refs()...)
+	}
+	return refs
+}
+
+// refs are in the order in which a packet meets them.
+func (r Rule) refs() (refs []Ref) {
+	for _, s := range r.Statements {
+		switch s := s.(type) {
+		case Do:
+			if s.Kind == Jump {
+				refs = append(refs, Ref{Chain: s.Chain})
 			}
+		case InSet:
+			refs = append(refs, Ref{Set: s.Set})
+		case Dispatch:
+			refs = append(refs, Ref{Set: s.Map})
+		case DNAT:
+			refs = append(refs, Ref{Set: s.Map})
+		case Foreign:
+			refs = append(refs, s.Ref)
 		}
 	}
 	return refs

@@ -16,55 +16,102 @@ func (pl *planner) growing() map[string]bool {
 	return guards
 }
 
-// guardBeforeDispatch reports whether a packet can look one of these guards up, and a verdict map
-// after that.
-func (f fence) guardBeforeDispatch(guards map[string]bool) bool {
+// changeBehind reports whether a map, or any set at all, changes that a packet can look up after it
+// has missed a guard which grows.
+func (pl *planner) changeBehind() (inMap, inAny bool) {
+	guards := pl.growing()
 	if len(guards) == 0 {
-		return false
+		return false, false
 	}
-	o := lookupOrder{fence: f, guards: guards, after: map[visit]bool{}}
-	for _, c := range f.pl.have.Chains {
-		if c.Base != nil {
-			o.follow(visit{c.Name, false})
+	behind := map[string]bool{}
+	for _, family := range []int{4, 6} {
+		o := lookupOrder{fence: pl.fence, family: family, guards: guards, behind: behind,
+			missed: map[visit]bool{}}
+		for _, c := range pl.have.Chains {
+			if c.Base != nil {
+				o.follow(visit{c.Name, false})
+			}
 		}
 	}
-	return o.found
+	for i := range pl.changes {
+		set := pl.changes[i].set
+		inAny = inAny || behind[set.Name]
+		inMap = inMap || behind[set.Name] && set.IsMap()
+	}
+	return inMap, inAny
 }
 
-// A visit is a packet in a chain, which has met one of the guards by then, or not.
+// A visit is a packet in a chain, which has missed one of the guards by then, or not.
 type visit struct {
 	chain string
-	met   bool
+	miss  bool
 }
 
-// A lookupOrder follows a packet from lookup to lookup.
+// A lookupOrder follows a packet of one IP version from lookup to lookup.
 type lookupOrder struct {
 	fence
+	family int
 	guards map[string]bool
-	after  map[visit]bool // whether it has met one when it returns
-	found  bool           // a guard's lookup, and a verdict map's after that
+	behind map[string]bool // sets that are looked up after a miss
+	missed map[visit]bool  // whether a packet that comes back from there can have missed one
 }
 
-// follow returns whether the packet has met a guard at the chain's end. What a verdict map leads to
-// doesn't count for that: a packet that returns from there finds no other key.
-func (o *lookupOrder) follow(v visit) bool {
-	if after, known := o.after[v]; known {
-		return after
+// follow returns whether a packet that comes back from the chain can have missed a guard. Whoever
+// meets the guard's match doesn't miss it: so a rule that returns by it takes nobody back who did.
+func (o *lookupOrder) follow(v visit) (back bool) {
+	if back, known := o.missed[v]; known {
+		return back
 	}
-	o.after[v] = v.met // chains have no loops; if one has, it ends here
-	met := v.met
-	for _, ref := range o.refs(v.chain) {
-		if ref.Chain != "" {
-			met = o.follow(visit{ref.Chain, met})
+	o.missed[v] = v.miss // chains have no loops; if one has, it ends here
+	miss := v.miss
+	for _, r := range o.rules(v.chain) {
+		if f := r.family(); f != 0 && f != o.family {
+			continue
 		}
-		met = met || o.guards[ref.Set]
-		if s := o.pl.have.Sets[ref.Set]; s != nil && s.Verdicts {
-			o.found = o.found || met
+		before := miss
+		for _, ref := range r.refs() {
+			if miss && ref.Set != "" {
+				o.behind[ref.Set] = true
+			}
+			if ref.Chain != "" {
+				miss = o.follow(visit{ref.Chain, miss})
+			}
+			for _, target := range o.targets(ref.Set) {
+				o.follow(visit{target, miss})
+			}
+			miss = miss || o.guards[ref.Set]
 		}
-		for _, target := range o.targets(ref.Set) {
-			o.follow(visit{target, false})
+		last, isVerdict := r.Statements[len(r.Statements)-1].(Do)
+		if isVerdict && last.Kind == Return {
+			back = back || before
+		}
+		if isVerdict && len(r.Statements) == 1 && (last.Kind == Accept || last.Kind == Drop) {
+			o.missed[v] = back
+			return back // nothing comes to the chain's end
 		}
 	}
-	o.after[v] = met
-	return met
+	back = back || miss
+	o.missed[v] = back
+	return back
+}
+
+// family is the IP version of the packets that the rule looks at; 0: of either.
+func (r Rule) family() int {
+	for _, s := range r.Statements {
+		var fields []Field
+		switch s := s.(type) {
+		case InSet:
+			fields = s.Fields
+		case Dispatch:
+			fields = s.Fields
+		case DNAT:
+			fields = s.Fields
+		}
+		for _, f := range fields {
+			if family := f.Family(); family != 0 {
+				return family
+			}
+		}
+	}
+	return 0
 }

@@ -94,19 +94,19 @@ func Plan(have *Ruleset, p Patch) Batch {
 // wait decides where the batch has to wait for packets under way.
 //
 // Before the switch: a packet may have entered the hook before a base chain was added, and then
-// never meets it. Or it has looked up a guard before that grew, and must not find a new key.
+// never meets it. Or it has missed a guard that grew since, and looks up a map after that.
 //
-// Before the last transaction: a packet with old rules, or of before a guard grew, must not look up
-// the elements that this adds, and a packet that has not met a new base chain must still meet the
-// old one. There is no wait where the switch only added keys of new pods: without its key a pod was
-// denied, and no one else.
+// Before the last transaction: a packet with old rules, or that has missed a guard which grew since,
+// must not look up the elements that this adds, and a packet that has not met a new base chain must
+// still meet the old one. There is no wait where the switch only added keys of new pods: without its
+// key a pod was denied, and no one else.
 func (pl *planner) wait() {
 	b := &pl.batch
-	hooks, growing := pl.hooksChange(), pl.growing()
-	b.WaitBeforeSwitch = len(b.Prepare) > 0 && len(b.Switch) > 0 &&
-		(hooks || pl.fence.guardBeforeDispatch(growing))
+	hooks := pl.hooksChange()
+	mapBehindGuard, setBehindGuard := pl.changeBehind()
+	b.WaitBeforeSwitch = len(b.Prepare) > 0 && len(b.Switch) > 0 && (hooks || mapBehindGuard)
 	b.WaitBeforeFinish = len(b.Finish) > 0 &&
-		(len(b.Switch) > 0 && !pl.onlyNewKeys || len(growing) > 0 ||
+		(len(b.Switch) > 0 && !pl.onlyNewKeys || setBehindGuard ||
 			len(b.Prepare)+len(b.Switch) > 0 && hooks)
 }
 
