@@ -28,27 +28,47 @@ const (
 func FiltersIPv6() bool { return ipv6Filter.Load() == filterWorks }
 
 // testIPv6Filter finds out whether the kernel's filter finds an entry, and none of other addresses,
-// at each place of an address. If the entry is gone meanwhile, that remains open.
-func (t *Table) testIPv6Filter(known *Entry) (filterState, error) {
-	state := filterWorks
+// at each place of an address. That remains open if the entry is gone meanwhile, or the kernel
+// doesn't answer: to list everything is right on each kernel.
+func (t *Table) testIPv6Filter(known *Entry) filterState {
 	for at, addr := range known.places() {
-		var found, wrong bool
-		_, err := t.list(Query{family: unix.AF_INET6, addr: addr, place: at}, func(e *Entry) bool {
-			found = found || bytes.Equal(e.name(), known.name())
-			wrong = wrong || e.places()[at] != addr
-			return false
-		})
+		test := filterTest{known: known, at: at}
+		_, err := t.list(Query{family: unix.AF_INET6, addr: addr, place: at}, test.look)
 		if err != nil {
-			return filterUntested, err
+			return filterUntested
 		}
-		if wrong {
-			return filterInverted, nil
-		}
-		if !found {
-			state = filterUntested
+		if state := test.state(); state != filterWorks {
+			return state
 		}
 	}
-	return state, nil
+	return filterWorks
+}
+
+// A filterTest is what the kernel lists for an address of a known entry at a place.
+type filterTest struct {
+	known *Entry
+	at    place
+
+	found, wrong bool
+}
+
+// look takes note of an entry that was listed. It keeps none.
+func (f *filterTest) look(e *Entry) bool {
+	if !f.wrong {
+		f.found = f.found || bytes.Equal(e.name(), f.known.name())
+		f.wrong = e.places()[f.at] != f.known.places()[f.at]
+	}
+	return false
+}
+
+func (f *filterTest) state() filterState {
+	switch {
+	case f.wrong:
+		return filterInverted
+	case f.found:
+		return filterWorks
+	}
+	return filterUntested
 }
 
 // asked are the queries to make of a kernel that filters IPv6 addresses, or doesn't.

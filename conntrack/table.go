@@ -91,11 +91,7 @@ func (t *Table) Find(queries []Query, match func(*Entry) bool) ([]Entry, error) 
 		found = append(found, more...)
 	}
 	if known != nil && ipv6Filter.Load() == filterUntested {
-		state, err := t.testIPv6Filter(known)
-		if err != nil {
-			return nil, fmt.Errorf("testing the kernel's filter: %w", err)
-		}
-		ipv6Filter.Store(state)
+		ipv6Filter.CompareAndSwap(filterUntested, t.testIPv6Filter(known)) // others test it, too
 	}
 	if len(queries) > 1 {
 		found = unique(found)

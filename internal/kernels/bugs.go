@@ -85,7 +85,7 @@ func Bugs() []Bug {
 		{
 			Name: "conntrack-ipv6-filter", Commit: "1ae2d094b020",
 			What: "a list of connections by an IPv6 address has all but those of the address",
-			// Not in 7.2.13; 7.3.4 was seen to have it, releases between weren't looked at.
+			// Not mended in 7.2.13; mended in 7.3.4. Releases between weren't looked at.
 			Since: Version{5, 8, 0}, Fixed: []Version{{6, 12, 117}, {7, 3, 4}}, Open: true,
 			Avoided: "the kernel is tried out; while it has this, IPv6 connections are listed " +
 				"whole, and looked through",
