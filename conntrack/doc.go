@@ -19,9 +19,9 @@
 //
 // # Costs
 //
-// The kernel walks through its whole hash table for every listing, 5 to 8 ms, and needs some 3 us
-// for each entry that it copies. A filter by address saves the copying. For IPv6 many kernels have
-// it inverted, which Find finds out.
+// The kernel walks through its whole hash table for every listing: 5 to 8 ms when it is empty, some
+// 0.3 us for each entry that it passes, and 2 to 3 us for each that it copies. A filter by address
+// saves the copying. For IPv6 many kernels have it inverted, which Find finds out.
 //
 // # Not for
 //

@@ -136,6 +136,20 @@ func TestFindByIPv6Address(t *testing.T) {
 	})
 }
 
+// Several walks of the table have to be cheaper than one that copies it.
+func TestWorthFiltering(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		queries, entries int
+		want             bool
+	}{{2, 1000, false}, {2, 10_000, true}, {4, 10_000, false}, {4, 50_000, true},
+		{5, 50_000, true}, {8, 50_000, false}, {8, 1_000_000, false}} {
+		if got := worthFiltering(make([]Query, c.queries), c.entries); got != c.want {
+			t.Errorf("%d walks of %d entries are worth it: %t", c.queries, c.entries, got)
+		}
+	}
+}
+
 // What a kernel lists for an address says whether its filter can be used.
 func TestFilterTest(t *testing.T) {
 	t.Parallel()
