@@ -96,10 +96,10 @@ func Plan(have *Ruleset, p Patch) Batch {
 // Before the switch: a packet may have entered the hook before a base chain was added, and then
 // never meets it. Or it has missed a guard that grew since, and looks up a map after that.
 //
-// Before the last transaction: a packet with old rules, or that has missed a guard which grew since,
+// Before the last transaction: a packet with old rules, or that has missed a guard which grew,
 // must not look up the elements that this adds, and a packet that has not met a new base chain must
-// still meet the old one. There is no wait where the switch only added keys of new pods: without its
-// key a pod was denied, and no one else.
+// still meet the old one. There is no wait where the switch only added keys of new pods: without
+// its key a pod was denied, and no one else.
 func (pl *planner) wait() {
 	b := &pl.batch
 	hooks := pl.hooksChange()

@@ -400,7 +400,7 @@ func TestWhoWaitsForAGuard(t *testing.T) {
 		{"between them", []Rule{pods, guarded, hosts}, false, true},
 		{"after all", []Rule{pods, hosts, guarded}, false, false},
 		{"behind another map's verdict", []Rule{pods, rule(Dispatch{src, "other"})}, false, false},
-		{"in a chain from which only its members return", []Rule{rule(jump("members")), pods, hosts},
+		{"where only its members return", []Rule{rule(jump("members")), pods, hosts},
 			false, false},
 		{"nowhere", []Rule{pods, hosts}, false, false},
 	} {
