@@ -353,6 +353,14 @@ func TestMutantsOnceMissed(t *testing.T) {
 			}
 			return c != nil
 		},
+		"a pod behind IPVS is an end of connections by one address alone": func(
+			rs *nft.Ruleset) bool {
+			return rs.Chains[packetworld.BaseChain("ipvs-egress")] != nil &&
+				endsByOneAddress(rs.Sets[nft.Name("ends", "address", "v4")])
+		},
+		"a pod is an end of connections by one address alone": func(rs *nft.Ruleset) bool {
+			return endsByOneAddress(rs.Sets[nft.Name("ends", "veth", "v4")])
+		},
 	} {
 		for example := 0; ; example++ {
 			s := rapid.Custom(drawVerifyState).Example(example)
@@ -370,6 +378,18 @@ func TestMutantsOnceMissed(t *testing.T) {
 			break
 		}
 	}
+}
+
+// endsByOneAddress takes the pairs of a pod's address and another one of it away.
+func endsByOneAddress(s *nft.Set) (some bool) {
+	const size = 4
+	for e := range s.Elements {
+		if sender, end := e.First[:size], e.First[len(e.First)-size:]; sender != end {
+			delete(s.Elements, e)
+			some = true
+		}
+	}
+	return some
 }
 
 type mutantWorker struct {

@@ -228,7 +228,8 @@ func (p *Pass) toLocals(at place) error {
 	return nil
 }
 
-// errors: what a pod sends about connections, by each address that may be an end of them.
+// errors: what a pod sends about connections, by each address that may be an end of them. To a veth
+// where no pod is, nothing else passes.
 func (p *Pass) errors(at place, groups []netip.Addr) error {
 	other := stranger(at.address.Is4())
 	for _, end := range groups {
@@ -236,12 +237,22 @@ func (p *Pass) errors(at place, groups []netip.Addr) error {
 			c := fresh(kernel.Class{In: at.face(), Src: at.address, Dst: other})
 			c.State, c.OrigSrc, c.ReplySrc = kernel.Related, ends[0], ends[1]
 			local := c
-			c.Out, local.DstLocal = uplink, true
-			if err := p.compare(kernel.Forward, c); err != nil {
-				return err
-			}
+			local.DstLocal = true
 			if err := p.compare(kernel.Input, local); err != nil {
 				return err
+			}
+			for _, c.Out = range []string{uplink, noPod} {
+				if err := p.compare(kernel.Forward, c); err != nil {
+					return err
+				}
+				if !p.x.node.IPVS {
+					continue
+				}
+				sentOn := c
+				sentOn.In = ""
+				if err := p.compare(kernel.Output, sentOn); err != nil {
+					return err
+				}
 			}
 		}
 	}
