@@ -1,5 +1,10 @@
 package nft
 
+import (
+	"iter"
+	"slices"
+)
+
 // A fence finds the keys of verdict maps that must not get their new verdict in the transaction
 // that rewrites rules. A packet under way has its old rules, but the new elements of the map.
 // Between these it could find a way that neither state has. That takes a chain with changed rules
@@ -124,7 +129,7 @@ func (f fence) rules(chain string) []Rule {
 // refs are the references in these rules.
 func (f fence) refs(chain string) (refs []Ref) {
 	for _, r := range f.rules(chain) {
-		refs = append(refs, r.refs()...)
+		refs = slices.AppendSeq(refs, r.refs())
 	}
 	return refs
 }
@@ -156,28 +161,37 @@ type Ref struct{ Chain, Set string }
 
 func (c *Chain) refs() (refs []Ref) {
 	for _, r := range c.Rules {
-		refs = append(refs, r.refs()...)
+		refs = slices.AppendSeq(refs, r.refs())
 	}
 	return refs
 }
 
 // refs are in the order in which a packet meets them.
-func (r Rule) refs() (refs []Ref) {
-	for _, s := range r.Statements {
-		switch s := s.(type) {
-		case Do:
-			if s.Kind == Jump {
-				refs = append(refs, Ref{Chain: s.Chain})
+func (r Rule) refs() iter.Seq[Ref] {
+	return func(yield func(Ref) bool) {
+		for _, s := range r.Statements {
+			if ref := refOf(s); ref != (Ref{}) && !yield(ref) {
+				return
 			}
-		case InSet:
-			refs = append(refs, Ref{Set: s.Set})
-		case Dispatch:
-			refs = append(refs, Ref{Set: s.Map})
-		case DNAT:
-			refs = append(refs, Ref{Set: s.Map})
-		case Foreign:
-			refs = append(refs, s.Ref)
 		}
 	}
-	return refs
+}
+
+// refOf is what a statement refers to, or nothing.
+func refOf(s Statement) Ref {
+	switch s := s.(type) {
+	case Do:
+		if s.Kind == Jump {
+			return Ref{Chain: s.Chain}
+		}
+	case InSet:
+		return Ref{Set: s.Set}
+	case Dispatch:
+		return Ref{Set: s.Map}
+	case DNAT:
+		return Ref{Set: s.Map}
+	case Foreign:
+		return s.Ref
+	}
+	return Ref{}
 }

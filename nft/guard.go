@@ -69,23 +69,12 @@ func (o *lookupOrder) follow(v visit) (back bool) {
 			continue
 		}
 		before := miss
-		for _, ref := range r.refs() {
-			if miss && ref.Set != "" {
-				o.behind[ref.Set] = true
-			}
-			if ref.Chain != "" {
-				miss = o.follow(visit{ref.Chain, miss})
-			}
-			for _, target := range o.targets(ref.Set) {
-				o.follow(visit{target, miss})
-			}
-			miss = miss || o.guards[ref.Set]
-		}
-		last, isVerdict := r.Statements[len(r.Statements)-1].(Do)
-		if isVerdict && last.Kind == Return {
+		miss = o.through(r, miss)
+		last, _ := r.Statements[len(r.Statements)-1].(Do)
+		switch {
+		case last.Kind == Return:
 			back = back || before
-		}
-		if isVerdict && len(r.Statements) == 1 && (last.Kind == Accept || last.Kind == Drop) {
+		case (last.Kind == Accept || last.Kind == Drop) && r.forAll():
 			o.missed[v] = back
 			return back // nothing comes to the chain's end
 		}
@@ -94,6 +83,26 @@ func (o *lookupOrder) follow(v visit) (back bool) {
 	o.missed[v] = back
 	return back
 }
+
+// through returns whether a packet that goes on after the rule can have missed a guard.
+func (o *lookupOrder) through(r Rule, miss bool) bool {
+	for ref := range r.refs() {
+		if miss && ref.Set != "" {
+			o.behind[ref.Set] = true
+		}
+		if ref.Chain != "" {
+			miss = o.follow(visit{ref.Chain, miss}) || miss && !r.forAll()
+		}
+		for _, target := range o.targets(ref.Set) {
+			o.follow(visit{target, miss})
+		}
+		miss = miss || o.guards[ref.Set]
+	}
+	return miss
+}
+
+// forAll reports whether the rule matches every packet.
+func (r Rule) forAll() bool { return len(r.Statements) == 1 }
 
 // family is the IP version of the packets that the rule looks at; 0: of either.
 func (r Rule) family() int {

@@ -24,10 +24,15 @@ func TestWhoWaitsForAGuard(t *testing.T) {
 		{"behind another map's verdict", []Rule{pods, rule(Dispatch{src, "other"})}, false, false},
 		{"where only its members return", []Rule{rule(jump("members")), pods, hosts},
 			false, false},
+		{"before a chain from which some don't return", []Rule{guarded,
+			rule(MatchAddr{DstAddr4, addr("10.0.0.8")}, jump("end")), pods, hosts}, true, true},
+		{"before a chain from which none returns", []Rule{guarded, rule(jump("end")), pods, hosts},
+			false, false},
 		{"nowhere", []Rule{pods, hosts}, false, false},
 	} {
 		have := smallTable()
 		have.AddChain(&Chain{Name: "guarded", Rules: []Rule{guarded}})
+		have.AddChain(&Chain{Name: "end", Rules: []Rule{rule(accept)}})
 		have.AddChain(&Chain{Name: "members",
 			Rules: []Rule{rule(InSet{dst, "guard"}, ret), rule(accept)}})
 		have.AddSet(&Set{Name: "other", Key: src, Verdicts: true}).

@@ -107,11 +107,18 @@ func (g *generator) step(later []string) Rule {
 	case kind == 2 && len(g.guards) > 0:
 		return rule(InSet{dst, g.pick(g.guards, "guard")}, drop)
 	case kind <= 4 && len(later) > 0:
-		return rule(jump(g.pick(later, "jump")))
+		to := jump(g.pick(later, "jump"))
+		if g.oneIn(3, "for some") {
+			return rule(g.matchDst(), to)
+		}
+		return rule(to)
 	}
 	verdicts := []Statement{accept, drop, ret}
-	return rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))},
-		verdicts[g.int("verdict", 0, 2)])
+	return rule(g.matchDst(), verdicts[g.int("verdict", 0, 2)])
+}
+
+func (g *generator) matchDst() MatchAddr {
+	return MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}
 }
 
 func (g *generator) chains() {
@@ -173,8 +180,7 @@ func (g *generator) base() {
 	}
 	c.Rules = append(c.Rules, rule(Dispatch{src, "m0"}))
 	if g.oneIn(3, "between") {
-		c.Rules = append(c.Rules,
-			rule(MatchAddr{DstAddr4, modelAddr(g.int("dst", 0, modelAddrs-1))}, drop))
+		c.Rules = append(c.Rules, rule(g.matchDst(), drop))
 	}
 	c.Rules = append(c.Rules, rule(Dispatch{src, "m1"}), rule(drop))
 	g.r.AddChain(c)
