@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -100,6 +101,10 @@ func copyProgram(program, path string) (changed bool, err error) {
 		return false, err
 	}
 	file := atomicfile.File{Path: path, Passing: unfinished, Mode: pluginMode}
+	// A process that is started meanwhile would have the file open until it executes its own
+	// program. As long as anybody has it open for writing, no runtime can execute it.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	err = file.WriteBy(func(to io.Writer) error {
 		n, err := io.Copy(to, from)
 		if err == nil && n != info.Size() {
