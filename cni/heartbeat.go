@@ -47,7 +47,7 @@ func ReadHeartbeat(stateDir string) (Heartbeat, error) {
 // Status returns, as an error of the specification, why a node whose agent left this heartbeat
 // should have no pods; now is by sinceBoot. Causes that let single ADDs fail are no reason: a
 // failed STATUS makes the whole node NotReady, with all of its pods.
-func (h Heartbeat) Status(now time.Duration) error {
+func (h Heartbeat) Status(now time.Duration) *types.Error {
 	const unavailable = "the node can't take pods"
 	switch {
 	case h.BootID == "":

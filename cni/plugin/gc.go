@@ -104,13 +104,14 @@ func (p Plugin) Status(args *skel.CmdArgs) error {
 	fromAgent := cni.NewClient(config.Socket).Call(ctx, cni.PathStatus, cni.StatusRequest{},
 		new(cni.StatusAnswer))
 	if errors.Is(fromAgent, cni.ErrNoAgent) {
+		fromFile.Details += "; " + fromAgent.Error()
 		return fromFile
 	}
 	return fromAgent
 }
 
 // statusByFile is the status by the agent's files in its state directory.
-func statusByFile(stateDir string) error {
+func statusByFile(stateDir string) *types.Error {
 	last, err := cni.ReadHeartbeat(stateDir)
 	if err != nil {
 		return types.NewError(cni.CodeNotAvailable, "the node can't take pods", err.Error())
