@@ -112,6 +112,24 @@ func drain(conn net.Conn, d time.Duration) (int64, error) {
 	return n, err
 }
 
+// reached measures until the throughput isn't below what is wanted, and not too often. TCP that has
+// lost packets to a processor that others use needs its time; a limit that is too low stays so. One
+// that is too high shows at once.
+func reached(t *testing.T, want float64, measure func() (float64, error)) (got float64) {
+	t.Helper()
+	const tries = 10
+	for range tries {
+		var err error
+		if got, err = measure(); err != nil {
+			t.Fatal(err)
+		}
+		if got >= 0.7*want {
+			break
+		}
+	}
+	return got
+}
+
 // A pod with limits gets and sends as much as they say, in each direction and family; one without
 // gets and sends much more.
 func TestBandwidthHolds(t *testing.T) {
@@ -141,10 +159,9 @@ func TestBandwidthHolds(t *testing.T) {
 				}},
 		} {
 			t.Run(family+" "+direction.name, func(t *testing.T) {
-				got, err := direction.of(limited, 400*time.Millisecond, 1100*time.Millisecond)
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := reached(t, direction.want, func() (float64, error) {
+					return direction.of(limited, 400*time.Millisecond, 1100*time.Millisecond)
+				})
 				control, err := direction.of(free, 0, 300*time.Millisecond)
 				if err != nil {
 					t.Fatal(err)

@@ -151,7 +151,10 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 		}
 	}
 	a.Enforcer.SetAttach(nil)
-	a.MustAdd(cnitest.RequestFor("c1", "pod-a"))
+	cnitest.Eventually(t, "ADD in so little time", func() bool {
+		_, err := a.Add(cnitest.RequestFor("c1", "pod-a"))
+		return err == nil
+	})
 	a.Expect("c1/eth0")
 	if text := a.Log.String(); !strings.Contains(text, "panic: oops") {
 		t.Errorf("the log says only:\n%s", text)
