@@ -26,12 +26,21 @@ func (r Ref) Compare(o Ref) int {
 // RuleRef points at a rule, and at the peer in it, in a manifest.
 type RuleRef struct {
 	Ref
+	// Tier counts where the policy is a ClusterNetworkPolicy.
+	Tier Tier
 	Rule int
+	Name string // of the rule, or empty
 	Peer string // as the rule has it; empty: any
 }
 
 func (r RuleRef) String() string {
 	s := fmt.Sprintf("%s %s rule %d", r.Policy, r.Direction, r.Rule)
+	if r.Policy.Namespace == "" {
+		s = r.Tier.String() + " policy " + s
+	}
+	if r.Name != "" {
+		s += fmt.Sprintf(" %q", shorten(r.Name))
+	}
 	if r.Peer != "" {
 		s += " (" + shorten(printable.Line(r.Peer)) + ")"
 	}
@@ -45,6 +54,8 @@ type Clause struct {
 	// Of names the rule, or those that allow alike.
 	Of      string
 	Verdict Verdict
+	// Rule is the rule's position in the manifest, where the clause is of one policy.
+	Rule int
 	// Peer must hold the peer's address. Nil: any address of either family.
 	Peer *Set
 	// Ports must hold the destination port. Nil: not looked at.
@@ -54,6 +65,7 @@ type Clause struct {
 }
 
 // Clauses lists what the policy's rules match in one direction, in the order of the manifest.
+// Clauses of one rule may be in any order.
 func (p *Policy) Clauses(d Direction) []Clause {
 	section := p.Section(d)
 	if section == nil {
@@ -86,7 +98,9 @@ func (p *Policy) Clauses(d Direction) []Clause {
 
 // peerClauses lists a rule's clauses of one set of peers; nil is any peer.
 func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
-	base := Clause{Of: fmt.Sprintf("%s rule %d", p.Key, r.Index), Verdict: r.Verdict, Peer: peer}
+	of := fmt.Sprintf("%s rule %d", p.Key, r.Index)
+	base := Clause{Of: of, Verdict: p.Outcome(r), Rule: r.Index,
+		Peer: peer.forVerdict(p.Outcome(r))}
 	if r.AnyPort {
 		return []Clause{base}
 	}
@@ -109,6 +123,7 @@ func (p *Policy) peerClauses(d Direction, r *Rule, peer *Set) []Clause {
 	default:
 		c.Named = portSet(PortSet, []selector.Selector{{}}, r.Named)
 	}
+	c.Named = c.Named.forVerdict(base.Verdict)
 	return append(out, c)
 }
 

@@ -1,19 +1,21 @@
-// Package policy says what one NetworkPolicy says: whom it isolates, and which flows its rules let
-// through.
+// Package policy says what one policy says: whom it selects, and what its rules do with which
+// flows.
 //
 // # Model
 //
 // [Parse] turns a networking.k8s.io/v1 NetworkPolicy into a [Policy]: a subject selector and, for
 // each direction that the policy governs, a [Section] of rules. What an API object leaves
 // unreadable is dropped item by item and listed in [Policy.Problems]; it never widens what the
-// policy allows. [PodFrom] and [NodeFrom] read what policies ask of pods and nodes.
+// policy allows. [ParseCluster] does the same for a ClusterNetworkPolicy. [PodFrom] and [NodeFrom]
+// read what policies ask of pods and nodes.
 //
 // [Policy.Clauses] spells the rules as look-ups: a [Clause] refers to sets of addresses by what is
 // in them ([Set]). Who that is at the moment, and what all policies together mean, is for package
 // cluster.
 //
-// Policies belong to a [Tier], although today only [TierNetworkPolicy] has any:
-// ClusterNetworkPolicy puts an Admin tier before it and a Baseline tier after it.
+// Policies belong to a [Tier]. NetworkPolicies isolate the pods that they select, and only allow.
+// ClusterNetworkPolicies are asked before them (Admin) or after them (Baseline), in an order, and
+// their rules allow, deny or pass.
 //
 // # Not for
 //
@@ -21,5 +23,6 @@
 // Kubernetes API types end here: the model uses net/netip, IP protocol numbers and package
 // selector. How a verdict becomes an nftables rule is none of this package's business.
 //
-// Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+// Sources: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+// and https://network-policy-api.sigs.k8s.io/reference/spec/
 package policy

@@ -10,10 +10,15 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Key names a policy, or a pod.
+// Key names a policy, or a pod. A policy of no namespace is a ClusterNetworkPolicy.
 type Key struct{ Namespace, Name string }
 
-func (k Key) String() string { return k.Namespace + "/" + k.Name }
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + "/" + k.Name
+}
 
 // Compare orders keys by namespace, then name.
 func (k Key) Compare(o Key) int {
@@ -65,12 +70,15 @@ func (d Direction) String() string {
 // Tier orders policies of different kinds; lower ones are asked first.
 type Tier uint8
 
-// The tiers of KEP-2091. Only TierNetworkPolicy is filled today.
+// The tiers (KEP-2091). ClusterNetworkPolicies are of the first or the last.
 const (
 	TierAdmin Tier = iota
 	TierNetworkPolicy
 	TierBaseline
 )
+
+// Tiers lists all, in the order in which they are asked.
+var Tiers = [...]Tier{TierAdmin, TierNetworkPolicy, TierBaseline}
 
 func (t Tier) String() string {
 	return [...]string{"Admin", "NetworkPolicy", "Baseline"}[t]
@@ -90,9 +98,12 @@ func (v Verdict) String() string { return [...]string{"accept", "deny", "pass"}[
 
 // Policy is one parsed policy.
 type Policy struct {
-	Key     Key
-	Tier    Tier
-	Subject selector.Selector
+	Key  Key
+	Tier Tier
+	// Priority orders the policies of a tier other than NetworkPolicies': the lowest is asked
+	// first, and of equal ones the first by name.
+	Priority int32
+	Subject  selector.Selector
 	// Ingress and Egress are nil where the policy doesn't govern the direction.
 	Ingress, Egress *Section
 	Problems        []Problem
@@ -106,7 +117,22 @@ func (p *Policy) Section(d Direction) *Section {
 	return p.Ingress
 }
 
-// Emptied is the policy without its rules: it isolates whom it isolated.
+// Compare orders policies as they are asked: by tier, priority and name.
+func (p *Policy) Compare(o *Policy) int {
+	return cmp.Or(cmp.Compare(p.Tier, o.Tier), cmp.Compare(p.Priority, o.Priority),
+		p.Key.Compare(o.Key))
+}
+
+// Outcome is what becomes of a flow that a rule of the policy matches. Behind the Baseline tier is
+// no policy that could deny what it passes.
+func (p *Policy) Outcome(r *Rule) Verdict {
+	if p.Tier == TierBaseline && r.Verdict == Pass {
+		return Accept
+	}
+	return r.Verdict
+}
+
+// Emptied is a NetworkPolicy without its rules: it isolates whom it isolated.
 func (p *Policy) Emptied() *Policy {
 	out := *p
 	if out.Ingress != nil {
@@ -118,13 +144,17 @@ func (p *Policy) Emptied() *Policy {
 	return &out
 }
 
-// Section is what a policy says for one direction. No rules: nothing is allowed.
+// Section is what a policy says for one direction. In the tier of NetworkPolicies the order of
+// rules doesn't matter, and what none of them matches is denied. In the others the first one that
+// matches counts, and what none matches is for the next policy.
 type Section struct{ Rules []Rule }
 
 // Rule matches a flow when one of its peers and one of its ports do.
 type Rule struct {
 	// Index is the rule's position in spec.ingress or spec.egress.
-	Index   int
+	Index int
+	// Name is what a ClusterNetworkPolicy calls the rule, or empty.
+	Name    string
 	Verdict Verdict
 	// AnyPeer is set when the rule names no peers; Peers is then empty. A rule whose peers were all
 	// unreadable has neither and matches nothing.
@@ -198,7 +228,7 @@ func (n NamedPort) Compare(o NamedPort) int {
 	return cmp.Or(cmp.Compare(n.Protocol, o.Protocol), strings.Compare(n.Name, o.Name))
 }
 
-// IP protocol numbers that a NetworkPolicy can name (IANA protocol-numbers).
+// IP protocol numbers that a policy can name (IANA protocol-numbers).
 const (
 	ProtocolTCP  uint8 = 6
 	ProtocolUDP  uint8 = 17
@@ -228,8 +258,8 @@ func ProtocolName(p uint8) string {
 	return fmt.Sprintf("protocol %d", p)
 }
 
-// Problem is a field that could not be read. Only the item it names is lost; the policy goes on
-// isolating its subjects.
+// Problem is a field that could not be read. Of a NetworkPolicy only the item it names is lost; the
+// policy goes on isolating its subjects. For others see ParseCluster.
 type Problem struct {
 	Field    string // path in the manifest, as kubectl prints it
 	Value    string

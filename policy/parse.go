@@ -1,14 +1,8 @@
 package policy
 
 import (
-	"fmt"
-	"maps"
-	"slices"
-
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sluice-net/sluice/selector"
@@ -107,41 +101,4 @@ func (p *parser) rule(index int, at *field.Path, peersField string,
 func (p *parser) subject(at *field.Path, s metav1.LabelSelector) selector.Labels {
 	l, _ := p.labels(at, &s)
 	return l
-}
-
-// labels reads a label selector; ok is false when some requirement was lost.
-func (p *parser) labels(at *field.Path, s *metav1.LabelSelector) (out selector.Labels, ok bool) {
-	ok = true
-	for _, k := range slices.Sorted(maps.Keys(s.MatchLabels)) {
-		ok = p.requirement(&out, at.Child("matchLabels").Key(k), k, selector.In,
-			[]string{s.MatchLabels[k]}) && ok
-	}
-	for i, e := range s.MatchExpressions {
-		ok = p.requirement(&out, at.Child("matchExpressions").Index(i), e.Key,
-			selector.Op(e.Operator), e.Values) && ok
-	}
-	return out.Canonical(), ok
-}
-
-// operators spells the operators of a label selector the way labels does.
-var operators = map[selector.Op]selection.Operator{
-	selector.In:           selection.In,
-	selector.NotIn:        selection.NotIn,
-	selector.Exists:       selection.Exists,
-	selector.DoesNotExist: selection.DoesNotExist,
-}
-
-func (p *parser) requirement(out *selector.Labels, at *field.Path, key string, op selector.Op,
-	values []string) bool {
-	operator, known := operators[op]
-	if !known {
-		p.problem(at.Child("operator"), op, "In, NotIn, Exists or DoesNotExist")
-		return false
-	}
-	if _, err := labels.NewRequirement(key, operator, values, field.WithPath(at)); err != nil {
-		p.problem(at, fmt.Sprintf("%s %s %v", key, op, values), err.Error())
-		return false
-	}
-	*out = append(*out, selector.Requirement{Key: key, Op: op, Values: values})
-	return true
 }

@@ -28,6 +28,9 @@ const (
 // SetID identifies a set: at one time, equal IDs mean equal members.
 type SetID struct {
 	Kind SetKind
+	// For is what the rules do that look into the set. What it takes to change a set depends on
+	// that, so rules share one only if they do the same.
+	For Verdict
 	// Peers spells the selectors or blocks, and Ports the named ports, sorted; where that is long,
 	// its beginning and a hash of it.
 	Peers, Ports string
@@ -59,6 +62,16 @@ func (s *Set) Equal(o *Set) bool {
 	}
 	return s.ID == o.ID && (!s.Union ||
 		slices.Equal(s.Keys, o.Keys) && slices.EqualFunc(s.Blocks, o.Blocks, Block.same))
+}
+
+// forVerdict is the set for rules that do this; nil is no set.
+func (s *Set) forVerdict(v Verdict) *Set {
+	if s == nil {
+		return nil
+	}
+	out := *s
+	out.ID.For = v
+	return &out
 }
 
 // Nobody reports whether the set has no member, whichever pods there are.

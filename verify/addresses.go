@@ -125,8 +125,8 @@ func (p *Pass) placesOf(is4 bool) []place {
 		}
 	}
 	profile := func(at place) string {
-		return fmt.Sprint(p.x.meaning.Isolating(at.Pod, policy.Ingress),
-			p.x.meaning.Isolating(at.Pod, policy.Egress))
+		return fmt.Sprint(p.x.meaning.Selecting(at.Pod, policy.Ingress),
+			p.x.meaning.Selecting(at.Pod, policy.Egress))
 	}
 	keys := map[string]string{}
 	for _, at := range out {

@@ -367,13 +367,21 @@ func (x *expectations) judge(at *cluster.Attachment, d policy.Direction, c *kern
 	p.drop(p.open, "")
 }
 
-func regionOf(a cluster.Allowed) kernel.Region {
-	if a.Any {
+func regionOf(t cluster.Traffic) kernel.Region {
+	if t.IsAll() {
 		return kernel.Everything()
 	}
-	spans := make([]kernel.Span, len(a.Ports))
-	for i, r := range a.Ports {
+	spans := make([]kernel.Span, len(t.Ports))
+	for i, r := range t.Ports {
 		spans[i] = kernel.Ports(r.Protocol, r.First, r.Last)[0]
 	}
-	return kernel.Union(spans)
+	out := kernel.Union(spans)
+	if t.Others {
+		others := kernel.Everything()
+		for _, r := range cluster.All().Ports {
+			others = others.Minus(kernel.Protocol(r.Protocol))
+		}
+		out = out.Or(others)
+	}
+	return out
 }

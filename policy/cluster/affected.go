@@ -52,11 +52,19 @@ func (c *Cluster) Affected(ch Changes) Affected {
 			continue
 		}
 		role := memberRole(id, users[id])
+		joins, leaves := out.Loosened, out.Tightened
+		switch id.For {
+		case policy.Deny:
+			joins, leaves = leaves, joins
+		case policy.Pass: // the next tier may allow less, or more
+			joins = leaves
+		case policy.Accept:
+		}
 		for _, m := range set.Remove {
-			out.Tightened[m.First] |= role
+			leaves[m.First] |= role
 		}
 		for _, m := range set.Add {
-			out.Loosened[m.First] |= role
+			joins[m.First] |= role
 		}
 	}
 	for _, id := range ch.Endpoints {

@@ -10,11 +10,11 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// blockMembers returns the disjoint ranges of blocks, both families'.
-func (c *Cluster) blockMembers(blocks []policy.Block) []policy.Member {
+// blockMembers returns the disjoint ranges of a set's blocks, both families'.
+func (c *Cluster) blockMembers(of *policy.Set) []policy.Member {
 	var set netipx.IPSetBuilder
-	for _, b := range blocks {
-		for _, r := range blockRanges(b, c.nodes.standing) {
+	for _, b := range of.Blocks {
+		for _, r := range blockRanges(b, c.nodes.standing, of.ID.For == policy.Deny) {
 			set.AddRange(r)
 		}
 	}
@@ -31,8 +31,8 @@ func (c *Cluster) blockMembers(blocks []policy.Block) []policy.Member {
 
 // blockRanges returns the ranges of a block. A tunnel address stands for its node, whose packets to
 // pods carry it wherever they go through the tunnel: it is in the block by what is said of the
-// node, not by the range that it lies in.
-func blockRanges(b policy.Block, s *standing) []netipx.IPRange {
+// node, not by the range that it lies in. To deny, that counts as well.
+func blockRanges(b policy.Block, s *standing, deny bool) []netipx.IPRange {
 	var set netipx.IPSetBuilder
 	for _, r := range selector.Subtract(b.CIDR, b.Except) {
 		set.AddRange(r)
@@ -43,7 +43,7 @@ func blockRanges(b policy.Block, s *standing) []netipx.IPRange {
 			switch tunnel := cidr.Addr(); {
 			case containsTunnel(b, n, tunnel):
 				set.Add(tunnel)
-			case b.CIDR.Contains(tunnel):
+			case b.CIDR.Contains(tunnel) && !deny:
 				set.Remove(tunnel)
 			}
 		}

@@ -12,6 +12,9 @@ import (
 // Bounds say what the policies of one namespace that select pods of this node may cost it. The
 // defaults are far above any honest use. The kernel finds a set by reading all of the table's, so
 // sets cost with the square of their number, and every member takes memory.
+//
+// ClusterNetworkPolicies are an administrator's, of no namespace, and have a bound each (see
+// policy.ParseCluster): one that is left out would deny less.
 type Bounds struct {
 	Clauses int // of those policies; 0: 4,000
 	Members int // of the sets that they look up; 0: 2,000,000
@@ -62,7 +65,9 @@ func (a *account) discharge(s *setState) {
 func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
 	namespaces := map[string]bool{}
 	for ref := range c.dirtyRules {
-		namespaces[ref.Policy.Namespace] = true
+		if !isOrdered(ref) {
+			namespaces[ref.Policy.Namespace] = true
+		}
 	}
 	costs := map[string]map[policy.Key]int{}
 	for ref, state := range c.rules {
@@ -83,6 +88,9 @@ func (c *Cluster) keepClauseBounds(changed map[policy.Ref]struct{}) {
 // keepMemberBound does the same where the sets of a namespace's policies have too many members.
 // Which pods there are isn't known before the sets are filled, so it depends on what came first.
 func (c *Cluster) keepMemberBound(namespace string, changed map[policy.Ref]struct{}) {
+	if namespace == "" {
+		return
+	}
 	for a := c.accounts[namespace]; a != nil && a.members > c.opts.Bounds.Members; {
 		cost := map[policy.Key]int{}
 		for ref, state := range c.rules {

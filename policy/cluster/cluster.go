@@ -33,6 +33,7 @@ type Cluster struct {
 	nodes      nodeBook
 	policies   map[policy.Key]*policy.Policy
 	bySubject  map[selector.Key]map[policy.Key]struct{}
+	tiered     int // how many of the policies are ClusterNetworkPolicies
 	// subjects matches policies to the pods attached to this node, peers the selectors in use to
 	// all pods of the cluster.
 	subjects, peers *selector.Index
@@ -92,8 +93,48 @@ func (c *Cluster) SetNamespace(name string, labels map[string]string) {
 		labels[policy.NamespaceName] = name
 	}
 	set := selector.LabelSetOf(labels)
+	known := c.namespaces[name].Known
 	c.namespaces[name] = selector.Namespace{Name: name, Known: true, Labels: set}
-	c.applyPeerChanges(c.peers.SetNamespace(name, set))
+	c.applyChanges(c.peers.SetNamespace(name, set), c.setsBySelector)
+	c.applySubjectChanges(c.subjects.SetNamespace(name, set))
+	if !known {
+		c.markNamespace(name)
+	}
+}
+
+// markNamespace marks the endpoints of a namespace that has become known, or unknown.
+func (c *Cluster) markNamespace(name string) {
+	for id, e := range c.endpoints {
+		if e.Pod.Namespace == name {
+			c.dirtyEndpoints[id] = struct{}{}
+		}
+	}
+}
+
+// placed reports whether the namespace of a pod that is known is known as well, where that counts:
+// ClusterNetworkPolicies select by its labels.
+func (c *Cluster) placed(pod *podRecord) bool {
+	return c.tiered == 0 || !pod.known || c.namespace(pod.ID.Namespace).Known
+}
+
+// enforced reports whether policies are enforced on a pod: it is attached here, and what they have
+// to know of it is known.
+func (c *Cluster) enforced(pod *podRecord) bool { return pod.subject() && c.placed(pod) }
+
+// countTiered counts ClusterNetworkPolicies that come and go.
+func (c *Cluster) countTiered(p *policy.Policy, delta int) {
+	if p == nil || p.Tier == policy.TierNetworkPolicy {
+		return
+	}
+	was := c.tiered > 0
+	if c.tiered += delta; was == (c.tiered > 0) {
+		return
+	}
+	for id, e := range c.endpoints {
+		if !c.namespace(e.Pod.Namespace).Known {
+			c.dirtyEndpoints[id] = struct{}{}
+		}
+	}
 }
 
 // namespace is a namespace as selectors see it.
@@ -107,12 +148,23 @@ func (c *Cluster) namespace(name string) selector.Namespace {
 // DeleteNamespace forgets a namespace; its pods are matched by no namespaceSelector from now on.
 func (c *Cluster) DeleteNamespace(name string) {
 	delete(c.namespaces, name)
-	c.applyPeerChanges(c.peers.DeleteNamespace(name))
+	c.applyChanges(c.peers.DeleteNamespace(name), c.setsBySelector)
+	c.applySubjectChanges(c.subjects.DeleteNamespace(name))
+	c.markNamespace(name)
 }
 
-// applyPeerChanges brings the sets of the named selectors in line. A pod that one selector of a set
-// has lost may be picked by another one of it.
-func (c *Cluster) applyPeerChanges(changes []selector.Change) {
+// applySubjectChanges marks the pods that policies select now, or no longer.
+func (c *Cluster) applySubjectChanges(changes []selector.Change) {
+	c.applyChanges(changes, c.localBySelector)
+	for _, ch := range changes {
+		c.markPod(ch.Pod)
+	}
+}
+
+// applyChanges brings the sets of the named selectors in line. A pod that one selector of a set has
+// lost may be picked by another one of it.
+func (c *Cluster) applyChanges(changes []selector.Change,
+	sets map[selector.Key]map[policy.SetID]struct{}) {
 	type pick struct {
 		set policy.SetID
 		pod selector.Number
@@ -123,7 +175,7 @@ func (c *Cluster) applyPeerChanges(changes []selector.Change) {
 		if !ch.Member {
 			more = -1
 		}
-		for id := range c.setsBySelector[ch.Selector] {
+		for id := range sets[ch.Selector] {
 			changed[pick{id, ch.Pod}] += more
 		}
 	}
@@ -143,6 +195,8 @@ func (c *Cluster) SetPolicy(p policy.Policy) {
 	c.restore(p.Key.Namespace, true)
 	old := c.policies[p.Key]
 	c.policies[p.Key] = &p
+	c.countTiered(&p, 1)
+	c.countTiered(old, -1)
 	subject := c.subjects.Add(p.Subject)
 	if c.bySubject[subject] == nil {
 		c.bySubject[subject] = map[policy.Key]struct{}{}
@@ -167,6 +221,7 @@ func (c *Cluster) DeletePolicy(k policy.Key) {
 		return
 	}
 	delete(c.policies, k)
+	c.countTiered(old, -1)
 	c.policyChanged(old)
 	c.forgetSubject(old)
 	c.subjects.Remove(old.Subject.Key())

@@ -25,13 +25,15 @@ type Decision struct {
 	Direction policy.Direction
 	Pod       selector.Pod
 	Allowed   bool
-	// Unknown is set for an attached pod whose object isn't known: it carries nothing.
+	// Unknown is set for an attached pod whose object isn't known, or whose namespace isn't where
+	// that matters: it carries nothing.
 	Unknown bool
-	// Isolating lists the policies that select the pod in this direction; none: the direction is
-	// open.
-	Isolating []policy.Key
-	// By is the rule that allows.
-	By *policy.RuleRef
+	// Cluster lists the ClusterNetworkPolicies that select the pod in this direction, and Isolating
+	// the NetworkPolicies, in the order in which they are asked.
+	Cluster, Isolating []policy.Key
+	// Passed is the rule of the Admin tier that left the flow to the next one, By the rule that
+	// decided. Nil: none did.
+	Passed, By *policy.RuleRef
 	// Nearest is the rule that came nearest to allowing.
 	Nearest *NearMiss
 }
@@ -154,50 +156,54 @@ func (c *Cluster) isNode(name string, a netip.Addr) bool {
 
 // decide asks the policies of a pod, the end of a flow that a direction governs.
 func (c *Cluster) decide(pod *podRecord, d policy.Direction, f policy.Flow) *Decision {
-	out := &Decision{Direction: d, Pod: pod.ID, Unknown: !pod.known}
+	out := &Decision{Direction: d, Pod: pod.ID, Unknown: !pod.known || !c.placed(pod)}
 	if out.Unknown {
 		return out
 	}
-	_, other := f.Ends(d)
-	o := c.otherEnd(pod, d, other)
-	for _, k := range c.Policies() {
-		p := c.policies[k]
-		section := p.Section(d)
-		if section == nil || !p.Subject.Matches(c.namespace(pod.ID.Namespace), pod.Labels) {
-			continue
-		}
-		out.Isolating = append(out.Isolating, k)
-		for i := range section.Rules {
-			r := &section.Rules[i]
-			for peer, m := range c.matches(r, o, f) {
-				at := policy.RuleRef{Ref: policy.Ref{Policy: k, Direction: d}, Rule: r.Index}
-				out.note(at, peer, m)
-			}
+	var policies []*policy.Policy
+	for _, p := range c.policies {
+		if p.Section(d) != nil && p.Subject.Matches(c.namespace(pod.ID.Namespace), pod.Labels) {
+			policies = append(policies, p)
 		}
 	}
-	out.Allowed = len(out.Isolating) == 0 || out.By != nil
+	t := inTiers(policies)
+	for _, p := range policies {
+		if p.Tier == policy.TierNetworkPolicy {
+			out.Isolating = append(out.Isolating, p.Key)
+		} else {
+			out.Cluster = append(out.Cluster, p.Key)
+		}
+	}
+	_, other := f.Ends(d)
+	ruling := c.ask(&t, c.otherEnd(pod, d, other), f, d, func(h hit) { out.near(h, d) })
+	out.Allowed, out.By, out.Passed = ruling.allowed, ruling.by.ref(d), ruling.passed.ref(d)
 	if out.Allowed {
 		out.Nearest = nil
 	}
 	return out
 }
 
-// note keeps the first rule that allows, and the first of those that came nearest: a matching peer
-// beats a matching port.
-func (d *Decision) note(at policy.RuleRef, peer *policy.Peer, m match) {
-	allows := m.peer && m.port
-	nearer := (m.peer || m.port) && (d.Nearest == nil || m.peer && !d.Nearest.PeerMatched)
-	if allows && d.By != nil || !allows && !nearer {
-		return
+// near keeps the first of the rules that came nearest: a matching peer beats a matching port.
+func (d *Decision) near(h hit, direction policy.Direction) {
+	nearer := d.Nearest == nil || h.match.peer && !d.Nearest.PeerMatched
+	if nearer && (h.match.peer || h.match.port) {
+		d.Nearest = &NearMiss{RuleRef: *h.ref(direction), PeerMatched: h.match.peer}
 	}
-	if peer != nil {
-		at.Peer = peer.String()
+}
+
+// ref points at the rule, for people.
+func (h *hit) ref(d policy.Direction) *policy.RuleRef {
+	if h == nil {
+		return nil
 	}
-	if allows {
-		d.By = &at
-	} else {
-		d.Nearest = &NearMiss{RuleRef: at, PeerMatched: m.peer}
+	out := &policy.RuleRef{
+		Ref:  policy.Ref{Policy: h.policy.Key, Direction: d},
+		Tier: h.policy.Tier, Rule: h.rule.Index, Name: h.rule.Name,
 	}
+	if h.peer != nil {
+		out.Peer = h.peer.String()
+	}
+	return out
 }
 
 // String renders the answer for a person: one line for each end.
@@ -224,17 +230,28 @@ func (a Answer) String() string {
 
 func (d Decision) String() string {
 	at := fmt.Sprintf("%s of %s/%s", d.Direction, d.Pod.Namespace, d.Pod.Name)
+	if d.Unknown {
+		return at + ": denied, the pod is attached but its object or its namespace isn't known yet"
+	}
+	if d.Passed != nil {
+		at += ": passed by " + d.Passed.String()
+	}
 	switch {
-	case d.Unknown:
-		return at + ": denied, the pod is attached but its object isn't known yet"
-	case len(d.Isolating) == 0:
+	case d.By != nil && d.Allowed:
+		return at + ": allowed by " + d.By.String()
+	case d.Allowed && d.Passed != nil:
+		return at + ", and nothing after it denies"
+	case d.Allowed && len(d.Cluster) > 0:
+		return at + ": allowed, no rule matches of " + policy.List(d.Cluster, ", ")
+	case d.Allowed:
 		return at + ": open, no policy selects the pod"
 	case d.By != nil:
-		return at + ": allowed by " + d.By.String()
+		at += ": denied by " + d.By.String()
+	default:
+		at += ": denied, isolated by " + policy.List(d.Isolating, ", ")
 	}
-	s := at + ": denied, isolated by " + policy.List(d.Isolating, ", ")
 	if d.Nearest != nil {
-		s += "; nearest was " + d.Nearest.String()
+		at += "; nearest was " + d.Nearest.String()
 	}
-	return s
+	return at
 }

@@ -73,22 +73,32 @@ func (r *replica) apply(c *cluster.Cluster, ch cluster.Changes) error {
 
 // allows evaluates one direction of an endpoint from clauses and sets alone.
 func (r *replica) allows(e cluster.EndpointPolicy, d policy.Direction, f policy.Flow) bool {
-	isolation := e.Isolation(d)
-	if len(isolation) == 0 {
-		return true
-	}
 	peer := f.Source
 	if d == policy.Egress {
 		peer = f.Destination
 	}
-	for _, ref := range isolation[0].Rules {
+	for _, stage := range e.Isolation(d) {
+		switch r.ask(stage, peer, f) {
+		case policy.Accept:
+			return true
+		case policy.Deny:
+			return false
+		case policy.Pass:
+		}
+	}
+	return true
+}
+
+// ask is what a stage says of a flow.
+func (r *replica) ask(stage cluster.Stage, peer netip.Addr, f policy.Flow) policy.Verdict {
+	for _, ref := range stage.Rules {
 		for _, cl := range r.rules[ref] {
 			if r.matches(cl, peer, f) {
-				return true
+				return cl.Verdict
 			}
 		}
 	}
-	return false
+	return stage.End
 }
 
 func (r *replica) matches(cl policy.Clause, peer netip.Addr, f policy.Flow) bool {

@@ -20,7 +20,7 @@ type Judge struct {
 // judged is a pod that is attached here and its policies, by direction.
 type judged struct {
 	*podRecord
-	policies [len(policy.Directions)][]policy.Key
+	policies [len(policy.Directions)]tiers
 }
 
 // judgedFlow is half of a flow's verdict.
@@ -67,7 +67,7 @@ func (j *Judge) isOwn(a netip.Addr) bool {
 // podAt returns the pod at an address, if it is attached here by it.
 func (j *Judge) podAt(a netip.Addr) *judged {
 	rec := j.c.pods.owner(a)
-	if rec == nil || !rec.subject() || !rec.attachedTo(a) {
+	if rec == nil || !j.c.enforced(rec) || !rec.attachedTo(a) {
 		return nil
 	}
 	if known := j.pods[rec.number]; known != nil {
@@ -75,40 +75,29 @@ func (j *Judge) podAt(a netip.Addr) *judged {
 	}
 	out := &judged{podRecord: rec}
 	for _, d := range policy.Directions {
+		var policies []*policy.Policy
 		for _, stage := range j.c.isolation(rec.number, d) {
-			out.policies[d] = append(out.policies[d], stage.Policies...)
+			for _, k := range stage.Policies {
+				policies = append(policies, j.c.policies[k])
+			}
 		}
+		out.policies[d] = inTiers(policies)
 	}
 	j.pods[rec.number] = out
 	return out
 }
 
 func (j *Judge) allows(pod *judged, d policy.Direction, f policy.Flow) bool {
-	if len(pod.policies[d]) == 0 {
+	if pod.policies[d].empty() {
 		return true
 	}
 	key := judgedFlow{f, d}
 	allowed, known := j.known[key]
 	if !known {
-		allowed = j.ask(pod, d, f)
+		_, other := f.Ends(d)
+		o := j.c.otherEnd(pod.podRecord, d, other)
+		allowed = j.c.ask(&pod.policies[d], o, f, d, nil).allowed
 		j.known[key] = allowed
 	}
 	return allowed
-}
-
-// ask holds a flow against the policies of a pod, until one of them allows it.
-func (j *Judge) ask(pod *judged, d policy.Direction, f policy.Flow) bool {
-	_, other := f.Ends(d)
-	o := j.c.otherEnd(pod.podRecord, d, other)
-	for _, k := range pod.policies[d] {
-		rules := j.c.policies[k].Section(d).Rules
-		for i := range rules {
-			for _, m := range j.c.matches(&rules[i], o, f) {
-				if m.peer && m.port {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

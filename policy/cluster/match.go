@@ -49,7 +49,8 @@ func (c *Cluster) matches(
 		number := r.AnyPort || hasPort(portsOf(r, o, false), f)
 		name := number || hasPort(portsOf(r, o, true), f)
 		for peer := range anyOf(r) {
-			m := match{peer: c.matchesPeer(peer, o), port: number || name && o.namesCount(peer)}
+			m := match{peer: c.matchesPeer(peer, o, r.Verdict == policy.Deny),
+				port: number || name && o.namesCount(peer)}
 			if !yield(peer, m) {
 				return
 			}
@@ -71,25 +72,25 @@ func anyOf(r *policy.Rule) iter.Seq[*policy.Peer] {
 	}
 }
 
-// matchesPeer reports whether a peer of a rule matches; nil always does.
-func (c *Cluster) matchesPeer(p *policy.Peer, o *otherEnd) bool {
+// matchesPeer reports whether a peer of a rule, which denies or not, matches; nil always does.
+func (c *Cluster) matchesPeer(p *policy.Peer, o *otherEnd, deny bool) bool {
 	switch {
 	case p == nil:
 		return true
 	case p.Block != nil:
-		return c.matchesBlock(*p.Block, o.address)
+		return c.matchesBlock(*p.Block, o.address, deny)
 	case o.pod == nil:
 		return false
 	}
 	return p.Selector.Matches(c.namespace(o.pod.ID.Namespace), o.pod.Labels)
 }
 
-// matchesBlock: a tunnel address stands for its node.
-func (c *Cluster) matchesBlock(b policy.Block, a netip.Addr) bool {
+// matchesBlock: a tunnel address stands for its node. To deny, its own place counts as well.
+func (c *Cluster) matchesBlock(b policy.Block, a netip.Addr, deny bool) bool {
 	if a.Is4() != b.CIDR.Addr().Is4() {
 		return false
 	}
-	if n, ok := c.nodes.standing.tunnelOf(a); ok {
+	if n, ok := c.nodes.standing.tunnelOf(a); ok && (!deny || !b.Contains(a)) {
 		return containsTunnel(b, n, a)
 	}
 	return b.Contains(a)
@@ -138,7 +139,7 @@ func (c *Cluster) exempt(
 	pod *podRecord, d policy.Direction, other netip.Addr, isNode func(netip.Addr) bool,
 ) string {
 	switch {
-	case c.pods.has(pod, other):
+	case c.placed(pod) && c.pods.has(pod, other):
 		return "a pod may always reach itself"
 	case d == policy.Ingress && isNode(other):
 		return "a node may always reach its own pods"

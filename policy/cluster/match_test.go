@@ -48,8 +48,8 @@ func TestAllReadersMatchAlike(t *testing.T) {
 				t.Errorf("the Judge says %v", got)
 			}
 			pod := policy.PodFrom(findPod(t, "dev", "web")).ID
-			if got := allowed(c.Snapshot().Meaning().Allowed(pod, policy.Egress,
-				f.Destination)); got.has(f.Protocol, f.Port) != tt.want {
+			got := c.Snapshot().Meaning().Allowed(pod, policy.Egress, f.Destination)
+			if has(got, f.Protocol, f.Port) != tt.want {
 				t.Errorf("the Meaning says %+v", got)
 			}
 		})

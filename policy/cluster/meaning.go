@@ -13,14 +13,6 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// Allowed is what policies allow between a pod and an address, in one direction.
-type Allowed struct {
-	// Any: every port of every protocol, ICMP included.
-	Any bool
-	// Ports is what is allowed otherwise, canonical (see selector.MergePorts).
-	Ports []selector.PortRange
-}
-
 // Meaning is what a cluster's policies mean, as of one moment, for whole classes of flows: where
 // Explain judges one flow, Meaning says which ports of which protocols are allowed. Like Explain it
 // reads the policies themselves, and nothing of what was compiled from them.
@@ -31,8 +23,8 @@ type Meaning struct {
 	c         *Cluster // a copy that never changes; what Take needs is left out
 	endpoints []Attachment
 	subjects  map[selector.Pod]*subject
-	// peers numbers the peers that the policies of this node's pods name.
-	peers     []policy.Peer
+	// peers numbers the peers that the policies of this node's pods name, by what rules do.
+	peers     []rulePeer
 	numbers   map[string]int
 	keys      map[string]bool // of labels that any of them looks at
 	byLabels  map[string][]byte
@@ -40,7 +32,7 @@ type Meaning struct {
 	views     map[string]View
 	known     []view
 	addresses map[netip.Addr]View
-	allowed   map[allowedKey]Allowed
+	allowed   map[allowedKey]Traffic
 }
 
 // Attachment is an endpoint of this node, as it is now.
@@ -65,7 +57,7 @@ func (v *view) has(n int) bool { return v.peers[n/8]&(1<<(n%8)) != 0 }
 // subject is a pod of this node and the policies that select it.
 type subject struct {
 	pod      *podRecord
-	policies [2][]*policy.Policy // by direction
+	policies [2]tiers // by direction
 	// profile tells subjects apart that policies treat differently.
 	profile [2]string
 }
@@ -83,6 +75,7 @@ func (c *Cluster) Snapshot() *Cluster {
 	out := &Cluster{
 		opts:       c.opts,
 		namespaces: maps.Clone(c.namespaces),
+		tiered:     c.tiered,
 		nodes:      nodeBook{standing: c.nodes.standing},
 		policies:   maps.Clone(c.policies),
 		endpoints:  maps.Clone(c.endpoints),
@@ -114,13 +107,13 @@ func (c *Cluster) Meaning() *Meaning {
 		byLabels:  map[string][]byte{},
 		views:     map[string]View{},
 		addresses: map[netip.Addr]View{},
-		allowed:   map[allowedKey]Allowed{},
+		allowed:   map[allowedKey]Traffic{},
 	}
 	ordered := c.Policies()
 	for _, id := range slices.Sorted(maps.Keys(c.endpoints)) {
 		e := c.endpoints[id]
 		rec := c.pods.find(e.Pod)
-		a := Attachment{Endpoint: e, Known: rec.subject()}
+		a := Attachment{Endpoint: e, Known: c.enforced(rec)}
 		a.Addresses = slices.DeleteFunc(c.pods.governed(rec), func(x netip.Addr) bool {
 			return !slices.Contains(e.Addresses, x)
 		})
@@ -136,28 +129,43 @@ func (m *Meaning) newSubject(rec *podRecord, ordered []policy.Key) *subject {
 	s, namespace := &subject{pod: rec}, m.c.namespace(rec.ID.Namespace)
 	for _, d := range policy.Directions {
 		var profile strings.Builder
+		var policies []*policy.Policy
 		for _, k := range ordered {
 			p := m.c.policies[k]
 			if p.Section(d) == nil || !p.Subject.Matches(namespace, rec.Labels) {
 				continue
 			}
-			s.policies[d] = append(s.policies[d], p)
+			policies = append(policies, p)
 			fmt.Fprintf(&profile, "%s\n", k)
 			for _, r := range p.Section(d).Rules {
-				m.addPeers(r.Peers)
+				m.addPeers(&r)
 			}
 		}
 		if d == policy.Ingress {
 			fmt.Fprintf(&profile, "%v", rec.Ports) // that names stand for
 		}
-		s.profile[d] = profile.String()
+		s.policies[d], s.profile[d] = inTiers(policies), profile.String()
 	}
 	return s
 }
 
-func (m *Meaning) addPeers(peers []policy.Peer) {
-	for _, p := range peers {
-		text := p.String()
+// rulePeer is a peer of rules that deny, or of others.
+type rulePeer struct {
+	policy.Peer
+	deny bool
+}
+
+func (p *rulePeer) text() string {
+	if p.deny {
+		return "deny " + p.String()
+	}
+	return p.String()
+}
+
+func (m *Meaning) addPeers(r *policy.Rule) {
+	for _, peer := range r.Peers {
+		p := rulePeer{peer, r.Verdict == policy.Deny}
+		text := p.text()
 		if _, ok := m.numbers[text]; ok {
 			continue
 		}
@@ -182,24 +190,24 @@ func (m *Meaning) NodeAddresses() []netip.Addr {
 	return slices.Concat(n.Addresses, n.TunnelAddresses())
 }
 
-// Isolating lists the policies that select a pod of this node in a direction. None: the direction
-// is open.
-func (m *Meaning) Isolating(p selector.Pod, d policy.Direction) []policy.Key {
+// Selecting lists the policies that have a say on a pod of this node in a direction, in the order
+// in which they are asked. None: the direction is open.
+func (m *Meaning) Selecting(p selector.Pod, d policy.Direction) []policy.Key {
 	s := m.subjects[p]
 	if s == nil {
 		return nil
 	}
 	var out []policy.Key
-	for _, pol := range s.policies[d] {
+	for _, pol := range slices.Concat(s.policies[d][:]...) {
 		out = append(out, pol.Key)
 	}
 	return out
 }
 
-// Open reports whether no policy isolates a pod of this node in a direction.
+// Open reports whether no policy has a say on a pod of this node in a direction.
 func (m *Meaning) Open(p selector.Pod, d policy.Direction) bool {
 	s := m.subjects[p]
-	return s != nil && len(s.policies[d]) == 0
+	return s != nil && s.policies[d].empty()
 }
 
 // Itself reports whether an address is one of the pod's own.
@@ -221,7 +229,7 @@ func (m *Meaning) look(a netip.Addr) View {
 	out := view{peers: make([]byte, (len(m.peers)+7)/8)}
 	at := &otherEnd{address: a}
 	for _, i := range m.blocks {
-		if m.c.matchesPeer(&m.peers[i], at) {
+		if p := &m.peers[i]; m.c.matchesPeer(&p.Peer, at, p.deny) {
 			out.peers[i/8] |= 1 << (i % 8)
 		}
 	}
@@ -261,7 +269,7 @@ func (m *Meaning) selectors(rec *podRecord) []byte {
 	out := make([]byte, (len(m.peers)+7)/8)
 	at := &otherEnd{pod: rec}
 	for i := range m.peers {
-		if m.peers[i].Selector != nil && m.c.matchesPeer(&m.peers[i], at) {
+		if p := &m.peers[i]; p.Selector != nil && m.c.matchesPeer(&p.Peer, at, p.deny) {
 			out[i/8] |= 1 << (i % 8)
 		}
 	}
@@ -271,13 +279,13 @@ func (m *Meaning) selectors(rec *podRecord) []byte {
 
 // Allowed says what the policies of one of this node's pods allow to or from an address: of new
 // connections, whatever the other end's policies say. What a node may always do is not in it.
-func (m *Meaning) Allowed(p selector.Pod, d policy.Direction, peer netip.Addr) Allowed {
+func (m *Meaning) Allowed(p selector.Pod, d policy.Direction, peer netip.Addr) Traffic {
 	s := m.subjects[p]
 	if s == nil {
-		return Allowed{}
+		return Traffic{}
 	}
-	if len(s.policies[d]) == 0 || m.Itself(p, peer) {
-		return Allowed{Any: true}
+	if s.policies[d].empty() || m.Itself(p, peer) {
+		return All()
 	}
 	key := allowedKey{s.profile[d], d, m.View(peer)}
 	out, ok := m.allowed[key]
@@ -288,29 +296,28 @@ func (m *Meaning) Allowed(p selector.Pod, d policy.Direction, peer netip.Addr) A
 	return out
 }
 
-func (m *Meaning) allow(s *subject, d policy.Direction, v *view) Allowed {
+func (m *Meaning) allow(s *subject, d policy.Direction, v *view) Traffic {
 	o := m.c.otherEndOf(s.pod, d, v.pod)
-	var ports []selector.PortRange
-	for _, p := range s.policies[d] {
-		rules := p.Section(d).Rules
-		for i := range rules {
-			r := &rules[i]
-			matched, names := false, false
-			for peer := range anyOf(r) {
-				if peer == nil || v.has(m.numbers[peer.String()]) {
-					matched = true
-					names = names || o.namesCount(peer)
-				}
-			}
-			if matched && r.AnyPort {
-				return Allowed{Any: true}
-			}
-			if matched {
-				ports = slices.AppendSeq(ports, portsOf(r, o, names))
-			}
+	return s.policies[d].allowedOf(d, func(r *policy.Rule) Traffic { return m.matched(r, o, v) })
+}
+
+// matched is what a rule matches of the traffic with an address.
+func (m *Meaning) matched(r *policy.Rule, o *otherEnd, v *view) Traffic {
+	matched, names := false, false
+	for peer := range anyOf(r) {
+		if peer == nil ||
+			v.has(m.numbers[(&rulePeer{*peer, r.Verdict == policy.Deny}).text()]) {
+			matched = true
+			names = names || o.namesCount(peer)
 		}
 	}
-	return Allowed{Ports: selector.MergePorts(ports)}
+	switch {
+	case !matched:
+		return Traffic{}
+	case r.AnyPort:
+		return All()
+	}
+	return Traffic{Ports: selector.MergePorts(slices.Collect(portsOf(r, o, names)))}
 }
 
 // Addresses lists the addresses at which what policies mean may change: ends of blocks, and

@@ -16,7 +16,7 @@ import (
 // model, which share only the parsed policy.
 func TestMeaning(t *testing.T) {
 	t.Parallel()
-	for _, tc := range cases.All() {
+	for _, tc := range slices.Concat(cases.All(), cases.Tiers()) {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			c := worldCluster()
@@ -39,6 +39,17 @@ func TestMeaning(t *testing.T) {
 				}
 				c.SetPolicy(p)
 			}
+			clusterPolicies, err := tc.RenderCluster(cases.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, cnp := range clusterPolicies {
+				p := policy.ParseCluster(cnp)
+				for _, problem := range p.Problems {
+					problems = append(problems, problem.Field)
+				}
+				c.SetPolicy(p)
+			}
 			if err := r.apply(c, c.Take()); err != nil {
 				t.Fatal(err)
 			}
@@ -53,6 +64,9 @@ func TestMeaning(t *testing.T) {
 
 			for _, np := range policies {
 				c.DeletePolicy(policy.Key{Namespace: np.Namespace, Name: np.Name})
+			}
+			for _, cnp := range clusterPolicies {
+				c.DeletePolicy(policy.Key{Name: cnp.Name})
 			}
 			if err := r.apply(c, c.Take()); err != nil {
 				t.Fatal(err)

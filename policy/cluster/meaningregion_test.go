@@ -11,21 +11,19 @@ import (
 
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
+	"github.com/sluice-net/sluice/selector"
 )
 
-func (a allowed) has(protocol uint8, port uint16) bool {
-	if a.Any {
-		return true
+func has(t cluster.Traffic, protocol uint8, port uint16) bool {
+	switch protocol {
+	case policy.ProtocolTCP, policy.ProtocolUDP, policy.ProtocolSCTP:
+	default:
+		return t.Others
 	}
-	for _, r := range a.Ports {
-		if r.Protocol == protocol && r.First <= port && port <= r.Last {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.Ports, func(r selector.PortRange) bool {
+		return r.Protocol == protocol && r.First <= port && port <= r.Last
+	})
 }
-
-type allowed cluster.Allowed
 
 // TestMeaningEqualsExplain: what is said of whole regions is what is said of each flow in them, for
 // each end that this node judges; and the Meaning is that of its moment, whatever happens to the
@@ -62,7 +60,7 @@ func checkMeaning(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning) {
 func checkMeaningOf(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning, e cluster.Attachment,
 	own, peer netip.Addr) {
 	for _, d := range policy.Directions {
-		got := allowed(m.Allowed(e.Pod, d, peer))
+		got := m.Allowed(e.Pod, d, peer)
 		for _, protocol := range []uint8{1, policy.ProtocolTCP, policy.ProtocolUDP,
 			policy.ProtocolSCTP} {
 			for _, port := range randomcluster.Ports {
@@ -77,14 +75,14 @@ func checkMeaningOf(t *rapid.T, c *cluster.Cluster, m *cluster.Meaning, e cluste
 				}
 				switch {
 				case m.Itself(e.Pod, peer):
-					if !got.Any || decision != nil {
+					if !got.IsAll() || decision != nil {
 						t.Fatalf("%v: a pod can't reach itself", f)
 					}
 				case decision == nil && a.Exempt != "":
 					// a node's own packets; the Meaning knows only policies
 				case decision == nil:
 					t.Fatalf("%v: %s of %s isn't judged", f, d, e.ID)
-				case decision.Allowed != got.has(protocol, port):
+				case decision.Allowed != has(got, protocol, port):
 					t.Fatalf("%v: meaning %+v, evaluator: %s", f, got, decision)
 				}
 			}

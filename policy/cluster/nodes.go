@@ -134,7 +134,7 @@ func (c *Cluster) refillBlocks(changed []policy.Node) {
 			return false
 		}
 		if id.Kind == policy.BlockSet && slices.ContainsFunc(changed, concerns) {
-			set.replace(c.blockMembers(set.Blocks))
+			set.replace(c.blockMembers(&set.Set))
 		}
 	}
 }

@@ -28,13 +28,20 @@ func (s *rulesState) wanted(of []*policy.Policy,
 	}
 	others = !slices.EqualFunc(s.of, of, func(a, b *policy.Policy) bool { return a.Key == b.Key })
 	s.of = of
-	if ref.Subject != "" {
+	switch {
+	case ref.Subject != "":
 		s.want = partsOf(policy.Merged(of, ref.Direction))
-	} else {
+	case isOrdered(ref):
+		s.want = [][]policy.Clause{of[0].Clauses(ref.Direction)}
+	default:
 		s.want = partsOf(of[0].Clauses(ref.Direction))
 	}
 	return s.want, others
 }
+
+// isOrdered reports whether rules are a ClusterNetworkPolicy's. They also deny, so they are never
+// brought in parts, nor left out.
+func isOrdered(ref policy.Ref) bool { return ref.Policy.Namespace == "" }
 
 // rulesOf are the rules by which the policies with a podSelector isolate in a direction: those of
 // each, or, of many, all together.
@@ -50,11 +57,21 @@ func (c *Cluster) rulesOf(subject selector.Key, d policy.Direction) []policy.Ref
 	return out
 }
 
-// selecting lists the policies with a podSelector that govern a direction, in no order.
+// selecting lists the NetworkPolicies with a podSelector that govern a direction, in no order.
 func (c *Cluster) selecting(subject selector.Key, d policy.Direction) (out []policy.Key) {
 	for k := range c.bySubject[subject] {
-		if c.policies[k].Section(d) != nil {
+		if p := c.policies[k]; p.Tier == policy.TierNetworkPolicy && p.Section(d) != nil {
 			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// orderedOf lists the ClusterNetworkPolicies with a subject that govern a direction, in no order.
+func (c *Cluster) orderedOf(subject selector.Key, d policy.Direction) (out []*policy.Policy) {
+	for k := range c.bySubject[subject] {
+		if p := c.policies[k]; p.Tier != policy.TierNetworkPolicy && p.Section(d) != nil {
+			out = append(out, p)
 		}
 	}
 	return out
@@ -67,8 +84,10 @@ func mergedRef(namespace string, subject selector.Key, d policy.Direction) polic
 // refsOf are all rules that a policy may be part of.
 func refsOf(p *policy.Policy) (out []policy.Ref) {
 	for _, d := range policy.Directions {
-		out = append(out, policy.Ref{Policy: p.Key, Direction: d},
-			mergedRef(p.Key.Namespace, p.Subject.Key(), d))
+		out = append(out, policy.Ref{Policy: p.Key, Direction: d})
+		if p.Tier == policy.TierNetworkPolicy {
+			out = append(out, mergedRef(p.Key.Namespace, p.Subject.Key(), d))
+		}
 	}
 	return out
 }
@@ -135,7 +154,7 @@ func hashOf(cl policy.Clause) uint32 {
 }
 
 func equalClause(cl, o policy.Clause) bool {
-	return cl.Of == o.Of && cl.Verdict == o.Verdict &&
+	return cl.Of == o.Of && cl.Verdict == o.Verdict && cl.Rule == o.Rule &&
 		cl.Peer.Equal(o.Peer) && cl.Named.Equal(o.Named) && slices.Equal(cl.Ports, o.Ports)
 }
 
@@ -159,7 +178,7 @@ func inBoth(there, wanted []policy.Clause) (out []policy.Clause) {
 }
 
 func common(cl, other policy.Clause) (_ policy.Clause, some bool) {
-	other.Of = cl.Of
+	other.Of, other.Rule = cl.Of, cl.Rule
 	if cl.Peer != nil && cl.Peer.Union && other.Peer != nil && cl.Peer.ID == other.Peer.ID {
 		cl.Peer, other.Peer = cl.Peer.Within(other.Peer), other.Peer.Within(cl.Peer)
 	}
@@ -220,7 +239,7 @@ func (c *Cluster) advance(ref policy.Ref, budget *int, changed map[policy.Ref]st
 		if equalClauses(part, state.parts[i]) {
 			continue
 		}
-		if left = left || *budget <= 0; left {
+		if left = left || *budget <= 0 && !isOrdered(ref); left {
 			part = keptOf(state.parts[i], part, *budget)
 		}
 		if equalClauses(part, state.parts[i]) {

@@ -91,9 +91,10 @@ func without(members, others []policy.Member) (out []policy.Member) {
 // says. It costs what it returns and what was touched, however many wait: a set may have as many
 // members as the cluster has pods.
 //
-// Ranges of several policies come whole: one that joins may be another that leaves, made longer.
+// Ranges of several policies come whole: one that joins may be another that leaves, made longer. So
+// do members that rules deny or pass: without them, more is allowed.
 func (s *setState) take(budget *int) SetChange {
-	if s.Union && s.ID.Kind == policy.BlockSet {
+	if s.Union && s.ID.Kind == policy.BlockSet || s.ID.For != policy.Accept {
 		*budget -= len(s.touched)
 		budget = new(Everything)
 	}
@@ -141,7 +142,7 @@ func (c *Cluster) acquire(s *policy.Set) {
 	set.users = 1
 	c.sets[s.ID] = set
 	if s.ID.Kind == policy.BlockSet {
-		set.replace(c.blockMembers(s.Blocks))
+		set.replace(c.blockMembers(s))
 		return
 	}
 	for _, picker := range s.Pods {
@@ -175,7 +176,7 @@ func (c *Cluster) repick(set *setState, s *policy.Set) {
 	old := set.Set
 	set.Set = *s
 	if s.ID.Kind == policy.BlockSet {
-		set.replace(c.blockMembers(s.Blocks))
+		set.replace(c.blockMembers(s))
 		return
 	}
 	index, _ := c.pickers(s.ID.Kind)

@@ -33,7 +33,8 @@ func newTrial(o randomcluster.Objects, opts cluster.Options) (*trial, error) {
 	tr := &trial{c: cluster.New(opts), r: newReplica()}
 	tr.world = &spec.World{
 		Namespaces: o.Namespaces, Pods: o.Pods, Nodes: o.Nodes, Policies: o.Policies,
-		Node: opts.Node, PodToNode: opts.AllowPodToNode, PolicyOnly: opts.PolicyOnly,
+		ClusterPolicies: o.ClusterPolicies, Node: opts.Node, PodToNode: opts.AllowPodToNode,
+		PolicyOnly:  opts.PolicyOnly,
 		PodNetworks: o.PodNetworks,
 	}
 	tr.c.SetPodNetworks(o.PodNetworks)
@@ -56,6 +57,9 @@ func newTrial(o randomcluster.Objects, opts cluster.Options) (*trial, error) {
 	}
 	for _, np := range o.Policies {
 		tr.c.SetPolicy(policy.Parse(np))
+	}
+	for _, cnp := range o.ClusterPolicies {
+		tr.c.SetPolicy(policy.ParseCluster(cnp))
 	}
 	for _, ns := range o.Namespaces {
 		tr.c.SetNamespace(ns.Name, ns.Labels)
@@ -104,7 +108,8 @@ func sameSide(side spec.Side, decision *cluster.Decision) error {
 	if side.Allowed != decision.Allowed || !slices.Equal(side.Isolating, isolating) {
 		return fmt.Errorf("the specification says %+v, the evaluator %s", side, decision)
 	}
-	if decision.By != nil && !slices.Contains(side.Allowing, decision.By.Policy.String()) {
+	if decision.By != nil && decision.By.Policy.Namespace != "" &&
+		!slices.Contains(side.Allowing, decision.By.Policy.String()) {
 		return fmt.Errorf("the evaluator names %s, the specification %v", decision.By,
 			side.Allowing)
 	}
@@ -154,13 +159,17 @@ func meaningObjects(t *testing.T, tc cases.Case) randomcluster.Objects {
 	if err != nil {
 		t.Fatal(err)
 	}
+	clusterPolicies, err := tc.RenderCluster(cases.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	node := cases.Node()
 	other := node.DeepCopy()
 	other.Name, other.Spec.PodCIDRs = "other", []string{"10.244.2.0/24", "fd00:10:244:2::/64"}
 	other.Status.Addresses[0].Address, other.Status.Addresses[1].Address = "198.51.100.2",
 		"2001:db8:2::2"
 	out := randomcluster.Objects{Namespaces: cases.Namespaces(), Pods: cases.Pods(),
-		Policies: policies}
+		Policies: policies, ClusterPolicies: clusterPolicies}
 	out.Nodes = append(out.Nodes, node, other)
 	for _, pod := range out.Pods {
 		at := randomcluster.Attached{ID: string(pod.UID), Pod: pod, Seen: true}
@@ -177,7 +186,8 @@ func meaningObjects(t *testing.T, tc cases.Case) randomcluster.Objects {
 func TestSpecOnMeaning(t *testing.T) {
 	t.Parallel()
 	var flows atomic.Int64
-	for _, tc := range cases.All() {
+	all := slices.Concat(cases.All(), cases.Tiers())
+	for _, tc := range all {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			for _, podToNode := range []bool{false, true} {
@@ -200,7 +210,7 @@ func TestSpecOnMeaning(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() { t.Logf("proof: %d cases, %d flows", len(cases.All()), flows.Load()) })
+	t.Cleanup(func() { t.Logf("proof: %d cases, %d flows", len(all), flows.Load()) })
 }
 
 func expectRuling(t *testing.T, w *spec.World, texts []string, want bool) {

@@ -14,11 +14,12 @@ import (
 )
 
 // Stage is one tier's part of an isolation: the policies asked, and what happens to a flow that
-// none of them decides. In the tier of NetworkPolicies their order doesn't matter.
+// none of them decides. In the tier of NetworkPolicies their order doesn't matter; in the others
+// the first rule that matches counts.
 type Stage struct {
 	Tier     policy.Tier
 	Policies []policy.Key
-	Rules    []policy.Ref // of these policies, sorted
+	Rules    []policy.Ref // of these policies: sorted, or in the order in which they are asked
 	End      policy.Verdict
 }
 
@@ -212,15 +213,15 @@ func (e *EndpointPolicy) eachRef(f func(policy.Ref)) {
 	}
 }
 
-// compile works out what is enforced on an endpoint. It is false while the pod isn't known: such an
-// endpoint must carry nothing.
+// compile works out what is enforced on an endpoint. It is false while the pod isn't known, or its
+// namespace where that counts: such an endpoint must carry nothing.
 func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 	e, ok := c.endpoints[id]
 	if !ok {
 		return EndpointPolicy{}, false
 	}
 	rec := c.pods.find(e.Pod)
-	if !rec.subject() {
+	if !c.enforced(rec) {
 		return EndpointPolicy{}, false
 	}
 	out := EndpointPolicy{Endpoint: e, Self: c.pods.own(rec)}
@@ -235,21 +236,40 @@ func (c *Cluster) compile(id string) (EndpointPolicy, bool) {
 	return out, true
 }
 
-// isolation lists the policies that isolate a pod in a direction.
+// isolation lists the policies that have a say on a pod in a direction. Those of the Baseline tier
+// have none where NetworkPolicies isolate it.
 func (c *Cluster) isolation(n selector.Number, d policy.Direction) Isolation {
+	var ordered []*policy.Policy
 	stage := Stage{Tier: policy.TierNetworkPolicy, End: policy.Deny}
 	for s := range c.subjects.Selectors(n) {
 		stage.Rules = append(stage.Rules, c.rulesOf(s, d)...)
+		ordered = append(ordered, c.orderedOf(s, d)...)
 	}
+	byTier := inTiers(ordered)
+	out := c.orderedStage(nil, byTier[policy.TierAdmin], d, policy.Pass)
 	if len(stage.Rules) == 0 {
-		return nil
+		return c.orderedStage(out, byTier[policy.TierBaseline], d, policy.Accept)
 	}
 	slices.SortFunc(stage.Rules, policy.Ref.Compare)
 	for _, ref := range stage.Rules {
 		stage.Policies = append(stage.Policies, c.PoliciesOf(ref)...)
 	}
 	slices.SortFunc(stage.Policies, policy.Key.Compare)
-	return Isolation{stage}
+	return append(out, stage)
+}
+
+// orderedStage appends a tier's stage, if it has policies.
+func (c *Cluster) orderedStage(to Isolation, policies []*policy.Policy, d policy.Direction,
+	end policy.Verdict) Isolation {
+	if len(policies) == 0 {
+		return to
+	}
+	stage := Stage{Tier: policies[0].Tier, End: end}
+	for _, p := range policies {
+		stage.Policies = append(stage.Policies, p.Key)
+		stage.Rules = append(stage.Rules, policy.Ref{Policy: p.Key, Direction: d})
+	}
+	return append(to, stage)
 }
 
 // Endpoint returns what is enforced on an endpoint, as of the last Take.
@@ -259,7 +279,8 @@ func (c *Cluster) Endpoint(id string) (EndpointPolicy, bool) {
 }
 
 // Parts returns the rules of a Ref that some endpoint uses, as of the last Take, in the parts in
-// which TakeSome brings them: one, unless there is a lot. The order of clauses doesn't matter.
+// which TakeSome brings them: one, unless there is a lot. Those of a ClusterNetworkPolicy are in
+// their order, in one part.
 func (c *Cluster) Parts(ref policy.Ref) ([][]policy.Clause, bool) {
 	r := c.rules[ref]
 	if r == nil {

@@ -1,4 +1,4 @@
-// Package cases holds the cases that say what a NetworkPolicy means: for each line of the table in
+// Package cases holds the cases that say what policies mean: for each line of the tables in
 // docs/meaning.md, manifests and the flows that they must allow and deny. The same cases judge the
 // evaluator, the compiled model, real packets in network namespaces, and clusters.
 //
@@ -19,6 +19,7 @@ import (
 	"text/template"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	networkpolicyapi "sigs.k8s.io/network-policy-api/apis/v1beta1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -29,6 +30,8 @@ type Case struct {
 	Name string
 	// Policies maps namespace/name to the YAML of a NetworkPolicySpec.
 	Policies map[string]string
+	// ClusterPolicies maps names to the YAML of a ClusterNetworkPolicySpec.
+	ClusterPolicies map[string]string
 	// Allow and Deny list flows.
 	Allow, Deny []string
 	// Problems lists the fields that must be reported as unreadable.
@@ -111,24 +114,47 @@ func (c Case) Render(addr func(name string,
 	return out, nil
 }
 
+// RenderCluster returns the case's ClusterNetworkPolicies.
+func (c Case) RenderCluster(addr func(name string,
+	family int) string) ([]*networkpolicyapi.ClusterNetworkPolicy, error) {
+	var out []*networkpolicyapi.ClusterNetworkPolicy
+	for name, spec := range c.ClusterPolicies {
+		cnp := &networkpolicyapi.ClusterNetworkPolicy{}
+		cnp.Name = name
+		if err := render(name, spec, addr, &cnp.Spec); err != nil {
+			return nil, err
+		}
+		out = append(out, cnp)
+	}
+	return out, nil
+}
+
 // RenderPolicy makes one policy of its namespace/name and its spec.
 func RenderPolicy(key, spec string,
 	addr func(name string, family int) string) (*networkingv1.NetworkPolicy, error) {
+	np := &networkingv1.NetworkPolicy{}
+	if err := render(key, spec, addr, &np.Spec); err != nil {
+		return nil, err
+	}
+	np.Namespace, np.Name, _ = strings.Cut(key, "/")
+	return np, nil
+}
+
+// render reads the spec of a policy.
+func render(key, spec string, addr func(name string, family int) string, into any) error {
 	t, err := template.New(key).Funcs(template.FuncMap{
 		"ip4": func(name string) string { return addr(name, 4) },
 		"ip6": func(name string) string { return addr(name, 6) },
 	}).Parse(spec)
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", key, err)
+		return fmt.Errorf("policy %s: %w", key, err)
 	}
 	var text bytes.Buffer
 	if err := t.Execute(&text, nil); err != nil {
-		return nil, fmt.Errorf("policy %s: %w", key, err)
+		return fmt.Errorf("policy %s: %w", key, err)
 	}
-	np := &networkingv1.NetworkPolicy{}
-	if err := yaml.UnmarshalStrict(text.Bytes(), &np.Spec); err != nil {
-		return nil, fmt.Errorf("policy %s: %w", key, err)
+	if err := yaml.UnmarshalStrict(text.Bytes(), into); err != nil {
+		return fmt.Errorf("policy %s: %w", key, err)
 	}
-	np.Namespace, np.Name, _ = strings.Cut(key, "/")
-	return np, nil
+	return nil
 }

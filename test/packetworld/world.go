@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	networkingv1 "k8s.io/api/networking/v1"
-
 	"github.com/sluice-net/sluice/nft/table"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
@@ -149,10 +147,10 @@ func (w *World) SetPolicy(specs map[string]string) {
 }
 
 // DeletePolicies takes policies away, and applies that.
-func (w *World) DeletePolicies(policies []*networkingv1.NetworkPolicy) {
+func (w *World) DeletePolicies(policies ...policy.Key) {
 	w.T.Helper()
-	for _, np := range policies {
-		w.Cluster.DeletePolicy(policy.Key{Namespace: np.Namespace, Name: np.Name})
+	for _, k := range policies {
+		w.Cluster.DeletePolicy(k)
 	}
 	w.Apply()
 }

@@ -28,7 +28,7 @@ func addrs(in ...string) []netip.Addr {
 var (
 	Addresses = addrs("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.128", "fd00::1",
 		"fd00::2", "fd00::3")
-	blocks = []string{"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.128/25", "::/0",
+	blocks = []string{"0.0.0.0/0", "10.0.0.0/30", smallBlock, "10.0.0.128/25", "::/0",
 		"fd00::2/127", "255.255.255.255/32"}
 	ranges = []string{"10.0.0.0/32", "10.0.0.127/32", "10.0.0.0/30", allOfThem, "10.0.0.128/25",
 		"fd00::/64", "fd00::2/127"}
@@ -95,7 +95,7 @@ func portGen() *rapid.Generator[networkingv1.NetworkPolicyPort] {
 		switch rapid.IntRange(0, 3).Draw(t, "port") {
 		case 1:
 			out.Port = &intstr.IntOrString{Type: intstr.String,
-				StrVal: rapid.SampledFrom([]string{"http", "dns", "80"}).Draw(t, "name")}
+				StrVal: rapid.SampledFrom([]string{namedPort, "dns", "80"}).Draw(t, "name")}
 		case 2, 3:
 			out.Port = &intstr.IntOrString{
 				IntVal: int32(rapid.SampledFrom(Ports).Draw(t, "number"))}
@@ -146,7 +146,7 @@ func alikeGen(namespace, name string) *rapid.Generator[*networkingv1.NetworkPoli
 		}), 0, 3)
 		ports := rapid.SampledFrom([][]networkingv1.NetworkPolicyPort{nil,
 			{{Port: &intstr.IntOrString{IntVal: 80}}},
-			{{Port: &intstr.IntOrString{Type: intstr.String, StrVal: "http"}}}})
+			{{Port: &intstr.IntOrString{Type: intstr.String, StrVal: namedPort}}}})
 		np := &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		np.Spec.PolicyTypes = []networkingv1.PolicyType{"Ingress", "Egress"}
@@ -190,7 +190,7 @@ func podGen(namespace, name string) *rapid.Generator[policy.Pod] {
 					NamedPort: policy.NamedPort{
 						Protocol: rapid.SampledFrom([]uint8{policy.ProtocolTCP,
 							policy.ProtocolUDP}).Draw(t, "protocol"),
-						Name: rapid.SampledFrom([]string{"http", "dns"}).Draw(t, "name"),
+						Name: rapid.SampledFrom([]string{namedPort, "dns"}).Draw(t, "name"),
 					},
 					Number: rapid.SampledFrom(Ports).Draw(t, "number"),
 				}

@@ -10,17 +10,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
+	networkpolicyapi "sigs.k8s.io/network-policy-api/apis/v1beta1"
 
 	"github.com/sluice-net/sluice/policy"
 )
 
 // Objects is a state of a cluster as an API server and the node OwnNode know it.
 type Objects struct {
-	Namespaces  []*corev1.Namespace
-	Pods        []*corev1.Pod
-	Nodes       []*corev1.Node
-	Policies    []*networkingv1.NetworkPolicy
-	Attachments []Attached
+	Namespaces []*corev1.Namespace
+	Pods       []*corev1.Pod
+	Nodes      []*corev1.Node
+	Policies   []*networkingv1.NetworkPolicy
+	// ClusterPolicies may be none, whatever there is else.
+	ClusterPolicies []*networkpolicyapi.ClusterNetworkPolicy
+	Attachments     []Attached
 	// PodNetworks are the ranges of all pods; nil if they aren't known.
 	PodNetworks []netip.Prefix
 }
@@ -54,7 +57,7 @@ const allOfThem = "10.0.0.0/24"
 // objectBlocks are ipBlocks round those addresses and the nodes', some of them spelled as an API
 // server lets in or has let in once.
 var objectBlocks = []string{
-	"0.0.0.0/0", "10.0.0.0/30", "10.0.0.2/31", "10.0.0.2/32", "10.0.0.64/26", "10.0.0.64/32",
+	"0.0.0.0/0", "10.0.0.0/30", smallBlock, "10.0.0.2/32", "10.0.0.64/26", "10.0.0.64/32",
 	"10.0.0.0/32", "10.0.0.0/25", "192.0.2.0/28", "192.0.2.12/32", "255.255.255.254/31",
 	"::/0", "fd00::2/127", "fd00::/64", "fd00:0:0:1::/128", "2001:db8::/32", "2001:db8::12/128",
 	"10.0.0.3/30", "010.000.0.2/31", "::ffff:10.0.0.0/126", "::ffff:0:0/95", "fd00::3/126",
@@ -94,6 +97,10 @@ func ObjectsGen(policyOnly bool) *rapid.Generator[Objects] {
 			}
 			out.Policies = append(out.Policies, np)
 		}
+		for i := range max(0, rapid.IntRange(-2, 3).Draw(t, "cluster policies")) {
+			out.ClusterPolicies = append(out.ClusterPolicies,
+				clusterPolicyGen(fmt.Sprintf("c%d", i)).Draw(t, "cluster policy"))
+		}
 		return out
 	})
 }
@@ -109,7 +116,7 @@ func nodes(t *rapid.T) []*corev1.Node {
 			continue
 		}
 		if i == 2 && rapid.IntRange(0, 3).Draw(t, "range taken over") == 0 {
-			cidrs = []string{rapid.SampledFrom([]string{"10.0.0.64/26", allOfThem, "10.0.0.2/31",
+			cidrs = []string{rapid.SampledFrom([]string{"10.0.0.64/26", allOfThem, smallBlock,
 				"192.0.2.11/32", "192.0.2.12/32"}).Draw(t, "claim")}
 		}
 		created := metav1.NewTime(time.Unix(rapid.Int64Range(1, 3).Draw(t, "node created"), 0))
@@ -183,7 +190,7 @@ func object(t *rapid.T, namespace, name, uid string, age int) *corev1.Pod {
 
 func containerPort(t *rapid.T) corev1.ContainerPort {
 	return corev1.ContainerPort{
-		Name: rapid.SampledFrom([]string{"http", "dns", ""}).Draw(t, "name"),
+		Name: rapid.SampledFrom([]string{namedPort, "dns", ""}).Draw(t, "name"),
 		Protocol: rapid.SampledFrom([]corev1.Protocol{"", corev1.ProtocolTCP,
 			corev1.ProtocolUDP, corev1.ProtocolSCTP}).Draw(t, "protocol"),
 		ContainerPort: int32(rapid.SampledFrom(Ports[1:]).Draw(t, "number")),

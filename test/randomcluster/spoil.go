@@ -62,7 +62,7 @@ func badPort(t *rapid.T) networkingv1.NetworkPolicyPort {
 	}
 	protocol, end := corev1.Protocol(""), int32(81)
 	return rapid.SampledFrom([]networkingv1.NetworkPolicyPort{
-		{Protocol: &protocol}, {EndPort: &end}, {Port: name("http"), EndPort: &end},
+		{Protocol: &protocol}, {EndPort: &end}, {Port: name(namedPort), EndPort: &end},
 		{Port: name("HTTP")}, {Port: name("")},
 		{Port: number(0)}, {Port: number(-1)}, {Port: number(65536)},
 		{Port: number(82), EndPort: &end}, {Port: number(65536 + 80)},
@@ -81,7 +81,7 @@ func badPeer(t *rapid.T) networkingv1.NetworkPolicyPeer {
 			Except: []string{"10.0.0.0/24", "10.0.0.0/23"}}},
 		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/25", Except: []string{"10.0.0.128/26"}}},
 		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/24",
-			Except: []string{"10.0.0.2/31", "fd00::/127"}}},
+			Except: []string{smallBlock, "fd00::/127"}}},
 		{IPBlock: &networkingv1.IPBlock{CIDR: "fd00::/64", Except: []string{"nonsense"}}},
 	}).Draw(t, "bad peer")
 }

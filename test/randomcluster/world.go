@@ -102,6 +102,10 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 	namespace := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
 	name := rapid.SampledFrom([]string{"p", "q", "r"}).Draw(t, "name")
 	key := policy.Key{Namespace: namespace, Name: name}
+	if rapid.IntRange(0, 4).Draw(t, "of the cluster") == 0 {
+		w.clusterEvent(t, c, name)
+		return
+	}
 	switch rapid.IntRange(0, 11).Draw(t, "event") {
 	case 0:
 		l := labelsGen().Draw(t, "labels")
@@ -160,23 +164,41 @@ func (w *World) Event(t *rapid.T, c *cluster.Cluster) {
 		}
 		c.SetPodNetworks(w.networks)
 	default:
-		n := policy.Node{
-			Name: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
-			Addresses: rapid.SliceOfN(rapid.SampledFrom(slices.Concat(Strangers, Addresses[:2])), 0,
-				2).Draw(t, "addresses"),
-			PodCIDRs: rapid.SliceOfN(rapid.Map(rapid.SampledFrom(ranges), netip.MustParsePrefix),
-				0, 2).Draw(t, "pod CIDR"),
-			Created: time.Unix(rapid.Int64Range(1, 2).Draw(t, "created"), 0),
-		}
-		if len(n.Addresses) > 0 {
-			n.Underlay = n.Addresses[:1]
-		}
-		if n.Name == "n2" && rapid.Bool().Draw(t, "delete node") {
-			delete(w.nodes, n.Name)
-			c.DeleteNode(n.Name)
-		} else {
-			w.nodes[n.Name] = n
-			c.SetNode(n)
-		}
+		w.nodeEvent(t, c)
 	}
+}
+
+// nodeEvent sets or deletes a node.
+func (w *World) nodeEvent(t *rapid.T, c *cluster.Cluster) {
+	n := policy.Node{
+		Name: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
+		Addresses: rapid.SliceOfN(rapid.SampledFrom(slices.Concat(Strangers, Addresses[:2])), 0,
+			2).Draw(t, "addresses"),
+		PodCIDRs: rapid.SliceOfN(rapid.Map(rapid.SampledFrom(ranges), netip.MustParsePrefix),
+			0, 2).Draw(t, "pod CIDR"),
+		Created: time.Unix(rapid.Int64Range(1, 2).Draw(t, "created"), 0),
+	}
+	if len(n.Addresses) > 0 {
+		n.Underlay = n.Addresses[:1]
+	}
+	if n.Name == "n2" && rapid.Bool().Draw(t, "delete node") {
+		delete(w.nodes, n.Name)
+		c.DeleteNode(n.Name)
+	} else {
+		w.nodes[n.Name] = n
+		c.SetNode(n)
+	}
+}
+
+// clusterEvent sets or deletes a ClusterNetworkPolicy.
+func (w *World) clusterEvent(t *rapid.T, c *cluster.Cluster, name string) {
+	if rapid.IntRange(0, 2).Draw(t, "delete") == 0 {
+		key := policy.Key{Name: name}
+		delete(w.policies, key)
+		c.DeletePolicy(key)
+		return
+	}
+	p := policy.ParseCluster(clusterPolicyGen(name).Draw(t, "cluster policy"))
+	w.policies[p.Key] = p
+	c.SetPolicy(p)
 }

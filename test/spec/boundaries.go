@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	netutils "k8s.io/utils/net"
+	networkpolicyapi "sigs.k8s.io/network-policy-api/apis/v1beta1"
 )
 
 // Strangers are addresses that no object of a test names.
@@ -60,6 +61,15 @@ func (w *World) Addresses() []netip.Addr {
 			out = append(out, blockEdges(rule.To)...)
 		}
 	}
+	for _, cnp := range w.ClusterPolicies {
+		for _, rule := range cnp.Spec.Egress {
+			for _, peer := range rule.To {
+				for _, text := range peer.Networks {
+					out = append(out, edges(string(text))...)
+				}
+			}
+		}
+	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
 }
@@ -71,22 +81,29 @@ func blockEdges(peers []networkingv1.NetworkPolicyPeer) []netip.Addr {
 			continue
 		}
 		for _, text := range append([]string{peer.IPBlock.CIDR}, peer.IPBlock.Except...) {
-			_, cidr, err := netutils.ParseCIDRSloppy(text)
-			if err != nil {
-				continue
-			}
-			first, _ := netip.AddrFromSlice(cidr.IP)
-			bytes := slices.Clone(cidr.IP)
-			for i := range bytes {
-				bytes[i] |= ^cidr.Mask[len(cidr.Mask)-len(bytes)+i]
-			}
-			last, _ := netip.AddrFromSlice(bytes)
-			first, last = first.Unmap(), last.Unmap()
-			for _, a := range []netip.Addr{first.Prev(), first, last, last.Next()} {
-				if a.IsValid() && !a.Is4In6() {
-					out = append(out, a)
-				}
-			}
+			out = append(out, edges(text)...)
+		}
+	}
+	return out
+}
+
+// edges are the ends of a CIDR, and what lies next to them.
+func edges(text string) []netip.Addr {
+	_, cidr, err := netutils.ParseCIDRSloppy(text)
+	if err != nil {
+		return nil
+	}
+	first, _ := netip.AddrFromSlice(cidr.IP)
+	bytes := slices.Clone(cidr.IP)
+	for i := range bytes {
+		bytes[i] |= ^cidr.Mask[len(cidr.Mask)-len(bytes)+i]
+	}
+	last, _ := netip.AddrFromSlice(bytes)
+	first, last = first.Unmap(), last.Unmap()
+	var out []netip.Addr
+	for _, a := range []netip.Addr{first.Prev(), first, last, last.Next()} {
+		if a.IsValid() && !a.Is4In6() {
+			out = append(out, a)
 		}
 	}
 	return out
@@ -123,11 +140,35 @@ func (w *World) Ports() []uint16 {
 			add(rule.Ports)
 		}
 	}
+	numbers = append(numbers, w.clusterPorts()...)
 	slices.Sort(numbers)
 	var out []uint16
 	for _, n := range slices.Compact(numbers) {
 		if n >= 0 && n <= 65535 {
 			out = append(out, uint16(n))
+		}
+	}
+	return out
+}
+
+// clusterPorts are the ports that ClusterNetworkPolicies name, and their neighbours.
+func (w *World) clusterPorts() (out []int32) {
+	add := func(list []networkpolicyapi.ClusterNetworkPolicyProtocol) {
+		for _, p := range list {
+			for _, port := range portsOf(p) {
+				if port != nil {
+					first, last := portEnds(port)
+					out = append(out, first-1, first, first+1, last-1, last, last+1)
+				}
+			}
+		}
+	}
+	for _, cnp := range w.ClusterPolicies {
+		for _, rule := range cnp.Spec.Ingress {
+			add(rule.Protocols)
+		}
+		for _, rule := range cnp.Spec.Egress {
+			add(rule.Protocols)
 		}
 	}
 	return out

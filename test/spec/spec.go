@@ -1,7 +1,7 @@
-// Package spec says what NetworkPolicies mean, a second time: a literal reading of the
-// documentation of the networking/v1 API types and of the table in docs/meaning.md, written apart
-// from packages policy and selector and sharing no code with them. Tests compare the two; where
-// they differ, the documentation decides.
+// Package spec says what policies mean, a second time: a literal reading of the documentation of
+// the API types (networking/v1, policy.networking.k8s.io/v1beta1) and of docs/meaning.md, written
+// apart from packages policy and selector and sharing no code with them. Tests compare the two;
+// where they differ, the documentation decides.
 //
 // Its model is the cluster as the API server shows it: lists of objects, which it walks from the
 // start for each question. Nothing is compiled, cached or indexed, so that each function can be
@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	networkpolicyapi "sigs.k8s.io/network-policy-api/apis/v1beta1"
 )
 
 // Numbers of protocols, as in the IP header.
@@ -31,6 +32,8 @@ type World struct {
 	Pods       []*corev1.Pod
 	Nodes      []*corev1.Node
 	Policies   []*networkingv1.NetworkPolicy
+	// ClusterPolicies are of the tiers before and after the Policies'.
+	ClusterPolicies []*networkpolicyapi.ClusterNetworkPolicy
 	// Node is the name of the node that looks.
 	Node string
 	// Attachments are the pods that are wired on this node. They may be empty: then pods have the
@@ -75,8 +78,8 @@ type Side struct {
 	Allowed bool
 	// Governed says that the end is a pod whose policies have a say here.
 	Governed bool
-	// Isolating names the policies that isolate the pod in this direction, as namespace/name, in
-	// the order of World.Policies.
+	// Isolating names the NetworkPolicies that isolate the pod in this direction, as
+	// namespace/name, in the order of World.Policies.
 	Isolating []string
 	// Allowing names those of them that have a rule which the flow matches.
 	Allowing []string
@@ -95,14 +98,14 @@ func (w *World) egress(f Flow) Side {
 	if !governed {
 		return Side{Allowed: true}
 	}
-	if w.has(source, f.Source, f.Destination) ||
+	if w.placed(source) && w.has(source, f.Source, f.Destination) ||
 		w.PodToNode && w.isOwnNode(f.Destination, f.Source) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if source == nil { // An attachment whose pod isn't known carries nothing.
 		return Side{Governed: true}
 	}
-	return w.side(source, networkingv1.PolicyTypeEgress, f)
+	return w.tiered(source, networkingv1.PolicyTypeEgress, f)
 }
 
 func (w *World) ingress(f Flow) Side {
@@ -111,13 +114,14 @@ func (w *World) ingress(f Flow) Side {
 		return Side{Allowed: true}
 	}
 	// "… OR if the traffic source is the pod's local node" (NetworkPolicySpec.Ingress).
-	if w.has(destination, f.Destination, f.Source) || w.isOwnNode(f.Source, f.Destination) {
+	if w.placed(destination) && w.has(destination, f.Destination, f.Source) ||
+		w.isOwnNode(f.Source, f.Destination) {
 		return Side{Allowed: true, Governed: true}
 	}
 	if destination == nil {
 		return Side{Governed: true}
 	}
-	return w.side(destination, networkingv1.PolicyTypeIngress, f)
+	return w.tiered(destination, networkingv1.PolicyTypeIngress, f)
 }
 
 // side asks each policy. A pod that none isolates is open; one that is isolated has what any rule
