@@ -6,13 +6,13 @@
 //
 // A [Ruleset] is the whole content of the table: chains of rules, rules of statements, sets of
 // elements. [Diff] compares two of them, and the [Patch] that results is ordered by [Plan] into up
-// to three transactions. [Without] leaves the parts of a ruleset out that the kernel refuses.
+// to five transactions. [Without] leaves the parts of a ruleset out that the kernel refuses.
 //
 // This package doesn't decide what is allowed, and knows nothing of Kubernetes. It doesn't touch
 // other tables, nor wait for them. It is no general binding to nftables: its statements are those
 // that Sluice needs. README.md has the hooks, and how to read a listing.
 //
-// # Why three transactions
+// # Why several transactions
 //
 // nftables commits a transaction as a whole, but a packet under way sees it in two parts. Its rules
 // are those of the moment when it entered the base chain. The elements of sets and maps are those
@@ -27,6 +27,9 @@
 //     always one transaction.
 //   - finish adds to sets what joins them, removes from guards what leaves them, ends base chains,
 //     and deletes objects to which nothing refers any more.
+//
+// Sets that are matched to return, so that their members skip rules, change in two steps of their
+// own, widen and narrow, before and after the switch: skip.go says why.
 //
 // If ranges of an interval set change their shape (10.0.0.0/8 becomes 10.0.0.0/9 and something
 // else), the switch replaces the old range by what it has in common with the new ones.
@@ -67,7 +70,8 @@
 // All this holds for packets that see one transaction. A slow packet could see two, if the second
 // followed at once. Where that would let it pass, [Batch] says so, and table.Table waits for
 // packets under way, by an RCU grace period (about 10 ms; membarrier(2)). There is no wait for a
-// pod that is added, or for elements that only join or only leave.
+// pod that is added, or for elements that only join or only leave, but where a guard grows or a set
+// to skip by changes.
 //
 // A guard that gets new members is such a case, although it only denies more. A packet that missed
 // it before must not find later what the same batch allows: the old state may deny the packet by
@@ -79,7 +83,8 @@
 // The rules have to be made so that fewer members of a set, unless it is a guard, and fewer keys of
 // a verdict map never allow more: sets are matched to accept, guards to drop, a packet that finds
 // no key, or returns from a dispatch, meets only dispatches for other packets, and a drop; no
-// dispatch is behind another one, or behind the match of a set. Jumps
+// dispatch is behind the match of a set or behind another dispatch, unless all that it leads to
+// drops. Sets to skip by are matched to return, and only behind a dispatch. Jumps
 // only, no goto: a chain that is empty for a packet under way then ends in that drop.
 //
 // The promise is for each batch. The next one doesn't wait for packets under way since before the

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"iter"
+	"maps"
 	"slices"
 )
 
@@ -23,10 +24,13 @@ func newFence(pl *planner) fence {
 // is zero if it leaves. An existing key that accepts needs no fence: the old state allowed every
 // packet that reached the map. Nor does a key of a NAT map: packets are judged where it leads them.
 func (f fence) needed(m *Set, key Element, now Verdict) bool {
-	if len(f.pl.changedRules) == 0 || m.Targets != 0 {
+	if m.Targets != 0 || m.Elements[key].Kind == Accept {
 		return false
 	}
-	if m.Elements[key].Kind == Accept {
+	if f.pl.skips.fences(m, key, now) {
+		return true
+	}
+	if len(f.pl.changedRules) == 0 {
 		return false
 	}
 	return now.Kind == Jump && f.changedBehind(now.Chain) || f.changedBeside(m)
@@ -137,23 +141,32 @@ func (f fence) refs(chain string) (refs []Ref) {
 // targets are the chains that a verdict map leads to, before or after.
 func (f fence) targets(name string) []string {
 	var chains []string
-	add := func(m map[Element]Verdict) {
-		for _, v := range m {
-			if v.Kind == Jump {
-				chains = append(chains, v.Chain)
-			}
-		}
-	}
-	if s := f.pl.have.Sets[name]; s != nil && s.Verdicts {
-		add(s.Elements)
-	}
-	if sp := f.pl.patch.Sets[name]; sp != nil {
-		add(sp.Put)
-		if sp.Create != nil {
-			add(sp.Create.Elements)
+	for _, v := range f.verdicts(name) {
+		if v.Kind == Jump {
+			chains = append(chains, v.Chain)
 		}
 	}
 	return chains
+}
+
+// accepts reports whether a verdict map has keys that accept, before or after.
+func (f fence) accepts(name string) bool {
+	return slices.ContainsFunc(f.verdicts(name), func(v Verdict) bool { return v.Kind == Accept })
+}
+
+// verdicts are those of a verdict map, before or after.
+func (f fence) verdicts(name string) []Verdict {
+	var out []Verdict
+	if s := f.pl.have.Sets[name]; s != nil && s.Verdicts {
+		out = slices.AppendSeq(out, maps.Values(s.Elements))
+	}
+	if sp := f.pl.patch.Sets[name]; sp != nil {
+		out = slices.AppendSeq(out, maps.Values(sp.Put))
+		if sp.Create != nil {
+			out = slices.AppendSeq(out, maps.Values(sp.Create.Elements))
+		}
+	}
+	return out
 }
 
 // A Ref is a reference from a rule to a chain or a set.

@@ -1,6 +1,6 @@
 package nft
 
-// growing are the guards that prepare adds elements to.
+// growing are the guards that prepare adds elements to, and the sets that widen does.
 //
 // A packet that looked such a guard up before doesn't meet those elements any more. What it looks
 // up later must not allow more than it did then: the old state may deny the packet by that alone,
@@ -9,7 +9,8 @@ func (pl *planner) growing() map[string]bool {
 	guards := map[string]bool{}
 	for i := range pl.changes {
 		c := &pl.changes[i]
-		if c.guard && !c.set.IsMap() && len(c.guardPieces()) > 0 {
+		if c.guard && !c.set.IsMap() && len(c.guardPieces()) > 0 ||
+			c.set.Skip && len(c.joins) > 0 {
 			guards[c.set.Name] = true
 		}
 	}
@@ -35,10 +36,46 @@ func (pl *planner) changeBehind() (inMap, inAny bool) {
 	}
 	for i := range pl.changes {
 		set := pl.changes[i].set
-		inAny = inAny || behind[set.Name]
-		inMap = inMap || behind[set.Name] && set.IsMap()
+		if !behind[set.Name] || set.Verdicts && pl.onlyDrops(set.Name) {
+			continue
+		}
+		inAny = true
+		inMap = inMap || set.IsMap()
 	}
 	return inMap, inAny
+}
+
+// onlyDrops reports whether all that a map leads to, before and after, drops.
+func (pl *planner) onlyDrops(name string) bool {
+	for _, chain := range pl.fence.targets(name) {
+		for _, version := range [...]*Chain{pl.have.Chains[chain], pl.patch.Chains[chain]} {
+			if version != nil && !version.drops() {
+				return false
+			}
+		}
+	}
+	return !pl.fence.accepts(name)
+}
+
+// drops reports whether every packet that comes to the chain is dropped there.
+func (c *Chain) drops() bool {
+	for _, r := range c.Rules {
+		for _, s := range r.Statements {
+			switch s := s.(type) {
+			case Do:
+				if s.Kind != Drop {
+					return false
+				}
+			case Dispatch, DNAT, Foreign:
+				return false
+			}
+		}
+	}
+	if len(c.Rules) == 0 {
+		return false
+	}
+	last := c.Rules[len(c.Rules)-1]
+	return last.forAll() && last.Statements[0] == Statement(Do{Verdict{Kind: Drop}})
 }
 
 // A visit is a packet in a chain, which has missed one of the guards by then, or not.

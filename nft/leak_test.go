@@ -33,7 +33,7 @@ type generator struct {
 	label string
 	r     *Ruleset
 
-	plain, guards, policies, pods []string
+	plain, guards, skips, policies, tiers, pods []string
 }
 
 func (g *generator) all() {
@@ -57,6 +57,7 @@ func (g *generator) sets() {
 	for _, s := range []Set{
 		{Name: "s0"}, {Name: "s1"}, {Name: "r0", Interval: true}, {Name: "r1", Interval: true},
 		{Name: "g0", Guard: true}, {Name: "gr0", Guard: true, Interval: true},
+		{Name: "k0", Skip: true}, {Name: "k1", Skip: true},
 	} {
 		if g.oneIn(4, "no set "+s.Name) {
 			continue
@@ -65,9 +66,12 @@ func (g *generator) sets() {
 		set.Key = []Field{DstAddr4}
 		g.members(&set)
 		g.r.AddSet(&set)
-		if s.Guard {
+		switch {
+		case s.Guard:
 			g.guards = append(g.guards, s.Name)
-		} else {
+		case s.Skip:
+			g.skips = append(g.skips, s.Name)
+		default:
 			g.plain = append(g.plain, s.Name)
 		}
 	}
@@ -126,7 +130,7 @@ func (g *generator) chains() {
 		prefix string
 		n      int
 		list   *[]string
-	}{{"policy", 3, &g.policies}, {"pod", 3, &g.pods}} {
+	}{{"policy", 3, &g.policies}, {"tier", 2, &g.tiers}, {"pod", 3, &g.pods}} {
 		for i := group.n - 1; i >= 0; i-- {
 			name := fmt.Sprintf("%s%d", group.prefix, i)
 			if g.oneIn(4, "no chain "+name) {
@@ -134,10 +138,19 @@ func (g *generator) chains() {
 			}
 			c := &Chain{Name: name}
 			for range g.int("rules", 0, 3) {
-				c.Rules = append(c.Rules, g.step(g.policies))
+				switch {
+				case group.prefix == "tier" && len(g.skips) > 0 && g.oneIn(2, "skip"):
+					c.Rules = append(c.Rules,
+						rule(InSet{[]Field{DstAddr4}, g.pick(g.skips, "skip")}, ret))
+				case group.prefix == "pod":
+					c.Rules = append(c.Rules, g.step(slices.Concat(g.tiers, g.policies)))
+				default:
+					c.Rules = append(c.Rules, g.step(g.policies))
+				}
 			}
-			if group.prefix == "pod" && g.oneIn(2, "ends in drop") {
-				c.Rules = append(c.Rules, rule(drop))
+			if group.prefix == "pod" {
+				ends := [][]Rule{nil, {rule(drop)}, {rule(accept)}}
+				c.Rules = append(c.Rules, ends[g.int("end", 0, 2)]...)
 			}
 			g.r.AddChain(c)
 			*group.list = append(*group.list, name)

@@ -117,18 +117,15 @@ type history struct {
 // carryOutModel does in the model what Table does with a batch.
 func carryOutModel(have *Ruleset, b Batch, most int) (history, error) {
 	h := history{states: []*Ruleset{have.Clone()}}
-	for _, part := range []struct {
-		ops  []Op
-		wait bool
-		most int
-	}{
-		{b.Prepare, false, most}, {b.Switch, b.WaitBeforeSwitch, 0},
-		{b.Finish, b.WaitBeforeFinish, most},
-	} {
-		if part.wait {
+	for _, step := range b.Parts() {
+		if step.Wait {
 			h.waits = append(h.waits, len(h.states)-1)
 		}
-		for _, ops := range Split(part.ops, part.most) {
+		atOnce := most
+		if step.Whole {
+			atOnce = 0
+		}
+		for _, ops := range Split(step.Ops, atOnce) {
 			next := h.states[len(h.states)-1].Clone()
 			for _, op := range ops {
 				if err := next.do(op); err != nil {

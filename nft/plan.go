@@ -10,37 +10,65 @@ import (
 // belongs where, and why.
 type Batch struct {
 	Prepare []Op // may be split
-	Switch  []Op // one transaction, never split
+	Widen   []Op // one transaction, never split, as the next two
+	Switch  []Op
+	Narrow  []Op
 	Finish  []Op // may be split
 
-	// WaitBeforeSwitch and WaitBeforeFinish say that the transaction must wait for packets under
-	// way: all that entered before the previous one ended must have left.
+	// These say that the transaction must wait for packets under way: all that entered before the
+	// previous one ended must have left.
+	WaitBeforeWiden  bool
 	WaitBeforeSwitch bool
+	WaitBeforeNarrow bool
 	WaitBeforeFinish bool
 
 	// Twins says that temporary copies of base chains remain, which a second batch has to remove.
 	Twins bool
 }
 
+// A Part is one step of a batch.
+type Part struct {
+	Name  string
+	Ops   []Op
+	Wait  bool // first, for packets under way
+	Whole bool // one transaction
+}
+
+// Parts lists the steps in their order, empty ones included.
+func (b Batch) Parts() []Part {
+	return []Part{
+		{Name: "prepare", Ops: b.Prepare},
+		{"widen", b.Widen, b.WaitBeforeWiden, true},
+		{"switch", b.Switch, b.WaitBeforeSwitch, true},
+		{"narrow", b.Narrow, b.WaitBeforeNarrow, true},
+		{"finish", b.Finish, b.WaitBeforeFinish, false},
+	}
+}
+
+// Ops lists all operations in their order.
+func (b Batch) Ops() (out []Op) {
+	for _, step := range b.Parts() {
+		out = append(out, step.Ops...)
+	}
+	return out
+}
+
 // String lists the operations as commands of nft.
 func (b Batch) String() string {
 	var s strings.Builder
-	part := func(name string, wait bool, ops []Op) {
-		if len(ops) == 0 {
-			return
+	for _, step := range b.Parts() {
+		if len(step.Ops) == 0 {
+			continue
 		}
-		s.WriteString(name)
-		if wait {
+		s.WriteString(step.Name)
+		if step.Wait {
 			s.WriteString(" (after a wait)")
 		}
 		s.WriteString(":\n")
-		for _, op := range ops {
+		for _, op := range step.Ops {
 			s.WriteString("\t" + strings.ReplaceAll(op.String(), "\n", "\n\t") + "\n")
 		}
 	}
-	part("prepare", false, b.Prepare)
-	part("switch", b.WaitBeforeSwitch, b.Switch)
-	part("finish", b.WaitBeforeFinish, b.Finish)
 	return s.String()
 }
 
@@ -67,6 +95,7 @@ type planner struct {
 
 	targets      map[Ref]bool    // what is deleted and created again
 	changedRules map[string]bool // chains whose old rules aren't their new ones
+	skips        skips
 	fence        fence
 	onlyNewKeys  bool // the switch only adds keys to verdict maps
 
@@ -81,17 +110,22 @@ func Plan(have *Ruleset, p Patch) Batch {
 	pl.noteTargets()
 	pl.rewriteReferrers()
 	pl.noteChangedRules()
+	pl.skips = newSkips(pl)
 	pl.fence = newFence(pl)
+	pl.holdKeys()
 
 	pl.prepare()
+	pl.widen()
 	pl.switchOver()
+	pl.narrow()
 	pl.finish()
 
 	pl.wait()
 	return pl.batch
 }
 
-// wait decides where the batch has to wait for packets under way.
+// wait decides where the batch has to wait for packets under way. See skip.go for sets that are
+// skipped by.
 //
 // Before the switch: a packet may have entered the hook before a base chain was added, and then
 // never meets it. Or it has missed a guard that grew since, and looks up a map after that.
@@ -104,10 +138,17 @@ func (pl *planner) wait() {
 	b := &pl.batch
 	hooks := pl.hooksChange()
 	mapBehindGuard, setBehindGuard := pl.changeBehind()
-	b.WaitBeforeSwitch = len(b.Prepare) > 0 && len(b.Switch) > 0 && (hooks || mapBehindGuard)
+	othersLose := slices.ContainsFunc(b.Widen, func(op Op) bool { return !op.Set.Skip })
+	before := len(b.Prepare) + len(b.Widen)
+	b.WaitBeforeWiden = len(b.Widen) > 0 && slices.ContainsFunc(b.Prepare, func(op Op) bool {
+		return op.Kind == SetElements && pl.have.Sets[op.Set.Name] != nil
+	})
+	b.WaitBeforeSwitch = before > 0 && len(b.Switch) > 0 && (hooks || mapBehindGuard)
+	before += len(b.Switch)
+	b.WaitBeforeNarrow = before > 0 && len(b.Narrow) > 0
 	b.WaitBeforeFinish = len(b.Finish) > 0 &&
-		(len(b.Switch) > 0 && !pl.onlyNewKeys || setBehindGuard ||
-			len(b.Prepare)+len(b.Switch) > 0 && hooks)
+		(len(b.Switch) > 0 && !pl.onlyNewKeys || setBehindGuard || othersLose ||
+			len(b.Narrow) > 0 || before > 0 && hooks)
 }
 
 // hooksChange reports whether other base chains judge afterwards, where there were some before.
@@ -262,7 +303,9 @@ func (pl *planner) switchOver() {
 	}
 	ops = append(ops, pl.releaseTargets()...)
 	for i := range pl.changes {
-		ops = append(ops, pl.changes[i].switchLeave(pl.fence)...)
+		if !pl.skips.change || pl.changes[i].set.IsMap() { // others have left
+			ops = append(ops, pl.changes[i].switchLeave(pl.fence)...)
+		}
 	}
 	for _, s := range pl.replacedSets {
 		ops = append(ops, Op{Kind: DeleteSet, Set: pl.have.Sets[s.Name]})
@@ -285,7 +328,9 @@ func (pl *planner) switchOver() {
 		pl.onlyNewKeys = false
 	}
 	for i := range pl.changes {
-		ops = append(ops, pl.changes[i].switchJoin(pl.fence)...)
+		if !pl.skips.change || pl.changes[i].set.IsMap() {
+			ops = append(ops, pl.changes[i].switchJoin(pl.fence)...)
+		}
 	}
 	pl.batch.Switch = ops
 }

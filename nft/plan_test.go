@@ -410,5 +410,5 @@ func TestPatchThatSaysWhatIsSo(t *testing.T) {
 
 // isEmpty reports whether there is nothing to do.
 func isEmpty(b Batch) bool {
-	return len(b.Prepare) == 0 && len(b.Switch) == 0 && len(b.Finish) == 0
+	return len(b.Ops()) == 0
 }

@@ -19,19 +19,60 @@ func Without(r *Ruleset, objects map[Object]struct{}) (*Ruleset, error) {
 	return out, nil
 }
 
+// Closed lists the keys of verdict maps that drop where something was left out, and don't in the
+// whole ruleset.
+func Closed(whole, left *Ruleset) (out []Object) {
+	for name, set := range left.Sets {
+		for e, v := range set.Elements {
+			if v.Kind == Drop && set.Verdicts && whole.Sets[name].Elements[e].Kind == Jump {
+				out = append(out, Object{Set: name, Element: e})
+			}
+		}
+	}
+	slices.SortFunc(out, CompareObjects)
+	return out
+}
+
 func (r *Ruleset) leaveOut(o Object) error {
-	switch {
-	case o.Chain != "":
+	if o.Chain != "" {
 		return r.leaveOutChain(o.Chain)
-	case r.Sets[o.Set] == nil:
+	}
+	set := r.Sets[o.Set]
+	switch {
+	case set == nil:
 		return nil
-	case r.Sets[o.Set].Guard:
-		return errGuard
-	case o.Element != Element{}:
-		delete(r.Sets[o.Set].Elements, o.Element)
+	case o.Element != Element{} && (set.IsMap() || r.acceptsOnly(set)):
+		delete(set.Elements, o.Element)
 		return nil
 	}
-	return r.leaveOutSet(o.Set)
+	return r.leaveOutSet(set)
+}
+
+// looksInto reports whether a statement matches the members of a set.
+func looksInto(s Statement, set string) bool {
+	in, is := s.(InSet)
+	return is && in.Set == set
+}
+
+// accepts reports whether a rule does nothing but accept.
+func (r Rule) accepts() bool {
+	last, is := r.Statements[len(r.Statements)-1].(Do)
+	return is && last.Kind == Accept
+}
+
+// acceptsOnly reports whether rules match the members of a set to accept, and for nothing else.
+func (r *Ruleset) acceptsOnly(set *Set) bool {
+	for _, c := range r.Chains {
+		for _, rule := range c.Rules {
+			into := slices.ContainsFunc(rule.Statements, func(s Statement) bool {
+				return looksInto(s, set.Name)
+			})
+			if into && !rule.accepts() {
+				return false
+			}
+		}
+	}
+	return !set.Guard
 }
 
 func (r *Ruleset) leaveOutChain(name string) error {
@@ -61,26 +102,31 @@ func (r *Ruleset) leaveOutChain(name string) error {
 	return nil
 }
 
-func (r *Ruleset) leaveOutSet(name string) error {
-	if r.Sets[name].IsMap() {
+// leaveOutSet leaves a set out, whole: fewer members of one that isn't matched to accept can allow
+// more.
+func (r *Ruleset) leaveOutSet(set *Set) error {
+	if set.IsMap() {
 		return errMap
 	}
-	matches := func(s Statement) bool { in, is := s.(InSet); return is && in.Set == name }
-	accepts := func(rule Rule) bool {
-		last, is := rule.Statements[len(rule.Statements)-1].(Do)
-		return is && last.Kind == Accept
-	}
-	if err := r.dropRules(matches, accepts); err != nil {
+	matches := func(s Statement) bool { return looksInto(s, set.Name) }
+	if err := r.dropRules(matches, Rule.accepts); err != nil {
+		if set.Guard {
+			return fmt.Errorf("%w: %w", errGuard, err)
+		}
 		return err
 	}
-	delete(r.Sets, name)
+	delete(r.Sets, set.Name)
 	return nil
 }
 
-// dropRules takes away the rules that have a statement, if all of them may go.
+// dropRules takes away the rules that have a statement, if all of them may go. Where one may not,
+// its chain is left out, and so is what leads there, down to the keys of pods: they drop.
 func (r *Ruleset) dropRules(has func(Statement) bool, mayGo func(Rule) bool) error {
-	for _, c := range r.Chains {
+	var closed []string
+	for _, name := range slices.Sorted(maps.Keys(r.Chains)) {
+		c := r.Chains[name]
 		var stay []Rule
+		goes := true
 		for _, rule := range c.Rules {
 			if !slices.ContainsFunc(rule.Statements, has) {
 				stay = append(stay, rule)
@@ -89,11 +135,18 @@ func (r *Ruleset) dropRules(has func(Statement) bool, mayGo func(Rule) bool) err
 			if c.Base != nil {
 				return fmt.Errorf("rule %q of chain %s: %w", rule, c.Name, errBase)
 			}
-			if !mayGo(rule) {
-				return fmt.Errorf("rule %q of chain %s doesn't only accept", rule, c.Name)
-			}
+			goes = goes && mayGo(rule)
 		}
-		c.Rules = stay
+		if goes {
+			c.Rules = stay
+		} else {
+			closed = append(closed, name) // with its rules, which say what it does
+		}
+	}
+	for _, name := range closed {
+		if err := r.leaveOutChain(name); err != nil {
+			return fmt.Errorf("chain %s: %w", name, err)
+		}
 	}
 	return nil
 }

@@ -146,6 +146,11 @@ type Set struct {
 	// leave after it: the reverse of other sets. Only plain sets can be guards.
 	Guard bool
 
+	// Skip marks a set that rules match to return: its members skip the rest of the chain, which
+	// may allow more than what comes after it, or less. Only plain sets without ranges can be one,
+	// and only rules behind a verdict map may look into it.
+	Skip bool
+
 	// Comment is shown by nft. The kernel can't change it later, so it is written when the set is
 	// created and never compared.
 	Comment string
@@ -166,8 +171,8 @@ func (s *Set) clone() *Set {
 }
 
 // SameShape reports whether both sets have the same definition, which the kernel can't change in
-// place. Elements, comments and guard flags don't count. Two fields of one type (source and
-// destination address) make the same key.
+// place. Elements, comments, and what rules do with members don't count. Two fields of one type
+// (source and destination address) make the same key.
 func (s *Set) SameShape(d *Set) bool {
 	return s.Interval == d.Interval && s.Verdicts == d.Verdicts &&
 		s.Targets.Type() == d.Targets.Type() &&

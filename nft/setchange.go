@@ -142,6 +142,8 @@ func (c *setChange) finish(f fence) []Op {
 		return c.finishFenced(f)
 	case c.guard:
 		return c.finishPieces(c.guardPieces(), c.goes)
+	case c.set.Skip:
+		return nil
 	}
 	return c.finishPieces(c.sharedPieces(), nil)
 }

@@ -110,7 +110,7 @@ func BenchmarkPlanAddPod(b *testing.B) {
 		},
 	}
 	for b.Loop() {
-		if plan := nft.Plan(have, p); len(plan.Prepare)+len(plan.Switch)+len(plan.Finish) == 0 {
+		if plan := nft.Plan(have, p); len(plan.Ops()) == 0 {
 			b.Fatal("nothing to do")
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -130,7 +129,8 @@ func (f *floodNet) sync(want *nft.Ruleset) error {
 }
 
 func (f *floodNet) hurry(b nft.Batch) error {
-	b.WaitBeforeSwitch, b.WaitBeforeFinish = false, false
+	b.WaitBeforeWiden, b.WaitBeforeSwitch = false, false
+	b.WaitBeforeNarrow, b.WaitBeforeFinish = false, false
 	return f.table.carryOut(context.Background(), b, nil)
 }
 
@@ -303,7 +303,7 @@ func TestFloodFindsAGap(t *testing.T) {
 		b := nft.Plan(f.table.desired, p)
 		f.table.desired.Merge(p)
 		f.must(f.table.carryOut(context.Background(),
-			nft.Batch{Switch: slices.Concat(b.Prepare, b.Switch, b.Finish)}, nil))
+			nft.Batch{Switch: b.Ops()}, nil))
 		if i%100 == 0 && sink.Received() > 0 {
 			t.Logf("%d packets came through in %d changes", sink.Received(), i+1)
 			return

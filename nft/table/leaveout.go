@@ -11,13 +11,15 @@ import (
 // This file makes do without objects that the kernel refuses, so that one of them doesn't keep all
 // others from their changes. What refers to it goes as well, in the direction that allows less:
 //
-//   - an element stays away: a packet without a key is dropped at the end of its base chain;
-//   - of a set, or a chain that does nothing but accept, the rules go that match it in order to
-//     accept, or jump to it;
-//   - where a verdict map leads to a chain, it drops.
+//   - a key of a verdict map stays away: a packet without a key is dropped at the end of its base
+//     chain;
+//   - of a set that rules match only to accept, an element stays away, or those rules go; likewise
+//     the jumps to a chain that does nothing but accept;
+//   - a chain with any other rule that needs the object goes whole, and the chains that jump there,
+//     down to the keys of verdict maps that lead there: they drop, see Closed.
 //
-// Whatever can't be left out so (base chains, maps, guards, chains that drop and that a rule jumps
-// to, rules of base chains) still fails as a whole.
+// Whatever can't be left out so (base chains, maps, what rules of base chains refer to) still fails
+// as a whole.
 
 // LeaveOut makes do without objects: the next Apply writes the table without them. It stays so
 // until a patch changes them, or Retry. The error says which can't be left out without allowing
@@ -37,6 +39,20 @@ func (t *Table) LeaveOut(objects ...nft.Object) error {
 	}
 	t.left, t.stale = left, true
 	return nil
+}
+
+// Closed lists the keys of verdict maps that drop because of what is left out, sorted.
+func (t *Table) Closed() []nft.Object {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.left) == 0 {
+		return nil
+	}
+	left, err := nft.Without(t.desired, t.left)
+	if err != nil {
+		return nil // then nothing was written without them
+	}
+	return nft.Closed(t.desired, left)
 }
 
 // LeftOut lists what the Table makes do without, sorted.

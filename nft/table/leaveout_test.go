@@ -75,6 +75,8 @@ var refusals = []struct {
 	{nft.Object{Chain: "profile/b"}, `- jump profile/b; - jump policy/b; - chain profile/b {`},
 	{nft.Object{Chain: "pod/1"},
 		`- jump profile/ab; - counter; - drop; - chain pod/1 {; + 10.0.0.1 : drop; - 10.0.0.1 : jump pod/1`},
+	{nft.Object{Chain: "deny/2"},
+		`- meta l4proto sctp drop; - chain deny/2 {; - jump deny/2; - jump profile/b; - counter; - drop; - chain pod/2 {; + 10.0.0.2 : drop; - 10.0.0.2 : jump pod/2`},
 	{nft.Object{Set: "pods/b"},
 		`- ip saddr @pods/b accept; - 10.0.0.8; - 10.0.0.9; - set pods/b {`},
 	{nft.Object{Set: "ports/a"},
@@ -137,8 +139,7 @@ func TestLeaveOut(t *testing.T) {
 		}
 	}
 	for _, o := range []nft.Object{
-		{Chain: "ingress/1"}, {Chain: "tunnel"}, {Chain: "deny/2"}, {Set: "dispatch"},
-		{Set: "ranges"},
+		{Chain: "ingress/1"}, {Chain: "tunnel"}, {Set: "dispatch"}, {Set: "ranges"},
 	} {
 		if _, err := nft.Without(node(), map[nft.Object]struct{}{o: {}}); err == nil {
 			t.Errorf("%s was left out, though that allows more", o)

@@ -217,31 +217,26 @@ func (t *Table) carryOut(ctx context.Context, b nft.Batch, others []wire.Other) 
 	if err := t.connect(ctx); err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		name string
-		ops  []nft.Op
-		wait bool
-		most int
-	}{
-		{"prepare", b.Prepare, false, t.opts.MaxMessages},
-		{"switch", b.Switch, b.WaitBeforeSwitch, 0},
-		{"finish", b.Finish, b.WaitBeforeFinish, t.opts.MaxMessages},
-	} {
-		if part.wait {
+	for _, step := range b.Parts() {
+		if step.Wait {
 			settle()
 		}
-		if part.name == "finish" {
-			if err := t.noteEnding(part.ops); err != nil {
+		if step.Name == "finish" {
+			if err := t.noteEnding(step.Ops); err != nil {
 				return err
 			}
 		}
-		for _, ops := range nft.Split(part.ops, part.most) {
+		most := t.opts.MaxMessages
+		if step.Whole {
+			most = 0
+		}
+		for _, ops := range nft.Split(step.Ops, most) {
 			if err := t.transact(ctx, ops); err != nil {
-				return fmt.Errorf("%s: %w", part.name, err)
+				return fmt.Errorf("%s: %w", step.Name, err)
 			}
 		}
-		if err := t.verify(part.ops); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+		if err := t.verify(step.Ops); err != nil {
+			return fmt.Errorf("%s: %w", step.Name, err)
 		}
 	}
 	t.tallies.settleGone(func(string) bool { return false })

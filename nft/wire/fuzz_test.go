@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +90,7 @@ func dumpOf(t testing.TB, r *nft.Ruleset) []dumpedBody {
 	t.Helper()
 	c := &Conn{}
 	batch := nft.Plan(nft.NewRuleset(), nft.Diff(nft.NewRuleset(), r))
-	for _, op := range slices.Concat(batch.Prepare, batch.Switch, batch.Finish) {
+	for _, op := range batch.Ops() {
 		if err := c.queueOp(op, r.Sets); err != nil {
 			t.Fatal(err)
 		}
@@ -215,7 +214,7 @@ func FuzzReader(f *testing.F) {
 		}
 		batch := nft.Plan(got.Rules, nft.Diff(got.Rules, want))
 		c := &Conn{}
-		for _, op := range slices.Concat(batch.Prepare, batch.Switch, batch.Finish) {
+		for _, op := range batch.Ops() {
 			if err := c.queueOp(op, want.Sets); err != nil {
 				t.Errorf("can't be mended: %s: %v", op, err)
 			}

@@ -212,7 +212,7 @@ func (c *Conn) readSets(got *Installed, like *nft.Ruleset) error {
 		want := like.Sets[set.Name]
 		ours := want != nil && want.SameShape(set)
 		if ours {
-			set.Key, set.Guard = want.Key, want.Guard
+			set.Key, set.Guard, set.Skip = want.Key, want.Guard, want.Skip
 		}
 		if !slices.Contains(set.Key, nft.ForeignField) {
 			if set.Elements, err = c.ReadElements(set); err != nil {
