@@ -8,6 +8,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/sluice-net/sluice/internal/pause"
+	"github.com/sluice-net/sluice/internal/printable"
 	"github.com/sluice-net/sluice/nflog"
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/policy/cluster"
@@ -84,8 +85,8 @@ func (l *DenialLog) read(ctx context.Context, opened func()) error {
 	})
 }
 
-// denialLine returns, as keys and values, the denied flow and the policies that isolate the pod.
-// The policies are those known now, a moment after the packet.
+// denialLine returns, as keys and values, the denied flow and what denies it: a rule, or the
+// policies that isolate the pod. They are those known now, a moment after the packet.
 func denialLine(d policy.Direction, r *nflog.Record, a cluster.Answer, leftOut uint64) []any {
 	out := []any{"direction", d.String(), "source", r.Source.String()}
 	if a.Egress != nil {
@@ -112,6 +113,15 @@ func denialLine(d policy.Direction, r *nflog.Record, a cluster.Answer, leftOut u
 	case decision == nil: // the pod has gone, or has another address now
 	case decision.Allowed:
 		out = append(out, "allowedNow", true)
+	case decision.By != nil:
+		out = append(out, "tier", decision.By.Tier.String(), "policy", decision.By.Policy.String(),
+			"rule", decision.By.Rule)
+		if decision.By.Name != "" {
+			out = append(out, "ruleName", printable.Line(decision.By.Name))
+		}
+		if decision.Nearest != nil {
+			out = append(out, "nearest", decision.Nearest.String())
+		}
 	default:
 		out = append(out, "policies", policy.List(decision.Isolating, ","))
 		if decision.Nearest != nil {

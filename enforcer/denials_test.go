@@ -145,7 +145,7 @@ func (w *denialWorld) send(n, family int, outwards bool) {
 
 func (w *denialWorld) denials() string {
 	w.t.Helper()
-	list, err := w.enforcer.countedDenials(w.t.Context())
+	list, byRules, err := w.enforcer.countedDenials(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -153,6 +153,10 @@ func (w *denialWorld) denials() string {
 	for _, d := range list {
 		texts = append(texts, fmt.Sprintf("%s/%s %s %d packets %d bytes", d.Namespace, d.Pod,
 			d.Direction, d.Packets, d.Bytes))
+	}
+	for _, d := range byRules {
+		texts = append(texts, fmt.Sprintf("%s %s %s rule %d: %d packets %d bytes", d.Tier,
+			d.Policy, d.Direction, d.Rule, d.Packets, d.Bytes))
 	}
 	return strings.Join(texts, "\n")
 }
@@ -267,7 +271,7 @@ func TestDenialsOfAFloodAreCountedExactly(t *testing.T) {
 			w.awaitMore(flood, sent)
 			sent = flood.Sent()
 			// to be asked between changes anything
-			if _, err := w.enforcer.countedDenials(t.Context()); err != nil {
+			if _, _, err := w.enforcer.countedDenials(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
@@ -12,7 +13,7 @@ import (
 
 // This file handles an object that the kernel refuses: a policy's chain, a set, a pod's chain or
 // key. The table is written without it, so that others get their changes; what needs the object
-// allows less.
+// allows less. Pods that would be allowed more without it carry nothing.
 
 // refusals are the objects that the kernel refuses at the moment.
 type refusals struct {
@@ -77,10 +78,14 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 	}
 	r.blocked = map[string]error{}
 	reported := map[nft.Object]bool{}
+	closed := e.closedEndpoints(left)
 	for _, o := range left {
 		reported[o] = true
 		origin := e.model.render.Origin(o)
 		refusal := Refusal{Object: o, Err: r.why[o], Policies: origin.Policies}
+		if len(origin.Endpoints) == 0 {
+			origin.Endpoints = closed
+		}
 		for _, id := range origin.Endpoints {
 			r.blocked[id] = r.why[o]
 			e.pending[id] = true
@@ -107,4 +112,23 @@ func (e *Enforcer) noteRefused(left []nft.Object) {
 	}
 	r.reported = reported
 	e.opts.Metrics.rulesetRefused.Set(float64(len(left)))
+}
+
+// closedEndpoints are those that carry nothing because of objects that aren't their own: without
+// these, more would be allowed.
+func (e *Enforcer) closedEndpoints(left []nft.Object) (out []string) {
+	own := map[string]bool{}
+	for _, o := range left {
+		for _, id := range e.model.render.Origin(o).Endpoints {
+			own[id] = true
+		}
+	}
+	for _, key := range e.table.Closed() {
+		for _, id := range e.model.render.Origin(key).Endpoints {
+			if !own[id] && !slices.Contains(out, id) {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
 }

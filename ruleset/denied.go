@@ -9,10 +9,10 @@ import (
 	"github.com/sluice-net/sluice/selector"
 )
 
-// DeniedChains is the prefix of the names of the chains that deny: one for each isolated pod and
-// direction. They depend only on the pod and the agent's flags, so that their counters live as long
-// as the isolation, through all changes of policies. A table has to be opened with it as
-// table.Options.Tallied.
+// DeniedChains is the prefix of the names of the chains that count denials: one for each isolated
+// pod and direction, and one for each rule that denies. The former depend only on the pod and the
+// agent's flags, so that their counters live as long as the isolation, through all changes of
+// policies. A table has to be opened with it as table.Options.Tallied.
 const DeniedChains = "denied/"
 
 // deniedName names the chain that counts, logs and drops what is denied to an attachment of a pod.

@@ -7,8 +7,9 @@
 // set of changes after that:
 //
 //	endpoint   an entry of the dispatch maps and, where isolated, a pod chain
-//	isolation  a profile: a chain of jumps, shared by all pods with the same policies
-//	rules      a policy chain for each policy and direction, or for many with one podSelector
+//	isolation  a profile for each tier: a chain of jumps, shared by pods with the same policies
+//	rules      a policy chain for each policy and direction, or for many with one podSelector;
+//	           those of a ClusterNetworkPolicy that passes stand in the chain of the tier
 //	sets       an nftables set for each family; one of ranges for each of its contents
 //
 // The rest depends on the [Config], and not on pods: base chains, the chains for errors, for cut

@@ -91,8 +91,8 @@ type sets struct{ edits, severalRanges, replaced int }
 // apply plans a patch, looks at each transaction, and has them done.
 func (s *sets) apply(t *rapid.T, have *nft.Ruleset, p nft.Patch) {
 	b := nft.Plan(have, p)
-	for _, transaction := range [][]nft.Op{b.Prepare, b.Switch, b.Finish} {
-		s.check(t, have, transaction)
+	for _, part := range b.Parts() {
+		s.check(t, have, part.Ops)
 	}
 	have.Merge(p)
 }

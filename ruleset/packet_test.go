@@ -1,9 +1,8 @@
 package ruleset_test
 
 import (
+	"slices"
 	"testing"
-
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sluice-net/sluice/policy"
 	"github.com/sluice-net/sluice/ruleset"
@@ -19,11 +18,11 @@ func newPacketWorld(t *testing.T, cfg ruleset.Config) *packetWorld {
 	return &packetWorld{packetworld.New(t, cfg)}
 }
 
-// TestPackets sends real packets for every case of the meaning table: all of its flows connect
+// TestPackets sends real packets for every case of the meaning tables: all of its flows connect
 // without the policies, then exactly the allowed ones, then all of them again.
 func TestPackets(t *testing.T) {
 	t.Parallel()
-	for _, tc := range cases.All() {
+	for _, tc := range slices.Concat(cases.All(), cases.Tiers()) {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			w := newPacketWorld(t, ruleset.Config{})
@@ -32,21 +31,32 @@ func TestPackets(t *testing.T) {
 			policies := w.applyCase(tc)
 			w.Expect(allow, true)
 			w.Expect(deny, false)
-			w.DeletePolicies(policies)
+			w.DeletePolicies(policies...)
 			w.Expect(deny, true)
 		})
 	}
 }
 
-func (w *packetWorld) applyCase(tc cases.Case) []*networkingv1.NetworkPolicy {
+func (w *packetWorld) applyCase(tc cases.Case) (keys []policy.Key) {
 	w.T.Helper()
 	policies, err := tc.Render(cases.Addr)
 	if err != nil {
 		w.T.Fatal(err)
 	}
+	clusterPolicies, err := tc.RenderCluster(cases.Addr)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	set := func(p policy.Policy) {
+		w.Cluster.SetPolicy(p)
+		keys = append(keys, p.Key)
+	}
 	for _, np := range policies {
-		w.Cluster.SetPolicy(policy.Parse(np))
+		set(policy.Parse(np))
+	}
+	for _, cnp := range clusterPolicies {
+		set(policy.ParseCluster(cnp))
 	}
 	w.Apply()
-	return policies
+	return keys
 }

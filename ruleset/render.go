@@ -23,6 +23,7 @@ type Renderer struct {
 	endpoints map[string]renderedEndpoint
 	rules     map[policy.Ref]renderedRules
 	profiles  counter
+	tiers     map[string]profile // those of profiles that are asked in an order
 	ports     counter
 	// holders are the endpoints that have an entry in a dispatch map. Several happen only by odd
 	// reports of another plugin; the first by ID counts.
@@ -73,7 +74,8 @@ func NewRenderer(cfg Config) *Renderer {
 	return &Renderer{
 		cfg: cfg, endpoints: map[string]renderedEndpoint{},
 		rules:    map[policy.Ref]renderedRules{},
-		profiles: counter{}, ports: counter{}, holders: map[dispatchKey]map[string]struct{}{},
+		profiles: counter{}, tiers: map[string]profile{}, ports: counter{},
+		holders:   map[dispatchKey]map[string]struct{}{},
 		hostPorts: map[string][]HostPort{}, stale: map[string]struct{}{},
 		byContent: newByContent(),
 	}
@@ -160,6 +162,7 @@ func (r *Renderer) Patch(c *cluster.Cluster, ch cluster.Changes) nft.Patch {
 		r.patchEndpoint(&out, c, id)
 	}
 	clear(r.stale)
+	r.patchTiers(&out, ch.Rules)
 	r.byContent.rename(&out)
 	return out
 }
@@ -187,12 +190,16 @@ func (r *Renderer) patchEndpoint(out *nft.Patch, c *cluster.Cluster, id string) 
 	}
 	for _, p := range now.profiles {
 		if r.profiles.add(p.name) {
-			out.Chains[p.name] = p.chain()
+			out.Chains[p.name] = r.profileChain(p)
+			if p.ordered() {
+				r.tiers[p.name] = p
+			}
 		}
 	}
 	for _, p := range old.profiles {
 		if r.profiles.drop(p.name) {
 			out.Chains[p.name] = nil
+			delete(r.tiers, p.name)
 		}
 	}
 	r.patchDispatch(out, id, old, now)
@@ -263,22 +270,31 @@ func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 			out.chains[chain.Name], out.chains[denied.Name] = chain, denied
 			out.profiles = append(out.profiles, profiles...)
 			verdict = nft.JumpTo(chain.Name)
-		}
-		for _, a := range e.Addresses {
-			family := families[0].suffix
-			if a.Is6() {
-				family = families[1].suffix
-			}
-			if e.Interface != "" {
-				out.elements[dispatchKey{vethMap(d, family),
-					nft.AddrIfaceElement(a, e.Interface)}] = verdict
-			}
-			if cfg.knownByAddress(e.Interface) {
-				out.elements[dispatchKey{addrMap(d, family), nft.AddrElement(a)}] = verdict
+			if slices.ContainsFunc(profiles, profile.ordered) {
+				cfg.addPlaces(out.elements, e, nft.JumpTo(denied.Name),
+					func(by, family string) string { return denialMap(d, by, family) })
 			}
 		}
+		cfg.addPlaces(out.elements, e, verdict, func(by, family string) string {
+			return dispatchMap(d, by, family)
+		})
 	}
 	return out
+}
+
+// addPlaces adds the keys of an endpoint: its addresses, with its veth or alone.
+func (cfg *Config) addPlaces(elements map[dispatchKey]nft.Verdict, e *cluster.EndpointPolicy,
+	verdict nft.Verdict, name func(by, family string) string) {
+	for _, a := range e.Addresses {
+		family := familySuffix(a)
+		if e.Interface != "" {
+			elements[dispatchKey{name("veth", family),
+				nft.AddrIfaceElement(a, e.Interface)}] = verdict
+		}
+		if cfg.knownByAddress(e.Interface) {
+			elements[dispatchKey{name("address", family), nft.AddrElement(a)}] = verdict
+		}
+	}
 }
 
 // podChain renders the chain of one isolated pod and direction. Its length doesn't depend on the
@@ -299,19 +315,28 @@ func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction,
 	for _, p := range profiles {
 		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(p.name)}))
 	}
-	c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(deniedName(e.Pod, e.ID, d))}))
+	end := nft.Verdict{Kind: nft.Accept}
+	if profiles[len(profiles)-1].end == policy.Deny {
+		end = nft.JumpTo(deniedName(e.Pod, e.ID, d))
+	}
+	c.Rules = append(c.Rules, rule("", nft.Do{Verdict: end}))
 	return c
 }
 
-// profile is what isolates a pod in a direction, shared by the pods that have the same one.
+// profile is a tier's part of what isolates a pod in a direction, shared by the pods that have the
+// same one.
 type profile struct {
 	name     string
+	tier     policy.Tier
 	rules    []policy.Ref
 	policies []policy.Key // all that the rules are of
+	end      policy.Verdict
 }
 
-// profilesOf returns a profile for each tier of an isolation. The pod chain denies what none of
-// them decides.
+// ordered reports whether the first rule that matches counts.
+func (p profile) ordered() bool { return p.tier != policy.TierNetworkPolicy }
+
+// profilesOf returns a profile for each tier of an isolation.
 func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 	var out []profile
 	for _, stage := range isolation {
@@ -319,16 +344,25 @@ func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {
 		for _, ref := range stage.Rules {
 			fmt.Fprintf(&list, "%s%s\n", ref.Policy, ref.Subject)
 		}
-		out = append(out, profile{
-			name:  nft.Name("profile", shortHash(list.String()), d.String()),
-			rules: stage.Rules, policies: stage.Policies,
-		})
+		p := profile{
+			name: nft.Name("profile", shortHash(list.String()), d.String()), tier: stage.Tier,
+			rules: stage.Rules, policies: stage.Policies, end: stage.End,
+		}
+		if p.ordered() {
+			p.name = tierChain(stage, list.String(), d)
+		}
+		out = append(out, p)
 	}
 	return out
 }
 
-func (p profile) chain() *nft.Chain {
+// profileChain jumps to the chains of the rules, or has them itself.
+func (r *Renderer) profileChain(p profile) *nft.Chain {
 	c := &nft.Chain{Name: p.name}
+	if p.ordered() {
+		c.Rules = r.tierRules(p.rules)
+		return c
+	}
 	for _, ref := range p.rules {
 		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(policyChain(ref))}))
 	}
@@ -338,6 +372,9 @@ func (p profile) chain() *nft.Chain {
 // policyChain names the chain of a policy's rules, or of those of all policies with a podSelector.
 func policyChain(ref policy.Ref, part ...string) string {
 	of := []string{"policy", ref.Policy.Namespace, ref.Policy.Name}
+	if ref.Policy.Namespace == "" {
+		of = []string{"cluster-policy", ref.Policy.Name}
+	}
 	if ref.Subject != "" {
 		_, labels, _ := strings.Cut(string(ref.Subject), ": ") // the scope is the namespace
 		of = []string{"policies", ref.Policy.Namespace, labels}

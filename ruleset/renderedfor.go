@@ -25,7 +25,8 @@ func (r *Renderer) policiesOf(o nft.Object) []policy.Key {
 	found := map[policy.Key]bool{}
 	for ref, rules := range r.rules {
 		_, isPart := rules.parts[o.Chain]
-		if isPart || o.Chain == policyChain(ref) || o.Set != "" && lookInto(rules.parts, o.Set) {
+		if isPart || o.Chain == policyChain(ref) || o.Set != "" && lookInto(rules.parts, o.Set) ||
+			countsDenials(ref, rules.parts, o.Chain) {
 			for _, k := range rules.policies {
 				found[k] = true
 			}
@@ -52,6 +53,13 @@ func lookInto(parts map[string]renderedPart, set string) bool {
 		}
 	}
 	return false
+}
+
+// countsDenials reports whether a chain counts what one of the rules denies.
+func countsDenials(ref policy.Ref, parts map[string]renderedPart, chain string) bool {
+	return slices.ContainsFunc(parts[policyChain(ref)].denials, func(i int) bool {
+		return chain == deniedByName(ref, i)
+	})
 }
 
 func (r *Renderer) endpointsOf(o nft.Object) []string {

@@ -48,8 +48,10 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 			o := nft.Object{Chain: name}
 			got := r.Origin(o)
 			kind, _, _ := strings.Cut(name, "/")
-			isPods := kind == "pod" || kind == "denied"
-			isPolicys := kind == "policy" || kind == "policies" || kind == "profile"
+			byRule := strings.HasPrefix(name, "denied/by/")
+			isPods := kind == "pod" || kind == "denied" && !byRule
+			isPolicys := byRule || slices.Contains([]string{"policy", "policies", "profile",
+				"cluster-policy", "tier"}, kind)
 			if isPods != (len(got.Endpoints) == 1) || isPolicys != (len(got.Policies) > 0) {
 				t.Errorf("%s is for %+v", o, got)
 			}
@@ -150,6 +152,20 @@ func usersOf(rs *nft.Ruleset, c *cluster.Cluster) map[string][]policy.Key {
 					}
 					users[set][k] = true
 				}
+			}
+		}
+	}
+	for name, chain := range rs.Chains {
+		if !strings.HasPrefix(name, "tier/") {
+			continue
+		}
+		for _, r := range chain.Rules { // of policies that pass
+			name, _, _ := strings.Cut(r.Comment, " rule ")
+			for _, set := range setsOf(&nft.Chain{Rules: []nft.Rule{r}}) {
+				if users[set] == nil {
+					users[set] = map[policy.Key]bool{}
+				}
+				users[set][policy.Key{Name: name}] = true
 			}
 		}
 	}

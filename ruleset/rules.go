@@ -83,6 +83,7 @@ type renderedPart struct {
 	clauses []policy.Clause
 	ports   []portSet
 	sets    []string
+	denials []int // the rules that deny
 }
 
 // renderedRules are the chains of a policy's rules, or of those that are merged, by name.
@@ -119,6 +120,10 @@ func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref
 			out.Chains[name] = nil
 		}
 	}
+	if passes(now[main].clauses) {
+		out.Chains[main] = nil // its rules stand in the chains of tiers
+	}
+	patchDenials(out, ref, old[main], now[main])
 	delete(r.rules, ref)
 	if used {
 		r.rules[ref] = renderedRules{now, c.PoliciesOf(ref)}
@@ -135,9 +140,12 @@ func renderPart(out *nft.Patch, ref policy.Ref, name string, part []policy.Claus
 	now := renderedPart{clauses: part}
 	chain := &nft.Chain{Name: name}
 	for _, cl := range part {
-		chain.Rules = append(chain.Rules, clauseRules(ref.Direction, cl)...)
+		chain.Rules = append(chain.Rules, clauseRules(ref, cl)...)
 		if len(cl.Ports) > 1 {
 			now.ports = append(now.ports, newPortSet(cl.Ports))
+		}
+		if cl.Verdict == policy.Deny {
+			now.denials = append(now.denials, cl.Rule)
 		}
 	}
 	now.sets = setsOf(chain)
@@ -186,9 +194,10 @@ func (r *Renderer) dropPorts(out *nft.Patch, s portSet) {
 	out.Sets[s.name] = nil
 }
 
-// clauseRules renders a clause of a direction: a rule for each family that it can match, or one for
-// both where it names no address.
-func clauseRules(d policy.Direction, cl policy.Clause) []nft.Rule {
+// clauseRules renders a clause: a rule for each family that it can match, or one for both where it
+// names no address.
+func clauseRules(ref policy.Ref, cl policy.Clause) []nft.Rule {
+	d, verdict := ref.Direction, clauseVerdict(ref, cl)
 	comment := cl.Of
 	if cl.Peer != nil {
 		comment += ": " + cl.Peer.ID.String()
@@ -197,7 +206,7 @@ func clauseRules(d policy.Direction, cl policy.Clause) []nft.Rule {
 		comment += ": " + cl.Named.ID.String()
 	}
 	if cl.Peer == nil && cl.Named == nil {
-		return []nft.Rule{rule(comment, append(portMatch(cl.Ports), do(nft.Accept))...)}
+		return []nft.Rule{rule(comment, append(portMatch(cl.Ports), verdict)...)}
 	}
 	var out []nft.Rule
 	for _, f := range families {
@@ -215,7 +224,7 @@ func clauseRules(d policy.Direction, cl policy.Clause) []nft.Rule {
 			match = append(match, nft.InSet{Fields: []nft.Field{peerField(d, f.is4)},
 				Set: setName(cl.Peer.ID, f.suffix)})
 		}
-		out = append(out, rule(comment, append(match, do(nft.Accept))...))
+		out = append(out, rule(comment, append(match, verdict)...))
 	}
 	return out
 }
@@ -249,7 +258,7 @@ func setName(id policy.SetID, family string) string {
 		policy.PodSet: "pods", policy.BlockSet: "block", policy.PortSet: "named-port",
 		policy.LocalPortSet: "own-named-port",
 	}[id.Kind]
-	return nft.Name(kind, id.String(), family)
+	return nft.Name(verdictPrefix[id.For]+kind, id.String(), family)
 }
 
 // patchSet renders the change of a set, once for each family it can have.
@@ -296,6 +305,8 @@ func newSet(s policy.Set, name string, is4 bool) *nft.Set {
 	case policy.PortSet, policy.LocalPortSet:
 		out.Key = []nft.Field{addrField(false, is4), nft.L4Proto, nft.DstPort}
 	}
+	out.Guard = s.ID.For == policy.Deny
+	out.Skip = s.ID.For == policy.Pass && !out.Interval // ranges never change: see byContent
 	return out
 }
 

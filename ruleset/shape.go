@@ -80,15 +80,14 @@ func linkField(d policy.Direction) nft.Field {
 	return nft.OutIface
 }
 
-// vethMap and addrMap name the dispatch maps: address and veth for our own pods, address alone for
+// dispatchMap names the dispatch maps: by address and veth for our own pods, by address alone for
 // pods that others wired.
-func vethMap(d policy.Direction, family string) string {
-	return nft.Name("dispatch", d.String(), "veth", family)
+func dispatchMap(d policy.Direction, by, family string) string {
+	return nft.Name("dispatch", d.String(), by, family)
 }
-func addrMap(d policy.Direction, family string) string {
-	return nft.Name("dispatch", d.String(), "address", family)
-}
-func rangeSet(family string) string { return nft.Name("pod-ranges", family) }
+func vethMap(d policy.Direction, family string) string { return dispatchMap(d, "veth", family) }
+func addrMap(d policy.Direction, family string) string { return dispatchMap(d, "address", family) }
+func rangeSet(family string) string                    { return nft.Name("pod-ranges", family) }
 
 // baseChain names a base chain of the current shape.
 func baseChain(name string) string { return nft.Name(name, fmt.Sprint(shape)) }
@@ -144,6 +143,7 @@ func (cfg *Config) base() *nft.Ruleset {
 	} else {
 		add("input", nft.HookInput, -1, policy.Egress, input...)
 	}
+	addDenials(out)
 	cfg.addCut(out)
 	addErrors(out)
 	cfg.Network.addTo(out)
