@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -213,17 +214,27 @@ func (m *machine) serve() {
 					return err
 				})
 			})
-		m.t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = io.Copy(conn, conn)
-				conn.Close()
-			}
-		}()
+		var echoing sync.WaitGroup
+		echoing.Go(func() { echo(m.t.Context(), l) })
+		m.t.Cleanup(func() {
+			l.Close()
+			echoing.Wait()
+		})
+	}
+}
+
+// echo serves one client after the other until the listener is closed. The end of ctx ends a
+// connection: a client whose packets get lost can't.
+func echo(ctx context.Context, l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		_, _ = io.Copy(conn, conn)
+		stop()
+		conn.Close()
 	}
 }
 
