@@ -31,7 +31,7 @@ func TestOriginIsWhoNeedsIt(t *testing.T) {
 		c, w := cluster.New(opts), randomcluster.NewWorld(opts)
 		r := NewRenderer(Config{})
 		have := r.Ruleset(c)
-		for range rapid.IntRange(5, 60).Draw(t, "events") {
+		for range rapid.IntRange(40, 120).Draw(t, "events") {
 			w.Event(t, c)
 			have.Merge(r.Patch(c, c.Take()))
 		}
