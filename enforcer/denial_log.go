@@ -16,7 +16,8 @@ import (
 )
 
 // DenialLog logs denied packets: one line for each sample that the rules send to an NFLOG group.
-// The rules bound the samples of a pod, and DenialLog bounds the lines of the node.
+// The rules bound the samples of a pod, and of a rule that denies to many pods: one of these can
+// use them up. DenialLog bounds the lines of the node.
 type DenialLog struct {
 	Enforcer *Enforcer
 	Group    uint16

@@ -31,7 +31,8 @@ func NewDenialCollector(e *Enforcer) prometheus.Collector {
 		bytes: prometheus.NewDesc("sluice_denied_bytes_total",
 			"Bytes of these packets, IP headers included.", labels, nil),
 		rulePackets: prometheus.NewDesc("sluice_rule_denied_packets_total",
-			"Packets of these that a rule of a ClusterNetworkPolicy denied.", byRule, nil),
+			"Packets that a rule of a ClusterNetworkPolicy denied to pods of this node.", byRule,
+			nil),
 		ruleBytes: prometheus.NewDesc("sluice_rule_denied_bytes_total",
 			"Bytes of these packets, IP headers included.", byRule, nil),
 	}

@@ -31,11 +31,10 @@ type denialCounts struct {
 	ended map[string]nft.Tally // by chain
 }
 
-// countedDenials counts what has been denied, for each pod of this node and direction that is
-// isolated, or was since the agent's start. The counters are the kernel's, so they are exact, and
+// countedDenials counts what has been denied by isolation, for each pod of this node and direction
+// that is isolated, or was since the agent's start, and apart from that what each rule of a
+// ClusterNetworkPolicy denied. The counters are the kernel's, so they are exact, and
 // go on where an agent starts again. They cost one dump of the table's rules.
-//
-// What rules of ClusterNetworkPolicies denied is among it, and also counted for each of them.
 func (e *Enforcer) countedDenials(ctx context.Context) ([]Denials, []RuleDenials, error) {
 	e.denials.mu.Lock()
 	defer e.denials.mu.Unlock()

@@ -56,9 +56,8 @@ func BenchmarkFirstApply(b *testing.B) {
 
 // benchChange measures changes of a cluster, from the event to the kernel: change, and not what
 // undo does to be ready for the next, if it is given.
-func benchChange(b *testing.B, policies, pods int, change, undo func(c *cluster.Cluster, i int)) {
+func benchChange(b *testing.B, c *cluster.Cluster, change, undo func(c *cluster.Cluster, i int)) {
 	b.Helper()
-	c := benchcluster.New(policies, pods)
 	c.Take()
 	r := ruleset.NewRenderer(ruleset.Config{})
 	table := packetworld.OpenTable(b, testnet.NewNode(b))
@@ -89,7 +88,8 @@ func BenchmarkRemotePod(b *testing.B) {
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
 			p := benchcluster.Pod(size.Pods - 1)
-			benchChange(b, size.Policies, size.Pods, func(c *cluster.Cluster, i int) {
+			world := benchcluster.New(size.Policies, size.Pods)
+			benchChange(b, world, func(c *cluster.Cluster, i int) {
 				if i%2 == 0 {
 					c.SetPod(p)
 				} else {
@@ -111,20 +111,24 @@ func benchLocalPod(b *testing.B, add bool) {
 	b.Helper()
 	for _, size := range benchcluster.Sizes() {
 		b.Run(size.String(), func(b *testing.B) {
-			p := benchcluster.Pod(0)
-			come := func(c *cluster.Cluster, _ int) {
-				c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0",
-					Addresses: p.Addresses})
-			}
-			leave := func(c *cluster.Cluster, _ int) { c.DeleteEndpoint(p.ID.Name) }
+			c := benchcluster.New(size.Policies, size.Pods)
 			if add {
-				benchChange(b, size.Policies, size.Pods, come, leave)
+				benchChange(b, c, comes, leaves)
 			} else {
-				benchChange(b, size.Policies, size.Pods, leave, come)
+				benchChange(b, c, leaves, comes)
 			}
 		})
 	}
 }
+
+// comes and leaves are of the first pod, which is this node's.
+func comes(c *cluster.Cluster, _ int) {
+	p := benchcluster.Pod(0)
+	c.SetEndpoint(policy.Endpoint{ID: p.ID.Name, Pod: p.ID, Interface: "slup0",
+		Addresses: p.Addresses})
+}
+
+func leaves(c *cluster.Cluster, _ int) { c.DeleteEndpoint(benchcluster.Pod(0).ID.Name) }
 
 // BenchmarkEditPolicy: a policy of pods on this node gets another port.
 func BenchmarkEditPolicy(b *testing.B) {
@@ -132,7 +136,8 @@ func BenchmarkEditPolicy(b *testing.B) {
 		b.Run(size.String(), func(b *testing.B) {
 			versions := [2]policy.Policy{benchcluster.Policy(0), benchcluster.Policy(20)}
 			versions[1].Key = versions[0].Key
-			benchChange(b, size.Policies, size.Pods, func(c *cluster.Cluster, i int) {
+			world := benchcluster.New(size.Policies, size.Pods)
+			benchChange(b, world, func(c *cluster.Cluster, i int) {
 				c.SetPolicy(versions[i%2])
 			}, nil)
 		})
@@ -178,13 +183,13 @@ func benchPolicies(n int, of func(i int) (own, port int)) (specs []string) {
 	return specs
 }
 
-func benchSetPolicy(b *testing.B, c *cluster.Cluster, i int, spec string) {
+func benchPolicy(b *testing.B, i int, spec string) policy.Policy {
 	b.Helper()
 	np, err := cases.RenderPolicy(fmt.Sprintf("ns-0/p-%03d", i), spec, cases.Addr)
 	if err != nil {
 		b.Fatal(err)
 	}
-	c.SetPolicy(policy.Parse(np))
+	return policy.Parse(np)
 }
 
 func benchFirstPacket(b *testing.B, policies []string) {
@@ -192,7 +197,7 @@ func benchFirstPacket(b *testing.B, policies []string) {
 	node := testnet.NewNode(b)
 	hosts, c := benchPair(node)
 	for i, spec := range policies {
-		benchSetPolicy(b, c, i, spec)
+		c.SetPolicy(benchPolicy(b, i, spec))
 	}
 	sink := hosts[1].Sink(testnet.UDP, 9000)
 	benchFlood(b, node, c, hosts, 9000)
@@ -268,7 +273,7 @@ func BenchmarkDeniedPacket(b *testing.B) {
 		hosts, c := benchPair(node)
 		ofPeers := func(int) (own, port int) { return 0, 9000 }
 		for i, spec := range benchPolicies(many+1, ofPeers)[:many] {
-			benchSetPolicy(b, c, i, spec)
+			c.SetPolicy(benchPolicy(b, i, spec))
 		}
 		benchFlood(b, node, c, hosts, 9000)
 	})

@@ -38,17 +38,23 @@ func (r *Renderer) Denied() map[string]Denied {
 	return out
 }
 
-// deniedChain renders it. A segment that opens no connection is reset, and that is a denial like a
-// drop.
+// deniedChain renders it.
 func (cfg *Config) deniedChain(e *cluster.EndpointPolicy, d policy.Direction) *nft.Chain {
-	deny := rule(fmt.Sprintf("denied: %s of %s/%s", d, e.Pod.Namespace, e.Pod.Name), nft.Count{})
+	return cfg.denyingChain(deniedName(e.Pod, e.ID, d),
+		fmt.Sprintf("of %s/%s", e.Pod.Namespace, e.Pod.Name), d)
+}
+
+// denyingChain is a chain that counts, samples and drops. A segment that opens no connection is
+// reset, and that is a denial like a drop.
+func (cfg *Config) denyingChain(name, whose string, d policy.Direction) *nft.Chain {
+	deny := rule(fmt.Sprintf("denied: %s %s", d, whose), nft.Count{})
 	if cfg.LogPerSecond > 0 {
 		rate, burst := sampleLimit(cfg.LogPerSecond)
 		deny.Statements = append(deny.Statements,
 			nft.Sample{Group: cfg.LogGroup, Prefix: samplePrefix + d.String(), PerSecond: rate,
 				Burst: burst})
 	}
-	return &nft.Chain{Name: deniedName(e.Pod, e.ID, d), Rules: []nft.Rule{
+	return &nft.Chain{Name: name, Rules: []nft.Rule{
 		deny,
 		rule("no new connection: tell the sender", nft.MatchTCPNoSYN{}, nft.ResetTCP{}),
 		rule("", do(nft.Drop)),

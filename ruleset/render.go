@@ -266,33 +266,30 @@ func (cfg *Config) endpoint(e *cluster.EndpointPolicy) renderedEndpoint {
 		if isolation := e.Isolation(d); len(isolation) > 0 {
 			profiles := profilesOf(isolation, d)
 			chain := cfg.podChain(e, d, profiles)
-			denied := cfg.deniedChain(e, d)
-			out.chains[chain.Name], out.chains[denied.Name] = chain, denied
+			out.chains[chain.Name] = chain
+			if isolates(profiles) {
+				denied := cfg.deniedChain(e, d)
+				out.chains[denied.Name] = denied
+			}
 			out.profiles = append(out.profiles, profiles...)
 			verdict = nft.JumpTo(chain.Name)
-			if slices.ContainsFunc(profiles, profile.ordered) {
-				cfg.addPlaces(out.elements, e, nft.JumpTo(denied.Name),
-					func(by, family string) string { return denialMap(d, by, family) })
-			}
 		}
-		cfg.addPlaces(out.elements, e, verdict, func(by, family string) string {
-			return dispatchMap(d, by, family)
-		})
+		cfg.addPlaces(out.elements, e, d, verdict)
 	}
 	return out
 }
 
 // addPlaces adds the keys of an endpoint: its addresses, with its veth or alone.
 func (cfg *Config) addPlaces(elements map[dispatchKey]nft.Verdict, e *cluster.EndpointPolicy,
-	verdict nft.Verdict, name func(by, family string) string) {
+	d policy.Direction, verdict nft.Verdict) {
 	for _, a := range e.Addresses {
 		family := familySuffix(a)
 		if e.Interface != "" {
-			elements[dispatchKey{name("veth", family),
+			elements[dispatchKey{dispatchMap(d, "veth", family),
 				nft.AddrIfaceElement(a, e.Interface)}] = verdict
 		}
 		if cfg.knownByAddress(e.Interface) {
-			elements[dispatchKey{name("address", family), nft.AddrElement(a)}] = verdict
+			elements[dispatchKey{dispatchMap(d, "address", family), nft.AddrElement(a)}] = verdict
 		}
 	}
 }
@@ -316,7 +313,7 @@ func (cfg *Config) podChain(e *cluster.EndpointPolicy, d policy.Direction,
 		c.Rules = append(c.Rules, rule("", nft.Do{Verdict: nft.JumpTo(p.name)}))
 	}
 	end := nft.Verdict{Kind: nft.Accept}
-	if profiles[len(profiles)-1].end == policy.Deny {
+	if isolates(profiles) {
 		end = nft.JumpTo(deniedName(e.Pod, e.ID, d))
 	}
 	c.Rules = append(c.Rules, rule("", nft.Do{Verdict: end}))
@@ -335,6 +332,9 @@ type profile struct {
 
 // ordered reports whether the first rule that matches counts.
 func (p profile) ordered() bool { return p.tier != policy.TierNetworkPolicy }
+
+// isolates reports whether what no rule of them matches is denied.
+func isolates(profiles []profile) bool { return profiles[len(profiles)-1].end == policy.Deny }
 
 // profilesOf returns a profile for each tier of an isolation.
 func profilesOf(isolation cluster.Isolation, d policy.Direction) []profile {

@@ -123,7 +123,7 @@ func (r *Renderer) patchRules(out *nft.Patch, c *cluster.Cluster, ref policy.Ref
 	if passes(now[main].clauses) {
 		out.Chains[main] = nil // its rules stand in the chains of tiers
 	}
-	patchDenials(out, ref, old[main], now[main])
+	r.cfg.patchDenials(out, ref, old[main], now[main])
 	delete(r.rules, ref)
 	if used {
 		r.rules[ref] = renderedRules{now, c.PoliciesOf(ref)}

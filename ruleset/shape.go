@@ -143,7 +143,6 @@ func (cfg *Config) base() *nft.Ruleset {
 	} else {
 		add("input", nft.HookInput, -1, policy.Egress, input...)
 	}
-	addDenials(out)
 	cfg.addCut(out)
 	addErrors(out)
 	cfg.Network.addTo(out)

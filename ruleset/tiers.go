@@ -14,8 +14,10 @@ import (
 // only. So a tier's chain, shared by the pods with the same policies, has the rules of policies
 // that pass in itself, and jumps to the chains of others.
 //
-// Rules that deny jump to a chain of their own, which counts, and leads on to the chain that denies
-// to the pod. Which pod that is isn't known any more: maps find it by its address.
+// Rules that deny jump to a chain of their own, which counts, samples and drops. Whose packet it is
+// isn't known there. A map could find the pod's own chain by its address; but kernels before Linux
+// 6.18 check each way through the table anew when a pod is added, and from each pod through each
+// such rule there would be ways to all pods' chains.
 
 // verdictPrefix tells sets apart by what rules do with their members.
 var verdictPrefix = map[policy.Verdict]string{policy.Deny: "deny-", policy.Pass: "pass-"}
@@ -25,38 +27,9 @@ func tierChain(stage cluster.Stage, list string, d policy.Direction) string {
 	return nft.Name("tier", stage.Tier.String(), shortHash(list), d.String())
 }
 
-// denialMap names the maps that find the chain that denies to a pod, as the dispatch maps do.
-func denialMap(d policy.Direction, by, family string) string {
-	return nft.Name("denials", d.String(), by, family)
-}
-
-// denials names the chain that leads what a rule denies to the pod's chain.
-func denials(d policy.Direction) string { return nft.Name("denials", d.String()) }
-
 // deniedByName names the chain that counts what a rule denies.
 func deniedByName(ref policy.Ref, index int) string {
 	return nft.Name("denied", "by", ref.Policy.Name, strconv.Itoa(index), ref.Direction.String())
-}
-
-// addDenials adds the chains and maps that lead denials to pods' chains.
-func addDenials(out *nft.Ruleset) {
-	for _, d := range policy.Directions {
-		c := &nft.Chain{Name: denials(d)}
-		for _, f := range families {
-			byVeth := []nft.Field{podField(d, f.is4), linkField(d)}
-			byAddress := byVeth[:1:1]
-			out.AddSet(&nft.Set{Name: denialMap(d, "veth", f.suffix), Key: byVeth, Verdicts: true,
-				Comment: "pods under ClusterNetworkPolicies, " + d.String()})
-			out.AddSet(&nft.Set{Name: denialMap(d, "address", f.suffix), Key: byAddress,
-				Verdicts: true, Comment: "pods under ClusterNetworkPolicies that another CNI " +
-					"plugin wired, " + d.String()})
-			c.Rules = append(c.Rules,
-				rule("", nft.Dispatch{Fields: byVeth, Map: denialMap(d, "veth", f.suffix)}),
-				rule("", nft.Dispatch{Fields: byAddress, Map: denialMap(d, "address", f.suffix)}))
-		}
-		c.Rules = append(c.Rules, rule("", do(nft.Drop)))
-		out.AddChain(c)
-	}
 }
 
 // clauseVerdict is what a rule does.
@@ -80,7 +53,7 @@ func passes(clauses []policy.Clause) bool {
 
 // patchDenials makes and deletes the chains that count what a policy's rules deny. Their counters
 // go on as long as the rule has its place.
-func patchDenials(out *nft.Patch, ref policy.Ref, old, now renderedPart) {
+func (cfg *Config) patchDenials(out *nft.Patch, ref policy.Ref, old, now renderedPart) {
 	for _, i := range old.denials {
 		if !slices.Contains(now.denials, i) {
 			out.Chains[deniedByName(ref, i)] = nil
@@ -89,10 +62,8 @@ func patchDenials(out *nft.Patch, ref policy.Ref, old, now renderedPart) {
 	for _, i := range now.denials {
 		if !slices.Contains(old.denials, i) {
 			name := deniedByName(ref, i)
-			out.Chains[name] = &nft.Chain{Name: name, Rules: []nft.Rule{
-				rule("", nft.Count{}),
-				rule("", nft.Do{Verdict: nft.JumpTo(denials(ref.Direction))}),
-			}}
+			out.Chains[name] = cfg.denyingChain(name, "by "+ref.Policy.Name+", rule "+
+				strconv.Itoa(i), ref.Direction)
 		}
 	}
 }

@@ -119,14 +119,21 @@ func (c Case) RenderCluster(addr func(name string,
 	family int) string) ([]*networkpolicyapi.ClusterNetworkPolicy, error) {
 	var out []*networkpolicyapi.ClusterNetworkPolicy
 	for name, spec := range c.ClusterPolicies {
-		cnp := &networkpolicyapi.ClusterNetworkPolicy{}
-		cnp.Name = name
-		if err := render(name, spec, addr, &cnp.Spec); err != nil {
+		cnp, err := RenderClusterPolicy(name, spec, addr)
+		if err != nil {
 			return nil, err
 		}
 		out = append(out, cnp)
 	}
 	return out, nil
+}
+
+// RenderClusterPolicy makes one ClusterNetworkPolicy of its name and its spec.
+func RenderClusterPolicy(name, spec string,
+	addr func(name string, family int) string) (*networkpolicyapi.ClusterNetworkPolicy, error) {
+	cnp := &networkpolicyapi.ClusterNetworkPolicy{}
+	cnp.Name = name
+	return cnp, render(name, spec, addr, &cnp.Spec)
 }
 
 // RenderPolicy makes one policy of its namespace/name and its spec.
