@@ -20,15 +20,22 @@ import (
 //
 // An Accept rule's domainNames match nothing: they aren't supported.
 func ParseCluster(cnp *networkpolicyapi.ClusterNetworkPolicy) Policy {
-	p := &clusterParser{}
+	return parseCluster(cnp, nil)
+}
+
+func parseCluster(cnp *networkpolicyapi.ClusterNetworkPolicy, unknown unknownFields) Policy {
+	p := &clusterParser{unknown: unknown}
 	out := Policy{Key: Key{Name: cnp.Name}, Priority: cnp.Spec.Priority}
 	tier := p.tier(&out, cnp.Spec.Tier)
 	subject := p.subject(&out, specPath.Child("subject"), cnp.Spec.Subject)
+	if len(p.unknown.within("subject")) > 0 {
+		out.Subject = selector.Selector{} // who else it is for isn't known
+	}
 	if cnp.Spec.Priority < 0 || cnp.Spec.Priority > maxPriority {
 		p.problem(specPath.Child("priority"), cnp.Spec.Priority,
 			"a number from 0 to 1000; it is ordered as it is")
 	}
-	p.onlyDeny = !tier || !subject
+	p.onlyDeny = !tier || !subject || p.hasUnknown()
 	ingress, egress := specPath.Child("ingress"), specPath.Child("egress")
 	for i, in := range cnp.Spec.Ingress {
 		at := ingress.Index(i)
@@ -61,6 +68,26 @@ const maxPriority = 1000
 type clusterParser struct {
 	limits
 	onlyDeny bool // whom or when the policy is for isn't known for sure
+	unknown  unknownFields
+}
+
+// hasUnknown reports whether a field that isn't of a rule isn't known.
+func (p *clusterParser) hasUnknown() bool {
+	unknown := p.unknown.outside()
+	for _, name := range unknown {
+		p.problem(specPath.Child(name), "an unknown field",
+			"fields of v1beta1; its rules only deny")
+	}
+	return len(unknown) > 0
+}
+
+// hasUnknownIn reports whether a field of a rule isn't known.
+func (p *clusterParser) hasUnknownIn(r *Rule, at *field.Path) bool {
+	unknown := p.unknown.within(strings.TrimPrefix(at.String(), specPath.String()+"."))
+	for _, name := range unknown {
+		p.problem(specPath.Child(name), "an unknown field", "fields of v1beta1; "+closed(r))
+	}
+	return len(unknown) > 0
 }
 
 // tier reads spec.tier. What it can't read is asked first.
@@ -123,7 +150,8 @@ func (p *clusterParser) rule(section **Section, r Rule, at *field.Path, in clust
 	peers := p.peers(&r, in)
 	ports := p.protocols(&r, at.Child("protocols"), in.protocols)
 	named := p.namesHavePods(&r, at.Child("protocols"))
-	if !peers || !ports || !named || p.onlyDeny && r.Verdict == Accept {
+	unknown := p.hasUnknownIn(&r, at)
+	if !peers || !ports || !named || unknown || p.onlyDeny && r.Verdict == Accept {
 		r.close()
 	}
 	(*section).Rules = append((*section).Rules, r)
