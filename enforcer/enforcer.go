@@ -41,6 +41,7 @@ type Enforcer struct {
 	pace                    pace
 	more                    bool // the last commit left something
 	ipvsCame                bool // what IPVS sent on until now wasn't judged
+	hold                    hold
 	// enforced are the endpoints whose policy is in the kernel. pending are the endpoints of
 	// commits that haven't succeeded, or whose policies' rules have to wait, as they will be.
 	enforced map[string]struct{}
@@ -274,10 +275,14 @@ func (e *Enforcer) Adopt(attachments []cni.Attachment) {
 }
 
 // Attach puts an attachment under policy. It returns when the pod is known and its policy is in the
-// kernel, or with the reason why not when ctx ends. It implements cni.Enforcer.
+// kernel, and nothing holds pods back, or with the reason why not when ctx ends. It implements
+// cni.Enforcer.
 func (e *Enforcer) Attach(ctx context.Context, a cni.Attachment) error {
 	e.Adopt([]cni.Attachment{a})
 	return e.await(ctx, func() error {
+		if err := e.hold.reason(e.isolated); err != nil {
+			return err
+		}
 		if err := e.refusals.blocked[a.ID()]; err != nil {
 			return fmt.Errorf("the rules of pod %s/%s: %w", a.PodNamespace, a.PodName, err)
 		}

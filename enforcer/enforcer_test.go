@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -111,6 +112,43 @@ func TestAttachReturnsWhenThePolicyIsInTheKernel(t *testing.T) {
 	}
 	if err := e.Detach(ctx, "unknown"); err != nil {
 		t.Errorf("detaching what isn't there: %v", err)
+	}
+}
+
+// TestAttachWaitsForAllPolicies: while there may be policies that the model doesn't have, no pod
+// starts; and then it does once the kernel has what came meanwhile.
+func TestAttachWaitsForAllPolicies(t *testing.T) {
+	t.Parallel()
+	e, node, run := newEnforcer(t)
+	e.Update(func(m *Model) { m.SetPod(testPod()) })
+	run()
+	ctx, cancel := inTime(packetworld.Patience)
+	defer cancel()
+	if err := e.AwaitFirstCommit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	e.HoldPods(errors.New("the list is missing"))
+	soon, cancel := inTime(100 * time.Millisecond)
+	defer cancel()
+	if err := e.Attach(soon, testAttachment()); err == nil ||
+		!strings.Contains(err.Error(), "not all policies are known: the list is missing") {
+		t.Fatalf("while policies are missing: %v", err)
+	}
+	if err := e.Enforced(testAttachment().ID()); err != nil {
+		t.Errorf("control: what is known isn't enforced: %v", err)
+	}
+	deny, err := cases.RenderPolicy("dev/deny", `{podSelector: {}}`, cases.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Update(func(m *Model) { m.SetPolicy(policy.Parse(deny)) })
+	e.ReleasePods()
+	if err := e.Attach(ctx, testAttachment()); err != nil {
+		t.Fatal(err)
+	}
+	if listing := node.Nft("list", "table", "inet", "sluice"); !strings.Contains(listing,
+		"dev/deny") {
+		t.Errorf("Attach returned, but the kernel has\n%s", listing)
 	}
 }
 
