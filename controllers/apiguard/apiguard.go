@@ -39,6 +39,10 @@ func (g *Guard) SetEvents(e notify.NodeEvents) { g.hearing.events = e }
 // Metrics are to be registered once.
 func (g *Guard) Metrics() []prometheus.Collector { return []prometheus.Collector{g.hearing.heard} }
 
+// Forget says that a resource isn't watched any more, by its name in the API: that nothing is heard
+// of it is no news.
+func (g *Guard) Forget(resource string) { g.hearing.forget(resource) }
+
 // Wrap is for the configuration of clients.
 func (g *Guard) Wrap(next http.RoundTripper) http.RoundTripper { return guarded{g, next} }
 
@@ -101,7 +105,7 @@ func (e *exchange) Read(p []byte) (int, error) {
 	e.timer.Reset(e.guard.silence)
 	n, err := e.body.Read(p)
 	e.timer.Stop()
-	if n > 0 {
+	if n > 0 && !e.closed.Load() && e.caller.Err() == nil { // its reader may have forgotten it
 		e.hear()
 	}
 	if err != nil {

@@ -89,8 +89,8 @@ func (a *apiHearing) get(resource string) *hearing {
 func (a *apiHearing) hear(now time.Time, resource string) {
 	a.mu.Lock()
 	unheard, isNews, isLong := a.get(resource).hear(now)
-	a.mu.Unlock()
 	a.heard.WithLabelValues(resource).Set(float64(now.Unix()))
+	a.mu.Unlock()
 	if !isNews {
 		return
 	}
@@ -100,6 +100,14 @@ func (a *apiHearing) hear(now time.Time, resource string) {
 		a.events.Warn("APIServerUnheard", fmt.Sprintf("nothing was heard of the API server about "+
 			"%s for %s: what changed meanwhile comes into force now", resource, unheard))
 	}
+}
+
+// forget is for a resource that isn't watched any more.
+func (a *apiHearing) forget(resource string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.of, resource)
+	a.heard.DeleteLabelValues(resource)
 }
 
 func (a *apiHearing) fallSilent(now time.Time, resource string) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/sluice-net/sluice/controllers/notify"
@@ -130,5 +131,29 @@ func TestQuietIsNoLoss(t *testing.T) {
 			t.Errorf("%s: Event %q, and %d more, want %q", what, event, len(recorder.Events),
 				c.event)
 		}
+	}
+}
+
+// TestForgottenResources: of what isn't watched any more nothing is missed, and no metric says when
+// it was heard of.
+func TestForgottenResources(t *testing.T) {
+	t.Parallel()
+	recorder := events.NewFakeRecorder(10)
+	log, lines := linesOf()
+	a := newAPIHearing(log)
+	a.events = notify.NodeEvents{Node: "n", Recorder: recorder}
+	a.hear(atSecond(0), "pods")
+	a.hear(atSecond(0), "others")
+	a.miss(atSecond(10), "others", errors.New("404"))
+	a.forget("others")
+	collected := make(chan prometheus.Metric, 10)
+	a.heard.Collect(collected)
+	if len(collected) != 1 {
+		t.Errorf("%d resources have a metric, expected that of pods", len(collected))
+	}
+	a.hear(atSecond(1000), "others")
+	wantLines(t, "the log", lines(), `"about"="others" "reason"="404"`)
+	if len(recorder.Events) > 0 {
+		t.Errorf("Event %q", <-recorder.Events)
 	}
 }
