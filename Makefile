@@ -177,13 +177,17 @@ fmt: bin/golangci-lint ## Format every module and sort its imports
 ##@ Generate
 
 .PHONY: generate
-generate: manifests install-manifest kernel-page ## Write everything that is generated
+generate: manifests crds install-manifest kernel-page ## Write everything that is generated
 
 RBAC_DIR ?= config/rbac
 
 .PHONY: manifests
 manifests: bin/controller-gen ## Write config/rbac/role.yaml from the +kubebuilder:rbac markers in controllers/
 	@controller-gen rbac:roleName=sluice-agent paths=./controllers/... output:rbac:dir=$(RBAC_DIR)
+
+.PHONY: crds
+crds: ## Copy the CustomResourceDefinitions of ClusterNetworkPolicy from their module
+	@hack/crds
 
 .PHONY: kernel-page
 kernel-page: # the parts of docs/kernels.md that internal/kernels knows
@@ -194,6 +198,8 @@ verify-generated: bin/controller-gen bin/kustomize ## Fail if a generated file i
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	$(MAKE) --no-print-directory manifests RBAC_DIR="$$dir"; \
 	diff -u config/rbac/role.yaml "$$dir/role.yaml" || { echo "config/rbac/role.yaml is stale: run make generate" >&2; exit 1; }; \
+	hack/crds "$$dir"; \
+	for file in config/components/*/crd.yaml charts/sluice/files/*; do diff -q "$$file" "$$dir/$$file" >&2 || { echo "$$file is stale: run make generate" >&2; exit 1; }; done; \
 	hack/render "$$dir/dist"; \
 	for file in dist/*.yaml; do diff -u "$$file" "$$dir/$$file" || { echo "$$file is stale: run make generate" >&2; exit 1; }; done; \
 	go run ./hack/kernelpage <docs/kernels.md | diff -u docs/kernels.md - || { echo "docs/kernels.md is stale: run make generate" >&2; exit 1; }; \

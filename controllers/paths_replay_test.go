@@ -13,9 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	networkpolicyapi "sigs.k8s.io/network-policy-api/apis/v1beta1"
 
 	"github.com/sluice-net/sluice/cni"
 	"github.com/sluice-net/sluice/enforcer"
@@ -51,7 +54,8 @@ func attach(a cni.Attachment) event {
 func detach(a cni.Attachment) event { return event{thing: attach(a).thing} }
 
 func kindOf(o client.Object) string {
-	return strings.TrimPrefix(fmt.Sprintf("%T", o), "*v1.")
+	_, kind, _ := strings.Cut(fmt.Sprintf("%T", o), ".")
+	return kind
 }
 
 // store is an API server's content, as a cache shows it.
@@ -76,6 +80,7 @@ type replay struct {
 	agent      *Agent
 	model      *enforcer.Model // the agent's
 	pods       *podFeed
+	tiers      *clusterPolicyFeed
 	lists      bool // pods come by lists alone
 	store      store
 	attached   map[string]cni.Attachment
@@ -101,18 +106,21 @@ func (r *replay) start() {
 	r.model = enforcer.NewModel(cluster.Options{Node: ownNode, PolicyOnly: r.policyOnly}, cfg)
 	r.agent = &Agent{
 		Node: ownNode, Reader: r.store, Log: logr.Discard(),
-		Enforcer:   enforcer.New(nil, r.model, enforcer.Options{}),
-		PolicyOnly: PolicyOnlyPods{Enabled: r.policyOnly, Guard: r.policyOnly},
+		Enforcer:        enforcer.New(nil, r.model, enforcer.Options{}),
+		PolicyOnly:      PolicyOnlyPods{Enabled: r.policyOnly, Guard: r.policyOnly},
+		ClusterPolicies: &ClusterPolicies{},
 	}
-	r.pods = newPodFeed(r.agent)
+	r.pods, r.tiers = newPodFeed(r.agent), newClusterPolicyFeed(r.agent)
 	r.agent.Enforcer.Adopt(slices.Collect(maps.Values(r.attached)))
 	for t := range r.store {
-		if t.kind != "Pod" {
+		if t.kind != "Pod" && t.kind != tiered {
 			r.reconcile(t)
 		}
 	}
-	if err := r.list(); err != nil {
-		panic(err)
+	for _, kind := range []string{"Pod", tiered} {
+		if err := r.list(kind); err != nil {
+			panic(err)
+		}
 	}
 }
 
@@ -144,7 +152,7 @@ func (r *replay) reconcile(t thing) {
 		err = r.agent.reconcileNamespace(ctx, t.key)
 	case "Node":
 		err = r.agent.reconcileNode(ctx, t.key)
-	case "Pod":
+	case "Pod", tiered:
 		err = r.feed(t)
 	case "NetworkPolicy":
 		err = r.agent.reconcilePolicy(ctx, t.key)
@@ -162,28 +170,52 @@ func (r *replay) reconcile(t thing) {
 	}
 }
 
-// feed has the agent hear of a pod: by an event, or by a new list of all pods.
+// tiered is a kind that comes, as pods do, without a cache.
+const tiered = "ClusterNetworkPolicy"
+
+// feed has the agent hear of an object: by an event, or by a new list of all of its kind.
 func (r *replay) feed(t thing) error {
-	switch pod := r.store[t]; {
-	case r.lists:
-		return r.list()
-	case pod == nil:
-		return r.pods.Delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-			Namespace: t.key.Namespace, Name: t.key.Name}})
-	default:
-		return r.pods.Update(pod)
+	var feed cache.ReflectorStore = r.pods
+	var was client.Object = &corev1.Pod{}
+	if t.kind == tiered {
+		feed, was = r.tiers, &networkpolicyapi.ClusterNetworkPolicy{}
 	}
+	now := r.store[t]
+	switch {
+	case r.lists:
+		return r.list(t.kind)
+	case now == nil:
+		was.SetNamespace(t.key.Namespace)
+		was.SetName(t.key.Name)
+		return feed.Delete(streamed(was))
+	}
+	return feed.Update(streamed(now))
 }
 
-// list has the agent hear of all pods that exist, and so of those that don't any more.
-func (r *replay) list() error {
-	var pods []any
+// list has the agent hear of all objects of a kind that exist, and so of those that don't any more.
+func (r *replay) list(kind string) error {
+	var all []any
 	for t, o := range r.store {
-		if t.kind == "Pod" {
-			pods = append(pods, o)
+		if t.kind == kind {
+			all = append(all, streamed(o))
 		}
 	}
-	return r.pods.Replace(pods, "")
+	if kind == tiered {
+		return r.tiers.Replace(all, "")
+	}
+	return r.pods.Replace(all, "")
+}
+
+// streamed is an object as its feed gets it.
+func streamed(o client.Object) any {
+	if kindOf(o) != tiered {
+		return o
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		panic(err)
+	}
+	return &unstructured.Unstructured{Object: content}
 }
 
 // commit does what the Enforcer does with its model, without a kernel: the first ruleset of an
@@ -264,6 +296,20 @@ func split(was client.Object, e event) []event {
 		for _, set := range []func(){
 			func() { now.Spec.PodSelector = to.Spec.PodSelector },
 			func() { now.Spec.Ingress = to.Spec.Ingress },
+			func() { now.Spec.Egress = to.Spec.Egress },
+		} {
+			set()
+			step(now.DeepCopy())
+		}
+	case *networkpolicyapi.ClusterNetworkPolicy:
+		now := &networkpolicyapi.ClusterNetworkPolicy{ObjectMeta: to.ObjectMeta}
+		if from, ok := was.(*networkpolicyapi.ClusterNetworkPolicy); ok {
+			now.Spec = from.Spec
+		}
+		for _, set := range []func(){
+			func() { now.Spec.Subject = to.Spec.Subject },
+			func() { now.Spec.Ingress = to.Spec.Ingress },
+			func() { now.Spec.Tier, now.Spec.Priority = to.Spec.Tier, to.Spec.Priority },
 			func() { now.Spec.Egress = to.Spec.Egress },
 		} {
 			set()

@@ -111,6 +111,16 @@ func rules(t *testing.T, key, spec string) *networkingv1.NetworkPolicy {
 	return np
 }
 
+// tier is a ClusterNetworkPolicy.
+func tier(t *testing.T, name, spec string) event {
+	t.Helper()
+	cnp, err := cases.RenderClusterPolicy(name, spec, cases.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return has(cnp)
+}
+
 // scenarios are named after what happens.
 func scenarios(t *testing.T) []scenario {
 	t.Helper()
@@ -129,6 +139,10 @@ func scenarios(t *testing.T) []scenario {
 	fromNodes :=
 		p(`{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 198.51.100.0/24, except: [198.51.100.3/32]}}]}]}`)
 	denyAll := has(rules(t, "dev/deny", `{podSelector: {}, policyTypes: [Ingress, Egress]}`))
+	guard := tier(t, "guard", `{tier: Admin, priority: 3, subject: {pods: {podSelector: {matchLabels: {app: db}}}},
+		ingress: [{action: Deny, from: [{pods: {podSelector: {matchLabels: {app: web}}}}]}]}`)
+	pass := tier(t, "pass", `{tier: Admin, priority: 1, subject: {namespaces: {matchLabels: {env: dev}}},
+		ingress: [{action: Pass, from: [{namespaces: {matchLabels: {env: prod}}}]}]}`)
 	base := []event{has(here), has(there), has(dev), has(prod), has(far), has(web),
 		attach(wired(web)), has(db), attach(wired(db))}
 	and := func(more ...event) []event { return append(slices.Clip(base), more...) }
@@ -217,6 +231,16 @@ func scenarios(t *testing.T) []scenario {
 				has(rules(t, "dev/bad",
 					`{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)),
 			}},
+		{name: "ClusterNetworkPolicies come", before: and(fromWeb), events: []event{guard, pass}},
+		{name: "ClusterNetworkPolicies are edited", before: and(fromWeb, guard, pass),
+			events: []event{
+				tier(t, "pass", `{tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [
+					{action: Pass, to: [{networks: [10.244.0.0/16]}]}]}`),
+				tier(t, "guard", `{tier: Baseline, priority: 9, subject: {namespaces: {}}, ingress: [
+					{action: Deny, from: [{namespaces: {}}]}]}`),
+			}},
+		{name: "ClusterNetworkPolicies go", before: and(fromWeb, guard, pass),
+			events: []event{{thing: guard.thing}, {thing: pass.thing}}},
 		{name: "an ipBlock shrinks and grows", before: and(fromNodes), events: []event{
 			p(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.244.0.0/16, except: [10.244.2.0/24]}}]}]}`),
 			p(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.244.2.0/31}}, {ipBlock: {cidr: fd00::/8}}]}]}`),

@@ -62,10 +62,10 @@ var variants = []variant{
 	}},
 	{"addresses shared for a while", squat},
 	{"attachments first, namespaces last", func(_ map[thing]event, events []event) []event {
-		return sortedBy(events, "Attachment", "NetworkPolicy", "Pod", "Node", "Namespace")
+		return sortedBy(events, "Attachment", tiered, "NetworkPolicy", "Pod", "Node", "Namespace")
 	}},
 	{"namespaces first, attachments last", func(_ map[thing]event, events []event) []event {
-		return sortedBy(events, "Namespace", "Node", "Pod", "NetworkPolicy", "Attachment")
+		return sortedBy(events, "Namespace", "Node", "Pod", "NetworkPolicy", tiered, "Attachment")
 	}},
 }
 
@@ -177,7 +177,7 @@ func ways() []way {
 type way struct {
 	from   string
 	commit bool
-	lists  bool // each time a pod changes, all pods are listed anew
+	lists  bool // each time a pod changes, all pods are listed anew; ClusterNetworkPolicies alike
 }
 
 // TestAnyPathOneState: however the events of a scenario come, and whenever they are committed, the
@@ -304,6 +304,9 @@ func drawEvents(t *rapid.T, before []event, label string) []event {
 	}
 	for _, np := range o.Policies {
 		out = append(out, has(np))
+	}
+	for _, cnp := range o.ClusterPolicies {
+		out = append(out, has(cnp))
 	}
 	for _, pod := range o.Pods {
 		out = append(out, has(pod))

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,11 +27,11 @@ type problemReport struct {
 }
 
 // first notes a version of a policy, and reports whether it is a new one.
-func (l *problemLog) first(np *networkingv1.NetworkPolicy, problems int, m *Metrics) bool {
+func (l *problemLog) first(about client.Object, problems int, m *Metrics) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := client.ObjectKeyFromObject(np)
-	now := problemReport{np.UID, np.Generation, problems}
+	key := client.ObjectKeyFromObject(about)
+	now := problemReport{about.GetUID(), about.GetGeneration(), problems}
 	old := l.reported[key]
 	if old == now {
 		return false
@@ -57,15 +56,15 @@ func (l *problemLog) forget(key client.ObjectKey, m *Metrics) {
 // reportProblems logs which fields of a policy can't be read, and puts an Event on the policy if
 // this node is its reporter: one Event, as the API server's clients take Events of one reason about
 // one version for the same.
-func (a *Agent) reportProblems(np *networkingv1.NetworkPolicy, problems []policy.Problem,
-	tells bool) {
-	if !a.problems.first(np, len(problems), a.Metrics) || len(problems) == 0 {
+func (a *Agent) reportProblems(about client.Object, problems []policy.Problem, tells bool) {
+	if !a.problems.first(about, len(problems), a.Metrics) || len(problems) == 0 {
 		return
 	}
-	a.lines.Info(a.Log, np.Namespace, "Fields of a policy can't be read", "policy",
-		client.ObjectKeyFromObject(np), "fields", problemNote(problems, longestLogNote))
+	key := policy.Key{Namespace: about.GetNamespace(), Name: about.GetName()}
+	a.lines.Info(a.Log, key.Namespace, "Fields of a policy can't be read", "policy", key.String(),
+		"fields", problemNote(problems, longestLogNote))
 	if a.Events != nil && tells {
-		a.Events.Eventf(np, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s",
+		a.Events.Eventf(about, nil, corev1.EventTypeWarning, "UnreadableField", "Compile", "%s",
 			problemNote(problems, notify.LongestNote))
 	}
 }

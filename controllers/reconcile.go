@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sluice-net/sluice/controllers/notify"
+	"github.com/sluice-net/sluice/controllers/optional"
 	"github.com/sluice-net/sluice/enforcer"
 	"github.com/sluice-net/sluice/internal/fair"
 	"github.com/sluice-net/sluice/policy"
@@ -43,7 +44,14 @@ type Agent struct {
 	Tunnel *TunnelCheck
 	// Left gets the addresses that pods have left; may be nil.
 	Left func(addrs []netip.Addr)
+	// ClusterPolicies learns which ClusterNetworkPolicies there are.
+	ClusterPolicies *ClusterPolicies
+	// Unwatched gets the name of a resource that isn't watched any more; may be nil.
+	Unwatched func(resource string)
 
+	// follow makes what follows the ClusterNetworkPolicies; SetupWithManager sets it. Without it
+	// there are none.
+	follow   func(into optional.Store) *optional.Watch
 	problems problemLog
 	lines    fair.Log // about what policies of a namespace cause
 
@@ -56,6 +64,9 @@ type Agent struct {
 func (a *Agent) SetupWithManager(mgr ctrl.Manager) error {
 	var err error
 	if a.Pods, err = podsOf(mgr); err != nil {
+		return err
+	}
+	if a.follow, err = a.clusterPoliciesOf(mgr); err != nil {
 		return err
 	}
 	for _, kind := range []struct {
@@ -121,20 +132,26 @@ func (a *Agent) Start(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	following.Go(func() { feed.run(ctx, a.Pods, a.Log.WithName("pods")) })
-	if !a.awaitComplete(ctx, feed) {
+	tiers := newClusterPolicyFeed(a)
+	if a.follow == nil {
+		tiers.Complete()
+	} else {
+		following.Go(func() { a.follow(tiers).Run(ctx) })
+	}
+	if !a.awaitComplete(ctx, feed, tiers) {
 		return nil // the agent ends
 	}
-	var pods int
-	a.Enforcer.Update(func(m *enforcer.Model) { pods = m.PodCount() })
+	var pods, all int
+	a.Enforcer.Update(func(m *enforcer.Model) { pods, all = m.PodCount(), len(m.Policies()) })
 	a.Log.Info("Writing the first ruleset", "pods", pods, "namespaces", len(namespaces.Items),
-		"policies", len(policies.Items))
+		"policies", all)
 	return a.Enforcer.Run(ctx)
 }
 
 // awaitComplete returns when the model has what the first ruleset needs, which replaces an earlier
 // agent's, or false when ctx ends. Everything but the pods is listed.
-func (a *Agent) awaitComplete(ctx context.Context, feed *podFeed) bool {
-	if !feed.awaitList(ctx, a.Log) {
+func (a *Agent) awaitComplete(ctx context.Context, feed *podFeed, tiers *clusterPolicyFeed) bool {
+	if !feed.awaitList(ctx, a.Log) || !tiers.awaitList(ctx, a.Log) {
 		return false
 	}
 	if a.Network != nil {

@@ -24,6 +24,8 @@ type Reporter struct {
 	Node   string // this node's name
 	Reader client.Reader
 	Events events.EventRecorder
+	// ClusterPolicies has the ClusterNetworkPolicies, which aren't read by Reader.
+	ClusterPolicies *ClusterPolicies
 }
 
 // patience is how long to wait for an object to put an Event on; it is in the cache.
@@ -60,6 +62,12 @@ const shedReporters = 3
 
 // putOn puts an Event on a policy, if that is there.
 func (r *Reporter) putOn(k policy.Key, reason, note string) {
+	if k.Namespace == "" {
+		if about := r.ClusterPolicies.object(k.Name); about != nil {
+			r.put(about, reason, note)
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	about := &networkingv1.NetworkPolicy{}

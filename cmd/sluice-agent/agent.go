@@ -43,17 +43,20 @@ type tools struct {
 	eventQueue *notify.EventQueue
 	nodeEvents notify.NodeEvents
 	metrics    *controllers.Metrics
+	// clusterPolicies are the ClusterNetworkPolicies that there are.
+	clusterPolicies *controllers.ClusterPolicies
 }
 
 // newAgent makes the parts of the agent. It adds the reconcilers to the manager; the caller adds
-// the others.
+// the others. It calls unwatched with the name of a resource that isn't watched any more.
 func newAgent(
 	o *options, log logr.Logger, mgr ctrl.Manager, eventQueue *notify.EventQueue,
-	table *table.Table,
+	table *table.Table, unwatched func(resource string),
 ) (*agent, error) {
 	t := &tools{
 		options: o, log: log, mgr: mgr, eventQueue: eventQueue,
-		nodeEvents: notify.NodeEvents{Node: o.node, Recorder: eventQueue},
+		nodeEvents:      notify.NodeEvents{Node: o.node, Recorder: eventQueue},
+		clusterPolicies: &controllers.ClusterPolicies{},
 	}
 	samples := enforcer.SamplesPerSecond(uint64(o.logPerSecond), uint16(o.logGroup), log)
 	e, enforcerMetrics := t.newEnforcer(table, samples)
@@ -82,10 +85,7 @@ func newAgent(
 		return nil, err
 	}
 	departures := enforcer.NewDepartures(e, server.ForgetConnections, o.forgetEvery())
-	tracking := &controllers.TrackingCheck{
-		SysctlDir: o.sysctlDir, Events: t.nodeEvents, Metrics: t.metrics,
-		Log: log.WithName("tracking"),
-	}
+	tracking := t.newTrackingCheck()
 	out := &agent{enforcer: e, parts: []manager.RunnableFunc{
 		server.Run, server.KeepHostEnds, every(reapInterval, server.Reap), datapath.Run, cutter.Run,
 		departures.Run, ipvs.Run, tracking.Run, eventQueue.Run,
@@ -111,8 +111,8 @@ func newAgent(
 	}
 	reconcilers := &controllers.Agent{
 		Node: o.node, Reader: mgr.GetClient(), Enforcer: e, Events: eventQueue, Metrics: t.metrics,
-		Log:     log.WithName("agent"),
-		Network: out.network, Tunnel: tunnel, Left: departures.Leave,
+		Log: log.WithName("agent"), ClusterPolicies: t.clusterPolicies,
+		Unwatched: unwatched, Network: out.network, Tunnel: tunnel, Left: departures.Leave,
 		PolicyOnly: controllers.PolicyOnlyPods{
 			Enabled: o.policyOnly, Guard: o.policyOnly && o.unknownPods == "drop",
 			Left: departures.Leave,
@@ -185,7 +185,8 @@ func (t *tools) newEnforcer(table *table.Table,
 			AllowPodToNode: allow, LogGroup: uint16(o.logGroup), LogPerSecond: samples,
 			CutLabel: uint8(o.cutLabel),
 		})
-	reporter := &controllers.Reporter{Node: o.node, Reader: t.mgr.GetClient(), Events: t.eventQueue}
+	reporter := &controllers.Reporter{Node: o.node, Reader: t.mgr.GetClient(), Events: t.eventQueue,
+		ClusterPolicies: t.clusterPolicies}
 	counts := enforcer.NewMetrics()
 	return enforcer.New(table, model, enforcer.Options{
 		Log: t.log.WithName("enforcer"), Metrics: counts,
@@ -231,6 +232,13 @@ func (t *tools) newForwardingCheck(server *cniserver.Server) *controllers.Forwar
 			return taken
 		},
 		Events: t.nodeEvents, Metrics: t.metrics, Log: t.log.WithName("forwarding"),
+	}
+}
+
+func (t *tools) newTrackingCheck() *controllers.TrackingCheck {
+	return &controllers.TrackingCheck{
+		SysctlDir: t.options.sysctlDir, Events: t.nodeEvents, Metrics: t.metrics,
+		Log: t.log.WithName("tracking"),
 	}
 }
 

@@ -115,7 +115,7 @@ func runAgentOn(ctx context.Context, k kernels.Kernel, args []string) error {
 	if err := registerMetrics(api.Metrics(), bugs); err != nil {
 		return err
 	}
-	a, err = newAgent(o, log, mgr, eventQueue, table)
+	a, err = newAgent(o, log, mgr, eventQueue, table, api.Forget)
 	if err != nil {
 		return err
 	}

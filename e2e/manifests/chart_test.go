@@ -92,6 +92,7 @@ func TestRefusedValues(t *testing.T) {
 		"netConf: {Networks: [10.1.0.0/16]}":          "'Networks'",
 		"netconf: {}":                                 "'netconf'",
 		"policyOnly: 'yes'":                           "/policyOnly",
+		"clusterNetworkPolicies: alpha":               "/clusterNetworkPolicies",
 		"image: sluice:v1":                            "image",
 		"image: {pullPolicy: Sometimes}":              "/image/pullPolicy",
 		"image: {repository: ''}":                     "/image/repository",

@@ -277,6 +277,8 @@ func TestPermissions(t *testing.T) {
 		"get secrets": {APIGroups: []string{""}, Resources: []string{"secrets"},
 			Verbs: []string{"get"}},
 		"list *": {APIGroups: []string{""}, Resources: []string{"*"}, Verbs: []string{"list"}},
+		"list customresourcedefinitions": {APIGroups: []string{"apiextensions.k8s.io"},
+			Resources: []string{"customresourcedefinitions"}, Verbs: []string{"list"}},
 		"* pods": {APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"*"}},
 		"get nodes/proxy": {APIGroups: []string{""}, Resources: []string{"nodes/proxy"},
 			Verbs: []string{"get"}},
@@ -300,13 +302,16 @@ func roleProblems(role *rbacv1.ClusterRole) (problems []string) {
 	reads, reports := []string{"get", "list", "watch"}, []string{"create", "patch"}
 	needed := map[string][]string{
 		"/pods": reads, "/namespaces": reads, "/nodes": reads,
-		"networking.k8s.io/networkpolicies": reads,
-		"/services":                         {"list"}, "discovery.k8s.io/endpointslices": {"list"},
+		"networking.k8s.io/networkpolicies":               reads,
+		"policy.networking.k8s.io/clusternetworkpolicies": reads,
+		"/services": {"list"}, "discovery.k8s.io/endpointslices": {"list"},
 		"/events": reports, "events.k8s.io/events": reports,
 	}
 	if role.AggregationRule != nil {
 		problems = append(problems, "takes in other roles")
 	}
+	// Of definitions the agent reads the one that it knows what to do with.
+	ofOne := map[string]string{"apiextensions.k8s.io/customresourcedefinitions": definition}
 	for _, rule := range role.Rules {
 		if len(rule.NonResourceURLs) > 0 {
 			problems = append(problems, "allows URLs")
@@ -314,6 +319,11 @@ func roleProblems(role *rbacv1.ClusterRole) (problems []string) {
 		for _, group := range rule.APIGroups {
 			for _, resource := range rule.Resources {
 				for _, verb := range rule.Verbs {
+					name := ofOne[group+"/"+resource]
+					if slices.Equal(rule.ResourceNames, []string{name}) &&
+						slices.Contains(reads, verb) {
+						continue
+					}
 					if !slices.Contains(needed[group+"/"+resource], verb) {
 						problems = append(problems,
 							fmt.Sprintf("allows to %s %s of group %q", verb, resource, group))
