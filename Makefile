@@ -20,8 +20,8 @@ each-module = @for module in $(MODULES); do echo "==> $$module: $(1)"; (cd "$$mo
 ##@ Show
 
 .PHONY: demo
-demo: packages ## Bring up a small cluster on this machine and show what default-deny policies do to real connections
-	@cd e2e && go run ./cmd/demo ../config/samples
+demo: packages ## Bring up a small cluster on this machine and show what default-deny policies do to real connections; DEMO=cluster goes on with an administrator's ClusterNetworkPolicies
+	@cd e2e && go run ./cmd/demo $(DEMO) ../config/samples
 
 .PHONY: lab
 lab: packages ## Build bin/lab, which brings up such a cluster to play in: bin/lab up

@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -50,9 +51,11 @@ func TestClusterPolicies(t *testing.T) { //nolint:tparallel // the parts take tu
 	}
 }
 
-// tieredMeaning runs the named cases.
+// tieredMeaning runs the named cases, and the samples.
 func tieredMeaning(w *world) {
-	for _, tc := range cases.Tiers() {
+	samples, err := cases.Samples("../../config/samples/cluster")
+	w.must(err)
+	for _, tc := range append(cases.Tiers(), samples...) {
 		if tc.NoServer {
 			continue
 		}
@@ -199,12 +202,9 @@ func (w *world) definition() *unstructured.Unstructured {
 // awaitServed waits until the API server has the policies in a version.
 func (w *world) awaitServed(version string) {
 	w.t.Helper()
-	w.eventually("ClusterNetworkPolicies in "+version, func() bool {
-		list := &unstructured.UnstructuredList{}
-		list.SetAPIVersion("policy.networking.k8s.io/" + version)
-		list.SetKind("ClusterNetworkPolicyList")
-		return w.Client().List(w.t.Context(), list) == nil
-	})
+	ctx, cancel := context.WithTimeout(w.t.Context(), settleTime)
+	defer cancel()
+	w.must(w.WaitServed(ctx, "policy.networking.k8s.io/"+version, "ClusterNetworkPolicy"))
 }
 
 // serveVersions says which versions the API server has.

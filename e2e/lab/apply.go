@@ -53,6 +53,22 @@ func (v *View) Delete(ctx context.Context, manifests string) error {
 	return nil
 }
 
+// WaitServed waits until the API server has a kind in a version ("group/version").
+func (v *View) WaitServed(ctx context.Context, groupVersion, kind string) error {
+	list := &unstructured.UnstructuredList{}
+	list.SetAPIVersion(groupVersion)
+	list.SetKind(kind + "List")
+	for {
+		err := v.client.List(ctx, list)
+		if err == nil {
+			return nil
+		}
+		if !wait.Pause(ctx, wait.PollEvery) {
+			return fmt.Errorf("waiting for %s in %s: %w", kind, groupVersion, err)
+		}
+	}
+}
+
 func (v *View) decode(manifests string) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)

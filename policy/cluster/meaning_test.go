@@ -16,7 +16,11 @@ import (
 // model, which share only the parsed policy.
 func TestMeaning(t *testing.T) {
 	t.Parallel()
-	for _, tc := range slices.Concat(cases.All(), cases.Tiers()) {
+	samples, err := cases.Samples("../../config/samples/cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range slices.Concat(cases.All(), cases.Tiers(), samples) {
 		t.Run(tc.Line+"/"+tc.Name, func(t *testing.T) {
 			t.Parallel()
 			c := worldCluster()

@@ -42,6 +42,30 @@ func tierWorld() (*cluster.Cluster, policy.Pod, policy.Pod) {
 	return c, here, there
 }
 
+// TestGuardrail: the sample denies what it names, and nothing else at the same addresses.
+func TestGuardrail(t *testing.T) {
+	t.Parallel()
+	samples, err := cases.Samples("../../config/samples/cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(samples, func(c cases.Case) bool { return c.Name == "guardrail.yaml" })
+	c := worldCluster()
+	for name, spec := range samples[at].ClusterPolicies {
+		c.SetPolicy(clusterPolicy(t, name, spec))
+	}
+	for _, ends := range [][2]string{{"10.244.1.10", "169.254.169.254"},
+		{"fd00:10:244:1::10", "fd00:ec2::254"}} {
+		for port, allowed := range map[uint16]bool{80: false, 53: true} {
+			f := policy.Flow{Source: netip.MustParseAddr(ends[0]), Port: port,
+				Destination: netip.MustParseAddr(ends[1]), Protocol: policy.ProtocolTCP}
+			if got := c.Explain(f); got.Allowed != allowed {
+				t.Errorf("%+v: expected allowed %v: %s", f, allowed, got)
+			}
+		}
+	}
+}
+
 // TestAffectedByTheVerdict: who joins what rules deny may be denied now, who leaves it allowed; who
 // joins or leaves what is passed either.
 func TestAffectedByTheVerdict(t *testing.T) {

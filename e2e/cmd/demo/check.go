@@ -114,7 +114,7 @@ func (d *demo) takeNotes(ctx context.Context) error {
 	if err := d.probesStayGreen(ctx); err != nil {
 		return err
 	}
-	pod, err := d.lab.Pod("dev/myapp-1")
+	pod, err := d.lab.Pod(devPod)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (d *demo) takeNotes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	allowed, err1 := d.lab.Why(ctx, node, "dev/myapp-2", pod.Addr4().String(), "80")
+	allowed, err1 := d.lab.Why(ctx, node, otherDevPod, pod.Addr4().String(), "80")
 	denied, err2 := d.lab.Why(ctx, node, d.excepted.Addr4().String(), pod.Name, "80")
 	if err := errors.Join(err1, err2); err != nil {
 		return err

@@ -1,7 +1,7 @@
 // Command demo starts a lab of two nodes, shows that their pods talk through VXLAN, applies the
 // default-deny policies of config/samples step by step with the Kubernetes API, and shows with real
 // connections what each of them changed. It fails if any connection differs from what the policies
-// mean.
+// mean. With the argument "cluster" a second part shows ClusterNetworkPolicies over them.
 package main
 
 import (
@@ -26,11 +26,24 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
-	if len(os.Args) != 2 {
-		return errors.New("expected one argument, the folder of the sample manifests")
+// parse reads the arguments: the folder of the sample manifests, and before it "cluster" if the
+// second part is wanted too.
+func parse(args []string) (cluster bool, samples string, err error) {
+	if len(args) > 0 && args[0] == "cluster" {
+		cluster, args = true, args[1:]
 	}
-	samples := os.Args[1]
+	if len(args) != 1 {
+		return false, "", fmt.Errorf("arguments %q: expected the folder of the sample manifests, "+
+			"and before it nothing or \"cluster\" (DEMO=cluster)", args)
+	}
+	return cluster, args[0], nil
+}
+
+func run(ctx context.Context) (err error) {
+	cluster, samples, err := parse(os.Args[1:])
+	if err != nil {
+		return err
+	}
 	fmt.Println("Starting a lab: a real API server and two nodes, each a network namespace of " +
 		"this machine,")
 	fmt.Println("with pods of both address families and VXLAN between the nodes.")
@@ -51,7 +64,11 @@ func run(ctx context.Context) (err error) {
 	if err := d.showTunnel(ctx); err != nil {
 		return err
 	}
-	for number, s := range d.steps() {
+	steps := d.steps()
+	if cluster {
+		steps = append(steps, d.clusterSteps()...)
+	}
+	for number, s := range steps {
 		if err := d.walk(ctx, number+1, s); err != nil {
 			return err
 		}

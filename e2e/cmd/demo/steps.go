@@ -28,6 +28,9 @@ spec:
     readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
 `
 
+// Pods of these manifests.
+const devPod, otherDevPod, prodPod = "dev/myapp-1", "dev/myapp-2", "prod/myapp-1"
+
 // samplePeer is the address that config/samples excepts; the demo puts a pod's own there.
 const samplePeer = "10.244.1.5/32"
 
@@ -138,19 +141,19 @@ func (d *demo) steps() []step {
 		{
 			title: "deny-all-ingress in dev: nothing reaches dev, but dev still gets out and " +
 				"prod stays open", holds: denyDev,
-			change: apply("deny-all-ingress.yaml"), watch: watch{lab.Outside, "dev/myapp-1", 80},
+			change: apply("deny-all-ingress.yaml"), watch: watch{lab.Outside, devPod, 80},
 			after: d.probesStayGreen,
 		},
 		{
 			title: "allow-80-ingress in dev: ports 80 and 443 from the pod network (IPv4), " +
 				"except from " + d.excepted.Name,
-			change: apply("allow-80-ingress.yaml"), watch: watch{"prod/myapp-1", "dev/myapp-1", 80},
+			change: apply("allow-80-ingress.yaml"), watch: watch{prodPod, devPod, 80},
 			holds: allowDev, after: d.probesStayGreen,
 		},
 		{
 			title:  "deny-all-egress in prod: prod reaches nobody, dev's policies are as before",
 			holds:  denyProd,
-			change: apply("deny-all-egress.yaml"), watch: watch{"prod/myapp-1", lab.Outside, 80},
+			change: apply("deny-all-egress.yaml"), watch: watch{prodPod, lab.Outside, 80},
 			after: d.takeNotes,
 		},
 		{
@@ -159,7 +162,7 @@ func (d *demo) steps() []step {
 				return d.delete(ctx, "deny-all-ingress.yaml", "allow-80-ingress.yaml",
 					"deny-all-egress.yaml")
 			},
-			watch: watch{lab.Outside, "dev/myapp-1", 80}, after: d.printNotes,
+			watch: watch{lab.Outside, devPod, 80}, after: d.printNotes,
 		},
 	}
 }

@@ -22,7 +22,7 @@ const tcpSYN = 2
 // showTunnel connects pods on different nodes while it looks at the cable of the client's node, and
 // fails unless all that the connections sent there is in VXLAN packets.
 func (d *demo) showTunnel(ctx context.Context) error {
-	client, err := d.lab.Pod("dev/myapp-1")
+	client, err := d.lab.Pod(devPod)
 	if err != nil {
 		return err
 	}
