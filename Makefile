@@ -51,7 +51,7 @@ breaks: packages programs bin/kustomize bin/helm ## Break each guarantee on purp
 
 # What proves that the kernel does what policies mean. Tests log what they counted as "proof: 230
 # cases, ...".
-PROOF := policy selector ruleset enforcer controllers verify nft nflog conntrack cni overlay internal test e2e/enforce e2e/security e2e/kill e2e/cyclonus
+PROOF := policy selector ruleset enforcer controllers verify nft nflog conntrack cni overlay internal test e2e/enforce e2e/security e2e/kill e2e/cyclonus e2e/kubenetworkpolicies
 
 .PHONY: proof
 proof: packages programs ## The long forms of the tests that prove enforcement, then a bounded fuzz run (FUZZTIME=20s for each target), with counts
