@@ -149,11 +149,6 @@ func (f fence) targets(name string) []string {
 	return chains
 }
 
-// accepts reports whether a verdict map has keys that accept, before or after.
-func (f fence) accepts(name string) bool {
-	return slices.ContainsFunc(f.verdicts(name), func(v Verdict) bool { return v.Kind == Accept })
-}
-
 // verdicts are those of a verdict map, before or after.
 func (f fence) verdicts(name string) []Verdict {
 	var out []Verdict

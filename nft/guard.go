@@ -36,46 +36,13 @@ func (pl *planner) changeBehind() (inMap, inAny bool) {
 	}
 	for i := range pl.changes {
 		set := pl.changes[i].set
-		if !behind[set.Name] || set.Verdicts && pl.onlyDrops(set.Name) {
+		if !behind[set.Name] {
 			continue
 		}
 		inAny = true
 		inMap = inMap || set.IsMap()
 	}
 	return inMap, inAny
-}
-
-// onlyDrops reports whether all that a map leads to, before and after, drops.
-func (pl *planner) onlyDrops(name string) bool {
-	for _, chain := range pl.fence.targets(name) {
-		for _, version := range [...]*Chain{pl.have.Chains[chain], pl.patch.Chains[chain]} {
-			if version != nil && !version.drops() {
-				return false
-			}
-		}
-	}
-	return !pl.fence.accepts(name)
-}
-
-// drops reports whether every packet that comes to the chain is dropped there.
-func (c *Chain) drops() bool {
-	for _, r := range c.Rules {
-		for _, s := range r.Statements {
-			switch s := s.(type) {
-			case Do:
-				if s.Kind != Drop {
-					return false
-				}
-			case Dispatch, DNAT, Foreign:
-				return false
-			}
-		}
-	}
-	if len(c.Rules) == 0 {
-		return false
-	}
-	last := c.Rules[len(c.Rules)-1]
-	return last.forAll() && last.Statements[0] == Statement(Do{Verdict{Kind: Drop}})
 }
 
 // A visit is a packet in a chain, which has missed one of the guards by then, or not.

@@ -1,17 +1,13 @@
 package ruleset_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/sluice-net/sluice/nft"
 	"github.com/sluice-net/sluice/policy"
-	"github.com/sluice-net/sluice/ruleset"
 	"github.com/sluice-net/sluice/test/benchcluster"
 	"github.com/sluice-net/sluice/test/cases"
-	"github.com/sluice-net/sluice/test/packetworld"
 	"github.com/sluice-net/sluice/test/testnet"
 )
 
@@ -135,16 +131,6 @@ func benchFirstApply(b *testing.B, policies []policy.Policy) {
 			c.SetPolicy(p)
 		}
 		c.Take()
-		table := packetworld.OpenTable(b, node)
-		err := table.Sync(context.Background(), ruleset.NewRenderer(ruleset.Config{}).Ruleset(c))
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.StopTimer()
-		if err := table.Close(); err != nil {
-			b.Fatal(err)
-		}
-		node.Nft("delete", "table", "inet", nft.TableName)
-		b.StartTimer()
+		applyToNothing(b, node, c)
 	}
 }
